@@ -1,0 +1,126 @@
+"""Automatic differentiation: the few autograd operations this package uses, typed and without its warning.
+
+autograd warns when an output does not depend on the input. Here every traced scalar gets `0 * sum(theta)` added, so
+that it always depends on it: the warning cannot arise and a derivative that is structurally zero comes out as zeros.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import autograd
+import autograd.numpy as anp
+import numpy as np
+from autograd.tracer import getval
+from bilevelrl.reference.arrays import FloatArray
+
+__all__ = ["directional_derivatives", "gradient", "log_sum_exp", "sigmoid", "softmax"]
+
+
+def gradient(function: Callable[[Any], Any], theta: FloatArray) -> FloatArray:
+    """Gradient of a scalar function by reverse mode, in θ's own shape; zeros where nothing depends on θ.
+
+    Examples
+    --------
+    >>> gradient(lambda x: anp.sum(x ** 2), np.array([1.0, -2.0]))
+    array([ 2., -4.])
+    >>> gradient(lambda x: 3.0, np.array([1.0, -2.0]))
+    array([0., 0.])
+    """
+
+    def dependent(x: Any) -> Any:
+        return function(x) + 0.0 * anp.sum(x)
+
+    result: FloatArray = np.asarray(autograd.grad(dependent)(theta), dtype=np.float64)
+    return result
+
+
+def directional_derivatives(function: Callable[[Any], dict[str, Any]], theta: FloatArray) -> dict[str, FloatArray]:
+    """Jacobians of several array-valued functions of θ, by forward mode, one pass per coordinate.
+
+    Parameters
+    ----------
+    function
+        Maps θ to a dict of arrays. Traced by autograd.
+    theta
+        Any shape; N = theta.size.
+
+    Returns
+    -------
+    dict
+        name → array of shape (*output shape, N), zeros where the output does not depend on θ.
+
+    Examples
+    --------
+    >>> directional_derivatives(lambda x: {"y": x[0] * x}, np.array([2.0, 3.0]))["y"]
+    array([[4., 0.],
+           [3., 2.]])
+    """
+    values = {name: np.asarray(value, dtype=np.float64) for name, value in function(theta).items()}
+    names = list(values)
+    splits = np.cumsum([values[name].size for name in names])[:-1]
+    flat_size = sum(value.size for value in values.values())
+    columns = np.zeros((theta.size, flat_size))
+
+    def flat(x: Any) -> Any:
+        outputs = function(x)
+        pieces = [anp.reshape(outputs[name] + 0.0 * anp.sum(x), (-1,)) for name in names]
+        return anp.concatenate(pieces)
+
+    try:
+        push = autograd.make_jvp(flat)(theta)
+        for j, direction in enumerate(np.eye(theta.size)):
+            columns[j] = push(direction.reshape(theta.shape))[1]
+    except NotImplementedError:  # some autograd primitives have no forward rule: one reverse pass per output instead
+        pull, _ = autograd.make_vjp(flat)(theta)
+        for i, direction in enumerate(np.eye(flat_size)):
+            columns[:, i] = np.ravel(pull(direction))
+    pieces = np.split(columns, splits, axis=1)
+    return {
+        name: np.ascontiguousarray(piece.T).reshape(*values[name].shape, theta.size)
+        for name, piece in zip(names, pieces, strict=True)
+    }
+
+
+def _shift(logits: Any, axis: int) -> Any:
+    """The largest real part, as a constant: subtracting it changes no value and no derivative."""
+    value = getval(logits)
+    while value is not getval(value):
+        value = getval(value)
+    return np.max(np.real(value), axis=axis, keepdims=True)
+
+
+def log_sum_exp(logits: Any, axis: int = -1) -> Any:
+    """Stable log Σ exp along an axis; safe under autograd and under a complex step.
+
+    Examples
+    --------
+    >>> float(log_sum_exp(np.array([1000.0, 1000.0])) - 1000.0)
+    0.693147...
+    """
+    shift = _shift(logits, axis)
+    return anp.log(anp.sum(anp.exp(logits - shift), axis=axis)) + np.squeeze(shift, axis=axis)
+
+
+def softmax(logits: Any, axis: int = -1) -> Any:
+    """Stable softmax along an axis; safe under autograd and under a complex step.
+
+    Examples
+    --------
+    >>> softmax(np.array([0.0, 0.0]))
+    array([0.5, 0.5])
+    """
+    weights = anp.exp(logits - _shift(logits, axis))
+    return weights / anp.sum(weights, axis=axis, keepdims=True)
+
+
+def sigmoid(logits: Any) -> Any:
+    """Stable logistic function; safe under autograd and under a complex step.
+
+    Examples
+    --------
+    >>> sigmoid(np.array([0.0]))
+    array([0.5])
+    """
+    return 0.5 * (1.0 + anp.tanh(0.5 * logits))

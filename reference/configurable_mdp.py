@@ -1,0 +1,223 @@
+"""Configurable MDPs: tabular problems whose tables depend on the leader's parameter θ.
+
+The follower maximises `E Σ_t γ_F^t (r_F + β H(π(.|s_t)))`, the leader `ρ(θ) + E Σ_t γ_L^t r_L` under the follower's best
+response π* (paper, Section 3.1). θ may enter every table; whatever is written with `autograd.numpy` is differentiated
+automatically, and a task may add closed forms, which `check_derivatives` holds against autograd.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import autograd
+import autograd.numpy as anp
+import numpy as np
+from autograd.tracer import isbox
+from bilevelrl.reference.arrays import FloatArray, check_discount, check_positive, check_theta
+from bilevelrl.reference.autodiff import directional_derivatives, gradient
+from bilevelrl.reference.errors import InvalidInputError, refusal
+from bilevelrl.reference.problem import Term, TransitionBatch
+from bilevelrl.reference.pullback import tabular_pullback
+from bilevelrl.reference.tables import TABLE_NAMES, Tables, check_values
+
+__all__ = ["ConfigurableMDP", "check_derivatives"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConfigurableMDP:
+    """A tabular bi-level problem: θ configures an MDP, a follower solves it softly, the leader is paid.
+
+    Parameters
+    ----------
+    tables
+        θ → `Tables`, written with `autograd.numpy` so that it can be differentiated (and evaluated at complex θ).
+    discount_leader, discount_follower
+        γ_L and γ_F, each in [0, 1).
+    temperature
+        β > 0, the follower's entropy weight, in units of the follower's reward.
+    theta_shape
+        Shape of θ; None accepts any one-dimensional θ. Gradients are flat, (N,), in C order.
+    tables_jacobian
+        Optional closed form: θ → {table name: (*table shape, N)}; tables left out do not depend on θ.
+    tables_pullback
+        Optional closed form: (θ, {table name: cotangent of the table's shape}) → (N,), the vector-Jacobian product.
+    name
+        Used in messages and tables.
+
+    Raises
+    ------
+    InvalidInputError
+        If a discount or the temperature is out of range.
+
+    Examples
+    --------
+    >>> from bilevelrl.reference import ConfigurableMDP, Tables, leader_objective
+    >>> def tables(theta):
+    ...     return Tables(
+    ...         transition=np.ones((1, 2, 1)), reward_follower=anp.reshape(theta, (1, 2)),
+    ...         reward_leader=np.array([[0.0, 1.0]]), initial=np.ones(1))
+    >>> problem = ConfigurableMDP(tables=tables, discount_leader=0.5, discount_follower=0.9, temperature=1.0)
+    >>> round(leader_objective(problem, np.zeros(2)), 12)
+    1.0
+    """
+
+    tables: Callable[[Any], Tables]
+    discount_leader: float
+    discount_follower: float
+    temperature: float
+    theta_shape: tuple[int, ...] | None = None
+    tables_jacobian: Callable[[FloatArray], Mapping[str, FloatArray]] | None = None
+    tables_pullback: Callable[[FloatArray, Mapping[str, FloatArray]], FloatArray] | None = None
+    name: str = "configurable MDP"
+    _memory: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if not callable(self.tables):
+            raise InvalidInputError(refusal("tables", self.tables, "a function θ → Tables", "wrap it in a lambda"))
+        check_discount("discount_leader", self.discount_leader)
+        check_discount("discount_follower", self.discount_follower)
+        check_positive("temperature", self.temperature, "for a greedy follower use a small temperature such as 1e-4")
+
+    def check_theta(self, theta: Any) -> FloatArray:
+        """Return θ as a float64 array of the right shape, or raise."""
+        return check_theta(theta, self.theta_shape)
+
+    def tables_at(self, theta: Any) -> Tables:
+        """Evaluate the tables at a real θ and check their values.
+
+        Raises
+        ------
+        InvalidInputError
+            If θ or any table is invalid, naming the entry.
+        """
+        tables = self.tables(self.check_theta(theta))
+        if not isinstance(tables, Tables):
+            raise InvalidInputError(refusal("tables(theta)", type(tables).__name__, "a Tables", "return Tables(...)"))
+        # A kernel that is the same read-only array at every θ is checked once.
+        kernel = tables.transition
+        frozen = isinstance(kernel, np.ndarray) and not kernel.flags.writeable
+        check_values(tables, transition_is_checked=frozen and self._memory.get("checked") is kernel)
+        if frozen:
+            self._memory["checked"] = kernel
+        return tables
+
+    def varying(self, theta: FloatArray) -> frozenset[str]:
+        """Return the names of the tables that depend on θ, read once from the traced computation."""
+        if "varying" not in self._memory:
+            found: set[str] = set()
+
+            def traced(x: Any) -> Any:
+                entries = self.tables(x).differentiable()
+                found.update(name for name, value in entries.items() if isbox(value))
+                return 0.0 * anp.sum(x)
+
+            autograd.make_vjp(traced)(theta)
+            self._memory["varying"] = frozenset(found)
+        varying: frozenset[str] = self._memory["varying"]
+        return varying
+
+    def jacobian(self, theta: FloatArray) -> dict[str, FloatArray]:
+        """Return {table name: (*table shape, N)} for the tables that depend on θ: the closed form, or autograd's."""
+        if self.tables_jacobian is not None:
+            return dict(self.tables_jacobian(theta))
+        return self._automatic_jacobian(theta)
+
+    def _automatic_jacobian(self, theta: FloatArray) -> dict[str, FloatArray]:
+        varying = self.varying(theta)
+        if not varying:
+            return {}
+
+        def entries(x: Any) -> dict[str, Any]:
+            return {name: value for name, value in self.tables(x).differentiable().items() if name in varying}
+
+        return directional_derivatives(entries, theta)
+
+    def vector_jacobian(self, theta: FloatArray, cotangents: Mapping[str, FloatArray]) -> FloatArray:
+        """Return Σ_tables ⟨cotangent, ∂table/∂θ⟩, shape (N,): the closed form, or one reverse pass.
+
+        Parameters
+        ----------
+        theta
+            The point.
+        cotangents
+            {table name: array of that table's shape}; tables left out have weight zero.
+        """
+        relevant = {name: value for name, value in cotangents.items() if name in self.varying(theta)}
+        if not relevant:
+            return np.zeros(theta.size)
+        if self.tables_pullback is not None:
+            return self.tables_pullback(theta, relevant)
+        return self._automatic_vector_jacobian(theta, relevant)
+
+    def _automatic_vector_jacobian(self, theta: FloatArray, cotangents: Mapping[str, FloatArray]) -> FloatArray:
+        def weighted(x: Any) -> Any:
+            entries = self.tables(x).differentiable()
+            return sum(anp.sum(weight * entries[name]) for name, weight in cotangents.items())
+
+        return gradient(weighted, theta).ravel()
+
+    def pullback(
+        self,
+        theta: FloatArray,
+        batch: TransitionBatch,
+        weights: Mapping[Term, FloatArray],
+        *,
+        per_stream: bool = False,
+    ) -> FloatArray:
+        """Return Σ w ∇term over the batch: (N,), or (streams, N) when `per_stream`.
+
+        Raises
+        ------
+        SupportError
+            If a score is weighted where a probability is zero but its derivative is not.
+        """
+        return tabular_pullback(self, theta, batch, weights, per_stream=per_stream)
+
+    def regulariser_gradient(self, theta: FloatArray) -> FloatArray:
+        """Return ∇ρ(θ), shape (N,)."""
+        return self.vector_jacobian(theta, {"regulariser": np.ones(())})
+
+
+def check_derivatives(problem: ConfigurableMDP, theta: Any) -> dict[str, float]:
+    """Hold a problem's closed-form derivatives against autograd; return the largest relative error of each.
+
+    Parameters
+    ----------
+    problem
+        Any configurable MDP; without closed forms the answer is empty.
+    theta
+        Where to compare.
+
+    Returns
+    -------
+    dict
+        {"jacobian of <table>" or "pullback of <table>": max |difference| / max(1, max |autograd's|)}.
+
+    Examples
+    --------
+    >>> from bilevelrl.tasks import four_rooms
+    >>> max(check_derivatives(four_rooms(), np.zeros(105)).values()) < 1e-15
+    True
+    """
+    theta = problem.check_theta(theta)
+    automatic = problem._automatic_jacobian(theta)
+    errors: dict[str, float] = {}
+
+    def record(name: str, ours: FloatArray, truth: FloatArray) -> None:
+        errors[name] = float(np.max(np.abs(ours - truth)) / max(1.0, float(np.max(np.abs(truth)))))
+
+    if problem.tables_jacobian is not None:
+        closed = problem.tables_jacobian(theta)
+        for name in TABLE_NAMES:
+            if name in closed or name in automatic:
+                shape = automatic[name].shape if name in automatic else closed[name].shape
+                record(f"jacobian of {name}", closed.get(name, np.zeros(shape)), automatic.get(name, np.zeros(shape)))
+    if problem.tables_pullback is not None:
+        rng = np.random.default_rng(0)
+        for name, table in automatic.items():
+            cotangent = rng.standard_normal(table.shape[:-1])
+            truth = np.tensordot(cotangent, table, axes=cotangent.ndim)
+            record(f"pullback of {name}", problem.tables_pullback(theta, {name: cotangent}), truth)
+    return errors

@@ -1,0 +1,93 @@
+"""The package's own exceptions, all under one base class.
+
+Messages name the argument, its value, what was expected and the remedy, in that order.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = [
+    "BilevelRLError",
+    "EstimatorError",
+    "IllPosedError",
+    "IndependenceError",
+    "InvalidInputError",
+    "NotConvergedError",
+    "ShapeError",
+    "StochasticityError",
+    "SupportError",
+    "TooLargeError",
+    "UnknownNameError",
+    "UnsupportedError",
+    "refusal",
+]
+
+
+class BilevelRLError(Exception):
+    """Base class of every error this package raises on purpose."""
+
+
+class InvalidInputError(BilevelRLError, ValueError):
+    """An argument is outside what the function accepts."""
+
+
+class ShapeError(InvalidInputError):
+    """An array has the wrong shape or dtype."""
+
+
+class StochasticityError(InvalidInputError):
+    """A probability table has negative entries, or rows that sum to more than one."""
+
+
+class IllPosedError(BilevelRLError, ValueError):
+    """The question has no finite answer, for example an undiscounted return without a horizon."""
+
+
+class SupportError(BilevelRLError, ValueError):
+    """A score was asked for where a probability is zero but its derivative is not."""
+
+
+class NotConvergedError(BilevelRLError, RuntimeError):
+    """An iteration stopped before it reached its tolerance."""
+
+
+class IndependenceError(BilevelRLError, TypeError):
+    """An autograd tracer or a complex number entered code that must not be differentiated through."""
+
+
+class UnsupportedError(BilevelRLError, NotImplementedError):
+    """The method exists but not for this kind of problem."""
+
+
+class TooLargeError(BilevelRLError, MemoryError):
+    """The work asked for exceeds a stated limit."""
+
+
+class EstimatorError(BilevelRLError, ValueError):
+    """An estimator broke its contract: wrong shape, NaN, an exception, a changed input."""
+
+
+class UnknownNameError(InvalidInputError, KeyError):
+    """A name is not in a registry; the message lists close matches."""
+
+    def __init__(self, argument: str, name: object, known: Iterable[str]) -> None:
+        names = sorted(known)
+        close = difflib.get_close_matches(str(name), names, n=3)
+        hint = f"did you mean {', '.join(map(repr, close))}?" if close else f"known: {', '.join(names)}"
+        super().__init__(f"{argument}={name!r} is not known; {hint}")
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+def refusal(argument: str, value: object, expected: str, remedy: str) -> str:
+    """Return the one sentence that every refusal of an argument uses.
+
+    Examples
+    --------
+    >>> refusal("temperature", -1.0, "a finite number > 0", "pass the follower's entropy weight")
+    'temperature=-1.0: expected a finite number > 0; pass the follower\\'s entropy weight'
+    """
+    return f"{argument}={value!r}: expected {expected}; {remedy}"

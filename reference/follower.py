@@ -1,0 +1,493 @@
+"""The follower's soft-optimal response, with proof of how well it is known.
+
+The soft Bellman operator `(TV)(s) = β log Σ_a exp((r_F(s,a) + γ_F Σ_s' P(s'|s,a) V(s'))/β)` is a γ_F-contraction in the
+maximum norm with a unique fixed point V*, so `‖V - V*‖ ≤ ‖TV - V‖ / (1 - γ_F)` for every V. Rounding adds
+`c ε max|Q|` to the residual. The policy `exp((Q - V)/β)` inherits a relative error of at most twice that over β.
+
+Newton's method on `TV - V = 0` is soft policy iteration: it converges monotonically from any start and quadratically
+near the solution. Where all rows sum to one the rewards are centred first, which saves the digits that a constant
+reward of 1e6 would cost at a cold temperature.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from bilevelrl.reference.arrays import FloatArray, IntArray, refuse_differentiation
+from bilevelrl.reference.configurable_mdp import ConfigurableMDP
+from bilevelrl.reference.errors import InvalidInputError, NotConvergedError, ShapeError, UnknownNameError, refusal
+from bilevelrl.reference.tables import Tables
+from bilevelrl.reference.transitions import (
+    DiscountedSystem,
+    SparseTransition,
+    Transition,
+    expected_next,
+    policy_transition,
+)
+from numpy.random import Generator
+
+__all__ = [
+    "FollowerMethod",
+    "Status",
+    "SuboptimalFollower",
+    "TabularFollower",
+    "newton_batch",
+    "reward_centre",
+    "rounding_level",
+    "soft_bellman",
+    "solve_follower",
+    "solve_followers",
+    "solve_tables",
+]
+
+FollowerMethod: TypeAlias = Literal["newton", "value_iteration", "modified_policy_iteration"]
+METHODS: tuple[FollowerMethod, ...] = ("newton", "value_iteration", "modified_policy_iteration")
+
+
+class Status(enum.Enum):
+    """How an iteration ended; the value is the message for the user."""
+
+    CONVERGED = "converged: the residual is below the tolerance"
+    AT_ROUNDING = "converged as far as rounding allows: the residual is at the level of floating-point noise"
+    STOPPED_EARLY = "stopped after the requested number of sweeps: a suboptimal follower"
+    ITERATION_LIMIT = "not converged: the iteration limit was reached; raise max_iterations or use method='newton'"
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether the value is within its error bound of the fixed point to the asked tolerance."""
+        return self in (Status.CONVERGED, Status.AT_ROUNDING)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TabularFollower:
+    """A follower's response in a tabular problem.
+
+    Attributes
+    ----------
+    value : (S,)
+        V_F, with the entropy of the state's own action included.
+    action_value : (S, A)
+        Q_F, without the entropy of the state's own action; `value = β log Σ exp(action_value/β)`.
+    policy : (S, A)
+        π(a|s) = exp((Q_F - V_F)/β); rows sum to one.
+    residual : float
+        max |TV - V| at the last iterate before `value`.
+    error_bound : float
+        `(residual + c ε max|Q|) / (1 - γ_F)`, bound on max |value - V*|.
+    policy_error_bound : float
+        Bound on the relative error of every π(a|s) against the best response.
+    status, iterations, sweeps, linear_solves
+        How it ended and what it cost.
+    centre : float
+        The constant that was split off `value` before iterating; `value - centre` carries more digits.
+    """
+
+    value: FloatArray
+    action_value: FloatArray
+    policy: FloatArray
+    residual: float
+    error_bound: float
+    policy_error_bound: float
+    status: Status
+    iterations: int
+    sweeps: int
+    linear_solves: int
+    centre: float = 0.0
+    _cumulative: list[FloatArray] = field(default_factory=list, init=False, repr=False, compare=False)
+
+    def cumulative_policy(self) -> FloatArray:
+        """Return Σ_{a' ≤ a} π(a'|s), computed once."""
+        if not self._cumulative:
+            self._cumulative.append(np.cumsum(self.policy, axis=1))
+        return self._cumulative[0]
+
+    def sample(self, state: Any, rng: Generator, leader_action: Any = None) -> IntArray:
+        """Draw an action for each state (any shape of integers)."""
+        rows = self.cumulative_policy()[state]
+        threshold = rng.random(np.shape(state))[..., None] * rows[..., -1:]
+        drawn: IntArray = (rows <= threshold).sum(axis=-1)
+        return np.minimum(drawn, self.policy.shape[1] - 1)
+
+    def log_prob(self, state: Any, action: Any, leader_action: Any = None) -> FloatArray:
+        """Return log π(a|s), -inf where the probability underflows."""
+        with np.errstate(divide="ignore"):
+            result: FloatArray = np.log(self.policy[state, action])
+        return result
+
+
+def soft_bellman(
+    transition: Transition, reward: FloatArray, discount: float, temperature: float, value: FloatArray
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """One soft Bellman backup; returns (TV, Q, π) at V.
+
+    Finite for every positive temperature: the maximum is split off before exponentials are taken.
+    """
+    action_value = reward + discount * expected_next(transition, value)
+    largest = action_value.max(axis=-1, keepdims=True)
+    weights = np.exp((action_value - largest) / temperature)
+    total = weights.sum(axis=-1, keepdims=True)
+    backed_up = (largest + temperature * np.log(total))[..., 0]
+    return backed_up, action_value, weights / total
+
+
+def rounding_level(tables: Tables, action_value: FloatArray) -> float:
+    """Bound on the rounding error of one soft Bellman backup: inner products over S or K terms and A exponentials."""
+    kernel = tables.transition
+    terms = kernel.successor.shape[2] if isinstance(kernel, SparseTransition) else tables.states
+    return float((terms + tables.actions + 8) * np.finfo(np.float64).eps * np.abs(action_value).max())
+
+
+def reward_centre(tables: Tables, reward: FloatArray) -> float:
+    """The constant reward to split off: zero unless every row sums to one, for only then does it move V alone."""
+    low, high = float(reward.min()), float(reward.max())
+    middle = 0.5 * (low + high)
+    # Splitting off a small constant gains nothing and rounds the rewards.
+    if abs(middle) <= 4.0 * (high - low) or middle == 0.0:
+        return 0.0
+    kernel = tables.transition
+    rows = kernel.probability if isinstance(kernel, SparseTransition) else kernel
+    return middle if np.abs(np.asarray(rows).sum(axis=-1) - 1.0).max() <= 1e-13 else 0.0
+
+
+def solve_follower(
+    problem: ConfigurableMDP,
+    theta: Any,
+    *,
+    method: FollowerMethod = "newton",
+    tolerance: float = 1e-12,
+    max_iterations: int | None = None,
+    warm_start: TabularFollower | FloatArray | None = None,
+    stop_after: int | None = None,
+    throw: bool = True,
+) -> TabularFollower:
+    """Solve the follower's entropy-regularised MDP at θ.
+
+    Parameters
+    ----------
+    problem, theta
+        The problem and the leader's parameter.
+    method
+        "newton" (soft policy iteration, quadratic), "value_iteration" (one backup per iteration) or
+        "modified_policy_iteration" (five backups with the policy frozen per iteration).
+    tolerance
+        Wanted bound on max |V - V*|, relative to max(1, max|Q|).
+    max_iterations
+        Default 200 for Newton; otherwise what the contraction needs, at most 1,000,000.
+    warm_start
+        A previous solution, or values (S,), to start from; zeros by default.
+    stop_after
+        Stop after so many iterations whatever the residual: a suboptimal follower.
+    throw
+        Raise if the tolerance is not reached; otherwise the status tells.
+
+    Returns
+    -------
+    TabularFollower
+
+    Raises
+    ------
+    NotConvergedError
+        If the tolerance is not reached (and `throw`, and not `stop_after`).
+    IndependenceError
+        If θ is an autograd tracer or complex: this solver is not differentiated through.
+    InvalidInputError
+        If an argument or a table is invalid.
+
+    References
+    ----------
+    Kudo et al. (2026), arXiv:2603.14867, equations (1)-(3).
+
+    Examples
+    --------
+    >>> from bilevelrl.tasks import random_mdp
+    >>> problem = random_mdp(states=4, actions=2, parameters=3, seed=0)
+    >>> solution = solve_follower(problem, np.zeros(3))
+    >>> solution.status.succeeded, solution.error_bound < 1e-12
+    (True, True)
+    """
+    if method not in METHODS:
+        raise UnknownNameError("method", method, METHODS)
+    if stop_after is not None and (not isinstance(stop_after, (int, np.integer)) or stop_after < 0):
+        raise InvalidInputError(refusal("stop_after", stop_after, "an integer >= 0", "count iterations of the method"))
+    theta = problem.check_theta(theta)
+    tables = problem.tables_at(theta)
+    return solve_tables(
+        tables,
+        discount=problem.discount_follower,
+        temperature=problem.temperature,
+        method=method,
+        tolerance=tolerance,
+        max_iterations=max_iterations,
+        warm_start=warm_start,
+        stop_after=stop_after,
+        throw=throw,
+    )
+
+
+def solve_tables(
+    tables: Tables,
+    *,
+    discount: float,
+    temperature: float,
+    method: FollowerMethod = "newton",
+    tolerance: float = 1e-12,
+    max_iterations: int | None = None,
+    warm_start: TabularFollower | FloatArray | None = None,
+    stop_after: int | None = None,
+    throw: bool = True,
+) -> TabularFollower:
+    """Solve the follower of given tables; see `solve_follower`."""
+    if max_iterations is None:
+        max_iterations = _iteration_limit(method, discount, tolerance)
+    centre = reward_centre(tables, tables.reward_follower)
+    reward = tables.reward_follower - centre
+    offset = centre / (1.0 - discount)
+    value = _start(tables, warm_start, offset)
+    kernel = tables.transition
+    sweeps = solves = iteration = 0
+    best, since_best = np.inf, 0
+    while True:
+        backed_up, action_value, policy = soft_bellman(kernel, reward, discount, temperature, value)
+        sweeps += 1
+        change = backed_up - value
+        residual = float(np.abs(change).max())
+        rounding = rounding_level(tables, action_value)
+        scale = max(1.0, float(np.abs(action_value).max()))
+        status = None
+        if stop_after is not None:
+            # The follower plays softmax(Q_k/β) with Q_k the backup of V_k: k iterations, then this one look.
+            status = Status.STOPPED_EARLY if iteration == stop_after else None
+        elif residual <= tolerance * (1.0 - discount) * scale:
+            status = Status.CONVERGED
+        elif residual <= rounding and since_best >= 2:
+            status = Status.AT_ROUNDING
+        elif iteration == max_iterations:
+            status = Status.ITERATION_LIMIT
+        if status is not None:
+            break
+        since_best = since_best + 1 if residual >= 0.5 * best else 0
+        best = min(best, residual)
+        if method == "newton":
+            value = value + DiscountedSystem.factorise(policy_transition(kernel, policy), discount).solve(change)
+            solves += 1
+        elif method == "value_iteration":
+            value = backed_up
+        else:
+            value, extra = _evaluate_frozen(tables, reward, discount, temperature, policy, backed_up)
+            sweeps += extra
+        iteration += 1
+    if status is Status.ITERATION_LIMIT and throw:
+        raise NotConvergedError(
+            f"follower ({method}): residual {residual:.3g} after {iteration} iterations, "
+            f"expected at most {tolerance * (1.0 - discount) * scale:.3g}; {status.value}"
+        )
+    bound = (residual + rounding) / (1.0 - discount)
+    return TabularFollower(
+        value=backed_up + offset,
+        action_value=action_value + offset,
+        policy=policy,
+        residual=residual,
+        error_bound=bound + float(np.finfo(np.float64).eps) * abs(offset),
+        policy_error_bound=float(np.expm1(min(2.0 * bound / temperature, 700.0))),
+        status=status,
+        iterations=iteration,
+        sweeps=sweeps,
+        linear_solves=solves,
+        centre=offset,
+    )
+
+
+def _iteration_limit(method: FollowerMethod, discount: float, tolerance: float) -> int:
+    if method == "newton":
+        return 200
+    if discount == 0.0:
+        return 8
+    needed = np.log(max(tolerance, 1e-16) * (1.0 - discount)) / np.log(discount)
+    return int(min(1_000_000, 64 + np.ceil(needed)))
+
+
+def _start(tables: Tables, warm_start: TabularFollower | FloatArray | None, offset: float) -> FloatArray:
+    if warm_start is None:
+        return np.zeros(tables.states)
+    refuse_differentiation("warm_start", warm_start)
+    value = warm_start.value if isinstance(warm_start, TabularFollower) else np.asarray(warm_start, dtype=np.float64)
+    if value.shape != (tables.states,):
+        raise ShapeError(refusal("warm_start.shape", value.shape, f"({tables.states},)", "pass values per state"))
+    if not np.isfinite(value).all():
+        raise InvalidInputError("warm_start: expected finite values; start from zeros or a converged solution")
+    result: FloatArray = value - offset
+    return result
+
+
+def _evaluate_frozen(
+    tables: Tables, reward: FloatArray, discount: float, temperature: float, policy: FloatArray, value: FloatArray
+) -> tuple[FloatArray, int]:
+    """Four more backups with the policy frozen: with the greedy one, five per iteration as in the published solver."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        entropy = -np.where(policy > 0.0, policy * np.log(policy), 0.0).sum(axis=1)
+    for _ in range(4):
+        backed_up = reward + discount * expected_next(tables.transition, value)
+        value = (policy * backed_up).sum(axis=1) + temperature * entropy
+    return value, 4
+
+
+def solve_followers(
+    problem: ConfigurableMDP,
+    thetas: Any,
+    *,
+    tolerance: float = 1e-12,
+    warm_start: FloatArray | None = None,
+    max_iterations: int = 200,
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Solve many θ at once by Newton's method on stacked LAPACK systems.
+
+    Parameters
+    ----------
+    problem
+        A configurable MDP with a dense kernel.
+    thetas
+        (B, *theta_shape).
+    tolerance
+        As in `solve_follower`, for every member of the batch.
+    warm_start
+        Values (B, S) to start from.
+    max_iterations
+        Newton iterations before giving up.
+
+    Returns
+    -------
+    value : (B, S)
+    action_value : (B, S, A)
+    policy : (B, S, A)
+
+    Raises
+    ------
+    NotConvergedError
+        If any member does not converge; the message names it.
+
+    Examples
+    --------
+    >>> from bilevelrl.tasks import random_mdp
+    >>> value, _, policy = solve_followers(random_mdp(states=4, actions=2, parameters=3, seed=0), np.zeros((5, 3)))
+    >>> value.shape, policy.shape
+    ((5, 4), (5, 4, 2))
+    """
+    members = [problem.tables_at(theta) for theta in np.asarray(thetas)]
+    if not members:
+        raise ShapeError(
+            refusal("thetas.shape", np.shape(thetas), "(B, *theta_shape) with B >= 1", "pass at least one")
+        )
+    first = members[0].transition
+    if isinstance(first, SparseTransition):
+        raise InvalidInputError("solve_followers: expected a dense kernel; call solve_follower for each sparse problem")
+    shared = all(tables.transition is first for tables in members)
+    kernel = first[None] if shared else np.stack([tables.transition for tables in members])
+    reward = np.stack([tables.reward_follower for tables in members])
+    return newton_batch(
+        kernel,
+        reward,
+        discount=problem.discount_follower,
+        temperature=problem.temperature,
+        tolerance=tolerance,
+        warm_start=warm_start,
+        max_iterations=max_iterations,
+    )
+
+
+def newton_batch(
+    kernel: FloatArray,
+    reward: FloatArray,
+    *,
+    discount: float,
+    temperature: float,
+    tolerance: float = 1e-12,
+    warm_start: FloatArray | None = None,
+    max_iterations: int = 200,
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Newton's method for stacked problems: kernel (B or 1, S, A, S), reward (B, S, A); see `solve_followers`."""
+    batch, states, actions = reward.shape
+    rows = kernel.reshape(kernel.shape[0], states * actions, states)
+    value = np.zeros((batch, states)) if warm_start is None else np.array(warm_start, dtype=np.float64)
+    identity = np.eye(states)
+    eps = np.finfo(np.float64).eps
+    best = np.full(batch, np.inf)
+    for _ in range(max_iterations + 1):
+        if kernel.shape[0] == 1:
+            ahead = (value @ rows[0].T).reshape(reward.shape)
+        else:
+            ahead = np.matmul(rows, value[:, :, None]).reshape(reward.shape)
+        action_value = reward + discount * ahead
+        largest = action_value.max(axis=2, keepdims=True)
+        weights = np.exp((action_value - largest) / temperature)
+        total = weights.sum(axis=2, keepdims=True)
+        policy = weights / total
+        backed_up = (largest + temperature * np.log(total))[:, :, 0]
+        change = backed_up - value
+        residual = np.abs(change).max(axis=1)
+        scale = np.maximum(1.0, np.abs(action_value).max(axis=(1, 2)))
+        floor = (states + actions + 8) * eps * scale
+        done = (residual <= tolerance * (1.0 - discount) * scale) | ((residual <= floor) & (residual >= 0.5 * best))
+        if done.all():
+            return backed_up, action_value, policy
+        best = np.minimum(best, residual)
+        mixed = np.matmul(policy[:, :, None, :], kernel)[:, :, 0, :]
+        value = value + np.linalg.solve(identity - discount * mixed, change[:, :, None])[:, :, 0]
+    worst = int(np.argmax(residual / scale))
+    raise NotConvergedError(
+        f"follower batch: member {worst} has residual {residual[worst]:.3g} after {max_iterations} Newton iterations; "
+        "raise max_iterations or solve it alone to see its status"
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SuboptimalFollower:
+    """A follower that stops after a few sweeps, and starts each time anew or from where it stood.
+
+    Parameters
+    ----------
+    iterations
+        Iterations of `method` before it plays.
+    carry
+        True: continue from the previous solution. False: start from `N(0, noise²)` values, or zeros when noise is 0.
+    method
+        How it sweeps.
+    noise
+        Standard deviation of the initial values.
+
+    Examples
+    --------
+    >>> from bilevelrl.tasks import random_mdp
+    >>> follower = SuboptimalFollower(iterations=2, carry=False)
+    >>> follower.respond(random_mdp(states=4, actions=2, parameters=3, seed=0), np.zeros(3)).status.name
+    'STOPPED_EARLY'
+    """
+
+    iterations: int
+    carry: bool
+    method: FollowerMethod = "value_iteration"
+    noise: float = 0.0
+
+    def respond(
+        self,
+        problem: ConfigurableMDP,
+        theta: Any,
+        *,
+        previous: TabularFollower | None = None,
+        rng: Generator | None = None,
+    ) -> TabularFollower:
+        """Return the response after the allowed sweeps.
+
+        Raises
+        ------
+        InvalidInputError
+            If noise is asked for without a generator.
+        """
+        start: TabularFollower | FloatArray | None = previous if self.carry else None
+        if start is None and self.noise > 0.0:
+            if rng is None:
+                raise InvalidInputError("rng=None: expected a numpy Generator for noise > 0; pass rng=...")
+            start = self.noise * rng.standard_normal(problem.tables_at(theta).states)
+        return solve_follower(problem, theta, method=self.method, stop_after=self.iterations, warm_start=start)

@@ -1,0 +1,203 @@
+"""The leader's return under a follower's policy: values, benefits, occupancies and the objective.
+
+Infinite horizon: one factorisation of `I - γ_L P_π` gives the values `V_L` and the unnormalised discounted occupancy
+`d = (I - γ_L P_πᵀ)^{-1} μ`. Episodes of T steps: the backward recursion `V^(0) = 0, Q^(h) = r_L + γ_L P V^(h-1)` and the
+forward recursion of the state law. The follower's policy is the infinite-horizon best response in both cases.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.configurable_mdp import ConfigurableMDP
+from bilevelrl.reference.errors import IllPosedError, InvalidInputError, ShapeError, refusal
+from bilevelrl.reference.follower import TabularFollower, reward_centre, solve_follower
+from bilevelrl.reference.tables import Tables
+from bilevelrl.reference.transitions import DiscountedSystem, SparseTransition, expected_next, policy_transition
+
+__all__ = [
+    "LeaderEvaluation",
+    "check_horizon",
+    "evaluate_leader",
+    "leader_action_values",
+    "tabular_leader_objective",
+    "visited_next",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaderEvaluation:
+    """What the leader earns, and the weights with which each table enters it.
+
+    Attributes
+    ----------
+    value : (S,)
+        V_L with the whole horizon to go, minus `centre`.
+    centre : float
+        A constant split off the values; derivatives do not see it.
+    occupancy : (S,)
+        Σ_t γ_L^t Pr(s_t = s).
+    benefit_weight : (S, A)
+        Σ_t γ_L^t Pr(s_t = s) π(a|s) B^(T-t)(s, a): the cotangent of log π.
+    state_factor, value_factor : (K, S)
+        Σ_k state_factor[k, s] value_factor[k, s'] is the cotangent of P_π(s'|s) in the leader's evaluation.
+    objective : float
+        ρ + μ·V_L, constants included.
+    condition : float
+        Condition number of `I - γ_L P_π` in the maximum norm; 1 for finite horizons.
+    """
+
+    value: FloatArray
+    centre: float
+    occupancy: FloatArray
+    benefit_weight: FloatArray
+    state_factor: FloatArray
+    value_factor: FloatArray
+    objective: float
+    condition: float
+
+
+def check_horizon(horizon: int | None, discounted: bool) -> None:
+    """Refuse an invalid horizon, and an undiscounted return without one.
+
+    Raises
+    ------
+    InvalidInputError
+        If the horizon is not None or an integer ≥ 1.
+    IllPosedError
+        If the return is undiscounted and the horizon infinite: it diverges.
+    """
+    if horizon is not None and (isinstance(horizon, bool) or not isinstance(horizon, (int, np.integer)) or horizon < 1):
+        raise InvalidInputError(refusal("horizon", horizon, "None or an integer >= 1", "count the steps of an episode"))
+    if horizon is None and not discounted:
+        raise IllPosedError(
+            "discounted=False with horizon=None: the leader's undiscounted return over an infinite horizon diverges; "
+            "expected a finite horizon; pass horizon=T"
+        )
+
+
+def evaluate_leader(
+    tables: Tables, policy: FloatArray, discount_leader: float, *, horizon: int | None = None, discounted: bool = True
+) -> LeaderEvaluation:
+    """Evaluate the leader's return and its weights under a policy (S, A)."""
+    centre = reward_centre(tables, tables.reward_leader)
+    reward = tables.reward_leader - centre
+    if horizon is None:
+        return _infinite(tables, policy, discount_leader, reward, centre)
+    return _truncated(tables, policy, discount_leader if discounted else 1.0, reward, centre, horizon)
+
+
+def _infinite(
+    tables: Tables, policy: FloatArray, discount: float, reward: FloatArray, centre: float
+) -> LeaderEvaluation:
+    system = DiscountedSystem.factorise(policy_transition(tables.transition, policy), discount)
+    value = system.solve((policy * reward).sum(axis=1))
+    occupancy = system.solve_transposed(np.asarray(tables.initial))
+    action_value = reward + discount * expected_next(tables.transition, value)
+    benefit = action_value - (policy * action_value).sum(axis=1, keepdims=True)
+    offset = centre / (1.0 - discount)
+    return LeaderEvaluation(
+        value=value,
+        centre=offset,
+        occupancy=occupancy,
+        benefit_weight=occupancy[:, None] * policy * benefit,
+        state_factor=discount * occupancy[None, :],
+        value_factor=value[None, :],
+        objective=float(tables.regulariser + tables.initial @ value + offset),
+        condition=system.condition(),
+    )
+
+
+def _truncated(
+    tables: Tables, policy: FloatArray, discount: float, reward: FloatArray, centre: float, horizon: int
+) -> LeaderEvaluation:
+    matrix = policy_transition(tables.transition, policy)
+    reward_policy = (policy * reward).sum(axis=1)
+    values = np.zeros((horizon + 1, tables.states))  # by steps to go
+    for steps_to_go in range(1, horizon + 1):
+        values[steps_to_go] = reward_policy + discount * (matrix @ values[steps_to_go - 1])
+    weights = np.zeros((horizon, tables.states))  # γ^t Pr(s_t = s)
+    weights[0] = tables.initial
+    for t in range(1, horizon):
+        weights[t] = discount * (matrix.T @ weights[t - 1])
+    ahead = values[horizon - 1 :: -1]  # V^(T-t-1), t = 0 .. T-1
+    action_value = reward * weights.sum(axis=0)[:, None] + discount * _weighted_next(tables, weights, ahead)
+    benefit_weight = policy * (action_value - (policy * action_value).sum(axis=1, keepdims=True))
+    offset = centre * float(np.sum(discount ** np.arange(horizon)))
+    return LeaderEvaluation(
+        value=values[horizon],
+        centre=offset,
+        occupancy=weights.sum(axis=0),
+        benefit_weight=benefit_weight,
+        state_factor=discount * weights,
+        value_factor=ahead,
+        objective=float(tables.regulariser + tables.initial @ values[horizon] + offset),
+        condition=1.0,
+    )
+
+
+def _weighted_next(tables: Tables, weights: FloatArray, values: FloatArray) -> FloatArray:
+    """Return Σ_t weights[t, s] Σ_s' P(s'|s,a) values[t, s'], shape (S, A)."""
+    ahead: FloatArray = expected_next(tables.transition, values.T)  # (S, A, T)
+    result: FloatArray = np.einsum("ts,sat->sa", weights, ahead)
+    return result
+
+
+def visited_next(tables: Tables, state_factor: FloatArray, pair_weight: FloatArray, value_factor: FloatArray) -> Any:
+    """Return the kernel's cotangent Σ_k state_factor[k,s] pair_weight[s,a] value_factor[k,s'], in the kernel's layout."""
+    kernel = tables.transition
+    if isinstance(kernel, SparseTransition):
+        states = np.arange(tables.states)[:, None, None]
+        total = sum(
+            left[states] * right[kernel.successor] for left, right in zip(state_factor, value_factor, strict=True)
+        )
+        return pair_weight[:, :, None] * total
+    return pair_weight[:, :, None] * (state_factor.T @ value_factor)[:, None, :]
+
+
+def leader_action_values(
+    tables: Tables, policy: FloatArray, discount_leader: float
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Return V_L (S,), Q_L (S, A) and the benefit B = Q_L - V_L (S, A) over an infinite horizon.
+
+    Examples
+    --------
+    >>> from bilevelrl.tasks import random_mdp
+    >>> problem = random_mdp(states=4, actions=2, parameters=3, seed=0)
+    >>> policy = solve_follower(problem, np.zeros(3)).policy
+    >>> _, _, benefit = leader_action_values(problem.tables_at(np.zeros(3)), policy, problem.discount_leader)
+    >>> bool(np.allclose((policy * benefit).sum(axis=1), 0.0))
+    True
+    """
+    system = DiscountedSystem.factorise(policy_transition(tables.transition, policy), discount_leader)
+    value = system.solve((policy * tables.reward_leader).sum(axis=1))
+    action_value = tables.reward_leader + discount_leader * expected_next(tables.transition, value)
+    return value, action_value, action_value - (policy * action_value).sum(axis=1, keepdims=True)
+
+
+def tabular_leader_objective(
+    problem: ConfigurableMDP,
+    theta: Any,
+    *,
+    horizon: int | None = None,
+    discounted: bool = True,
+    follower: TabularFollower | None = None,
+) -> float:
+    """The leader's objective for a configurable MDP; see `leader_objective`."""
+    check_horizon(horizon, discounted)
+    theta = problem.check_theta(theta)
+    tables = problem.tables_at(theta)
+    if follower is None:
+        follower = solve_follower(problem, theta)
+    if follower.policy.shape != (tables.states, tables.actions):
+        raise ShapeError(
+            refusal(
+                "follower.policy.shape", follower.policy.shape, f"{(tables.states, tables.actions)}", "solve it anew"
+            )
+        )
+    return evaluate_leader(
+        tables, follower.policy, problem.discount_leader, horizon=horizon, discounted=discounted
+    ).objective

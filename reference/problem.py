@@ -1,0 +1,100 @@
+"""What every problem offers: the protocol that estimators, critics and checks are written against.
+
+A problem is a leader parameter θ, a follower with a unique entropy-regularised best response, and the derivatives of its
+ingredients. An estimator of the hypergradient needs only weighted sums of such derivatives over visited transitions,
+
+    Σ_m Σ_t w[m, t] ∇_θ term(state_t, action_t, state_tp1; θ),
+
+with `term` one of `TERMS`. `Problem.pullback` is that sum: one vector-Jacobian product for a whole batch, or one row
+per stream when asked. It is all that an estimator knows of a problem, so one estimator class serves every task.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
+
+from bilevelrl.reference.arrays import FloatArray
+from numpy.random import Generator
+
+__all__ = ["PARTS", "TERMS", "FollowerSolution", "Part", "Problem", "Term", "TransitionBatch"]
+
+Part: TypeAlias = Literal["initial", "direct", "transition", "response", "regulariser", "policy"]
+"""Names of the parts of a hypergradient: partial derivatives of the objective with θ split by where it enters."""
+
+PARTS: tuple[Part, ...] = ("initial", "direct", "transition", "response", "regulariser")
+"""The parts of a configurable MDP's hypergradient, in the order in which tables print them."""
+
+Term: TypeAlias = Literal["reward_leader", "reward_follower", "log_transition", "log_initial", "log_policy_leader"]
+"""Functions of one transition whose θ-derivatives estimators weigh and sum."""
+
+TERMS: tuple[Term, ...] = ("reward_leader", "reward_follower", "log_transition", "log_initial", "log_policy_leader")
+
+
+class TransitionBatch(Protocol):
+    """Visited transitions, arrays of shape (streams, steps) or (streams, steps, dimension)."""
+
+    @property
+    def state_t(self) -> Any: ...
+    @property
+    def action_t(self) -> Any: ...
+    @property
+    def leader_action_t(self) -> Any: ...
+    @property
+    def state_tp1(self) -> Any: ...
+
+
+@runtime_checkable
+class FollowerSolution(Protocol):
+    """The follower's (best or suboptimal) response and how well it is known."""
+
+    @property
+    def residual(self) -> float:
+        """Largest Bellman residual of the value."""
+        ...
+
+    @property
+    def error_bound(self) -> float:
+        """Bound on the error of the value in the maximum norm, rounding included."""
+        ...
+
+    def sample(self, state: Any, rng: Generator, leader_action: Any = None) -> Any:
+        """Draw an action for each state."""
+        ...
+
+    def log_prob(self, state: Any, action: Any, leader_action: Any = None) -> Any:
+        """Log-probability (density) of each action."""
+        ...
+
+
+@runtime_checkable
+class Problem(Protocol):
+    """A bi-level problem: what solvers, estimators and checks may ask of it."""
+
+    @property
+    def discount_leader(self) -> float: ...
+    @property
+    def discount_follower(self) -> float: ...
+    @property
+    def temperature(self) -> float: ...
+    @property
+    def theta_shape(self) -> tuple[int, ...] | None: ...
+
+    def check_theta(self, theta: Any) -> FloatArray:
+        """Return θ as a float64 array of the right shape, or raise."""
+        ...
+
+    def pullback(
+        self,
+        theta: FloatArray,
+        batch: TransitionBatch,
+        weights: Mapping[Term, FloatArray],
+        *,
+        per_stream: bool = False,
+    ) -> FloatArray:
+        """Return Σ w ∇term over the batch: (N,), or (streams, N) when `per_stream`."""
+        ...
+
+    def regulariser_gradient(self, theta: FloatArray) -> FloatArray:
+        """Return ∇ρ(θ), shape (N,)."""
+        ...

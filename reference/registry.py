@@ -1,0 +1,246 @@
+"""Exact objectives and hypergradients: one call, many independent routes.
+
+A route is a way to compute ∇J(θ) for a kind of problem. Routes register themselves; `HYPERGRADIENT_ROUTES` lists them
+with what each promises. Routes in different families share no Bellman code, and those that must not differentiate
+through a solver call one that raises when a tracer or a complex number enters it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.errors import UnknownNameError, UnsupportedError
+
+__all__ = [
+    "HYPERGRADIENT_ROUTES",
+    "Hypergradient",
+    "Route",
+    "hypergradient",
+    "leader_objective",
+    "register_objective",
+    "register_route",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hypergradient:
+    """An exact hypergradient with its parts and the evidence for it.
+
+    Attributes
+    ----------
+    value : (N,)
+        ∇J(θ), flat in C order: the sum of the parts.
+    parts : {name: (N,)}
+        Partial derivatives of the objective with θ split by where it enters: `initial` (law of the first state),
+        `direct` (leader's reward), `transition` (dynamics inside the leader's evaluation), `response` (everything the
+        follower's solver reads), `regulariser`; a Markov game has `policy` in place of the first three.
+    objective : float
+        J(θ).
+    residual : float
+        The follower's largest Bellman residual.
+    condition : float
+        Condition number of the follower's linear system `I - γ_F P_π` in the maximum norm.
+    error_bound : float
+        First-order bound on max |value - truth|; inf where none was computed.
+    route : str
+        Which route computed it.
+    status : str
+        How the follower's solver ended.
+    counters : {name: int}
+        sweeps, linear_solves, evaluations: what it cost.
+    """
+
+    value: FloatArray
+    parts: Mapping[str, FloatArray]
+    objective: float
+    residual: float
+    condition: float
+    error_bound: float
+    route: str
+    status: str
+    counters: Mapping[str, int] = field(default_factory=dict)
+
+
+class RouteFunction(Protocol):
+    """Signature of a route for one kind of problem."""
+
+    def __call__(
+        self,
+        problem: Any,
+        theta: FloatArray,
+        *,
+        horizon: int | None,
+        discounted: bool,
+        warm_start: Any,
+        bound: bool,
+    ) -> Hypergradient: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """A registered route.
+
+    Attributes
+    ----------
+    name, summary : str
+        The name for `hypergradient(..., route=name)` and one line about it.
+    family : str
+        Routes of different families share no Bellman code.
+    accuracy : str
+        What it promises.
+    kinds : {type: function}
+        The kinds of problem it serves.
+    """
+
+    name: str
+    summary: str
+    family: str
+    accuracy: str
+    kinds: dict[type, RouteFunction] = field(default_factory=dict)
+
+
+HYPERGRADIENT_ROUTES: dict[str, Route] = {}
+"""Every route by name."""
+
+_OBJECTIVES: dict[type, Callable[..., float]] = {}
+
+
+def register_route(
+    name: str, kind: type, *, summary: str, family: str, accuracy: str
+) -> Callable[[RouteFunction], RouteFunction]:
+    """Register a function as the route `name` for problems of a kind (a class)."""
+
+    def decorate(function: RouteFunction) -> RouteFunction:
+        route = HYPERGRADIENT_ROUTES.setdefault(
+            name, Route(name=name, summary=summary, family=family, accuracy=accuracy)
+        )
+        route.kinds[kind] = function
+        return function
+
+    return decorate
+
+
+def register_objective(kind: type) -> Callable[[Callable[..., float]], Callable[..., float]]:
+    """Register the exact leader objective for problems of a kind (a class)."""
+
+    def decorate(function: Callable[..., float]) -> Callable[..., float]:
+        _OBJECTIVES[kind] = function
+        return function
+
+    return decorate
+
+
+def leader_objective(
+    problem: Any,
+    theta: Any,
+    *,
+    horizon: int | None = None,
+    discounted: bool = True,
+    follower: Any = None,
+) -> float:
+    """Return the leader's exact objective J(θ) = ρ(θ) + E Σ_t γ_L^t r_L under the follower's best response.
+
+    Parameters
+    ----------
+    problem, theta
+        Any kind of problem of this package, and the leader's parameter.
+    horizon
+        Episodes of so many steps (the follower still plans for ever); None: infinite.
+    discounted
+        False: weights one instead of γ_L^t; needs a horizon.
+    follower
+        Evaluate under this response instead of the best one.
+
+    Returns
+    -------
+    float
+
+    Raises
+    ------
+    IllPosedError
+        If the return diverges.
+    InvalidInputError, NotConvergedError
+        As the follower's solver.
+
+    References
+    ----------
+    Kudo et al. (2026), arXiv:2603.14867, equation (4).
+
+    Examples
+    --------
+    >>> from bilevelrl.tasks import four_rooms
+    >>> round(leader_objective(four_rooms(temperature=0.001), np.zeros(105)), 6)
+    -0.740644
+    """
+    for kind in type(problem).__mro__:
+        if kind in _OBJECTIVES:
+            return _OBJECTIVES[kind](problem, theta, horizon=horizon, discounted=discounted, follower=follower)
+    raise UnsupportedError(f"problem of type {type(problem).__name__}: no exact objective is registered for it")
+
+
+def hypergradient(
+    problem: Any,
+    theta: Any,
+    *,
+    route: str = "implicit",
+    horizon: int | None = None,
+    discounted: bool = True,
+    warm_start: Any = None,
+    bound: bool = True,
+) -> Hypergradient:
+    """Return the exact hypergradient ∇J(θ) by the named route.
+
+    Parameters
+    ----------
+    problem, theta
+        Any kind of problem of this package, and the leader's parameter (float64, the problem's `theta_shape`).
+    route
+        A name in `HYPERGRADIENT_ROUTES`.
+    horizon, discounted
+        Which objective: see `leader_objective`.
+    warm_start
+        A previous follower solution; changes the cost, never the answer.
+    bound
+        Compute `error_bound`, which needs the Jacobian of the tables; otherwise it is inf.
+
+    Returns
+    -------
+    Hypergradient
+        Signs: the leader maximises J, so ascent moves along `value`.
+
+    Raises
+    ------
+    UnknownNameError, UnsupportedError
+        If the route does not exist, or not for this kind of problem.
+    InvalidInputError, NotConvergedError, IllPosedError
+        As `leader_objective`.
+
+    References
+    ----------
+    Kudo et al. (2026), arXiv:2603.14867, Theorem 1 (5)-(6) and Theorem 2 (8)-(9).
+
+    Examples
+    --------
+    >>> from bilevelrl.tasks import random_mdp
+    >>> problem, theta = random_mdp(states=4, actions=2, parameters=3, seed=0), np.zeros(3)
+    >>> exact = hypergradient(problem, theta)
+    >>> unrolled = hypergradient(problem, theta, route="unrolled")
+    >>> bool(np.max(np.abs(exact.value - unrolled.value)) <= exact.error_bound + unrolled.error_bound)
+    True
+    """
+    if route not in HYPERGRADIENT_ROUTES:
+        raise UnknownNameError("route", route, HYPERGRADIENT_ROUTES)
+    kinds = HYPERGRADIENT_ROUTES[route].kinds
+    for kind in type(problem).__mro__:
+        if kind in kinds:
+            theta = problem.check_theta(theta)
+            return kinds[kind](
+                problem, theta, horizon=horizon, discounted=discounted, warm_start=warm_start, bound=bound
+            )
+    able = sorted(name for name, entry in HYPERGRADIENT_ROUTES.items() if set(type(problem).__mro__) & set(entry.kinds))
+    raise UnsupportedError(
+        f"route={route!r}: not available for problems of type {type(problem).__name__}; expected one of {able}"
+    )

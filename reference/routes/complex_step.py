@@ -1,0 +1,159 @@
+"""The complex step: Im J(θ + i h e_j) / h with h so small that nothing but the derivative is left.
+
+Own sweeps in complex arithmetic: the log-sum-exp is shifted by the largest real part, nothing is compared, and after the
+real parts have settled the sweeps go on until the imaginary parts over h have settled too. The tables' function must be
+analytic near θ: no abs, conj, or comparison on values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from bilevelrl.reference.arrays import ComplexArray, FloatArray
+from bilevelrl.reference.configurable_mdp import ConfigurableMDP
+from bilevelrl.reference.errors import InvalidInputError
+from bilevelrl.reference.follower import TabularFollower
+from bilevelrl.reference.leader import check_horizon
+from bilevelrl.reference.registry import Hypergradient, register_route
+from bilevelrl.reference.routes.sweep_count import plan_sweeps
+from bilevelrl.reference.routes.unrolled import sweep_error_bound
+from bilevelrl.reference.tables import Tables
+from bilevelrl.reference.transitions import to_dense
+
+__all__ = ["STEP", "complex_step"]
+
+STEP = 1e-100
+_CHUNK_ENTRIES = 4_000_000  # complex kernel entries held at once: 64 MB
+
+
+@register_route(
+    "complex_step",
+    ConfigurableMDP,
+    summary="complex step with its own complex Bellman sweeps",
+    family="complex sweeps",
+    accuracy="truncation of the sweeps (1e-13 of the largest term) plus rounding",
+)
+def complex_step(
+    problem: ConfigurableMDP,
+    theta: FloatArray,
+    *,
+    horizon: int | None = None,
+    discounted: bool = True,
+    warm_start: TabularFollower | None = None,
+    bound: bool = True,
+) -> Hypergradient:
+    """∇J by the complex step, coordinate by coordinate in batches. A warm start is ignored.
+
+    Raises
+    ------
+    InvalidInputError
+        If the tables' function does not accept a complex θ or returns no finite numbers there.
+    """
+    check_horizon(horizon, discounted)
+    tables = problem.tables_at(theta)
+    plan = plan_sweeps(tables, problem.discount_leader, problem.discount_follower, problem.temperature, 1e-13)
+    steps = plan.leader if horizon is None else horizon
+    parts = {name: np.zeros(theta.size) for name in ("initial", "direct", "transition", "response", "regulariser")}
+    objective = 0.0
+    kernel = to_dense(tables.transition)
+    chunk = max(1, _CHUNK_ENTRIES // kernel.size)
+    for first in range(0, theta.size, chunk):
+        coordinates = range(first, min(first + chunk, theta.size))
+        moved = list(_complex_tables(problem, theta, coordinates))
+        policies = _complex_policies(
+            moved, kernel, tables.reward_follower, problem.discount_follower, problem.temperature, plan.follower
+        )
+        for j, point, policy in zip(coordinates, moved, policies, strict=True):
+            discount = problem.discount_leader if discounted else 1.0
+            frozen, reward = policy.real, tables.reward_leader
+            base = _leader_values(frozen, kernel, reward, discount, steps)
+            objective = float(tables.initial @ base + tables.regulariser)
+            shifted = to_dense(point.transition)
+            starts: dict[str, Any] = {"initial": point.initial @ base, "regulariser": np.asarray(point.regulariser)}
+            if _has_tangent(point.reward_leader):
+                starts["direct"] = tables.initial @ _leader_values(frozen, kernel, point.reward_leader, discount, steps)
+            if _has_tangent(shifted):
+                starts["transition"] = tables.initial @ _leader_values(frozen, shifted, reward, discount, steps)
+            starts["response"] = tables.initial @ _leader_values(policy, kernel, reward, discount, steps)
+            for name, start in starts.items():
+                parts[name][j] = float(np.imag(start)) / STEP
+    total = sum(parts.values(), np.zeros(theta.size))
+    error = np.inf
+    if bound:
+        error = sweep_error_bound(problem, theta, horizon, discounted, plan.residual, plan.remainder, total)
+    return Hypergradient(
+        value=total,
+        parts=parts,
+        objective=objective,
+        residual=plan.residual,
+        condition=(1 + problem.discount_follower) / (1 - problem.discount_follower),
+        error_bound=error,
+        route="complex_step",
+        status="converged: sweeps as many as the tolerance needs",
+        counters={"sweeps": theta.size * (plan.follower + steps), "evaluations": theta.size},
+    )
+
+
+def _has_tangent(values: Any) -> bool:
+    return np.iscomplexobj(values) and bool(np.any(np.imag(values)))
+
+
+def _complex_tables(problem: ConfigurableMDP, theta: FloatArray, coordinates: range) -> Iterator[Tables]:
+    for j in coordinates:
+        point = theta.astype(np.complex128)
+        point.flat[j] += 1j * STEP
+        try:
+            tables = problem.tables(point)
+        except TypeError as error:
+            raise InvalidInputError(
+                f"tables(complex theta) raised {error}: expected a function analytic in θ; "
+                "write it without casts to float, or use another route"
+            ) from error
+        if not all(np.isfinite(np.asarray(value)).all() for value in tables.differentiable().values()):
+            raise InvalidInputError(f"tables(theta + i h e_{j}): expected finite numbers; use another route")
+        yield tables
+
+
+def _complex_policies(
+    moved: list[Tables], kernel: FloatArray, reward: FloatArray, discount: float, temperature: float, sweeps: int
+) -> ComplexArray:
+    """Follower's policies (coordinates, S, A) for a batch of complex tables."""
+    states, actions, _ = kernel.shape
+    rows = kernel.reshape(states * actions, states)
+    rewards = np.stack([np.asarray(tables.reward_follower, dtype=np.complex128) for tables in moved])
+    kernels = [to_dense(tables.transition) for tables in moved]
+    own_kernels = None
+    if any(_has_tangent(k) for k in kernels):
+        own_kernels = np.stack([np.asarray(k, dtype=np.complex128).reshape(states * actions, states) for k in kernels])
+    value = np.zeros((len(moved), states), dtype=np.complex128)
+    count = 0
+    settled = 0
+    while True:
+        if own_kernels is None:
+            ahead = value @ rows.T
+        else:
+            ahead = np.matmul(own_kernels, value[:, :, None])[:, :, 0]
+        action_value = rewards + discount * ahead.reshape(rewards.shape)
+        peak = action_value.real.max(axis=2, keepdims=True)
+        weights = np.exp((action_value - peak) / temperature)
+        mass = weights.sum(axis=2, keepdims=True)
+        updated = (peak + temperature * np.log(mass))[:, :, 0]
+        count += 1
+        slope = np.abs(updated.imag).max(initial=0.0)
+        change = np.abs(updated.imag - value.imag).max(initial=0.0)
+        value = updated
+        settled = settled + 1 if change <= 1e-15 * slope else 0
+        if count >= sweeps and (settled >= 2 or count >= 3 * sweeps):
+            return weights / mass
+
+
+def _leader_values(policy: Any, kernel: Any, reward: Any, discount: float, steps: int) -> Any:
+    """Complex policy evaluation by sweeps, from zero: V_L (S,)."""
+    chain = np.matmul(policy[:, None, :], kernel)[:, 0, :]
+    earned = (policy * reward).sum(axis=1)
+    value = np.zeros(earned.shape, dtype=np.result_type(chain, earned))
+    for _ in range(steps):
+        value = earned + discount * (chain @ value)
+    return value

@@ -1,0 +1,237 @@
+"""Transition kernels, dense or sparse, behind the same few operations.
+
+Conventions
+-----------
+A dense kernel is an array `(S, A, S)` indexed `[state_t, action_t, state_tp1]`. A sparse kernel lists K successors per
+state and action: `successor (S, A, K)` (integers, constants) and `probability (S, A, K)` (may depend on θ). A successor
+may be listed twice; its probabilities add. Rows may sum to less than one: the rest is the probability of termination,
+after which everything is worth zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import scipy.linalg
+import scipy.sparse
+import scipy.sparse.linalg
+from bilevelrl.reference.arrays import FloatArray, IntArray, refuse_differentiation
+from bilevelrl.reference.errors import InvalidInputError, ShapeError, StochasticityError, refusal
+
+__all__ = [
+    "DiscountedSystem",
+    "SparseTransition",
+    "Transition",
+    "check_rows",
+    "check_transition",
+    "expected_next",
+    "policy_transition",
+    "to_dense",
+    "transition_shape",
+]
+
+# Rows are the result of floating-point normalisation: S terms, each rounded once.
+ROW_SUM_TOLERANCE = 1e-9
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SparseTransition:
+    """A kernel as a list of K successors per state and action.
+
+    Parameters
+    ----------
+    successor
+        (S, A, K) integers in [0, S).
+    probability
+        (S, A, K), non-negative, sums over K at most 1. May be an autograd tracer.
+
+    Raises
+    ------
+    ShapeError
+        If the two shapes differ or do not have three axes.
+    InvalidInputError
+        If a successor is outside [0, S).
+
+    Examples
+    --------
+    >>> kernel = SparseTransition(successor=np.array([[[0, 1]], [[1, 1]]]), probability=np.full((2, 1, 2), 0.5))
+    >>> kernel.to_dense()[:, 0]
+    array([[0.5, 0.5],
+           [0. , 1. ]])
+    """
+
+    successor: IntArray
+    probability: Any
+
+    def __post_init__(self) -> None:
+        if np.ndim(self.successor) != 3 or np.shape(self.successor) != self.probability.shape:
+            raise ShapeError(
+                refusal(
+                    "SparseTransition shapes",
+                    (np.shape(self.successor), self.probability.shape),
+                    "successor and probability both (S, A, K)",
+                    "list the same number of successors for every pair; pad with probability 0",
+                )
+            )
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(S, A, S), as for a dense kernel."""
+        states, actions, _ = self.successor.shape
+        return (states, actions, states)
+
+    def to_dense(self) -> FloatArray:
+        """Return the kernel as an (S, A, S) array."""
+        states, actions, _ = self.shape
+        dense = np.zeros((states, actions, states))
+        rows, columns = np.ogrid[:states, :actions]
+        for k in range(self.successor.shape[2]):
+            np.add.at(dense, (rows, columns, self.successor[:, :, k]), self.probability[:, :, k])
+        return dense
+
+
+Transition: TypeAlias = Any  # an (S, A, S) array, a SparseTransition, or either of them under autograd
+
+
+def transition_shape(transition: Transition) -> tuple[int, ...]:
+    """Return (S, A, S) for either representation."""
+    return tuple(transition.shape)
+
+
+def to_dense(transition: Transition) -> FloatArray:
+    """Return an (S, A, S) array whatever the representation."""
+    if isinstance(transition, SparseTransition):
+        return transition.to_dense()
+    result: FloatArray = transition
+    return result
+
+
+def check_rows(name: str, rows: Any, remedy: str) -> None:
+    """Refuse probability rows (last axis) that are not finite, negative, or sum to more than one.
+
+    Raises
+    ------
+    StochasticityError
+        Naming the first offending row.
+    """
+    values = np.asarray(rows)
+    sums = values.sum(axis=-1)
+    if not np.isfinite(sums).all():
+        index = _first(~np.isfinite(sums))
+        raise StochasticityError(
+            refusal(f"{name}{index}", values[tuple(index)].tolist(), "finite probabilities", remedy)
+        )
+    if values.size and values.min() < 0.0:
+        index = _first(values < 0.0)
+        raise StochasticityError(refusal(f"{name}{index}", float(values[tuple(index)]), "probabilities >= 0", remedy))
+    if sums.max(initial=0.0) > 1.0 + ROW_SUM_TOLERANCE:
+        index = _first(sums > 1.0 + ROW_SUM_TOLERANCE)
+        raise StochasticityError(
+            refusal(f"sum of {name}{index}", float(sums[tuple(index)]), "at most 1 (less means termination)", remedy)
+        )
+
+
+def _first(mask: Any) -> list[int]:
+    return [int(i) for i in np.argwhere(mask)[0]]
+
+
+def check_transition(transition: Transition) -> None:
+    """Refuse a kernel whose rows are not (sub-)stochastic or whose successors are out of range."""
+    remedy = "normalise each row over state_tp1; leave out mass only where the episode terminates"
+    if isinstance(transition, SparseTransition):
+        low, high = int(transition.successor.min()), int(transition.successor.max())
+        if low < 0 or high >= transition.shape[0]:
+            raise InvalidInputError(
+                refusal("successor range", (low, high), f"indices in [0, {transition.shape[0]})", "renumber the states")
+            )
+        check_rows("transition", transition.probability, remedy)
+    else:
+        check_rows("transition", transition, remedy)
+
+
+def expected_next(transition: Transition, values: Any) -> Any:
+    """Return Σ_s' P(s'|s,a) values(s'), shape (S, A) or (S, A, N), for values (S,) or (S, N).
+
+    Examples
+    --------
+    >>> expected_next(np.array([[[0.0, 1.0]], [[0.5, 0.0]]]), np.array([1.0, 2.0]))
+    array([[2. ],
+           [0.5]])
+    """
+    if isinstance(transition, SparseTransition):
+        gathered = values[transition.successor]  # (S, A, K[, N])
+        if gathered.ndim == 3:
+            return np.einsum("sak,sak->sa", transition.probability, gathered)
+        return np.einsum("sak,sakn->san", transition.probability, gathered)
+    states, actions, _ = transition.shape
+    product = transition.reshape(states * actions, states) @ values
+    return product.reshape(states, actions, *values.shape[1:])
+
+
+def policy_transition(transition: Transition, policy: Any) -> Any:
+    """Return P_π (S, S) = Σ_a π(a|s) P(s'|s,a); a CSR matrix where the kernel is sparse."""
+    if isinstance(transition, SparseTransition):
+        states, _, _ = transition.shape
+        weights = policy[:, :, None] * transition.probability
+        rows = np.broadcast_to(np.arange(states)[:, None, None], weights.shape)
+        entries = (weights.ravel(), (rows.ravel(), transition.successor.ravel()))
+        return scipy.sparse.csr_array(entries, shape=(states, states))
+    return np.matmul(policy[:, None, :], transition)[:, 0, :]
+
+
+@dataclass(frozen=True, slots=True)
+class DiscountedSystem:
+    """A factorisation of I - γ P_π, for any number of solves with it and with its transpose.
+
+    Examples
+    --------
+    >>> system = DiscountedSystem.factorise(np.array([[0.5]]), 0.5)
+    >>> system.solve(np.array([3.0])), system.solve_transposed(np.array([3.0]))
+    (array([4.]), array([4.]))
+    """
+
+    _solve: Callable[[Any, bool], Any]
+    size: int
+    norm: float
+    """Maximum row sum of |I - γ P_π|."""
+
+    @classmethod
+    def factorise(cls, policy_matrix: Any, discount: float) -> DiscountedSystem:
+        """Factorise once: LAPACK for arrays, SuperLU for sparse matrices."""
+        refuse_differentiation("DiscountedSystem", policy_matrix)
+        size = policy_matrix.shape[0]
+        if scipy.sparse.issparse(policy_matrix):
+            matrix = (scipy.sparse.eye_array(size, format="csc") - discount * policy_matrix).tocsc()
+            # Rows are diagonally dominant: a fill-reducing order of the symmetric pattern needs no pivoting.
+            factor = scipy.sparse.linalg.splu(
+                matrix, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True}
+            )
+            norm = float(abs(matrix).sum(axis=1).max())
+            return cls(lambda rhs, transposed: factor.solve(rhs, "T" if transposed else "N"), size, norm)
+        matrix = -discount * policy_matrix
+        matrix.flat[:: size + 1] += 1.0
+        norm = float(np.abs(matrix).sum(axis=1).max())
+        # check_finite would re-read what the model has checked already.
+        lu, pivots = scipy.linalg.lu_factor(matrix, check_finite=False, overwrite_a=True)
+        return cls(
+            lambda rhs, transposed: scipy.linalg.lu_solve((lu, pivots), rhs, trans=int(transposed), check_finite=False),
+            size,
+            norm,
+        )
+
+    def solve(self, right_hand_side: FloatArray) -> FloatArray:
+        """Return (I - γ P_π)^{-1} b for b (S,) or (S, N)."""
+        result: FloatArray = self._solve(right_hand_side, False)
+        return result
+
+    def solve_transposed(self, right_hand_side: FloatArray) -> FloatArray:
+        """Return (I - γ P_πᵀ)^{-1} b for b (S,) or (S, N)."""
+        result: FloatArray = self._solve(right_hand_side, True)
+        return result
+
+    def condition(self) -> float:
+        """The condition number in the maximum norm; exact, because the inverse has no negative entry."""
+        return self.norm * float(self.solve(np.ones(self.size)).max())

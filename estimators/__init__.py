@@ -1,0 +1,31 @@
+"""Sample-based estimators of the hypergradient, one file per method, and what they need: samples and critics."""
+
+from bilevelrl.estimators.estimator import (
+    ESTIMATORS,
+    Claim,
+    Context,
+    Contribution,
+    Draw,
+    Estimate,
+    Estimator,
+    EstimatorEntry,
+    LeaderCritic,
+    Target,
+    register_estimator,
+)
+from bilevelrl.estimators.trajectories import Trajectories
+
+__all__ = [
+    "ESTIMATORS",
+    "Claim",
+    "Context",
+    "Contribution",
+    "Draw",
+    "Estimate",
+    "Estimator",
+    "EstimatorEntry",
+    "LeaderCritic",
+    "Target",
+    "Trajectories",
+    "register_estimator",
+]

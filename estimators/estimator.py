@@ -1,0 +1,269 @@
+"""What an estimator is: a declaration of its draw, its target and its expectation, and weights on derivatives.
+
+Every sample-based hypergradient of this package is linear in the derivatives of the visited rewards and log-probabilities,
+
+    estimate = Σ over contributions Σ_t w[m, t] ∇term(state_t, action_t, state_tp1; θ),
+
+with scalar weights that depend on the trajectories, the follower's solution and a critic. So an estimator only computes
+weights. The base class turns them into a mean by one vector-Jacobian product per part, whose cost does not depend on the
+number of parameters, or into one row per draw.
+"""
+
+from __future__ import annotations
+
+import enum
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.random import Generator
+
+from bilevelrl.estimators.trajectories import Trajectories
+from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.errors import EstimatorError, InvalidInputError
+from bilevelrl.reference.problem import Part, Problem, Term, TransitionBatch
+
+__all__ = [
+    "ESTIMATORS",
+    "Claim",
+    "Context",
+    "Contribution",
+    "Draw",
+    "Estimate",
+    "Estimator",
+    "EstimatorEntry",
+    "LeaderCritic",
+    "Target",
+    "register_estimator",
+]
+
+
+class Draw(enum.Enum):
+    """What one independent sample of an estimator consists of."""
+
+    TRAJECTORY = "one trajectory: the estimate of a batch is the mean over its streams"
+    BATCH = "a whole batch: averages and ratios inside the batch, one estimate per batch"
+
+
+class Claim(enum.Enum):
+    """What an estimator says of its expectation."""
+
+    UNBIASED = "its expectation is its target"
+    DECLARED = "biased by design: its expectation is what `expectation` computes"
+    MEASURED = "biased, and no closed form is claimed: the bias is only measured"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """Which truth an estimator is held against.
+
+    Attributes
+    ----------
+    horizon : int or None
+        Episodes of so many steps; None: the infinite-horizon objective.
+    discounted : bool
+        False: undiscounted leader returns.
+    """
+
+    horizon: int | None = None
+    discounted: bool = True
+
+
+class LeaderCritic(Protocol):
+    """Leader's values as an estimator may use them, tabular or parametric."""
+
+    def action_value(self, state: Any, action: Any, *, steps_to_go: Any = None) -> FloatArray:
+        """Q_L(s, a); `steps_to_go` selects Q^(h) for critics of truncated episodes."""
+        ...
+
+    def value(self, state: Any, *, steps_to_go: Any = None) -> FloatArray:
+        """V_L(s) under the follower's policy; zero at a terminal state."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """What an estimator may know beside the trajectories.
+
+    Attributes
+    ----------
+    problem, theta
+        The problem and the leader's parameter.
+    follower
+        The follower's solution (V_F, Q_F, π) that drew the actions.
+    critic
+        Leader's critic, or None for estimators that bring their own.
+    simulator
+        Where fresh samples come from, for estimators that reset; None: the problem's own model.
+    rng
+        Generator for estimators with randomness of their own; None where there is none.
+    """
+
+    problem: Any
+    theta: FloatArray
+    follower: Any
+    critic: LeaderCritic | None = None
+    simulator: Any = None
+    rng: Generator | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contribution:
+    """Weights on the derivatives of visited transitions, for one part of the hypergradient.
+
+    Attributes
+    ----------
+    part
+        The part it belongs to.
+    batch
+        The transitions: the trajectories themselves or others of the same number of streams.
+    weights
+        {term: (streams, steps)}.
+    """
+
+    part: Part
+    batch: TransitionBatch
+    weights: Mapping[Term, FloatArray]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """One estimate of the hypergradient with its parts and its cost.
+
+    Attributes
+    ----------
+    mean : (N,)
+        The estimate.
+    parts : {name: (N,)}
+        Its parts; they sum to the mean.
+    per_draw : (draws, N) or None
+        One row per independent draw, where it was asked for.
+    cost : {name: int}
+        environment_steps, oracle_steps (steps after resets), follower_solves.
+    """
+
+    mean: FloatArray
+    parts: Mapping[Part, FloatArray]
+    per_draw: FloatArray | None = None
+    cost: Mapping[str, int] = field(default_factory=dict)
+
+
+class Estimator(ABC):
+    """Base class of the package's estimators. Calling one gives one row per draw: (draws, N).
+
+    Subclasses define `name`, `draw`, `claim`, `target` and `contributions`; those that claim `Claim.DECLARED` or
+    `Claim.UNBIASED` also define `expectation`.
+    """
+
+    name: str
+    draw: Draw
+    claim: Claim
+    target: Target
+
+    @abstractmethod
+    def contributions(self, trajectories: Trajectories, context: Context) -> Sequence[Contribution]:
+        """Return the weights; rows are streams. For `Draw.BATCH` the sum over streams is the estimate."""
+
+    def expectation(self, context: Context, *, horizon: int) -> Mapping[Part, FloatArray]:
+        """Return the exact expectation, part by part, for streams of `horizon` steps from the initial law.
+
+        Raises
+        ------
+        EstimatorError
+            If the estimator declares none.
+        """
+        raise EstimatorError(f"{self.name}: declares no closed-form expectation; its bias can only be measured")
+
+    def estimate(self, trajectories: Trajectories, context: Context, *, per_draw: bool = False) -> Estimate:
+        """Return the estimate of a batch: its mean by one vector-Jacobian product per contribution.
+
+        Parameters
+        ----------
+        trajectories, context
+            The batch, and what else may be known.
+        per_draw
+            Also return one row per draw, at a cost that grows with N.
+        """
+        _check_batch(trajectories, context)
+        draws = trajectories.streams if self.draw is Draw.TRAJECTORY else 1
+        parts: dict[Part, FloatArray] = {}
+        rows: FloatArray | None = None
+        for item in self.contributions(trajectories, context):
+            total = context.problem.pullback(context.theta, item.batch, item.weights) / draws
+            parts[item.part] = parts.get(item.part, np.zeros(context.theta.size)) + total
+        regulariser = context.problem.regulariser_gradient(context.theta)
+        parts["regulariser"] = regulariser
+        mean = sum(parts.values(), np.zeros(context.theta.size))
+        if per_draw:
+            rows = self(trajectories, context) if self.draw is Draw.TRAJECTORY else mean[None, :]
+        if not np.isfinite(mean).all():
+            raise EstimatorError(
+                f"{self.name}: the estimate is not finite; check the critic and the follower's solution"
+            )
+        return Estimate(mean=mean, parts=parts, per_draw=rows, cost=self.cost(trajectories, context))
+
+    def __call__(self, trajectories: Trajectories, context: Context) -> FloatArray:
+        """Return one row per draw, (draws, N)."""
+        return sum(self.parts_per_draw(trajectories, context).values())  # type: ignore[return-value]
+
+    def parts_per_draw(self, trajectories: Trajectories, context: Context) -> dict[Part, FloatArray]:
+        """Return {part: (draws, N)}."""
+        _check_batch(trajectories, context)
+        per_stream = self.draw is Draw.TRAJECTORY
+        draws = trajectories.streams if per_stream else 1
+        parts: dict[Part, FloatArray] = {}
+        for item in self.contributions(trajectories, context):
+            rows = context.problem.pullback(context.theta, item.batch, item.weights, per_stream=per_stream)
+            parts[item.part] = parts.get(item.part, np.zeros((draws, context.theta.size))) + rows.reshape(draws, -1)
+        regulariser = context.problem.regulariser_gradient(context.theta)
+        parts["regulariser"] = np.repeat(regulariser[None], draws, axis=0)
+        return parts
+
+    def cost(self, trajectories: Trajectories, context: Context) -> dict[str, int]:
+        """Return what the estimate of this batch costs."""
+        return {"environment_steps": int(trajectories.valid.sum()), "oracle_steps": 0}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EstimatorEntry:
+    """A named configuration of an estimator: what tables, plots and the command line list.
+
+    Attributes
+    ----------
+    name, summary : str
+        Unique name, and one line about it.
+    level : str
+        "formula" (the paper's formula on given critics) or "practical" (what experiments run).
+    make : function
+        Target → estimator.
+    """
+
+    name: str
+    summary: str
+    level: str
+    make: Callable[[Target], Estimator]
+
+
+ESTIMATORS: dict[str, EstimatorEntry] = {}
+"""Every registered configuration by name; a new method registers itself once in its own file."""
+
+
+def register_estimator(name: str, *, summary: str, level: str, make: Callable[[Target], Estimator]) -> None:
+    """Add a configuration to `ESTIMATORS`.
+
+    Raises
+    ------
+    InvalidInputError
+        If the name is taken or the level unknown.
+    """
+    if name in ESTIMATORS or level not in ("formula", "practical"):
+        raise InvalidInputError(f"register_estimator({name!r}, level={level!r}): expected a new name and a known level")
+    ESTIMATORS[name] = EstimatorEntry(name=name, summary=summary, level=level, make=make)
+
+
+def _check_batch(trajectories: Trajectories, context: Context) -> None:
+    policy = getattr(context.follower, "policy", None)
+    if isinstance(policy, np.ndarray) and policy.ndim == 2 and isinstance(context.problem, Problem):
+        trajectories.check_states(*policy.shape)

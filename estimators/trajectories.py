@@ -1,0 +1,122 @@
+"""Trajectories: what a sample-based estimator is allowed to look at.
+
+Arrays of shape (streams, steps); several episodes may follow each other in a stream. `terminated` means that the process
+ended (nothing more is earned), `truncated` that the observation stopped though the process goes on: the two are never
+the same thing. After a termination `state_tp1` is the number of states, S, so that value tables padded by one zero can be
+read with it. Steps with `valid == False` are padding and carry weight zero everywhere.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+
+from bilevelrl.reference.arrays import BoolArray, FloatArray, IntArray
+from bilevelrl.reference.errors import InvalidInputError, ShapeError, refusal
+
+__all__ = ["Trajectories"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trajectories:
+    """A batch of visited transitions.
+
+    Parameters
+    ----------
+    state_t, action_t, state_tp1
+        (streams, steps) integers, or (streams, steps, dimension) floats for continuous problems.
+    leader_action_t
+        The same for the leader's actions in Markov games, else None.
+    reward_leader_t
+        (streams, steps), what the leader received.
+    terminated, truncated
+        (streams, steps) booleans: the process ended / the observation of an unfinished process stopped here.
+    time_in_episode
+        (streams, steps) integers, 0 at the first step of each episode.
+    valid
+        (streams, steps) booleans; False marks padding.
+    behaviour_log_prob
+        (streams, steps), log-probability of the follower's action when it was drawn.
+
+    Raises
+    ------
+    ShapeError
+        If shapes differ.
+    InvalidInputError
+        If the batch is empty, or a step is both terminated and truncated, or a valid reward is not finite.
+    """
+
+    state_t: Any
+    action_t: Any
+    state_tp1: Any
+    reward_leader_t: FloatArray
+    terminated: BoolArray
+    truncated: BoolArray
+    time_in_episode: IntArray
+    valid: BoolArray
+    behaviour_log_prob: FloatArray
+    leader_action_t: Any = None
+
+    def __post_init__(self) -> None:
+        shape = np.shape(self.reward_leader_t)
+        if len(shape) != 2 or shape[0] < 1 or shape[1] < 1:
+            raise InvalidInputError(
+                refusal("trajectories shape", shape, "(streams, steps) with both >= 1", "sample at least one step")
+            )
+        for entry in fields(self):
+            value = getattr(self, entry.name)
+            if value is not None and np.shape(value)[:2] != shape:
+                raise ShapeError(
+                    refusal(f"{entry.name}.shape", np.shape(value), f"{shape} in front", "record one entry per step")
+                )
+        if bool(np.any(self.terminated & self.truncated)):
+            raise InvalidInputError(
+                "terminated and truncated at the same step: expected at most one; truncation is not termination"
+            )
+        if not np.isfinite(self.reward_leader_t[self.valid]).all():
+            raise InvalidInputError("reward_leader_t: expected finite rewards at valid steps; check the simulator")
+
+    @property
+    def streams(self) -> int:
+        """Number of streams M."""
+        return int(np.shape(self.reward_leader_t)[0])
+
+    @property
+    def steps(self) -> int:
+        """Number of steps T per stream."""
+        return int(np.shape(self.reward_leader_t)[1])
+
+    @property
+    def episode_starts(self) -> BoolArray:
+        """(streams, steps): the first step of each episode."""
+        starts: BoolArray = self.valid & (self.time_in_episode == 0)
+        return starts
+
+    def select(self, streams: Any) -> Trajectories:
+        """Return some of the streams (an index array or slice over the first axis)."""
+        chosen = {entry.name: getattr(self, entry.name) for entry in fields(self)}
+        return Trajectories(**{name: None if value is None else value[streams] for name, value in chosen.items()})
+
+    def check_states(self, states: int, actions: int) -> None:
+        """Refuse states or actions outside a tabular problem.
+
+        Raises
+        ------
+        InvalidInputError
+            Naming the stream, the step and the value.
+        """
+        for name, limit in (("state_t", states), ("action_t", actions), ("state_tp1", states + 1)):
+            values = np.asarray(getattr(self, name))
+            wrong = self.valid & ((values < 0) | (values >= limit))
+            if wrong.any():
+                stream, step = (int(i) for i in np.argwhere(wrong)[0])
+                raise InvalidInputError(
+                    refusal(
+                        f"{name}[{stream}, {step}]",
+                        int(values[stream, step]),
+                        f"an integer in [0, {limit})",
+                        "number states from 0; a terminal state_tp1 is S",
+                    )
+                )

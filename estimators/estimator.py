@@ -1,12 +1,13 @@
 """What an estimator is: a declaration of its draw, its target and its expectation, and weights on derivatives.
 
-Every sample-based hypergradient of this package is linear in the derivatives of the visited rewards and log-probabilities,
+Every sample-based hypergradient of this package is linear in the derivatives of the visited rewards and
+log-probabilities,
 
     estimate = Σ over contributions Σ_t w[m, t] ∇term(state_t, action_t, state_tp1; θ),
 
-with scalar weights that depend on the trajectories, the follower's solution and a critic. So an estimator only computes
-weights. The base class turns them into a mean by one vector-Jacobian product per part, whose cost does not depend on the
-number of parameters, or into one row per draw.
+with scalar weights that depend on the trajectories, the follower's solution and a critic. So an estimator only
+computes weights. The base class turns them into a mean by one vector-Jacobian product per part, whose cost does not
+depend on the number of parameters, or into one row per draw.
 """
 
 from __future__ import annotations

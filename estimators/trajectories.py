@@ -1,9 +1,9 @@
 """Trajectories: what a sample-based estimator is allowed to look at.
 
-Arrays of shape (streams, steps); several episodes may follow each other in a stream. `terminated` means that the process
-ended (nothing more is earned), `truncated` that the observation stopped though the process goes on: the two are never
-the same thing. After a termination `state_tp1` is the number of states, S, so that value tables padded by one zero can be
-read with it. Steps with `valid == False` are padding and carry weight zero everywhere.
+Arrays of shape (streams, steps); several episodes may follow each other in a stream. `terminated` means that the
+process ended (nothing more is earned), `truncated` that the observation stopped though the process goes on: the two
+are never the same thing. After a termination `state_tp1` is the number of states, S, so that value tables padded by
+one zero can be read with it. Steps with `valid == False` are padding and carry weight zero everywhere.
 """
 
 from __future__ import annotations
@@ -96,8 +96,11 @@ class Trajectories:
 
     def select(self, streams: Any) -> Trajectories:
         """Return some of the streams (an index array or slice over the first axis)."""
-        chosen = {entry.name: getattr(self, entry.name) for entry in fields(self)}
-        return Trajectories(**{name: None if value is None else value[streams] for name, value in chosen.items()})
+        chosen: dict[str, Any] = {}
+        for entry in fields(self):
+            value = getattr(self, entry.name)
+            chosen[entry.name] = None if value is None else value[streams]
+        return Trajectories(**chosen)
 
     def check_states(self, states: int, actions: int) -> None:
         """Refuse states or actions outside a tabular problem.

@@ -7,8 +7,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from autograd.tracer import isbox
-from bilevelrl.reference.errors import IndependenceError, InvalidInputError, ShapeError, refusal
 from numpy.typing import NDArray
+
+from bilevelrl.reference.errors import IndependenceError, InvalidInputError, ShapeError, refusal
 
 __all__ = [
     "BoolArray",
@@ -28,7 +29,7 @@ IntArray: TypeAlias = NDArray[np.int64]
 BoolArray: TypeAlias = NDArray[np.bool_]
 
 
-def is_differentiated(value: object) -> bool:
+def is_differentiated(value: Any) -> bool:
     """Whether a value carries a derivative: an autograd tracer or a complex number.
 
     Examples
@@ -39,7 +40,7 @@ def is_differentiated(value: object) -> bool:
     return isbox(value) or np.iscomplexobj(value)
 
 
-def refuse_differentiation(where: str, *values: object) -> None:
+def refuse_differentiation(where: str, *values: Any) -> None:
     """Raise if a tracer or a complex number enters code that promises not to be differentiated through.
 
     Raises

@@ -13,6 +13,7 @@ import autograd
 import autograd.numpy as anp
 import numpy as np
 from autograd.tracer import getval
+
 from bilevelrl.reference.arrays import FloatArray
 
 __all__ = ["directional_derivatives", "gradient", "log_sum_exp", "sigmoid", "softmax"]

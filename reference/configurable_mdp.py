@@ -1,8 +1,8 @@
 """Configurable MDPs: tabular problems whose tables depend on the leader's parameter θ.
 
-The follower maximises `E Σ_t γ_F^t (r_F + β H(π(.|s_t)))`, the leader `ρ(θ) + E Σ_t γ_L^t r_L` under the follower's best
-response π* (paper, Section 3.1). θ may enter every table; whatever is written with `autograd.numpy` is differentiated
-automatically, and a task may add closed forms, which `check_derivatives` holds against autograd.
+The follower maximises `E Σ_t γ_F^t (r_F + β H(π(.|s_t)))`, the leader `ρ(θ) + E Σ_t γ_L^t r_L` under the follower's
+best response π* (paper, Section 3.1). θ may enter every table; whatever is written with `autograd.numpy` is
+differentiated automatically, and a task may add closed forms, which `check_derivatives` holds against autograd.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import autograd
 import autograd.numpy as anp
 import numpy as np
 from autograd.tracer import isbox
+
 from bilevelrl.reference.arrays import FloatArray, check_discount, check_positive, check_theta
 from bilevelrl.reference.autodiff import directional_derivatives, gradient
 from bilevelrl.reference.errors import InvalidInputError, refusal
@@ -210,14 +211,13 @@ def check_derivatives(problem: ConfigurableMDP, theta: Any) -> dict[str, float]:
 
     if problem.tables_jacobian is not None:
         closed = problem.tables_jacobian(theta)
-        for name in TABLE_NAMES:
-            if name in closed or name in automatic:
-                shape = automatic[name].shape if name in automatic else closed[name].shape
-                record(f"jacobian of {name}", closed.get(name, np.zeros(shape)), automatic.get(name, np.zeros(shape)))
+        for table in (name for name in TABLE_NAMES if name in closed or name in automatic):
+            shape = automatic[table].shape if table in automatic else closed[table].shape
+            record(f"jacobian of {table}", closed.get(table, np.zeros(shape)), automatic.get(table, np.zeros(shape)))
     if problem.tables_pullback is not None:
         rng = np.random.default_rng(0)
-        for name, table in automatic.items():
-            cotangent = rng.standard_normal(table.shape[:-1])
-            truth = np.tensordot(cotangent, table, axes=cotangent.ndim)
+        for name, slopes in automatic.items():
+            cotangent = rng.standard_normal(slopes.shape[:-1])
+            truth = np.tensordot(cotangent, slopes, axes=cotangent.ndim)
             record(f"pullback of {name}", problem.tables_pullback(theta, {name: cotangent}), truth)
     return errors

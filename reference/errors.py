@@ -87,7 +87,7 @@ def refusal(argument: str, value: object, expected: str, remedy: str) -> str:
 
     Examples
     --------
-    >>> refusal("temperature", -1.0, "a finite number > 0", "pass the follower's entropy weight")
-    'temperature=-1.0: expected a finite number > 0; pass the follower\\'s entropy weight'
+    >>> refusal("temperature", -1.0, "a finite number > 0", "pass the entropy weight")
+    'temperature=-1.0: expected a finite number > 0; pass the entropy weight'
     """
     return f"{argument}={value!r}: expected {expected}; {remedy}"

@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
+from numpy.random import Generator
+
 from bilevelrl.reference.arrays import FloatArray, IntArray, refuse_differentiation
 from bilevelrl.reference.configurable_mdp import ConfigurableMDP
 from bilevelrl.reference.errors import InvalidInputError, NotConvergedError, ShapeError, UnknownNameError, refusal
@@ -27,7 +29,6 @@ from bilevelrl.reference.transitions import (
     expected_next,
     policy_transition,
 )
-from numpy.random import Generator
 
 __all__ = [
     "FollowerMethod",
@@ -109,7 +110,8 @@ class TabularFollower:
         rows = self.cumulative_policy()[state]
         threshold = rng.random(np.shape(state))[..., None] * rows[..., -1:]
         drawn: IntArray = (rows <= threshold).sum(axis=-1)
-        return np.minimum(drawn, self.policy.shape[1] - 1)
+        last = self.policy.shape[1] - 1
+        return drawn.clip(max=last)
 
     def log_prob(self, state: Any, action: Any, leader_action: Any = None) -> FloatArray:
         """Return log π(a|s), -inf where the probability underflows."""

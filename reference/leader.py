@@ -1,8 +1,8 @@
 """The leader's return under a follower's policy: values, benefits, occupancies and the objective.
 
 Infinite horizon: one factorisation of `I - γ_L P_π` gives the values `V_L` and the unnormalised discounted occupancy
-`d = (I - γ_L P_πᵀ)^{-1} μ`. Episodes of T steps: the backward recursion `V^(0) = 0, Q^(h) = r_L + γ_L P V^(h-1)` and the
-forward recursion of the state law. The follower's policy is the infinite-horizon best response in both cases.
+`d = (I - γ_L P_πᵀ)^{-1} μ`. Episodes of T steps: the backward recursion `V^(0) = 0, Q^(h) = r_L + γ_L P V^(h-1)` and
+the forward recursion of the state law. The follower's policy is the infinite-horizon best response in both cases.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.configurable_mdp import ConfigurableMDP
 from bilevelrl.reference.errors import IllPosedError, InvalidInputError, ShapeError, refusal
@@ -147,7 +148,7 @@ def _weighted_next(tables: Tables, weights: FloatArray, values: FloatArray) -> F
 
 
 def visited_next(tables: Tables, state_factor: FloatArray, pair_weight: FloatArray, value_factor: FloatArray) -> Any:
-    """Return the kernel's cotangent Σ_k state_factor[k,s] pair_weight[s,a] value_factor[k,s'], in the kernel's layout."""
+    """Return the kernel's cotangent Σ_k state_factor[k,s] pair_weight[s,a] value_factor[k,s'] in its own layout."""
     kernel = tables.transition
     if isinstance(kernel, SparseTransition):
         states = np.arange(tables.states)[:, None, None]

@@ -1,7 +1,8 @@
 """What every problem offers: the protocol that estimators, critics and checks are written against.
 
-A problem is a leader parameter θ, a follower with a unique entropy-regularised best response, and the derivatives of its
-ingredients. An estimator of the hypergradient needs only weighted sums of such derivatives over visited transitions,
+A problem is a leader parameter θ, a follower with a unique entropy-regularised best response, and the derivatives of
+its ingredients. An estimator of the hypergradient needs only weighted sums of such derivatives over visited
+transitions,
 
     Σ_m Σ_t w[m, t] ∇_θ term(state_t, action_t, state_tp1; θ),
 
@@ -14,8 +15,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
-from bilevelrl.reference.arrays import FloatArray
 from numpy.random import Generator
+
+from bilevelrl.reference.arrays import FloatArray
 
 __all__ = ["PARTS", "TERMS", "FollowerSolution", "Part", "Problem", "Term", "TransitionBatch"]
 
@@ -35,13 +37,24 @@ class TransitionBatch(Protocol):
     """Visited transitions, arrays of shape (streams, steps) or (streams, steps, dimension)."""
 
     @property
-    def state_t(self) -> Any: ...
+    def state_t(self) -> Any:
+        """States before the step."""
+        ...
+
     @property
-    def action_t(self) -> Any: ...
+    def action_t(self) -> Any:
+        """The follower's actions."""
+        ...
+
     @property
-    def leader_action_t(self) -> Any: ...
+    def leader_action_t(self) -> Any:
+        """The leader's actions; None where it has none."""
+        ...
+
     @property
-    def state_tp1(self) -> Any: ...
+    def state_tp1(self) -> Any:
+        """States after the step; S where the process ended."""
+        ...
 
 
 @runtime_checkable
@@ -72,13 +85,24 @@ class Problem(Protocol):
     """A bi-level problem: what solvers, estimators and checks may ask of it."""
 
     @property
-    def discount_leader(self) -> float: ...
+    def discount_leader(self) -> float:
+        """γ_L, in [0, 1)."""
+        ...
+
     @property
-    def discount_follower(self) -> float: ...
+    def discount_follower(self) -> float:
+        """γ_F, in [0, 1)."""
+        ...
+
     @property
-    def temperature(self) -> float: ...
+    def temperature(self) -> float:
+        """β, the follower's entropy weight."""
+        ...
+
     @property
-    def theta_shape(self) -> tuple[int, ...] | None: ...
+    def theta_shape(self) -> tuple[int, ...] | None:
+        """Shape of θ; None: any one-dimensional θ."""
+        ...
 
     def check_theta(self, theta: Any) -> FloatArray:
         """Return θ as a float64 array of the right shape, or raise."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import autograd
 import numpy as np
 import scipy.sparse
+
 from bilevelrl.reference.arrays import FloatArray, IntArray
 from bilevelrl.reference.errors import SupportError, UnsupportedError
 from bilevelrl.reference.problem import Term, TransitionBatch
@@ -58,7 +59,7 @@ def tabular_pullback(
         if per_stream:
             visited, column = np.unique(entries, return_inverse=True)
             matrix = scipy.sparse.csr_array((factors, (stream, column)), shape=(streams, visited.size))
-            total += matrix @ jacobian[table].reshape(size, theta.size)[visited]
+            total += np.asarray(matrix @ jacobian[table].reshape(size, theta.size)[visited])
         else:
             gathered = np.bincount(entries, weights=factors, minlength=size)
             shape = np.shape(tables.differentiable()[table])
@@ -132,6 +133,6 @@ def _check_support(problem: ConfigurableMDP, theta: FloatArray, tables: Tables) 
         if lost.any():
             index = [int(i) for i in np.argwhere(lost)[0]]
             raise SupportError(
-                f"{name}{index}=0.0 but its derivative in θ is not zero: expected a support that does not change with θ; "
-                "score-function estimators miss this mass, use an exact route or keep the probability positive"
+                f"{name}{index}=0.0 but its derivative in θ is not zero: expected a support that does not change with θ"
+                "; score-function estimators miss this mass, use an exact route or keep the probability positive"
             )

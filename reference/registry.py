@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.errors import UnknownNameError, UnsupportedError
+from bilevelrl.reference.problem import Part
 
 __all__ = [
     "HYPERGRADIENT_ROUTES",
@@ -54,7 +55,7 @@ class Hypergradient:
     """
 
     value: FloatArray
-    parts: Mapping[str, FloatArray]
+    parts: Mapping[Part, FloatArray]
     objective: float
     residual: float
     condition: float

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
+
 from bilevelrl.reference.arrays import is_differentiated
 from bilevelrl.reference.errors import InvalidInputError, ShapeError, refusal
 from bilevelrl.reference.transitions import SparseTransition, Transition, check_rows, check_transition, transition_shape

@@ -18,6 +18,7 @@ import numpy as np
 import scipy.linalg
 import scipy.sparse
 import scipy.sparse.linalg
+
 from bilevelrl.reference.arrays import FloatArray, IntArray, refuse_differentiation
 from bilevelrl.reference.errors import InvalidInputError, ShapeError, StochasticityError, refusal
 
@@ -203,21 +204,25 @@ class DiscountedSystem:
         """Factorise once: LAPACK for arrays, SuperLU for sparse matrices."""
         refuse_differentiation("DiscountedSystem", policy_matrix)
         size = policy_matrix.shape[0]
-        if scipy.sparse.issparse(policy_matrix):
-            matrix = (scipy.sparse.eye_array(size, format="csc") - discount * policy_matrix).tocsc()
+        if not isinstance(policy_matrix, np.ndarray):
+            identity: Any = scipy.sparse.eye_array(size, format="csc")
+            matrix = (identity - discount * policy_matrix).tocsc()
             # Rows are diagonally dominant: a fill-reducing order of the symmetric pattern needs no pivoting.
             factor = scipy.sparse.linalg.splu(
                 matrix, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True}
             )
             norm = float(abs(matrix).sum(axis=1).max())
-            return cls(lambda rhs, transposed: factor.solve(rhs, "T" if transposed else "N"), size, norm)
+            solve: Any = factor.solve
+            return cls(lambda rhs, transposed: solve(rhs, "T" if transposed else "N"), size, norm)
         matrix = -discount * policy_matrix
         matrix.flat[:: size + 1] += 1.0
         norm = float(np.abs(matrix).sum(axis=1).max())
         # check_finite would re-read what the model has checked already.
         lu, pivots = scipy.linalg.lu_factor(matrix, check_finite=False, overwrite_a=True)
         return cls(
-            lambda rhs, transposed: scipy.linalg.lu_solve((lu, pivots), rhs, trans=int(transposed), check_finite=False),
+            lambda rhs, transposed: scipy.linalg.lu_solve(
+                (lu, pivots), rhs, trans=1 if transposed else 0, check_finite=False
+            ),
             size,
             norm,
         )

@@ -1,8 +1,8 @@
 """The complex step: Im J(θ + i h e_j) / h with h so small that nothing but the derivative is left.
 
-Own sweeps in complex arithmetic: the log-sum-exp is shifted by the largest real part, nothing is compared, and after the
-real parts have settled the sweeps go on until the imaginary parts over h have settled too. The tables' function must be
-analytic near θ: no abs, conj, or comparison on values.
+Own sweeps in complex arithmetic: the log-sum-exp is shifted by the largest real part, nothing is compared, and after
+the real parts have settled the sweeps go on until the imaginary parts over h have settled too. The tables' function
+must be analytic near θ: no abs, conj, or comparison on values.
 """
 
 from __future__ import annotations
@@ -11,11 +11,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+
 from bilevelrl.reference.arrays import ComplexArray, FloatArray
 from bilevelrl.reference.configurable_mdp import ConfigurableMDP
 from bilevelrl.reference.errors import InvalidInputError
 from bilevelrl.reference.follower import TabularFollower
 from bilevelrl.reference.leader import check_horizon
+from bilevelrl.reference.problem import PARTS, Part
 from bilevelrl.reference.registry import Hypergradient, register_route
 from bilevelrl.reference.routes.sweep_count import plan_sweeps
 from bilevelrl.reference.routes.unrolled import sweep_error_bound
@@ -55,7 +57,7 @@ def complex_step(
     tables = problem.tables_at(theta)
     plan = plan_sweeps(tables, problem.discount_leader, problem.discount_follower, problem.temperature, 1e-13)
     steps = plan.leader if horizon is None else horizon
-    parts = {name: np.zeros(theta.size) for name in ("initial", "direct", "transition", "response", "regulariser")}
+    parts: dict[Part, FloatArray] = {part: np.zeros(theta.size) for part in PARTS}
     objective = 0.0
     kernel = to_dense(tables.transition)
     chunk = max(1, _CHUNK_ENTRIES // kernel.size)
@@ -71,7 +73,7 @@ def complex_step(
             base = _leader_values(frozen, kernel, reward, discount, steps)
             objective = float(tables.initial @ base + tables.regulariser)
             shifted = to_dense(point.transition)
-            starts: dict[str, Any] = {"initial": point.initial @ base, "regulariser": np.asarray(point.regulariser)}
+            starts: dict[Part, Any] = {"initial": point.initial @ base, "regulariser": np.asarray(point.regulariser)}
             if _has_tangent(point.reward_leader):
                 starts["direct"] = tables.initial @ _leader_values(frozen, kernel, point.reward_leader, discount, steps)
             if _has_tangent(shifted):
@@ -131,10 +133,7 @@ def _complex_policies(
     count = 0
     settled = 0
     while True:
-        if own_kernels is None:
-            ahead = value @ rows.T
-        else:
-            ahead = np.matmul(own_kernels, value[:, :, None])[:, :, 0]
+        ahead = value @ rows.T if own_kernels is None else np.matmul(own_kernels, value[:, :, None])[:, :, 0]
         action_value = rewards + discount * ahead.reshape(rewards.shape)
         peak = action_value.real.max(axis=2, keepdims=True)
         weights = np.exp((action_value - peak) / temperature)
@@ -146,7 +145,8 @@ def _complex_policies(
         value = updated
         settled = settled + 1 if change <= 1e-15 * slope else 0
         if count >= sweeps and (settled >= 2 or count >= 3 * sweeps):
-            return weights / mass
+            policies: ComplexArray = weights / mass
+            return policies
 
 
 def _leader_values(policy: Any, kernel: Any, reward: Any, discount: float, steps: int) -> Any:

@@ -10,6 +10,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from scipy.differentiate import derivative
+
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.configurable_mdp import ConfigurableMDP
 from bilevelrl.reference.follower import TabularFollower, newton_batch, solve_follower
@@ -18,7 +20,6 @@ from bilevelrl.reference.problem import PARTS, Part
 from bilevelrl.reference.registry import Hypergradient, register_route
 from bilevelrl.reference.tables import Tables
 from bilevelrl.reference.transitions import to_dense
-from scipy.differentiate import derivative
 
 __all__ = ["INITIAL_STEPS", "finite_difference"]
 
@@ -74,8 +75,9 @@ def _differentiate(split: _SplitObjective, part: Part, count: int) -> tuple[Floa
         return best, best_error
     best_error[:] = np.inf
     pending = np.arange(count)
+    differentiate: Any = derivative  # its stub admits no function of (x, *args)
     for step in INITIAL_STEPS:
-        result = derivative(
+        result = differentiate(
             lambda x, j: split.values(part, x, j),
             np.zeros(pending.size),
             args=(pending,),

@@ -7,11 +7,13 @@ The follower's sweep `V ← β log Σ exp(Q/β)` carries `∇V ← Σ_a π ∇Q`
 from __future__ import annotations
 
 import numpy as np
+
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.configurable_mdp import ConfigurableMDP
 from bilevelrl.reference.error_bounds import dense_jacobian
 from bilevelrl.reference.follower import TabularFollower
 from bilevelrl.reference.leader import check_horizon
+from bilevelrl.reference.problem import Part
 from bilevelrl.reference.registry import Hypergradient, register_route
 from bilevelrl.reference.routes.sweep_count import plan_sweeps
 from bilevelrl.reference.routes.unrolled import sweep_error_bound
@@ -80,7 +82,7 @@ def forward(
         response = responded + discount * ((chain_response @ leader).T + chain @ response)
         leader = earned + discount * chain @ leader
     law = np.asarray(tables.initial, dtype=np.float64)
-    parts = {
+    parts: dict[Part, FloatArray] = {
         "initial": jacobian["initial"].T @ leader if "initial" in jacobian else np.zeros(count),
         "direct": law @ direct,
         "transition": law @ moved,

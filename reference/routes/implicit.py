@@ -1,6 +1,6 @@
 """Implicit differentiation with adjoints: two factorisations, then one vector-Jacobian product per part.
 
-With the leader's weights `q(s,a) = Σ_t γ_L^t Pr(s_t=s) π(a|s) B(s,a) / β` as cotangent of Q_F, the follower's adjoint is
+The leader's weights `q(s,a) = Σ_t γ_L^t Pr(s_t=s) π(a|s) B(s,a) / β` are the cotangent of Q_F, and the adjoint is
 
     λ = (I - γ_F P_πᵀ)^{-1} γ_F Pᵀ q,      w = q + λ π,
 
@@ -9,12 +9,16 @@ so that the response part is `Σ w ∇r_F + γ_F Σ w V_F(s') ∇P`. The cost do
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.configurable_mdp import ConfigurableMDP
 from bilevelrl.reference.error_bounds import tabular_error_bound
 from bilevelrl.reference.follower import TabularFollower, solve_follower
 from bilevelrl.reference.leader import check_horizon, evaluate_leader, visited_next
+from bilevelrl.reference.problem import Part
 from bilevelrl.reference.registry import Hypergradient, register_route
 from bilevelrl.reference.tables import Tables
 from bilevelrl.reference.transitions import DiscountedSystem, SparseTransition, policy_transition
@@ -30,7 +34,7 @@ def follower_adjoint(
     kernel = tables.transition
     if isinstance(kernel, SparseTransition):
         flow = (action_cotangent[:, :, None] * kernel.probability).ravel()
-        pushed = np.bincount(kernel.successor.ravel(), weights=flow, minlength=tables.states)
+        pushed: Any = np.bincount(kernel.successor.ravel(), weights=flow, minlength=tables.states)
     else:
         pushed = action_cotangent.ravel() @ kernel.reshape(-1, tables.states)
     adjoint = system.solve_transposed(discount * pushed)
@@ -67,7 +71,7 @@ def implicit(
     values = (follower.value - follower.centre)[None, :]
     ones = np.ones((1, tables.states))
     pull = problem.vector_jacobian
-    parts = {
+    parts: dict[Part, FloatArray] = {
         "initial": pull(theta, {"initial": evaluation.value}),
         "direct": pull(theta, {"reward_leader": evaluation.occupancy[:, None] * follower.policy}),
         "transition": pull(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.errors import TooLargeError
 from bilevelrl.reference.tables import Tables
@@ -91,5 +92,5 @@ def _mixing(chain: FloatArray, discount: float, tolerance: float) -> tuple[int, 
 def _limit(count: int) -> None:
     if count > SWEEP_LIMIT:
         raise TooLargeError(
-            f"sweeps={count}: expected at most {SWEEP_LIMIT}; use route='implicit', whose cost does not depend on mixing"
+            f"sweeps={count}: expected at most {SWEEP_LIMIT}; use route='implicit', whose cost is free of mixing"
         )

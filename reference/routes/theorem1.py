@@ -13,11 +13,13 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 import numpy as np
+
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.configurable_mdp import ConfigurableMDP
 from bilevelrl.reference.error_bounds import dense_jacobian, effective_horizon, tabular_error_bound
 from bilevelrl.reference.follower import TabularFollower, solve_follower
 from bilevelrl.reference.leader import check_horizon, evaluate_leader
+from bilevelrl.reference.problem import PARTS, Part
 from bilevelrl.reference.registry import Hypergradient, register_route
 from bilevelrl.reference.tables import Tables
 from bilevelrl.reference.transitions import to_dense
@@ -54,7 +56,8 @@ def pair_gradients(kernel: FloatArray, policy: FloatArray, source: FloatArray, d
     pairs = states * actions
     chain = (kernel[:, :, :, None] * policy[None, None]).reshape(pairs, pairs)
     solution = np.linalg.solve(np.eye(pairs) - discount * chain, source.reshape(pairs, parameters))
-    return solution.reshape(states, actions, parameters)
+    result: FloatArray = np.reshape(solution, source.shape).astype(np.float64, copy=False)
+    return result
 
 
 def _formula(
@@ -78,7 +81,7 @@ def _formula(
     action_gradient = gradients(kernel, policy, source, problem.discount_follower)
     if centred_gradient:
         action_gradient = action_gradient - np.einsum("sa,san->sn", policy, action_gradient)[:, None]
-    parts = {name: np.zeros(theta.size) for name in ("initial", "direct", "transition", "response", "regulariser")}
+    parts: dict[Part, FloatArray] = {part: np.zeros(theta.size) for part in PARTS}
     if "regulariser" in jacobian:
         parts["regulariser"] = jacobian["regulariser"].copy()
     reward = tables.reward_leader - 0.5 * (tables.reward_leader.min() + tables.reward_leader.max())

@@ -12,6 +12,7 @@ from typing import Any
 import autograd
 import autograd.numpy as anp
 import numpy as np
+
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.autodiff import log_sum_exp, softmax
 from bilevelrl.reference.configurable_mdp import ConfigurableMDP
@@ -19,7 +20,7 @@ from bilevelrl.reference.error_bounds import tabular_error_bound
 from bilevelrl.reference.errors import TooLargeError
 from bilevelrl.reference.follower import TabularFollower, solve_follower
 from bilevelrl.reference.leader import check_horizon, evaluate_leader
-from bilevelrl.reference.problem import PARTS
+from bilevelrl.reference.problem import PARTS, Part
 from bilevelrl.reference.registry import Hypergradient, register_route
 from bilevelrl.reference.routes.sweep_count import plan_sweeps
 from bilevelrl.reference.transitions import SparseTransition, Transition
@@ -106,14 +107,14 @@ def unrolled(
     tape = _BYTES_PER_ENTRY * tables.states * tables.actions * (plan.follower + steps)
     if tape > TAPE_LIMIT:
         raise TooLargeError(
-            f"unrolled: {plan.follower} + {steps} sweeps of {tables.states} states need a tape of about {tape / 2**30:.1f} "
-            f"GiB, expected at most {TAPE_LIMIT / 2**30:.0f} GiB; use route='implicit' or 'forward'"
+            f"unrolled: {plan.follower} + {steps} sweeps of {tables.states} states need a tape of about "
+            f"{tape / 2**30:.1f} GiB, expected at most {TAPE_LIMIT / 2**30:.0f} GiB; use route='implicit' or 'forward'"
         )
 
     def objective(*points: Any) -> Any:
         total = split_objective(
             problem,
-            points,  # type: ignore[arg-type]
+            points,
             sweeps_follower=plan.follower,
             sweeps_leader=plan.leader,
             horizon=horizon,
@@ -122,7 +123,9 @@ def unrolled(
         return total + 0.0 * sum(anp.sum(point) for point in points)
 
     gradients = autograd.grad(objective, tuple(range(len(PARTS))))(*[theta] * len(PARTS))
-    parts = {name: np.asarray(g, dtype=np.float64).ravel() for name, g in zip(PARTS, gradients, strict=True)}
+    parts: dict[Part, FloatArray] = {
+        part: np.asarray(pulled, dtype=np.float64).ravel() for part, pulled in zip(PARTS, gradients, strict=True)
+    }
     value = sum(parts.values(), np.zeros(theta.size))
     error = np.inf
     if bound:

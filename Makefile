@@ -1,0 +1,37 @@
+# The folders at the root are the packages bilevelrl.<folder>; see pyproject.toml.
+PYTHON ?= python3
+PACKAGES := reference estimators tasks verification benchmarks
+LINKS := $(PACKAGES:%=build/typecheck/bilevelrl/%)
+
+.PHONY: help typecheck lint format test doctest docs clean
+
+help:
+	@echo "targets: lint typecheck test doctest docs format clean   (PYTHON=$(PYTHON))"
+
+# mypy finds bilevelrl.<folder> through a tree of links, so that nothing needs to be reinstalled.
+build/typecheck/bilevelrl/%:
+	mkdir -p $(@D)
+	ln -sfn ../../../$* $@
+
+typecheck: $(LINKS)
+	$(PYTHON) -m mypy $(PACKAGES:%=-p bilevelrl.%)
+
+lint:
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+
+format:
+	$(PYTHON) -m ruff check --fix .
+	$(PYTHON) -m ruff format .
+
+test:
+	$(PYTHON) -m pytest
+
+doctest:
+	$(PYTHON) -m pytest --doctest-modules --pyargs $(PACKAGES:%=bilevelrl.%)
+
+docs:
+	$(PYTHON) -m sphinx -W --keep-going -b html docs build/docs
+
+clean:
+	rm -rf build/typecheck build/docs .mypy_cache .ruff_cache .pytest_cache

@@ -5,8 +5,9 @@ from bilevelrl.reference.routes import (
     finite_difference,
     forward,
     implicit,
+    m_sobirl,
     theorem1,
     unrolled,
 )
 
-__all__ = ["complex_step", "finite_difference", "forward", "implicit", "theorem1", "unrolled"]
+__all__ = ["complex_step", "finite_difference", "forward", "implicit", "m_sobirl", "theorem1", "unrolled"]

@@ -17,7 +17,7 @@ import numpy as np
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.configurable_mdp import ConfigurableMDP
 from bilevelrl.reference.error_bounds import dense_jacobian, effective_horizon, tabular_error_bound
-from bilevelrl.reference.follower import TabularFollower, solve_follower
+from bilevelrl.reference.follower import TabularFollower, reward_centre, solve_follower
 from bilevelrl.reference.leader import check_horizon, evaluate_leader
 from bilevelrl.reference.problem import PARTS, Part
 from bilevelrl.reference.registry import Hypergradient, register_route
@@ -84,7 +84,7 @@ def _formula(
     parts: dict[Part, FloatArray] = {part: np.zeros(theta.size) for part in PARTS}
     if "regulariser" in jacobian:
         parts["regulariser"] = jacobian["regulariser"].copy()
-    reward = tables.reward_leader - 0.5 * (tables.reward_leader.min() + tables.reward_leader.max())
+    reward = tables.reward_leader - reward_centre(tables, tables.reward_leader)
     for weight, value_ahead, last in _stages(problem, tables, kernel, policy, reward, horizon, discounted):
         # weight: law of s_t times γ_L^t; value_ahead: V_L with one step less to go.
         discount = problem.discount_leader if discounted else 1.0

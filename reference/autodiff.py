@@ -112,8 +112,9 @@ def softmax(logits: Any, axis: int = -1) -> Any:
     >>> softmax(np.array([0.0, 0.0]))
     array([0.5, 0.5])
     """
-    weights = anp.exp(logits - _shift(logits, axis))
-    return weights / anp.sum(weights, axis=axis, keepdims=True)
+    library = np if isinstance(logits, np.ndarray) else anp  # autograd's wrappers cost more than the arithmetic
+    weights = library.exp(logits - _shift(logits, axis))
+    return weights / library.sum(weights, axis=axis, keepdims=True)
 
 
 def sigmoid(logits: Any) -> Any:

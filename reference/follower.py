@@ -135,11 +135,14 @@ def soft_bellman(
     return backed_up, action_value, weights / total
 
 
-def rounding_level(tables: Tables, action_value: FloatArray) -> float:
-    """Bound on the rounding error of one soft Bellman backup: inner products over S or K terms and A exponentials."""
+def rounding_level(tables: Tables, largest: float) -> float:
+    """Bound on the rounding error of one soft Bellman backup with max |Q| = largest.
+
+    Inner products over S (sparse: K) terms, and A exponentials.
+    """
     kernel = tables.transition
     terms = kernel.successor.shape[2] if isinstance(kernel, SparseTransition) else tables.states
-    return float((terms + tables.actions + 8) * np.finfo(np.float64).eps * np.abs(action_value).max())
+    return float((terms + tables.actions + 8) * np.finfo(np.float64).eps * largest)
 
 
 def reward_centre(tables: Tables, reward: FloatArray) -> float:
@@ -256,8 +259,9 @@ def solve_tables(
         sweeps += 1
         change = backed_up - value
         residual = float(np.abs(change).max())
-        rounding = rounding_level(tables, action_value)
-        scale = max(1.0, float(np.abs(action_value).max()))
+        largest = float(np.abs(action_value).max())
+        rounding = rounding_level(tables, largest)
+        scale = max(1.0, largest)
         status = None
         if stop_after is not None:
             # The follower plays softmax(Q_k/β) with Q_k the backup of V_k: k iterations, then this one look.

@@ -47,8 +47,6 @@ class LeaderEvaluation:
         Σ_k state_factor[k, s] value_factor[k, s'] is the cotangent of P_π(s'|s) in the leader's evaluation.
     objective : float
         ρ + μ·V_L, constants included.
-    condition : float
-        Condition number of `I - γ_L P_π` in the maximum norm; 1 for finite horizons.
     """
 
     value: FloatArray
@@ -58,7 +56,6 @@ class LeaderEvaluation:
     state_factor: FloatArray
     value_factor: FloatArray
     objective: float
-    condition: float
 
 
 def check_horizon(horizon: int | None, discounted: bool) -> None:
@@ -81,24 +78,38 @@ def check_horizon(horizon: int | None, discounted: bool) -> None:
 
 
 def evaluate_leader(
-    tables: Tables, policy: FloatArray, discount_leader: float, *, horizon: int | None = None, discounted: bool = True
+    tables: Tables,
+    policy: FloatArray,
+    discount_leader: float,
+    *,
+    horizon: int | None = None,
+    discounted: bool = True,
+    follower_system: DiscountedSystem | None = None,
 ) -> LeaderEvaluation:
-    """Evaluate the leader's return and its weights under a policy (S, A)."""
+    """Evaluate the leader's return and its weights under a policy (S, A).
+
+    `follower_system`, where the caller has it, is `I - γ_F P_π` of this policy: its matrix is used again, and its
+    factorisation too where the two discounts are equal.
+    """
     centre = reward_centre(tables, tables.reward_leader)
     reward = tables.reward_leader - centre
     if horizon is None:
-        return _infinite(tables, policy, discount_leader, reward, centre)
+        if follower_system is None:
+            system = DiscountedSystem.factorise(policy_transition(tables.transition, policy), discount_leader)
+        else:
+            system = follower_system.at_discount(discount_leader)
+        return _infinite(tables, policy, system, reward, centre)
     return _truncated(tables, policy, discount_leader if discounted else 1.0, reward, centre, horizon)
 
 
 def _infinite(
-    tables: Tables, policy: FloatArray, discount: float, reward: FloatArray, centre: float
+    tables: Tables, policy: FloatArray, system: DiscountedSystem, reward: FloatArray, centre: float
 ) -> LeaderEvaluation:
-    system = DiscountedSystem.factorise(policy_transition(tables.transition, policy), discount)
-    value = system.solve((policy * reward).sum(axis=1))
+    discount = system.discount
+    value = system.solve(np.vecdot(policy, reward))
     occupancy = system.solve_transposed(np.asarray(tables.initial))
     action_value = reward + discount * expected_next(tables.transition, value)
-    benefit = action_value - (policy * action_value).sum(axis=1, keepdims=True)
+    benefit = action_value - np.vecdot(policy, action_value)[:, None]
     offset = centre / (1.0 - discount)
     return LeaderEvaluation(
         value=value,
@@ -108,7 +119,6 @@ def _infinite(
         state_factor=discount * occupancy[None, :],
         value_factor=value[None, :],
         objective=float(tables.regulariser + tables.initial @ value + offset),
-        condition=system.condition(),
     )
 
 
@@ -136,7 +146,6 @@ def _truncated(
         state_factor=discount * weights,
         value_factor=ahead,
         objective=float(tables.regulariser + tables.initial @ values[horizon] + offset),
-        condition=1.0,
     )
 
 

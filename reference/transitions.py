@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
-import scipy.linalg
 import scipy.sparse
 import scipy.sparse.linalg
+from scipy.linalg.lapack import dgetrf, dgetrs
 
 from bilevelrl.reference.arrays import FloatArray, IntArray, refuse_differentiation
-from bilevelrl.reference.errors import InvalidInputError, ShapeError, StochasticityError, refusal
+from bilevelrl.reference.errors import IllPosedError, InvalidInputError, ShapeError, StochasticityError, refusal
 
 __all__ = [
     "DiscountedSystem",
@@ -177,9 +177,11 @@ def policy_transition(transition: Transition, policy: Any) -> Any:
     if isinstance(transition, SparseTransition):
         states, _, _ = transition.shape
         weights = policy[:, :, None] * transition.probability
-        rows = np.broadcast_to(np.arange(states)[:, None, None], weights.shape)
-        entries = (weights.ravel(), (rows.ravel(), transition.successor.ravel()))
-        return scipy.sparse.csr_array(entries, shape=(states, states))
+        per_row = weights[0].size  # every row lists A·K successors, so the row pointers are known
+        pointers = np.arange(0, weights.size + 1, per_row)
+        matrix = scipy.sparse.csr_array((weights.ravel(), transition.successor.flatten(), pointers), (states, states))
+        matrix.sum_duplicates()  # sorts in place, hence the copy of the successors
+        return matrix
     return np.matmul(policy[:, None, :], transition)[:, 0, :]
 
 
@@ -194,14 +196,19 @@ class DiscountedSystem:
     (array([4.]), array([4.]))
     """
 
+    policy_matrix: Any
+    discount: float
     _solve: Callable[[Any, bool], Any]
-    size: int
-    norm: float
-    """Maximum row sum of |I - γ P_π|."""
 
     @classmethod
     def factorise(cls, policy_matrix: Any, discount: float) -> DiscountedSystem:
-        """Factorise once: LAPACK for arrays, SuperLU for sparse matrices."""
+        """Factorise once: LAPACK for arrays, SuperLU for sparse matrices.
+
+        Raises
+        ------
+        IllPosedError
+            If the matrix is singular, as it is at discount 1 where the process never ends.
+        """
         refuse_differentiation("DiscountedSystem", policy_matrix)
         size = policy_matrix.shape[0]
         if not isinstance(policy_matrix, np.ndarray):
@@ -211,21 +218,24 @@ class DiscountedSystem:
             factor = scipy.sparse.linalg.splu(
                 matrix, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True}
             )
-            norm = float(abs(matrix).sum(axis=1).max())
             solve: Any = factor.solve
-            return cls(lambda rhs, transposed: solve(rhs, "T" if transposed else "N"), size, norm)
+            return cls(policy_matrix, discount, lambda rhs, transposed: solve(rhs, "T" if transposed else "N"))
         matrix = -discount * policy_matrix
         matrix.flat[:: size + 1] += 1.0
-        norm = float(np.abs(matrix).sum(axis=1).max())
-        # check_finite would re-read what the model has checked already.
-        lu, pivots = scipy.linalg.lu_factor(matrix, check_finite=False, overwrite_a=True)
+        # LAPACK reads columns first: it is given the transpose, which costs no copy, and solves with it transposed.
+        # At 100 states SciPy's checked wrappers would cost as much as the factorisation.
+        lu, pivots, zero_pivot = dgetrf(matrix.T, overwrite_a=True)
+        if zero_pivot:
+            raise IllPosedError(
+                refusal("I - γ P_π", f"pivot {zero_pivot} is zero", "a regular matrix", "discount below one")
+            )
         return cls(
-            lambda rhs, transposed: scipy.linalg.lu_solve(
-                (lu, pivots), rhs, trans=1 if transposed else 0, check_finite=False
-            ),
-            size,
-            norm,
+            policy_matrix, discount, lambda rhs, transposed: dgetrs(lu, pivots, rhs, trans=int(not transposed))[0]
         )
+
+    def at_discount(self, discount: float) -> DiscountedSystem:
+        """Return the system of the same P_π at another discount; itself, without a new factorisation, at its own."""
+        return self if discount == self.discount else self.factorise(self.policy_matrix, discount)
 
     def solve(self, right_hand_side: FloatArray) -> FloatArray:
         """Return (I - γ P_π)^{-1} b for b (S,) or (S, N)."""
@@ -239,4 +249,6 @@ class DiscountedSystem:
 
     def condition(self) -> float:
         """The condition number in the maximum norm; exact, because the inverse has no negative entry."""
-        return self.norm * float(self.solve(np.ones(self.size)).max())
+        chain = self.policy_matrix
+        norm = float((1.0 + self.discount * (chain.sum(axis=1) - 2.0 * chain.diagonal())).max())
+        return norm * float(self.solve(np.ones(chain.shape[0])).max())

@@ -1,4 +1,4 @@
-"""Implicit differentiation with adjoints: two factorisations, then one vector-Jacobian product per part.
+"""Implicit differentiation with adjoints: one factorisation per discount, then one vector-Jacobian product per part.
 
 The leader's weights `q(s,a) = Σ_t γ_L^t Pr(s_t=s) π(a|s) B(s,a) / β` are the cotangent of Q_F, and the adjoint is
 
@@ -16,7 +16,7 @@ import numpy as np
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.configurable_mdp import ConfigurableMDP
 from bilevelrl.reference.error_bounds import tabular_error_bound
-from bilevelrl.reference.follower import TabularFollower, solve_follower
+from bilevelrl.reference.follower import TabularFollower, solve_tables
 from bilevelrl.reference.leader import check_horizon, evaluate_leader, visited_next
 from bilevelrl.reference.problem import Part
 from bilevelrl.reference.registry import Hypergradient, register_route
@@ -27,18 +27,17 @@ __all__ = ["follower_adjoint", "implicit"]
 
 
 def follower_adjoint(
-    tables: Tables, policy: FloatArray, action_cotangent: FloatArray, discount: float
-) -> tuple[FloatArray, float]:
-    """Return w (S, A), the total cotangent of r_F given the cotangent q of Q_F, and the system's condition number."""
-    system = DiscountedSystem.factorise(policy_transition(tables.transition, policy), discount)
+    tables: Tables, policy: FloatArray, action_cotangent: FloatArray, system: DiscountedSystem
+) -> FloatArray:
+    """Return w (S, A), the total cotangent of r_F given the cotangent q of Q_F and the system `I - γ_F P_π`."""
     kernel = tables.transition
     if isinstance(kernel, SparseTransition):
         flow = (action_cotangent[:, :, None] * kernel.probability).ravel()
         pushed: Any = np.bincount(kernel.successor.ravel(), weights=flow, minlength=tables.states)
     else:
         pushed = action_cotangent.ravel() @ kernel.reshape(-1, tables.states)
-    adjoint = system.solve_transposed(discount * pushed)
-    return action_cotangent + adjoint[:, None] * policy, system.condition()
+    adjoint = system.solve_transposed(system.discount * pushed)
+    return action_cotangent + adjoint[:, None] * policy
 
 
 @register_route(
@@ -60,14 +59,18 @@ def implicit(
     """∇J by implicit differentiation; see the module's formulas."""
     check_horizon(horizon, discounted)
     tables = problem.tables_at(theta)
-    follower = solve_follower(problem, theta, warm_start=warm_start)
-    evaluation = evaluate_leader(
-        tables, follower.policy, problem.discount_leader, horizon=horizon, discounted=discounted
-    )
     discount = problem.discount_follower
-    weight, condition = follower_adjoint(
-        tables, follower.policy, evaluation.benefit_weight / problem.temperature, discount
+    follower = solve_tables(tables, discount=discount, temperature=problem.temperature, warm_start=warm_start)
+    system = DiscountedSystem.factorise(policy_transition(tables.transition, follower.policy), discount)
+    evaluation = evaluate_leader(
+        tables,
+        follower.policy,
+        problem.discount_leader,
+        horizon=horizon,
+        discounted=discounted,
+        follower_system=system,
     )
+    weight = follower_adjoint(tables, follower.policy, evaluation.benefit_weight / problem.temperature, system)
     values = (follower.value - follower.centre)[None, :]
     ones = np.ones((1, tables.states))
     pull = problem.vector_jacobian
@@ -87,7 +90,7 @@ def implicit(
         parts=parts,
         objective=evaluation.objective,
         residual=follower.residual,
-        condition=condition,
+        condition=system.condition(),
         error_bound=(
             tabular_error_bound(problem, theta, follower, evaluation, horizon, discounted, follower.error_bound)
             if bound
@@ -95,7 +98,11 @@ def implicit(
         ),
         route="implicit",
         status=follower.status.value,
-        counters={"sweeps": follower.sweeps, "linear_solves": follower.linear_solves + 2},
+        counters={
+            "sweeps": follower.sweeps,
+            "factorisations": follower.linear_solves + (1 if horizon or problem.discount_leader == discount else 2),
+            "linear_solves": follower.linear_solves + (1 if horizon else 3),
+        },
     )
 
 

@@ -4,8 +4,19 @@ A task is a function that returns a problem of `bilevelrl.reference`; it is regi
 """
 
 from bilevelrl.tasks.four_rooms import FOUR_ROOMS_GRID, FOUR_ROOMS_KERNELS, four_rooms, initial_theta
+from bilevelrl.tasks.generators import (
+    absorbing_mdp,
+    chain,
+    garnet,
+    layered_mdp,
+    periodic_mdp,
+    random_mdp,
+    small_problems,
+    unreachable_mdp,
+)
 from bilevelrl.tasks.registry import TASKS, Task, make_task, register_task
 from bilevelrl.tasks.room_grid import RoomGrid
+from bilevelrl.tasks.smooth_mdp import smooth_mdp
 
 __all__ = [
     "FOUR_ROOMS_GRID",
@@ -13,8 +24,17 @@ __all__ = [
     "TASKS",
     "RoomGrid",
     "Task",
+    "absorbing_mdp",
+    "chain",
     "four_rooms",
+    "garnet",
     "initial_theta",
+    "layered_mdp",
     "make_task",
+    "periodic_mdp",
+    "random_mdp",
     "register_task",
+    "small_problems",
+    "smooth_mdp",
+    "unreachable_mdp",
 ]

@@ -1,0 +1,296 @@
+"""Tests of means from independent draws, with a declared rate of false alarms and a declared power.
+
+A check of an expectation by sampling can only say: the bias is not larger than so much. Three functions go together,
+and each is the inverse of another:
+
+    mean_test                       judges draws against an expected mean
+    smallest_detectable_bias        what a given number of draws would have seen
+    draws_needed                    how many draws would see a given bias
+
+Student-t intervals hold for Gaussian draws and, by the central limit theorem, for means of many others. Error rates of
+1e-6 ask for a tail where the theorem fails first for skewed draws: to first order the tail at z is off by the factor
+`exp(γ z³ / (6 √n))`, γ the skewness (Cramér). Coordinates where that exceeds 2 are set aside as not testable, never
+passed. All rates are of the whole family of comparisons and are split evenly over it (Bonferroni).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.errors import InvalidInputError, ShapeError, refusal
+
+__all__ = [
+    "CosineInterval",
+    "MeanTest",
+    "SampleMoments",
+    "cosine_interval",
+    "critical_value",
+    "draws_needed",
+    "mean_test",
+    "smallest_detectable_bias",
+]
+
+ERROR_RATE = 1e-6
+POWER = 1.0 - 1e-3
+TAIL_DISTORTION = 2.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SampleMoments:
+    """First three moments of independent draws, per coordinate.
+
+    Attributes
+    ----------
+    draws : int
+        Number of draws n.
+    mean, standard_deviation, skewness : (K,)
+        Of one draw; skewness is zero where nothing varies.
+    """
+
+    draws: int
+    mean: FloatArray
+    standard_deviation: FloatArray
+    skewness: FloatArray
+
+    @classmethod
+    def of(cls, rows: FloatArray) -> SampleMoments:
+        """Compute them from draws (n, K).
+
+        Raises
+        ------
+        ShapeError
+            If there are fewer than two draws.
+        InvalidInputError
+            If a draw is not finite.
+
+        Examples
+        --------
+        >>> SampleMoments.of(np.array([[0.0], [2.0]])).standard_deviation.tolist()
+        [1.4142135623730951]
+        """
+        if rows.ndim != 2 or rows.shape[0] < 2:
+            raise ShapeError(refusal("rows.shape", rows.shape, "(n, K) with n >= 2", "draw more replicates"))
+        if not np.isfinite(rows).all():
+            raise InvalidInputError("rows: expected finite draws; check the estimator")
+        mean = rows.mean(axis=0)
+        centred = rows - mean
+        variance = np.mean(centred**2, axis=0)
+        third = np.mean(centred**3, axis=0)
+        # A coordinate that varies by rounding only is constant.
+        constant = np.sqrt(variance) <= 8 * np.finfo(np.float64).eps * np.abs(rows).max(axis=0)
+        safe = np.where(constant, 1.0, variance)
+        return cls(
+            draws=rows.shape[0],
+            mean=mean,
+            standard_deviation=np.where(constant, 0.0, np.sqrt(variance * rows.shape[0] / (rows.shape[0] - 1))),
+            skewness=np.where(constant, 0.0, third / safe**1.5),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeanTest:
+    """Outcome of holding a sample mean against an expected mean, coordinate by coordinate.
+
+    Attributes
+    ----------
+    bias : (K,)
+        Sample mean − expected.
+    half_width : (K,)
+        Half the simultaneous confidence interval of the bias; inf where a coordinate is not testable.
+    detectable : (K,)
+        Bias that the test would have seen with the stated power; inf where it is not testable.
+    testable : (K,) bool
+        Where the central limit theorem reaches the tail that the error rate asks for.
+    rejected : (K,) bool
+        Where the interval does not contain the expected mean.
+    error_rate, power : float
+        Of the whole family, and of each comparison.
+    """
+
+    bias: FloatArray
+    half_width: FloatArray
+    detectable: FloatArray
+    testable: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]
+    rejected: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]
+    error_rate: float
+    power: float
+
+
+def critical_value(draws: int, *, error_rate: float = ERROR_RATE, comparisons: int = 1) -> float:
+    """Return the two-sided Student quantile at `error_rate / comparisons` with n − 1 degrees of freedom.
+
+    Raises
+    ------
+    InvalidInputError
+        If a rate is not in (0, 1) or there are fewer than two draws or no comparison.
+
+    Examples
+    --------
+    >>> round(critical_value(1_000_000, error_rate=0.05), 2)
+    1.96
+    """
+    _check_rate("error_rate", error_rate)
+    if draws < 2 or comparisons < 1:
+        raise InvalidInputError(f"draws={draws}, comparisons={comparisons}: expected draws >= 2 and comparisons >= 1")
+    return float(stats.t.isf(0.5 * error_rate / comparisons, draws - 1))
+
+
+def smallest_detectable_bias(
+    draws: int, standard_deviation: float, *, error_rate: float = ERROR_RATE, power: float = POWER, comparisons: int = 1
+) -> float:
+    """Return the smallest |bias| that the test sees with probability `power` or more.
+
+    The interval must exclude a bias b although the mean may fall short of it: b = (t_α + t_power) σ/√n, both quantiles
+    with n − 1 degrees of freedom, which slightly overstates b for Gaussian draws and never understates it.
+
+    Examples
+    --------
+    >>> round(smallest_detectable_bias(10_000, 1.0, error_rate=1e-6, power=0.999), 3)
+    0.08
+    """
+    _check_rate("power", power)
+    quantile = critical_value(draws, error_rate=error_rate, comparisons=comparisons)
+    return (quantile + float(stats.t.isf(1.0 - power, draws - 1))) * standard_deviation / math.sqrt(draws)
+
+
+def draws_needed(
+    bias: float,
+    standard_deviation: float,
+    *,
+    error_rate: float = ERROR_RATE,
+    power: float = POWER,
+    comparisons: int = 1,
+) -> int:
+    """Return the smallest number of draws whose `smallest_detectable_bias` is at most `bias`.
+
+    Examples
+    --------
+    >>> n = draws_needed(0.08, 1.0)
+    >>> smallest_detectable_bias(n, 1.0) <= 0.08 < smallest_detectable_bias(n - 1, 1.0)
+    True
+    """
+    if not bias > 0.0:
+        raise InvalidInputError(refusal("bias", bias, "a number > 0", "no number of draws sees a bias of zero"))
+
+    def sees(draws: int) -> bool:
+        found = smallest_detectable_bias(
+            draws, standard_deviation, error_rate=error_rate, power=power, comparisons=comparisons
+        )
+        return found <= bias
+
+    high = 2
+    while not sees(high):
+        high *= 2
+    low = high // 2
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if sees(middle) else (middle, high)
+    return high
+
+
+def mean_test(
+    sample: SampleMoments,
+    expected: FloatArray,
+    *,
+    error_rate: float = ERROR_RATE,
+    power: float = POWER,
+    comparisons: int | None = None,
+    known_error: float | FloatArray = 0.0,
+) -> MeanTest:
+    """Hold the mean of independent draws against an expected mean.
+
+    Guarantee: (a) where the expectation is right, some coordinate is rejected with probability at most `error_rate`;
+    (b) a coordinate whose expectation is off by `detectable` or more is rejected with probability at least `power`.
+    `detectable` shrinks as 1/√n and grows as the square root of the logarithm of comparisons over error rate.
+
+    Parameters
+    ----------
+    sample
+        Moments of the draws.
+    expected : (K,)
+        What their expectation should be.
+    error_rate, power
+        Rate of false alarms over all comparisons; power of each.
+    comparisons
+        Size of the family; default K.
+    known_error
+        How far `expected` itself may be off (an error bound), added to the interval.
+
+    Raises
+    ------
+    ShapeError
+        If shapes differ.
+
+    Examples
+    --------
+    >>> rows = np.random.default_rng(0).standard_normal((10_000, 2)) + np.array([0.0, 0.2])
+    >>> mean_test(SampleMoments.of(rows), np.zeros(2)).rejected.tolist()
+    [False, True]
+    """
+    if np.shape(expected) != sample.mean.shape:
+        raise ShapeError(refusal("expected.shape", np.shape(expected), f"{sample.mean.shape}", "one per coordinate"))
+    family = sample.mean.size if comparisons is None else comparisons
+    quantile = critical_value(sample.draws, error_rate=error_rate, comparisons=family)
+    rounding = 4 * np.finfo(np.float64).eps * (np.abs(sample.mean) + np.abs(expected))
+    known = known_error + rounding
+    error = sample.standard_deviation / math.sqrt(sample.draws)
+    reach = smallest_detectable_bias(sample.draws, 1.0, error_rate=error_rate, power=power, comparisons=family)
+    normal = float(stats.norm.isf(0.5 * error_rate / family))
+    distortion = np.abs(sample.skewness) * normal**3 / (6 * math.sqrt(sample.draws))
+    testable = distortion <= math.log(TAIL_DISTORTION)
+    bias = sample.mean - expected
+    half_width = np.where(testable, quantile * error + known, np.inf)
+    return MeanTest(
+        bias=bias,
+        half_width=half_width,
+        detectable=np.where(testable, reach * sample.standard_deviation + 2 * known, np.inf),
+        testable=testable,
+        rejected=np.abs(bias) > half_width,
+        error_rate=error_rate,
+        power=power,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CosineInterval:
+    """Mean cosine between single estimates and the truth, with a confidence interval.
+
+    Attributes
+    ----------
+    mean, low, high : float
+        All in [−1, 1]. An estimate that is exactly zero counts as cosine 0.
+    """
+
+    mean: float
+    low: float
+    high: float
+
+
+def cosine_interval(rows: FloatArray, truth: FloatArray, *, error_rate: float = 0.05) -> CosineInterval:
+    """Return the mean cosine of the rows (n, N) with a direction, and an interval that holds at every n.
+
+    The empirical Bernstein bound for values in [−1, 1] (Maurer & Pontil 2009, Theorem 4, both sides): no limit theorem.
+
+    Examples
+    --------
+    >>> cosine_interval(np.ones((100, 2)), np.array([1.0, 0.0])).mean.__round__(4)
+    0.7071
+    """
+    _check_rate("error_rate", error_rate)
+    lengths = np.linalg.norm(rows, axis=1) * float(np.linalg.norm(truth))
+    cosines = np.divide(rows @ truth, lengths, out=np.zeros(len(rows)), where=lengths > 0.0)
+    count = len(cosines)
+    logarithm = math.log(4.0 / error_rate)
+    half = float(cosines.std(ddof=1)) * math.sqrt(2.0 * logarithm / count) + 14.0 * logarithm / (3.0 * (count - 1))
+    mean = float(cosines.mean())
+    return CosineInterval(mean=mean, low=max(-1.0, mean - half), high=min(1.0, mean + half))
+
+
+def _check_rate(name: str, value: float) -> None:
+    if not 0.0 < value < 1.0:
+        raise InvalidInputError(refusal(name, value, "a number strictly between 0 and 1", "e.g. 1e-6 or 0.999"))

@@ -318,8 +318,9 @@ def _iteration_limit(method: FollowerMethod, discount: float, tolerance: float) 
 def _start(tables: Tables, warm_start: TabularFollower | FloatArray | None, offset: float) -> FloatArray:
     if warm_start is None:
         return np.zeros(tables.states)
-    refuse_differentiation("warm_start", warm_start)
-    value = warm_start.value if isinstance(warm_start, TabularFollower) else np.asarray(warm_start, dtype=np.float64)
+    given = warm_start.value if isinstance(warm_start, TabularFollower) else warm_start
+    refuse_differentiation("warm_start", given)
+    value = np.asarray(given, dtype=np.float64)
     if value.shape != (tables.states,):
         raise ShapeError(refusal("warm_start.shape", value.shape, f"({tables.states},)", "pass values per state"))
     if not np.isfinite(value).all():

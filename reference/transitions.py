@@ -250,5 +250,6 @@ class DiscountedSystem:
     def condition(self) -> float:
         """The condition number in the maximum norm; exact, because the inverse has no negative entry."""
         chain = self.policy_matrix
-        norm = float((1.0 + self.discount * (chain.sum(axis=1) - 2.0 * chain.diagonal())).max())
-        return norm * float(self.solve(np.ones(chain.shape[0])).max())
+        ones = np.ones(chain.shape[0])
+        norm = float((1.0 + self.discount * (chain @ ones - 2.0 * chain.diagonal())).max())
+        return norm * float(self.solve(ones).max())

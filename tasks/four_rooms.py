@@ -17,17 +17,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
 
-import autograd.numpy as anp
-import numpy as np
 from numpy.random import Generator
 
-from bilevelrl.reference import ConfigurableMDP, Tables
+from bilevelrl.reference import ConfigurableMDP
 from bilevelrl.reference.arrays import FloatArray, check_positive
-from bilevelrl.reference.autodiff import softmax
 from bilevelrl.reference.errors import UnknownNameError
 from bilevelrl.tasks.arguments import check_count, check_finite
+from bilevelrl.tasks.penalties import SoftmaxPenalties, penalised_grid
 from bilevelrl.tasks.registry import register_task
 from bilevelrl.tasks.room_grid import Cell, RoomGrid
 
@@ -126,60 +123,22 @@ def four_rooms(
     if kernel not in FOUR_ROOMS_KERNELS:
         raise UnknownNameError("kernel", kernel, FOUR_ROOMS_KERNELS)
     check_finite("coefficient", coefficient)
-    check_positive("budget", budget, "pass the total of the penalties")
     grid = FOUR_ROOMS_GRID
-    cells = np.arange(grid.states)
     at_start, at_goal, at_target = (
-        (cells == grid.index_of(cell, name)).astype(np.float64)
-        for cell, name in ((start, "start"), (goal, "goal"), (target, "target"))
+        grid.indicator(cell, name=name) for cell, name in ((start, "start"), (goal, "goal"), (target, "target"))
     )
-    # Built once: the same read-only arrays at every θ are checked once.
     transition = grid.kernel(FOUR_ROOMS_KERNELS[kernel], terminal=(goal,)).to_dense()
-    for constant in (transition, at_start):
-        constant.setflags(write=False)
-    any_action = np.ones((1, 4))
-
-    def tables(theta: Any) -> Tables:
-        penalty = budget * softmax(theta)[:-1]
-        follower = at_goal - (1.0 - at_goal) * penalty
-        leader = at_target - coefficient * at_goal * anp.sum(penalty)
-        return Tables(
-            transition=transition,
-            reward_follower=anp.reshape(follower, (-1, 1)) * any_action,
-            reward_leader=anp.reshape(leader, (-1, 1)) * any_action,
-            initial=at_start,
-        )
-
-    def tables_jacobian(theta: FloatArray) -> dict[str, FloatArray]:
-        share = softmax(theta)
-        penalty = -budget * np.outer(share, share)
-        penalty.flat[:: share.size + 1] += budget * share
-        follower = -(1.0 - at_goal)[:, None] * penalty[:-1]
-        leader = -coefficient * np.outer(at_goal, penalty[:-1].sum(axis=0))
-        return {
-            "reward_follower": follower[:, None, :].repeat(4, axis=1),
-            "reward_leader": leader[:, None, :].repeat(4, axis=1),
-        }
-
-    def tables_pullback(theta: FloatArray, cotangents: Mapping[str, FloatArray]) -> FloatArray:
-        share = softmax(theta)
-        of_share = np.zeros(share.size)
-        if "reward_follower" in cotangents:
-            of_share[:-1] -= budget * (1.0 - at_goal) * cotangents["reward_follower"].sum(axis=1)
-        if "reward_leader" in cotangents:
-            of_share[:-1] -= budget * coefficient * float(at_goal @ cotangents["reward_leader"].sum(axis=1))
-        # A softmax's Jacobian is diag(p) - p pᵀ.
-        result: FloatArray = share * (of_share - share @ of_share)
-        return result
-
-    return ConfigurableMDP(
-        tables=tables,
+    transition.setflags(write=False)  # the same read-only array at every θ is checked once
+    return penalised_grid(
+        transition=transition,
+        penalties=SoftmaxPenalties(cells=grid.states, budget=budget),
+        initial=at_start,
+        goals=at_goal,
+        targets=at_target,
+        cost=coefficient,
+        temperature=temperature,
         discount_leader=discount_leader,
         discount_follower=discount_follower,
-        temperature=temperature,
-        theta_shape=(grid.states + 1,),
-        tables_jacobian=tables_jacobian,
-        tables_pullback=tables_pullback,
         name=f"four_rooms({kernel}, temperature={temperature:g})",
     )
 

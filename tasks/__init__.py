@@ -14,6 +14,7 @@ from bilevelrl.tasks.generators import (
     small_problems,
     unreachable_mdp,
 )
+from bilevelrl.tasks.grid_rooms import grid_rooms
 from bilevelrl.tasks.registry import TASKS, Task, make_task, register_task
 from bilevelrl.tasks.room_grid import RoomGrid
 from bilevelrl.tasks.smooth_mdp import smooth_mdp
@@ -28,6 +29,7 @@ __all__ = [
     "chain",
     "four_rooms",
     "garnet",
+    "grid_rooms",
     "initial_theta",
     "layered_mdp",
     "make_task",

@@ -115,6 +115,7 @@ def four_rooms(
 
     Examples
     --------
+    >>> import numpy as np
     >>> from bilevelrl.reference import hypergradient
     >>> exact = hypergradient(four_rooms(temperature=0.005), np.zeros(105))
     >>> round(exact.objective, 6), round(float(np.linalg.norm(exact.value)), 6)
@@ -153,5 +154,5 @@ def initial_theta(rng: Generator, *, scale: float = 0.01, size: int = FOUR_ROOMS
     (105,)
     """
     check_count("size", size)
-    check_positive("scale", scale, "for an exact start use numpy.zeros")
+    check_positive("scale", scale, "for an exact start use zeros")
     return scale * rng.standard_normal(size)

@@ -12,9 +12,9 @@ from typing import TypeAlias
 import numpy as np
 
 from bilevelrl.reference import SparseTransition
-from bilevelrl.reference.arrays import BoolArray, IntArray
+from bilevelrl.reference.arrays import BoolArray, FloatArray, IntArray
 from bilevelrl.reference.errors import InvalidInputError, ShapeError, refusal
-from bilevelrl.tasks.arguments import check_probability
+from bilevelrl.tasks.arguments import check_count, check_probability
 
 __all__ = ["ACTION_NAMES", "MOVES", "Cell", "RoomGrid"]
 
@@ -102,6 +102,31 @@ class RoomGrid:
             raise InvalidInputError(refusal("map", strange[0], "only 'x' (wall) and ' ' (free)", "redraw this cell"))
         return cls(free=np.array([[character == " " for character in line] for line in lines]))
 
+    @classmethod
+    def of_rooms(cls, rooms_per_side: int, room_size: int) -> RoomGrid:
+        """Lay out n × n square rooms; every wall between two rooms has one door, in its middle.
+
+        Raises
+        ------
+        InvalidInputError
+            If a size is below one.
+
+        Examples
+        --------
+        >>> RoomGrid.of_rooms(2, 5).states
+        104
+        """
+        check_count("rooms_per_side", rooms_per_side)
+        check_count("room_size", room_size)
+        side = rooms_per_side * (room_size + 1) + 1
+        position = np.arange(side)
+        wall = position % (room_size + 1) == 0
+        free = ~(wall[:, None] | wall[None, :])
+        middle = position % (room_size + 1) == 1 + room_size // 2
+        inner = wall & (position > 0) & (position < side - 1)
+        free |= (inner[:, None] & middle[None, :]) | (middle[:, None] & inner[None, :])
+        return cls(free=free)
+
     @property
     def states(self) -> int:
         """Number of free cells S."""
@@ -127,6 +152,14 @@ class RoomGrid:
         """Return (row, column) of a state."""
         row, column = self.cells[state]
         return int(row), int(column)
+
+    def indicator(self, *cells: Cell, name: str = "cell") -> FloatArray:
+        """Return (S,) ones at the given free cells, zeros elsewhere; read-only."""
+        marks = np.zeros(self.states)
+        for cell in cells:
+            marks[self.index_of(cell, name)] = 1.0
+        marks.setflags(write=False)
+        return marks
 
     def kernel(self, intended: float, *, terminal: tuple[Cell, ...] = ()) -> SparseTransition:
         """Return the kernel of an agent that moves as intended or else in one of the other three directions.

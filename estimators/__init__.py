@@ -13,6 +13,12 @@ from bilevelrl.estimators.estimator import (
     Target,
     register_estimator,
 )
+from bilevelrl.estimators.sampling import (
+    TabularSimulator,
+    sample_stopped_trajectories,
+    sample_suffixes,
+    sample_trajectories,
+)
 from bilevelrl.estimators.trajectories import Trajectories
 
 __all__ = [
@@ -25,7 +31,11 @@ __all__ = [
     "Estimator",
     "EstimatorEntry",
     "LeaderCritic",
+    "TabularSimulator",
     "Target",
     "Trajectories",
     "register_estimator",
+    "sample_stopped_trajectories",
+    "sample_suffixes",
+    "sample_trajectories",
 ]

@@ -39,6 +39,8 @@ class Trajectories:
         (streams, steps) booleans; False marks padding.
     behaviour_log_prob
         (streams, steps), log-probability of the follower's action when it was drawn.
+    stopping
+        (streams, 2) integers (τ, κ) of streams that stopped at geometric times, else None.
 
     Raises
     ------
@@ -58,6 +60,7 @@ class Trajectories:
     valid: BoolArray
     behaviour_log_prob: FloatArray
     leader_action_t: Any = None
+    stopping: IntArray | None = None
 
     def __post_init__(self) -> None:
         shape = np.shape(self.reward_leader_t)
@@ -67,9 +70,10 @@ class Trajectories:
             )
         for entry in fields(self):
             value = getattr(self, entry.name)
-            if value is not None and np.shape(value)[:2] != shape:
+            wanted = (shape[0], 2) if entry.name == "stopping" else shape
+            if value is not None and np.shape(value)[:2] != wanted:
                 raise ShapeError(
-                    refusal(f"{entry.name}.shape", np.shape(value), f"{shape} in front", "record one entry per step")
+                    refusal(f"{entry.name}.shape", np.shape(value), f"{wanted} in front", "record one entry per step")
                 )
         if bool(np.any(self.terminated & self.truncated)):
             raise InvalidInputError(

@@ -1,0 +1,141 @@
+"""Advancing many streams of a tabular problem together, one NumPy step per time step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.random import Generator
+
+from bilevelrl.estimators.draws import Draws
+from bilevelrl.estimators.trajectories import Trajectories
+from bilevelrl.reference.arrays import BoolArray, FloatArray, IntArray
+
+__all__ = ["Record", "Walk", "record_to_batch"]
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What a walk writes down, time first so that each step is contiguous; padding is state S."""
+
+    state_t: IntArray
+    action_t: IntArray
+    state_tp1: IntArray
+    time: IntArray
+    cut: BoolArray
+
+    @classmethod
+    def empty(cls, streams: int, steps: int, states: int) -> Record:
+        """Return a record of padding only."""
+        shape = (steps, streams)
+        return cls(
+            np.full(shape, states, dtype=np.int64),
+            np.zeros(shape, dtype=np.int64),
+            np.full(shape, states, dtype=np.int64),
+            np.zeros(shape, dtype=np.int64),
+            np.zeros(shape, dtype=np.bool_),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Walk:
+    """One step of all streams at a time; state S is absorbing and stands for what comes after the end."""
+
+    states: int
+    actions: int
+    moves: Draws
+    choices: Draws
+    starts: Draws
+    per_stream_policy: bool
+
+    def _start(self, count: int, rng: Generator) -> IntArray:
+        return self.starts.draw(np.zeros(count, dtype=np.int64), rng.random(count))
+
+    def _step(
+        self, state: IntArray, stream: IntArray, action: IntArray | None, rng: Generator
+    ) -> tuple[IntArray, IntArray]:
+        uniform = rng.random((2, state.size))
+        if action is None:
+            row = stream * (self.states + 1) + state if self.per_stream_policy else state
+            action = self.choices.draw(row, uniform[0])
+        return action, self.moves.draw(state * self.actions + action, uniform[1])
+
+    def single(
+        self, record: Record, last: IntArray, start: IntArray | None, action: IntArray | None, rng: Generator
+    ) -> None:
+        """One episode per stream, observed for `last` steps at most."""
+        steps, streams = record.time.shape
+        # Longest first: the streams still observed are then a contiguous front.
+        order = np.argsort(-last, kind="stable")
+        observed = last[order]
+        state = (self._start(streams, rng) if start is None else start)[order]
+        for t in range(min(steps, int(observed[0]))):
+            front = int(np.searchsorted(-observed, -t, side="left"))
+            state = state[:front]
+            if (state == self.states).all():
+                break
+            chosen = order[:front]
+            forced = action[chosen] if action is not None and t == 0 else None
+            action_t, state_tp1 = self._step(state, chosen, forced, rng)
+            record.state_t[t, chosen] = state
+            record.action_t[t, chosen] = action_t
+            record.state_tp1[t, chosen] = state_tp1
+            record.time[t] = t
+            state = state_tp1
+        ended = record.state_tp1 == self.states
+        record.cut[last - 1, np.arange(streams)] = ~ended[last - 1, np.arange(streams)]
+
+    def repeated(
+        self, record: Record, limit: int, start: IntArray | None, action: IntArray | None, rng: Generator
+    ) -> None:
+        """Episodes of at most `limit` steps, one after the other."""
+        steps, streams = record.time.shape
+        stream = np.arange(streams)
+        state = self._start(streams, rng) if start is None else start
+        time = np.zeros(streams, dtype=np.int64)
+        for t in range(steps):
+            action_t, state_tp1 = self._step(state, stream, action if t == 0 else None, rng)
+            record.state_t[t], record.action_t[t], record.state_tp1[t], record.time[t] = (
+                state,
+                action_t,
+                state_tp1,
+                time,
+            )
+            ended = state_tp1 == self.states
+            record.cut[t] = ~ended & (time + 1 >= limit)
+            over = np.flatnonzero(ended | record.cut[t])
+            state, time = state_tp1, time + 1
+            if over.size:
+                state[over] = self._start(over.size, rng)
+                time[over] = 0
+
+
+def record_to_batch(
+    record: Record, reward_leader: FloatArray, policy: FloatArray, states: int, first_action_is_forced: bool
+) -> Trajectories:
+    """Turn a record into a batch; arrays are views with the streams first."""
+    state_t, action_t = record.state_t.T, record.action_t.T
+    valid = state_t != states
+    # Padding reads some state that exists.
+    state_t = np.where(valid, state_t, 0)
+    with np.errstate(divide="ignore"):
+        log_policy = np.log(policy)
+    if policy.ndim == 3:
+        log_prob = log_policy[np.arange(policy.shape[0])[:, None], state_t, action_t]
+    else:
+        log_prob = log_policy[state_t, action_t]
+    log_prob = np.where(valid, log_prob, 0.0)
+    if first_action_is_forced:
+        log_prob[:, 0] = 0.0
+    state_tp1 = record.state_tp1.T
+    return Trajectories(
+        state_t=state_t,
+        action_t=action_t,
+        state_tp1=state_tp1,
+        reward_leader_t=np.where(valid, reward_leader[state_t, action_t], 0.0),
+        terminated=valid & (state_tp1 == states),
+        truncated=valid & record.cut.T,
+        time_in_episode=record.time.T,
+        valid=valid,
+        behaviour_log_prob=log_prob,
+    )

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Literal, TypeAlias
 
 from numpy.random import Generator
 
@@ -24,7 +25,7 @@ from bilevelrl.reference import ConfigurableMDP
 from bilevelrl.reference.arrays import FloatArray, check_positive
 from bilevelrl.reference.errors import UnknownNameError
 from bilevelrl.tasks.arguments import check_count, check_finite
-from bilevelrl.tasks.penalties import SoftmaxPenalties, penalised_grid
+from bilevelrl.tasks.penalties import LinearPenalties, Penalties, SoftmaxPenalties, penalised_grid
 from bilevelrl.tasks.registry import register_task
 from bilevelrl.tasks.room_grid import Cell, RoomGrid
 
@@ -70,6 +71,9 @@ FOUR_ROOMS_KERNELS: Mapping[str, float] = MappingProxyType(
 )
 """Probability of the intended move by the name of the kernel."""
 
+Coordinates: TypeAlias = Literal["logits", "shares"]
+COORDINATES: tuple[Coordinates, ...] = ("logits", "shares")
+
 
 @register_task("four_rooms", "the paper's Four-Rooms: penalties on 104 cells lead the follower through a target cell")
 def four_rooms(
@@ -81,6 +85,7 @@ def four_rooms(
     target: Cell = TARGET,
     coefficient: float = 5.0,
     budget: float = 0.2,
+    coordinates: Coordinates = "logits",
     discount_leader: float = 0.99,
     discount_follower: float = 0.99,
 ) -> ConfigurableMDP:
@@ -98,18 +103,22 @@ def four_rooms(
         What the leader pays, at the goal, per unit of penalty laid out.
     budget
         Sum of all penalties, the unused slot's included, in units of the follower's reward.
+    coordinates
+        "logits": θ ∈ R^105, one logit per cell in state order and the unused slot's. "shares": θ ∈ R^104 is p itself,
+        feasible where θ ≥ 0 and Σ θ ≤ 1. Logits never reach a vertex of that set, and their gradient vanishes towards
+        it; the one in shares tells whether the vertex is a local maximum.
     discount_leader, discount_follower
         γ_L and γ_F.
 
     Returns
     -------
     ConfigurableMDP
-        With θ of shape (105,): one logit per cell in state order, and the unused slot's. Derivatives in closed form.
+        Derivatives in closed form.
 
     Raises
     ------
     UnknownNameError
-        If there is no such kernel.
+        If there is no such kernel, or no such coordinates.
     InvalidInputError
         If a cell is a wall, or a number out of range.
 
@@ -123,6 +132,8 @@ def four_rooms(
     """
     if kernel not in FOUR_ROOMS_KERNELS:
         raise UnknownNameError("kernel", kernel, FOUR_ROOMS_KERNELS)
+    if coordinates not in COORDINATES:
+        raise UnknownNameError("coordinates", coordinates, COORDINATES)
     check_finite("coefficient", coefficient)
     grid = FOUR_ROOMS_GRID
     at_start, at_goal, at_target = (
@@ -130,9 +141,14 @@ def four_rooms(
     )
     transition = grid.kernel(FOUR_ROOMS_KERNELS[kernel], terminal=(goal,)).to_dense()
     transition.setflags(write=False)  # the same read-only array at every θ is checked once
+    penalties: Penalties
+    if coordinates == "logits":
+        penalties = SoftmaxPenalties(cells=grid.states, budget=budget)
+    else:
+        penalties = LinearPenalties(cells=grid.states, scale=budget)
     return penalised_grid(
         transition=transition,
-        penalties=SoftmaxPenalties(cells=grid.states, budget=budget),
+        penalties=penalties,
         initial=at_start,
         goals=at_goal,
         targets=at_target,

@@ -22,7 +22,7 @@ from bilevelrl.reference.autodiff import sigmoid, softmax
 from bilevelrl.reference.transitions import Transition
 from bilevelrl.tasks.arguments import check_count, check_finite
 
-__all__ = ["Penalties", "SigmoidPenalties", "SoftmaxPenalties", "penalised_grid"]
+__all__ = ["LinearPenalties", "Penalties", "SigmoidPenalties", "SoftmaxPenalties", "penalised_grid"]
 
 
 class Penalties(Protocol):
@@ -125,6 +125,41 @@ class SigmoidPenalties:
     def jacobian(self, theta: FloatArray) -> FloatArray:
         """∇penalty, shape (S, N): diagonal."""
         return np.diag(self._slope(theta))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinearPenalties:
+    """Penalties in their own coordinates, `scale · θ`: θ ≥ 0 is left to the caller, who may look across the border.
+
+    Examples
+    --------
+    >>> LinearPenalties(cells=2, scale=0.2).values(np.array([0.0, 0.5]))
+    array([0. , 0.1])
+    """
+
+    cells: int
+    scale: float
+
+    def __post_init__(self) -> None:
+        check_count("cells", self.cells)
+        check_positive("scale", self.scale, "pass the penalty of a cell at θ = 1")
+
+    @property
+    def parameters(self) -> int:
+        """One share per cell."""
+        return self.cells
+
+    def values(self, theta: Any) -> Any:
+        """Penalties (S,); traceable."""
+        return self.scale * theta
+
+    def pull(self, theta: FloatArray, cotangent: FloatArray) -> FloatArray:
+        """Σ_s cotangent_s ∇penalty_s, shape (N,)."""
+        return self.scale * cotangent
+
+    def jacobian(self, theta: FloatArray) -> FloatArray:
+        """∇penalty, shape (S, N)."""
+        return self.scale * np.eye(self.cells)
 
 
 def penalised_grid(

@@ -19,6 +19,7 @@ from bilevelrl.estimators.sampling import (
     sample_suffixes,
     sample_trajectories,
 )
+from bilevelrl.estimators.sarsa import SarsaCritic, sarsa_pass
 from bilevelrl.estimators.trajectories import Trajectories
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "Estimator",
     "EstimatorEntry",
     "LeaderCritic",
+    "SarsaCritic",
     "TabularSimulator",
     "Target",
     "Trajectories",
@@ -38,4 +40,5 @@ __all__ = [
     "sample_stopped_trajectories",
     "sample_suffixes",
     "sample_trajectories",
+    "sarsa_pass",
 ]

@@ -4,8 +4,8 @@ Double sums over pairs of steps turn into single ones when they are swapped (k �
 
     Σ_t x_t Σ_{k≥t} γ^{k-t} g_k  =  Σ_k e_k g_k,     e_k = γ e_{k-1} + x_k,
 
-so that the derivatives g_k, of any dimension, are never summed along time themselves. Both kinds of sum restart with each
-episode, and padding carries nothing.
+so that the derivatives g_k, of any dimension, are never summed along time themselves. Both kinds of sum restart with
+each episode, and padding carries nothing.
 """
 
 from __future__ import annotations

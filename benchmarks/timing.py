@@ -1,0 +1,91 @@
+"""Timing for comparisons: alternatives take turns, so that a busy machine slows all of them alike."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+__all__ = ["Timing", "machine", "take_turns"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timing:
+    """Seconds per call.
+
+    Attributes
+    ----------
+    median, best : float
+        Over the rounds.
+    rounds : int
+        Calls that were timed.
+    """
+
+    median: float
+    best: float
+    rounds: int
+
+
+def take_turns(functions: Mapping[str, Callable[[], object]], *, rounds: int) -> dict[str, Timing]:
+    """Time functions in alternation, after one untimed call of each.
+
+    Parameters
+    ----------
+    functions
+        {name: function without arguments}.
+    rounds
+        Timed calls of each.
+
+    Returns
+    -------
+    {name: Timing}
+
+    Examples
+    --------
+    >>> sorted(take_turns({"a": int, "b": float}, rounds=3))
+    ['a', 'b']
+    """
+    for function in functions.values():
+        function()
+    seconds: dict[str, list[float]] = {name: [] for name in functions}
+    for _ in range(rounds):
+        for name, function in functions.items():
+            start = time.perf_counter()
+            function()
+            seconds[name].append(time.perf_counter() - start)
+    return {
+        name: Timing(median=float(np.median(taken)), best=min(taken), rounds=rounds) for name, taken in seconds.items()
+    }
+
+
+def machine() -> dict[str, str]:
+    """Return what the numbers of this run depend on: processor, threads, versions.
+
+    Examples
+    --------
+    >>> "numpy" in machine()
+    True
+    """
+    cpu = Path("/proc/cpuinfo")
+    names = (
+        [line.split(":", 1)[1].strip() for line in cpu.read_text().splitlines() if line.startswith("model name")]
+        if (cpu.exists())
+        else []
+    )
+    blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]  # type: ignore[index, call-overload]
+    return {
+        "processor": names[0] if names else platform.processor() or platform.machine(),
+        "cores": str(os.cpu_count()),
+        "threads": os.environ.get("OMP_NUM_THREADS", "not limited"),
+        "python": platform.python_version(),
+        "numpy": version("numpy"),
+        "scipy": version("scipy"),
+        "autograd": version("autograd"),
+        "BLAS": f"{blas.get('name')} {blas.get('version')}",
+    }

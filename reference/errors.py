@@ -14,6 +14,7 @@ __all__ = [
     "IllPosedError",
     "IndependenceError",
     "InvalidInputError",
+    "MissingExtraError",
     "NotConvergedError",
     "ShapeError",
     "StochasticityError",
@@ -59,6 +60,13 @@ class IndependenceError(BilevelRLError, TypeError):
 
 class UnsupportedError(BilevelRLError, NotImplementedError):
     """The method exists but not for this kind of problem."""
+
+
+class MissingExtraError(BilevelRLError, ImportError):
+    """An optional dependency is not installed; the message names the extra that brings it."""
+
+    def __init__(self, purpose: str, package: str, extra: str) -> None:
+        super().__init__(f"{purpose} needs {package}, which is not installed; run: pip install 'bilevelrl[{extra}]'")
 
 
 class TooLargeError(BilevelRLError, MemoryError):

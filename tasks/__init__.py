@@ -3,7 +3,7 @@
 A task is a function that returns a problem of `bilevelrl.reference`; it is registered by name in `TASKS`.
 """
 
-from bilevelrl.tasks.four_rooms import FOUR_ROOMS_GRID, FOUR_ROOMS_KERNELS, four_rooms, initial_theta
+from bilevelrl.tasks.four_rooms import FOUR_ROOMS_GRID, FOUR_ROOMS_KERNELS, FOUR_ROOMS_MARKS, four_rooms, initial_theta
 from bilevelrl.tasks.generators import (
     absorbing_mdp,
     chain,
@@ -16,23 +16,30 @@ from bilevelrl.tasks.generators import (
 )
 from bilevelrl.tasks.grid_rooms import grid_rooms
 from bilevelrl.tasks.registry import TASKS, Task, make_task, register_task
+from bilevelrl.tasks.rendering import draw_follower, draw_map, draw_penalties, draw_values, most_likely_path
 from bilevelrl.tasks.room_grid import RoomGrid
 from bilevelrl.tasks.smooth_mdp import smooth_mdp
 
 __all__ = [
     "FOUR_ROOMS_GRID",
     "FOUR_ROOMS_KERNELS",
+    "FOUR_ROOMS_MARKS",
     "TASKS",
     "RoomGrid",
     "Task",
     "absorbing_mdp",
     "chain",
+    "draw_follower",
+    "draw_map",
+    "draw_penalties",
+    "draw_values",
     "four_rooms",
     "garnet",
     "grid_rooms",
     "initial_theta",
     "layered_mdp",
     "make_task",
+    "most_likely_path",
     "periodic_mdp",
     "random_mdp",
     "register_task",

@@ -32,6 +32,7 @@ from bilevelrl.tasks.room_grid import Cell, RoomGrid
 __all__ = [
     "FOUR_ROOMS_GRID",
     "FOUR_ROOMS_KERNELS",
+    "FOUR_ROOMS_MARKS",
     "GOAL",
     "SECOND_GOAL",
     "START",
@@ -64,6 +65,11 @@ GOAL: Cell = (1, 9)
 SECOND_GOAL: Cell = (11, 11)
 """The other goal of HPGD's contextual version."""
 TARGET: Cell = (8, 4)
+BUDGET = 0.2
+"""Sum of all penalties, the unused slot's included."""
+
+FOUR_ROOMS_MARKS: Mapping[str, Cell] = MappingProxyType({"start": START, "goal": GOAL, "target": TARGET})
+"""The cells that pictures name."""
 
 FAILURE = 0.33
 FOUR_ROOMS_KERNELS: Mapping[str, float] = MappingProxyType(
@@ -84,7 +90,7 @@ def four_rooms(
     goal: Cell = GOAL,
     target: Cell = TARGET,
     coefficient: float = 5.0,
-    budget: float = 0.2,
+    budget: float = BUDGET,
     coordinates: Coordinates = "logits",
     discount_leader: float = 0.99,
     discount_follower: float = 0.99,

@@ -418,7 +418,6 @@ def newton_batch(
     batch, states, actions = reward.shape
     rows = kernel.reshape(kernel.shape[0], states * actions, states)
     value = np.zeros((batch, states)) if warm_start is None else np.array(warm_start, dtype=np.float64)
-    identity = np.eye(states)
     eps = np.finfo(np.float64).eps
     best = np.full(batch, np.inf)
     for _ in range(max_iterations + 1):
@@ -440,8 +439,13 @@ def newton_batch(
         if done.all():
             return backed_up, action_value, policy
         best = np.minimum(best, residual)
-        mixed = np.matmul(policy[:, :, None, :], kernel)[:, :, 0, :]
-        value = value + np.linalg.solve(identity - discount * mixed, change[:, :, None])[:, :, 0]
+        moving = np.flatnonzero(~done)
+        own_kernel = kernel if kernel.shape[0] == 1 else kernel[moving]
+        system = np.matmul(policy[moving, :, None, :], own_kernel)[:, :, 0, :]
+        # In place: for many members these are the largest arrays.
+        system *= -discount
+        system.reshape(moving.size, -1)[:, :: states + 1] += 1.0
+        value[moving] += np.linalg.solve(system, change[moving, :, None])[:, :, 0]
     worst = int(np.argmax(residual / scale))
     raise NotConvergedError(
         f"follower batch: member {worst} has residual {residual[worst]:.3g} after {max_iterations} Newton iterations; "

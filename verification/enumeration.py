@@ -12,12 +12,12 @@ import itertools
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from bilevelrl.estimators import Context, Draw, Estimator, LeaderCritic, Trajectories
+from bilevelrl.estimators.sampling import TabularSimulator
 from bilevelrl.reference import ConfigurableMDP, solve_follower
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.errors import EstimatorError, InvalidInputError, TooLargeError, UnsupportedError, refusal
@@ -98,7 +98,7 @@ def enumerate_moments(
     batch: int | None = None,
     follower: Any = None,
     critic: LeaderCritic | None = None,
-    dynamics: ConfigurableMDP | None = None,
+    simulator: TabularSimulator | None = None,
 ) -> Moments:
     """Return exact mean and covariance of an estimator over all trajectories of a tabular problem.
 
@@ -118,8 +118,9 @@ def enumerate_moments(
         Response that draws the actions and that the estimator is told; default: the best response.
     critic
         Leader's critic, handed to the estimator.
-    dynamics
-        Make the trajectories with the tables of this problem instead (a simulator that differs from the model).
+    simulator
+        How trajectories are made, as in `sample_trajectories`: other dynamics, another start, episodes that follow each
+        other. It is handed to the estimator too.
 
     Returns
     -------
@@ -168,8 +169,7 @@ def enumerate_moments(
     checked = ContractedEstimator(call=estimator, parameters=theta.size, function_draw=function_draw)
     if checked.draw is Draw.BATCH and batch is None:
         raise EstimatorError(f"{checked.name}: draws whole batches; pass batch=m with m in 1..{LARGEST_BATCH}")
-    model = problem if dynamics is None else dynamics
-    law = PathLaw.of(model.tables_at(theta), np.asarray(follower.policy))
+    law = _path_law(problem, theta, follower, simulator, horizon)
     paths = law.count(horizon)
     if paths > max_paths:
         raise TooLargeError(
@@ -177,7 +177,7 @@ def enumerate_moments(
             "take a shorter horizon or a smaller problem, or raise max_paths"
         )
     context = Context(
-        problem=problem, theta=theta, follower=follower, critic=critic, simulator=None, rng=forbidden_generator()
+        problem=problem, theta=theta, follower=follower, critic=critic, simulator=simulator, rng=forbidden_generator()
     )
     sums = _Sums(theta.size)
     largest = max(256, MEMORY_BYTES // (8 * (12 * horizon + 6 * theta.size)))
@@ -194,6 +194,26 @@ def enumerate_moments(
         draws += probability.size
     size = 1 if checked.draw is Draw.TRAJECTORY else int(batch or 1)
     return sums.moments(name=checked.name, paths=paths, draws=draws, draw=checked.draw, batch=size, horizon=horizon)
+
+
+def _path_law(
+    problem: ConfigurableMDP, theta: FloatArray, follower: Any, simulator: TabularSimulator | None, horizon: int
+) -> PathLaw:
+    policy, tables = np.asarray(follower.policy), problem.tables_at(theta)
+    if simulator is None:
+        return PathLaw.of(tables, policy)
+    if simulator.step_limit is not None and simulator.step_limit < horizon:
+        raise UnsupportedError(
+            f"simulator.step_limit={simulator.step_limit}: episodes cut before the horizon {horizon} are not enumerated; "
+            "take horizon <= step_limit"
+        )
+    return PathLaw.of(
+        tables,
+        policy,
+        kernel=simulator.kernel(problem, theta),
+        initial=simulator.start_law(problem, theta),
+        single_episode=simulator.single_episode,
+    )
 
 
 def _uses_randomness(checked: ContractedEstimator, trajectories: Trajectories, context: Context) -> bool:
@@ -292,7 +312,7 @@ class _Sums:
         return Moments(
             mean=mean,
             covariance=0.5 * (second + second.T),
-            parts=MappingProxyType(parts),
+            parts=parts,
             magnitude=magnitude,
             rounding=level * magnitude,
             probability=float(self._total("probability")[0]),

@@ -16,18 +16,17 @@ from bilevelrl.estimators import Trajectories
 from bilevelrl.reference import SparseTransition, Tables
 from bilevelrl.reference.arrays import FloatArray, IntArray
 from bilevelrl.reference.errors import InvalidInputError, ShapeError, refusal
+from bilevelrl.reference.transitions import ROW_SUM_TOLERANCE, Transition
 
 __all__ = ["PathLaw", "multiset_count"]
-
-# Less missing mass than this is the rounding of a row that sums to one, not a termination.
-TERMINATION_FLOOR = 1e-12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PathLaw:
-    """The law of trajectories under a policy, as a list of branches per state.
+    """The law of streams of trajectories under a policy, as a list of branches per state.
 
-    State S stands for "ended": its one branch leads back to itself with probability one.
+    State S stands for "ended": its one branch leads back to itself with probability one. Where episodes follow each
+    other, a branch that ends an episode also draws the first state of the next.
 
     Attributes
     ----------
@@ -35,25 +34,46 @@ class PathLaw:
         Law of the first state.
     first : (S + 2,)
         The branches of state s are `first[s]:first[s + 1]`.
-    action, state_tp1 : (branches,)
-        What a branch does; state_tp1 = S is termination.
+    action, state_tp1, next_state : (branches,)
+        What a branch does; state_tp1 = S is termination; `next_state` is where the stream goes on.
     probability : (branches,)
         π(a|s) P(s'|s,a), or π(a|s) times the missing mass.
     reward_leader, log_policy : (S, A)
         What trajectories record beside states and actions.
+    single_episode : bool
+        False: episodes follow each other within a stream.
     """
 
     initial: FloatArray
     first: IntArray
     action: IntArray
     state_tp1: IntArray
+    next_state: IntArray
     probability: FloatArray
     reward_leader: FloatArray
     log_policy: FloatArray
+    single_episode: bool
 
     @classmethod
-    def of(cls, tables: Tables, policy: FloatArray) -> PathLaw:
+    def of(
+        cls,
+        tables: Tables,
+        policy: FloatArray,
+        *,
+        kernel: Transition | None = None,
+        initial: FloatArray | None = None,
+        single_episode: bool = True,
+    ) -> PathLaw:
         """Build the law from tables and a policy (S, A).
+
+        Parameters
+        ----------
+        tables, policy
+            The model, and who acts in it.
+        kernel, initial
+            Replace the tables' transitions and initial law, as a simulator may.
+        single_episode
+            False: after a termination the stream goes on with a new episode.
 
         Raises
         ------
@@ -65,29 +85,32 @@ class PathLaw:
             raise ShapeError(
                 refusal("follower.policy.shape", policy.shape, f"{(states, actions)}", "solve the follower at this θ")
             )
-        kernel = tables.transition
-        if isinstance(kernel, SparseTransition):
-            successor, rows = kernel.successor, np.asarray(kernel.probability)
-        else:
-            rows = np.asarray(kernel)
-            successor = np.broadcast_to(np.arange(states), rows.shape)
-        missing = 1.0 - rows.sum(axis=2, keepdims=True)
-        missing[missing <= TERMINATION_FLOOR] = 0.0
-        rows = np.concatenate([rows, missing], axis=2)
-        successor = np.concatenate([successor, np.full((states, actions, 1), states)], axis=2)
-        joint = policy[:, :, None] * rows
-        state, action, column = np.nonzero(joint)
+        start = np.asarray(tables.initial if initial is None else initial, dtype=np.float64)
+        state, action, state_tp1, probability = _branches(tables.transition if kernel is None else kernel, policy)
+        next_state = state_tp1.copy()
+        if not single_episode:
+            begin = np.flatnonzero(start)
+            copies = np.where(state_tp1 == states, begin.size, 1)
+            state, action, state_tp1, probability = (
+                np.repeat(values, copies) for values in (state, action, state_tp1, probability)
+            )
+            ending = state_tp1 == states
+            next_state = state_tp1.copy()
+            next_state[ending] = np.tile(begin, ending.sum() // begin.size)
+            probability[ending] *= start[next_state[ending]]
         counts = np.bincount(state, minlength=states)
         with np.errstate(divide="ignore"):
             log_policy = np.log(policy)
         return cls(
-            initial=np.asarray(tables.initial, dtype=np.float64),
+            initial=start,
             first=np.concatenate([[0], np.cumsum(np.append(counts, 1))]).astype(np.int64),
             action=np.append(action, 0),
-            state_tp1=np.append(successor[state, action, column], states),
-            probability=np.append(joint[state, action, column], 1.0),
+            state_tp1=np.append(state_tp1, states),
+            next_state=np.append(next_state, states),
+            probability=np.append(probability, 1.0),
             reward_leader=np.asarray(tables.reward_leader, dtype=np.float64),
             log_policy=log_policy,
+            single_episode=single_episode,
         )
 
     @property
@@ -111,7 +134,7 @@ class PathLaw:
         ahead = [1] * (self.states + 1)  # exact integers: these numbers overflow 64 bits quickly
         for _ in range(horizon):
             ahead = [
-                sum(ahead[int(s)] for s in self.state_tp1[self.first[i] : self.first[i + 1]])
+                sum(ahead[int(s)] for s in self.next_state[self.first[i] : self.first[i + 1]])
                 for i in range(self.states + 1)
             ]
         return sum(ahead[int(s)] for s in np.flatnonzero(self.initial))
@@ -128,47 +151,70 @@ class PathLaw:
         """
         check_path_horizon(horizon)
         begin = np.flatnonzero(self.initial)
-        pending = [(begin[:, None], np.zeros((begin.size, 0), dtype=np.int64), self.initial[begin])]
+        pending = [(begin, begin, np.zeros((begin.size, 0), dtype=np.int64), self.initial[begin])]
         while pending:
-            visited, action, probability = pending.pop()
-            if action.shape[1] == horizon:
-                yield self._trajectories(visited, action), probability
+            start, now, taken, probability = pending.pop()
+            if taken.shape[1] == horizon:
+                yield self._trajectories(start, taken), probability
                 continue
-            now = visited[:, -1]
             width = self.first[now + 1] - self.first[now]
             pieces = _pieces(width, largest)
             if len(pieces) > 1:
-                pending.extend((visited[p], action[p], probability[p]) for p in reversed(pieces))
+                pending.extend((start[p], now[p], taken[p], probability[p]) for p in reversed(pieces))
                 continue
             parent = np.repeat(np.arange(now.size), width)
             within = np.arange(parent.size) - np.repeat(np.cumsum(width) - width, width)
             branch = self.first[now][parent] + within
             pending.append(
                 (
-                    np.concatenate([visited[parent], self.state_tp1[branch][:, None]], axis=1),
-                    np.concatenate([action[parent], self.action[branch][:, None]], axis=1),
+                    start[parent],
+                    self.next_state[branch],
+                    np.concatenate([taken[parent], branch[:, None]], axis=1),
                     probability[parent] * self.probability[branch],
                 )
             )
 
-    def _trajectories(self, visited: IntArray, action: IntArray) -> Trajectories:
-        valid = visited[:, :-1] != self.states
+    def _trajectories(self, start: IntArray, taken: IntArray) -> Trajectories:
+        visited = np.concatenate([start[:, None], self.next_state[taken[:, :-1]]], axis=1)
+        state_tp1 = self.state_tp1[taken]
+        valid = visited != self.states
         # Padding looks like an ordinary visit of state 0: an estimator that ignores `valid` must not get away with it.
-        state_t = np.where(valid, visited[:, :-1], 0)
-        ended = valid & (visited[:, 1:] == self.states)
+        state_t, action_t = np.where(valid, visited, 0), self.action[taken]
+        ended = valid & (state_tp1 == self.states)
         truncated = np.zeros_like(valid)
-        truncated[:, -1] = valid[:, -1] & ~ended[:, -1]
+        if self.single_episode:
+            truncated[:, -1] = valid[:, -1] & ~ended[:, -1]
+        steps = np.broadcast_to(np.arange(taken.shape[1]), taken.shape)
+        begins = np.where(ended, steps + 1, 0)[:, :-1]
+        since = np.maximum.accumulate(np.concatenate([np.zeros_like(begins[:, :1]), begins], axis=1), axis=1)
         return Trajectories(
             state_t=state_t,
-            action_t=action,
-            state_tp1=visited[:, 1:],
-            reward_leader_t=np.where(valid, self.reward_leader[state_t, action], 0.0),
+            action_t=action_t,
+            state_tp1=state_tp1,
+            reward_leader_t=np.where(valid, self.reward_leader[state_t, action_t], 0.0),
             terminated=ended,
             truncated=truncated,
-            time_in_episode=np.where(valid, np.arange(valid.shape[1]), 0),
+            time_in_episode=np.where(valid, steps - since, 0),
             valid=valid,
-            behaviour_log_prob=np.where(valid, self.log_policy[state_t, action], 0.0),
+            behaviour_log_prob=np.where(valid, self.log_policy[state_t, action_t], 0.0),
         )
+
+
+def _branches(kernel: Transition, policy: FloatArray) -> tuple[IntArray, IntArray, IntArray, FloatArray]:
+    """Return state, action, state_tp1 and probability of everything that can happen, ordered by state."""
+    if isinstance(kernel, SparseTransition):
+        successor, rows = kernel.successor, np.asarray(kernel.probability)
+    else:
+        rows = np.asarray(kernel)
+        successor = np.broadcast_to(np.arange(rows.shape[0]), rows.shape)
+    states, actions, _ = rows.shape
+    missing = 1.0 - rows.sum(axis=2, keepdims=True)
+    missing[missing <= ROW_SUM_TOLERANCE] = 0.0  # the rounding of a row that sums to one, as for the sampler
+    rows = np.concatenate([rows, missing], axis=2)
+    successor = np.concatenate([successor, np.full((states, actions, 1), states)], axis=2)
+    joint = policy[:, :, None] * rows
+    state, action, column = np.nonzero(joint)
+    return state, action, successor[state, action, column], joint[state, action, column]
 
 
 def multiset_count(kinds: int, size: int) -> int:

@@ -1,0 +1,218 @@
+"""The command `bilevelrl`: verify, gradient, routes, list; and whatever other packages add.
+
+Another package adds a subcommand by an entry point of the group `bilevelrl.commands` whose object is a function that
+takes the object of `argparse.ArgumentParser.add_subparsers` and registers itself there with
+`set_defaults(run=function of the parsed arguments)`; `run` returns the exit status.
+
+Exit status: 0 where everything holds, 1 where a check failed, 2 where the question could not be answered.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bilevelrl.estimators import ESTIMATORS
+from bilevelrl.reference import HYPERGRADIENT_ROUTES, hypergradient
+from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.errors import BilevelRLError, InvalidInputError, refusal
+from bilevelrl.tasks import TASKS, make_task
+from bilevelrl.verification.jobs import Progress
+from bilevelrl.verification.results import Report, software_versions
+from bilevelrl.verification.terminal import print_report
+from bilevelrl.verification.verify import verify
+
+__all__ = ["COMMAND_GROUP", "build_parser", "main"]
+
+COMMAND_GROUP = "bilevelrl.commands"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit status.
+
+    Parameters
+    ----------
+    arguments
+        Words after the program's name; default: those of this process.
+
+    Examples
+    --------
+    >>> main(["gradient", "--task", "chain", "--route", "implicit", "--horizon", "0"])
+    2
+    """
+    parser = build_parser()
+    parsed = parser.parse_args(arguments)
+    if not hasattr(parsed, "run"):
+        parser.print_help()
+        return 2
+    try:
+        return int(parsed.run(parsed))
+    except BilevelRLError as refused:
+        print(f"bilevelrl: {' '.join(str(refused).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("bilevelrl: interrupted", file=sys.stderr)
+        return 130
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser, with the subcommands of other installed packages."""
+    parser = argparse.ArgumentParser(
+        prog="bilevelrl", description="Hypergradients for bi-level reinforcement learning, verified."
+    )
+    parser.add_argument("--version", action="version", version=f"bilevelrl {software_versions()['bilevelrl']}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+
+    add = commands.add_parser("verify", help="hold every route and estimator against the truth (under a minute)")
+    add.add_argument("--output", metavar="DIR", type=Path, help="write verify.csv, verify.json and verify.png there")
+    add.add_argument("--seed", type=int, default=0, help="root of all random streams (default 0)")
+    add.add_argument("--quick", action="store_true", help="one temperature and a tenth of the sampling")
+    add.add_argument("--workers", type=int, default=min(2, os.cpu_count() or 1), help="processes (default 2)")
+    add.set_defaults(run=_verify)
+
+    add = commands.add_parser("gradient", help="print one exact hypergradient")
+    add.add_argument("--task", required=True, help="a task of `bilevelrl list`")
+    add.add_argument("--route", default="implicit", help="a route of `bilevelrl routes` (default implicit)")
+    add.add_argument("--theta", default="zeros", help="a .npy or .csv file, or zeros (default)")
+    add.add_argument("--temperature", type=float, help="the follower's β (default: the task's)")
+    add.add_argument("--horizon", type=int, help="episodes of so many steps (default: for ever)")
+    add.add_argument("--undiscounted", action="store_true", help="undiscounted leader returns; needs --horizon")
+    add.add_argument("--json", action="store_true", help="print JSON with all parts")
+    add.set_defaults(run=_gradient)
+
+    add = commands.add_parser("routes", help="list the exact routes and what each promises")
+    add.set_defaults(run=_routes)
+    add = commands.add_parser("list", help="list tasks and estimators")
+    add.set_defaults(run=_list)
+
+    for entry in sorted(metadata.entry_points(group=COMMAND_GROUP), key=lambda entry: entry.name):
+        _join(entry, commands)
+    return parser
+
+
+def _join(entry: metadata.EntryPoint, commands: Any) -> None:
+    try:
+        register: Callable[[Any], None] = entry.load()
+        register(commands)
+    except Exception as broken:  # a broken plug-in must not take the other commands with it
+        print(f"bilevelrl: command {entry.name!r} of {entry.value} does not load: {broken}", file=sys.stderr)
+
+
+def _verify(parsed: argparse.Namespace) -> int:
+    with _progress() as progress:
+        report = verify(seed=parsed.seed, quick=parsed.quick, workers=parsed.workers, progress=progress)
+    print_report(report)
+    if parsed.output is not None:
+        for path in _save(report, parsed.output):
+            print(f"wrote {path}", file=sys.stderr)
+    return 0 if report.passed else 1
+
+
+def _save(report: Report, directory: Path) -> Iterator[Path]:
+    yield from report.save(directory)
+    try:
+        from bilevelrl.verification.figure import save_figure
+    except ImportError:
+        print("bilevelrl: no figure without matplotlib; pip install 'bilevelrl[cli]'", file=sys.stderr)
+        return
+    yield save_figure(report, directory / "verify.png")
+
+
+@contextmanager
+def _progress() -> Iterator[Progress | None]:
+    """A progress bar on standard error; silent where that is not a terminal or rich is missing."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    try:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    except ImportError:
+        yield None
+        return
+    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("starting", total=None)
+        yield lambda done, total, label: bar.update(task, completed=done, total=total, description=label)
+
+
+def _gradient(parsed: argparse.Namespace) -> int:
+    options = {} if parsed.temperature is None else {"temperature": parsed.temperature}
+    problem = make_task(parsed.task, **options)
+    theta = _theta(parsed.theta, problem, parsed.task)
+    found = hypergradient(
+        problem, theta, route=parsed.route, horizon=parsed.horizon, discounted=not parsed.undiscounted
+    )
+    if parsed.json:
+        record = {
+            "task": parsed.task,
+            "temperature": problem.temperature,
+            "route": found.route,
+            "horizon": parsed.horizon,
+            "discounted": not parsed.undiscounted,
+            "objective": found.objective,
+            "norm": float(np.linalg.norm(found.value)),
+            "error_bound": found.error_bound if np.isfinite(found.error_bound) else None,
+            "residual": found.residual,
+            "status": found.status,
+            "counters": dict(found.counters),
+            "value": found.value.tolist(),
+            "parts": {part: value.tolist() for part, value in found.parts.items()},
+            "versions": software_versions(),
+        }
+        print(json.dumps(record, indent=1))
+        return 0
+    print(f"{parsed.task}, β = {problem.temperature:g}, route {found.route}: {found.status}")
+    print(f"J(θ)    {found.objective:.12g}")
+    print(f"‖∇J‖    {float(np.linalg.norm(found.value)):.12g}   (each entry known to {found.error_bound:.1g})")
+    for part, value in found.parts.items():
+        print(f"  {part:<12}{float(np.linalg.norm(value)):.6g}")
+    print(np.array2string(found.value, precision=10, max_line_width=100, threshold=10**6))
+    return 0
+
+
+def _theta(source: str, problem: Any, task: str) -> FloatArray:
+    shape = problem.theta_shape
+    if source == "zeros":
+        if shape is None:
+            raise InvalidInputError(f"theta='zeros': task {task!r} has no fixed shape of θ; pass a .npy or .csv file")
+        return np.zeros(shape)
+    path = Path(source)
+    if path.suffix not in (".npy", ".csv"):
+        raise InvalidInputError(refusal("theta", source, "zeros, or a file ending in .npy or .csv", "name the file so"))
+    try:
+        values = np.load(path) if path.suffix == ".npy" else np.loadtxt(path, delimiter=",").ravel()
+    except (OSError, ValueError) as broken:
+        raise InvalidInputError(f"theta={source!r}: cannot be read ({broken}); expected one number per entry") from None
+    return np.asarray(values, dtype=np.float64).reshape(shape if shape is not None and values.size else values.shape)
+
+
+def _routes(parsed: argparse.Namespace) -> int:
+    width = max(map(len, HYPERGRADIENT_ROUTES))
+    for name, route in HYPERGRADIENT_ROUTES.items():
+        print(f"{name:<{width}}  {route.summary}\n{'':<{width}}  family: {route.family}; {route.accuracy}")
+    return 0
+
+
+def _list(parsed: argparse.Namespace) -> int:
+    tasks = [(name, task.summary) for name, task in TASKS.items()]
+    estimators = [(name, f"{entry.summary} ({entry.level} level)") for name, entry in ESTIMATORS.items()]
+    for title, entries in (("Tasks", tasks), ("Estimators", estimators)):
+        width = max((len(name) for name, _ in entries), default=0)
+        print(title)
+        for name, summary in entries:
+            print(f"  {name:<{width}}  {summary}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

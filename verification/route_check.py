@@ -1,0 +1,54 @@
+"""All exact routes side by side: do they agree within their own error bounds?"""
+
+from __future__ import annotations
+
+import math
+import time
+
+import numpy as np
+
+from bilevelrl.reference import HYPERGRADIENT_ROUTES, hypergradient, named_stream
+from bilevelrl.reference.errors import BilevelRLError, UnsupportedError
+from bilevelrl.tasks import four_rooms, initial_theta
+from bilevelrl.verification.results import RouteRow
+from bilevelrl.verification.verdicts import Outcome, Verdict, judge_exact, unjudged
+
+__all__ = ["check_route"]
+
+
+def check_route(route: str, temperature: float, seed: int) -> RouteRow:
+    """Return one route's hypergradient on Four-Rooms, judged against `implicit` within both error bounds.
+
+    Examples
+    --------
+    >>> check_route("theorem1", 0.003, seed=0).verdict.outcome.value
+    'passed'
+    """
+    problem = four_rooms(temperature=temperature)
+    theta = initial_theta(named_stream(seed, "theta"))
+    reference = hypergradient(problem, theta, route="implicit")
+    started = time.perf_counter()
+    norm, difference, bound = math.nan, math.nan, math.inf
+    try:
+        found = hypergradient(problem, theta, route=route)
+    except UnsupportedError as refused:
+        verdict = unjudged(Outcome.REFUSED, str(refused))
+    except BilevelRLError as broken:
+        verdict = Verdict(outcome=Outcome.FAILED, detectable=math.inf, reason=str(broken))
+    else:
+        off = found.value - reference.value
+        norm, difference, bound = float(np.linalg.norm(found.value)), float(np.abs(off).max()), found.error_bound
+        verdict = judge_exact(
+            off, tolerance=bound + reference.error_bound, scale=float(np.linalg.norm(reference.value))
+        )
+    return RouteRow(
+        problem="Four-Rooms",
+        temperature=temperature,
+        route=route,
+        family=HYPERGRADIENT_ROUTES[route].family,
+        norm=norm,
+        difference=difference,
+        error_bound=bound,
+        seconds=time.perf_counter() - started,
+        verdict=verdict,
+    )

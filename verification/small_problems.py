@@ -1,0 +1,261 @@
+"""Estimators on problems small enough to list every trajectory: exact bias and standard deviation, no sampling error.
+
+On layered problems every path ends by itself, so nothing is truncated and an unbiased estimator's bias is zero to
+rounding. On problems that go on, the trajectories stop at a horizon, and enumeration shows what that costs. Problems in
+which θ enters one table only tell which part of an estimator is wrong.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from bilevelrl.estimators import Claim, Context, Draw, Estimator, Target
+from bilevelrl.estimators.critics import ExactCritic
+from bilevelrl.reference import ConfigurableMDP, Hypergradient, hypergradient, named_stream, solve_follower
+from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.errors import EstimatorError, SupportError, UnsupportedError
+from bilevelrl.tasks import garnet, layered_mdp, random_mdp
+from bilevelrl.verification.contract import EstimatorFunction, estimator_name
+from bilevelrl.verification.enumeration import Moments, enumerate_moments
+from bilevelrl.verification.results import EstimatorRow
+from bilevelrl.verification.verdicts import Outcome, Verdict, judge_exact, unjudged
+
+__all__ = ["SmallProblem", "check_by_enumeration", "isolating_problems", "small_problems"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SmallProblem:
+    """A problem whose trajectories can be listed.
+
+    Attributes
+    ----------
+    name : str
+        What tables call it.
+    task, options
+        Generator and its arguments; kept apart so that a problem can be sent to another process.
+    horizon : int
+        Where trajectories are truncated.
+    ends : bool
+        Every path ends by itself within the horizon: nothing is truncated.
+    batch_horizon : int
+        Horizon for estimators whose draw is a batch of two paths; 0: too many multisets, they are left out.
+    """
+
+    name: str
+    task: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    horizon: int
+    ends: bool
+    batch_horizon: int = 0
+
+    def make(self) -> tuple[ConfigurableMDP, FloatArray]:
+        """Return the problem and a parameter at which nothing is special."""
+        generators = {"layered": layered_mdp, "random": random_mdp, "garnet": garnet}
+        problem = generators[self.task](**self.options)
+        theta = 0.5 * named_stream(20260314, self.name).standard_normal(int(self.options["parameters"]))
+        return problem, theta
+
+    def target(self, horizon: int) -> Target:
+        """Return the truth that trajectories of this horizon are held against."""
+        return Target(horizon=None if self.ends else horizon)
+
+
+REWARDS = ("reward_follower", "reward_leader")
+
+
+def small_problems() -> tuple[SmallProblem, ...]:
+    """Return the problems of the main job.
+
+    Examples
+    --------
+    >>> [problem.name for problem in small_problems()]
+    ['layered', 'layered, θ in rewards', 'going on', 'going on, θ in rewards', 'garnet']
+    """
+    layered = {"layers": 3, "width": 2, "actions": 2, "parameters": 3, "seed": 1}
+    random = {"states": 2, "actions": 2, "parameters": 3, "seed": 2}
+    sparse = {"states": 4, "actions": 2, "branching": 2, "parameters": 4, "seed": 3, "termination": 0.2}
+    return (
+        SmallProblem(name="layered", task="layered", options=layered, horizon=3, ends=True, batch_horizon=3),
+        SmallProblem(
+            name="layered, θ in rewards",
+            task="layered",
+            options={**layered, "theta_in": REWARDS},
+            horizon=3,
+            ends=True,
+            batch_horizon=3,
+        ),
+        SmallProblem(name="going on", task="random", options=random, horizon=5, ends=False, batch_horizon=2),
+        SmallProblem(
+            name="going on, θ in rewards",
+            task="random",
+            options={**random, "theta_in": REWARDS},
+            horizon=5,
+            ends=False,
+            batch_horizon=2,
+        ),
+        SmallProblem(name="garnet", task="garnet", options=sparse, horizon=4, ends=False),
+    )
+
+
+def isolating_problems() -> tuple[SmallProblem, ...]:
+    """Return layered problems: θ in every table, and θ in one table only, one for each table.
+
+    Examples
+    --------
+    >>> len(isolating_problems())
+    6
+    """
+    layered = {"layers": 3, "width": 2, "actions": 2, "parameters": 3, "seed": 1}
+    everywhere = SmallProblem(name="θ in every table", task="layered", options=layered, horizon=3, ends=True)
+    single = [
+        SmallProblem(
+            name=f"θ in {table} only", task="layered", options={**layered, "theta_in": (table,)}, horizon=3, ends=True
+        )
+        for table in ("initial", "reward_leader", "transition", "reward_follower", "regulariser")
+    ]
+    return (everywhere, *single)
+
+
+def check_by_enumeration(
+    estimator: Estimator | EstimatorFunction,
+    small: SmallProblem,
+    *,
+    level: str = "formula",
+    claim: Claim | None = None,
+    target: Target | None = None,
+) -> EstimatorRow:
+    """Return exact bias and standard deviation of an estimator, held against what it claims.
+
+    Parameters
+    ----------
+    estimator
+        An `Estimator`, or a function (trajectories, context) → rows.
+    small
+        The problem.
+    level
+        For the table.
+    claim, target
+        For plain functions; an `Estimator` declares its own.
+
+    Returns
+    -------
+    EstimatorRow
+        With outcome "refused" where the estimator says that it does not apply, and "failed" where it breaks its contract.
+    """
+    started = time.perf_counter()
+    problem, theta = small.make()
+    batched = getattr(estimator, "draw", Draw.TRAJECTORY) is Draw.BATCH
+    horizon = small.batch_horizon if batched else small.horizon
+    stated = claim if claim is not None else getattr(estimator, "claim", Claim.UNBIASED)
+    held_against = target if target is not None else getattr(estimator, "target", small.target(horizon))
+    described: dict[str, Any] = {
+        "problem": small.name,
+        "temperature": problem.temperature,
+        "estimator": estimator_name(estimator),
+        "level": level,
+        "claim": stated.name.lower(),
+        "draw": "2 trajectories" if batched else "trajectory",
+        "target": target_name(held_against),
+        "method": "enumeration",
+    }
+    if horizon == 0:
+        verdict = unjudged(Outcome.REFUSED, "too many multisets of trajectories to enumerate")
+        return EstimatorRow(**described, verdict=verdict)
+    follower = solve_follower(problem, theta)
+    truth = hypergradient(problem, theta, horizon=held_against.horizon, discounted=held_against.discounted)
+    critic = ExactCritic.solve(
+        problem, theta, follower.policy, horizon=held_against.horizon, discounted=held_against.discounted
+    )
+    try:
+        moments = enumerate_moments(
+            estimator, problem, theta, horizon=horizon, batch=2 if batched else None, follower=follower, critic=critic
+        )
+        context = Context(problem=problem, theta=theta, follower=follower, critic=critic)
+        expected = _expected(estimator, stated, truth, context, horizon)
+    except (UnsupportedError, SupportError) as refused:
+        return EstimatorRow(**described, verdict=unjudged(Outcome.REFUSED, str(refused)))
+    except EstimatorError as broken:
+        verdict = Verdict(outcome=Outcome.FAILED, detectable=0.0, reason=str(broken))
+        return EstimatorRow(**described, verdict=verdict)
+    return exact_row(
+        described, moments, truth, expected, seconds=time.perf_counter() - started, follower_error=truth.error_bound
+    )
+
+
+def exact_row(
+    described: Mapping[str, Any],
+    moments: Moments,
+    truth: Hypergradient,
+    expected: FloatArray | None,
+    *,
+    seconds: float,
+    follower_error: float,
+) -> EstimatorRow:
+    """Turn exact moments into a row, judged against the claimed expectation (None: only measured)."""
+    norm = float(np.linalg.norm(truth.value))
+    scale = norm if norm > 0.0 else 1.0
+    bias = moments.mean - truth.value
+    along = float(bias @ truth.value) / scale**2
+    parts = {
+        part: float(np.linalg.norm(mean - truth.parts.get(part, np.zeros_like(mean)))) / scale
+        for part, mean in moments.parts.items()
+    }
+    if expected is None:
+        verdict = unjudged(Outcome.MEASURED, "no expectation is claimed")
+        deviation = float("nan")
+    else:
+        # The estimator reads the same follower and critic as the truth: what their error does to either is bounded by
+        # the truth's bound. Its own sums have at most a few terms per step and part.
+        own = 16 * moments.horizon * float(np.finfo(np.float64).eps) * moments.magnitude
+        tolerance = 2 * follower_error + moments.rounding + own
+        verdict = judge_exact(moments.mean - expected, tolerance=tolerance, scale=scale)
+        if verdict.failed:
+            verdict = diagnosed(verdict, moments.mean - expected, truth)
+        deviation = float(np.linalg.norm(moments.mean - expected)) / scale
+    return EstimatorRow(
+        **described,
+        draws=moments.draws,
+        truth_norm=norm,
+        bias=float(np.linalg.norm(bias)) / scale,
+        bias_along=along,
+        bias_low=along,
+        bias_high=along,
+        deviation=deviation,
+        standard_deviation=float(np.sqrt(np.trace(moments.covariance))) / scale,
+        seconds=seconds,
+        parts=parts,
+        verdict=verdict,
+    )
+
+
+def diagnosed(verdict: Verdict, difference: FloatArray, truth: Hypergradient) -> Verdict:
+    """Say so where the difference is minus one part of the truth: that part is missing."""
+    for part, value in truth.parts.items():
+        size = float(np.linalg.norm(value))
+        if size > 0.0 and float(np.linalg.norm(difference + value)) <= 1e-9 * size:
+            hint = f"; this is minus the whole {part} part: it is missing"
+            return Verdict(outcome=verdict.outcome, detectable=verdict.detectable, reason=verdict.reason + hint)
+    return verdict
+
+
+def _expected(
+    estimator: Estimator | EstimatorFunction, claim: Claim, truth: Hypergradient, context: Context, horizon: int
+) -> FloatArray | None:
+    if claim is Claim.MEASURED:
+        return None
+    if claim is Claim.UNBIASED:
+        return truth.value
+    declared = getattr(estimator, "expectation", None)
+    if declared is None:
+        raise EstimatorError(f"{estimator_name(estimator)}: claims an expectation but has no `expectation` method")
+    return sum(declared(context, horizon=horizon).values(), np.zeros(context.theta.size))
+
+
+def target_name(target: Target) -> str:
+    length = "infinite horizon" if target.horizon is None else f"{target.horizon} steps"
+    return length if target.discounted else f"{length}, undiscounted"

@@ -1,0 +1,202 @@
+"""The tables of a report for a terminal: with rich where it is installed, as plain text otherwise."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from bilevelrl.verification.verdicts import Outcome
+
+if TYPE_CHECKING:
+    from bilevelrl.verification.results import EstimatorRow, Report, RouteRow
+
+__all__ = ["TextTable", "plain_report", "print_report", "report_tables", "summary_line"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextTable:
+    """A titled table of strings; the last column is a verdict, numbers are aligned right."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    text_columns: int = 2
+
+    def plain(self) -> str:
+        """Return it as aligned text."""
+        widths = [max(len(row[i]) for row in (self.columns, *self.rows)) for i in range(len(self.columns))]
+        lines = [self.title]
+        for row in (self.columns, tuple("─" * width for width in widths), *self.rows):
+            cells = [
+                cell.ljust(width) if i < self.text_columns or i == len(row) - 1 else cell.rjust(width)
+                for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+            ]
+            lines.append("  ".join(cells).rstrip())
+        return "\n".join(lines)
+
+
+def report_tables(report: Report) -> list[TextTable]:
+    """Return the tables of a report: routes, enumeration, sampling."""
+    tables = []
+    if report.routes:
+        tables.append(
+            TextTable(
+                title="Exact routes on Four-Rooms, against `implicit`",
+                columns=("β", "route", "‖∇J‖", "difference", "its bound", "seconds", "verdict"),
+                rows=tuple(_route_cells(row) for row in report.routes),
+            )
+        )
+    enumerated = [row for row in report.estimators if row.method == "enumeration"]
+    if enumerated:
+        tables.append(
+            TextTable(
+                title="Exact moments over all trajectories (relative to ‖∇J‖)",
+                columns=(
+                    "problem",
+                    "estimator",
+                    "claims",
+                    "draws",
+                    "bias",
+                    "off its claim",
+                    "sd",
+                    "could see",
+                    "verdict",
+                ),
+                rows=tuple(_enumerated_cells(row) for row in enumerated),
+                text_columns=3,
+            )
+        )
+    sampled = [row for row in report.estimators if row.method == "sampling"]
+    if sampled:
+        tables.append(
+            TextTable(
+                title="Independent draws on Four-Rooms (relative to ‖∇J‖; 95 % intervals)",
+                columns=(
+                    "β",
+                    "estimator",
+                    "claims",
+                    "draws",
+                    "bias",
+                    "bias along ∇J",
+                    "sd",
+                    "cosine",
+                    "steps/draw",
+                    "could see",
+                    "verdict",
+                ),
+                rows=tuple(_sampled_cells(row) for row in sampled),
+                text_columns=3,
+            )
+        )
+    return tables
+
+
+def plain_report(report: Report) -> str:
+    """Return all tables, what failed, and the summary, as plain text."""
+    blocks = [table.plain() for table in report_tables(report)]
+    if report.failures:
+        blocks.append("\n".join(failure_lines(report)))
+    blocks.append(summary_line(report))
+    return "\n\n".join(blocks)
+
+
+def print_report(report: Report) -> None:
+    """Print to standard output, coloured where rich is installed and the output is a terminal."""
+    try:
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+    except ImportError:
+        print(plain_report(report))
+        return
+    console = Console()
+    if not console.is_terminal:
+        print(plain_report(report))
+        return
+    for text in report_tables(report):
+        table = Table(title=text.title, title_justify="left", header_style="bold", box=None, pad_edge=False)
+        last = len(text.columns) - 1
+        for i, column in enumerate(text.columns):
+            table.add_column(column, justify="left" if i < text.text_columns or i == last else "right", no_wrap=True)
+        for row in text.rows:
+            table.add_row(*row[:-1], Text(row[-1], style=_STYLES.get(row[-1], "")))
+        console.print(table)
+        console.print()
+    for line in failure_lines(report):
+        console.print(line, style="red", markup=False, highlight=False)
+    console.print(summary_line(report), style="bold green" if report.passed else "bold red", highlight=False)
+
+
+def failure_lines(report: Report) -> list[str]:
+    """Return one line per failed check, with its reason."""
+    lines = []
+    for row in report.failures:
+        who = getattr(row, "estimator", None) or f"route {getattr(row, 'route', '')}"
+        lines.append(f"FAILED  {who} on {row.problem} (β = {row.temperature:g}): {row.verdict.reason}")
+    return lines
+
+
+def summary_line(report: Report) -> str:
+    """Return the last line of a report."""
+    counts = ", ".join(f"{report.count(outcome)} {outcome.value}" for outcome in Outcome if report.count(outcome) > 0)
+    word = "VERIFIED" if report.passed else "NOT VERIFIED"
+    return f"{word}: {counts or 'nothing was checked'} in {report.seconds:.1f} s"
+
+
+_STYLES = {"passed": "green", "failed": "bold red", "no power": "yellow", "measured": "dim", "refused": "dim"}
+
+
+def _route_cells(row: RouteRow) -> tuple[str, ...]:
+    return (
+        f"{row.temperature:g}",
+        row.route,
+        _number(row.norm, ".6g"),
+        _number(row.difference, ".1e"),
+        _number(row.error_bound, ".1e"),
+        _number(row.seconds, ".2f"),
+        row.verdict.outcome.value,
+    )
+
+
+def _enumerated_cells(row: EstimatorRow) -> tuple[str, ...]:
+    return (
+        row.problem,
+        row.estimator,
+        row.claim,
+        f"{row.draws:,}" if row.draws else "",
+        _relative(row.bias),
+        _relative(row.deviation),
+        _number(row.standard_deviation, ".3g"),
+        _relative(row.verdict.detectable),
+        row.verdict.outcome.value,
+    )
+
+
+def _sampled_cells(row: EstimatorRow) -> tuple[str, ...]:
+    half = 0.5 * (row.bias_high - row.bias_low)
+    cosine = 0.5 * (row.cosine_high - row.cosine_low)
+    return (
+        f"{row.temperature:g}",
+        row.estimator,
+        row.claim,
+        f"{row.draws:,}" if row.draws else "",
+        _relative(row.bias),
+        "" if math.isnan(half) else f"{row.bias_along:+.3f} ± {half:.3f}",
+        _number(row.standard_deviation, ".3g"),
+        "" if math.isnan(cosine) else f"{row.cosine:+.2f} ± {cosine:.2f}",
+        _number(row.steps_per_draw, ",.0f"),
+        _relative(row.verdict.detectable),
+        row.verdict.outcome.value,
+    )
+
+
+def _number(value: float, form: str) -> str:
+    return format(value, form) if math.isfinite(value) else ""
+
+
+def _relative(value: float) -> str:
+    """A fraction of the truth: percent where that reads well, else in powers of ten."""
+    if not math.isfinite(value):
+        return ""
+    return f"{100 * value:.1f} %" if value >= 5e-4 else f"{value:.0e}"

@@ -1,5 +1,7 @@
 """Sample-based estimators of the hypergradient, one file per method, and what they need: samples and critics."""
 
+from bilevelrl.estimators.bchg import BCHG
+from bilevelrl.estimators.critics import ExactCritic, TableCritic
 from bilevelrl.estimators.estimator import (
     ESTIMATORS,
     Claim,
@@ -13,6 +15,7 @@ from bilevelrl.estimators.estimator import (
     Target,
     register_estimator,
 )
+from bilevelrl.estimators.naive_pgd import NaivePGD
 from bilevelrl.estimators.sampling import (
     TabularSimulator,
     sample_stopped_trajectories,
@@ -23,6 +26,7 @@ from bilevelrl.estimators.sarsa import SarsaCritic, sarsa_pass
 from bilevelrl.estimators.trajectories import Trajectories
 
 __all__ = [
+    "BCHG",
     "ESTIMATORS",
     "Claim",
     "Context",
@@ -31,8 +35,11 @@ __all__ = [
     "Estimate",
     "Estimator",
     "EstimatorEntry",
+    "ExactCritic",
     "LeaderCritic",
+    "NaivePGD",
     "SarsaCritic",
+    "TableCritic",
     "TabularSimulator",
     "Target",
     "Trajectories",

@@ -7,7 +7,7 @@ Reading one and the same suffix for B and for the gradient of the follower's val
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,8 @@ from bilevelrl.reference import ConfigurableMDP, leader_action_values
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.errors import InvalidInputError, ShapeError, refusal
 from bilevelrl.reference.leader import check_horizon
-from bilevelrl.reference.transitions import expected_next
+from bilevelrl.reference.problem import TransitionBatch
+from bilevelrl.reference.transitions import Transition, expected_next
 
 __all__ = [
     "CriticReading",
@@ -69,6 +70,7 @@ class ExactCritic:
         *,
         horizon: int | None = None,
         discounted: bool = True,
+        transition: Transition | None = None,
     ) -> ExactCritic:
         """Compute V_L and Q_L = r_L + γ_L P V_L of a policy (S, A).
 
@@ -82,6 +84,8 @@ class ExactCritic:
             None: infinite. Otherwise `V^(0) = 0, Q^(h) = r_L + γ_L P V^(h-1)` for h up to `horizon`.
         discounted
             False: γ_L replaced by 1; needs a horizon.
+        transition
+            Another kernel than the problem's.
 
         Raises
         ------
@@ -90,6 +94,8 @@ class ExactCritic:
         """
         check_horizon(horizon, discounted)
         tables = problem.tables_at(theta)
+        if transition is not None:
+            tables = replace(tables, transition=transition)
         if horizon is None:
             value, action_value, _ = leader_action_values(tables, policy, problem.discount_leader)
             return cls(action_values=action_value[None], values=np.append(value, 0.0)[None])
@@ -251,8 +257,8 @@ def independent_reading(
 ) -> CriticReading:
     """Read returns of fresh suffixes: `B̂_t = R'_t - V_L(s_t)` with R' started anew at (s_t, a_t).
 
-    Unbiased given the trajectories, for any V_L. Over an infinite horizon the fresh suffix is an undiscounted sum stopped
-    at a geometric time. The leader's own terms read the baseline.
+    Unbiased given the trajectories, for any V_L. Over an infinite horizon the fresh suffix is an undiscounted sum
+    stopped at a geometric time. The leader's own terms read the baseline.
 
     Parameters
     ----------
@@ -306,15 +312,15 @@ def _returns(trajectories: Trajectories, discount: float, horizon: int | None) -
     return backward_sum(trajectories, reward, discount)
 
 
-def follower_value_tp1(context: Context, trajectories: Trajectories) -> FloatArray:
+def follower_value_tp1(context: Context, visits: TransitionBatch) -> FloatArray:
     """Return V_F(state_tp1), 0 after a termination, (streams, steps)."""
-    value: FloatArray = np.append(context.follower.value, 0.0)[trajectories.state_tp1]
+    value: FloatArray = np.append(context.follower.value, 0.0)[visits.state_tp1]
     return value
 
 
-def follower_td_baseline(context: Context, trajectories: Trajectories) -> FloatArray:
+def follower_td_baseline(context: Context, visits: TransitionBatch) -> FloatArray:
     """Return Q_F(s_t, a_t) - r_F(s_t, a_t), the expectation of γ_F V_F(s_{t+1}) where the follower has converged."""
     tables = context.problem.tables_at(context.theta)
     ahead = context.follower.action_value - tables.reward_follower
-    result: FloatArray = ahead[trajectories.state_t, trajectories.action_t]
+    result: FloatArray = ahead[visits.state_t, visits.action_t]
     return result

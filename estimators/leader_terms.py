@@ -76,8 +76,8 @@ def start_visit_contributions(
 ) -> list[Contribution]:
     """Return the leader's terms as the published experiments average them: over episode starts and revisits of them.
 
-    The partial gradient from a state is averaged over all visits of that state in the batch, in the middle of an episode
-    too, to the last observed step; then over the episode starts. A ratio of averages, so biased at any finite batch.
+    The partial gradient from a state is averaged over all visits of that state in the batch, in the middle of an
+    episode too, to the last observed step; then over the episode starts. A ratio: biased at any finite batch.
 
     Parameters
     ----------

@@ -27,7 +27,13 @@ from bilevelrl.reference.arrays import FloatArray, IntArray
 from bilevelrl.reference.errors import InvalidInputError, ShapeError, StochasticityError, UnknownNameError, refusal
 from bilevelrl.reference.transitions import ROW_SUM_TOLERANCE, Transition, check_rows
 
-__all__ = ["TabularSimulator", "sample_stopped_trajectories", "sample_suffixes", "sample_trajectories"]
+__all__ = [
+    "TabularSimulator",
+    "geometric_times",
+    "sample_stopped_trajectories",
+    "sample_suffixes",
+    "sample_trajectories",
+]
 
 Restart: TypeAlias = Literal["initial", "uniform"]
 
@@ -328,17 +334,24 @@ def sample_stopped_trajectories(
             f"simulator={chosen!r}: expected no step limit and one episode per stream; geometric times end the streams"
         )
     _check_size("streams", streams)
-    # NumPy's geometric law counts trials and starts at 1.
-    stopping = np.stack(
-        [
-            rng.geometric(1.0 - discount, streams) - 1
-            for discount in (problem.discount_leader, problem.discount_follower)
-        ],
-        axis=1,
-    )
+    stopping = geometric_times(problem, streams, rng)
     lengths = stopping.sum(axis=1) + 1
     batch = chosen.sample(problem, theta, follower, streams=streams, steps=int(lengths.max()), rng=rng, lengths=lengths)
     return replace(batch, stopping=stopping)
+
+
+def geometric_times(problem: ConfigurableMDP, streams: int, rng: Generator) -> IntArray:
+    """Return (streams, 2) independent times (τ, κ) on {0, 1, ...} with Pr(τ ≥ t) = γ_L^t and Pr(κ ≥ k) = γ_F^k.
+
+    Examples
+    --------
+    >>> from bilevelrl.tasks import random_mdp
+    >>> geometric_times(random_mdp(), 10_000, np.random.default_rng(0)).min(axis=0)
+    array([0, 0])
+    """
+    # NumPy's geometric law counts trials and starts at 1.
+    discounts = (problem.discount_leader, problem.discount_follower)
+    return np.stack([rng.geometric(1.0 - discount, streams) - 1 for discount in discounts], axis=1)
 
 
 def _policy_of(follower: Any, states: int, actions: int, streams: int) -> FloatArray:

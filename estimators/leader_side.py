@@ -1,0 +1,230 @@
+"""What estimators along trajectories share: target, critic, stopping, averaging, and the leader's own terms."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.random import Generator
+
+from bilevelrl.estimators.critics import (
+    CriticReading,
+    ExactCritic,
+    independent_reading,
+    leader_discount,
+    monte_carlo_reading,
+    read_critic,
+)
+from bilevelrl.estimators.estimator import Claim, Context, Contribution, Draw, Estimator, LeaderCritic, Target
+from bilevelrl.estimators.leader_terms import (
+    Scores,
+    finished_episodes,
+    leader_contributions,
+    start_visit_contributions,
+)
+from bilevelrl.estimators.sampling import (
+    TabularSimulator,
+    geometric_times,
+    sample_stopped_trajectories,
+    sample_trajectories,
+)
+from bilevelrl.estimators.traces import continues, discount_powers
+from bilevelrl.estimators.trajectories import Trajectories
+from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.errors import EstimatorError, InvalidInputError, UnknownNameError
+from bilevelrl.reference.leader import check_horizon
+
+__all__ = ["CriticKind", "LeaderSide", "Normalisation", "Stopping"]
+
+CriticKind: TypeAlias = Literal["exact", "exact_truncated", "monte_carlo", "independent", "context"]
+"""Where the leader's values come from; see `LeaderSide`."""
+
+Stopping: TypeAlias = Literal["single", "sum"]
+"""Geometric stopping: one leader step at the time τ, or all leader steps up to τ."""
+
+Normalisation: TypeAlias = Literal["streams", "episodes"]
+"""What a sum over the batch is divided by."""
+
+OPTIONS: dict[str, tuple[Any, ...]] = {
+    "critic": ("exact", "exact_truncated", "monte_carlo", "independent", "context"),
+    "stopping": (None, "single", "sum"),
+    "normalisation": ("streams", "episodes"),
+    "leader_average": ("trajectory", "start_visits"),
+    "scores": ("value", "td_error"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeaderSide(Estimator):
+    """Base of estimators along trajectories: everything but the guiding term.
+
+    Parameters
+    ----------
+    target
+        The truth it is held against.
+    critic
+        "exact": Q_L over an infinite horizon; "exact_truncated": by steps to go of the target's horizon;
+        "monte_carlo": returns of the same suffix (a cause of bias in the guiding term); "independent": returns of fresh
+        suffixes, which need a generator in the context; "context": `context.critic`.
+    stopping
+        None: discounted sums over all observed steps. "single", "sum": geometric stopping, see
+        `sample_stopped_trajectories`; unbiased over an infinite horizon.
+    normalisation
+        "streams": the mean over streams. "episodes": sums over the batch divided by the number of finished episodes (a
+        ratio, a cause of bias).
+    leader_average
+        "trajectory": the leader's terms along each episode. "start_visits": averaged over all visits of start states,
+        as the published experiments do.
+    scores
+        "value", or "td_error": values ahead minus their expectation given state and action, for the same mean.
+
+    Raises
+    ------
+    UnknownNameError
+        If an option is not known.
+    InvalidInputError
+        If options contradict each other.
+    """
+
+    target: Target = field(default_factory=Target)
+    critic: CriticKind = "exact"
+    stopping: Stopping | None = None
+    normalisation: Normalisation = "streams"
+    leader_average: Literal["trajectory", "start_visits"] = "trajectory"
+    scores: Scores = "value"
+    draw: Draw = field(init=False)
+    claim: Claim = field(init=False)
+
+    def __post_init__(self) -> None:
+        for option, known in OPTIONS.items():
+            if getattr(self, option) not in known:
+                raise UnknownNameError(option, getattr(self, option), [str(name) for name in known])
+        check_horizon(self.target.horizon, self.target.discounted)
+        if self.critic == "exact_truncated" and self.target.horizon is None:
+            raise InvalidInputError("critic='exact_truncated': expected a target with a horizon; use critic='exact'")
+        if self.critic == "exact" and not self.target.discounted:
+            raise InvalidInputError(
+                "critic='exact': undiscounted values diverge over an infinite horizon; use critic='exact_truncated'"
+            )
+        if self.stopping is not None and (self.target.horizon is not None or self.critic == "monte_carlo"):
+            raise InvalidInputError(
+                f"stopping={self.stopping!r}: expected target horizon None and a critic other than 'monte_carlo'; "
+                "geometric times replace the horizon, and they cut the returns of the same suffix"
+            )
+        ratio = self.normalisation == "episodes" or self.leader_average == "start_visits"
+        if ratio and self.stopping is not None:
+            raise InvalidInputError(
+                f"stopping={self.stopping!r}: expected normalisation='streams' and leader_average='trajectory'; "
+                "ratios over a batch would bring a bias back"
+            )
+
+    def _declare(self, *, biased: bool, in_batch: bool) -> None:
+        """Set the draw and the claim that follow from the options."""
+        batch = in_batch or self.normalisation == "episodes" or self.leader_average == "start_visits"
+        exact = self.critic in ("exact", "independent") and self.target.horizon is None
+        claim = Claim.MEASURED if batch else Claim.UNBIASED if exact and not biased else Claim.DECLARED
+        object.__setattr__(self, "draw", Draw.BATCH if batch else Draw.TRAJECTORY)
+        object.__setattr__(self, "claim", claim)
+
+    def sample(
+        self,
+        problem: Any,
+        theta: Any,
+        follower: Any,
+        *,
+        streams: int,
+        steps: int,
+        rng: Generator,
+        simulator: TabularSimulator | None = None,
+    ) -> Trajectories:
+        """Draw trajectories of the kind the claim is about: stopped at geometric times where the estimator says so."""
+        if self.stopping is not None:
+            return sample_stopped_trajectories(problem, theta, follower, streams=streams, rng=rng, simulator=simulator)
+        return sample_trajectories(problem, theta, follower, streams=streams, steps=steps, rng=rng, simulator=simulator)
+
+    def leader_critic(self, context: Context) -> LeaderCritic:
+        """Return the critic that is read, or that is the baseline of sampled returns."""
+        if self.critic == "context":
+            if context.critic is None:
+                raise EstimatorError(f"{self.name}: context.critic=None: expected a LeaderCritic; pass critic=...")
+            return context.critic
+        return ExactCritic.solve(
+            context.problem,
+            context.theta,
+            context.follower.policy,
+            horizon=None if self.critic == "exact" else self.target.horizon,
+            discounted=self.target.discounted,
+        )
+
+    def read(self, trajectories: Trajectories, context: Context) -> CriticReading:
+        """Return the leader's values along the trajectories."""
+        reading = read_critic(self.leader_critic(context), trajectories, horizon=self.target.horizon)
+        if self.critic == "monte_carlo":
+            discount = leader_discount(context.problem, self.target)
+            return monte_carlo_reading(trajectories, reading, discount=discount, horizon=self.target.horizon)
+        if self.critic == "independent":
+            return independent_reading(trajectories, context, reading, target=self.target)
+        return reading
+
+    def leader_weight(self, trajectories: Trajectories, context: Context) -> FloatArray:
+        """Return (streams, steps): the weight with which the leader counts a step, γ_L^t or its stopped form."""
+        discount = leader_discount(context.problem, self.target)
+        if self.stopping is None:
+            return discount_powers(trajectories, discount, horizon=self.target.horizon)
+        assert trajectories.stopping is not None  # `stopped` has seen to it
+        tau = trajectories.stopping[:, :1]
+        if self.stopping == "single":
+            return np.where(trajectories.valid & (trajectories.time_in_episode == tau), 1.0 / (1.0 - discount), 0.0)
+        return np.where(trajectories.valid & (trajectories.time_in_episode <= tau), 1.0, 0.0)
+
+    def stopped(self, trajectories: Trajectories, context: Context) -> Trajectories:
+        """Return the trajectories with geometric times, drawn now if they have none, where the estimator needs them.
+
+        Raises
+        ------
+        EstimatorError
+            If a stream was cut before its time, or holds several episodes.
+        """
+        if self.stopping is None:
+            return trajectories
+        if trajectories.stopping is None:
+            if context.rng is None:
+                raise EstimatorError(f"{self.name}: trajectories without stopping times; draw them by `sample`")
+            times = geometric_times(context.problem, trajectories.streams, context.rng)
+            trajectories = replace(trajectories, stopping=times)
+        assert trajectories.stopping is not None
+        seen = trajectories.valid.sum(axis=1)
+        needed = trajectories.stopping.sum(axis=1) + 1
+        cut = (seen < needed) & ~(trajectories.valid & trajectories.terminated).any(axis=1)
+        if cut.any():
+            stream = int(np.argmax(cut))
+            raise EstimatorError(
+                f"{self.name}: stream {stream} was observed for {int(seen[stream])} steps, its geometric times need "
+                f"{int(needed[stream])}; draw trajectories by `sample`, which stop where they must"
+            )
+        if (trajectories.valid[:, 1:] & ~continues(trajectories)[:, 1:]).any():
+            raise EstimatorError(f"{self.name}: expected one episode per stream; use single_episode=True")
+        return trajectories
+
+    def scale(self, trajectories: Trajectories) -> float:
+        """Return the factor of sums over streams that the draw leaves to the estimator."""
+        if self.normalisation == "episodes":
+            return 1.0 / finished_episodes(trajectories)
+        return 1.0 / trajectories.streams if self.draw is Draw.BATCH else 1.0
+
+    def partial_gradient(
+        self, trajectories: Trajectories, context: Context, reading: CriticReading
+    ) -> list[Contribution]:
+        """Return the leader's own terms."""
+        discount = leader_discount(context.problem, self.target)
+        if self.leader_average == "start_visits":
+            return start_visit_contributions(trajectories, reading, discount=discount, scores=self.scores)
+        return leader_contributions(
+            trajectories,
+            reading,
+            leader_weight=self.leader_weight(trajectories, context),
+            discount=discount,
+            scores=self.scores,
+            scale=self.scale(trajectories),
+        )

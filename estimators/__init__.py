@@ -15,6 +15,7 @@ from bilevelrl.estimators.estimator import (
     Target,
     register_estimator,
 )
+from bilevelrl.estimators.hpgd import HPGD
 from bilevelrl.estimators.naive_pgd import NaivePGD
 from bilevelrl.estimators.sampling import (
     TabularSimulator,
@@ -28,6 +29,7 @@ from bilevelrl.estimators.trajectories import Trajectories
 __all__ = [
     "BCHG",
     "ESTIMATORS",
+    "HPGD",
     "Claim",
     "Context",
     "Contribution",

@@ -125,6 +125,7 @@ def garnet(
     check_count("actions", actions)
     if check_count("branching", branching) > states:
         raise InvalidInputError(refusal("branching", branching, f"at most states={states}", "lower it"))
+    check_count("seed", seed, minimum=0)
     name = f"garnet({states}x{actions}, branching={branching}, seed={seed})"
     order = named_stream(seed, name, "support").random((states, actions, states)).argsort(axis=2)
     return smooth_mdp(

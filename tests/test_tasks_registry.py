@@ -1,0 +1,44 @@
+"""Every task is found by its name, and can be built and judged without arguments."""
+
+import numpy as np
+import pytest
+
+from bilevelrl.reference import hypergradient
+from bilevelrl.reference.errors import InvalidInputError, UnknownNameError
+from bilevelrl.tasks import TASKS, make_task, register_task
+
+pytestmark = pytest.mark.exact
+
+
+def test_names():
+    assert {"four_rooms", "random_mdp", "garnet", "chain", "layered_mdp", "grid_rooms"} <= set(TASKS)
+
+
+@pytest.mark.parametrize("name", sorted(TASKS))
+def test_task_works_as_it_stands(name):
+    problem = make_task(name)
+    assert problem.theta_shape is not None
+    exact = hypergradient(problem, np.zeros(problem.theta_shape))
+    assert np.isfinite(exact.value).all()
+    assert np.linalg.norm(exact.value) > 1e-4
+    assert TASKS[name].summary
+
+
+def test_options_reach_the_task():
+    assert make_task("random_mdp", parameters=7).theta_shape == (7,)
+
+
+def test_unknown_name():
+    with pytest.raises(UnknownNameError, match="did you mean 'four_rooms'"):
+        make_task("four_room")
+
+
+def test_registry_cannot_be_changed_but_by_registering():
+    with pytest.raises(TypeError):
+        TASKS["mine"] = TASKS["chain"]  # type: ignore[index]
+
+
+def test_taken_name():
+    with pytest.raises(InvalidInputError, match="a name that is not taken"):
+        register_task("chain", "another")(lambda: None)
+    assert TASKS["chain"].make.__name__ == "chain"

@@ -159,6 +159,16 @@ class ConfigurableMDP:
 
         return gradient(weighted, theta).ravel()
 
+    def conserves_mass(self, theta: FloatArray) -> bool:
+        """Whether the rows' sums stand still to first order around θ, by one vector-Jacobian product."""
+        if "transition" not in self.varying(theta):
+            return True
+        shape = np.shape(self.tables_at(theta).differentiable()["transition"])
+        weights = np.random.default_rng(20260314).standard_normal(shape)
+        by_row = np.broadcast_to(weights[:, :, :1], shape)
+        size = np.abs(self.vector_jacobian(theta, {"transition": weights})).max(initial=0.0)
+        return bool(np.abs(self.vector_jacobian(theta, {"transition": by_row})).max(initial=0.0) <= 1e-12 * size)
+
     def pullback(
         self,
         theta: FloatArray,

@@ -1,33 +1,50 @@
 """How far a floating-point hypergradient of a configurable MDP can be from the truth: a first-order bound.
 
-Let ε_V bound the error of the follower's values and u the rounding of one inner product. Every π(a|s) then has relative
-error at most ε = exp(2 ε_V/β) - 1 + u. To first order, entry by entry, with R = (I - γ P_π)^{-1} of either player,
+Let ε bound the error of the follower's values and u the rounding of one inner product. The policy then errs by at most
+`η π` with `η(s,a) = (exp(2 ε/β) - 1) (1 - π(a|s)) + u`. With `R = (I - γ P_π)^{-1}` of either player, and for every
+number of steps to go, entry by entry and to first order,
 
-    |δd|     ≤ R_Lᵀ ε γ_L P_πᵀ d                                        occupancies
-    |δV_L|   ≤ R_L Σ_a π (ε |B| + u |Q_L|),  |δQ_L| ≤ γ_L P |δV_L| + u |Q_L|     leader's values
-    |δ∇V_F|  ≤ R_F Σ_a π (ε |∇Q_F - ∇V_F| + γ_F |∇P| ε_V + u |∇Q_F|)    follower's gradient
+    |δd|    ≤ R_Lᵀ (γ_L (η π P)ᵀ d + u d)                                       occupancies
+    |δV_L|  ≤ R_L Σ_a π (η |B| + u |Q_L|),      |δQ_L| ≤ γ_L P |δV_L| + u |Q_L|    leader's values
+    |δ∇V_F| ≤ R_F Σ_a π (η |∇Q_F - ∇V_F| + |δc|),   |δ∇Q_F| ≤ γ_F P |δ∇V_F| + |δc|  follower's gradient
+    |δc|    ≤ γ_F |∇P| ε + u (|∇r_F| + γ_F |∇P| |V_F| + |∇Q_F|)
 
-and the parts of Theorem 1 by the product rule. Tests hold the bound against high-precision truth from above and from
-below.
+The response part is a covariance over the action, so a change that is the same for every action cancels in it:
+
+    δ Σ d Cov(Q_L, ∇Q_F) ≤ Σ ((|δd| + d η) π |B| + d π |δQ_L|) |∇Q_F - ∇V_F| + d π |B| |δ∇Q_F| + u d π |Q_L| |∇Q_F|.
+
+The other parts follow by the product rule. Where `η` times a horizon is not small, the first order says nothing and
+the bound is infinite. Tests hold it against high-precision truth from above and from below.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.configurable_mdp import ConfigurableMDP
-from bilevelrl.reference.follower import TabularFollower
-from bilevelrl.reference.leader import LeaderEvaluation
+from bilevelrl.reference.follower import reward_centre
 from bilevelrl.reference.tables import Tables
 from bilevelrl.reference.transitions import DiscountedSystem, SparseTransition, policy_transition, to_dense
 
-__all__ = ["BOUND_SIZE_LIMIT", "effective_horizon", "gradient_error_bound", "tabular_error_bound"]
+__all__ = [
+    "BOUND_SIZE_LIMIT",
+    "dense_jacobian",
+    "effective_horizon",
+    "gradient_error_bound",
+    "objective_noise",
+    "policy_error",
+    "tabular_error_bound",
+]
 
 # Jacobian entries beyond which the bound is not computed: 64 million doubles, half a gigabyte.
 BOUND_SIZE_LIMIT = 64_000_000
+
+# Relative change of the values beyond which the first order is not trusted.
+_FIRST_ORDER = 0.1
 
 
 def effective_horizon(tables: Tables, policy: FloatArray, discount: float) -> float:
@@ -36,25 +53,127 @@ def effective_horizon(tables: Tables, policy: FloatArray, discount: float) -> fl
     return float(system.solve(np.ones(tables.states)).max())
 
 
-def _resolvent(chain: FloatArray, discount: float, horizon: int | None) -> Callable[[FloatArray], FloatArray]:
-    """X → Σ_{k<T} (γ P_π)^k x, for T steps or for ever."""
-    if horizon is None:
-        return DiscountedSystem.factorise(chain, discount).solve
+def rounding_unit(tables: Tables) -> float:
+    """Relative rounding of one inner product over states or actions, and of the few operations around it."""
+    return (tables.states + tables.actions + 8) * float(np.finfo(np.float64).eps)
 
-    def truncated(x: FloatArray) -> FloatArray:
-        total = x
-        for _ in range(horizon - 1):
-            total = x + discount * (chain @ total)
-        return total
 
-    return truncated
+def policy_error(policy: FloatArray, value_error: float, temperature: float, rounding: float) -> FloatArray:
+    """Return η (S, A), the bound on the relative error of every π(a|s); inf where nothing can be said.
+
+    Raising one action by 2 ε/β against all others moves its probability by the factor
+    `exp(2 ε/β) / (π exp(2 ε/β) + 1 - π)`, and no change of the action values by ε moves it further.
+
+    Examples
+    --------
+    >>> policy_error(np.array([[0.5, 0.5], [1.0, 0.0]]), 1e-10, 1.0, 0.0).round(12)
+    array([[1.e-10, 1.e-10],
+           [0.e+00, 2.e-10]])
+    """
+    exponent = 2.0 * value_error / temperature
+    if not exponent < 1.0:
+        return np.full(policy.shape, np.inf)
+    others = policy.sum(axis=1, keepdims=True) - policy
+    result: FloatArray = np.expm1(exponent) * np.maximum(others, 0.0) + rounding
+    return result
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _LeaderErrors:
+    """The leader's quantities by stage (K stages: one per step of an episode, or one for ever) and their errors.
+
+    Attributes
+    ----------
+    law, law_off : (K, S)
+        Discounted probability of the state, its error.
+    ahead, ahead_off : (K, S)
+        |V_L| with one step less to go, its error.
+    action_size, benefit, action_off : (K, S, A)
+        |Q_L|, |B|, and the error of Q_L.
+    value, value_off : (S,)
+        |V_L| with everything to go, its error.
+    """
+
+    law: FloatArray
+    law_off: FloatArray
+    ahead: FloatArray
+    ahead_off: FloatArray
+    action_size: FloatArray
+    benefit: FloatArray
+    action_off: FloatArray
+    value: FloatArray
+    value_off: FloatArray
+
+
+def _leader_errors(
+    tables: Tables, policy: FloatArray, off: FloatArray, *, discount: float, horizon: int | None, rounding: float
+) -> _LeaderErrors:
+    """Carry η through the leader's evaluation; see the module's formulas."""
+    kernel = to_dense(tables.transition)
+    flat = kernel.reshape(-1, tables.states)
+    chain = np.matmul(policy[:, None, :], kernel)[:, 0, :]
+    moved = np.matmul((off * policy)[:, None, :], kernel)[:, 0, :]  # η π P
+    reward = tables.reward_leader - reward_centre(tables, tables.reward_leader)
+    system = DiscountedSystem.factorise(chain, discount) if horizon is None else None
+    initial = np.asarray(tables.initial, dtype=np.float64)
+
+    def ahead_of(value: FloatArray) -> FloatArray:
+        return discount * (flat @ value).reshape(policy.shape)
+
+    def stage(value: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+        action_value = reward + ahead_of(value)
+        size = np.abs(reward) + ahead_of(np.abs(value))
+        centred = np.abs(action_value - (policy * action_value).sum(axis=1, keepdims=True))
+        source = (policy * (off * centred + rounding * size)).sum(axis=1)
+        return size, centred, source, (policy * action_value).sum(axis=1)
+
+    if system is not None:
+        value = system.solve((policy * reward).sum(axis=1))
+        size, centred, source, _ = stage(value)
+        value_off = system.solve(source)
+        law = system.solve_transposed(initial)
+        law_off = system.solve_transposed(discount * (moved.T @ law) + rounding * law)
+        return _LeaderErrors(
+            law=law[None],
+            law_off=law_off[None],
+            ahead=np.abs(value)[None],
+            ahead_off=value_off[None],
+            action_size=size[None],
+            benefit=centred[None],
+            action_off=(ahead_of(value_off) + rounding * size)[None],
+            value=np.abs(value),
+            value_off=value_off,
+        )
+    steps = int(horizon or 0)
+    values, values_off = np.zeros((steps + 1, tables.states)), np.zeros((steps + 1, tables.states))  # by steps to go
+    sizes, benefits, offs = (np.zeros((steps, *policy.shape)) for _ in range(3))
+    for h in range(1, steps + 1):
+        size, centred, source, values[h] = stage(values[h - 1])
+        values_off[h] = source + discount * (chain @ values_off[h - 1])
+        sizes[steps - h], benefits[steps - h] = size, centred
+        offs[steps - h] = ahead_of(values_off[h - 1]) + rounding * size
+    laws, laws_off = np.zeros((steps, tables.states)), np.zeros((steps, tables.states))
+    laws[0], laws_off[0] = initial, rounding * initial
+    for t in range(1, steps):
+        laws[t] = discount * (chain.T @ laws[t - 1])
+        laws_off[t] = discount * (chain.T @ laws_off[t - 1] + moved.T @ laws[t - 1]) + rounding * laws[t]
+    return _LeaderErrors(
+        law=laws,
+        law_off=laws_off,
+        ahead=np.abs(values[steps - 1 :: -1]),
+        ahead_off=values_off[steps - 1 :: -1],
+        action_size=sizes,
+        benefit=benefits,
+        action_off=offs,
+        value=np.abs(values[steps]),
+        value_off=values_off[steps],
+    )
 
 
 def gradient_error_bound(
     tables: Tables,
     policy: FloatArray,
     follower_value: FloatArray,
-    evaluation: LeaderEvaluation,
     jacobian: Mapping[str, FloatArray],
     *,
     discount_leader: float,
@@ -62,73 +181,101 @@ def gradient_error_bound(
     temperature: float,
     value_error: float,
     horizon: int | None,
+    remainder: float = 0.0,
 ) -> float:
-    """Return the first-order bound on max_j |∂J/∂θ_j - truth| for a value error ε_V; see the module's formulas.
+    """Return the first-order bound on max_j |∂J/∂θ_j - truth|, which bounds every part as well.
 
     Parameters
     ----------
-    tables, policy, follower_value, evaluation
+    tables, policy, follower_value
         The solved problem; values may have a constant split off where rows sum to one.
     jacobian
         {table: (*dense table shape, N)} for the tables that depend on θ.
     discount_leader
         1 for undiscounted returns of finite `horizon`.
     value_error
-        ε_V.
+        ε.
+    remainder
+        Largest discounted mass, relative to one, that is left where sums over time are cut off.
     """
-    kernel = to_dense(tables.transition)
-    u = (tables.states + tables.actions + 8) * float(np.finfo(np.float64).eps)
-    eps = float(np.expm1(min(2.0 * value_error / temperature, 700.0))) + u
-    chain = np.matmul(policy[:, None, :], kernel)[:, 0, :]
+    rounding = rounding_unit(tables)
+    off = policy_error(policy, value_error, temperature, rounding)
+    span = effective_horizon(tables, policy, discount_leader) if horizon is None else float(horizon)
+    span = max(span, effective_horizon(tables, policy, discount_follower))
+    stretch = float(off.max()) * span
+    if not stretch < _FIRST_ORDER:
+        return float(np.inf)
+    leader = _leader_errors(tables, policy, off, discount=discount_leader, horizon=horizon, rounding=rounding)
+    # What truncation leaves out of an infinite sum may sit in any state.
+    cut = 0.0 if horizon is not None else remainder
+    law_off = leader.law_off + cut
+    value_off = leader.value_off + cut * leader.action_size.max()
+    visits = leader.law[:, :, None] * policy
+    visits_off = law_off[:, :, None] * policy + visits * off
+
     count = next((table.shape[-1] for table in jacobian.values()), 1)
     zeros = np.zeros((tables.states, tables.actions, count))
-    # The leader's side: the largest values over the steps to go stand for all of them.
-    ahead = np.abs(evaluation.value_factor).max(axis=0)
-    reward = tables.reward_leader - 0.5 * (tables.reward_leader.min() + tables.reward_leader.max())
-    action_value = np.abs(reward) + discount_leader * (kernel @ ahead)
-    visits = evaluation.occupancy[:, None] * policy
-    benefit = np.abs(evaluation.benefit_weight)  # already weighted by visits
-    spread = action_value + (policy * action_value).sum(axis=1, keepdims=True)
-    if horizon is None:
-        exact = reward + discount_leader * (kernel @ evaluation.value_factor[0])
-        spread = np.abs(exact - (policy * exact).sum(axis=1, keepdims=True))
-    leader = _resolvent(chain, discount_leader, horizon)
-    occupancy = _resolvent(chain.T, discount_leader, horizon)
-    value_off = leader((policy * (eps * spread + u * action_value)).sum(axis=1))
-    action_off = discount_leader * (kernel @ value_off) + u * action_value
-    benefit_off = action_off + (policy * action_off).sum(axis=1, keepdims=True) + eps * spread
-    visits_off = (eps * discount_leader * occupancy(chain.T @ evaluation.occupancy))[:, None] * policy + eps * visits
-    # The follower's side.
-    moved = np.abs(jacobian["transition"]) if "transition" in jacobian else None
+    kernel_slope = np.abs(jacobian["transition"]) if "transition" in jacobian else None
     source = np.array(jacobian.get("reward_follower", zeros), dtype=np.float64)
     size = np.abs(source)
-    if moved is not None:
+    if kernel_slope is not None:
         source = source + discount_follower * np.einsum("satn,t->san", jacobian["transition"], follower_value)
-        size = size + discount_follower * np.einsum("satn,t->san", moved, np.abs(follower_value))
-    follower = _resolvent(chain, discount_follower, None)
-    gradient = source + discount_follower * np.tensordot(
-        kernel, follower(np.einsum("sa,san->sn", policy, source)), axes=1
-    )
+        size = size + discount_follower * np.einsum("satn,t->san", kernel_slope, np.abs(follower_value))
+    kernel = to_dense(tables.transition)
+    chain = np.matmul(policy[:, None, :], kernel)[:, 0, :]
+    follower = DiscountedSystem.factorise(chain, discount_follower).solve
+
+    def carried(x: FloatArray) -> FloatArray:
+        """X + γ P R Σ_a π x: what a source over pairs becomes in ∇Q_F."""
+        result: FloatArray = x + discount_follower * np.tensordot(
+            kernel, follower(np.einsum("sa,san->sn", policy, x)), axes=1
+        )
+        return result
+
+    gradient = carried(source)
     centred = np.abs(gradient - np.einsum("sa,san->sn", policy, gradient)[:, None])
     magnitude = np.abs(gradient)
-    tilt = u * (size + magnitude)
-    if moved is not None:
-        tilt = tilt + discount_follower * value_error * moved.sum(axis=2)
-    gradient_off = tilt + discount_follower * np.tensordot(
-        kernel, follower(np.einsum("sa,san->sn", policy, eps * centred + tilt)), axes=1
-    )
-    error = np.einsum("sa,san->n", visits_off * spread + visits * benefit_off, magnitude) / temperature
-    error += np.einsum("sa,san->n", benefit, gradient_off) / temperature
+    source_off = rounding * (size + magnitude)
+    if kernel_slope is not None:
+        source_off = source_off + discount_follower * value_error * kernel_slope.sum(axis=2)
+    gradient_off = carried(off[:, :, None] * centred + source_off) + remainder * size.max(axis=(0, 1))
+
+    pair = (visits_off * leader.benefit + visits * leader.action_off).sum(axis=0) + cut * leader.action_size.max()
+    error = np.einsum("sa,san->n", pair, centred)
+    error += np.einsum("sa,san->n", (visits * leader.benefit).sum(axis=0), gradient_off)
+    error += rounding * np.einsum("sa,san->n", (visits * leader.action_size).sum(axis=0), magnitude)
+    error /= temperature
+    visits_off = visits_off + rounding * visits
     if "reward_leader" in jacobian:
-        error += np.einsum("sa,san->n", visits_off + u * visits, np.abs(jacobian["reward_leader"]))
-    if moved is not None:
-        error += discount_leader * np.einsum("sa,satn,t->n", visits_off + u * visits, moved, ahead)
-        error += discount_leader * np.einsum("sa,satn,t->n", visits, moved, value_off)
+        error += np.einsum("sa,san->n", visits_off.sum(axis=0), np.abs(jacobian["reward_leader"]))
+    if kernel_slope is not None:
+        weight = np.einsum("ksa,kt->sat", visits_off, leader.ahead) + np.einsum("ksa,kt->sat", visits, leader.ahead_off)
+        weight += visits.sum(axis=0)[:, :, None] * cut * leader.action_size.max()
+        error += discount_leader * np.einsum("sat,satn->n", weight, kernel_slope)
     if "initial" in jacobian:
-        error += np.einsum("sn,s->n", np.abs(jacobian["initial"]), value_off + u * np.abs(evaluation.value))
+        error += np.einsum("sn,s->n", np.abs(jacobian["initial"]), value_off + rounding * leader.value)
     if "regulariser" in jacobian:
-        error += u * np.abs(jacobian["regulariser"])
-    return float(error.max(initial=0.0))
+        error += rounding * np.abs(jacobian["regulariser"])
+    # Each of occupancy, values, policy and follower's gradient is off by a little more than its first order.
+    return float(error.max(initial=0.0)) / (1.0 - stretch) ** 4
+
+
+def objective_noise(
+    tables: Tables,
+    policy: FloatArray,
+    *,
+    discount_leader: float,
+    temperature: float,
+    value_error: float,
+    horizon: int | None,
+) -> float:
+    """Return the bound on the error of the objective (without its regulariser) for a value error ε; may be inf."""
+    rounding = rounding_unit(tables)
+    off = policy_error(policy, value_error, temperature, rounding)
+    if not np.isfinite(off).all():
+        return float(np.inf)
+    leader = _leader_errors(tables, policy, off, discount=discount_leader, horizon=horizon, rounding=rounding)
+    return float(np.asarray(tables.initial) @ (leader.value_off + rounding * leader.value))
 
 
 def dense_jacobian(tables: Tables, jacobian: FloatArray) -> FloatArray:
@@ -146,31 +293,34 @@ def dense_jacobian(tables: Tables, jacobian: FloatArray) -> FloatArray:
 def tabular_error_bound(
     problem: ConfigurableMDP,
     theta: FloatArray,
-    follower: TabularFollower,
-    evaluation: LeaderEvaluation,
+    *,
+    policy: FloatArray,
+    follower_value: FloatArray,
     horizon: int | None,
     discounted: bool,
     value_error: float,
+    remainder: float = 0.0,
 ) -> float:
     """The bound for a solved problem, or inf where its Jacobian would not fit (`BOUND_SIZE_LIMIT`)."""
     tables = problem.tables_at(theta)
     sizes = {"transition": tables.states, "reward_follower": 1, "reward_leader": 1, "initial": 1, "regulariser": 1}
     pairs = tables.states * tables.actions
     largest = max((sizes[name] for name in problem.varying(theta)), default=1)
-    if pairs * max(largest * theta.size, tables.states) > BOUND_SIZE_LIMIT:
+    stages = (horizon or 1) * 8
+    if pairs * max(largest * theta.size, tables.states, stages) > BOUND_SIZE_LIMIT:
         return float(np.inf)
     jacobian = problem.jacobian(theta)
     if "transition" in jacobian:
         jacobian["transition"] = dense_jacobian(tables, jacobian["transition"])
     return gradient_error_bound(
         tables,
-        follower.policy,
-        follower.value - follower.centre,
-        evaluation,
+        policy,
+        follower_value,
         jacobian,
         discount_leader=problem.discount_leader if discounted else 1.0,
         discount_follower=problem.discount_follower,
         temperature=problem.temperature,
         value_error=value_error,
         horizon=horizon,
+        remainder=remainder,
     )

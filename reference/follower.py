@@ -80,10 +80,14 @@ class TabularFollower:
         `(residual + c ε max|Q|) / (1 - γ_F)`, bound on max |value - V*|.
     policy_error_bound : float
         Bound on the relative error of every π(a|s) against the best response.
+    centre : float
+        The constant that was split off the values before iterating: zero, or the return of a constant reward.
+    centred_value : (S,)
+        `value - centre` with all its digits.
+    centred_error_bound : float
+        Bound on the error of `centred_value`.
     status, iterations, sweeps, linear_solves
         How it ended and what it cost.
-    centre : float
-        The constant that was split off `value` before iterating; `value - centre` carries more digits.
     """
 
     value: FloatArray
@@ -96,8 +100,16 @@ class TabularFollower:
     iterations: int
     sweeps: int
     linear_solves: int
-    centre: float = 0.0
+    centred_value: FloatArray
+    centred_error_bound: float
+    centre: float
     _cumulative: list[FloatArray] = field(default_factory=list, init=False, repr=False, compare=False)
+
+    def value_without(self, constant: float) -> tuple[FloatArray, float]:
+        """Return `value - constant` and the bound on its error; all digits where the constant is `centre`."""
+        if constant == self.centre:
+            return self.centred_value, self.centred_error_bound
+        return self.value - constant, self.error_bound
 
     def cumulative_policy(self) -> FloatArray:
         """Return Σ_{a' ≤ a} π(a'|s), computed once."""
@@ -147,14 +159,20 @@ def rounding_level(tables: Tables, largest: float) -> float:
 
 def reward_centre(tables: Tables, reward: FloatArray) -> float:
     """The constant reward to split off: zero unless every row sums to one, for only then does it move V alone."""
-    low, high = float(reward.min()), float(reward.max())
-    middle = 0.5 * (low + high)
-    # Splitting off a small constant gains nothing and rounds the rewards.
-    if abs(middle) <= 4.0 * (high - low) or middle == 0.0:
-        return 0.0
     kernel = tables.transition
     rows = kernel.probability if isinstance(kernel, SparseTransition) else kernel
-    return middle if np.abs(np.asarray(rows).sum(axis=-1) - 1.0).max() <= 1e-13 else 0.0
+    return float(_reward_centres(np.asarray(rows)[None], reward[None])[0])
+
+
+def _reward_centres(rows: FloatArray, reward: FloatArray) -> FloatArray:
+    """The same for a batch: rows (B or 1, S, A, K), reward (B, S, A)."""
+    low, high = reward.min(axis=(1, 2)), reward.max(axis=(1, 2))
+    middle = 0.5 * (low + high)
+    # Splitting off a small constant gains nothing and rounds the rewards; a large one comes off without rounding.
+    large = np.abs(middle) > 4.0 * (high - low)
+    if not large.any():
+        return np.zeros(middle.shape)
+    return np.where(large & (np.abs(rows.sum(axis=-1) - 1.0).max(axis=(1, 2)) <= 1e-13), middle, 0.0)
 
 
 def solve_follower(
@@ -302,6 +320,8 @@ def solve_tables(
         iterations=iteration,
         sweeps=sweeps,
         linear_solves=solves,
+        centred_value=backed_up,
+        centred_error_bound=bound,
         centre=offset,
     )
 
@@ -416,8 +436,10 @@ def newton_batch(
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Newton's method for stacked problems: kernel (B or 1, S, A, S), reward (B, S, A); see `solve_followers`."""
     batch, states, actions = reward.shape
+    centre = _reward_centres(kernel, reward)
+    reward, offset = reward - centre[:, None, None], centre / (1.0 - discount)
     rows = kernel.reshape(kernel.shape[0], states * actions, states)
-    value = np.zeros((batch, states)) if warm_start is None else np.array(warm_start, dtype=np.float64)
+    value = np.zeros((batch, states)) if warm_start is None else np.asarray(warm_start, np.float64) - offset[:, None]
     eps = np.finfo(np.float64).eps
     best = np.full(batch, np.inf)
     for _ in range(max_iterations + 1):
@@ -437,7 +459,7 @@ def newton_batch(
         floor = (states + actions + 8) * eps * scale
         done = (residual <= tolerance * (1.0 - discount) * scale) | ((residual <= floor) & (residual >= 0.5 * best))
         if done.all():
-            return backed_up, action_value, policy
+            return backed_up + offset[:, None], action_value + offset[:, None, None], policy
         best = np.minimum(best, residual)
         moving = np.flatnonzero(~done)
         own_kernel = kernel if kernel.shape[0] == 1 else kernel[moving]

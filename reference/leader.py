@@ -22,7 +22,9 @@ from bilevelrl.reference.transitions import DiscountedSystem, SparseTransition, 
 __all__ = [
     "LeaderEvaluation",
     "check_horizon",
+    "constant_return",
     "evaluate_leader",
+    "gradient_centres",
     "leader_action_values",
     "tabular_leader_objective",
     "visited_next",
@@ -77,6 +79,22 @@ def check_horizon(horizon: int | None, discounted: bool) -> None:
         )
 
 
+def gradient_centres(problem: ConfigurableMDP, theta: FloatArray, tables: Tables) -> tuple[float, float]:
+    """Return the constants (follower's, leader's) that may be subtracted from the rewards without moving a derivative.
+
+    Where every row sums to one at θ but not around it, a constant reward does move the derivative, and both are zero.
+    """
+    centres = reward_centre(tables, tables.reward_follower), reward_centre(tables, tables.reward_leader)
+    return centres if centres == (0.0, 0.0) or problem.conserves_mass(theta) else (0.0, 0.0)
+
+
+def constant_return(reward: float, discount_leader: float, horizon: int | None, discounted: bool) -> float:
+    """Return what a constant reward earns where no episode terminates."""
+    if horizon is None:
+        return reward / (1.0 - discount_leader)
+    return reward * float(np.sum(discount_leader ** np.arange(horizon))) if discounted else reward * horizon
+
+
 def evaluate_leader(
     tables: Tables,
     policy: FloatArray,
@@ -84,14 +102,17 @@ def evaluate_leader(
     *,
     horizon: int | None = None,
     discounted: bool = True,
+    centre: float | None = None,
     follower_system: DiscountedSystem | None = None,
 ) -> LeaderEvaluation:
     """Evaluate the leader's return and its weights under a policy (S, A).
 
+    `centre` is the constant to split off the rewards, see `gradient_centres`; None where no derivative is wanted.
     `follower_system`, where the caller has it, is `I - γ_F P_π` of this policy: its matrix is used again, and its
     factorisation too where the two discounts are equal.
     """
-    centre = reward_centre(tables, tables.reward_leader)
+    if centre is None:
+        centre = reward_centre(tables, tables.reward_leader)
     reward = tables.reward_leader - centre
     if horizon is None:
         if follower_system is None:
@@ -110,7 +131,7 @@ def _infinite(
     occupancy = system.solve_transposed(np.asarray(tables.initial))
     action_value = reward + discount * expected_next(tables.transition, value)
     benefit = action_value - np.vecdot(policy, action_value)[:, None]
-    offset = centre / (1.0 - discount)
+    offset = constant_return(centre, discount, None, discounted=True)
     return LeaderEvaluation(
         value=value,
         centre=offset,
@@ -137,7 +158,7 @@ def _truncated(
     ahead = values[horizon - 1 :: -1]  # V^(T-t-1), t = 0 .. T-1
     action_value = reward * weights.sum(axis=0)[:, None] + discount * _weighted_next(tables, weights, ahead)
     benefit_weight = policy * (action_value - (policy * action_value).sum(axis=1, keepdims=True))
-    offset = centre * float(np.sum(discount ** np.arange(horizon)))
+    offset = constant_return(centre, discount, horizon, discounted=True)
     return LeaderEvaluation(
         value=values[horizon],
         centre=offset,

@@ -1,8 +1,9 @@
 """The truth in 80 digits: objective and hypergradient of a tabular problem in mpmath, by differences of the objective.
 
-Nothing but the definitions: the soft Bellman equation is solved by Newton's method until 70 digits stand still, the leader
-is evaluated by a linear solve or by backward recursion, and each part is a central difference of step 1e-30 along the
-tables' own Jacobian. What is exact here is the hypergradient of the tables as the floating-point numbers they are.
+Nothing but the definitions: the soft Bellman equation is solved by Newton's method until 70 digits stand still, the
+leader is evaluated by a linear solve or by backward recursion, and each part is a central difference of step 1e-30
+along the tables' own Jacobian. What is exact here is the hypergradient of the tables as the floating-point numbers
+they are.
 """
 
 from __future__ import annotations
@@ -36,6 +37,21 @@ def solve(matrix, right_hand_side):
     for i in range(size - 1, -1, -1):
         solution[i] = (solution[i] - (matrix[i, i + 1 :] * solution[i + 1 :]).sum()) / matrix[i, i]
     return solution
+
+
+def conserved(rows, slopes=None):
+    """Rows that sum to one up to rounding, made to sum to one; the same for their derivatives' sums to zero.
+
+    A constant reward of a million would see the difference, and what is meant is the probability law.
+    """
+    total = rows.sum(axis=-1, keepdims=True)
+    if np.max(abs(total - 1)) > 1e-13:
+        return rows, slopes
+    if slopes is not None:
+        drift = slopes.sum(axis=-2, keepdims=True)
+        if np.max(abs(drift)) <= 1e-12 * np.max(abs(slopes)):
+            slopes = slopes - drift * rows[..., None]
+    return rows / total, slopes
 
 
 def follower(kernel, reward, discount, temperature, value=None):
@@ -88,6 +104,11 @@ class HighPrecision:
             if "transition" in jacobian:
                 jacobian["transition"] = dense_jacobian(tables, jacobian["transition"])
             self._slopes = {name: exact(entries) for name, entries in jacobian.items()}
+            self._kernel, transition = conserved(self._kernel, self._slopes.get("transition"))
+            self._initial, initial = conserved(self._initial, self._slopes.get("initial"))
+            for name, slopes in (("transition", transition), ("initial", initial)):
+                if slopes is not None:
+                    self._slopes[name] = slopes
             self._parameters = theta.size
             self.value, self.action_value, self.policy = follower(
                 self._kernel, self._reward_follower, self._discount_follower, self._temperature

@@ -1,8 +1,8 @@
 """Hypothesis strategies: configurable MDPs drawn to break a solver, a route or an estimator.
 
-Structure is drawn by hypothesis and shrinks towards the dull case: unequal discounts, temperatures over six decades, one
-state, one action, one parameter, unreachable states, probabilities that are zero at every θ, absorbing, periodic and
-slow chains, termination, rewards scaled or shifted by a million. The entries of the tables follow from one drawn
+Structure is drawn by hypothesis and shrinks towards the dull case: unequal discounts, temperatures over six decades,
+one state, one action, one parameter, unreachable states, probabilities that are zero at every θ, absorbing, periodic
+and slow chains, termination, rewards scaled or shifted by a million. The entries of the tables follow from one drawn
 integer. Needs the extra `property`.
 """
 
@@ -146,7 +146,10 @@ def configurable_mdps(
     theta = np.array(draw(st.lists(st.floats(-2.0, 2.0, width=16), min_size=parameters, max_size=parameters)))
 
     kernel = _kernel(chain, states, actions, parameters, ending, "transition" in theta_in, rng)
-    base_leader, slope_leader = rng.standard_normal((states, actions)), rng.standard_normal((states, actions, parameters))
+    base_leader, slope_leader = (
+        rng.standard_normal((states, actions)),
+        rng.standard_normal((states, actions, parameters)),
+    )
     base_follower, slope_follower = rng.standard_normal((states, actions)), rng.standard_normal(slope_leader.shape)
     start, slope_start = rng.standard_normal(states), rng.standard_normal((states, parameters))
     reached = np.ones(states, dtype=np.bool_)
@@ -159,7 +162,8 @@ def configurable_mdps(
         return Tables(
             transition=kernel(x),
             reward_follower=shift_follower
-            + scale_follower * (base_follower + (anp.dot(slope_follower, bend) if "reward_follower" in theta_in else 0.0)),
+            + scale_follower
+            * (base_follower + (anp.dot(slope_follower, bend) if "reward_follower" in theta_in else 0.0)),
             reward_leader=shift_leader
             + scale_leader * (base_leader + (anp.dot(slope_leader, bend) if "reward_leader" in theta_in else 0.0)),
             initial=_masked(law_logits, reached),
@@ -176,8 +180,9 @@ def configurable_mdps(
     )
     features = (
         f"{chain} chain, S={states}, A={actions}, N={parameters}, discount_leader={discount_leader}, "
-        f"discount_follower={discount_follower}, temperature={temperature:.3g}, leader {scale_leader:g}·r{shift_leader:+g}, "
-        f"follower {scale_follower:g}·r{shift_follower:+g}, termination {ending}, theta in {sorted(theta_in)}"
+        f"discount_follower={discount_follower}, temperature={temperature:.3g}, "
+        f"leader {scale_leader:g}·r{shift_leader:+g}, follower {scale_follower:g}·r{shift_follower:+g}, "
+        f"termination {ending}, theta in {sorted(theta_in)}"
     )
     return DrawnProblem(problem=problem, theta=theta, features=features)
 

@@ -16,11 +16,10 @@ from bilevelrl.reference.arrays import ComplexArray, FloatArray
 from bilevelrl.reference.configurable_mdp import ConfigurableMDP
 from bilevelrl.reference.errors import InvalidInputError
 from bilevelrl.reference.follower import TabularFollower
-from bilevelrl.reference.leader import check_horizon
+from bilevelrl.reference.leader import check_horizon, constant_return
 from bilevelrl.reference.problem import PARTS, Part
 from bilevelrl.reference.registry import Hypergradient, register_route
 from bilevelrl.reference.routes.sweep_count import plan_sweeps
-from bilevelrl.reference.routes.unrolled import sweep_error_bound
 from bilevelrl.reference.tables import Tables
 from bilevelrl.reference.transitions import to_dense
 
@@ -55,7 +54,7 @@ def complex_step(
     """
     check_horizon(horizon, discounted)
     tables = problem.tables_at(theta)
-    plan = plan_sweeps(tables, problem.discount_leader, problem.discount_follower, problem.temperature, 1e-13)
+    plan = plan_sweeps(problem, theta)
     steps = plan.leader if horizon is None else horizon
     parts: dict[Part, FloatArray] = {part: np.zeros(theta.size) for part in PARTS}
     objective = 0.0
@@ -65,17 +64,18 @@ def complex_step(
         coordinates = range(first, min(first + chunk, theta.size))
         moved = list(_complex_tables(problem, theta, coordinates))
         policies = _complex_policies(
-            moved, kernel, tables.reward_follower, problem.discount_follower, problem.temperature, plan.follower
+            moved, kernel, plan.centre_follower, problem.discount_follower, problem.temperature, plan.follower
         )
         for j, point, policy in zip(coordinates, moved, policies, strict=True):
             discount = problem.discount_leader if discounted else 1.0
-            frozen, reward = policy.real, tables.reward_leader
+            frozen, reward = policy.real, tables.reward_leader - plan.centre_leader
             base = _leader_values(frozen, kernel, reward, discount, steps)
             objective = float(tables.initial @ base + tables.regulariser)
             shifted = to_dense(point.transition)
             starts: dict[Part, Any] = {"initial": point.initial @ base, "regulariser": np.asarray(point.regulariser)}
             if _has_tangent(point.reward_leader):
-                starts["direct"] = tables.initial @ _leader_values(frozen, kernel, point.reward_leader, discount, steps)
+                paid = point.reward_leader - plan.centre_leader
+                starts["direct"] = tables.initial @ _leader_values(frozen, kernel, paid, discount, steps)
             if _has_tangent(shifted):
                 starts["transition"] = tables.initial @ _leader_values(frozen, shifted, reward, discount, steps)
             starts["response"] = tables.initial @ _leader_values(policy, kernel, reward, discount, steps)
@@ -84,11 +84,11 @@ def complex_step(
     total = sum(parts.values(), np.zeros(theta.size))
     error = np.inf
     if bound:
-        error = sweep_error_bound(problem, theta, horizon, discounted, plan.residual, plan.remainder, total)
+        error = plan.error_bound(problem, theta, horizon, discounted)
     return Hypergradient(
         value=total,
         parts=parts,
-        objective=objective,
+        objective=objective + constant_return(plan.centre_leader, problem.discount_leader, horizon, discounted),
         residual=plan.residual,
         condition=(1 + problem.discount_follower) / (1 - problem.discount_follower),
         error_bound=error,
@@ -119,12 +119,12 @@ def _complex_tables(problem: ConfigurableMDP, theta: FloatArray, coordinates: ra
 
 
 def _complex_policies(
-    moved: list[Tables], kernel: FloatArray, reward: FloatArray, discount: float, temperature: float, sweeps: int
+    moved: list[Tables], kernel: FloatArray, centre: float, discount: float, temperature: float, sweeps: int
 ) -> ComplexArray:
     """Follower's policies (coordinates, S, A) for a batch of complex tables."""
     states, actions, _ = kernel.shape
     rows = kernel.reshape(states * actions, states)
-    rewards = np.stack([np.asarray(tables.reward_follower, dtype=np.complex128) for tables in moved])
+    rewards = np.stack([np.asarray(tables.reward_follower, dtype=np.complex128) for tables in moved]) - centre
     kernels = [to_dense(tables.transition) for tables in moved]
     own_kernels = None
     if any(_has_tangent(k) for k in kernels):

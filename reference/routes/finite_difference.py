@@ -14,8 +14,9 @@ from scipy.differentiate import derivative
 
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.configurable_mdp import ConfigurableMDP
+from bilevelrl.reference.error_bounds import objective_noise
 from bilevelrl.reference.follower import TabularFollower, newton_batch, solve_follower
-from bilevelrl.reference.leader import check_horizon
+from bilevelrl.reference.leader import check_horizon, constant_return, gradient_centres
 from bilevelrl.reference.problem import PARTS, Part
 from bilevelrl.reference.registry import Hypergradient, register_route
 from bilevelrl.reference.tables import Tables
@@ -23,8 +24,8 @@ from bilevelrl.reference.transitions import DiscountedSystem, to_dense
 
 __all__ = ["INITIAL_STEPS", "finite_difference"]
 
-INITIAL_STEPS = (0.25, 0.03125, 0.00390625)
-"""First steps tried, largest first; each is halved further by the method itself."""
+INITIAL_STEPS = tuple(0.25 / 8.0**k for k in range(12))
+"""First steps tried, largest first, until truncation is below noise; each is halved further by the method itself."""
 
 WANTED = 1e-9
 """Relative error estimate at which a coordinate is done."""
@@ -75,6 +76,7 @@ def _differentiate(split: _SplitObjective, part: Part, count: int) -> tuple[Floa
         return best, best_error
     best_error[:] = np.inf
     pending = np.arange(count)
+    noise_of_values = split.noise(part)
     differentiate: Any = derivative  # its stub admits no function of (x, *args)
     for step in INITIAL_STEPS:
         result = differentiate(
@@ -83,18 +85,22 @@ def _differentiate(split: _SplitObjective, part: Part, count: int) -> tuple[Floa
             args=(pending,),
             initial_step=step,
             maxiter=8,
-            tolerances={"rtol": 0.1 * WANTED, "atol": split.noise / step},
+            tolerances={"rtol": 0.1 * WANTED, "atol": noise_of_values / step},
             preserve_shape=False,
         )
-        # Solver noise enters the quotient too: values are known to rounding, the final step is step / 2^nit.
-        noise = split.noise / (step / 2.0 ** np.maximum(result.nit, 1))
-        estimate = np.abs(result.error) + noise
-        better = np.isfinite(estimate) & np.isfinite(result.df) & (estimate < best_error[pending])
+        # Noise of the values enters the quotient too: at order 8 the smallest step of `nit` sets is step / 2^(nit+2).
+        noise = 2.0 * noise_of_values / (step / 2.0 ** (np.maximum(result.nit, 1) + 2))
+        change = np.abs(result.error)
+        # Quotients that still move by more than a hundredth of themselves say nothing: the step spans a bend.
+        estimate = np.where(change <= np.maximum(0.01 * np.abs(result.df), noise), change + noise, np.inf)
+        # A smaller step that contradicts a larger one has seen a bend that the larger one stepped over.
+        contradicted = np.abs(result.df - best[pending]) > best_error[pending] + estimate
+        better = np.isfinite(estimate) & np.isfinite(result.df) & ((estimate < best_error[pending]) | contradicted)
         best[pending[better]] = result.df[better]
         best_error[pending[better]] = estimate[better]
         scale = np.abs(best).max(initial=0.0)
         # A smaller step helps against truncation only: where noise dominates, this is the best there is.
-        pending = pending[~(np.abs(result.error) <= np.maximum(WANTED * scale, noise))]
+        pending = pending[~(change <= np.maximum(WANTED * scale, noise))]
         if pending.size == 0:
             break
     return best, best_error
@@ -118,9 +124,41 @@ class _SplitObjective:
         self._kernel = to_dense(self._tables.transition)
         self._frozen: DiscountedSystem | None = None
         self.evaluations = 0
-        self.base = self._leader(self._tables, self._kernel, follower.policy)
-        length = (1.0 / (1.0 - problem.discount_leader)) if horizon is None else float(horizon)
-        self.noise = 16 * float(np.finfo(np.float64).eps) * length * float(np.abs(self._tables.reward_leader).max())
+        self._centre_follower, self._centre_leader = gradient_centres(problem, theta, self._tables)
+        self._start, _ = follower.value_without(self._centre_follower / (1.0 - problem.discount_follower))
+        self._length = constant_return(1.0, problem.discount_leader, horizon, discounted)
+        self.base = (
+            self._leader(self._tables, self._kernel, follower.policy)
+            + float(self._tables.regulariser)
+            + constant_return(self._centre_leader, problem.discount_leader, horizon, discounted)
+        )
+
+    def noise(self, part: Part) -> float:
+        """Bound on the rounding of the values that are differenced, with 16 ulp for each table's own formula."""
+        ulps = 16.0 * float(np.finfo(np.float64).eps)
+        tables = self._tables
+        if part == "regulariser":
+            return ulps * abs(float(tables.regulariser))
+        value_error = 0.0
+        if part == "response":
+            _, value_error = self._follower.value_without(self._follower.centre)
+            formula = float(np.abs(tables.reward_follower).max())
+            if "transition" in self._problem.varying(self._theta):
+                formula += float(np.abs(self._follower.centred_value).max())
+            value_error += ulps * formula / (1.0 - self._problem.discount_follower)
+        noise = objective_noise(
+            tables,
+            self._follower.policy,
+            discount_leader=self._discount,
+            temperature=self._problem.temperature,
+            value_error=value_error,
+            horizon=self._horizon,
+        )
+        largest = float(np.abs(tables.reward_leader).max()) if part == "direct" else self._largest_reward()
+        return noise + ulps * self._length * largest * (self._length if part == "transition" else 1.0)
+
+    def _largest_reward(self) -> float:
+        return float(np.abs(self._tables.reward_leader - self._centre_leader).max())
 
     def depends(self, part: Part) -> bool:
         """Whether the part can be anything but zero."""
@@ -156,11 +194,11 @@ class _SplitObjective:
             chunk = slice(first, first + 256)
             _, _, policy = newton_batch(
                 kernels[0][None] if shared else np.stack(kernels[chunk]),
-                np.stack([tables.reward_follower for tables in moved[chunk]]),
+                np.stack([tables.reward_follower for tables in moved[chunk]]) - self._centre_follower,
                 discount=self._problem.discount_follower,
                 temperature=self._problem.temperature,
                 tolerance=1e-15,
-                warm_start=np.repeat(self._follower.value[None], len(moved[chunk]), axis=0),
+                warm_start=np.repeat(self._start[None], len(moved[chunk]), axis=0),
             )
             policies.append(policy)
         return np.concatenate(policies)
@@ -168,7 +206,7 @@ class _SplitObjective:
     def _moved(self, part: Part, tables: Tables) -> float:
         base = self._tables
         if part == "regulariser":
-            return self.base - float(base.regulariser) + float(tables.regulariser)
+            return float(tables.regulariser)
         name = {"initial": "initial", "direct": "reward_leader", "transition": "transition"}[part]
         kernel = to_dense(tables.transition) if part == "transition" else self._kernel
         changed = base if part == "transition" else base.replace({name: tables.differentiable()[name]})
@@ -176,7 +214,7 @@ class _SplitObjective:
 
     def _leader(self, tables: Tables, kernel: FloatArray, policy: FloatArray) -> float:
         chain = np.matmul(policy[:, None, :], kernel)[:, 0, :]
-        earned = (policy * tables.reward_leader).sum(axis=1)
+        earned = (policy * (tables.reward_leader - self._centre_leader)).sum(axis=1)
         if self._horizon is None and kernel is self._kernel and policy is self._follower.policy:
             if self._frozen is None:  # only the rewards or the initial law move: one factorisation serves every step
                 self._frozen = DiscountedSystem.factorise(chain, self._discount)
@@ -187,4 +225,4 @@ class _SplitObjective:
             value = np.zeros(earned.size)
             for _ in range(self._horizon):
                 value = earned + self._discount * (chain @ value)
-        return float(tables.initial @ value + tables.regulariser)
+        return float(tables.initial @ value)

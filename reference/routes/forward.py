@@ -12,11 +12,10 @@ from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.configurable_mdp import ConfigurableMDP
 from bilevelrl.reference.error_bounds import dense_jacobian
 from bilevelrl.reference.follower import TabularFollower
-from bilevelrl.reference.leader import check_horizon
+from bilevelrl.reference.leader import check_horizon, constant_return
 from bilevelrl.reference.problem import Part
 from bilevelrl.reference.registry import Hypergradient, register_route
 from bilevelrl.reference.routes.sweep_count import plan_sweeps
-from bilevelrl.reference.routes.unrolled import sweep_error_bound
 from bilevelrl.reference.transitions import to_dense
 
 __all__ = ["forward"]
@@ -41,7 +40,7 @@ def forward(
     """∇J by tangent sweeps. A warm start is ignored: sweeps begin at zero."""
     check_horizon(horizon, discounted)
     tables = problem.tables_at(theta)
-    plan = plan_sweeps(tables, problem.discount_leader, problem.discount_follower, problem.temperature, 1e-13)
+    plan = plan_sweeps(problem, theta)
     kernel = to_dense(tables.transition)
     states, actions, _ = kernel.shape
     count, beta = theta.size, problem.temperature
@@ -49,9 +48,11 @@ def forward(
     kernel_tangent = dense_jacobian(tables, jacobian["transition"]) if "transition" in jacobian else None
     reward_tangent = jacobian.get("reward_follower", np.zeros((states, actions, count)))
 
+    reward_follower = tables.reward_follower - plan.centre_follower
+    reward_leader = tables.reward_leader - plan.centre_leader
     value, tangent = np.zeros(states), np.zeros((states, count))
     for _ in range(plan.follower + 1):
-        action_value = tables.reward_follower + problem.discount_follower * (kernel @ value)
+        action_value = reward_follower + problem.discount_follower * (kernel @ value)
         action_tangent = reward_tangent + problem.discount_follower * (kernel @ tangent)
         if kernel_tangent is not None:
             action_tangent = action_tangent + problem.discount_follower * np.einsum(
@@ -68,8 +69,8 @@ def forward(
     # The leader's tangents: what the policy moves, what the dynamics move, what the reward moves.
     discount = problem.discount_leader if discounted else 1.0
     chain = np.einsum("sa,sat->st", policy, kernel)
-    earned = (policy * tables.reward_leader).sum(axis=1)
-    responded = np.einsum("san,sa->sn", policy_tangent, tables.reward_leader)
+    earned = (policy * reward_leader).sum(axis=1)
+    responded = np.einsum("san,sa->sn", policy_tangent, reward_leader)
     chain_response = np.einsum("san,sat->nst", policy_tangent, kernel)
     chain_moved = None if kernel_tangent is None else np.einsum("sa,satn->nst", policy, kernel_tangent)
     paid = np.einsum("sa,san->sn", policy, jacobian.get("reward_leader", np.zeros((states, actions, count))))
@@ -92,11 +93,12 @@ def forward(
     total = sum(parts.values(), np.zeros(count))
     error = np.inf
     if bound:
-        error = sweep_error_bound(problem, theta, horizon, discounted, plan.residual, plan.remainder, total)
+        error = plan.error_bound(problem, theta, horizon, discounted)
     return Hypergradient(
         value=total,
         parts=parts,
-        objective=float(law @ leader + tables.regulariser),
+        objective=float(law @ leader + tables.regulariser)
+        + constant_return(plan.centre_leader, problem.discount_leader, horizon, discounted),
         residual=plan.residual,
         condition=(1 + problem.discount_follower) / (1 - problem.discount_follower),
         error_bound=error,

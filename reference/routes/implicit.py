@@ -17,7 +17,7 @@ from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.configurable_mdp import ConfigurableMDP
 from bilevelrl.reference.error_bounds import tabular_error_bound
 from bilevelrl.reference.follower import TabularFollower, solve_tables
-from bilevelrl.reference.leader import check_horizon, evaluate_leader, visited_next
+from bilevelrl.reference.leader import check_horizon, evaluate_leader, gradient_centres, visited_next
 from bilevelrl.reference.problem import Part
 from bilevelrl.reference.registry import Hypergradient, register_route
 from bilevelrl.reference.tables import Tables
@@ -62,16 +62,18 @@ def implicit(
     discount = problem.discount_follower
     follower = solve_tables(tables, discount=discount, temperature=problem.temperature, warm_start=warm_start)
     system = DiscountedSystem.factorise(policy_transition(tables.transition, follower.policy), discount)
+    centre_follower, centre_leader = gradient_centres(problem, theta, tables)
     evaluation = evaluate_leader(
         tables,
         follower.policy,
         problem.discount_leader,
         horizon=horizon,
         discounted=discounted,
+        centre=centre_leader,
         follower_system=system,
     )
     weight = follower_adjoint(tables, follower.policy, evaluation.benefit_weight / problem.temperature, system)
-    values = (follower.value - follower.centre)[None, :]
+    values, value_error = follower.value_without(centre_follower / (1.0 - discount))
     ones = np.ones((1, tables.states))
     pull = problem.vector_jacobian
     parts: dict[Part, FloatArray] = {
@@ -81,7 +83,8 @@ def implicit(
             theta, _kernel(problem, theta, tables, evaluation.state_factor, follower.policy, evaluation.value_factor)
         ),
         "response": pull(
-            theta, {"reward_follower": weight, **_kernel(problem, theta, tables, discount * ones, weight, values)}
+            theta,
+            {"reward_follower": weight, **_kernel(problem, theta, tables, discount * ones, weight, values[None, :])},
         ),
         "regulariser": problem.regulariser_gradient(theta),
     }
@@ -92,7 +95,15 @@ def implicit(
         residual=follower.residual,
         condition=system.condition(),
         error_bound=(
-            tabular_error_bound(problem, theta, follower, evaluation, horizon, discounted, follower.error_bound)
+            tabular_error_bound(
+                problem,
+                theta,
+                policy=follower.policy,
+                follower_value=values,
+                horizon=horizon,
+                discounted=discounted,
+                value_error=value_error,
+            )
             if bound
             else np.inf
         ),

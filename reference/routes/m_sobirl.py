@@ -27,8 +27,8 @@ from bilevelrl.reference.arrays import FloatArray, check_positive
 from bilevelrl.reference.configurable_mdp import ConfigurableMDP
 from bilevelrl.reference.error_bounds import dense_jacobian, tabular_error_bound
 from bilevelrl.reference.errors import InvalidInputError, NotConvergedError, ShapeError, refusal
-from bilevelrl.reference.follower import TabularFollower, reward_centre, solve_follower
-from bilevelrl.reference.leader import LeaderEvaluation, check_horizon, evaluate_leader, visited_next
+from bilevelrl.reference.follower import TabularFollower, solve_follower
+from bilevelrl.reference.leader import LeaderEvaluation, check_horizon, evaluate_leader, gradient_centres, visited_next
 from bilevelrl.reference.problem import Part
 from bilevelrl.reference.registry import Hypergradient, register_route
 from bilevelrl.reference.tables import Tables
@@ -69,6 +69,8 @@ class _AdjointSystem:
 
     tables: Tables
     follower: TabularFollower
+    follower_value: FloatArray
+    value_error: float
     evaluation: LeaderEvaluation
     policy_weight: FloatArray  # f, (S, A)
     chain: Any  # P_π, (S, S)
@@ -80,14 +82,20 @@ def _adjoint_system(
 ) -> _AdjointSystem:
     tables = problem.tables_at(theta)
     policy = follower.policy
-    evaluation = evaluate_leader(tables, policy, problem.discount_leader, horizon=horizon, discounted=discounted)
-    reward = tables.reward_leader - reward_centre(tables, tables.reward_leader)
+    centre_follower, centre_leader = gradient_centres(problem, theta, tables)
+    evaluation = evaluate_leader(
+        tables, policy, problem.discount_leader, horizon=horizon, discounted=discounted, centre=centre_leader
+    )
+    reward = tables.reward_leader - centre_leader
+    follower_value, value_error = follower.value_without(centre_follower / (1.0 - problem.discount_follower))
     ahead: FloatArray = expected_next(tables.transition, evaluation.value_factor.T)  # (S, A, K)
     # γ_L is already a factor of state_factor.
     weight = policy * (evaluation.occupancy[:, None] * reward + np.einsum("ks,sak->sa", evaluation.state_factor, ahead))
     return _AdjointSystem(
         tables=tables,
         follower=follower,
+        follower_value=follower_value,
+        value_error=value_error,
         evaluation=evaluation,
         policy_weight=weight,
         chain=policy_transition(tables.transition, policy),
@@ -106,7 +114,7 @@ def _parts(
 ) -> dict[Part, FloatArray]:
     tables, follower, evaluation = system.tables, system.follower, system.evaluation
     source_weight = (system.policy_weight - adjoint[:, None] * follower.policy) / problem.temperature
-    value = (follower.value - follower.centre)[None, :]
+    value = system.follower_value[None, :]
     follower_discount = np.full((1, tables.states), problem.discount_follower)
     response = {"reward_follower": source_weight}
     transition: dict[str, FloatArray] = {}
@@ -150,7 +158,13 @@ def m_sobirl(
     error = np.inf
     if bound:
         error = tabular_error_bound(
-            problem, theta, follower, system.evaluation, horizon, discounted, follower.error_bound
+            problem,
+            theta,
+            policy=follower.policy,
+            follower_value=system.follower_value,
+            horizon=horizon,
+            discounted=discounted,
+            value_error=system.value_error,
         )
         if np.isfinite(error):
             error += _cancellation(problem, theta, system, adjoint, factor)
@@ -169,14 +183,14 @@ def m_sobirl(
 
 def _source_size(problem: ConfigurableMDP, theta: FloatArray, system: _AdjointSystem) -> FloatArray:
     """Return |∇r_F| + γ_F Σ_s' |∇P| |V_F|, shape (S, A, N): a bound on |c|."""
-    tables, follower = system.tables, system.follower
+    tables = system.tables
     jacobian = problem.jacobian(theta)
     size = np.zeros((tables.states, tables.actions, theta.size))
     if "reward_follower" in jacobian:
         size += np.abs(jacobian["reward_follower"])
     if "transition" in jacobian:
         moved = np.abs(dense_jacobian(tables, jacobian["transition"]))
-        value = np.abs(follower.value - follower.centre)
+        value = np.abs(system.follower_value)
         size += problem.discount_follower * np.einsum("satn,t->san", moved, value)
     return size
 

@@ -7,42 +7,71 @@ terminated, `γ^k max_s (P_π^k 1)(s)`. It is `γ^k` at worst, and far less wher
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 
 from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.configurable_mdp import ConfigurableMDP
+from bilevelrl.reference.error_bounds import tabular_error_bound
 from bilevelrl.reference.errors import TooLargeError
-from bilevelrl.reference.tables import Tables
+from bilevelrl.reference.follower import rounding_level
+from bilevelrl.reference.leader import gradient_centres
 from bilevelrl.reference.transitions import to_dense
 
 __all__ = ["SWEEP_LIMIT", "SweepPlan", "plan_sweeps"]
 
 SWEEP_LIMIT = 400_000
 
+TOLERANCE = 1e-13
+"""What the sweeps may leave, relative to the largest term."""
 
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SweepPlan:
-    """Sweeps for the follower (values, then derivatives) and for the leader, and the mass they leave.
+    """Sweeps for the follower (values, then derivatives) and for the leader, and what they leave.
 
     Attributes
     ----------
     follower, leader : int
         Numbers of sweeps.
+    centre_follower, centre_leader : float
+        Constants to subtract from the rewards, which moves no derivative.
     remainder : float
         Largest relative truncation error that is left.
+    residual : float
+        The follower's last change.
+    value_error : float
+        Bound on the error of the follower's values, rounding included.
+    value, policy : (S,), (S, A)
+        Where the follower's sweeps ended, without the constant.
     """
 
-    __slots__ = ("follower", "leader", "remainder", "residual")
+    follower: int
+    leader: int
+    centre_follower: float
+    centre_leader: float
+    remainder: float
+    residual: float
+    value_error: float
+    value: FloatArray
+    policy: FloatArray
 
-    def __init__(self, follower: int, leader: int, remainder: float, residual: float) -> None:
-        self.follower = follower
-        self.leader = leader
-        self.remainder = remainder
-        self.residual = residual
+    def error_bound(self, problem: ConfigurableMDP, theta: FloatArray, horizon: int | None, discounted: bool) -> float:
+        """Return the bound on the hypergradient's error for a route that makes these sweeps."""
+        return tabular_error_bound(
+            problem,
+            theta,
+            policy=self.policy,
+            follower_value=self.value,
+            horizon=horizon,
+            discounted=discounted,
+            value_error=self.value_error,
+            remainder=self.remainder,
+        )
 
 
-def plan_sweeps(
-    tables: Tables, discount_leader: float, discount_follower: float, temperature: float, tolerance: float
-) -> SweepPlan:
+def plan_sweeps(problem: ConfigurableMDP, theta: FloatArray) -> SweepPlan:
     """Sweep once without derivatives and count what the tolerance needs.
 
     Raises
@@ -50,15 +79,18 @@ def plan_sweeps(
     TooLargeError
         If more than `SWEEP_LIMIT` sweeps are needed.
     """
+    tables = problem.tables_at(theta)
+    discount, temperature = problem.discount_follower, problem.temperature
+    centre_follower, centre_leader = gradient_centres(problem, theta, tables)
     kernel = to_dense(tables.transition)
     states, actions, _ = kernel.shape
     rows = kernel.reshape(states * actions, states)
-    reward = np.asarray(tables.reward_follower, dtype=np.float64)
+    reward = np.asarray(tables.reward_follower, dtype=np.float64) - centre_follower
     value = np.zeros(states)
     eps = float(np.finfo(np.float64).eps)
     best, stalled, sweeps, residual = math.inf, 0, 0, math.inf
     while True:
-        action_value = reward + discount_follower * (rows @ value).reshape(states, actions)
+        action_value = reward + discount * (rows @ value).reshape(states, actions)
         top = action_value.max(axis=1)
         weights = np.exp((action_value - top[:, None]) / temperature)
         backed_up = top + temperature * np.log(weights.sum(axis=1))
@@ -66,7 +98,7 @@ def plan_sweeps(
         value = backed_up
         sweeps += 1
         scale = max(1.0, float(np.abs(value).max()))
-        if residual <= tolerance * (1.0 - discount_follower) * min(1.0, temperature) * scale:
+        if residual <= TOLERANCE * (1.0 - discount) * min(1.0, temperature) * scale:
             break
         stalled = 0 if residual < 0.999 * best else stalled + 1
         best = min(best, residual)
@@ -75,14 +107,24 @@ def plan_sweeps(
         _limit(sweeps)
     policy = weights / weights.sum(axis=1, keepdims=True)
     chain = np.einsum("sa,sat->st", policy, kernel)
-    extra, left_follower = _mixing(chain, discount_follower, tolerance)
-    leader, left_leader = _mixing(chain, discount_leader, tolerance)
-    return SweepPlan(sweeps + extra, leader, max(left_follower, left_leader), residual)
+    extra, left_follower = _mixing(chain, discount)
+    leader, left_leader = _mixing(chain, problem.discount_leader)
+    return SweepPlan(
+        follower=sweeps + extra,
+        leader=leader,
+        centre_follower=centre_follower,
+        centre_leader=centre_leader,
+        remainder=max(left_follower, left_leader),
+        residual=residual,
+        value_error=(residual + rounding_level(tables, float(np.abs(action_value).max()))) / (1.0 - discount),
+        value=value,
+        policy=policy,
+    )
 
 
-def _mixing(chain: FloatArray, discount: float, tolerance: float) -> tuple[int, float]:
+def _mixing(chain: FloatArray, discount: float) -> tuple[int, float]:
     mass, count = np.ones(chain.shape[0]), 0
-    while float(mass.max()) > tolerance * (1.0 - discount):
+    while float(mass.max()) > TOLERANCE * (1.0 - discount):
         mass = discount * chain @ mass
         count += 1
         _limit(count)

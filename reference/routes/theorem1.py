@@ -17,8 +17,8 @@ import numpy as np
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.configurable_mdp import ConfigurableMDP
 from bilevelrl.reference.error_bounds import dense_jacobian, effective_horizon, tabular_error_bound
-from bilevelrl.reference.follower import TabularFollower, reward_centre, solve_follower
-from bilevelrl.reference.leader import check_horizon, evaluate_leader
+from bilevelrl.reference.follower import TabularFollower, solve_follower
+from bilevelrl.reference.leader import check_horizon, evaluate_leader, gradient_centres
 from bilevelrl.reference.problem import PARTS, Part
 from bilevelrl.reference.registry import Hypergradient, register_route
 from bilevelrl.reference.tables import Tables
@@ -77,14 +77,16 @@ def _formula(
     follower = solve_follower(problem, theta, warm_start=warm_start)
     policy, kernel = follower.policy, to_dense(tables.transition)
     jacobian = problem.jacobian(theta)
-    source = follower_source(tables, jacobian, follower.value - follower.centre, problem.discount_follower, theta.size)
+    centre_follower, centre_leader = gradient_centres(problem, theta, tables)
+    follower_value, value_error = follower.value_without(centre_follower / (1.0 - problem.discount_follower))
+    source = follower_source(tables, jacobian, follower_value, problem.discount_follower, theta.size)
     action_gradient = gradients(kernel, policy, source, problem.discount_follower)
     if centred_gradient:
         action_gradient = action_gradient - np.einsum("sa,san->sn", policy, action_gradient)[:, None]
     parts: dict[Part, FloatArray] = {part: np.zeros(theta.size) for part in PARTS}
     if "regulariser" in jacobian:
         parts["regulariser"] = jacobian["regulariser"].copy()
-    reward = tables.reward_leader - reward_centre(tables, tables.reward_leader)
+    reward = tables.reward_leader - centre_leader
     for weight, value_ahead, last in _stages(problem, tables, kernel, policy, reward, horizon, discounted):
         # weight: law of s_t times γ_L^t; value_ahead: V_L with one step less to go.
         discount = problem.discount_leader if discounted else 1.0
@@ -103,7 +105,15 @@ def _formula(
     evaluation = evaluate_leader(tables, policy, problem.discount_leader, horizon=horizon, discounted=discounted)
     error = np.inf
     if bound:
-        error = tabular_error_bound(problem, theta, follower, evaluation, horizon, discounted, follower.error_bound)
+        error = tabular_error_bound(
+            problem,
+            theta,
+            policy=policy,
+            follower_value=follower_value,
+            horizon=horizon,
+            discounted=discounted,
+            value_error=value_error,
+        )
     return Hypergradient(
         value=sum(parts.values(), np.zeros(theta.size)),
         parts=parts,

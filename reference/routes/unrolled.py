@@ -16,10 +16,9 @@ import numpy as np
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.autodiff import log_sum_exp, softmax
 from bilevelrl.reference.configurable_mdp import ConfigurableMDP
-from bilevelrl.reference.error_bounds import tabular_error_bound
 from bilevelrl.reference.errors import TooLargeError
-from bilevelrl.reference.follower import TabularFollower, solve_follower
-from bilevelrl.reference.leader import check_horizon, evaluate_leader
+from bilevelrl.reference.follower import TabularFollower
+from bilevelrl.reference.leader import check_horizon, constant_return
 from bilevelrl.reference.problem import PARTS, Part
 from bilevelrl.reference.registry import Hypergradient, register_route
 from bilevelrl.reference.routes.sweep_count import plan_sweeps
@@ -48,23 +47,25 @@ def split_objective(
     sweeps_leader: int,
     horizon: int | None,
     discounted: bool,
+    centre_follower: float = 0.0,
+    centre_leader: float = 0.0,
 ) -> Any:
     """The objective with θ split by where it enters: `points` in the order of `PARTS`.
 
-    Traceable by autograd; nothing of it is shared with the solvers.
+    Traceable by autograd; nothing of it is shared with the solvers. The constants are subtracted from the rewards: that
+    keeps the digits which large constant rewards would cost.
     """
     at_initial, at_direct, at_transition, at_response, at_regulariser = (problem.tables(point) for point in points)
     beta, discount = problem.temperature, problem.discount_follower
     value = np.zeros(at_response.states)
+    reward = at_response.reward_follower - centre_follower
     for _ in range(sweeps_follower):
-        value = beta * log_sum_exp(
-            (at_response.reward_follower + discount * _ahead(at_response.transition, value)) / beta
-        )
-    policy = softmax((at_response.reward_follower + discount * _ahead(at_response.transition, value)) / beta)
+        value = beta * log_sum_exp((reward + discount * _ahead(at_response.transition, value)) / beta)
+    policy = softmax((reward + discount * _ahead(at_response.transition, value)) / beta)
     kernel = at_transition.transition
     discount = problem.discount_leader if discounted else 1.0
     leader: Any = np.zeros(at_initial.states)
-    earned = anp.sum(policy * at_direct.reward_leader, axis=1)
+    earned = anp.sum(policy * (at_direct.reward_leader - centre_leader), axis=1)
     if isinstance(kernel, SparseTransition):
         for _ in range(sweeps_leader if horizon is None else horizon):
             leader = earned + discount * anp.sum(policy * _ahead(kernel, leader), axis=1)
@@ -102,7 +103,7 @@ def unrolled(
     """
     check_horizon(horizon, discounted)
     tables = problem.tables_at(theta)
-    plan = plan_sweeps(tables, problem.discount_leader, problem.discount_follower, problem.temperature, 1e-13)
+    plan = plan_sweeps(problem, theta)
     steps = plan.leader if horizon is None else horizon
     tape = _BYTES_PER_ENTRY * tables.states * tables.actions * (plan.follower + steps)
     if tape > TAPE_LIMIT:
@@ -119,6 +120,8 @@ def unrolled(
             sweeps_leader=plan.leader,
             horizon=horizon,
             discounted=discounted,
+            centre_follower=plan.centre_follower,
+            centre_leader=plan.centre_leader,
         )
         return total + 0.0 * sum(anp.sum(point) for point in points)
 
@@ -127,13 +130,14 @@ def unrolled(
         part: np.asarray(pulled, dtype=np.float64).ravel() for part, pulled in zip(PARTS, gradients, strict=True)
     }
     value = sum(parts.values(), np.zeros(theta.size))
+    constant = constant_return(plan.centre_leader, problem.discount_leader, horizon, discounted)
     error = np.inf
     if bound:
-        error = sweep_error_bound(problem, theta, horizon, discounted, plan.residual, plan.remainder, value)
+        error = plan.error_bound(problem, theta, horizon, discounted)
     return Hypergradient(
         value=value,
         parts=parts,
-        objective=float(objective(*[theta] * len(PARTS))),
+        objective=float(objective(*[theta] * len(PARTS))) + constant,
         residual=plan.residual,
         condition=(1 + problem.discount_follower) / (1 - problem.discount_follower),
         error_bound=error,
@@ -141,26 +145,3 @@ def unrolled(
         status="converged: sweeps as many as the tolerance needs",
         counters={"sweeps": plan.follower + steps, "evaluations": 5},
     )
-
-
-def sweep_error_bound(
-    problem: ConfigurableMDP,
-    theta: FloatArray,
-    horizon: int | None,
-    discounted: bool,
-    residual: float,
-    remainder: float,
-    value: FloatArray,
-) -> float:
-    """Bound for routes that sweep: the value error of the last sweep, and what truncation leaves of the derivative."""
-    tables = problem.tables_at(theta)
-    follower = solve_follower(problem, theta)
-    evaluation = evaluate_leader(
-        tables, follower.policy, problem.discount_leader, horizon=horizon, discounted=discounted
-    )
-    # Rounding enters every sweep but is contracted by the later ones, so one sweep's worth over 1-γ bounds it.
-    value_error = (residual + follower.error_bound * (1.0 - problem.discount_follower)) / (
-        1.0 - problem.discount_follower
-    )
-    error = tabular_error_bound(problem, theta, follower, evaluation, horizon, discounted, value_error)
-    return error + 4.0 * remainder * float(np.abs(value).max(initial=0.0))

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -26,7 +25,7 @@ from bilevelrl.reference import hypergradient, named_stream, solve_follower
 from bilevelrl.reference.transitions import policy_transition
 from bilevelrl.tasks import grid_rooms
 
-__all__ = ["exponent", "main", "measure"]
+__all__ = ["exponent", "in_own_process", "main", "measure"]
 
 Row: TypeAlias = dict[str, Any]
 
@@ -37,7 +36,11 @@ SIZES = tuple(("rooms of 7 × 7", rooms, 7) for rooms in (4, 8, 14, 25, 45)) + t
 
 
 def _peak_megabytes() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024.0
+    """Largest resident size of this process; unlike getrusage it does not count the parent that it was forked from."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return float(line.split()[1]) / 1024.0
+    raise OSError("/proc/self/status: no VmHWM; peak memory is measured on Linux only")
 
 
 def measure(shape: str, rooms_per_side: int, room_size: int) -> Row:
@@ -92,7 +95,8 @@ def exponent(rows: Iterable[Row], column: str) -> float:
     return float(slope)
 
 
-def _in_own_process(size: tuple[str, int, int]) -> Row:
+def in_own_process(size: tuple[str, int, int]) -> Row:
+    """Run `measure` in a fresh process and return its row."""
     command = [sys.executable, "-m", "bilevelrl.benchmarks.sparse_scaling", "--single", json.dumps(size)]
     row: Row = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     return row
@@ -154,7 +158,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rows = []
     for size in SIZES:
         if (size[1] * size[2]) ** 2 <= chosen.largest:
-            rows.append(_in_own_process(size))
+            rows.append(in_own_process(size))
             print("{map:15s} {states:7d} states  {cold_seconds:7.3f} s  {peak_megabytes:6.1f} MB".format(**rows[-1]))
     chosen.output.mkdir(parents=True, exist_ok=True)
     with (chosen.output / "sparse_scaling.csv").open("w", newline="", encoding="utf-8") as file:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -192,7 +192,7 @@ class LeaderSide(Estimator):
             if context.rng is None:
                 raise EstimatorError(f"{self.name}: trajectories without stopping times; draw them by `sample`")
             times = geometric_times(context.problem, trajectories.streams, context.rng)
-            trajectories = replace(trajectories, stopping=times)
+            trajectories = trajectories.with_stopping(times)
         assert trajectories.stopping is not None
         seen = trajectories.valid.sum(axis=1)
         needed = trajectories.stopping.sum(axis=1) + 1

@@ -337,7 +337,7 @@ def sample_stopped_trajectories(
     stopping = geometric_times(problem, streams, rng)
     lengths = stopping.sum(axis=1) + 1
     batch = chosen.sample(problem, theta, follower, streams=streams, steps=int(lengths.max()), rng=rng, lengths=lengths)
-    return replace(batch, stopping=stopping)
+    return batch.with_stopping(stopping)
 
 
 def geometric_times(problem: ConfigurableMDP, streams: int, rng: Generator) -> IntArray:

@@ -8,7 +8,7 @@ one zero can be read with it. Steps with `valid == False` are padding and carry 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -105,6 +105,10 @@ class Trajectories:
             value = getattr(self, entry.name)
             chosen[entry.name] = None if value is None else value[streams]
         return Trajectories(**chosen)
+
+    def with_stopping(self, stopping: IntArray) -> Trajectories:
+        """Return the same trajectories with geometric times (τ, κ), (streams, 2)."""
+        return replace(self, stopping=stopping)
 
     def check_states(self, states: int, actions: int) -> None:
         """Refuse states or actions outside a tabular problem.

@@ -96,12 +96,11 @@ class ConfigurableMDP:
         tables = self.tables(self.check_theta(theta))
         if not isinstance(tables, Tables):
             raise InvalidInputError(refusal("tables(theta)", type(tables).__name__, "a Tables", "return Tables(...)"))
-        # A kernel that is the same read-only array at every θ is checked once.
-        kernel = tables.transition
-        frozen = isinstance(kernel, np.ndarray) and not kernel.flags.writeable
-        check_values(tables, transition_is_checked=frozen and self._memory.get("checked") is kernel)
-        if frozen:
-            self._memory["checked"] = kernel
+        # Probabilities that are the same read-only array at every θ are checked once.
+        known = self._memory.get("checked", {})
+        laws = {"transition": tables.transition, "initial": tables.initial}
+        check_values(tables, checked=[name for name, law in laws.items() if known.get(name) is law])
+        self._memory["checked"] = {name: law for name, law in laws.items() if _is_read_only(law)}
         return tables
 
     def varying(self, theta: FloatArray) -> frozenset[str]:
@@ -189,6 +188,10 @@ class ConfigurableMDP:
     def regulariser_gradient(self, theta: FloatArray) -> FloatArray:
         """Return ∇ρ(θ), shape (N,)."""
         return self.vector_jacobian(theta, {"regulariser": np.ones(())})
+
+
+def _is_read_only(array: Any) -> bool:
+    return isinstance(array, np.ndarray) and not array.flags.writeable
 
 
 def check_derivatives(problem: ConfigurableMDP, theta: Any) -> dict[str, float]:

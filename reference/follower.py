@@ -159,20 +159,25 @@ def rounding_level(tables: Tables, largest: float) -> float:
 
 def reward_centre(tables: Tables, reward: FloatArray) -> float:
     """The constant reward to split off: zero unless every row sums to one, for only then does it move V alone."""
+    if not _is_large(reward.min(), reward.max()):  # the usual case, decided without a look at the kernel
+        return 0.0
     kernel = tables.transition
     rows = kernel.probability if isinstance(kernel, SparseTransition) else kernel
     return float(_reward_centres(np.asarray(rows)[None], reward[None])[0])
 
 
+def _is_large(low: Any, high: Any) -> Any:
+    """Whether splitting off the middle gains digits: a small constant only rounds the rewards, a large one does not."""
+    return abs(0.5 * (low + high)) > 4.0 * (high - low)
+
+
 def _reward_centres(rows: FloatArray, reward: FloatArray) -> FloatArray:
     """The same for a batch: rows (B or 1, S, A, K), reward (B, S, A)."""
     low, high = reward.min(axis=(1, 2)), reward.max(axis=(1, 2))
-    middle = 0.5 * (low + high)
-    # Splitting off a small constant gains nothing and rounds the rewards; a large one comes off without rounding.
-    large = np.abs(middle) > 4.0 * (high - low)
+    large = _is_large(low, high)
     if not large.any():
-        return np.zeros(middle.shape)
-    return np.where(large & (np.abs(rows.sum(axis=-1) - 1.0).max(axis=(1, 2)) <= 1e-13), middle, 0.0)
+        return np.zeros(low.shape)
+    return np.where(large & (np.abs(rows.sum(axis=-1) - 1.0).max(axis=(1, 2)) <= 1e-13), 0.5 * (low + high), 0.0)
 
 
 def solve_follower(

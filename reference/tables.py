@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -102,8 +102,15 @@ class Tables:
         return Tables(**entries)
 
 
-def check_values(tables: Tables, *, transition_is_checked: bool = False) -> None:
+def check_values(tables: Tables, *, checked: Collection[str] = ()) -> None:
     """Refuse values that no MDP has: non-finite rewards, negative or too large probabilities.
+
+    Parameters
+    ----------
+    tables
+        Plain numbers.
+    checked
+        "transition", "initial": probabilities to leave out, because they were checked before.
 
     Raises
     ------
@@ -122,9 +129,10 @@ def check_values(tables: Tables, *, transition_is_checked: bool = False) -> None
             raise InvalidInputError(
                 refusal(f"{name}{index}", float(values[tuple(index)]), "a finite number", "check the formula at this θ")
             )
-    remedy = "normalise the initial law"
-    check_rows("initial", tables.initial, remedy)
-    if abs(float(np.sum(tables.initial)) - 1.0) > 1e-9:
-        raise InvalidInputError(refusal("sum of initial", float(np.sum(tables.initial)), "1", remedy))
-    if not transition_is_checked:
+    if "initial" not in checked:
+        remedy = "normalise the initial law"
+        check_rows("initial", tables.initial, remedy)
+        if abs(float(np.sum(tables.initial)) - 1.0) > 1e-9:
+            raise InvalidInputError(refusal("sum of initial", float(np.sum(tables.initial)), "1", remedy))
+    if "transition" not in checked:
         check_transition(tables.transition)

@@ -75,7 +75,8 @@ class SoftmaxPenalties:
     def pull(self, theta: FloatArray, cotangent: FloatArray) -> FloatArray:
         """Σ_s cotangent_s ∇penalty_s, shape (N,): the Jacobian of a softmax is diag(p) - p pᵀ."""
         share = softmax(theta)
-        of_share = np.append(self.budget * cotangent, 0.0)
+        of_share = np.zeros(share.size)
+        of_share[:-1] = self.budget * cotangent
         result: FloatArray = share * (of_share - share @ of_share)
         return result
 
@@ -203,6 +204,8 @@ def penalised_grid(
     charged = 1.0 - goals
     actions = transition.shape[1]
     any_action = np.ones((1, actions))
+    first_state = initial.copy()
+    first_state.setflags(write=False)  # the same read-only array at every θ is checked once
 
     def tables(theta: Any) -> Tables:
         penalty = penalties.values(theta)
@@ -210,9 +213,9 @@ def penalised_grid(
         leader = targets - cost * goals * anp.sum(penalty)
         return Tables(
             transition=transition,
-            reward_follower=anp.reshape(follower, (-1, 1)) * any_action,
-            reward_leader=anp.reshape(leader, (-1, 1)) * any_action,
-            initial=initial,
+            reward_follower=follower[:, None] * any_action,
+            reward_leader=leader[:, None] * any_action,
+            initial=first_state,
         )
 
     def tables_jacobian(theta: FloatArray) -> dict[str, FloatArray]:

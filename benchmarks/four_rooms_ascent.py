@@ -29,6 +29,7 @@ from bilevelrl.reference.autodiff import softmax
 from bilevelrl.reference.errors import MissingExtraError
 from bilevelrl.tasks import FOUR_ROOMS_GRID, FOUR_ROOMS_MARKS, draw_penalties, four_rooms, initial_theta
 from bilevelrl.tasks.arguments import check_count
+from bilevelrl.tasks.four_rooms import BUDGET
 
 __all__ = ["PUBLISHED", "TEMPERATURES", "Ascent", "VertexCertificate", "ascend", "certify_no_penalty", "main"]
 
@@ -191,8 +192,8 @@ def draw(path: Path, runs: Sequence[Ascent], certificates: Sequence[VertexCertif
         import matplotlib.pyplot as plt
     except ImportError as error:
         raise MissingExtraError("drawing", "matplotlib", "cli") from error
-    figure = plt.figure(figsize=(12.0, 8.2), layout="constrained")
-    layout = figure.add_gridspec(2, len(runs), height_ratios=(1.0, 1.15))
+    figure = plt.figure(figsize=(13.5, 9.0), layout="constrained")
+    layout = figure.add_gridspec(2, len(runs), height_ratios=(1.0, 1.1))
     curves = figure.add_subplot(layout[0, :])
     for run, certificate, colour in zip(runs, certificates, itertools.cycle(COLOURS), strict=False):
         curves.plot(np.arange(run.objective.size), run.objective, color=colour, lw=2, label=f"β = {run.temperature:g}")
@@ -225,9 +226,10 @@ def draw(path: Path, runs: Sequence[Ascent], certificates: Sequence[VertexCertif
             run.theta,
             marks=FOUR_ROOMS_MARKS,
             title=(
-                f"β = {run.temperature:g}: penalties at the end, J = {run.objective[-1]:.4f}\n"
-                f"largest slope at the vertex: {certificate.slope:.3f}"
+                f"β = {run.temperature:g}: {1.0 - run.unused_share[-1]:.2%} of the budget in use at the end\n"
+                f"J = {run.objective[-1]:.4f}; best slope at the vertex: {certificate.slope:.3f}"
             ),
+            largest=BUDGET / run.theta.size,  # what every cell costs at θ = 0
             axes=figure.add_subplot(layout[1, column]),
         )
     figure.savefig(path, dpi=150)

@@ -168,6 +168,7 @@ def draw_values(
     title: str | None = None,
     colour_map: str = "OrRd",
     power: float = 1.0,
+    largest: float | None = None,
     axes: Axes | None = None,
 ) -> Axes:
     """Draw one number per cell as a heat map with a colour bar.
@@ -184,6 +185,8 @@ def draw_values(
         A sequential one of matplotlib's.
     power
         Exponent of the colour scale; below 1 shows small values.
+    largest
+        Value of the darkest colour, the largest of the values by default; give it to compare pictures.
 
     Raises
     ------
@@ -208,11 +211,10 @@ def draw_values(
 
     picture = np.full(grid.free.shape, np.nan)  # walls keep the colour of the map
     picture[grid.free] = values
-    # A scale of no width would have no colours.
-    image = axes.imshow(
-        picture, cmap=colour_map, norm=PowerNorm(power, vmin=0.0, vmax=max(float(values.max()), 1e-12)), zorder=1
-    )
-    bar = axes.figure.colorbar(image, ax=axes, shrink=0.86, pad=0.02)
+    top = max(float(values.max()) if largest is None else largest, 1e-12)  # a scale of no width would have no colours
+    image = axes.imshow(picture, cmap=colour_map, norm=PowerNorm(power, vmin=0.0, vmax=top), zorder=1)
+    beside = axes.inset_axes((1.03, 0.0, 0.045, 1.0))  # as high as the map whatever the layout
+    bar = axes.figure.colorbar(image, cax=beside, format="%.3g")
     bar.set_label(label, fontsize=9)
     bar.ax.tick_params(labelsize=8)
     bar.outline.set_visible(False)
@@ -226,6 +228,7 @@ def draw_penalties(
     *,
     marks: Mapping[str, Cell] | None = None,
     title: str | None = "Penalties",
+    largest: float | None = None,
     axes: Axes | None = None,
 ) -> Axes:
     """Draw what the follower pays per step in each cell: the negative part of its reward.
@@ -236,6 +239,8 @@ def draw_penalties(
         A problem on this grid whose rewards do not depend on the action, and the leader's parameter.
     grid, marks, title, axes
         As in `draw_map`.
+    largest
+        Penalty of the darkest colour, as in `draw_values`.
 
     Raises
     ------
@@ -249,7 +254,7 @@ def draw_penalties(
     'Penalties'
     """
     paid = np.maximum(-problem.tables_at(theta).reward_follower.max(axis=1), 0.0)
-    return draw_values(grid, paid, label="penalty per step", marks=marks, title=title, axes=axes)
+    return draw_values(grid, paid, label="penalty per step", marks=marks, title=title, largest=largest, axes=axes)
 
 
 def draw_follower(

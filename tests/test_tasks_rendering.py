@@ -83,7 +83,7 @@ def test_heat_map_shows_the_penalties_where_they_are():
     expected[GRID.index_of(FOUR_ROOMS_MARKS["goal"])] = 0.0
     np.testing.assert_allclose(picture[GRID.free].filled(), expected, rtol=1e-13)
     assert picture.mask[~GRID.free].all()
-    assert axes.figure.axes[1].get_ylabel() == "penalty per step"
+    assert axes.child_axes[0].get_ylabel() == "penalty per step"
 
 
 def test_follower_goes_the_shortest_way_when_cold():
@@ -98,6 +98,12 @@ def test_follower_goes_the_shortest_way_when_cold():
 def test_axes_given_are_used():
     _, axes = plt.subplots()
     assert draw_map(GRID, axes=axes) is axes
+
+
+def test_scale_can_be_shared():
+    small, large = (draw_values(GRID, np.full(104, v), label="v", largest=2.0).images[1] for v in (1.0, 2.0))
+    assert small.norm.vmax == large.norm.vmax == 2.0
+    assert draw_values(GRID, np.full(104, 0.5), label="v").images[1].norm.vmax == 0.5
 
 
 def test_zero_values_are_drawn():

@@ -16,14 +16,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+import numpy as np
+
 from bilevelrl.estimators.critics import follower_td_baseline, follower_value_tp1
-from bilevelrl.estimators.estimator import Context, Contribution, Target, register_estimator
+from bilevelrl.estimators.estimator import Context, Contribution, Draw, Target, register_estimator
 from bilevelrl.estimators.expectations import expected_parts
 from bilevelrl.estimators.leader_side import CriticKind, LeaderSide
 from bilevelrl.estimators.traces import average_over_visits, forward_trace, windowed_trace
 from bilevelrl.estimators.trajectories import Trajectories
 from bilevelrl.reference.arrays import FloatArray
-from bilevelrl.reference.errors import InvalidInputError, UnknownNameError
+from bilevelrl.reference.errors import EstimatorError, InvalidInputError, UnknownNameError
 from bilevelrl.reference.problem import Part
 
 __all__ = ["BCHG"]
@@ -81,18 +83,55 @@ class BCHG(LeaderSide):
         """Return the weights of the leader's terms and of the guiding term."""
         trajectories = self.stopped(trajectories, context)
         reading = self.read(trajectories, context)
-        weight = self.leader_weight(trajectories, context)
-        impulses = self.scale(trajectories) * weight * reading.benefit_t / context.problem.temperature
+        leader = self.partial_gradient(trajectories, context, reading)
+        return [*leader, self._guiding_term(trajectories, context, reading.benefit_t)]
+
+    def _guiding_term(self, trajectories: Trajectories, context: Context, benefit_t: FloatArray) -> Contribution:
+        weight = self.scale(trajectories) * self.leader_weight(trajectories, context)
+        impulses = weight * benefit_t / context.problem.temperature
         trace = self._trace(trajectories, context, impulses)
         ahead = context.problem.discount_follower * follower_value_tp1(context, trajectories)
         if self.scores == "td_error":
             ahead = ahead - follower_td_baseline(context, trajectories)
-        guiding = Contribution(
+        return Contribution(
             part="response",
             batch=trajectories,
             weights={"reward_follower": trace, "log_transition": trace * ahead},
         )
-        return [*self.partial_gradient(trajectories, context, reading), guiding]
+
+    def conditional_moments(self, trajectories: Trajectories, context: Context) -> tuple[FloatArray, FloatArray]:
+        """Return mean (M, N) and covariance (M, N, N) of each row given the trajectories.
+
+        Fresh suffixes are drawn anew for every visited pair, so their variances add:
+        `Σ_t Var(B̂_t) D_t D_tᵀ` with D_t what one unit of benefit at step t contributes.
+
+        Raises
+        ------
+        EstimatorError
+            For averages inside a batch, and where stopping times are still to be drawn.
+        """
+        if self.draw is Draw.BATCH or (self.stopping is not None and trajectories.stopping is None):
+            raise EstimatorError(
+                f"{self.name}: conditional moments need one row per trajectory, with its stopping times; "
+                "draw trajectories by `sample`, and average streams, not visits"
+            )
+        trajectories = self.stopped(trajectories, context)
+        reading, benefit, variance = self.benefit_moments(trajectories, context)
+        problem, theta = context.problem, context.theta
+        mean = np.repeat(problem.regulariser_gradient(theta)[None], trajectories.streams, axis=0)
+        for item in [
+            *self.partial_gradient(trajectories, context, reading),
+            self._guiding_term(trajectories, context, benefit),
+        ]:
+            mean = mean + problem.pullback(theta, item.batch, item.weights, per_stream=True)
+        covariance = np.zeros((*mean.shape, theta.size))
+        for t in range(trajectories.steps if self.critic == "independent" else 0):
+            unit = np.zeros(benefit.shape)
+            unit[:, t] = 1.0
+            item = self._guiding_term(trajectories, context, unit)
+            rows = problem.pullback(theta, item.batch, item.weights, per_stream=True)
+            covariance += variance[:, t, None, None] * rows[:, :, None] * rows[:, None, :]
+        return mean, covariance
 
     def _trace(self, trajectories: Trajectories, context: Context, impulses: FloatArray) -> FloatArray:
         if self.stopping is not None:

@@ -29,6 +29,7 @@ from bilevelrl.estimators.sampling import (
     sample_stopped_trajectories,
     sample_trajectories,
 )
+from bilevelrl.estimators.suffix_moments import return_moments
 from bilevelrl.estimators.traces import continues, discount_powers
 from bilevelrl.estimators.trajectories import Trajectories
 from bilevelrl.reference.arrays import FloatArray
@@ -166,6 +167,29 @@ class LeaderSide(Estimator):
         if self.critic == "independent":
             return independent_reading(trajectories, context, reading, target=self.target)
         return reading
+
+    def benefit_moments(
+        self, trajectories: Trajectories, context: Context
+    ) -> tuple[CriticReading, FloatArray, FloatArray]:
+        """Return the leader's values, and mean and variance (streams, steps) of the benefit given the trajectories.
+
+        Only fresh suffixes vary; they are integrated out by dynamic programming.
+        """
+        if self.critic != "independent":
+            reading = self.read(trajectories, context)
+            return reading, reading.benefit_t, np.zeros_like(reading.benefit_t)
+        horizon, time = self.target.horizon, trajectories.time_in_episode
+        discount = leader_discount(context.problem, self.target)
+        reading = read_critic(self.leader_critic(context), trajectories, horizon=horizon)
+        mean, variance = np.zeros_like(reading.benefit_t), np.zeros_like(reading.benefit_t)
+        for t in range(1 if horizon is None else min(horizon, int(time.max()) + 1)):
+            here = trajectories.valid if horizon is None else trajectories.valid & (time == t)
+            steps = None if horizon is None else horizon - t
+            moments = return_moments(context, steps=steps, discount=discount)
+            pair = trajectories.state_t[here], trajectories.action_t[here]
+            mean[here] = moments.pair_mean[..., 0][pair] - reading.value_t[here]
+            variance[here] = moments.pair_covariance[..., 0, 0][pair]
+        return reading, mean, variance
 
     def leader_weight(self, trajectories: Trajectories, context: Context) -> FloatArray:
         """Return (streams, steps): the weight with which the leader counts a step, γ_L^t or its stopped form."""

@@ -24,6 +24,7 @@ from bilevelrl.estimators.sampling import (
     sample_trajectories,
 )
 from bilevelrl.estimators.sarsa import SarsaCritic, sarsa_pass
+from bilevelrl.estimators.sobirl import SoBiRL
 from bilevelrl.estimators.trajectories import Trajectories
 
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
     "LeaderCritic",
     "NaivePGD",
     "SarsaCritic",
+    "SoBiRL",
     "TableCritic",
     "TabularSimulator",
     "Target",

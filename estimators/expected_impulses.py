@@ -19,7 +19,18 @@ from bilevelrl.estimators.sampling import TabularSimulator
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.transitions import DiscountedSystem, policy_transition
 
-__all__ = ["expected_impulses"]
+__all__ = ["expected_impulses", "reaches_target"]
+
+
+def reaches_target(estimator: LeaderSide) -> bool:
+    """Whether leader's values are the target's, on trajectories that see its horizon or stop at geometric times."""
+    if estimator.stopping is not None:
+        return estimator.critic in ("exact", "independent")
+    return estimator.target.horizon is not None and estimator.critic in (
+        "exact_truncated",
+        "independent",
+        "monte_carlo",
+    )
 
 
 def expected_impulses(

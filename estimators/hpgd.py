@@ -24,7 +24,7 @@ from bilevelrl.estimators.batch_tables import averaged_guiding_term, monte_carlo
 from bilevelrl.estimators.critics import CriticReading, leader_discount, monte_carlo_reading, read_critic
 from bilevelrl.estimators.estimator import Claim, Context, Contribution, LeaderCritic, Target, register_estimator
 from bilevelrl.estimators.expectations import expected_parts
-from bilevelrl.estimators.expected_impulses import expected_impulses
+from bilevelrl.estimators.expected_impulses import expected_impulses, reaches_target
 from bilevelrl.estimators.fresh_suffixes import fresh_gradient_sums, own_generator, per_stream_contribution
 from bilevelrl.estimators.leader_side import LeaderSide
 from bilevelrl.estimators.sampling import TabularSimulator
@@ -133,11 +133,7 @@ class HPGD(LeaderSide):
             )
 
     def _is_unbiased(self) -> bool:
-        whole_gradient = self.suffix == "geometric"
-        if self.stopping is not None:
-            return whole_gradient and self.critic in ("exact", "independent")
-        to_the_horizon = ("exact_truncated", "independent", "monte_carlo")
-        return whole_gradient and self.target.horizon is not None and self.critic in to_the_horizon
+        return self.suffix == "geometric" and reaches_target(self)
 
     def contributions(self, trajectories: Trajectories, context: Context) -> Sequence[Contribution]:
         """Return the weights of the leader's terms and of the guiding term."""

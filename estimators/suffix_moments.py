@@ -114,7 +114,8 @@ def _derivative_per_step(context: Context, scores: Scores) -> FloatArray:
     moved = np.concatenate([moved, -moved.sum(axis=2, keepdims=True)], axis=2)
     # Rows that sum to one end with a probability that is only rounding.
     possible = kernel > ROW_SUM_TOLERANCE * (state_tp1 == states)
-    return x + np.where(possible, factor / np.where(possible, kernel, 1.0), 0.0)[..., None] * moved
+    scored: FloatArray = np.where(possible, factor / np.where(possible, kernel, 1.0), 0.0)[..., None] * moved
+    return x + scored
 
 
 def _with_end(kernel: FloatArray) -> FloatArray:
@@ -149,16 +150,19 @@ class _Recursion:
     def matrix(self) -> FloatArray:
         """I - γ P_π."""
         chain = np.einsum("sa,sat->st", self.policy, self.kernel)
-        return np.eye(chain.shape[0]) - self.discount * chain
+        result: FloatArray = np.eye(chain.shape[0]) - self.discount * chain
+        return result
 
     def pair_mean(self, ahead: FloatArray) -> FloatArray:
         """Mean from each pair, given that from each state one step later."""
-        return self.first + self.discount * np.tensordot(self.kernel, ahead, axes=1)
+        result: FloatArray = self.first + self.discount * np.tensordot(self.kernel, ahead, axes=1)
+        return result
 
     def state_means(self) -> list[FloatArray]:
         """Means from each state with 0, 1, … steps to go up to one before the last; only the last one if stopped."""
         if self.steps is None:
-            return [np.linalg.solve(self.matrix(), self.average(self.first))]
+            stopped: FloatArray = np.linalg.solve(self.matrix(), self.average(self.first)).astype(np.float64)
+            return [stopped]
         means = [np.zeros((self.kernel.shape[0], self.x.shape[-1]))]
         for _ in range(self.steps - 1):
             means.append(self.average(self.pair_mean(means[-1])))
@@ -176,7 +180,8 @@ class _Recursion:
 
         def without_later(ahead: FloatArray) -> FloatArray:
             crossed = np.einsum("sat,satn,tm->sanm", self.kernel, self.x[:, :, :-1], ahead, optimize=True)
-            return square + self.discount * (crossed + np.swapaxes(crossed, -1, -2))
+            result: FloatArray = square + self.discount * (crossed + np.swapaxes(crossed, -1, -2))
+            return result
 
         if self.steps is None:
             later_discount = self.discount

@@ -17,7 +17,7 @@ from bilevelrl.estimators.sampling import sample_suffixes
 from bilevelrl.estimators.traces import backward_sum
 from bilevelrl.estimators.trajectories import Trajectories
 from bilevelrl.reference import ConfigurableMDP, leader_action_values
-from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.arrays import BoolArray, FloatArray
 from bilevelrl.reference.errors import InvalidInputError, ShapeError, refusal
 from bilevelrl.reference.leader import check_horizon
 from bilevelrl.reference.problem import TransitionBatch
@@ -27,6 +27,7 @@ __all__ = [
     "CriticReading",
     "ExactCritic",
     "TableCritic",
+    "expected_fresh_steps",
     "follower_td_baseline",
     "follower_value_tp1",
     "independent_reading",
@@ -71,6 +72,7 @@ class ExactCritic:
         horizon: int | None = None,
         discounted: bool = True,
         transition: Transition | None = None,
+        reward: FloatArray | None = None,
     ) -> ExactCritic:
         """Compute V_L and Q_L = r_L + γ_L P V_L of a policy (S, A).
 
@@ -84,8 +86,8 @@ class ExactCritic:
             None: infinite. Otherwise `V^(0) = 0, Q^(h) = r_L + γ_L P V^(h-1)` for h up to `horizon`.
         discounted
             False: γ_L replaced by 1; needs a horizon.
-        transition
-            Another kernel than the problem's.
+        transition, reward
+            Another kernel, another reward (S, A) than the problem's.
 
         Raises
         ------
@@ -94,8 +96,11 @@ class ExactCritic:
         """
         check_horizon(horizon, discounted)
         tables = problem.tables_at(theta)
-        if transition is not None:
-            tables = replace(tables, transition=transition)
+        tables = replace(
+            tables,
+            transition=tables.transition if transition is None else transition,
+            reward_leader=tables.reward_leader if reward is None else reward,
+        )
         if horizon is None:
             value, action_value, _ = leader_action_values(tables, policy, problem.discount_leader)
             return cls(action_values=action_value[None], values=np.append(value, 0.0)[None])
@@ -278,9 +283,7 @@ def independent_reading(
     """
     if context.rng is None:
         raise InvalidInputError("context.rng=None: expected a numpy Generator to draw fresh suffixes; pass rng=...")
-    wanted = trajectories.valid
-    if target.horizon is not None:
-        wanted = wanted & (trajectories.time_in_episode < target.horizon)
+    wanted = _paid(trajectories, target.horizon)
     count = int(wanted.sum())
     if target.horizon is None:
         lengths = context.rng.geometric(1.0 - context.problem.discount_leader, count)
@@ -305,10 +308,35 @@ def independent_reading(
     )
 
 
+def expected_fresh_steps(trajectories: Trajectories, context: Context, *, target: Target) -> float:
+    """Return the expected number of steps that `independent_reading` takes: the return of a reward of one per step."""
+    kernel = None if context.simulator is None else context.simulator.kernel(context.problem, context.theta)
+    counting = ExactCritic.solve(
+        context.problem,
+        context.theta,
+        context.follower.policy,
+        horizon=target.horizon,
+        # Over an infinite horizon the discount is the probability of going on.
+        discounted=target.horizon is None,
+        transition=kernel,
+        reward=np.ones(context.follower.policy.shape),
+    )
+    wanted = _paid(trajectories, target.horizon)
+    to_go = None if target.horizon is None else target.horizon - trajectories.time_in_episode[wanted]
+    state, action = trajectories.state_t[wanted], trajectories.action_t[wanted]
+    return float(counting.action_value(state, action, steps_to_go=to_go).sum())
+
+
+def _paid(trajectories: Trajectories, horizon: int | None) -> BoolArray:
+    """Steps at which the leader of a target with this horizon is paid."""
+    if horizon is None:
+        return trajectories.valid
+    inside: BoolArray = trajectories.valid & (trajectories.time_in_episode < horizon)
+    return inside
+
+
 def _returns(trajectories: Trajectories, discount: float, horizon: int | None) -> FloatArray:
-    reward = trajectories.reward_leader_t
-    if horizon is not None:
-        reward = np.where(trajectories.time_in_episode < horizon, reward, 0.0)
+    reward = np.where(_paid(trajectories, horizon), trajectories.reward_leader_t, 0.0)
     return backward_sum(trajectories, reward, discount)
 
 

@@ -143,6 +143,7 @@ class _Model:
     critic: LeaderCritic
     sampled: ExactCritic | None  # what fresh suffixes are worth in expectation
     discount: float
+    scored: bool  # whether the kernel depends on θ
 
     @classmethod
     def of(cls, estimator: LeaderSide, context: Context, simulator: TabularSimulator) -> _Model:
@@ -168,6 +169,7 @@ class _Model:
             critic=estimator.leader_critic(context),
             sampled=sampled,
             discount=leader_discount(problem, target),
+            scored="transition" in problem.varying(theta),
         )
 
     def truncated(self, horizon: int) -> _Weights:
@@ -227,11 +229,11 @@ class _Model:
             "direct": {"reward_leader": weights.direct},
             "transition": {},
         }
-        if "transition" in varying:
+        if self.scored:
             cotangents["transition"] = {"transition": weights.transition.cotangent(own, self.kernel)}
         if guiding:
             cotangents["response"] = {"reward_follower": weights.response}
-            if "transition" in varying:
+            if self.scored:
                 moved = weights.response_transition.cotangent(own, self.kernel)
                 cotangents["response"]["transition"] = moved
         parts = {part: problem.vector_jacobian(theta, entries) for part, entries in cotangents.items()}
@@ -250,6 +252,8 @@ class _Model:
 
     def _leader_step(self, weights: _Weights, visits: FloatArray, k: int, value_ahead: FloatArray) -> None:
         weights.direct += visits
+        if not self.scored:
+            return
         weights.transition.add(self.kernel, self.discount * visits, value_ahead)
         if self.estimator.scores == "td_error":
             weights.transition.add_pair(-visits * (self._action_values(k) - self.tables.reward_leader))
@@ -259,6 +263,8 @@ class _Model:
         problem, follower = self.context.problem, self.context.follower
         trace = trace / problem.temperature
         weights.response += trace
+        if not self.scored:
+            return
         weights.response_transition.add(self.kernel, problem.discount_follower * trace, follower.value)
         if self.estimator.scores == "td_error":
             weights.response_transition.add_pair(-trace * (follower.action_value - self.tables.reward_follower))
@@ -268,6 +274,8 @@ class _Model:
         problem, follower = self.context.problem, self.context.follower
         visits = visits / problem.temperature
         weights.response += visits * expected_next(self.kernel, returns)
+        if not self.scored:
+            return
         scores = weights.response_transition
         scores.add(self.kernel, problem.discount_follower * visits, returns * follower.value)
         if self.estimator.scores == "td_error":

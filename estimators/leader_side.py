@@ -11,6 +11,7 @@ from numpy.random import Generator
 from bilevelrl.estimators.critics import (
     CriticReading,
     ExactCritic,
+    expected_fresh_steps,
     independent_reading,
     leader_discount,
     monte_carlo_reading,
@@ -230,6 +231,13 @@ class LeaderSide(Estimator):
         if (trajectories.valid[:, 1:] & ~continues(trajectories)[:, 1:]).any():
             raise EstimatorError(f"{self.name}: expected one episode per stream; use single_episode=True")
         return trajectories
+
+    def cost(self, trajectories: Trajectories, context: Context) -> dict[str, int]:
+        """Return environment steps, and the expected number of steps of fresh suffixes."""
+        fresh = 0.0
+        if self.critic == "independent":
+            fresh = expected_fresh_steps(trajectories, context, target=self.target)
+        return {"environment_steps": int(trajectories.valid.sum()), "oracle_steps": round(fresh)}
 
     def scale(self, trajectories: Trajectories) -> float:
         """Return the factor of sums over streams that the draw leaves to the estimator."""

@@ -186,6 +186,9 @@ def test_fresh_suffixes_given_the_path_spread_as_computed(target: Target) -> Non
     deviation = np.sqrt(np.diagonal(covariance[0]))
     # Six checks at 5.5 standard errors, kurtosis read from the sample: false alarm below 3e-7.
     assert (np.abs(rows.mean(axis=0) - mean[0]) < 5.5 * deviation / np.sqrt(replicates)).all()
+    taken = estimator.estimate(path, context).cost["oracle_steps"]
+    # Three visits: 1 / (1 - γ_L) steps each, or what is left of the horizon.
+    assert taken in ((7, 8) if target.horizon is None else (3 + 2 + 1,))
     squares = (rows - mean[0]) ** 2
     error = squares.std(axis=0, ddof=1) / np.sqrt(replicates)
     assert (np.abs(squares.mean(axis=0) - deviation**2) < 5.5 * error).all()

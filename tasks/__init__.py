@@ -3,10 +3,10 @@
 A task is a function that returns a problem of `bilevelrl.reference`; it is registered by name in `TASKS`.
 """
 
+from bilevelrl.tasks.chain import chain
 from bilevelrl.tasks.four_rooms import FOUR_ROOMS_GRID, FOUR_ROOMS_KERNELS, FOUR_ROOMS_MARKS, four_rooms, initial_theta
 from bilevelrl.tasks.generators import (
     absorbing_mdp,
-    chain,
     garnet,
     layered_mdp,
     periodic_mdp,

@@ -10,7 +10,7 @@ The step that the follower takes in the goal is the last of its episode. No rewa
 enter the dynamics. Two kernels are in use: the text of the paper has a failed move (probability .33) go in one of the
 other three directions, .67 and .11 each; the released code plans, and reports the objective, with .56 and .1467 each.
 
-Reference: Kudo et al. (2026), arXiv:2603.14867, Section 5 and Appendix C.
+Reference: Kudo et al. (2026), arXiv:2603.14867.
 """
 
 from __future__ import annotations

@@ -38,7 +38,8 @@ TASKS: Mapping[str, Task] = MappingProxyType(_tasks)
 
 def _origin(make: Callable[..., Any]) -> tuple[str, str]:
     """File and name of a function: a module that is imported again registers the same functions again."""
-    return (make.__code__.co_filename, make.__qualname__)
+    code = getattr(make, "__code__", None)
+    return (code.co_filename if code else str(id(make)), getattr(make, "__qualname__", repr(make)))
 
 
 def register_task(name: str, summary: str) -> Callable[[Factory], Factory]:

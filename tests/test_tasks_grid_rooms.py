@@ -33,6 +33,13 @@ def test_sparse_and_dense_twins_agree(penalties, rooms_per_side):
         assert np.max(np.abs(twin.parts[part])) > 1e3 * tolerance, "the comparison must be able to fail"
 
 
+def test_a_twin_with_another_kernel_would_be_seen():
+    sparse, wrong = grid_rooms(room_size=4), grid_rooms(room_size=4, intended=0.67 - 1e-6, dense=True)
+    theta = np.zeros(sparse.theta_shape)
+    ours, twin = hypergradient(sparse, theta), hypergradient(wrong, theta)
+    assert np.max(np.abs(ours.value - twin.value)) > 10 * (ours.error_bound + twin.error_bound)
+
+
 @pytest.mark.parametrize("penalties", PENALTY_KINDS)
 def test_another_route_agrees(penalties):
     problem = grid_rooms(room_size=3, penalties=penalties, temperature=0.01)

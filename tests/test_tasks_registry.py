@@ -1,5 +1,7 @@
 """Every task is found by its name, and can be built and judged without arguments."""
 
+import functools
+
 import numpy as np
 import pytest
 
@@ -41,4 +43,12 @@ def test_registry_cannot_be_changed_but_by_registering():
 def test_taken_name():
     with pytest.raises(InvalidInputError, match="a name that is not taken"):
         register_task("chain", "another")(lambda: None)
+    with pytest.raises(InvalidInputError, match="a name that is not taken"):
+        register_task("chain", "a callable that is no function")(functools.partial(make_task, "garnet"))
     assert TASKS["chain"].make.__name__ == "chain"
+
+
+def test_registering_again_changes_nothing():
+    task = TASKS["chain"]
+    assert register_task("chain", task.summary)(task.make) is task.make
+    assert TASKS["chain"] == task

@@ -86,6 +86,8 @@ def directional_derivatives(function: Callable[[Any], dict[str, Any]], theta: Fl
 
 def _shift(logits: Any, axis: int) -> Any:
     """The largest real part, as a constant: subtracting it changes no value and no derivative."""
+    if isinstance(logits, np.ndarray) and logits.dtype == np.float64:
+        return logits.max(axis=axis, keepdims=True)
     value = getval(logits)
     while value is not getval(value):
         value = getval(value)

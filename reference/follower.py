@@ -140,11 +140,13 @@ def soft_bellman(
     Finite for every positive temperature: the maximum is split off before exponentials are taken.
     """
     action_value = reward + discount * expected_next(transition, value)
-    largest = action_value.max(axis=-1, keepdims=True)
-    weights = np.exp((action_value - largest) / temperature)
-    total = weights.sum(axis=-1, keepdims=True)
-    backed_up = (largest + temperature * np.log(total))[..., 0]
-    return backed_up, action_value, weights / total
+    # NumPy reduces along a short last axis row by row; with the actions in front it takes all states at once.
+    by_action = np.ascontiguousarray(action_value.T)
+    largest = by_action.max(axis=0)
+    weights = np.exp((by_action - largest) / temperature)
+    total = weights.sum(axis=0)
+    policy = np.ascontiguousarray((weights / total).T)
+    return largest + temperature * np.log(total), action_value, policy
 
 
 def rounding_level(tables: Tables, largest: float) -> float:

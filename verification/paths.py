@@ -186,7 +186,7 @@ class PathLaw:
             truncated[:, -1] = valid[:, -1] & ~ended[:, -1]
         steps = np.broadcast_to(np.arange(taken.shape[1]), taken.shape)
         begins = np.where(ended, steps + 1, 0)[:, :-1]
-        since = np.maximum.accumulate(np.concatenate([np.zeros_like(begins[:, :1]), begins], axis=1), axis=1)
+        since = np.maximum.accumulate(np.concatenate([np.zeros_like(start[:, None]), begins], axis=1), axis=1)
         return Trajectories(
             state_t=state_t,
             action_t=action_t,

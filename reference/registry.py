@@ -173,6 +173,7 @@ def leader_objective(
     Examples
     --------
     >>> import numpy as np
+    >>> from bilevelrl.reference import leader_objective
     >>> from bilevelrl.tasks import four_rooms
     >>> round(leader_objective(four_rooms(temperature=0.001), np.zeros(105)), 6)
     -0.740644
@@ -227,6 +228,7 @@ def hypergradient(
     Examples
     --------
     >>> import numpy as np
+    >>> from bilevelrl.reference import hypergradient
     >>> from bilevelrl.tasks import random_mdp
     >>> problem, theta = random_mdp(states=4, actions=2, parameters=3, seed=0), np.zeros(3)
     >>> exact = hypergradient(problem, theta)

@@ -5,6 +5,7 @@ Sign and order conventions of the whole package: both players maximise; transiti
 """
 
 from bilevelrl.reference import routes as _routes  # registers the routes
+from bilevelrl.reference.certified import certified_hypergradient
 from bilevelrl.reference.configurable_mdp import ConfigurableMDP, check_derivatives
 from bilevelrl.reference.follower import (
     Status,
@@ -44,6 +45,7 @@ __all__ = [
     "Tables",
     "TabularFollower",
     "Term",
+    "certified_hypergradient",
     "check_derivatives",
     "hypergradient",
     "leader_action_values",

@@ -16,6 +16,7 @@ __all__ = [
     "InvalidInputError",
     "MissingExtraError",
     "NotConvergedError",
+    "PrecisionError",
     "ShapeError",
     "StochasticityError",
     "SupportError",
@@ -52,6 +53,10 @@ class SupportError(BilevelRLError, ValueError):
 
 class NotConvergedError(BilevelRLError, RuntimeError):
     """An iteration stopped before it reached its tolerance."""
+
+
+class PrecisionError(BilevelRLError, ArithmeticError):
+    """A rigorous enclosure as narrow as asked was not reached; the message names the precision tried."""
 
 
 class IndependenceError(BilevelRLError, TypeError):

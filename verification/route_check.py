@@ -8,7 +8,7 @@ import time
 import numpy as np
 
 from bilevelrl.reference import HYPERGRADIENT_ROUTES, hypergradient, named_stream
-from bilevelrl.reference.errors import BilevelRLError, UnsupportedError
+from bilevelrl.reference.errors import BilevelRLError, MissingExtraError, UnsupportedError
 from bilevelrl.tasks import four_rooms, initial_theta
 from bilevelrl.verification.results import RouteRow
 from bilevelrl.verification.verdicts import Outcome, Verdict, judge_exact, unjudged
@@ -31,7 +31,7 @@ def check_route(route: str, temperature: float, seed: int) -> RouteRow:
     norm, difference, bound = math.nan, math.nan, math.inf
     try:
         found = hypergradient(problem, theta, route=route)
-    except UnsupportedError as refused:
+    except (MissingExtraError, UnsupportedError) as refused:
         verdict = unjudged(Outcome.REFUSED, str(refused))
     except BilevelRLError as broken:
         verdict = Verdict(outcome=Outcome.FAILED, detectable=math.inf, reason=str(broken))

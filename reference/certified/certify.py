@@ -1,0 +1,102 @@
+"""The public call, for every kind of problem with a certified form; nothing here needs python-flint until called."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.certified.extra import require_flint
+from bilevelrl.reference.configurable_mdp import ConfigurableMDP
+from bilevelrl.reference.errors import UnsupportedError
+from bilevelrl.reference.registry import Hypergradient, register_route
+
+if TYPE_CHECKING:
+    from bilevelrl.reference.certified.hypergradient import CertifiedHypergradient
+
+__all__ = ["certified_hypergradient"]
+
+
+def certified_hypergradient(
+    problem: Any,
+    theta: Any = None,
+    *,
+    digits: int = 30,
+    horizon: int | None = None,
+    discounted: bool = True,
+    maximum_bits: int = 16384,
+) -> CertifiedHypergradient:
+    """Return ∇J(θ), its parts and J(θ) as balls that contain the truth.
+
+    Parameters
+    ----------
+    problem
+        A `ConfigurableMDP`: what is certified is the problem given by its tables and their Jacobians at θ, taken
+        exactly as the doubles that they are. Or a `ClosedForm`, which is evaluated in balls from θ on: no gap.
+    theta
+        (N,) float64, finite; a `ClosedForm` brings its own.
+    digits
+        Significant digits of every number; an entry below 10^-digits of the largest has that absolute accuracy.
+    horizon, discounted
+        Which objective: see `leader_objective`. A `ClosedForm` brings its own.
+    maximum_bits
+        Working precision at which to give up.
+
+    Returns
+    -------
+    CertifiedHypergradient
+
+    Raises
+    ------
+    MissingExtraError
+        Without python-flint.
+    InvalidInputError, IllPosedError
+        As `hypergradient`.
+    PrecisionError
+        If `maximum_bits` do not suffice.
+
+    References
+    ----------
+    Kudo et al. (2026), arXiv:2603.14867, Theorem 1 (5)-(6), in adjoint form.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from bilevelrl.tasks import random_mdp
+    >>> certified = certified_hypergradient(random_mdp(parameters=2), np.zeros(2))
+    >>> certified.objective.contains(float(certified.objective)), certified.objective.radius < 1e-30
+    (False, True)
+    """
+    require_flint()
+    from bilevelrl.reference.certified.closed_form import ClosedForm
+    from bilevelrl.reference.certified.closed_form_balls import certify_closed_form
+    from bilevelrl.reference.certified.hypergradient import certify_tabular
+    from bilevelrl.reference.certified.sources import DoubleTables
+
+    if isinstance(problem, ClosedForm):
+        return certify_closed_form(problem, digits=digits, maximum_bits=maximum_bits)
+    if isinstance(problem, ConfigurableMDP):
+        source = DoubleTables.at(problem, problem.check_theta(theta))
+        return certify_tabular(source, digits=digits, horizon=horizon, discounted=discounted, maximum_bits=maximum_bits)
+    raise UnsupportedError(
+        f"problem of type {type(problem).__name__}: no certified form; expected a ConfigurableMDP or a ClosedForm"
+    )
+
+
+@register_route(
+    "certified",
+    ConfigurableMDP,
+    summary="ball arithmetic: a proven enclosure of the follower, the adjoint form evaluated on it",
+    family="ball arithmetic",
+    accuracy="rigorous; correctly rounded but for ties",
+)
+def certified(
+    problem: ConfigurableMDP,
+    theta: FloatArray,
+    *,
+    horizon: int | None = None,
+    discounted: bool = True,
+    warm_start: Any = None,
+    bound: bool = True,
+) -> Hypergradient:
+    """∇J to thirty digits, rounded; see `certified_hypergradient`."""
+    return certified_hypergradient(problem, theta, horizon=horizon, discounted=discounted).rounded()

@@ -63,15 +63,13 @@ def forward(
         mass = weights.sum(axis=1, keepdims=True)
         policy = weights / mass
         value = (peak + beta * np.log(mass))[:, 0]
-        tangent = np.einsum("sa,san->sn", policy, action_tangent)
+        tangent = np.matmul(policy[:, None, :], action_tangent)[:, 0, :]
     policy_tangent = policy[:, :, None] * (action_tangent - tangent[:, None, :]) / beta
 
     # The leader's tangents: what the policy moves, what the dynamics move, what the reward moves.
     discount = problem.discount_leader if discounted else 1.0
     chain = np.einsum("sa,sat->st", policy, kernel)
     earned = (policy * reward_leader).sum(axis=1)
-    responded = np.einsum("san,sa->sn", policy_tangent, reward_leader)
-    chain_response = np.einsum("san,sat->nst", policy_tangent, kernel)
     chain_moved = None if kernel_tangent is None else np.einsum("sa,satn->nst", policy, kernel_tangent)
     paid = np.einsum("sa,san->sn", policy, jacobian.get("reward_leader", np.zeros((states, actions, count))))
     leader = np.zeros(states)
@@ -80,7 +78,8 @@ def forward(
         direct = paid + discount * chain @ direct
         if chain_moved is not None:
             moved = discount * ((chain_moved @ leader).T + chain @ moved)
-        response = responded + discount * ((chain_response @ leader).T + chain @ response)
+        action_value = reward_leader + discount * (kernel @ leader)
+        response = np.matmul(action_value[:, None, :], policy_tangent)[:, 0, :] + discount * (chain @ response)
         leader = earned + discount * chain @ leader
     law = np.asarray(tables.initial, dtype=np.float64)
     parts: dict[Part, FloatArray] = {

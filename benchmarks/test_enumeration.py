@@ -1,5 +1,7 @@
 """Exact moments over about a million trajectories."""
 
+from typing import Any
+
 import pytest
 
 from bilevelrl.estimators.bchg import BCHG
@@ -12,7 +14,7 @@ HORIZON = 6
 
 
 @pytest.mark.benchmark(group="enumeration")
-def test_a_million_trajectories(benchmark):
+def test_a_million_trajectories(benchmark: Any) -> None:
     problem = random_mdp(states=4, actions=2, parameters=3, seed=0)
     theta = 0.1 * named_stream(0, "enumeration").standard_normal(3)
     found = benchmark.pedantic(

@@ -1,5 +1,7 @@
 """One outer iteration (follower to 1e-10, 100 steps, BC-HG) per seed, batched over seeds."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -8,7 +10,7 @@ from bilevelrl.benchmarks.outer_iteration import STEPS, TOLERANCE, outer_iterati
 
 @pytest.mark.benchmark(group="outer iteration")
 @pytest.mark.parametrize("seeds", [1, 10, 32, 100])
-def test_together(benchmark, seeds):
+def test_together(benchmark: Any, seeds: int) -> None:
     iteration = outer_iteration(seeds)
     found = benchmark(iteration.together)
     assert np.isfinite(found.mean).all()
@@ -18,7 +20,7 @@ def test_together(benchmark, seeds):
 
 
 @pytest.mark.benchmark(group="outer iteration")
-def test_one_by_one(benchmark):
+def test_one_by_one(benchmark: Any) -> None:
     iteration = outer_iteration(10)
     benchmark(iteration.one_by_one)
     benchmark.extra_info.update(seeds=10, steps=STEPS, tolerance=TOLERANCE)

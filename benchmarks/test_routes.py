@@ -1,5 +1,7 @@
 """Every route on Four-Rooms and on small problems of each structure."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -18,7 +20,7 @@ ROUTES = [name for name, route in HYPERGRADIENT_ROUTES.items() if ConfigurableMD
 
 @pytest.mark.parametrize("route", ROUTES)
 @pytest.mark.parametrize("name", PROBLEMS)
-def test_route(benchmark, name, route):
+def test_route(benchmark: Any, name: str, route: str) -> None:
     problem, size = PROBLEMS[name]
     theta = 0.01 * named_stream(0, "routes", name).standard_normal(size or problem.theta_shape)
     benchmark.group = name

@@ -204,8 +204,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "# Speed and memory",
             "Written by `OMP_NUM_THREADS=1 python -m bilevelrl.benchmarks.speed --output benchmarks/README.md`; do not "
             "edit. Single cases with their statistics: `OMP_NUM_THREADS=1 pytest benchmarks --benchmark-only`. Times "
-            "depend on the machine; ratios are of functions that took turns in one run, by the best of their rounds. CPU time "
-            "is the median of the calling thread's, which other processes do not add to.",
+            "depend on the machine; ratios are of functions that took turns in one run, by the best of their rounds. CPU "
+            "time is the median of the calling thread's, which other processes do not add to.",
             f"Machine: {described}. Matrices of a hundred states are too small for BLAS threads, which wait for each "
             "other on a busy machine and can make a solve a hundred times slower: set `OMP_NUM_THREADS=1`.",
             *sections,

@@ -25,6 +25,9 @@ from bilevelrl.reference.arrays import FloatArray, IntArray
 
 __all__ = ["averaged_guiding_term", "monte_carlo_benefit", "visit_indices"]
 
+# Both differences are of an average over a pair's visits and one over a state's.
+KINDS = {"pair": 1.0, "state": -1.0}
+
 
 def visit_indices(trajectories: Trajectories, actions: int) -> dict[str, IntArray]:
     """Return (streams, steps) numbers of the visited pairs and states."""
@@ -51,12 +54,11 @@ def monte_carlo_benefit(visits: Trajectories, source: Trajectories, context: Con
     actions = context.follower.policy.shape[1]
     returns = backward_sum(source, source.reward_leader_t, context.problem.discount_leader)
     wanted, given, sizes = visit_indices(visits, actions), visit_indices(source, actions), _sizes(context)
-    average = {}
-    for kind, size in sizes.items():
-        total = _sums(returns, given[kind], source, size)
-        count = _sums(np.ones_like(returns), given[kind], source, size)
-        average[kind] = (total / np.maximum(count, 1.0))[wanted[kind]]
-    benefit: FloatArray = average["pair"] - average["state"]
+    benefit = np.zeros(np.shape(visits.reward_leader_t))
+    for kind, sign in KINDS.items():
+        total = _sums(returns, given[kind], source, sizes[kind])
+        count = _sums(np.ones_like(returns), given[kind], source, sizes[kind])
+        benefit += sign * (total / np.maximum(count, 1.0))[wanted[kind]]
     return benefit
 
 
@@ -77,7 +79,7 @@ def averaged_guiding_term(
     actions = context.follower.policy.shape[1]
     wanted, given, sizes = visit_indices(visits, actions), visit_indices(source, actions), _sizes(context)
     impulses = np.zeros(np.shape(source.reward_leader_t))
-    for kind, sign in (("pair", 1.0), ("state", -1.0)):
+    for kind, sign in KINDS.items():
         used = _sums(factors, wanted[kind], visits, sizes[kind])
         count = _sums(np.ones_like(impulses), given[kind], source, sizes[kind])
         impulses += sign * (used / np.maximum(count, 1.0))[given[kind]]

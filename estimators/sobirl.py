@@ -13,7 +13,7 @@ left. The weights differ between the paper's form, the released code and the ori
 - "return": w_t = Σ_k γ_L^k r_L, the return of the whole episode: the original method (Yang et al. 2025).
 
 The bracket has mean zero given the past. So with "return" the past rewards drop out and γ_L^t Q_L(s_t,a_t) is left, the
-same expectation as with "benefit"; and with "q" and a critic that knows only the first step, every bracket but the first
+same expectation as with "benefit"; and with "q" and a critic that knows only the first step every bracket but the first
 drops out. With the exact ∇Q_F - ∇V_F in the bracket, "return" is the score function estimator, since ∇log π is that
 bracket over β: it has no bias for episodes of any length.
 """

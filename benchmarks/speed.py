@@ -82,7 +82,7 @@ def hypergradient_section() -> str:
         "104 states, 105 parameters, follower to 1e-12 from the solution one ascent step earlier: "
         f"{exact.counters['sweeps']} sweeps, residual {exact.residual:.1e}. Reverse mode is {apart:.0e} away from it, "
         f"where the largest entry is {np.abs(exact.value).max():.0e}.\n\n"
-        + _table(["what", "CPU time", "best wall-clock time", "hypergradient / this"], rows)
+        + _table(["what", "CPU time, median", "least", "hypergradient / this"], rows)
     )
 
 
@@ -114,11 +114,14 @@ def outer_section() -> str:
         if seeds <= 10:
             functions["one by one"] = iteration.one_by_one
         for name, timing in take_turns(functions, rounds=20).items():
-            rows.append([str(seeds), name, _duration(timing.cpu / seeds), _duration(timing.best / seeds)])
+            rows.append(
+                [str(seeds), name, *(_duration(each / seeds) for each in (timing.cpu, timing.best, timing.wall))]
+            )
     return (
         "## One outer iteration\n\n"
         f"Four-Rooms: follower to 1e-10 from the previous iteration, {STEPS} sampled steps, exact critic, BC-HG; every "
-        "seed its own θ.\n\n" + _table(["seeds", "how", "CPU time per seed", "best wall-clock time per seed"], rows)
+        "seed its own θ.\n\n"
+        + _table(["seeds", "how", "CPU time per seed, median", "least", "wall-clock time per seed, median"], rows)
     )
 
 
@@ -204,8 +207,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "# Speed and memory",
             "Written by `OMP_NUM_THREADS=1 python -m bilevelrl.benchmarks.speed --output benchmarks/README.md`; do not "
             "edit. Single cases with their statistics: `OMP_NUM_THREADS=1 pytest benchmarks --benchmark-only`. Times "
-            "depend on the machine; ratios are of functions that took turns in one run, by the best of their rounds. CPU "
-            "time is the median of the calling thread's, which other processes do not add to.",
+            "depend on the machine; ratios are of functions that took turns in one run, by their least times. CPU time "
+            "is the calling thread's: other processes do not add to it.",
             f"Machine: {described}. Matrices of a hundred states are too small for BLAS threads, which wait for each "
             "other on a busy machine and can make a solve a hundred times slower: set `OMP_NUM_THREADS=1`.",
             *sections,

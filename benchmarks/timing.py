@@ -25,17 +25,17 @@ class Timing:
 
     Attributes
     ----------
-    cpu : float
-        Median CPU time of the calling thread.
-    median, best : float
-        Wall-clock time over the rounds.
+    cpu, best : float
+        CPU time of the calling thread: median and least over the rounds.
+    wall : float
+        Median wall-clock time.
     rounds : int
         Calls that were timed.
     """
 
     cpu: float
-    median: float
     best: float
+    wall: float
     rounds: int
 
 
@@ -70,7 +70,7 @@ def take_turns(functions: Mapping[str, Callable[[], object]], *, rounds: int) ->
             wall[name].append(time.perf_counter() - start)
     return {
         name: Timing(
-            cpu=float(np.median(cpu[name])), median=float(np.median(wall[name])), best=min(wall[name]), rounds=rounds
+            cpu=float(np.median(cpu[name])), best=min(cpu[name]), wall=float(np.median(wall[name])), rounds=rounds
         )
         for name in functions
     }

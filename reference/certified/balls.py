@@ -111,8 +111,8 @@ class Enclosure:
     ball: arb
 
     def __float__(self) -> float:
-        """Return the double next to the midpoint."""
-        return float(self.ball.mid())
+        """Return the double next to the midpoint; zero where zero is inside."""
+        return 0.0 if self.ball.contains(0) else float(self.ball.mid())
 
     def __repr__(self) -> str:
         return f"Enclosure({self.ball.str(30)})"
@@ -161,8 +161,9 @@ class Enclosure:
 
     def decimal(self, digits: int = 30) -> tuple[str, str]:
         """Return (midpoint, radius) as decimal strings; the pair contains the ball, its own rounding included."""
-        if self.ball.is_zero():
-            return "0", "0"
+        if self.ball.contains(0):  # no digit of it is known but that it may be zero
+            middle, radius, exponent = (int(part) for part in self.ball.abs_upper().mid_rad_10exp(4))
+            return "0", _scientific(_rounded_up(middle + radius), exponent)
         middle, radius, exponent = (int(part) for part in self.ball.mid_rad_10exp(digits))
         unit = 10 ** max(0, len(str(abs(middle))) - digits)
         shorter = (middle + unit // 2) // unit * unit

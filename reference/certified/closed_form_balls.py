@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from flint import arb
 
 from bilevelrl.reference.certified.balls import ball, softmax
 from bilevelrl.reference.certified.closed_form import ClosedForm, ClosedFormTable
-from bilevelrl.reference.certified.hypergradient import CertifiedHypergradient, certify_tabular
+from bilevelrl.reference.certified.games import BallGame, game_evaluation
+from bilevelrl.reference.certified.hypergradient import (
+    SMALLEST_PRECISION,
+    CertifiedHypergradient,
+    certify_tabular,
+    refine,
+)
+from bilevelrl.reference.certified.lqr import lqr_evaluation
 from bilevelrl.reference.certified.sources import Weight
 from bilevelrl.reference.certified.tabular import BallTables
 from bilevelrl.reference.errors import UnsupportedError
+from bilevelrl.reference.leader import check_horizon
 from bilevelrl.reference.tables import TableName
 
 __all__ = ["ClosedFormTables", "certify_closed_form", "feature_balls", "pull_table", "table_balls"]
@@ -177,6 +186,70 @@ class ClosedFormTables:
         return pull_features(self.problem, self.features, on_features)
 
 
+@dataclass(slots=True)
+class ClosedFormGame:
+    """A Markov game in closed form as a source of balls; θ enters the policy and the regulariser only."""
+
+    problem: ClosedForm
+    features: list[arb] = field(default_factory=list)
+    entries: dict[str, list[arb]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, table in self.problem.tables.items():
+            if name not in ("policy", "regulariser") and (table.slope or table.quadratic):
+                raise UnsupportedError(f"table {name!r} of a Markov game depends on θ: expected policy and regulariser")
+
+    def game(self, *, discounted: bool) -> BallGame:
+        """Evaluate features and tables at the working precision."""
+        problem = self.problem
+        self.features = feature_balls(problem)
+        self.entries = {name: table_balls(table, self.features) for name, table in problem.tables.items()}
+        states, leads, actions, _ = problem.tables["transition"].shape
+        kernel = self.entries["transition"]
+
+        def row(pair: int) -> tuple[tuple[int, arb], ...]:
+            return tuple(
+                (t, kernel[pair * states + t]) for t in range(states) if not kernel[pair * states + t].is_zero()
+            )
+
+        def nested(name: str) -> list[list[list[arb]]]:
+            flat = self.entries[name]
+            return [
+                [flat[(s * leads + i) * actions : (s * leads + i + 1) * actions] for i in range(leads)]
+                for s in range(states)
+            ]
+
+        return BallGame(
+            kernel=[
+                [[row((s * leads + i) * actions + a) for a in range(actions)] for i in range(leads)]
+                for s in range(states)
+            ],
+            reward_follower=nested("reward_follower"),
+            reward_leader=nested("reward_leader"),
+            initial=self.entries["initial"],
+            policy=[self.entries["policy"][s * leads : (s + 1) * leads] for s in range(states)],
+            regulariser=self.entries["regulariser"][0] if "regulariser" in self.entries else arb(0),
+            discount_leader=ball(problem.discount_leader) if discounted else arb(1),
+            discount_follower=ball(problem.discount_follower),
+            temperature=ball(problem.temperature),
+            follower_sees_leader_action=problem.follower_sees_leader_action,
+        )
+
+    def _pull(self, name: str, weight: Weight) -> list[arb]:
+        if name not in self.problem.tables:
+            return [arb(0)] * self.problem.parameters
+        on_features = pull_table(self.problem.tables[name], self.entries[name], self.features, weight)
+        return pull_features(self.problem, self.features, on_features)
+
+    def pull_policy(self, weight: Sequence[Sequence[arb]]) -> list[arb]:
+        """Return Σ weight ∂f/∂θ."""
+        return self._pull("policy", lambda i: weight[i[0]][i[1]])
+
+    def pull_regulariser(self) -> list[arb]:
+        """Return ∇ρ."""
+        return self._pull("regulariser", lambda i: arb(1))
+
+
 def certify_closed_form(problem: ClosedForm, *, digits: int, maximum_bits: int) -> CertifiedHypergradient:
     """Return the certified hypergradient of a closed form at its θ."""
     if problem.kind == "configurable_mdp":
@@ -187,4 +260,9 @@ def certify_closed_form(problem: ClosedForm, *, digits: int, maximum_bits: int) 
             discounted=problem.discounted,
             maximum_bits=maximum_bits,
         )
-    raise UnsupportedError(f"kind={problem.kind!r}: no certified form yet")
+    if problem.kind == "markov_game":
+        check_horizon(problem.horizon, problem.discounted)
+        evaluate = game_evaluation(ClosedFormGame(problem), horizon=problem.horizon, discounted=problem.discounted)
+    else:
+        evaluate = lqr_evaluation(problem)
+    return refine(evaluate, digits, smallest=SMALLEST_PRECISION, largest_precision=maximum_bits)

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 
 from flint import arb, arb_mat, ctx
 
-from bilevelrl.reference.certified.balls import column, largest, peak, softmax, upper, widened
+from bilevelrl.reference.certified.balls import ball, column, largest, peak, softmax, upper, widened
 from bilevelrl.reference.errors import IllPosedError, PrecisionError, StochasticityError, refusal
+from bilevelrl.reference.transitions import ROW_SUM_TOLERANCE
 
 __all__ = ["BallFollower", "BallTables", "Cotangents", "Flow", "cotangents", "enclose_follower"]
 
@@ -54,26 +55,33 @@ class BallTables:
     discount_follower: arb
     temperature: arb
 
-    def modulus(self, discount: arb) -> arb:
-        """Return an upper bound on discount · max row sum.
+    def check(self) -> None:
+        """Refuse what is certainly no law: negative probabilities, rows above one, an initial law off one.
 
         Raises
         ------
         StochasticityError
-            If a probability is negative for certain.
+            Naming the row.
         """
-        bound = arb(0)
-        for s, rows in enumerate(self.kernel):
-            for a, row in enumerate(rows):
-                for t, probability in row:
-                    if probability < 0:
-                        raise StochasticityError(
-                            refusal(f"transition[{s}, {a}, {t}]", float(probability), ">= 0", "normalise the row")
-                        )
-                candidate = upper(sum((probability for _, probability in row), arb(0)) * discount)
-                if not candidate <= bound:
-                    bound = candidate
-        return bound
+        slack = ball(ROW_SUM_TOLERANCE)
+        named = [
+            (f"transition[{s}, {a}]", [p for _, p in row])
+            for s, rows in enumerate(self.kernel)
+            for a, row in enumerate(rows)
+        ]
+        for name, row in [*named, ("initial", list(self.initial))]:
+            for probability in row:
+                if probability < 0:
+                    raise StochasticityError(refusal(name, float(probability), "probabilities >= 0", "normalise it"))
+            mass = sum(row, arb(0))
+            if mass > 1 + slack or (name == "initial" and mass < 1 - slack):
+                expected = "1" if name == "initial" else "at most 1 (less means termination)"
+                raise StochasticityError(refusal(f"sum of {name}", float(mass), expected, "normalise it"))
+
+    def modulus(self, discount: arb) -> arb:
+        """Return an upper bound on discount · max row sum."""
+        masses = (sum((p for _, p in row), arb(0)) for rows in self.kernel for row in rows)
+        return largest(mass * discount for mass in masses)
 
     def ahead(self, values: Sequence[arb]) -> list[list[arb]]:
         """Return Σ_s' P(s'|s,a) values(s'), [s][a]."""
@@ -211,8 +219,8 @@ def enclose_follower(tables: BallTables, start: Sequence[arb] | None = None) -> 
 
     Raises
     ------
-    IllPosedError
-        If the soft Bellman map is no contraction.
+    StochasticityError, IllPosedError
+        If a row is no law, or the soft Bellman map no contraction.
     PrecisionError
         If the precision does not suffice for Newton's method to settle.
     """

@@ -158,7 +158,7 @@ def fresh_gradient_sums(
             rng=rng,
             simulator=context.simulator,
         )
-        powers = np.power(discount, np.arange(longest))[None, :]
+        powers = np.power(discount, np.arange(suffixes.steps))[None, :]
         factor = np.where(suffixes.valid, powers * weight[chosen, None], 0.0)
         visit, step = np.nonzero(factor)
         pieces.append(

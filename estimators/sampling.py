@@ -125,7 +125,8 @@ class TabularSimulator:
         first_state, first_action
             (streams,) integers: start there instead of drawing.
         lengths
-            (streams,) integers in [1, steps]: observe so many steps of each stream (one episode per stream only).
+            (streams,) integers in [1, steps]: observe so many steps of each stream (one episode per stream only);
+            columns in which no stream is left are dropped.
         """
         _check_size("streams", streams)
         _check_size("steps", steps)
@@ -152,7 +153,9 @@ class TabularSimulator:
         action = None if first_action is None else _indices("first_action", first_action, streams, tables.actions)
         record = Record.empty(streams, steps, tables.states)
         if self.single_episode:
-            walk.single(record, last, start, action, rng)
+            used = walk.single(record, last, start, action, rng)
+            if lengths is not None:
+                record = record.first(used)  # lengths are random: most columns may be padding
         else:
             walk.repeated(record, limit, start, action, rng)
         return record_to_batch(

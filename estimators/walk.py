@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.random import Generator
@@ -23,6 +23,10 @@ class Record:
     state_tp1: IntArray
     time: IntArray
     cut: BoolArray
+
+    def first(self, steps: int) -> Record:
+        """Return the first steps only."""
+        return Record(*(getattr(self, entry.name)[:steps] for entry in fields(self)))
 
     @classmethod
     def empty(cls, streams: int, steps: int, states: int) -> Record:
@@ -62,17 +66,19 @@ class Walk:
 
     def single(
         self, record: Record, last: IntArray, start: IntArray | None, action: IntArray | None, rng: Generator
-    ) -> None:
-        """One episode per stream, observed for `last` steps at most."""
+    ) -> int:
+        """One episode per stream, observed for `last` steps at most; returns after how many steps all had ended."""
         steps, streams = record.time.shape
         # Longest first: the streams still observed are then a contiguous front.
         order = np.argsort(-last, kind="stable")
         observed = last[order]
         state = (self._start(streams, rng) if start is None else start)[order]
-        for t in range(min(steps, int(observed[0]))):
+        used = min(steps, int(observed[0]))
+        for t in range(used):
             front = int(np.searchsorted(-observed, -t, side="left"))
             state = state[:front]
             if (state == self.states).all():
+                used = t
                 break
             chosen = order[:front]
             forced = action[chosen] if action is not None and t == 0 else None
@@ -84,6 +90,7 @@ class Walk:
             state = state_tp1
         ended = record.state_tp1 == self.states
         record.cut[last - 1, np.arange(streams)] = ~ended[last - 1, np.arange(streams)]
+        return used
 
     def repeated(
         self, record: Record, limit: int, start: IntArray | None, action: IntArray | None, rng: Generator

@@ -1,5 +1,6 @@
 """Sample-based estimators of the hypergradient, one file per method, and what they need: samples and critics."""
 
+from bilevelrl.estimators.batched import SeedBatch, SeedEstimates
 from bilevelrl.estimators.bchg import BCHG
 from bilevelrl.estimators.critics import ExactCritic, TableCritic
 from bilevelrl.estimators.estimator import (
@@ -42,6 +43,8 @@ __all__ = [
     "LeaderCritic",
     "NaivePGD",
     "SarsaCritic",
+    "SeedBatch",
+    "SeedEstimates",
     "SoBiRL",
     "TableCritic",
     "TabularSimulator",

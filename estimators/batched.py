@@ -66,7 +66,7 @@ class SeedBatch:
 
     Examples
     --------
-    >>> from bilevelrl.estimators import BCHG
+    >>> from bilevelrl.estimators import BCHG, SeedBatch
     >>> from bilevelrl.tasks import four_rooms
     >>> problem, rng = four_rooms(), np.random.default_rng(0)
     >>> seeds = SeedBatch.solve(problem, 0.01 * rng.standard_normal((5, 105)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import autograd.numpy as anp
 import numpy as np
 import pytest
 
@@ -23,6 +24,7 @@ from bilevelrl.estimators import (
 )
 from bilevelrl.reference import ConfigurableMDP, SparseTransition, Tables, hypergradient, named_stream, solve_follower
 from bilevelrl.reference.errors import EstimatorError, InvalidInputError, SupportError
+from bilevelrl.reference.problem import Term
 from bilevelrl.tasks import layered_mdp, random_mdp
 
 pytestmark = pytest.mark.exact
@@ -515,3 +517,26 @@ def test_scores_outside_the_models_support_are_refused() -> None:
     problem, other = random_mdp(states=3, seed=5), random_mdp(states=3, seed=5, termination=0.2)
     with pytest.raises(SupportError, match="dynamics"):
         BCHG().expectation(context_of(problem, simulator=TabularSimulator(dynamics=other)), horizon=3)
+
+
+def test_support_is_checked_at_every_new_theta() -> None:
+    """A good answer at one θ must not be taken for another θ, where mass appears out of nothing."""
+
+    def tables(theta: Any) -> Tables:
+        mass = 0.1 * (theta[0] - 1.0) * theta[1]  # 0 on the line θ_0 = 1, with a slope unless θ_1 = 0
+        rows = [anp.ravel(1.0 - mass), anp.ravel(mass), np.array([0.0, 1.0])]
+        return Tables(
+            transition=anp.reshape(anp.concatenate(rows), (2, 1, 2)),
+            reward_follower=np.zeros((2, 1)),
+            reward_leader=np.eye(2)[:, :1],
+            initial=np.array([1.0, 0.0]),
+        )
+
+    problem = ConfigurableMDP(tables=tables, discount_leader=0.5, discount_follower=0.5, temperature=1.0)
+    good, bad = np.array([2.0, 1.0]), np.array([1.0, 1.0])
+    batch = sample_trajectories(problem, bad, np.ones((2, 1)), streams=4, steps=2, rng=named_stream(0, "support"))
+    weights: dict[Term, Any] = {"log_transition": np.ones((4, 2))}
+    for _ in range(2):
+        assert np.isfinite(problem.pullback(good, batch, weights)).all()
+        with pytest.raises(SupportError, match=r"transition\[0, 0, 1\]"):
+            problem.pullback(bad, batch, weights)

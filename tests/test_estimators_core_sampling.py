@@ -310,3 +310,15 @@ def test_bad_simulators_and_resets_are_refused() -> None:
         sample_stopped_trajectories(
             problem, THETA, policy, streams=2, rng=named_stream(0), simulator=TabularSimulator(step_limit=3)
         )
+
+
+@pytest.mark.exact
+def test_stopped_batches_hold_no_column_of_padding() -> None:
+    problem = layered_mdp(seed=0)  # episodes of three steps, geometric times of a dozen
+    batch = sample_stopped_trajectories(
+        problem, THETA, solve_follower(problem, THETA), streams=50, rng=named_stream(0, "trim")
+    )
+    assert batch.steps == 3
+    assert batch.valid.any(axis=0).all()
+    # One episode per stream with a fixed number of steps keeps them all: its shape is what was asked for.
+    assert batch_of(problem, steps=9).steps == 9

@@ -26,7 +26,7 @@ import numpy as np
 
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.configurable_mdp import ConfigurableMDP
-from bilevelrl.reference.follower import reward_centre
+from bilevelrl.reference.leader import gradient_centres
 from bilevelrl.reference.tables import Tables
 from bilevelrl.reference.transitions import DiscountedSystem, SparseTransition, policy_transition, to_dense
 
@@ -106,14 +106,21 @@ class _LeaderErrors:
 
 
 def _leader_errors(
-    tables: Tables, policy: FloatArray, off: FloatArray, *, discount: float, horizon: int | None, rounding: float
+    tables: Tables,
+    policy: FloatArray,
+    off: FloatArray,
+    *,
+    centre: float,
+    discount: float,
+    horizon: int | None,
+    rounding: float,
 ) -> _LeaderErrors:
     """Carry η through the leader's evaluation; see the module's formulas."""
     kernel = to_dense(tables.transition)
     flat = kernel.reshape(-1, tables.states)
     chain = np.matmul(policy[:, None, :], kernel)[:, 0, :]
     moved = np.matmul((off * policy)[:, None, :], kernel)[:, 0, :]  # η π P
-    reward = tables.reward_leader - reward_centre(tables, tables.reward_leader)
+    reward = tables.reward_leader - centre
     system = DiscountedSystem.factorise(chain, discount) if horizon is None else None
     initial = np.asarray(tables.initial, dtype=np.float64)
 
@@ -179,6 +186,7 @@ def gradient_error_bound(
     discount_leader: float,
     discount_follower: float,
     temperature: float,
+    centre_leader: float,
     value_error: float,
     horizon: int | None,
     remainder: float = 0.0,
@@ -193,6 +201,8 @@ def gradient_error_bound(
         {table: (*dense table shape, N)} for the tables that depend on θ.
     discount_leader
         1 for undiscounted returns of finite `horizon`.
+    centre_leader
+        The constant that was split off the leader's rewards.
     value_error
         ε.
     remainder
@@ -205,7 +215,9 @@ def gradient_error_bound(
     stretch = float(off.max()) * span
     if not stretch < _FIRST_ORDER:
         return float(np.inf)
-    leader = _leader_errors(tables, policy, off, discount=discount_leader, horizon=horizon, rounding=rounding)
+    leader = _leader_errors(
+        tables, policy, off, centre=centre_leader, discount=discount_leader, horizon=horizon, rounding=rounding
+    )
     # What truncation leaves out of an infinite sum may sit in any state.
     cut = 0.0 if horizon is not None else remainder
     law_off = leader.law_off + cut
@@ -266,6 +278,7 @@ def objective_noise(
     *,
     discount_leader: float,
     temperature: float,
+    centre_leader: float,
     value_error: float,
     horizon: int | None,
 ) -> float:
@@ -274,7 +287,9 @@ def objective_noise(
     off = policy_error(policy, value_error, temperature, rounding)
     if not np.isfinite(off).all():
         return float(np.inf)
-    leader = _leader_errors(tables, policy, off, discount=discount_leader, horizon=horizon, rounding=rounding)
+    leader = _leader_errors(
+        tables, policy, off, centre=centre_leader, discount=discount_leader, horizon=horizon, rounding=rounding
+    )
     return float(np.asarray(tables.initial) @ (leader.value_off + rounding * leader.value))
 
 
@@ -320,6 +335,7 @@ def tabular_error_bound(
         discount_leader=problem.discount_leader if discounted else 1.0,
         discount_follower=problem.discount_follower,
         temperature=problem.temperature,
+        centre_leader=gradient_centres(problem, theta, tables)[1],
         value_error=value_error,
         horizon=horizon,
         remainder=remainder,

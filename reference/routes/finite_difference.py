@@ -151,6 +151,7 @@ class _SplitObjective:
             self._follower.policy,
             discount_leader=self._discount,
             temperature=self._problem.temperature,
+            centre_leader=self._centre_leader,
             value_error=value_error,
             horizon=self._horizon,
         )

@@ -109,6 +109,8 @@ def plan_sweeps(problem: ConfigurableMDP, theta: FloatArray) -> SweepPlan:
     chain = np.einsum("sa,sat->st", policy, kernel)
     extra, left_follower = _mixing(chain, discount)
     leader, left_leader = _mixing(chain, problem.discount_leader)
+    # The leader's derivatives sweep along with the values that they are derivatives of, whose own tails add up.
+    left_leader *= 1.0 + leader * (1.0 - problem.discount_leader)
     return SweepPlan(
         follower=sweeps + extra,
         leader=leader,

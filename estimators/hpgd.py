@@ -33,7 +33,6 @@ from bilevelrl.estimators.suffix_moments import (
     expected_suffix_steps,
     gradient_sum_means,
     gradient_sum_moments,
-    return_moments,
 )
 from bilevelrl.estimators.trajectories import Trajectories
 from bilevelrl.reference.arrays import FloatArray
@@ -225,7 +224,7 @@ class HPGD(LeaderSide):
             raise EstimatorError(f"{self.name}: conditional moments need trajectories with stopping times")
         trajectories = self.stopped(trajectories, context)
         moments = gradient_sum_moments(context, steps=self._suffix_steps(trajectories.steps), scores=self.scores)
-        reading, mean_benefit, variance = self._benefit_moments(trajectories, context)
+        reading, mean_benefit, variance = self.benefit_moments(trajectories, context)
         weight = self.scale(trajectories) * self.leader_weight(trajectories, context) / context.problem.temperature
         state, action = np.where(trajectories.valid, trajectories.state_t, 0), trajectories.action_t
         difference = moments.pair_mean[state, action] - moments.state_mean[state]
@@ -237,28 +236,6 @@ class HPGD(LeaderSide):
         covariance = np.einsum("mt,mtij->mij", weight**2 * (mean_benefit**2 + variance), spread)
         covariance += np.einsum("mt,mti,mtj->mij", weight**2 * variance, difference, difference)
         return mean, covariance
-
-    def _benefit_moments(
-        self, trajectories: Trajectories, context: Context
-    ) -> tuple[CriticReading, FloatArray, FloatArray]:
-        """Return the leader's values, and mean and variance of the benefit given the path."""
-        if self.critic != "independent":
-            reading = self.read(trajectories, context)
-            return reading, reading.benefit_t, np.zeros_like(reading.benefit_t)
-        reading = read_critic(self.leader_critic(context), trajectories, horizon=self.target.horizon)
-        mean, variance = np.zeros_like(reading.benefit_t), np.zeros_like(reading.benefit_t)
-        horizon, time = self.target.horizon, trajectories.time_in_episode
-        for t in range(1 if horizon is None else min(horizon, int(time.max()) + 1)):
-            here = trajectories.valid if horizon is None else trajectories.valid & (time == t)
-            moments = return_moments(
-                context,
-                steps=None if horizon is None else horizon - t,
-                discount=leader_discount(context.problem, self.target),
-            )
-            pair = trajectories.state_t[here], trajectories.action_t[here]
-            mean[here] = moments.pair_mean[..., 0][pair] - reading.value_t[here]
-            variance[here] = moments.pair_covariance[..., 0, 0][pair]
-        return reading, mean, variance
 
     def _only_oracle(self, what: str) -> None:
         if self.variant != "oracle":

@@ -73,7 +73,7 @@ class Walk:
         order = np.argsort(-last, kind="stable")
         observed = last[order]
         state = (self._start(streams, rng) if start is None else start)[order]
-        used = min(steps, int(observed[0]))
+        used: int = min(steps, int(observed[0]))
         for t in range(used):
             front = int(np.searchsorted(-observed, -t, side="left"))
             state = state[:front]

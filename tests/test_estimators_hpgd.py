@@ -95,8 +95,8 @@ def planted(name):
             weight = super().leader_weight(trajectories, context)
             return np.where(weight > 0.0, 1.0, 0.0) if name == "γ_L^t missing" else weight
 
-        def _benefit_moments(self, trajectories, context):
-            reading, mean, variance = super()._benefit_moments(trajectories, context)
+        def benefit_moments(self, trajectories, context):
+            reading, mean, variance = super().benefit_moments(trajectories, context)
             return reading, mean * (context.problem.temperature if name == "1/β missing" else 1.0), variance
 
     return Wrong(target=Target(horizon=HORIZON), critic="exact_truncated")

@@ -14,8 +14,13 @@ from bilevelrl.reference.follower import (
     solve_follower,
     solve_followers,
 )
+from bilevelrl.reference.game_follower import GameFollower
+from bilevelrl.reference.game_leader import game_leader_action_values, game_leader_objective
+from bilevelrl.reference.game_reduction import reduce_game
 from bilevelrl.reference.leader import leader_action_values, tabular_leader_objective
-from bilevelrl.reference.problem import PARTS, TERMS, FollowerSolution, Part, Problem, Term
+from bilevelrl.reference.leader_policies import NeuralPolicy, TabularSoftmaxPolicy
+from bilevelrl.reference.markov_game import MarkovGame
+from bilevelrl.reference.problem import GAME_PARTS, PARTS, TERMS, FollowerSolution, Part, Problem, Term
 from bilevelrl.reference.random_streams import named_stream
 from bilevelrl.reference.registry import (
     HYPERGRADIENT_ROUTES,
@@ -30,12 +35,16 @@ from bilevelrl.reference.tables import Tables
 from bilevelrl.reference.transitions import SparseTransition
 
 __all__ = [
+    "GAME_PARTS",
     "HYPERGRADIENT_ROUTES",
     "PARTS",
     "TERMS",
     "ConfigurableMDP",
     "FollowerSolution",
+    "GameFollower",
     "Hypergradient",
+    "MarkovGame",
+    "NeuralPolicy",
     "Part",
     "Problem",
     "Route",
@@ -44,13 +53,16 @@ __all__ = [
     "SuboptimalFollower",
     "Tables",
     "TabularFollower",
+    "TabularSoftmaxPolicy",
     "Term",
     "certified_hypergradient",
     "check_derivatives",
+    "game_leader_action_values",
     "hypergradient",
     "leader_action_values",
     "leader_objective",
     "named_stream",
+    "reduce_game",
     "register_objective",
     "register_route",
     "solve_follower",
@@ -58,4 +70,5 @@ __all__ = [
 ]
 
 register_objective(ConfigurableMDP)(tabular_leader_objective)
+register_objective(MarkovGame)(game_leader_objective)
 del _routes

@@ -103,6 +103,10 @@ class ConfigurableMDP:
         self._memory["checked"] = {name: law for name, law in laws.items() if _is_read_only(law)}
         return tables
 
+    def states_at(self, theta: Any) -> int:
+        """Return the number of states S."""
+        return self.tables_at(theta).states
+
     def varying(self, theta: FloatArray) -> frozenset[str]:
         """Return the names of the tables that depend on θ, read once from the traced computation."""
         if "varying" not in self._memory:

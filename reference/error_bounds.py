@@ -32,6 +32,7 @@ from bilevelrl.reference.transitions import DiscountedSystem, SparseTransition, 
 
 __all__ = [
     "BOUND_SIZE_LIMIT",
+    "FIRST_ORDER",
     "dense_jacobian",
     "effective_horizon",
     "gradient_error_bound",
@@ -44,7 +45,7 @@ __all__ = [
 BOUND_SIZE_LIMIT = 64_000_000
 
 # Relative change of the values beyond which the first order is not trusted.
-_FIRST_ORDER = 0.1
+FIRST_ORDER = 0.1
 
 
 def effective_horizon(tables: Tables, policy: FloatArray, discount: float) -> float:
@@ -213,7 +214,7 @@ def gradient_error_bound(
     span = effective_horizon(tables, policy, discount_leader) if horizon is None else float(horizon)
     span = max(span, effective_horizon(tables, policy, discount_follower))
     stretch = float(off.max()) * span
-    if not stretch < _FIRST_ORDER:
+    if not stretch < FIRST_ORDER:
         return float(np.inf)
     leader = _leader_errors(
         tables, policy, off, centre=centre_leader, discount=discount_leader, horizon=horizon, rounding=rounding

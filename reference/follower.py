@@ -12,15 +12,23 @@ reward of 1e6 would cost at a cold temperature.
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 
 import numpy as np
 from numpy.random import Generator
 
 from bilevelrl.reference.arrays import FloatArray, IntArray, refuse_differentiation
 from bilevelrl.reference.configurable_mdp import ConfigurableMDP
-from bilevelrl.reference.errors import InvalidInputError, NotConvergedError, ShapeError, UnknownNameError, refusal
+from bilevelrl.reference.errors import (
+    InvalidInputError,
+    NotConvergedError,
+    ShapeError,
+    UnknownNameError,
+    UnsupportedError,
+    refusal,
+)
 from bilevelrl.reference.tables import Tables
 from bilevelrl.reference.transitions import (
     DiscountedSystem,
@@ -30,18 +38,29 @@ from bilevelrl.reference.transitions import (
     policy_transition,
 )
 
+if TYPE_CHECKING:
+    from bilevelrl.reference.game_follower import GameFollower
+    from bilevelrl.reference.markov_game import MarkovGame
+
 __all__ = [
+    "FixedPoint",
     "FollowerMethod",
     "Status",
     "SuboptimalFollower",
     "TabularFollower",
+    "entropy",
+    "find_fixed_point",
     "newton_batch",
+    "policy_error_of",
+    "register_follower_solver",
     "reward_centre",
+    "reward_centres",
     "rounding_level",
     "soft_bellman",
     "solve_follower",
     "solve_followers",
     "solve_tables",
+    "start_value",
 ]
 
 FollowerMethod: TypeAlias = Literal["newton", "value_iteration", "modified_policy_iteration"]
@@ -165,7 +184,7 @@ def reward_centre(tables: Tables, reward: FloatArray) -> float:
         return 0.0
     kernel = tables.transition
     rows = kernel.probability if isinstance(kernel, SparseTransition) else kernel
-    return float(_reward_centres(np.asarray(rows)[None], reward[None])[0])
+    return float(reward_centres(np.asarray(rows)[None], reward[None])[0])
 
 
 def _is_large(low: Any, high: Any) -> Any:
@@ -173,8 +192,8 @@ def _is_large(low: Any, high: Any) -> Any:
     return abs(0.5 * (low + high)) > 4.0 * (high - low)
 
 
-def _reward_centres(rows: FloatArray, reward: FloatArray) -> FloatArray:
-    """The same for a batch: rows (B or 1, S, A, K), reward (B, S, A)."""
+def reward_centres(rows: FloatArray, reward: FloatArray) -> FloatArray:
+    """Return the same for a batch: rows (B or 1, S, A, K), reward (B, S, A)."""
     low, high = reward.min(axis=(1, 2)), reward.max(axis=(1, 2))
     large = _is_large(low, high)
     if not large.any():
@@ -182,18 +201,73 @@ def _reward_centres(rows: FloatArray, reward: FloatArray) -> FloatArray:
     return np.where(large & (np.abs(rows.sum(axis=-1) - 1.0).max(axis=(1, 2)) <= 1e-13), 0.5 * (low + high), 0.0)
 
 
+_SOLVERS: dict[type, Callable[..., Any]] = {}
+
+
+def register_follower_solver(kind: type) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Register the follower's solver for problems of a kind (a class)."""
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        _SOLVERS[kind] = function
+        return function
+
+    return decorate
+
+
+@overload
 def solve_follower(
     problem: ConfigurableMDP,
+    theta: Any,
+    *,
+    method: FollowerMethod = ...,
+    tolerance: float = ...,
+    max_iterations: int | None = ...,
+    warm_start: TabularFollower | FloatArray | None = ...,
+    stop_after: int | None = ...,
+    throw: bool = ...,
+) -> TabularFollower: ...
+
+
+@overload
+def solve_follower(
+    problem: MarkovGame,
+    theta: Any,
+    *,
+    method: FollowerMethod = ...,
+    tolerance: float = ...,
+    max_iterations: int | None = ...,
+    warm_start: GameFollower | FloatArray | None = ...,
+    stop_after: int | None = ...,
+    throw: bool = ...,
+) -> GameFollower: ...
+
+
+@overload
+def solve_follower(
+    problem: Any,
+    theta: Any,
+    *,
+    method: FollowerMethod = ...,
+    tolerance: float = ...,
+    max_iterations: int | None = ...,
+    warm_start: Any = ...,
+    stop_after: int | None = ...,
+    throw: bool = ...,
+) -> Any: ...
+
+
+def solve_follower(
+    problem: Any,
     theta: Any,
     *,
     method: FollowerMethod = "newton",
     tolerance: float = 1e-12,
     max_iterations: int | None = None,
-    warm_start: TabularFollower | FloatArray | None = None,
+    warm_start: Any = None,
     stop_after: int | None = None,
     throw: bool = True,
-) -> TabularFollower:
-    """Solve the follower's entropy-regularised MDP at θ.
+) -> Any:
+    """Solve the follower's entropy-regularised problem at θ, for any kind of problem.
 
     Parameters
     ----------
@@ -215,7 +289,7 @@ def solve_follower(
 
     Returns
     -------
-    TabularFollower
+    TabularFollower or GameFollower
 
     Raises
     ------
@@ -225,6 +299,8 @@ def solve_follower(
         If θ is an autograd tracer or complex: this solver is not differentiated through.
     InvalidInputError
         If an argument or a table is invalid.
+    UnsupportedError
+        If no solver is registered for this kind of problem.
 
     References
     ----------
@@ -242,18 +318,144 @@ def solve_follower(
         raise UnknownNameError("method", method, METHODS)
     if stop_after is not None and (not isinstance(stop_after, (int, np.integer)) or stop_after < 0):
         raise InvalidInputError(refusal("stop_after", stop_after, "an integer >= 0", "count iterations of the method"))
-    theta = problem.check_theta(theta)
+    for kind in type(problem).__mro__:
+        if kind in _SOLVERS:
+            return _SOLVERS[kind](
+                problem,
+                problem.check_theta(theta),
+                method=method,
+                tolerance=tolerance,
+                max_iterations=max_iterations,
+                warm_start=warm_start,
+                stop_after=stop_after,
+                throw=throw,
+            )
+    raise UnsupportedError(f"problem of type {type(problem).__name__}: no follower's solver is registered for it")
+
+
+@register_follower_solver(ConfigurableMDP)
+def _solve_configurable(problem: ConfigurableMDP, theta: FloatArray, **options: Any) -> TabularFollower:
     tables = problem.tables_at(theta)
-    return solve_tables(
-        tables,
-        discount=problem.discount_follower,
-        temperature=problem.temperature,
-        method=method,
-        tolerance=tolerance,
-        max_iterations=max_iterations,
-        warm_start=warm_start,
-        stop_after=stop_after,
-        throw=throw,
+    return solve_tables(tables, discount=problem.discount_follower, temperature=problem.temperature, **options)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FixedPoint:
+    """Where an iteration of the soft Bellman operator ended.
+
+    Attributes
+    ----------
+    iterate
+        The last iterate.
+    value, action_value, policy
+        One backup after it.
+    residual, rounding : float
+        Largest change of that backup, and the bound on its rounding.
+    status, iterations, sweeps, linear_solves
+        How it ended and what it cost.
+    """
+
+    iterate: FloatArray
+    value: FloatArray
+    action_value: FloatArray
+    policy: FloatArray
+    residual: float
+    rounding: float
+    status: Status
+    iterations: int
+    sweeps: int
+    linear_solves: int
+
+    def error_bound(self, discount: float) -> float:
+        """Return the bound on max |value - V*| that the contraction gives."""
+        return (self.residual + self.rounding) / (1.0 - discount)
+
+
+def find_fixed_point(
+    value: FloatArray,
+    *,
+    backup: Callable[[FloatArray], tuple[FloatArray, FloatArray, FloatArray]],
+    correct: Callable[[FloatArray, FloatArray], FloatArray],
+    frozen: Callable[[FloatArray], Callable[[FloatArray], FloatArray]],
+    rounding: Callable[[float], float],
+    discount: float,
+    method: FollowerMethod,
+    tolerance: float,
+    max_iterations: int | None,
+    stop_after: int | None,
+    throw: bool,
+) -> FixedPoint:
+    """Iterate a soft Bellman operator to its fixed point; what `solve_follower` does for each kind of problem.
+
+    Parameters
+    ----------
+    value
+        Where to start.
+    backup
+        V → (TV, Q, π).
+    correct
+        (π, TV - V) → the Newton step `(I - γ P_π)^{-1} (TV - V)`.
+    frozen
+        π → (V → one backup of V with the policy frozen, entropy included).
+    rounding
+        max |Q| → bound on the rounding of a backup.
+    discount, method, tolerance, max_iterations, stop_after, throw
+        As in `solve_follower`.
+    """
+    if max_iterations is None:
+        max_iterations = _iteration_limit(method, discount, tolerance)
+    sweeps = solves = iteration = 0
+    best, since_best = np.inf, 0
+    while True:
+        backed_up, action_value, policy = backup(value)
+        sweeps += 1
+        change = backed_up - value
+        residual = float(np.abs(change).max())
+        largest = float(np.abs(action_value).max())
+        level = rounding(largest)
+        scale = max(1.0, largest)
+        status = None
+        if stop_after is not None:
+            # The follower plays softmax(Q_k/β) with Q_k the backup of V_k: k iterations, then this one look.
+            status = Status.STOPPED_EARLY if iteration == stop_after else None
+        elif residual <= tolerance * (1.0 - discount) * scale:
+            status = Status.CONVERGED
+        elif residual <= level and since_best >= 2:
+            status = Status.AT_ROUNDING
+        elif iteration == max_iterations:
+            status = Status.ITERATION_LIMIT
+        if status is not None:
+            break
+        since_best = since_best + 1 if residual >= 0.5 * best else 0
+        best = min(best, residual)
+        if method == "newton":
+            value = value + correct(policy, change)
+            solves += 1
+        else:
+            value = backed_up
+            # Four more backups with the greedy policy frozen: five per iteration, as in the published solver.
+            if method == "modified_policy_iteration":
+                evaluate = frozen(policy)
+                for _ in range(4):
+                    value = evaluate(value)
+                sweeps += 4
+        iteration += 1
+    if status is Status.ITERATION_LIMIT and throw:
+        raise NotConvergedError(
+            f"follower ({method}): residual {residual:.3g} after {iteration} iterations, "
+            f"expected at most {tolerance * (1.0 - discount) * scale:.3g}; {status.value}"
+        )
+    return FixedPoint(
+        iterate=value,
+        value=backed_up,
+        action_value=action_value,
+        policy=policy,
+        residual=residual,
+        rounding=level,
+        status=status,
+        iterations=iteration,
+        sweeps=sweeps,
+        linear_solves=solves,
     )
 
 
@@ -270,67 +472,59 @@ def solve_tables(
     throw: bool = True,
 ) -> TabularFollower:
     """Solve the follower of given tables; see `solve_follower`."""
-    if max_iterations is None:
-        max_iterations = _iteration_limit(method, discount, tolerance)
     centre = reward_centre(tables, tables.reward_follower)
     reward = tables.reward_follower - centre
     offset = centre / (1.0 - discount)
-    value = _start(tables, warm_start, offset)
     kernel = tables.transition
-    sweeps = solves = iteration = 0
-    best, since_best = np.inf, 0
-    while True:
-        backed_up, action_value, policy = soft_bellman(kernel, reward, discount, temperature, value)
-        sweeps += 1
-        change = backed_up - value
-        residual = float(np.abs(change).max())
-        largest = float(np.abs(action_value).max())
-        rounding = rounding_level(tables, largest)
-        scale = max(1.0, largest)
-        status = None
-        if stop_after is not None:
-            # The follower plays softmax(Q_k/β) with Q_k the backup of V_k: k iterations, then this one look.
-            status = Status.STOPPED_EARLY if iteration == stop_after else None
-        elif residual <= tolerance * (1.0 - discount) * scale:
-            status = Status.CONVERGED
-        elif residual <= rounding and since_best >= 2:
-            status = Status.AT_ROUNDING
-        elif iteration == max_iterations:
-            status = Status.ITERATION_LIMIT
-        if status is not None:
-            break
-        since_best = since_best + 1 if residual >= 0.5 * best else 0
-        best = min(best, residual)
-        if method == "newton":
-            value = value + DiscountedSystem.factorise(policy_transition(kernel, policy), discount).solve(change)
-            solves += 1
-        elif method == "value_iteration":
-            value = backed_up
-        else:
-            value, extra = _evaluate_frozen(tables, reward, discount, temperature, policy, backed_up)
-            sweeps += extra
-        iteration += 1
-    if status is Status.ITERATION_LIMIT and throw:
-        raise NotConvergedError(
-            f"follower ({method}): residual {residual:.3g} after {iteration} iterations, "
-            f"expected at most {tolerance * (1.0 - discount) * scale:.3g}; {status.value}"
-        )
-    bound = (residual + rounding) / (1.0 - discount)
+
+    def frozen(policy: FloatArray) -> Callable[[FloatArray], FloatArray]:
+        earned = (policy * reward).sum(axis=1) + temperature * entropy(policy)
+        chain = policy_transition(kernel, policy)
+        return lambda value: earned + discount * (chain @ value)
+
+    found = find_fixed_point(
+        start_value(tables.states, warm_start, offset),
+        backup=lambda value: soft_bellman(kernel, reward, discount, temperature, value),
+        correct=lambda policy, change: DiscountedSystem.factorise(policy_transition(kernel, policy), discount).solve(
+            change
+        ),
+        frozen=frozen,
+        rounding=lambda largest: rounding_level(tables, largest),
+        discount=discount,
+        method=method,
+        tolerance=tolerance,
+        max_iterations=max_iterations,
+        stop_after=stop_after,
+        throw=throw,
+    )
+    bound = found.error_bound(discount)
     return TabularFollower(
-        value=backed_up + offset,
-        action_value=action_value + offset,
-        policy=policy,
-        residual=residual,
+        value=found.value + offset,
+        action_value=found.action_value + offset,
+        policy=found.policy,
+        residual=found.residual,
         error_bound=bound + float(np.finfo(np.float64).eps) * abs(offset),
-        policy_error_bound=float(np.expm1(min(2.0 * bound / temperature, 700.0))),
-        status=status,
-        iterations=iteration,
-        sweeps=sweeps,
-        linear_solves=solves,
-        centred_value=backed_up,
+        policy_error_bound=policy_error_of(bound, temperature),
+        status=found.status,
+        iterations=found.iterations,
+        sweeps=found.sweeps,
+        linear_solves=found.linear_solves,
+        centred_value=found.value,
         centred_error_bound=bound,
         centre=offset,
     )
+
+
+def policy_error_of(value_error: float, temperature: float) -> float:
+    """Return the bound on the relative error of every probability that an error of the values leaves."""
+    return float(np.expm1(min(2.0 * value_error / temperature, 700.0)))
+
+
+def entropy(policy: FloatArray) -> FloatArray:
+    """Return -Σ π log π over the last axis; an action of probability zero adds nothing."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        result: FloatArray = -np.where(policy > 0.0, policy * np.log(policy), 0.0).sum(axis=-1)
+    return result
 
 
 def _iteration_limit(method: FollowerMethod, discount: float, tolerance: float) -> int:
@@ -342,30 +536,19 @@ def _iteration_limit(method: FollowerMethod, discount: float, tolerance: float) 
     return int(min(1_000_000, 64 + np.ceil(needed)))
 
 
-def _start(tables: Tables, warm_start: TabularFollower | FloatArray | None, offset: float) -> FloatArray:
+def start_value(states: int, warm_start: Any, offset: float) -> FloatArray:
+    """Return the values (S,) to start from: zeros, given ones, or those of a previous solution, without a constant."""
     if warm_start is None:
-        return np.zeros(tables.states)
-    given = warm_start.value if isinstance(warm_start, TabularFollower) else warm_start
+        return np.zeros(states)
+    given = getattr(warm_start, "state_value", getattr(warm_start, "value", warm_start))
     refuse_differentiation("warm_start", given)
     value = np.asarray(given, dtype=np.float64)
-    if value.shape != (tables.states,):
-        raise ShapeError(refusal("warm_start.shape", value.shape, f"({tables.states},)", "pass values per state"))
+    if value.shape != (states,):
+        raise ShapeError(refusal("warm_start.shape", value.shape, f"({states},)", "pass values per state"))
     if not np.isfinite(value).all():
         raise InvalidInputError("warm_start: expected finite values; start from zeros or a converged solution")
     result: FloatArray = value - offset
     return result
-
-
-def _evaluate_frozen(
-    tables: Tables, reward: FloatArray, discount: float, temperature: float, policy: FloatArray, value: FloatArray
-) -> tuple[FloatArray, int]:
-    """Four more backups with the policy frozen: with the greedy one, five per iteration as in the published solver."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        entropy = -np.where(policy > 0.0, policy * np.log(policy), 0.0).sum(axis=1)
-    for _ in range(4):
-        backed_up = reward + discount * expected_next(tables.transition, value)
-        value = (policy * backed_up).sum(axis=1) + temperature * entropy
-    return value, 4
 
 
 def solve_followers(
@@ -443,7 +626,7 @@ def newton_batch(
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Newton's method for stacked problems: kernel (B or 1, S, A, S), reward (B, S, A); see `solve_followers`."""
     batch, states, actions = reward.shape
-    centre = _reward_centres(kernel, reward)
+    centre = reward_centres(kernel, reward)
     reward, offset = reward - centre[:, None, None], centre / (1.0 - discount)
     rows = kernel.reshape(kernel.shape[0], states * actions, states)
     value = np.zeros((batch, states)) if warm_start is None else np.asarray(warm_start, np.float64) - offset[:, None]
@@ -512,12 +695,12 @@ class SuboptimalFollower:
 
     def respond(
         self,
-        problem: ConfigurableMDP,
+        problem: Any,
         theta: Any,
         *,
-        previous: TabularFollower | None = None,
+        previous: Any = None,
         rng: Generator | None = None,
-    ) -> TabularFollower:
+    ) -> Any:
         """Return the response after the allowed sweeps.
 
         Raises
@@ -525,9 +708,9 @@ class SuboptimalFollower:
         InvalidInputError
             If noise is asked for without a generator.
         """
-        start: TabularFollower | FloatArray | None = previous if self.carry else None
+        start = previous if self.carry else None
         if start is None and self.noise > 0.0:
             if rng is None:
                 raise InvalidInputError("rng=None: expected a numpy Generator for noise > 0; pass rng=...")
-            start = self.noise * rng.standard_normal(problem.tables_at(theta).states)
+            start = self.noise * rng.standard_normal(problem.states_at(theta))
         return solve_follower(problem, theta, method=self.method, stop_after=self.iterations, warm_start=start)

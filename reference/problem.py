@@ -19,13 +19,16 @@ from numpy.random import Generator
 
 from bilevelrl.reference.arrays import FloatArray
 
-__all__ = ["PARTS", "TERMS", "FollowerSolution", "Part", "Problem", "Term", "TransitionBatch"]
+__all__ = ["GAME_PARTS", "PARTS", "TERMS", "FollowerSolution", "Part", "Problem", "Term", "TransitionBatch"]
 
 Part: TypeAlias = Literal["initial", "direct", "transition", "response", "regulariser", "policy"]
 """Names of the parts of a hypergradient: partial derivatives of the objective with θ split by where it enters."""
 
 PARTS: tuple[Part, ...] = ("initial", "direct", "transition", "response", "regulariser")
 """The parts of a configurable MDP's hypergradient, in the order in which tables print them."""
+
+GAME_PARTS: tuple[Part, ...] = ("policy", "response", "regulariser")
+"""The parts of a Markov game's hypergradient."""
 
 Term: TypeAlias = Literal["reward_leader", "reward_follower", "log_transition", "log_initial", "log_policy_leader"]
 """Functions of one transition whose θ-derivatives estimators weigh and sum."""

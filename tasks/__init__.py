@@ -15,16 +15,25 @@ from bilevelrl.tasks.generators import (
     unreachable_mdp,
 )
 from bilevelrl.tasks.grid_rooms import grid_rooms
+from bilevelrl.tasks.random_games import (
+    GAME_CASES,
+    hard_markov_game,
+    layered_markov_game,
+    random_markov_game,
+)
 from bilevelrl.tasks.registry import TASKS, Task, make_task, register_task
 from bilevelrl.tasks.rendering import draw_follower, draw_map, draw_penalties, draw_values, most_likely_path
 from bilevelrl.tasks.room_grid import RoomGrid
 from bilevelrl.tasks.smooth_mdp import smooth_mdp
+from bilevelrl.tasks.toy_game import TOY_GAME_STATES, toy_game_theta, toy_markov_game
 
 __all__ = [
     "FOUR_ROOMS_GRID",
     "FOUR_ROOMS_KERNELS",
     "FOUR_ROOMS_MARKS",
+    "GAME_CASES",
     "TASKS",
+    "TOY_GAME_STATES",
     "RoomGrid",
     "Task",
     "absorbing_mdp",
@@ -36,14 +45,19 @@ __all__ = [
     "four_rooms",
     "garnet",
     "grid_rooms",
+    "hard_markov_game",
     "initial_theta",
+    "layered_markov_game",
     "layered_mdp",
     "make_task",
     "most_likely_path",
     "periodic_mdp",
+    "random_markov_game",
     "random_mdp",
     "register_task",
     "small_problems",
     "smooth_mdp",
+    "toy_game_theta",
+    "toy_markov_game",
     "unreachable_mdp",
 ]

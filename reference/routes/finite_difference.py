@@ -7,7 +7,7 @@ error estimate wins, because a cold follower's objective bends on the scale of �
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from scipy.differentiate import derivative
@@ -22,7 +22,7 @@ from bilevelrl.reference.registry import Hypergradient, register_route
 from bilevelrl.reference.tables import Tables
 from bilevelrl.reference.transitions import DiscountedSystem, to_dense
 
-__all__ = ["INITIAL_STEPS", "finite_difference"]
+__all__ = ["INITIAL_STEPS", "SplitObjective", "differentiate_part", "finite_difference"]
 
 INITIAL_STEPS = tuple(0.25 / 8.0**k for k in range(12))
 """First steps tried, largest first, until truncation is below noise; each is halved further by the method itself."""
@@ -54,7 +54,7 @@ def finite_difference(
     parts: dict[Part, FloatArray] = {}
     error = np.zeros(theta.size)
     for part in PARTS:
-        parts[part], part_error = _differentiate(split, part, theta.size)
+        parts[part], part_error = differentiate_part(split, part, theta.size)
         error += part_error
     return Hypergradient(
         value=sum(parts.values(), np.zeros(theta.size)),
@@ -69,7 +69,24 @@ def finite_difference(
     )
 
 
-def _differentiate(split: _SplitObjective, part: Part, count: int) -> tuple[FloatArray, FloatArray]:
+class SplitObjective(Protocol):
+    """An objective with one of its several θ moved along a coordinate."""
+
+    def depends(self, part: Part) -> bool:
+        """Whether the part depends on θ at all."""
+        ...
+
+    def noise(self, part: Part) -> float:
+        """Bound on the rounding of the values that are differenced."""
+        ...
+
+    def values(self, part: Part, x: FloatArray, j: Any) -> FloatArray:
+        """Objective at θ + x e_j inside one part; x and j broadcast."""
+        ...
+
+
+def differentiate_part(split: SplitObjective, part: Part, count: int) -> tuple[FloatArray, FloatArray]:
+    """Return derivatives by `count` coordinates and their error estimates."""
     best = np.zeros(count)
     best_error = np.zeros(count)
     if not split.depends(part):

@@ -19,7 +19,7 @@ from bilevelrl.reference.follower import rounding_level
 from bilevelrl.reference.leader import gradient_centres
 from bilevelrl.reference.transitions import to_dense
 
-__all__ = ["SWEEP_LIMIT", "SweepPlan", "plan_sweeps"]
+__all__ = ["SWEEP_LIMIT", "TOLERANCE", "SweepPlan", "check_sweeps", "mixing_sweeps", "plan_sweeps"]
 
 SWEEP_LIMIT = 400_000
 
@@ -104,11 +104,11 @@ def plan_sweeps(problem: ConfigurableMDP, theta: FloatArray) -> SweepPlan:
         best = min(best, residual)
         if stalled > 20 and residual <= 64 * (states + actions) * eps * scale:
             break
-        _limit(sweeps)
+        check_sweeps(sweeps)
     policy = weights / weights.sum(axis=1, keepdims=True)
     chain = np.einsum("sa,sat->st", policy, kernel)
-    extra, left_follower = _mixing(chain, discount)
-    leader, left_leader = _mixing(chain, problem.discount_leader)
+    extra, left_follower = mixing_sweeps(chain, discount)
+    leader, left_leader = mixing_sweeps(chain, problem.discount_leader)
     # The leader's derivatives sweep along with the values that they are derivatives of, whose own tails add up.
     left_leader *= 1.0 + leader * (1.0 - problem.discount_leader)
     return SweepPlan(
@@ -124,16 +124,18 @@ def plan_sweeps(problem: ConfigurableMDP, theta: FloatArray) -> SweepPlan:
     )
 
 
-def _mixing(chain: FloatArray, discount: float) -> tuple[int, float]:
+def mixing_sweeps(chain: FloatArray, discount: float) -> tuple[int, float]:
+    """Return how many sweeps leave less than the tolerance of the discounted mass, and what they leave of it."""
     mass, count = np.ones(chain.shape[0]), 0
     while float(mass.max()) > TOLERANCE * (1.0 - discount):
         mass = discount * chain @ mass
         count += 1
-        _limit(count)
+        check_sweeps(count)
     return count + 1, float(mass.max()) / (1.0 - discount)
 
 
-def _limit(count: int) -> None:
+def check_sweeps(count: int) -> None:
+    """Refuse more than `SWEEP_LIMIT` sweeps."""
     if count > SWEEP_LIMIT:
         raise TooLargeError(
             f"sweeps={count}: expected at most {SWEEP_LIMIT}; use route='implicit', whose cost is free of mixing"

@@ -1,0 +1,75 @@
+"""Every Markov game is a configurable MDP: the leader's policy becomes part of the dynamics.
+
+A follower that sees the leader's action lives in the states (s, l), with `P((s',l')|(s,l),a) = P(s'|s,l,a) f(l'|s')`
+and initial law `μ(s) f(l|s)`. One that does not lives in the states s, with all tables averaged over f. In both, θ
+enters the transition, and the `policy` part of the game is what moves the leader's evaluation directly: initial,
+direct and transition part together.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import autograd.numpy as anp
+import numpy as np
+
+from bilevelrl.reference.configurable_mdp import ConfigurableMDP
+from bilevelrl.reference.markov_game import MarkovGame
+from bilevelrl.reference.tables import Tables
+
+__all__ = ["reduce_game"]
+
+
+def reduce_game(game: MarkovGame) -> ConfigurableMDP:
+    """Return the configurable MDP with the same follower, the same objective and the same θ.
+
+    Parameters
+    ----------
+    game
+        Any Markov game. States (s, l) of a seeing follower are numbered s · L + l.
+
+    Examples
+    --------
+    >>> from bilevelrl.reference import leader_objective
+    >>> from bilevelrl.tasks import toy_markov_game
+    >>> game = toy_markov_game()
+    >>> abs(leader_objective(reduce_game(game), np.zeros(3)) - leader_objective(game, np.zeros(3))) < 1e-12
+    True
+    """
+    states, leader_actions, actions = game.reward_leader.shape
+    pairs = states * leader_actions
+
+    def seeing(theta: Any) -> Tables:
+        policy = game.policy(theta)
+        arrive = anp.reshape(policy, (1, 1, states, leader_actions))
+        moved = np.reshape(game.transition, (pairs, actions, states, 1)) * arrive
+        return Tables(
+            transition=anp.reshape(moved, (pairs, actions, pairs)),
+            reward_follower=game.reward_follower.reshape(pairs, actions),
+            reward_leader=game.reward_leader.reshape(pairs, actions),
+            initial=anp.reshape(game.initial[:, None] * policy, (pairs,)),
+            regulariser=_regulariser(game, theta),
+        )
+
+    def not_seeing(theta: Any) -> Tables:
+        policy = game.policy(theta)
+        return Tables(
+            transition=anp.einsum("sl,slat->sat", policy, game.transition),
+            reward_follower=anp.einsum("sl,sla->sa", policy, game.reward_follower),
+            reward_leader=anp.einsum("sl,sla->sa", policy, game.reward_leader),
+            initial=game.initial,
+            regulariser=_regulariser(game, theta),
+        )
+
+    return ConfigurableMDP(
+        tables=seeing if game.follower_sees_leader_action else not_seeing,
+        discount_leader=game.discount_leader,
+        discount_follower=game.discount_follower,
+        temperature=game.temperature,
+        theta_shape=game.theta_shape,
+        name=f"{game.name}, as a configurable MDP",
+    )
+
+
+def _regulariser(game: MarkovGame, theta: Any) -> Any:
+    return 0.0 if game.regulariser is None else game.regulariser(theta)

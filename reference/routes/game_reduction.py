@@ -1,0 +1,55 @@
+"""The reduction route: a Markov game's hypergradient as that of the configurable MDP it is.
+
+Nothing of the game's own Bellman code enters; the price is a kernel over (s, l) and its vector-Jacobian products.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.game_follower import GameFollower
+from bilevelrl.reference.game_reduction import reduce_game
+from bilevelrl.reference.markov_game import MarkovGame
+from bilevelrl.reference.problem import Part
+from bilevelrl.reference.registry import Hypergradient, register_route
+from bilevelrl.reference.routes.implicit import implicit
+
+__all__ = ["game_reduction"]
+
+
+@register_route(
+    "reduction",
+    MarkovGame,
+    summary="the implicit route of the configurable MDP that the game reduces to",
+    family="reduction",
+    accuracy="rounding times conditioning",
+)
+def game_reduction(
+    problem: MarkovGame,
+    theta: FloatArray,
+    *,
+    horizon: int | None = None,
+    discounted: bool = True,
+    warm_start: GameFollower | None = None,
+    bound: bool = True,
+) -> Hypergradient:
+    """∇J of a Markov game through `reduce_game`. A warm start is ignored: its states are others."""
+    solved = implicit(reduce_game(problem), theta, horizon=horizon, discounted=discounted, warm_start=None, bound=bound)
+    direct: tuple[Part, ...] = ("initial", "direct", "transition")
+    parts: dict[Part, FloatArray] = {
+        "policy": sum((solved.parts[part] for part in direct), np.zeros(theta.size)),
+        "response": solved.parts["response"],
+        "regulariser": solved.parts["regulariser"],
+    }
+    return Hypergradient(
+        value=solved.value,
+        parts=parts,
+        objective=solved.objective,
+        residual=solved.residual,
+        condition=solved.condition,
+        error_bound=solved.error_bound,
+        route="reduction",
+        status=solved.status,
+        counters=solved.counters,
+    )

@@ -1,0 +1,108 @@
+"""How many sweeps the game's sweeping routes make, from the tolerance and the game's own mixing."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.game_error_bounds import game_error_bound
+from bilevelrl.reference.game_follower import DecisionPoints
+from bilevelrl.reference.markov_game import MarkovGame
+from bilevelrl.reference.routes.sweep_count import TOLERANCE, check_sweeps, mixing_sweeps
+
+__all__ = ["GameSweepPlan", "plan_game_sweeps"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GameSweepPlan:
+    """Sweeps for the follower (values, then derivatives) and for the leader, and what they leave.
+
+    Attributes
+    ----------
+    follower, leader : int
+        Numbers of sweeps.
+    remainder : float
+        Largest relative truncation error that is left.
+    residual, value_error : float
+        The follower's last change, and the bound on the error of its values, rounding included.
+    state_value, response : (S,), (S, D, A)
+        Where the follower's sweeps ended, without the constant.
+    policy : (S, L)
+        f.
+    points
+        The decision points, with the constants split off the rewards.
+    """
+
+    follower: int
+    leader: int
+    remainder: float
+    residual: float
+    value_error: float
+    state_value: FloatArray
+    response: FloatArray
+    policy: FloatArray
+    points: DecisionPoints
+
+    def error_bound(self, game: MarkovGame, theta: FloatArray, horizon: int | None, discounted: bool) -> float:
+        """Return the bound on the hypergradient's error for a route that makes these sweeps."""
+        return game_error_bound(
+            game,
+            theta,
+            policy=self.policy,
+            points=self.points,
+            response=self.response,
+            state_value=self.state_value,
+            horizon=horizon,
+            discounted=discounted,
+            value_error=self.value_error,
+            remainder=self.remainder,
+        )
+
+
+def plan_game_sweeps(game: MarkovGame, theta: FloatArray) -> GameSweepPlan:
+    """Sweep once without derivatives and count what the tolerance needs.
+
+    Raises
+    ------
+    TooLargeError
+        If more than the limit of sweeps is needed.
+    """
+    policy = game.policy_at(theta)
+    points = DecisionPoints.of(game, policy)
+    discount, temperature = game.discount_follower, game.temperature
+    value = np.zeros(game.states)
+    best, stalled, sweeps = math.inf, 0, 0
+    while True:
+        action_value = points.reward_follower + discount * points.kernel @ value
+        top = action_value.max(axis=2)
+        weights = np.exp((action_value - top[:, :, None]) / temperature)
+        backed_up = (points.reach * (top + temperature * np.log(weights.sum(axis=2)))).sum(axis=1)
+        residual = float(np.abs(backed_up - value).max())
+        value = backed_up
+        sweeps += 1
+        scale = max(1.0, float(np.abs(value).max()))
+        if residual <= TOLERANCE * (1.0 - discount) * min(1.0, temperature) * scale:
+            break
+        stalled = 0 if residual < 0.999 * best else stalled + 1
+        best = min(best, residual)
+        if stalled > 20 and residual <= 4 * points.rounding(scale):
+            break
+        check_sweeps(sweeps)
+    response = weights / weights.sum(axis=2, keepdims=True)
+    chain = points.chain(response)
+    extra, left_follower = mixing_sweeps(chain, discount)
+    leader, left_leader = mixing_sweeps(chain, game.discount_leader)
+    return GameSweepPlan(
+        follower=sweeps + extra,
+        leader=leader,
+        remainder=max(left_follower, left_leader),
+        residual=residual,
+        value_error=(residual + points.rounding(float(np.abs(action_value).max()))) / (1.0 - discount),
+        state_value=value,
+        response=response,
+        policy=policy,
+        points=points,
+    )

@@ -19,6 +19,9 @@ from bilevelrl.reference.game_leader import game_leader_action_values, game_lead
 from bilevelrl.reference.game_reduction import reduce_game
 from bilevelrl.reference.leader import leader_action_values, tabular_leader_objective
 from bilevelrl.reference.leader_policies import NeuralPolicy, TabularSoftmaxPolicy
+from bilevelrl.reference.lqr import ConfigurableLQR, LQRMatrices
+from bilevelrl.reference.lqr_follower import LQRFollower
+from bilevelrl.reference.lqr_game import LeaderGaussian, LQRGame
 from bilevelrl.reference.markov_game import MarkovGame
 from bilevelrl.reference.problem import GAME_PARTS, PARTS, TERMS, FollowerSolution, Part, Problem, Term
 from bilevelrl.reference.random_streams import named_stream
@@ -39,10 +42,15 @@ __all__ = [
     "HYPERGRADIENT_ROUTES",
     "PARTS",
     "TERMS",
+    "ConfigurableLQR",
     "ConfigurableMDP",
     "FollowerSolution",
     "GameFollower",
     "Hypergradient",
+    "LQRFollower",
+    "LQRGame",
+    "LQRMatrices",
+    "LeaderGaussian",
     "MarkovGame",
     "NeuralPolicy",
     "Part",

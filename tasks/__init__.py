@@ -3,6 +3,7 @@
 A task is a function that returns a problem of `bilevelrl.reference`; it is registered by name in `TASKS`.
 """
 
+from bilevelrl.tasks.building import Building, building_thermal_control
 from bilevelrl.tasks.chain import chain
 from bilevelrl.tasks.four_rooms import FOUR_ROOMS_GRID, FOUR_ROOMS_KERNELS, FOUR_ROOMS_MARKS, four_rooms, initial_theta
 from bilevelrl.tasks.generators import (
@@ -15,6 +16,7 @@ from bilevelrl.tasks.generators import (
     unreachable_mdp,
 )
 from bilevelrl.tasks.grid_rooms import grid_rooms
+from bilevelrl.tasks.lqr_game import lqr_game
 from bilevelrl.tasks.random_games import (
     GAME_CASES,
     hard_markov_game,
@@ -34,9 +36,11 @@ __all__ = [
     "GAME_CASES",
     "TASKS",
     "TOY_GAME_STATES",
+    "Building",
     "RoomGrid",
     "Task",
     "absorbing_mdp",
+    "building_thermal_control",
     "chain",
     "draw_follower",
     "draw_map",
@@ -49,6 +53,7 @@ __all__ = [
     "initial_theta",
     "layered_markov_game",
     "layered_mdp",
+    "lqr_game",
     "make_task",
     "most_likely_path",
     "periodic_mdp",

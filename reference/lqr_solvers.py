@@ -1,0 +1,421 @@
+"""Discounted Riccati and Lyapunov equations, with derivatives of their own.
+
+The follower's cost-to-go P solves, with `S = R + γ B'P B` and `G = γ S^{-1} B'P`,
+
+    P = Q + γ A'P A - γ A'P B G A,        closed loop A_c = A - B G A,
+
+and values and occupations solve `X = C + γ A'X A`. Both are the undiscounted equations of `(√γ A, √γ B)`.
+
+Each equation has two solvers that share nothing: doubling (NumPy products only), and SciPy's Schur methods. Each
+derivative has two derivations: forward, one Lyapunov equation per direction; and adjoint, one for all of them,
+
+    dP = γ A_c' dP A_c + F,    Λ = P̄ + γ A_c Λ A_c',    ⟨P̄, dP⟩ = ⟨Λ, F⟩,
+    F  = dQ + K'dR K + γ (dA - dB K)' P A_c + γ A_c' P (dA - dB K),    K = G A.
+
+Real numbers only: SciPy's solvers drop imaginary parts or rotate them, so a complex step through them would be wrong
+without a word. Here it raises.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import scipy.linalg
+from autograd.extend import defjvp_argnums, defvjp_argnums, primitive
+
+from bilevelrl.reference.arrays import FloatArray, refuse_differentiation
+from bilevelrl.reference.errors import IllPosedError, NotConvergedError, UnknownNameError
+
+__all__ = [
+    "EquationSolver",
+    "RiccatiSolution",
+    "check_follower_problem",
+    "discounted_lyapunov",
+    "lyapunov_primitive",
+    "riccati_backup",
+    "riccati_primitive",
+    "solve_riccati",
+    "spectral_radius",
+    "symmetric",
+]
+
+EquationSolver: TypeAlias = Literal["doubling", "scipy"]
+"""Doubling: NumPy products, quadratically convergent. scipy: Schur methods."""
+
+SOLVERS: tuple[EquationSolver, ...] = ("doubling", "scipy")
+
+_EPS = float(np.finfo(np.float64).eps)
+_DOUBLINGS = 60  # 2^60 steps of the plain iteration
+
+
+def symmetric(matrix: Any) -> Any:
+    """Return the symmetric part of the last two axes."""
+    return 0.5 * (matrix + np.swapaxes(matrix, -1, -2))
+
+
+def spectral_radius(matrix: FloatArray) -> float:
+    """Return the largest modulus of an eigenvalue.
+
+    Examples
+    --------
+    >>> spectral_radius(np.array([[0.0, 1.0], [0.0, -0.5]]))
+    0.5
+    """
+    return float(np.abs(np.linalg.eigvals(matrix)).max(initial=0.0))
+
+
+def discounted_lyapunov(
+    matrix: FloatArray, constant: FloatArray, discount: float, *, method: EquationSolver = "doubling"
+) -> FloatArray:
+    """Solve `X = constant + discount · matrix' X matrix`.
+
+    Parameters
+    ----------
+    matrix
+        (n, n).
+    constant
+        (..., n, n); several right-hand sides share the work. Need not be symmetric.
+    discount
+        ≥ 0.
+    method
+        "doubling" or "scipy".
+
+    Returns
+    -------
+    (..., n, n) array.
+
+    Raises
+    ------
+    IllPosedError
+        If √discount · matrix has an eigenvalue on or outside the unit circle: the sum behind X diverges.
+    UnknownNameError
+        If the method is not known.
+    IndependenceError
+        If an argument is complex or an autograd tracer.
+
+    Examples
+    --------
+    >>> discounted_lyapunov(np.array([[0.5]]), np.array([[3.0]]), 1.0)
+    array([[4.]])
+    """
+    refuse_differentiation("discounted_lyapunov", matrix, constant)
+    if method not in SOLVERS:
+        raise UnknownNameError("method", method, SOLVERS)
+    step = np.sqrt(discount) * matrix
+    if method == "scipy":
+        radius = spectral_radius(step)
+        if not radius < 1.0:
+            raise IllPosedError(_diverges(radius))
+        flat = np.reshape(constant, (-1, *np.shape(matrix)))
+        solved = [scipy.linalg.solve_discrete_lyapunov(step.T, item, method="direct") for item in flat]
+        return np.reshape(np.array(solved), np.shape(constant))
+    total: FloatArray = np.array(constant, dtype=np.float64)
+    for _ in range(_DOUBLINGS):
+        total = total + step.T @ total @ step
+        size = float(np.vdot(step, step))
+        if size <= 0.25 * _EPS:
+            return total
+        if not size < 1e100:
+            break
+        step = step @ step
+    raise IllPosedError(_diverges(np.sqrt(discount) * spectral_radius(matrix)))
+
+
+def _diverges(radius: float) -> str:
+    return (
+        f"spectral radius of sqrt(discount) * matrix={radius:.6g}: expected below 1; quadratic costs of an unstable "
+        "closed loop have no finite value over an infinite horizon: pass a horizon, or a smaller discount"
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RiccatiSolution:
+    """The follower's optimal cost-to-go and what follows from it.
+
+    Attributes
+    ----------
+    cost_to_go : (n, n)
+        P, symmetric.
+    curvature : (m, m)
+        S = R + γ B'P B.
+    reaction : (m, n)
+        G = γ S^{-1} B'P: the optimal action is `-G y` where the next state is `y + B a`.
+    gain : (m, n)
+        K = G A.
+    closed_loop : (n, n)
+        A_c = A - B K.
+    residual : float
+        Frobenius norm of one Riccati backup of P minus P.
+    amplification : float
+        Largest eigenvalue of the solution of `X = I + γ A_c'X A_c`: errors of P are at most residuals times this, to
+        first order, in the spectral norm.
+    iterations : int
+        Doubling steps, or Riccati sweeps.
+    """
+
+    cost_to_go: FloatArray
+    curvature: FloatArray
+    reaction: FloatArray
+    gain: FloatArray
+    closed_loop: FloatArray
+    residual: float
+    amplification: float
+    iterations: int
+
+    @property
+    def error_bound(self) -> float:
+        """First-order bound on the spectral norm of the error of P, the rounding of the residual included."""
+        rounding = 8.0 * len(self.cost_to_go) * _EPS * float(np.linalg.norm(self.cost_to_go))
+        return (self.residual + rounding) * self.amplification
+
+
+def riccati_backup(
+    cost_to_go: Any, a: Any, b: Any, q: Any, r: Any, discount: float, *, solve: Callable[..., Any] = np.linalg.solve
+) -> tuple[Any, Any, Any]:
+    """Return one Riccati backup of P, with S and G; `solve` may be autograd's, and complex numbers are welcome."""
+    weighted = discount * b.T @ cost_to_go
+    curvature = r + weighted @ b
+    reaction = solve(curvature, weighted)
+    through = cost_to_go @ a
+    updated = q + discount * a.T @ through - (weighted @ a).T @ (reaction @ a)
+    return 0.5 * (updated + updated.T), curvature, reaction
+
+
+def _finish(
+    cost_to_go: FloatArray, a: FloatArray, b: FloatArray, q: FloatArray, r: FloatArray, discount: float, iterations: int
+) -> RiccatiSolution:
+    updated, curvature, reaction = riccati_backup(cost_to_go, a, b, q, r, discount)
+    gain = reaction @ a
+    closed_loop = a - b @ gain
+    try:
+        spread = discounted_lyapunov(closed_loop, np.eye(a.shape[0]), discount)
+        amplification = float(np.linalg.norm(spread, 2))
+    except IllPosedError:
+        amplification = np.inf
+    return RiccatiSolution(
+        cost_to_go=cost_to_go,
+        curvature=curvature,
+        reaction=reaction,
+        gain=gain,
+        closed_loop=closed_loop,
+        residual=float(np.linalg.norm(updated - cost_to_go)),
+        amplification=amplification,
+        iterations=iterations,
+    )
+
+
+def solve_riccati(
+    a: FloatArray,
+    b: FloatArray,
+    q: FloatArray,
+    r: FloatArray,
+    discount: float,
+    *,
+    method: EquationSolver | Literal["sweeps"] = "doubling",
+    tolerance: float = 1e-13,
+    max_iterations: int = 1_000_000,
+    stop_after: int | None = None,
+    start: FloatArray | None = None,
+) -> RiccatiSolution:
+    """Solve the follower's discounted Riccati equation (paper, Propositions 1 and 2).
+
+    Parameters
+    ----------
+    a, b, q, r
+        A (n, n), B (n, m), Q (n, n) positive semi-definite, R (m, m) positive definite.
+    discount
+        γ_F.
+    method
+        "doubling" or "scipy", each refined by one Newton step; "sweeps": the plain Riccati iteration from Q.
+    tolerance, max_iterations, stop_after, start
+        For sweeps: relative change of P at which they stop, their limit, a number of sweeps (a suboptimal follower),
+        and the first P.
+
+    Raises
+    ------
+    NotConvergedError
+        If the iteration does not settle.
+    IllPosedError
+        If the pair cannot be stabilised.
+    UnknownNameError
+        If the method is not known.
+
+    Examples
+    --------
+    >>> one = np.eye(1)
+    >>> solve_riccati(one, one, one, one, 1.0).cost_to_go.round(12)
+    array([[1.61803399]])
+    """
+    refuse_differentiation("solve_riccati", a, b, q, r)
+    if method == "sweeps":
+        return _sweeps(a, b, q, r, discount, tolerance, max_iterations, stop_after, start)
+    if method not in SOLVERS:
+        raise UnknownNameError("method", method, (*SOLVERS, "sweeps"))
+    check_follower_problem(a, b, q, discount)
+    if method == "scipy" and discount > 0.0:
+        root = np.sqrt(discount)
+        try:
+            cost, iterations = scipy.linalg.solve_discrete_are(root * a, root * b, q, r), 0
+        except (np.linalg.LinAlgError, ValueError) as error:
+            raise IllPosedError(
+                f"discounted Riccati equation: {error}; expected a pair that can be stabilised"
+            ) from None
+    else:
+        cost, iterations = _doubling(np.sqrt(discount) * a, np.sqrt(discount) * b, q, r)
+    # Newton's method on the Riccati equation: the error squares, and what remains is rounding.
+    _, _, reaction = riccati_backup(cost, a, b, q, r, discount)
+    gain = reaction @ a
+    cost = discounted_lyapunov(a - b @ gain, q + gain.T @ r @ gain, discount)
+    return _finish(symmetric(cost), a, b, q, r, discount, iterations)
+
+
+def _doubling(a: FloatArray, b: FloatArray, q: FloatArray, r: FloatArray) -> tuple[FloatArray, int]:
+    """Structure-preserving doubling: step k has done 2^k plain Riccati sweeps from zero."""
+    size = a.shape[0]
+    identity = np.eye(size)
+    spread = b @ np.linalg.solve(r, b.T)
+    cost = q
+    for count in range(1, _DOUBLINGS):
+        solved = np.linalg.solve(identity + spread @ cost, np.concatenate([a, spread], axis=1))
+        step, shared = solved[:, :size], solved[:, size:]
+        change = a.T @ cost @ step
+        cost = cost + symmetric(change)
+        spread = spread + symmetric(a @ shared @ a.T)
+        a = a @ step
+        if not np.isfinite(cost).all():
+            break
+        if float(np.vdot(change, change)) <= (_EPS * float(np.linalg.norm(cost))) ** 2:
+            return cost, count
+    raise NotConvergedError(
+        "discounted Riccati equation: doubling did not settle; expected a pair that can be stabilised and detected "
+        "with some margin: use method='sweeps', or a smaller discount"
+    )
+
+
+def _sweeps(
+    a: FloatArray,
+    b: FloatArray,
+    q: FloatArray,
+    r: FloatArray,
+    discount: float,
+    tolerance: float,
+    max_iterations: int,
+    stop_after: int | None,
+    start: FloatArray | None,
+) -> RiccatiSolution:
+    cost = q if start is None else start
+    limit = max_iterations if stop_after is None else stop_after
+    for count in range(limit):
+        updated, _, _ = riccati_backup(cost, a, b, q, r, discount)
+        change, size = float(np.linalg.norm(updated - cost)), float(np.linalg.norm(updated))
+        cost = updated
+        if not np.isfinite(size):
+            break
+        if stop_after is None and change <= tolerance * size:
+            return _finish(cost, a, b, q, r, discount, count + 1)
+    else:
+        if stop_after is not None:
+            return _finish(cost, a, b, q, r, discount, stop_after)
+    raise NotConvergedError(
+        f"discounted Riccati equation: {limit} sweeps did not bring the relative change below {tolerance:g}; "
+        "raise max_iterations or use method='newton'"
+    )
+
+
+def check_follower_problem(a: FloatArray, b: FloatArray, q: FloatArray, discount: float) -> None:
+    """Refuse pairs that no feedback stabilises, and unstable modes that the cost does not see.
+
+    Popov-Belevitch-Hautus: at every eigenvalue λ of √γ A with |λ| ≥ 1, `[λI - √γ A, √γ B]` and `[λI - √γ A; Q]` must
+    have full rank.
+
+    Raises
+    ------
+    IllPosedError
+        Naming the eigenvalue.
+    """
+    root = np.sqrt(discount)
+    eigenvalues = np.linalg.eigvals(root * a)
+    identity = np.eye(a.shape[0])
+    scale = max(1.0, float(np.abs(a).max(initial=0.0)))
+    for eigenvalue in eigenvalues[np.abs(eigenvalues) >= 1.0 - 1e-12]:
+        shifted = eigenvalue * identity - root * a
+        for name, pair, extra in (
+            ("stabilised (A, B)", np.hstack([shifted, root * b]), b),
+            ("detected (A, Q)", np.vstack([shifted, q]), q),
+        ):
+            tiny = 1e-10 * max(scale, float(np.abs(extra).max(initial=0.0)))
+            if np.linalg.svd(pair, compute_uv=False).min() <= tiny:
+                raise IllPosedError(
+                    f"eigenvalue {complex(eigenvalue):.6g} of sqrt(discount_follower) * A: expected a pair that can be "
+                    f"{name}; the follower's optimal cost is not a stabilising Riccati solution: "
+                    "let B or Q reach this mode, or discount more"
+                )
+
+
+@primitive
+def riccati_primitive(a: Any, b: Any, q: Any, r: Any, discount: float, method: EquationSolver = "doubling") -> Any:
+    """Return P for autograd, by the adjoint and the forward derivation above; see `solve_riccati`."""
+    return solve_riccati(a, b, q, r, discount, method=method).cost_to_go
+
+
+def _riccati_vjp(argnums: Any, ans: Any, args: Any, kwargs: Any) -> Any:
+    a, b, q, r, discount = args[:5]
+    _, _, reaction = riccati_backup(ans, a, b, q, r, discount)
+    gain = reaction @ a
+    closed_loop = a - b @ gain
+
+    def pull(cotangent: Any) -> tuple[Any, ...]:
+        weight = discounted_lyapunov(closed_loop.T, symmetric(np.asarray(cotangent)), discount)
+        through = 2.0 * discount * ans @ closed_loop @ weight
+        by_argument = (through, -through @ gain.T, weight, gain @ weight @ gain.T)
+        return tuple(by_argument[argnum] for argnum in argnums)
+
+    return pull
+
+
+def _riccati_jvp(argnums: Any, tangents: Any, ans: Any, args: Any, kwargs: Any) -> Any:
+    a, b, q, r, discount = args[:5]
+    _, _, reaction = riccati_backup(ans, a, b, q, r, discount)
+    gain = reaction @ a
+    closed_loop = a - b @ gain
+    moved = dict(zip(argnums, tangents, strict=True))
+    drift = moved.get(0, 0.0 * a) - moved.get(1, 0.0 * b) @ gain
+    half = discount * closed_loop.T @ ans @ drift
+    forcing = moved.get(2, 0.0 * q) + gain.T @ moved.get(3, 0.0 * r) @ gain + half + half.T
+    return discounted_lyapunov(closed_loop, symmetric(forcing), discount)
+
+
+defvjp_argnums(riccati_primitive, _riccati_vjp)
+defjvp_argnums(riccati_primitive, _riccati_jvp)
+
+
+@primitive
+def lyapunov_primitive(matrix: Any, constant: Any, discount: float, method: EquationSolver = "doubling") -> Any:
+    """Return X = constant + discount · matrix' X matrix for autograd; see `discounted_lyapunov`."""
+    return discounted_lyapunov(matrix, constant, discount, method=method)
+
+
+def _lyapunov_vjp(argnums: Any, ans: Any, args: Any, kwargs: Any) -> Any:
+    matrix, _, discount = args[:3]
+
+    def pull(cotangent: Any) -> tuple[Any, ...]:
+        weight = discounted_lyapunov(matrix.T, np.asarray(cotangent), discount)
+        by_argument = (discount * (ans @ matrix @ weight.T + ans.T @ matrix @ weight), weight)
+        return tuple(by_argument[argnum] for argnum in argnums)
+
+    return pull
+
+
+def _lyapunov_jvp(argnums: Any, tangents: Any, ans: Any, args: Any, kwargs: Any) -> Any:
+    matrix, constant, discount = args[:3]
+    moved = dict(zip(argnums, tangents, strict=True))
+    change = moved.get(0, 0.0 * matrix)
+    forcing = moved.get(1, 0.0 * constant) + discount * (change.T @ ans @ matrix + matrix.T @ ans @ change)
+    return discounted_lyapunov(matrix, forcing, discount)
+
+
+defvjp_argnums(lyapunov_primitive, _lyapunov_vjp)
+defjvp_argnums(lyapunov_primitive, _lyapunov_jvp)

@@ -1,0 +1,183 @@
+"""Central finite differences of exact objectives of linear-quadratic problems, part by part."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.follower import solve_follower
+from bilevelrl.reference.leader import check_horizon
+from bilevelrl.reference.lqr import ConfigurableLQR
+from bilevelrl.reference.lqr_follower import LQRFollower, action_covariance
+from bilevelrl.reference.lqr_game import LQRGame
+from bilevelrl.reference.lqr_game_leader import closed_loop, evaluate_game_leader
+from bilevelrl.reference.lqr_leader import evaluate_lqr_leader
+from bilevelrl.reference.lqr_solvers import solve_riccati
+from bilevelrl.reference.problem import GAME_PARTS, PARTS, Part
+from bilevelrl.reference.registry import Hypergradient, register_route
+from bilevelrl.reference.routes.finite_difference import SplitObjective, differentiate_part
+
+__all__ = ["lqr_finite_difference"]
+
+_ENTRIES: dict[Part, tuple[str, ...]] = {
+    "initial": ("initial_mean", "initial_covariance"),
+    "direct": ("cost_state_leader", "cost_action_leader", "cost_constant_leader"),
+    "transition": ("dynamics_state", "dynamics_action", "noise_covariance"),
+    "response": ("dynamics_state", "dynamics_action", "cost_state_follower", "cost_action_follower"),
+    "policy": ("gain", "covariance"),
+    "regulariser": ("regulariser",),
+}
+
+
+class _Split:
+    """What both kinds of problem share: which parts move, and the loop over displaced θ."""
+
+    def __init__(self, problem: Any, theta: FloatArray, horizon: int | None, discounted: bool) -> None:
+        self._problem, self._theta = problem, theta
+        self._horizon, self._discounted = horizon, discounted
+        self.follower: LQRFollower = solve_follower(problem, theta)
+        self.evaluations = 0
+        self.base = self.objective("regulariser", theta)
+
+    def depends(self, part: Part) -> bool:
+        """Whether the part can be anything but zero."""
+        names = ("gain",) if part == "response" and isinstance(self._problem, LQRGame) else _ENTRIES[part]
+        return bool(self._problem.varying(self._theta).intersection(names))
+
+    def noise(self, part: Part) -> float:
+        """Bound on the rounding of the values that are differenced: backward stable solvers, times the condition."""
+        condition = self.follower.riccati.amplification if part == "response" else 1.0
+        return 64.0 * float(np.finfo(np.float64).eps) * len(self.follower.cost_to_go) * condition * self.scale()
+
+    def scale(self) -> float:
+        """Size of the objective's terms."""
+        raise NotImplementedError
+
+    def objective(self, part: Part, point: FloatArray) -> float:
+        """The objective with one part evaluated at another θ."""
+        raise NotImplementedError
+
+    def values(self, part: Part, x: FloatArray, j: Any) -> FloatArray:
+        """Objective at θ + x e_j inside one part; x and j broadcast."""
+        x, j = np.broadcast_arrays(x, j)
+        result = np.empty(x.size)
+        for i, (offset, coordinate) in enumerate(zip(x.ravel(), j.ravel(), strict=True)):
+            point = self._theta.copy()
+            point.flat[int(coordinate)] += offset
+            result[i] = self.objective(part, point)
+        self.evaluations += x.size
+        return result.reshape(x.shape)
+
+
+class _SplitLQR(_Split):
+    def scale(self) -> float:
+        matrices, follower = self._problem.matrices_at(self._theta), self.follower
+        evaluation = evaluate_lqr_leader(
+            matrices.replace(
+                {name: np.abs(value) for name, value in matrices.differentiable().items() if "leader" in name}
+            ),
+            follower.gain,
+            follower.covariance,
+            self._problem.discount_leader,
+            horizon=self._horizon,
+            discounted=self._discounted,
+        )
+        return abs(evaluation.objective) + abs(self.base)
+
+    def objective(self, part: Part, point: FloatArray) -> float:
+        base, moved = self._problem.matrices_at(self._theta), self._problem.matrices_at(point)
+        gain, covariance = self.follower.gain, self.follower.covariance
+        if part == "response":
+            riccati = solve_riccati(
+                moved.dynamics_state,
+                moved.dynamics_action,
+                moved.cost_state_follower,
+                moved.cost_action_follower,
+                self._problem.discount_follower,
+                method="scipy",
+            )
+            gain, covariance = riccati.gain, action_covariance(riccati.curvature, self._problem.temperature)
+        else:
+            base = base.replace({name: getattr(moved, name) for name in _ENTRIES[part]})
+        return evaluate_lqr_leader(
+            base,
+            gain,
+            covariance,
+            self._problem.discount_leader,
+            horizon=self._horizon,
+            discounted=self._discounted,
+        ).objective
+
+
+class _SplitGame(_Split):
+    def scale(self) -> float:
+        return 1.0 + abs(self.base) + float(self._horizon or 1.0 / (1.0 - self._problem.discount_leader))
+
+    def objective(self, part: Part, point: FloatArray) -> float:
+        game: LQRGame = self._problem
+        base, moved = game.policy_at(self._theta), game.policy_at(point)
+        reaction, covariance = self.follower.riccati.reaction, self.follower.covariance
+        played, added = base, float(base.regulariser)
+        if part == "response":
+            riccati = solve_riccati(
+                game.planned_dynamics(moved),
+                game.dynamics_action,
+                game.cost_state,
+                game.cost_action,
+                game.discount_follower,
+                method="scipy",
+            )
+            reaction, covariance = riccati.reaction, action_covariance(riccati.curvature, game.temperature)
+        elif part == "policy":
+            played = moved
+        else:
+            added = float(moved.regulariser)
+        loop = closed_loop(game, played.gain, played.covariance, reaction, covariance)
+        evaluation = evaluate_game_leader(
+            game, loop, horizon=self._horizon, discounted=self._discounted, derivatives=False
+        )
+        return evaluation.objective + added
+
+
+def lqr_finite_difference(
+    problem: Any,
+    theta: FloatArray,
+    *,
+    horizon: int | None = None,
+    discounted: bool = True,
+    warm_start: LQRFollower | None = None,
+    bound: bool = True,
+) -> Hypergradient:
+    """∇J by finite differences; `error_bound` is the largest error estimate summed over the parts."""
+    check_horizon(horizon, discounted)
+    game = isinstance(problem, LQRGame)
+    split = (_SplitGame if game else _SplitLQR)(problem, theta, horizon, discounted)
+    moved: SplitObjective = split
+    parts: dict[Part, FloatArray] = {}
+    error = np.zeros(theta.size)
+    for part in GAME_PARTS if game else PARTS:
+        parts[part], part_error = differentiate_part(moved, part, theta.size)
+        error += part_error
+    return Hypergradient(
+        value=sum(parts.values(), np.zeros(theta.size)),
+        parts=parts,
+        objective=split.base,
+        residual=split.follower.residual,
+        condition=split.follower.riccati.amplification,
+        error_bound=float(error.max(initial=0.0)) if bound else np.inf,
+        route="finite_difference",
+        status=split.follower.status.value,
+        counters={"evaluations": split.evaluations},
+    )
+
+
+for _kind in (ConfigurableLQR, LQRGame):
+    register_route(
+        "finite_difference",
+        _kind,
+        summary="central differences of order 8 with an error estimate (scipy.differentiate)",
+        family="objective values",
+        accuracy="its own error estimate, 1e-9 relative where the objective allows",
+    )(lqr_finite_difference)

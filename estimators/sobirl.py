@@ -206,6 +206,7 @@ class SoBiRL(LeaderSide):
             shape = (*context.follower.policy.shape, context.theta.size)
             pair = context.problem.jacobian(context.theta).get("reward_follower", np.zeros(shape))
             state = np.einsum("sa,san->sn", context.follower.policy, pair)
+            pair = np.where(_action_matters(context)[:, None, None], pair, state[:, None])
         return pair - state[:, None]
 
 

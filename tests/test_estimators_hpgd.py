@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from remembering import remembering
 
 from bilevelrl.estimators import BCHG, HPGD, Claim, Context, Target, Trajectories, sample_trajectories
 from bilevelrl.estimators import fresh_suffixes as fresh
@@ -14,19 +15,15 @@ from bilevelrl.reference.errors import BilevelRLError, EstimatorError, InvalidIn
 from bilevelrl.tasks import layered_mdp, random_mdp
 from bilevelrl.verification import enumerate_moments
 
-LAYERED = layered_mdp(seed=1)
-ENDING = random_mdp(states=3, seed=2, termination=0.2)
-GOING_ON = random_mdp(states=2, seed=3)
+THETA = 0.5 * np.random.default_rng(0).standard_normal(3)
+LAYERED = remembering(layered_mdp(seed=1), THETA)
+ENDING = remembering(random_mdp(states=3, seed=2, termination=0.2), THETA)
+GOING_ON = remembering(random_mdp(states=2, seed=3), THETA)
 HORIZON = 3
 
 
-def theta_of(problem, seed=0):
-    return 0.5 * np.random.default_rng(seed).standard_normal(problem.theta_shape)
-
-
 def context_of(problem, **more):
-    theta = theta_of(problem)
-    return Context(problem=problem, theta=theta, follower=solve_follower(problem, theta), **more)
+    return Context(problem=problem, theta=THETA, follower=solve_follower(problem, THETA), **more)
 
 
 def configurations():
@@ -269,7 +266,7 @@ def test_stopped_trajectories_give_the_infinite_horizon_gradient():
 
 
 def test_another_simulator_and_a_suboptimal_follower_are_in_the_expectation():
-    theta = theta_of(ENDING)
+    theta = THETA
     follower = solve_follower(ENDING, theta, stop_after=2, method="value_iteration")
     other = random_mdp(states=3, seed=9, termination=0.2)
     estimator = HPGD(target=Target(horizon=HORIZON), critic="exact_truncated")

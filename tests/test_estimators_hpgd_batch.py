@@ -5,7 +5,7 @@ import itertools
 
 import numpy as np
 import pytest
-from autograd.tracer import isbox
+from remembering import remembering
 
 from bilevelrl.estimators import HPGD, Context, SarsaCritic, batch_tables, hpgd, sample_trajectories
 from bilevelrl.estimators.batch_tables import averaged_guiding_term, monte_carlo_benefit
@@ -17,23 +17,8 @@ from bilevelrl.verification import enumerate_moments
 THETA = 0.5 * np.random.default_rng(0).standard_normal(3)
 
 
-def remembering(problem):
-    """The same problem at THETA only, with its derivatives computed once: batches are evaluated thousands of times."""
-    tables, jacobian = problem.tables_at(THETA), problem.jacobian(THETA)
-
-    def pull(_, cotangents):
-        return sum(np.tensordot(weight, jacobian[name], axes=np.ndim(weight)) for name, weight in cotangents.items())
-
-    return dataclasses.replace(
-        problem,
-        tables=lambda theta: problem.tables(theta) if isbox(theta) else tables,
-        tables_jacobian=lambda _: jacobian,
-        tables_pullback=pull,
-    )
-
-
-PROBLEM = remembering(random_mdp(states=2, actions=2, parameters=3, seed=2, termination=0.15))
-LAYERED = remembering(layered_mdp(layers=2, seed=0))
+PROBLEM = remembering(random_mdp(states=2, actions=2, parameters=3, seed=2, termination=0.15), THETA)
+LAYERED = remembering(layered_mdp(layers=2, seed=0), THETA)
 PUBLISHED = {"normalisation": "episodes", "leader_average": "start_visits"}
 
 

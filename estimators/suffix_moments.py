@@ -83,11 +83,18 @@ def return_moments(context: Context, *, steps: int | None, discount: float) -> S
     return _Recursion.of(context, _at_every_successor(reward[:, :, None]), discount, steps).moments()
 
 
-def expected_suffix_steps(context: Context, *, steps: int | None) -> tuple[FloatArray, FloatArray]:
-    """Return the expected number of steps of a suffix from each pair (S, A) and from each state (S,)."""
+def expected_suffix_steps(context: Context, *, steps: int | None, discount: float) -> tuple[FloatArray, FloatArray]:
+    """Return the expected number of steps of a suffix from each pair (S, A) and from each state (S,).
+
+    Parameters
+    ----------
+    context
+        Problem, follower and simulator.
+    steps, discount
+        Length of a suffix; None: stopped at a geometric time with `Pr(κ ≥ k) = discount^k`.
+    """
     each_counts = _at_every_successor(np.ones((*context.follower.policy.shape, 1)))
-    discount = context.problem.discount_follower if steps is None else 1.0
-    pair, state = _Recursion.of(context, each_counts, discount, steps).means()
+    pair, state = _Recursion.of(context, each_counts, discount if steps is None else 1.0, steps).means()
     return pair[..., 0], state[..., 0]
 
 

@@ -250,10 +250,10 @@ def test_moments_of_suffixes_agree_with_each_other():
     np.testing.assert_allclose(discounted.pair_mean, once.pair_mean, rtol=1e-12)
     single = return_moments(context, steps=1, discount=0.8)
     np.testing.assert_allclose(single.pair_covariance, 0.0, atol=1e-14)  # one reward, given state and action: no spread
-    pair, state = expected_suffix_steps(context, steps=1)
+    pair, state = expected_suffix_steps(context, steps=1, discount=0.9)
     assert (pair == 1.0).all()
     np.testing.assert_allclose(state, 1.0, rtol=1e-15)
-    assert (expected_suffix_steps(context, steps=None)[0] < 1.0 / (1.0 - ENDING.discount_follower)).all()
+    assert (expected_suffix_steps(context, steps=None, discount=0.9)[0] < 1.0 / (1.0 - ENDING.discount_follower)).all()
 
 
 def test_stopped_trajectories_give_the_infinite_horizon_gradient():
@@ -314,6 +314,10 @@ def test_cost_counts_the_steps_after_resets():
         cost = estimator.cost(batch, context)
         assert cost["environment_steps"] == int(batch.valid.sum())
         assert abs(cost["oracle_steps"] / taken - 1.0) < 0.1
+        independent = dataclasses.replace(estimator, critic="independent", target=Target(horizon=3))
+        own = independent.cost(batch, context)["oracle_steps"] - cost["oracle_steps"]
+        survivors = batch.valid.sum(axis=1)  # a return of 3 - t steps from each visit ends where such a path would
+        assert survivors.sum() < own < (batch.valid * (3 - np.arange(3))).sum()
     assert HPGD(variant="oracle_batch", oracle_batch_steps=1000).cost(batch, context)["oracle_steps"] == 800
 
 

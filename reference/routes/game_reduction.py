@@ -5,11 +5,14 @@ Nothing of the game's own Bellman code enters; the price is a kernel over (s, l)
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from bilevelrl.reference.arrays import FloatArray
-from bilevelrl.reference.game_follower import GameFollower
+from bilevelrl.reference.game_follower import GameFollower, game_reward_centre
 from bilevelrl.reference.game_reduction import reduce_game
+from bilevelrl.reference.leader import constant_return
 from bilevelrl.reference.markov_game import MarkovGame
 from bilevelrl.reference.problem import Part
 from bilevelrl.reference.registry import Hypergradient, register_route
@@ -35,7 +38,14 @@ def game_reduction(
     bound: bool = True,
 ) -> Hypergradient:
     """∇J of a Markov game through `reduce_game`. A warm start is ignored: its states are others."""
-    solved = implicit(reduce_game(problem), theta, horizon=horizon, discounted=discounted, warm_start=None, bound=bound)
+    # Averaging large constant rewards over f would round them: they come off first, and move no derivative.
+    constant = game_reward_centre(problem.transition, problem.reward_leader)
+    centred = replace(
+        problem,
+        reward_leader=problem.reward_leader - constant,
+        reward_follower=problem.reward_follower - game_reward_centre(problem.transition, problem.reward_follower),
+    )
+    solved = implicit(reduce_game(centred), theta, horizon=horizon, discounted=discounted, warm_start=None, bound=bound)
     direct: tuple[Part, ...] = ("initial", "direct", "transition")
     parts: dict[Part, FloatArray] = {
         "policy": sum((solved.parts[part] for part in direct), np.zeros(theta.size)),
@@ -45,7 +55,7 @@ def game_reduction(
     return Hypergradient(
         value=solved.value,
         parts=parts,
-        objective=solved.objective,
+        objective=solved.objective + constant_return(constant, problem.discount_leader, horizon, discounted),
         residual=solved.residual,
         condition=solved.condition,
         error_bound=solved.error_bound,

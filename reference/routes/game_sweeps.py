@@ -95,6 +95,8 @@ def plan_game_sweeps(game: MarkovGame, theta: FloatArray) -> GameSweepPlan:
     chain = points.chain(response)
     extra, left_follower = mixing_sweeps(chain, discount)
     leader, left_leader = mixing_sweeps(chain, game.discount_leader)
+    # The leader's derivatives sweep along with the values that they are derivatives of, whose own tails add up.
+    left_leader *= 1.0 + leader * (1.0 - game.discount_leader)
     return GameSweepPlan(
         follower=sweeps + extra,
         leader=leader,

@@ -61,21 +61,23 @@ def building_form(
         kind="configurable_lqr",
         name=name,
         tables={
-            "dynamics": ClosedFormTable(
+            "dynamics_state": ClosedFormTable(
                 shape=(4, 4), base={5 * i: 1 + e for i, e in enumerate(leak)}, slope=tuple(slope)
             ),
-            "control": ClosedFormTable(
+            "dynamics_action": ClosedFormTable(
                 shape=(4, 2), base={0: Fraction(1, 10), 2: Fraction(3, 5), 5: Fraction(11, 20), 7: Fraction(3, 10)}
             ),
-            "cost_state": _diagonal(8, 1, 5, 6),
-            "cost_action": _diagonal(Fraction(1, 100), Fraction(1, 100)),
-            "noise": _diagonal(*(Fraction(1, 2500),) * 4),
-            "leader_state": ClosedFormTable(
+            "cost_state_follower": _diagonal(8, 1, 5, 6),
+            "cost_action_follower": _diagonal(Fraction(1, 100), Fraction(1, 100)),
+            "noise_covariance": _diagonal(*(Fraction(1, 2500),) * 4),
+            "cost_state_leader": ClosedFormTable(
                 shape=(4, 4),
                 base={4 * i + j: Fraction(3 if i == j else -1, 16) for i in range(4) for j in range(4)},
             ),
-            "leader_action": _diagonal(Fraction(1, 2), Fraction(1, 2)),
-            "leader_constant": ClosedFormTable(shape=(), quadratic=tuple((0, j, j, Fraction(1, 10)) for j in range(8))),
+            "cost_action_leader": _diagonal(Fraction(1, 2), Fraction(1, 2)),
+            "cost_constant_leader": ClosedFormTable(
+                shape=(), quadratic=tuple((0, j, j, Fraction(1, 10)) for j in range(8))
+            ),
             "initial_mean": ClosedFormTable(shape=(4,)),
             "initial_covariance": _diagonal(25, 25, 25, 25),
         },
@@ -94,16 +96,17 @@ def lqr_game_form(name: str, *, gain: tuple[float, float], discounted: bool = Tr
         kind="lqr_game",
         name=name,
         tables={
-            "dynamics": ClosedFormTable(shape=(2, 2), base={1: 1}),
-            "control": ClosedFormTable(shape=(2, 1), base={1: Fraction(1, 10)}),
-            "leader_control": ClosedFormTable(shape=(2, 1), base={0: Fraction(1, 10)}),
+            "dynamics_state": ClosedFormTable(shape=(2, 2), base={1: 1}),
+            "dynamics_action": ClosedFormTable(shape=(2, 1), base={1: Fraction(1, 10)}),
+            "dynamics_leader": ClosedFormTable(shape=(2, 1), base={0: Fraction(1, 10)}),
             "cost_state": _diagonal(1, 1),
             "cost_action": _diagonal(1),
-            "policy_gain": ClosedFormTable(shape=(1, 2), slope=((0, 0, 1), (1, 1, 1))),
-            "policy_covariance": _diagonal(Fraction(1, 10**6)),
+            "gain": ClosedFormTable(shape=(1, 2), slope=((0, 0, 1), (1, 1, 1))),
+            "covariance": _diagonal(Fraction(1, 10**6)),
             "target": ClosedFormTable(shape=(2,), base={0: Fraction(-4, 5)}),
-            "target_spread": _diagonal(Fraction(1, 25), Fraction(1, 10**4)),
+            "width": _diagonal(Fraction(1, 25), Fraction(1, 10**4)),
             "initial_mean": ClosedFormTable(shape=(2,), base={0: 1}),
+            "initial_covariance": ClosedFormTable(shape=(2, 2)),
         },
         features=(FeatureBlock(link="identity", length=2),),
         theta=gain,
@@ -146,14 +149,14 @@ def _random(name: str, entropy: int, *, size: int, horizon: int | None) -> Close
         kind="configurable_lqr",
         name=name,
         tables={
-            "dynamics": free(size, size, 64),
-            "control": free(size, controls, 64),
-            "cost_state": positive(size, 1),
-            "cost_action": positive(controls, 1),
-            "noise": positive(size, 16),
-            "leader_state": positive(size, 2),
-            "leader_action": positive(controls, 4),
-            "leader_constant": ClosedFormTable(
+            "dynamics_state": free(size, size, 64),
+            "dynamics_action": free(size, controls, 64),
+            "cost_state_follower": positive(size, 1),
+            "cost_action_follower": positive(controls, 1),
+            "noise_covariance": positive(size, 16),
+            "cost_state_leader": positive(size, 2),
+            "cost_action_leader": positive(controls, 4),
+            "cost_constant_leader": ClosedFormTable(
                 shape=(),
                 slope=tuple((0, j, n) for j, n in enumerate(draw(parameters, 64))),
                 quadratic=((0, 0, 1, 0.5),),
@@ -164,6 +167,7 @@ def _random(name: str, entropy: int, *, size: int, horizon: int | None) -> Close
                 slope=tuple((e, j, n) for e in range(size) for j, n in enumerate(draw(parameters, 64))),
             ),
             "initial_covariance": positive(size, 4),
+            "regulariser": ClosedFormTable(shape=(), quadratic=tuple((0, j, j, -0.125) for j in range(parameters))),
         },
         features=(FeatureBlock(link="identity", length=parameters),),
         theta=tuple(draw(parameters, 256)),

@@ -14,6 +14,9 @@ from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.autodiff import sigmoid, softmax
 from bilevelrl.reference.certified import ClosedForm, ClosedFormTable
 from bilevelrl.reference.errors import UnsupportedError
+from bilevelrl.reference.lqr import ConfigurableLQR, LQRMatrices
+from bilevelrl.reference.lqr_game import LeaderGaussian, LQRGame
+from bilevelrl.reference.markov_game import MarkovGame
 
 __all__ = ["build_problem", "feature_function", "table_function", "theta_of"]
 
@@ -108,7 +111,7 @@ def build_problem(problem: ClosedForm) -> Any:
     Raises
     ------
     UnsupportedError
-        If there is no class for this kind of problem.
+        If a table that depends on θ has link="normalise".
 
     Examples
     --------
@@ -119,24 +122,38 @@ def build_problem(problem: ClosedForm) -> Any:
     >>> abs(exact.objective - float(stored.objective.value)) < 1e-12
     True
     """
-    if problem.kind == "configurable_mdp":
-        return _configurable_mdp(problem)
-    raise UnsupportedError(f"kind={problem.kind!r}: no floating-point problem of this kind")
-
-
-def _configurable_mdp(problem: ClosedForm) -> ConfigurableMDP:
     features = feature_function(problem)
     functions = {name: table_function(table) for name, table in problem.tables.items()}
 
-    def tables(theta: Any) -> Tables:
+    def evaluated(theta: Any, *names: str) -> dict[str, Any]:
         at = features(theta)
-        return Tables(**{name: function(at) for name, function in functions.items()})
+        return {name: functions[name](at) for name in names or functions if name in functions}
 
-    return ConfigurableMDP(
-        tables=tables,
-        discount_leader=float(problem.discount_leader),
-        discount_follower=float(problem.discount_follower),
-        temperature=float(problem.temperature),
-        theta_shape=(problem.parameters,),
-        name=problem.name,
+    constants: dict[str, Any] = {
+        "discount_leader": float(problem.discount_leader),
+        "discount_follower": float(problem.discount_follower),
+        "temperature": float(problem.temperature),
+        "theta_shape": (problem.parameters,),
+        "name": problem.name,
+    }
+    if problem.kind == "configurable_mdp":
+        return ConfigurableMDP(tables=lambda theta: Tables(**evaluated(theta)), **constants)
+    if problem.kind == "configurable_lqr":
+        return ConfigurableLQR(matrices=lambda theta: LQRMatrices(**evaluated(theta)), **constants)
+    origin = theta_of(problem)
+    if problem.kind == "markov_game":
+        return MarkovGame(
+            **evaluated(origin, "transition", "reward_follower", "reward_leader", "initial"),
+            policy=lambda theta: evaluated(theta, "policy")["policy"],
+            regulariser=(lambda theta: evaluated(theta, "regulariser")["regulariser"])
+            if "regulariser" in functions
+            else None,
+            follower_sees_leader_action=problem.follower_sees_leader_action,
+            **constants,
+        )
+    leader = ("gain", "covariance", "regulariser")
+    return LQRGame(
+        **evaluated(origin, *(name for name in functions if name not in leader)),
+        leader_policy=lambda theta: LeaderGaussian(**evaluated(theta, *leader)),
+        **constants,
     )

@@ -8,6 +8,10 @@ from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.certified.extra import require_flint
 from bilevelrl.reference.configurable_mdp import ConfigurableMDP
 from bilevelrl.reference.errors import UnsupportedError
+from bilevelrl.reference.leader import check_horizon
+from bilevelrl.reference.lqr import ConfigurableLQR
+from bilevelrl.reference.lqr_game import LQRGame
+from bilevelrl.reference.markov_game import MarkovGame
 from bilevelrl.reference.registry import Hypergradient, register_route
 
 if TYPE_CHECKING:
@@ -30,8 +34,9 @@ def certified_hypergradient(
     Parameters
     ----------
     problem
-        A `ConfigurableMDP`: what is certified is the problem given by its tables and their Jacobians at θ, taken
-        exactly as the doubles that they are. Or a `ClosedForm`, which is evaluated in balls from θ on: no gap.
+        A `ConfigurableMDP`, `MarkovGame`, `ConfigurableLQR` or `LQRGame`: what is certified is the problem given by its
+        tables and their Jacobians at θ, taken exactly as the doubles that they are. Or a `ClosedForm`, which is
+        evaluated in balls from θ on: no gap.
     theta
         (N,) float64, finite; a `ClosedForm` brings its own.
     digits
@@ -69,7 +74,10 @@ def certified_hypergradient(
     require_flint()
     from bilevelrl.reference.certified.closed_form import ClosedForm
     from bilevelrl.reference.certified.closed_form_balls import certify_closed_form
-    from bilevelrl.reference.certified.hypergradient import certify_tabular
+    from bilevelrl.reference.certified.double_game import DoubleGame
+    from bilevelrl.reference.certified.double_lqr import lqr_as_closed_form, lqr_game_as_closed_form
+    from bilevelrl.reference.certified.games import game_evaluation
+    from bilevelrl.reference.certified.hypergradient import SMALLEST_PRECISION, certify_tabular, refine
     from bilevelrl.reference.certified.sources import DoubleTables
 
     if isinstance(problem, ClosedForm):
@@ -77,20 +85,26 @@ def certified_hypergradient(
     if isinstance(problem, ConfigurableMDP):
         source = DoubleTables.at(problem, problem.check_theta(theta))
         return certify_tabular(source, digits=digits, horizon=horizon, discounted=discounted, maximum_bits=maximum_bits)
+    check_horizon(horizon, discounted)
+    if isinstance(problem, MarkovGame):
+        game = DoubleGame.at(problem, problem.check_theta(theta))
+        evaluate = game_evaluation(game, horizon=horizon, discounted=discounted)
+        return refine(evaluate, digits, smallest=SMALLEST_PRECISION, largest_precision=maximum_bits)
+    if isinstance(problem, (ConfigurableLQR, LQRGame)):
+        theta = problem.check_theta(theta)
+        if isinstance(problem, LQRGame):
+            first_order = lqr_game_as_closed_form(problem, theta, horizon=horizon, discounted=discounted)
+        else:
+            first_order = lqr_as_closed_form(problem, theta, horizon=horizon, discounted=discounted)
+        return certify_closed_form(first_order, digits=digits, maximum_bits=maximum_bits)
     raise UnsupportedError(
-        f"problem of type {type(problem).__name__}: no certified form; expected a ConfigurableMDP or a ClosedForm"
+        f"problem of type {type(problem).__name__}: no certified form; expected a ConfigurableMDP, a MarkovGame, a "
+        "ConfigurableLQR, an LQRGame or a ClosedForm"
     )
 
 
-@register_route(
-    "certified",
-    ConfigurableMDP,
-    summary="ball arithmetic: a proven enclosure of the follower, the adjoint form evaluated on it",
-    family="ball arithmetic",
-    accuracy="rigorous; correctly rounded but for ties",
-)
 def certified(
-    problem: ConfigurableMDP,
+    problem: Any,
     theta: FloatArray,
     *,
     horizon: int | None = None,
@@ -100,3 +114,13 @@ def certified(
 ) -> Hypergradient:
     """∇J to thirty digits, rounded; see `certified_hypergradient`."""
     return certified_hypergradient(problem, theta, horizon=horizon, discounted=discounted).rounded()
+
+
+for _kind in (ConfigurableMDP, MarkovGame, ConfigurableLQR, LQRGame):
+    register_route(
+        "certified",
+        _kind,
+        summary="ball arithmetic: a proven enclosure of the follower, and the closed form evaluated on it",
+        family="ball arithmetic",
+        accuracy="rigorous: error_bound is proven, for the tables and Jacobians as given",
+    )(certified)

@@ -38,12 +38,13 @@ CLOSED_FORM_TABLES: Mapping[str, tuple[str, ...]] = {
     "configurable_mdp": ("transition", "reward_follower", "reward_leader", "initial", "regulariser"),
     "markov_game": ("transition", "reward_follower", "reward_leader", "initial", "policy", "regulariser"),
     "configurable_lqr": (
-        "dynamics", "control", "cost_state", "cost_action", "noise",
-        "leader_state", "leader_action", "leader_constant", "initial_mean", "initial_covariance",
+        "dynamics_state", "dynamics_action", "noise_covariance", "cost_state_follower", "cost_action_follower",
+        "cost_state_leader", "cost_action_leader", "cost_constant_leader", "initial_mean", "initial_covariance",
+        "regulariser",
     ),
     "lqr_game": (
-        "dynamics", "control", "leader_control", "cost_state", "cost_action", "policy_gain", "policy_covariance",
-        "target", "target_spread", "initial_mean",
+        "dynamics_state", "dynamics_action", "dynamics_leader", "cost_state", "cost_action", "gain", "covariance",
+        "target", "width", "initial_mean", "initial_covariance", "regulariser",
     ),
 }  # fmt: skip
 """The tables of each kind of problem."""

@@ -54,11 +54,12 @@ __all__ = ["lqr_evaluation", "lqr_objective_series"]
 ROLES: Mapping[str, Mapping[Part, tuple[str, ...]]] = {
     "configurable_lqr": {
         "initial": ("initial_mean", "initial_covariance"),
-        "direct": ("leader_state", "leader_action", "leader_constant"),
-        "transition": ("dynamics", "control", "noise"),
-        "response": ("dynamics", "control", "cost_state", "cost_action"),
+        "direct": ("cost_state_leader", "cost_action_leader", "cost_constant_leader"),
+        "transition": ("dynamics_state", "dynamics_action", "noise_covariance"),
+        "response": ("dynamics_state", "dynamics_action", "cost_state_follower", "cost_action_follower"),
+        "regulariser": ("regulariser",),
     },
-    "lqr_game": {"policy": ("policy_gain",), "response": ("policy_gain",)},
+    "lqr_game": {"policy": ("gain", "covariance"), "response": ("gain",), "regulariser": ("regulariser",)},
 }
 """Which tables move in which part."""
 
@@ -110,14 +111,22 @@ def _riccati(a: Matrix, b: Matrix, q: Matrix, r: Matrix, value: Matrix, gamma: a
 Tables = Mapping[str, Sequence[arb_series]]
 
 
-def _regulator(problem: ClosedForm, still: Callable[[str], Matrix], dynamics: Matrix) -> Regulator:
+def _regulator(problem: ClosedForm, still: Callable[[str], Matrix]) -> Regulator:
+    """Return the control problem that the follower solves, at t = 0."""
+    game = problem.kind == "lqr_game"
+    follower = "" if game else "_follower"
     return Regulator(
-        dynamics=coefficient_matrix(dynamics, 0),
-        control=coefficient_matrix(still("control"), 0),
-        cost_state=coefficient_matrix(still("cost_state"), 0),
-        cost_action=coefficient_matrix(still("cost_action"), 0),
+        dynamics=coefficient_matrix(_planned(still) if game else still("dynamics_state"), 0),
+        control=coefficient_matrix(still("dynamics_action"), 0),
+        cost_state=coefficient_matrix(still(f"cost_state{follower}"), 0),
+        cost_action=coefficient_matrix(still(f"cost_action{follower}"), 0),
         discount=ball(problem.discount_follower),
     )
+
+
+def _planned(read: Callable[[str], Matrix]) -> Matrix:
+    """Return A + C K_θ."""
+    return plus(read("dynamics_state"), product(read("dynamics_leader"), read("gain")))
 
 
 def _configurable(
@@ -125,16 +134,18 @@ def _configurable(
     solution: RiccatiSolution, order: int,
 ) -> arb_series:  # fmt: skip
     gamma = ball(problem.discount_follower)
-    a, b, q, r = (response(name) for name in ("dynamics", "control", "cost_state", "cost_action"))
+    a, b, q, r = (
+        response(name) for name in ("dynamics_state", "dynamics_action", "cost_state_follower", "cost_action_follower")
+    )
     found = _respond(solution, (a, b, q, r), gamma, order)
     gain = scaled(gamma, product(found.inverse_curvature, transpose(b), found.value, a))
     spread = scaled(ball(problem.temperature) / 2, found.inverse_curvature)
     # The leader's evaluation, with the response as it is.
-    a, b, on_action = leader("dynamics"), leader("control"), leader("leader_action")
+    a, b, on_action = leader("dynamics_state"), leader("dynamics_action"), leader("cost_action_leader")
     loop = minus(a, product(b, gain))
-    noise = plus(leader("noise"), product(b, spread, transpose(b)))
-    cost = plus(leader("leader_state"), product(transpose(gain), on_action, gain))
-    always = trace(product(on_action, spread)) + leader("leader_constant")[0][0]
+    noise = plus(leader("noise_covariance"), product(b, spread, transpose(b)))
+    cost = plus(leader("cost_state_leader"), product(transpose(gain), on_action, gain))
+    always = trace(product(on_action, spread)) + leader("cost_constant_leader")[0][0]
     discount = _discount(problem)
     by = constant(discount, order)
     if problem.horizon is None:
@@ -165,18 +176,18 @@ def _game(
     if problem.horizon is None:
         raise UnsupportedError("LQR game with horizon=None: expected a finite horizon; pass the episode's length")
     gamma = ball(problem.discount_follower)
-    seen = plus(response("dynamics"), product(response("leader_control"), response("policy_gain")))
-    b = response("control")
+    seen = _planned(response)
+    b = response("dynamics_action")
     found = _respond(solution, (seen, b, response("cost_state"), response("cost_action")), gamma, order)
     gain = scaled(gamma, product(found.inverse_curvature, transpose(b), found.value))
     spread = scaled(ball(problem.temperature) / 2, found.inverse_curvature)
-    b, c = leader("control"), leader("leader_control")
+    b, c = leader("dynamics_action"), leader("dynamics_leader")
     through = minus(identity(len(b), order), product(b, gain))
-    loop = product(through, plus(leader("dynamics"), product(c, leader("policy_gain"))))
+    loop = product(through, _planned(leader))
     pushed = product(through, c)
-    noise = plus(product(pushed, leader("policy_covariance"), transpose(pushed)), product(b, spread, transpose(b)))
-    mean, covariance = leader("initial_mean"), _mirror(arb_mat(len(b), len(b)), order)
-    target, width = leader("target"), leader("target_spread")
+    noise = plus(product(pushed, leader("covariance"), transpose(pushed)), product(b, spread, transpose(b)))
+    mean, covariance = leader("initial_mean"), leader("initial_covariance")
+    target, width = leader("target"), leader("width")
     discount, weight = constant(_discount(problem), order), constant(arb(1), order)
     narrow, total = inverse(width), constant(arb(0), order)
     half = constant(arb(1) / 2, order)
@@ -204,12 +215,6 @@ def _determinant(matrix: Matrix) -> arb_series:
     return total
 
 
-def _seen_dynamics(problem: ClosedForm, still: Callable[[str], Matrix]) -> Matrix:
-    if problem.kind == "configurable_lqr":
-        return still("dynamics")
-    return plus(still("dynamics"), product(still("leader_control"), still("policy_gain")))
-
-
 def lqr_objective_series(
     problem: ClosedForm, theta: Sequence[arb], direction: Sequence[arb], order: int, part: Part | None = None
 ) -> arb_series:
@@ -231,7 +236,7 @@ def _reader(problem: ClosedForm, tables: Tables, other: Tables, names: Sequence[
 def _solved(problem: ClosedForm, theta: Sequence[arb], order: int) -> tuple[Tables, RiccatiSolution]:
     still = tables_series(problem, theta, [arb(0)] * len(theta), order)
     read = _reader(problem, still, still, ())
-    return still, enclose_riccati(_regulator(problem, read, _seen_dynamics(problem, read)))
+    return still, enclose_riccati(_regulator(problem, read))
 
 
 def _along(
@@ -252,7 +257,8 @@ def _along(
         response = _reader(problem, moving, still, roles[part] if part == "response" else ())
         leader = _reader(problem, moving, still, roles[part] if part != "response" else ())
     objective = _configurable if problem.kind == "configurable_lqr" else _game
-    return objective(problem, response, leader, solution, order)
+    earned = objective(problem, response, leader, solution, order)
+    return earned + leader("regulariser")[0][0] if "regulariser" in problem.tables else earned
 
 
 def lqr_evaluation(problem: ClosedForm) -> Callable[[], Evaluation]:

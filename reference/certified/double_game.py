@@ -1,0 +1,72 @@
+"""Markov games given as doubles: tables, policy and policy Jacobian at θ, taken exactly as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from flint import arb
+
+from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.certified.balls import ball
+from bilevelrl.reference.certified.games import BallGame
+from bilevelrl.reference.markov_game import MarkovGame
+
+__all__ = ["DoubleGame"]
+
+
+@dataclass(frozen=True, slots=True)
+class DoubleGame:
+    """A game whose tables, policy and policy Jacobian at θ are taken exactly as the doubles that they are."""
+
+    problem: MarkovGame
+    policy: FloatArray
+    jacobian: FloatArray
+    regulariser: float
+    slope: FloatArray
+
+    @classmethod
+    def at(cls, problem: MarkovGame, theta: FloatArray) -> DoubleGame:
+        """Evaluate the policy and the derivatives once."""
+        return cls(
+            problem,
+            problem.policy_at(theta),
+            problem.policy_jacobian(theta),
+            problem.regulariser_at(theta),
+            problem.regulariser_gradient(theta),
+        )
+
+    def game(self, *, discounted: bool) -> BallGame:
+        """Return the game as exact balls."""
+        problem = self.problem
+        return BallGame(
+            kernel=[
+                [[tuple((int(t), ball(float(row[t]))) for t in np.flatnonzero(row)) for row in rows] for rows in table]
+                for table in problem.transition
+            ],
+            reward_follower=_nested(problem.reward_follower),
+            reward_leader=_nested(problem.reward_leader),
+            initial=[ball(float(p)) for p in problem.initial],
+            policy=[[ball(float(p)) for p in row] for row in self.policy],
+            regulariser=ball(self.regulariser),
+            discount_leader=ball(problem.discount_leader if discounted else 1.0),
+            discount_follower=ball(problem.discount_follower),
+            temperature=ball(problem.temperature),
+            follower_sees_leader_action=bool(problem.follower_sees_leader_action),
+        )
+
+    def pull_policy(self, weight: Sequence[Sequence[arb]]) -> list[arb]:
+        """Return Σ weight ∂f/∂θ over the Jacobian's non-zero entries."""
+        total = [arb(0)] * self.jacobian.shape[2]
+        for s, leader, j in np.argwhere(self.jacobian != 0.0).tolist():
+            total[j] += weight[s][leader] * ball(float(self.jacobian[s, leader, j]))
+        return total
+
+    def pull_regulariser(self) -> list[arb]:
+        """Return ∇ρ."""
+        return [ball(float(entry)) for entry in self.slope]
+
+
+def _nested(table: FloatArray) -> list[list[list[arb]]]:
+    return [[[ball(float(entry)) for entry in row] for row in rows] for rows in table]

@@ -23,9 +23,12 @@ from bilevelrl.tasks.random_games import (
     layered_markov_game,
     random_markov_game,
 )
+from bilevelrl.tasks.random_lqr import random_lqr, random_lqr_game
 from bilevelrl.tasks.registry import TASKS, Task, make_task, register_task
 from bilevelrl.tasks.rendering import draw_follower, draw_map, draw_penalties, draw_values, most_likely_path
 from bilevelrl.tasks.room_grid import RoomGrid
+from bilevelrl.tasks.scenario import SCENARIO_TAGS, Provenance, Scenario, Truth
+from bilevelrl.tasks.scenarios import scenario, scenario_names, scenarios
 from bilevelrl.tasks.smooth_mdp import smooth_mdp
 from bilevelrl.tasks.toy_game import TOY_GAME_STATES, toy_game_theta, toy_markov_game
 
@@ -34,11 +37,15 @@ __all__ = [
     "FOUR_ROOMS_KERNELS",
     "FOUR_ROOMS_MARKS",
     "GAME_CASES",
+    "SCENARIO_TAGS",
     "TASKS",
     "TOY_GAME_STATES",
     "Building",
+    "Provenance",
     "RoomGrid",
+    "Scenario",
     "Task",
+    "Truth",
     "absorbing_mdp",
     "building_thermal_control",
     "chain",
@@ -57,9 +64,14 @@ __all__ = [
     "make_task",
     "most_likely_path",
     "periodic_mdp",
+    "random_lqr",
+    "random_lqr_game",
     "random_markov_game",
     "random_mdp",
     "register_task",
+    "scenario",
+    "scenario_names",
+    "scenarios",
     "small_problems",
     "smooth_mdp",
     "toy_game_theta",

@@ -116,7 +116,7 @@ def discounted_lyapunov(
     for _ in range(_DOUBLINGS):
         total = total + step.T @ total @ step
         size = float(np.vdot(step, step))
-        if size <= 0.25 * _EPS:
+        if size * size <= 0.25 * _EPS:  # what is left is the next term, smaller by the square of the step
             return total
         if not size < 1e100:
             break
@@ -258,7 +258,7 @@ def solve_riccati(
     if method == "scipy" and discount > 0.0:
         root = np.sqrt(discount)
         try:
-            cost, iterations = scipy.linalg.solve_discrete_are(root * a, root * b, q, r), 0
+            cost, iterations = scipy.linalg.solve_discrete_are(root * a, root * b, q, r, balanced=False), 0
         except (np.linalg.LinAlgError, ValueError) as error:
             raise IllPosedError(
                 f"discounted Riccati equation: {error}; expected a pair that can be stabilised"
@@ -282,13 +282,14 @@ def _doubling(a: FloatArray, b: FloatArray, q: FloatArray, r: FloatArray) -> tup
         solved = np.linalg.solve(identity + spread @ cost, np.concatenate([a, spread], axis=1))
         step, shared = solved[:, :size], solved[:, size:]
         change = a.T @ cost @ step
-        cost = cost + symmetric(change)
-        spread = spread + symmetric(a @ shared @ a.T)
+        cost = cost + change
+        spread = spread + a @ shared @ a.T
         a = a @ step
-        if not np.isfinite(cost).all():
+        moved, total = float(np.vdot(change, change)), float(np.vdot(cost, cost))
+        if not np.isfinite(total):
             break
-        if float(np.vdot(change, change)) <= (_EPS * float(np.linalg.norm(cost))) ** 2:
-            return cost, count
+        if moved <= 1e-16 * total:  # relative 1e-8: the next change is its square
+            return symmetric(cost), count
     raise NotConvergedError(
         "discounted Riccati equation: doubling did not settle; expected a pair that can be stabilised and detected "
         "with some margin: use method='sweeps', or a smaller discount"

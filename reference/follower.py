@@ -169,7 +169,7 @@ def soft_bellman(
 
 
 def rounding_level(tables: Tables, largest: float) -> float:
-    """Bound on the rounding error of one soft Bellman backup with max |Q| = largest.
+    """Bound on the rounding error of one soft Bellman backup whose |Q| and |TV| are at most `largest`.
 
     Inner products over S (sparse: K) terms, and A exponentials.
     """
@@ -398,7 +398,7 @@ def find_fixed_point(
     frozen
         π → (V → one backup of V with the policy frozen, entropy included).
     rounding
-        max |Q| → bound on the rounding of a backup.
+        Largest |Q| or |TV| → bound on the rounding of a backup.
     discount, method, tolerance, max_iterations, stop_after, throw
         As in `solve_follower`.
     """
@@ -411,7 +411,8 @@ def find_fixed_point(
         sweeps += 1
         change = backed_up - value
         residual = float(np.abs(change).max())
-        largest = float(np.abs(action_value).max())
+        # The entropy can make V larger than every Q.
+        largest = max(float(np.abs(action_value).max()), float(np.abs(backed_up).max()))
         level = rounding(largest)
         scale = max(1.0, largest)
         status = None
@@ -645,7 +646,7 @@ def newton_batch(
         backed_up = (largest + temperature * np.log(total))[:, :, 0]
         change = backed_up - value
         residual = np.abs(change).max(axis=1)
-        scale = np.maximum(1.0, np.abs(action_value).max(axis=(1, 2)))
+        scale = np.maximum(np.abs(action_value).max(axis=(1, 2)), np.abs(backed_up).max(axis=1)).clip(min=1.0)
         floor = (states + actions + 8) * eps * scale
         done = (residual <= tolerance * (1.0 - discount) * scale) | ((residual <= floor) & (residual >= 0.5 * best))
         if done.all():

@@ -87,7 +87,9 @@ class SparseTransition:
     def to_dense(self) -> FloatArray:
         """Return the kernel as an (S, A, S) array."""
         states, actions, _ = self.shape
-        dense = np.zeros((states, actions, states))
+        dense = np.zeros(
+            (states, actions, states), dtype=np.asarray(self.probability).dtype
+        )  # complex in a complex step
         rows, columns = np.ogrid[:states, :actions]
         for k in range(self.successor.shape[2]):
             np.add.at(dense, (rows, columns, self.successor[:, :, k]), self.probability[:, :, k])

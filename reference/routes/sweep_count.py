@@ -111,6 +111,7 @@ def plan_sweeps(problem: ConfigurableMDP, theta: FloatArray) -> SweepPlan:
     leader, left_leader = mixing_sweeps(chain, problem.discount_leader)
     # The leader's derivatives sweep along with the values that they are derivatives of, whose own tails add up.
     left_leader *= 1.0 + leader * (1.0 - problem.discount_leader)
+    largest = max(float(np.abs(action_value).max()), float(np.abs(value).max()))
     return SweepPlan(
         follower=sweeps + extra,
         leader=leader,
@@ -118,7 +119,7 @@ def plan_sweeps(problem: ConfigurableMDP, theta: FloatArray) -> SweepPlan:
         centre_leader=centre_leader,
         remainder=max(left_follower, left_leader),
         residual=residual,
-        value_error=(residual + rounding_level(tables, float(np.abs(action_value).max()))) / (1.0 - discount),
+        value_error=(residual + rounding_level(tables, largest)) / (1.0 - discount),
         value=value,
         policy=policy,
     )

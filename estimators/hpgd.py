@@ -36,7 +36,13 @@ from bilevelrl.estimators.suffix_moments import (
 )
 from bilevelrl.estimators.trajectories import Trajectories
 from bilevelrl.reference.arrays import FloatArray
-from bilevelrl.reference.errors import EstimatorError, InvalidInputError, UnknownNameError, refusal
+from bilevelrl.reference.errors import (
+    EstimatorError,
+    InvalidInputError,
+    UnknownNameError,
+    UnsupportedError,
+    refusal,
+)
 from bilevelrl.reference.problem import Part
 
 __all__ = ["HPGD", "HPGDVariant"]
@@ -65,8 +71,9 @@ class HPGD(LeaderSide):
     oracle_batch_steps, oracle_batch_streams
         Steps of the extra batch, shared out among so many streams; None: as many as the batch has, as published.
     delayed
-        "sarsa": read the carried table as it is. Otherwise a pass over the batch comes first, so that benefit and
-        gradients share samples; the caller still updates its own table afterwards.
+        "sarsa": read `context.critic` as it is. Otherwise a pass over the batch comes first, so that benefit and
+        gradients share samples; the caller still updates its own table afterwards. A critic that is not a `SarsaCritic`
+        is copied into a table for that pass, which then goes forward in time.
 
     Raises
     ------
@@ -165,14 +172,23 @@ class HPGD(LeaderSide):
         return monte_carlo_reading(trajectories, baseline, discount=discount, horizon=self.target.horizon)
 
     def _table(self, trajectories: Trajectories, context: Context) -> LeaderCritic:
-        if context.critic is None or not (self.delayed or isinstance(context.critic, SarsaCritic)):
+        critic = context.critic
+        if critic is None:
             raise EstimatorError(
-                f"{self.name}: context.critic of type {type(context.critic).__name__}: expected a SarsaCritic; "
-                "pass Context(critic=SarsaCritic.start(...)), or delayed=True to read another critic as it is"
+                f"{self.name}: context.critic=None: expected a LeaderCritic; SarsaCritic.start makes one"
             )
-        if self.delayed or not isinstance(context.critic, SarsaCritic):
-            return context.critic
-        return context.critic.updated(trajectories, rng=context.rng)
+        if self.delayed:
+            return critic
+        if isinstance(critic, SarsaCritic):
+            return critic.updated(trajectories, rng=context.rng)
+        policy = context.follower.policy
+        values = SarsaCritic(
+            table=critic.action_value(*np.indices(policy.shape)),
+            policy=policy,
+            discount_leader=context.problem.discount_leader,
+            order="time",
+        )
+        return values.updated(trajectories)
 
     def _extra_batch(self, trajectories: Trajectories, context: Context) -> Trajectories:
         """Episodes from uniformly drawn states, following each other, with the simulator's step limit."""
@@ -245,7 +261,7 @@ class HPGD(LeaderSide):
 
     def _only_oracle(self, what: str) -> None:
         if self.variant != "oracle":
-            raise EstimatorError(
+            raise UnsupportedError(
                 f"{self.name} (variant={self.variant!r}): {what}: averages inside a batch are ratios; "
                 "their bias can only be measured"
             )

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from remembering import remembering
 
-from bilevelrl.estimators import HPGD, Context, SarsaCritic, batch_tables, hpgd, sample_trajectories
+from bilevelrl.estimators import HPGD, Context, ExactCritic, SarsaCritic, batch_tables, hpgd, sample_trajectories
 from bilevelrl.estimators.batch_tables import averaged_guiding_term, monte_carlo_benefit
 from bilevelrl.estimators.sampling import TabularSimulator
 from bilevelrl.reference import hypergradient, solve_follower
@@ -262,6 +262,25 @@ def test_the_bias_is_real_and_falls_with_the_batch():
     # One path per batch never visits a state twice: no difference of averages, and no guiding term at all.
     alone = enumerate_moments(HPGD(variant="monte_carlo", **PUBLISHED), LAYERED, context.theta, horizon=2, batch=1)
     np.testing.assert_allclose(alone.mean, truth.value - truth.parts["response"], rtol=0, atol=1e-13)
+
+
+def test_another_critic_is_copied_into_a_table_for_the_pass():
+    context = context_of(PROBLEM)
+    exact = ExactCritic.solve(PROBLEM, THETA, context.follower.policy)
+    table = SarsaCritic(
+        table=exact.action_values[0],
+        policy=context.follower.policy,
+        discount_leader=PROBLEM.discount_leader,
+        order="time",
+    )
+    rng = np.random.default_rng(1)
+    batch = sample_trajectories(PROBLEM, THETA, context.follower, streams=3, steps=4, rng=rng)
+    found, wanted, before = (
+        HPGD(variant="sarsa", delayed=delayed, **PUBLISHED).estimate(batch, dataclasses.replace(context, critic=critic))
+        for delayed, critic in ((False, exact), (False, table), (True, exact))
+    )
+    np.testing.assert_array_equal(found.mean, wanted.mean)
+    assert np.abs(found.mean - before.mean).max() > 1e-3
 
 
 def test_large_batches_are_consistent_on_visited_pairs():

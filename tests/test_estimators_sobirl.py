@@ -227,6 +227,18 @@ def test_on_four_rooms_the_guiding_term_is_exactly_zero():
     assert np.abs(SoBiRL().parts_per_draw(*sampled(LAYERED))["response"]).max() > 1e-3  # not zero by construction
 
 
+def test_without_a_forward_derivative_nothing_is_left_out(monkeypatch):
+    batch, context = sampled(ENDING)
+    expected = SoBiRL()(batch, context)
+
+    def refuse(*_):
+        raise NotImplementedError
+
+    monkeypatch.setattr(module.autograd, "make_jvp", refuse)
+    assert module._action_matters(context).all()
+    np.testing.assert_array_equal(SoBiRL()(batch, context), expected)
+
+
 def sampled(problem, **options):
     context = context_of(problem, **options)
     return (

@@ -9,7 +9,8 @@ With `f(s,a) = π(a|s) ∂J/∂π(a|s) = Σ_t γ_L^t Pr(s_t=s) π(a|s) Q_L^(T-t)
 The method was published for an objective in θ and π alone, with θ in the follower's reward; here the objective is
 the leader's return, and θ may enter every table. The adjoint is that of the route `implicit` up to the centring of f,
 `w = d V_L - β λ` with that route's λ. So the two agree to rounding; the leader's values cancel here while there they
-are subtracted beforehand, which the error bound accounts for.
+are subtracted beforehand, which the error bound accounts for. The method's own benchmark objective,
+`‖θ‖²/2 + ‖π‖²/2`, is no leader's return and has no place here.
 
 What the published iteration adds is inexact solves: a few gradient steps on `‖A w - b‖²/2`, `A = I - γ_F P_πᵀ`, from
 the previous w. `m_sobirl_gradient_steps` does that, with a bound on the error it leaves.

@@ -138,7 +138,8 @@ def enumerate_moments(
 
     Notes
     -----
-    Memory for trajectories and rows stays at about 128 MiB whatever the number of paths.
+    Memory for trajectories and rows stays at about 128 MiB whatever the number of paths. An estimator with an attribute
+    `stopping` reads geometric stopping times; they are listed too, on problems that end within the horizon.
 
     Examples
     --------
@@ -186,6 +187,8 @@ def enumerate_moments(
     if checked.draw is Draw.BATCH:
         assert batch is not None
         batches = _multisets(checked.name, batches, paths, batch)
+    if getattr(estimator, "stopping", None) is not None:
+        batches = _stopped(checked.name, batches, problem, horizon)
     for index, (trajectories, probability) in enumerate(batches):
         trajectories, context = protect(trajectories, context)
         if index == 0:
@@ -204,7 +207,7 @@ def _path_law(
         return PathLaw.of(tables, policy)
     if simulator.step_limit is not None and simulator.step_limit < horizon:
         raise UnsupportedError(
-            f"simulator.step_limit={simulator.step_limit}: episodes cut before the horizon {horizon} are not enumerated; "
+            f"simulator.step_limit={simulator.step_limit}: episodes cut before the horizon {horizon} are not listed; "
             "take horizon <= step_limit"
         )
     return PathLaw.of(
@@ -254,6 +257,30 @@ def _multisets(
             orders //= math.factorial(chosen.count(path))
         weight = orders * math.prod(float(probability[i]) for i in chosen)
         yield whole.select(np.array(chosen)), np.array([weight])
+
+
+def _stopped(
+    name: str, batches: Iterator[tuple[Trajectories, FloatArray]], problem: ConfigurableMDP, horizon: int
+) -> Iterator[tuple[Trajectories, FloatArray]]:
+    """Combine every trajectory with every pair of geometric stopping times.
+
+    On trajectories that have ended, all times beyond the horizon are alike, so the tail of the law is one more value.
+    """
+    times = np.arange(horizon + 1)
+    laws = []
+    for discount in (problem.discount_leader, problem.discount_follower):
+        law = (1.0 - discount) * discount**times
+        law[-1] = discount**horizon
+        laws.append(law)
+    for trajectories, probability in batches:
+        if bool(trajectories.truncated.any()):
+            raise UnsupportedError(
+                f"{name}: stops at geometric times, and the problem goes on beyond the horizon {horizon}: "
+                "infinitely many lengths cannot be listed; enumerate it on a problem that ends"
+            )
+        for leader, follower in itertools.product(times, times):
+            stopping = np.tile(np.array([[leader, follower]]), (trajectories.streams, 1))
+            yield trajectories.with_stopping(stopping), probability * (laws[0][leader] * laws[1][follower])
 
 
 def _joined(listed: list[Trajectories]) -> Trajectories:

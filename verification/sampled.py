@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,7 @@ from numpy.random import Generator
 
 from bilevelrl.estimators import ESTIMATORS, Claim, Context, Draw, Estimator, Target, Trajectories
 from bilevelrl.estimators.critics import ExactCritic
-from bilevelrl.estimators.sampling import TabularSimulator, sample_trajectories
+from bilevelrl.estimators.sampling import TabularSimulator
 from bilevelrl.estimators.sarsa import SarsaCritic
 from bilevelrl.reference import ConfigurableMDP, Hypergradient, hypergradient, named_stream, solve_follower
 from bilevelrl.reference.arrays import FloatArray
@@ -27,10 +26,11 @@ from bilevelrl.tasks import four_rooms, initial_theta
 from bilevelrl.verification.results import EstimatorRow
 from bilevelrl.verification.small_problems import target_name
 from bilevelrl.verification.statistics import (
-    ERROR_RATE,
+    MedianOfMeans,
     SampleMoments,
     cosine_interval,
     critical_value,
+    draws_for_tail,
     draws_needed,
     mean_test,
 )
@@ -53,8 +53,8 @@ class SamplingPlan:
         Steps of a formula-level trajectory.
     step_budget : int
         Environment steps that one formula-level check may take.
-    batches : int
-        Replicates of a practical-level batch, at most.
+    batches, batch_budget : int
+        Replicates of a practical-level batch, and the steps that they may take, oracle steps included.
     batch_streams, batch_steps, step_limit : int
         Shape of a practical batch, and where its episodes are truncated.
     critic_batches : int
@@ -65,8 +65,9 @@ class SamplingPlan:
 
     seed: int
     horizon: int = 100
-    step_budget: int = 4_000_000
-    batches: int = 1500
+    step_budget: int = 6_000_000
+    batches: int = 250
+    batch_budget: int = 300_000
     batch_streams: int = 1
     batch_steps: int = 100
     step_limit: int = 200
@@ -74,7 +75,13 @@ class SamplingPlan:
     comparisons: int = 1
 
 
-PILOT = 2048
+# Draws from which the cost of one is read.
+PROBE = 32
+# Single draws, at most: what standard deviation, cosine and the number of draws to take are read from.
+PILOT = 4096
+# Draws per vector-Jacobian product, at most, where only means are needed; and the number of such means, at least.
+GROUP = 256
+LEAST_GROUPS = 64
 CHUNK_STEPS = 400_000
 
 
@@ -156,22 +163,45 @@ class _Sampler:
         declared = self.estimator.expectation(self.context, horizon=self._plan.horizon)
         return sum(declared.values(), np.zeros(self._theta.size))
 
-    def rows(self, draws: int) -> Iterator[FloatArray]:
-        """Yield rows (some, N) until `draws` of them have been drawn."""
+    def rows(self, draws: int) -> FloatArray:
+        """Return single draws (draws, N)."""
         if self._batched:
-            for _ in range(draws):
-                yield self._count(self._batch(), 1)
-            return
-        chunk = max(1, CHUNK_STEPS // self._plan.horizon)
+            return np.array([self._mean(batch) for batch in self._batches(draws, self._rng)])
+        each = max(self._plan.horizon, self.steps // max(self.drawn, 1))
+        chunk = max(1, CHUNK_STEPS // each)
+        pieces = []
         for first in range(0, draws, chunk):
-            streams = min(chunk, draws - first)
-            yield self._count(self._sample(streams, self._plan.horizon, self._rng), streams)
+            trajectories = self._sample(min(chunk, draws - first), self._plan.horizon, self._rng)
+            pieces.append(self._checked(self.estimator(trajectories, self.context), trajectories.streams))
+            self._count(trajectories)
+        return np.concatenate(pieces)
 
-    def _batch(self) -> Trajectories:
-        return self._sample(self._plan.batch_streams, self._plan.batch_steps, self._rng)
+    def group_means(self, groups: int, size: int) -> FloatArray:
+        """Return means of `size` draws each (groups, N): one vector-Jacobian product per group."""
+        return np.array([self._mean(self._sample(size, self._plan.horizon, self._rng)) for _ in range(groups)])
+
+    def _mean(self, trajectories: Trajectories) -> FloatArray:
+        mean = self.estimator.estimate(trajectories, self.context).mean
+        self._count(trajectories)
+        return self._checked(mean[None], 1)[0]
+
+    def _checked(self, rows: FloatArray, draws: int) -> FloatArray:
+        if rows.shape != (draws, self._theta.size) or not np.isfinite(rows).all():
+            raise EstimatorError(f"{self.estimator.name}: expected finite rows {(draws, self._theta.size)}")
+        return rows
+
+    def _count(self, trajectories: Trajectories) -> None:
+        self.steps += sum(self.estimator.cost(trajectories, self.context).values())
+        self.drawn += 1 if self._batched else trajectories.streams
+
+    def _batches(self, count: int, rng: Generator) -> list[Trajectories]:
+        """Draw independent batches, all their streams at once."""
+        size = self._plan.batch_streams
+        together = self._sample(count * size, self._plan.batch_steps, rng)
+        return [together.select(slice(first, first + size)) for first in range(0, count * size, size)]
 
     def _sample(self, streams: int, steps: int, rng: Generator) -> Trajectories:
-        return sample_trajectories(
+        return self.estimator.sample(
             self._problem,
             self._theta,
             self._follower,
@@ -181,22 +211,10 @@ class _Sampler:
             simulator=self._simulator,
         )
 
-    def _count(self, trajectories: Trajectories, draws: int) -> FloatArray:
-        context = self.context
-        if self._batched:
-            rows = self.estimator.estimate(trajectories, context).mean[None]
-        else:
-            rows = self.estimator(trajectories, context)
-        if rows.shape != (draws, self._theta.size) or not np.isfinite(rows).all():
-            raise EstimatorError(f"{self.estimator.name}: expected finite rows {(draws, self._theta.size)}")
-        self.steps += sum(self.estimator.cost(trajectories, context).values())
-        self.drawn += draws
-        return rows
-
     def _learnt_critic(self, rng: Generator) -> SarsaCritic:
         critic = SarsaCritic.start(self._follower, self._problem.discount_leader, rng=rng)
-        for _ in range(self._plan.critic_batches):
-            critic = critic.updated(self._sample(self._plan.batch_streams, self._plan.batch_steps, rng), rng=rng)
+        for batch in self._batches(self._plan.critic_batches, rng):
+            critic = critic.updated(batch, rng=rng)
         return critic
 
 
@@ -211,52 +229,81 @@ def _row(
     norm = float(np.linalg.norm(truth.value))
     directions, names = _directions(truth, plan.seed)
     batched = sampler.estimator.draw is Draw.BATCH
-    pilot = plan.batches if batched else PILOT
-    collected = [rows @ directions for rows in sampler.rows(pilot)]
-    if not batched:
-        spread = float(np.concatenate(collected)[:, 0].std(ddof=1))
-        most = max(PILOT, int(plan.step_budget * sampler.drawn / max(sampler.steps, 1)))
-        wanted = draws_needed(0.5 * POWER_LIMIT * norm, max(spread, 1e-300), comparisons=plan.comparisons)
-        # The pilot chose the number of draws, so it is not counted among them.
-        sampler.steps = sampler.drawn = 0
-        collected = [rows @ directions for rows in sampler.rows(min(most, max(PILOT, wanted)))]
-    projected = np.concatenate(collected)
+    if batched:
+        sampler.rows(2)
+        each = sampler.steps / sampler.drawn
+        single = means = sampler.rows(int(min(plan.batches, max(16, plan.batch_budget / each))))
+        group, per_draw = 1, sampler.steps / sampler.drawn
+    else:
+        sampler.rows(PROBE)
+        per_draw = sampler.steps / sampler.drawn
+        affordable = plan.step_budget / per_draw
+        least = min(max(affordable / 16, 128.0), 16_384.0)
+        # The single draws choose how many more are taken, so they are not among those that are judged.
+        single = sampler.rows(min(PILOT, int(least)))
+        pilot = SampleMoments.of(single @ directions[:, :1])
+        wanted = _draws_wanted(pilot, norm, plan, affordable=affordable)
+        # What cannot be had is not tried: then a sample that shows the spread is all that is taken.
+        draws = max(least, wanted) if wanted <= affordable else least
+        group = min(GROUP, max(1, int(draws / LEAST_GROUPS)))
+        means = sampler.group_means(math.ceil(draws / group), group)
+    projected = means @ directions
     sample = SampleMoments.of(projected)
-    rows = projected[:, _coordinates(projected, truth)]
-    cosine = cosine_interval(rows, truth.value)
     claimed = truth.value if expected is None else expected
-    test = mean_test(
-        sample, claimed @ directions, error_rate=ERROR_RATE, comparisons=plan.comparisons, known_error=truth.error_bound
-    )
+    test = mean_test(projected, claimed @ directions, comparisons=plan.comparisons, known_error=truth.error_bound)
     verdict = (
         unjudged(Outcome.MEASURED, "no expectation is claimed")
         if expected is None
         else judge_sampled(test, along=0, scale=norm, names=names)
     )
-    mean = rows.mean(axis=0)
+    if verdict.outcome is Outcome.NO_POWER:
+        needed = group * _draws_wanted(sample, norm, plan)
+        verdict = replace(verdict, reason=f"{verdict.reason}; about {needed:.1g} draws are needed")
+    mean = means.mean(axis=0)
     along = float((mean - truth.value) @ truth.value) / norm**2
     half = critical_value(sample.draws, error_rate=0.05) * float(sample.standard_deviation[0]) / math.sqrt(sample.draws)
-    noise = float(rows.var(axis=0, ddof=1).sum()) / sample.draws
-    found = float(np.linalg.norm(mean - truth.value)) ** 2
-    known = None if expected is None else float(np.linalg.norm(expected - truth.value)) / norm
+    noise = float(means.var(axis=0, ddof=1).sum()) / sample.draws
+    cosine = cosine_interval(single, truth.value)
     return EstimatorRow(
         **described,
-        draws=sample.draws,
+        draws=sample.draws * group,
         truth_norm=norm,
-        # The squared norm of a noisy mean is too large by its variance.
-        bias=math.sqrt(max(0.0, found - noise)) / norm if known is None else known,
+        bias=(
+            # The squared norm of a noisy mean is too large by its variance.
+            math.sqrt(max(0.0, float(np.linalg.norm(mean - truth.value)) ** 2 - noise)) / norm
+            if expected is None
+            else float(np.linalg.norm(expected - truth.value)) / norm
+        ),
         bias_along=along,
         bias_low=along - half / norm,
         bias_high=along + half / norm,
         deviation=math.nan if expected is None else float(np.linalg.norm(mean - expected)) / norm,
-        standard_deviation=math.sqrt(noise * sample.draws) / norm,
+        standard_deviation=math.sqrt(float(single.var(axis=0, ddof=1).sum())) / norm,
         cosine=cosine.mean,
         cosine_low=cosine.low,
         cosine_high=cosine.high,
-        steps_per_draw=sampler.steps / sampler.drawn,
+        steps_per_draw=per_draw,
         seconds=time.perf_counter() - started,
         verdict=verdict,
     )
+
+
+def _draws_wanted(pilot: SampleMoments, norm: float, plan: SamplingPlan, *, affordable: float = 0.0) -> float:
+    """Draws that see a bias somewhat below the power limit along the truth.
+
+    By the median of means where that can be had, for it does not ask how skewed the draws are, which small samples
+    understate; else by the cheaper of the two intervals.
+    """
+    spread = float(pilot.standard_deviation[0])
+    if spread == 0.0:
+        return 0.0
+    bias = 0.8 * POWER_LIMIT * norm
+    robust = (MedianOfMeans.design(comparisons=plan.comparisons).reach * spread / bias) ** 2
+    if robust <= affordable:
+        return robust
+    power = draws_needed(bias, spread, comparisons=plan.comparisons)
+    tail = draws_for_tail(1.5 * float(pilot.skewness[0]), comparisons=plan.comparisons)
+    return min(max(float(power), tail), robust)
 
 
 def _directions(truth: Hypergradient, seed: int) -> tuple[FloatArray, list[str]]:
@@ -277,10 +324,6 @@ def _directions(truth: Hypergradient, seed: int) -> tuple[FloatArray, list[str]]
     unit = [column / np.linalg.norm(column) for column in columns]
     names.extend(f"at parameter {i}" for i in range(size))
     return np.concatenate([np.array(unit).T, np.eye(size)], axis=1), names
-
-
-def _coordinates(projected: FloatArray, truth: Hypergradient) -> slice:
-    return slice(projected.shape[1] - truth.value.size, None)
 
 
 def comparisons_of(estimators: int, parameters: int) -> int:

@@ -145,7 +145,7 @@ def check_by_enumeration(
     Returns
     -------
     EstimatorRow
-        With outcome "refused" where the estimator says that it does not apply, and "failed" where it breaks its contract.
+        "refused" where the estimator says that it does not apply, "failed" where it breaks its contract.
     """
     started = time.perf_counter()
     problem, theta = small.make()

@@ -70,7 +70,7 @@ def judge_exact(difference: FloatArray, *, tolerance: FloatArray | float, scale:
     difference : (N,)
         What was found minus what was claimed.
     tolerance : (N,) or float
-        Bound on the error of the difference: rounding and error bounds, no sampling. A bias of twice that is always seen.
+        Bound on the error of the difference: rounding and error bounds, no sampling. Twice that is always seen.
     scale : float
         Norm of the truth.
     """
@@ -118,8 +118,8 @@ def judge_sampled(test: MeanTest, *, along: int, scale: float, names: list[str])
                 f"({int(test.rejected.sum())} of {test.rejected.size} comparisons, error rate {test.error_rate:.0g})"
             ),
         )
-    aside = int((~test.testable).sum())
-    note = f"; {aside} of {test.testable.size} comparisons too skewed to test" if aside else ""
+    robust = int((~test.gaussian).sum())
+    note = f"; medians of means for {robust} of {test.gaussian.size} skewed comparisons" if robust else ""
     outcome = Outcome.PASSED if detectable <= POWER_LIMIT else Outcome.NO_POWER
     return Verdict(outcome=outcome, detectable=detectable, reason=f"agrees; would have seen {detectable:.2g}{note}")
 

@@ -1,8 +1,8 @@
 """The main job: hold every estimator against the truth; or one estimator of yours.
 
 With no argument: all exact routes side by side on Four-Rooms, every registered estimator's exact bias by enumeration on
-small problems, and its sampled bias, standard deviation, cosine and cost on Four-Rooms. With an estimator: exact bias by
-enumeration on problems that tell which part of it is wrong.
+small problems, and its sampled bias, standard deviation, cosine and cost on Four-Rooms. With an estimator: exact bias
+by enumeration on problems that tell which part of it is wrong.
 """
 
 from __future__ import annotations
@@ -183,5 +183,5 @@ def _plan(seed: int, quick: bool) -> SamplingPlan:
     # θ ∈ R^105 on Four-Rooms; the family does not shrink with `quick`, so that verdicts mean the same.
     comparisons = comparisons_of(max(1, len(ESTIMATORS)), 105)
     if quick:
-        return SamplingPlan(seed=seed, step_budget=400_000, batches=150, comparisons=comparisons)
+        return SamplingPlan(seed=seed, step_budget=600_000, batches=50, batch_budget=60_000, comparisons=comparisons)
     return SamplingPlan(seed=seed, comparisons=comparisons)

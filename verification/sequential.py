@@ -21,6 +21,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from scipy import stats
@@ -37,6 +38,7 @@ __all__ = [
     "staged_detectable_bias",
     "staged_draws_needed",
     "staged_mean_test",
+    "staged_rejection_probability",
 ]
 
 
@@ -250,10 +252,7 @@ def staged_detectable_bias(design: StagedDesign, standard_deviation: float, *, p
     """
     if standard_deviation == 0.0:
         return 0.0
-    guess = 1.0 / math.sqrt(design.first_draws)
-    return standard_deviation * smallest_size(
-        lambda shift: staged_rejection_probability(design, shift) >= power, guess=guess
-    )
+    return standard_deviation * _detectable_shift(design, power)
 
 
 def staged_draws_needed(
@@ -284,6 +283,13 @@ def staged_draws_needed(
 
     shift = bias / standard_deviation
     return design(smallest_count(lambda first: staged_rejection_probability(design(first), shift) >= power))
+
+
+@lru_cache(maxsize=256)
+def _detectable_shift(design: StagedDesign, power: float) -> float:
+    return smallest_size(
+        lambda shift: staged_rejection_probability(design, shift) >= power, guess=1.0 / math.sqrt(design.first_draws)
+    )
 
 
 def _exceeds(level: float, comparisons: int, mean: float, draws: int) -> float:

@@ -108,7 +108,7 @@ class AnytimeTest:
             spread = np.broadcast_to(np.asarray(standard_deviation, dtype=np.float64), means.shape)
             if not bool((spread > 0.0).all() and np.isfinite(spread).all()):
                 raise InvalidInputError(
-                    "standard_deviation: expected finite numbers > 0; a coordinate that never varies is compared exactly"
+                    "standard_deviation: expected finite numbers > 0; compare a coordinate that never varies exactly"
                 )
         if bounds is not None and not bool(((means >= bounds[0]) & (means <= bounds[1])).all()):
             raise InvalidInputError(f"expected: a mean outside the bounds {bounds} of all draws is impossible")
@@ -247,8 +247,7 @@ def draws_needed_anytime(
 def _bets(*, bounded: bool) -> FloatArray:
     """Bets in units of 1/width (at most ½) or of 1/σ (at most 1), each a half of the one before."""
     largest = 0.5 if bounded else 1.0
-    bets: FloatArray = largest * 2.0 ** -np.arange(BETS)
-    return bets
+    return np.asarray(largest * 2.0 ** -np.arange(BETS, dtype=np.float64))
 
 
 def _influence(y: FloatArray) -> FloatArray:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 import numpy as np
 from numpy.random import Generator
 
-from bilevelrl.reference.arrays import FloatArray, IntArray, refuse_differentiation
+from bilevelrl.reference.arrays import FloatArray, IntArray, check_positive, refuse_differentiation
 from bilevelrl.reference.configurable_mdp import ConfigurableMDP
 from bilevelrl.reference.errors import (
     InvalidInputError,
@@ -402,6 +402,7 @@ def find_fixed_point(
     discount, method, tolerance, max_iterations, stop_after, throw
         As in `solve_follower`.
     """
+    _check_stopping(tolerance, max_iterations)
     if max_iterations is None:
         max_iterations = _iteration_limit(method, discount, tolerance)
     sweeps = solves = iteration = 0
@@ -528,6 +529,14 @@ def entropy(policy: FloatArray) -> FloatArray:
     return result
 
 
+def _check_stopping(tolerance: float, max_iterations: int | None) -> None:
+    check_positive("tolerance", tolerance, "ask for 1e-12, or what the conditioning allows")
+    if max_iterations is not None and (not isinstance(max_iterations, (int, np.integer)) or max_iterations < 0):
+        raise InvalidInputError(
+            refusal("max_iterations", max_iterations, "None or an integer >= 0", "count iterations")
+        )
+
+
 def _iteration_limit(method: FollowerMethod, discount: float, tolerance: float) -> int:
     if method == "newton":
         return 200
@@ -626,6 +635,7 @@ def newton_batch(
     max_iterations: int = 200,
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Newton's method for stacked problems: kernel (B or 1, S, A, S), reward (B, S, A); see `solve_followers`."""
+    _check_stopping(tolerance, max_iterations)
     batch, states, actions = reward.shape
     centre = reward_centres(kernel, reward)
     reward, offset = reward - centre[:, None, None], centre / (1.0 - discount)

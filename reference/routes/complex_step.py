@@ -8,10 +8,12 @@ must be analytic near θ: no abs, conj, or comparison on values.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from numpy.exceptions import ComplexWarning
 
 from bilevelrl.reference.arrays import ComplexArray, FloatArray
 from bilevelrl.reference.configurable_mdp import ConfigurableMDP
@@ -108,8 +110,11 @@ def _complex_tables(problem: ConfigurableMDP, theta: FloatArray, coordinates: ra
         point = theta.astype(np.complex128)
         point.flat[j] += 1j * STEP
         try:
-            tables = problem.tables(point)
-        except TypeError as error:
+            with warnings.catch_warnings():
+                # A cast to float would lose the derivative and say so in a warning only.
+                warnings.simplefilter("error", ComplexWarning)
+                tables = problem.tables(point)
+        except (TypeError, ComplexWarning) as error:
             raise InvalidInputError(
                 f"tables(complex theta) raised {error}: expected a function analytic in θ; "
                 "write it without casts to float, or use another route"

@@ -5,6 +5,7 @@ Each violation is an `EstimatorError` that names the estimator, what it did and 
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, NoReturn, TypeAlias
@@ -126,10 +127,15 @@ class ContractedEstimator:
         Raises
         ------
         EstimatorError
-            If it changes an input, two calls differ, or a row depends on the other streams of the batch.
+            If it changes an input, two calls differ, it draws from a hidden global generator, reads steps that are
+            padding, or a row depends on the other streams of the batch.
         """
         before = _snapshot(trajectories, context)
+        hidden = _global_random_states()
         rows, parts = self.rows(trajectories, context)
+        for owner, state in _global_random_states().items():
+            if state != hidden[owner]:
+                self._refuse(f"drew from {owner}, a hidden global state; draw random numbers from context.rng only")
         for place, (array, copy) in before.items():
             if not np.array_equal(array, copy, equal_nan=True):
                 self._refuse(f"changed its input {place}; work on a copy")
@@ -140,6 +146,10 @@ class ContractedEstimator:
         again, _ = self.rows(trajectories, context)
         if not np.array_equal(rows, again):
             self._refuse("two calls on the same trajectories differ; draw random numbers from context.rng only")
+        if not bool(trajectories.valid.all()):
+            scrambled, _ = self.rows(_scrambled_padding(trajectories), context)
+            if not np.array_equal(rows, scrambled):
+                self._refuse("reads steps that are padding (valid == False); weigh every step by trajectories.valid")
         if self.draw is Draw.TRAJECTORY and trajectories.streams > 1:
             chosen = np.arange(trajectories.streams)[:: -max(1, trajectories.streams // 32)]
             alone, _ = self.rows(_protected(trajectories.select(chosen)), context)
@@ -209,6 +219,31 @@ def _protected(trajectories: Trajectories) -> Trajectories:
             value.flags.writeable = False
         entries[entry.name] = value
     return Trajectories(**entries)
+
+
+def _scrambled_padding(trajectories: Trajectories) -> Trajectories:
+    """Other legal values where nothing was observed."""
+    padding = ~trajectories.valid
+    last_state, last_action = int(trajectories.state_t.max()), int(trajectories.action_t.max())
+    return _protected(
+        replace(
+            trajectories,
+            state_t=np.where(padding, last_state, trajectories.state_t),
+            action_t=np.where(padding, last_action, trajectories.action_t),
+            state_tp1=np.where(padding, last_state, trajectories.state_tp1),
+            reward_leader_t=np.where(padding, 1e3, trajectories.reward_leader_t),
+            behaviour_log_prob=np.where(padding, -1.0, trajectories.behaviour_log_prob),
+        )
+    )
+
+
+def _global_random_states() -> dict[str, object]:
+    """States of the generators that code can draw from without being given one."""
+    legacy: Any = np.random.get_state()  # noqa: NPY002 - read, never drawn from
+    return {
+        "numpy.random's global generator": (legacy[1].tobytes(), *legacy[2:]),
+        "the standard library's random": random.getstate(),
+    }
 
 
 def _snapshot(trajectories: Trajectories, context: Context) -> dict[str, tuple[Any, Any]]:

@@ -2,6 +2,8 @@
 
 from bilevelrl.estimators.batched import SeedBatch, SeedEstimates
 from bilevelrl.estimators.bchg import BCHG
+from bilevelrl.estimators.bchg_game import BCHGGame
+from bilevelrl.estimators.bi_ac import BiAC
 from bilevelrl.estimators.critics import ExactCritic, TableCritic
 from bilevelrl.estimators.estimator import (
     ESTIMATORS,
@@ -16,8 +18,11 @@ from bilevelrl.estimators.estimator import (
     Target,
     register_estimator,
 )
+from bilevelrl.estimators.game_critics import GameCritic, learn_game_critic
+from bilevelrl.estimators.game_side import GAME_ESTIMATORS
 from bilevelrl.estimators.hpgd import HPGD
 from bilevelrl.estimators.naive_pgd import NaivePGD
+from bilevelrl.estimators.policy_gradient import PolicyGradient
 from bilevelrl.estimators.sampling import (
     TabularSimulator,
     sample_stopped_trajectories,
@@ -26,12 +31,16 @@ from bilevelrl.estimators.sampling import (
 )
 from bilevelrl.estimators.sarsa import SarsaCritic, sarsa_pass
 from bilevelrl.estimators.sobirl import SoBiRL
+from bilevelrl.estimators.total_derivative import TotalDerivative
 from bilevelrl.estimators.trajectories import Trajectories
 
 __all__ = [
     "BCHG",
     "ESTIMATORS",
+    "GAME_ESTIMATORS",
     "HPGD",
+    "BCHGGame",
+    "BiAC",
     "Claim",
     "Context",
     "Contribution",
@@ -40,8 +49,10 @@ __all__ = [
     "Estimator",
     "EstimatorEntry",
     "ExactCritic",
+    "GameCritic",
     "LeaderCritic",
     "NaivePGD",
+    "PolicyGradient",
     "SarsaCritic",
     "SeedBatch",
     "SeedEstimates",
@@ -49,10 +60,14 @@ __all__ = [
     "TableCritic",
     "TabularSimulator",
     "Target",
+    "TotalDerivative",
     "Trajectories",
+    "fit_lstd_critic",
+    "learn_game_critic",
     "register_estimator",
     "sample_stopped_trajectories",
     "sample_suffixes",
     "sample_trajectories",
     "sarsa_pass",
 ]
+

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
-from numpy.random import Generator
 
+from bilevelrl.estimators.along_trajectories import AlongTrajectories
 from bilevelrl.estimators.critics import (
     CriticReading,
     ExactCritic,
@@ -17,33 +17,24 @@ from bilevelrl.estimators.critics import (
     monte_carlo_reading,
     read_critic,
 )
-from bilevelrl.estimators.estimator import Claim, Context, Contribution, Draw, Estimator, LeaderCritic, Target
+from bilevelrl.estimators.estimator import Claim, Context, Contribution, Draw, LeaderCritic
 from bilevelrl.estimators.leader_terms import (
     Scores,
     finished_episodes,
     leader_contributions,
     start_visit_contributions,
 )
-from bilevelrl.estimators.sampling import (
-    TabularSimulator,
-    geometric_times,
-    sample_stopped_trajectories,
-    sample_trajectories,
-)
 from bilevelrl.estimators.suffix_moments import return_moments
-from bilevelrl.estimators.traces import continues, discount_powers
 from bilevelrl.estimators.trajectories import Trajectories
+from bilevelrl.reference import MarkovGame
 from bilevelrl.reference.arrays import FloatArray
-from bilevelrl.reference.errors import EstimatorError, InvalidInputError, UnknownNameError
+from bilevelrl.reference.errors import EstimatorError, InvalidInputError, UnknownNameError, UnsupportedError
 from bilevelrl.reference.leader import check_horizon
 
-__all__ = ["CriticKind", "LeaderSide", "Normalisation", "Stopping"]
+__all__ = ["CriticKind", "LeaderSide", "Normalisation"]
 
 CriticKind: TypeAlias = Literal["exact", "exact_truncated", "monte_carlo", "independent", "context"]
 """Where the leader's values come from; see `LeaderSide`."""
-
-Stopping: TypeAlias = Literal["single", "sum"]
-"""Geometric stopping: one leader step at the time τ, or all leader steps up to τ."""
 
 Normalisation: TypeAlias = Literal["streams", "episodes"]
 """What a sum over the batch is divided by."""
@@ -58,7 +49,7 @@ OPTIONS: dict[str, tuple[Any, ...]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class LeaderSide(Estimator):
+class LeaderSide(AlongTrajectories):
     """Base of estimators along trajectories: everything but the guiding term.
 
     Parameters
@@ -89,14 +80,10 @@ class LeaderSide(Estimator):
         If options contradict each other.
     """
 
-    target: Target = field(default_factory=Target)
     critic: CriticKind = "exact"
-    stopping: Stopping | None = None
     normalisation: Normalisation = "streams"
     leader_average: Literal["trajectory", "start_visits"] = "trajectory"
     scores: Scores = "value"
-    draw: Draw = field(init=False)
-    claim: Claim = field(init=False)
 
     def __post_init__(self) -> None:
         for option, known in OPTIONS.items():
@@ -129,24 +116,16 @@ class LeaderSide(Estimator):
         object.__setattr__(self, "draw", Draw.BATCH if batch else Draw.TRAJECTORY)
         object.__setattr__(self, "claim", claim)
 
-    def sample(
-        self,
-        problem: Any,
-        theta: Any,
-        follower: Any,
-        *,
-        streams: int,
-        steps: int,
-        rng: Generator,
-        simulator: TabularSimulator | None = None,
-    ) -> Trajectories:
-        """Draw trajectories of the kind the claim is about: stopped at geometric times where the estimator says so."""
-        if self.stopping is not None:
-            return sample_stopped_trajectories(problem, theta, follower, streams=streams, rng=rng, simulator=simulator)
-        return sample_trajectories(problem, theta, follower, streams=streams, steps=steps, rng=rng, simulator=simulator)
-
     def leader_critic(self, context: Context) -> LeaderCritic:
-        """Return the critic that is read, or that is the baseline of sampled returns."""
+        """Return the critic that is read, or that is the baseline of sampled returns.
+
+        Raises
+        ------
+        UnsupportedError
+            If the problem is a Markov game, which has estimators of its own.
+        """
+        if isinstance(context.problem, MarkovGame):
+            raise UnsupportedError(f"{self.name}: expected a configurable MDP; for Markov games use BCHGGame")
         if self.critic == "context":
             if context.critic is None:
                 raise EstimatorError(f"{self.name}: context.critic=None: expected a LeaderCritic; pass critic=...")
@@ -191,46 +170,6 @@ class LeaderSide(Estimator):
             mean[here] = moments.pair_mean[..., 0][pair] - reading.value_t[here]
             variance[here] = moments.pair_covariance[..., 0, 0][pair]
         return reading, mean, variance
-
-    def leader_weight(self, trajectories: Trajectories, context: Context) -> FloatArray:
-        """Return (streams, steps): the weight with which the leader counts a step, γ_L^t or its stopped form."""
-        discount = leader_discount(context.problem, self.target)
-        if self.stopping is None:
-            return discount_powers(trajectories, discount, horizon=self.target.horizon)
-        assert trajectories.stopping is not None  # `stopped` has seen to it
-        tau = trajectories.stopping[:, :1]
-        if self.stopping == "single":
-            return np.where(trajectories.valid & (trajectories.time_in_episode == tau), 1.0 / (1.0 - discount), 0.0)
-        return np.where(trajectories.valid & (trajectories.time_in_episode <= tau), 1.0, 0.0)
-
-    def stopped(self, trajectories: Trajectories, context: Context) -> Trajectories:
-        """Return the trajectories with geometric times, drawn now if they have none, where the estimator needs them.
-
-        Raises
-        ------
-        EstimatorError
-            If a stream was cut before its time, or holds several episodes.
-        """
-        if self.stopping is None:
-            return trajectories
-        if trajectories.stopping is None:
-            if context.rng is None:
-                raise EstimatorError(f"{self.name}: trajectories without stopping times; draw them by `sample`")
-            times = geometric_times(context.problem, trajectories.streams, context.rng)
-            trajectories = trajectories.with_stopping(times)
-        assert trajectories.stopping is not None
-        seen = trajectories.valid.sum(axis=1)
-        needed = trajectories.stopping.sum(axis=1) + 1
-        cut = (seen < needed) & ~(trajectories.valid & trajectories.terminated).any(axis=1)
-        if cut.any():
-            stream = int(np.argmax(cut))
-            raise EstimatorError(
-                f"{self.name}: stream {stream} was observed for {int(seen[stream])} steps, its geometric times need "
-                f"{int(needed[stream])}; draw trajectories by `sample`, which stop where they must"
-            )
-        if (trajectories.valid[:, 1:] & ~continues(trajectories)[:, 1:]).any():
-            raise EstimatorError(f"{self.name}: expected one episode per stream; use single_episode=True")
-        return trajectories
 
     def cost(self, trajectories: Trajectories, context: Context) -> dict[str, int]:
         """Return environment steps, and the expected number of steps of fresh suffixes."""

@@ -20,9 +20,10 @@ import numpy as np
 from numpy.random import Generator
 
 from bilevelrl.estimators.draws import Draws, kernel_draws, policy_draws
+from bilevelrl.estimators.joint_actions import JointProcess, joint_mdp
 from bilevelrl.estimators.trajectories import Trajectories
 from bilevelrl.estimators.walk import Record, Walk, record_to_batch
-from bilevelrl.reference import ConfigurableMDP
+from bilevelrl.reference import ConfigurableMDP, MarkovGame
 from bilevelrl.reference.arrays import FloatArray, IntArray
 from bilevelrl.reference.errors import InvalidInputError, ShapeError, StochasticityError, UnknownNameError, refusal
 from bilevelrl.reference.transitions import ROW_SUM_TOLERANCE, Transition, check_rows
@@ -65,7 +66,7 @@ class TabularSimulator:
     'initial'
     """
 
-    dynamics: ConfigurableMDP | None = None
+    dynamics: ConfigurableMDP | MarkovGame | None = None
     step_limit: int | None = None
     restart: Restart = "initial"
     single_episode: bool = True
@@ -88,6 +89,7 @@ class TabularSimulator:
         own = problem.tables_at(theta).transition
         if self.dynamics is None:
             return own
+        assert isinstance(self.dynamics, ConfigurableMDP)  # `sample` has seen to it
         other = self.dynamics.tables_at(theta).transition
         if other.shape != own.shape:
             raise ShapeError(
@@ -105,7 +107,7 @@ class TabularSimulator:
 
     def sample(
         self,
-        problem: ConfigurableMDP,
+        problem: ConfigurableMDP | MarkovGame,
         theta: Any,
         follower: Any,
         *,
@@ -123,7 +125,8 @@ class TabularSimulator:
         problem, theta, follower, streams, steps, rng
             As in `sample_trajectories`.
         first_state, first_action
-            (streams,) integers: start there instead of drawing.
+            (streams,) integers: start there instead of drawing. In a Markov game the first action is the players' joint
+            one, leader_action · A + action.
         lengths
             (streams,) integers in [1, steps]: observe so many steps of each stream (one episode per stream only);
             columns in which no stream is left are dropped.
@@ -133,6 +136,23 @@ class TabularSimulator:
         if not isinstance(rng, Generator):
             raise InvalidInputError(refusal("rng", rng, "a numpy.random.Generator", "use named_stream(entropy, ...)"))
         theta = problem.check_theta(theta)
+        if isinstance(problem, MarkovGame):
+            joint = JointProcess.of(problem, theta, follower)
+            moved = self
+            if isinstance(self.dynamics, MarkovGame):
+                moved = replace(self, dynamics=joint_mdp(self.dynamics))
+            batch = moved.sample(
+                joint.process,
+                theta,
+                joint.policy,
+                streams=streams,
+                steps=steps,
+                rng=rng,
+                first_state=first_state,
+                first_action=first_action,
+                lengths=lengths,
+            )
+            return joint.split(batch)
         tables = problem.tables_at(theta)
         policy = _policy_of(follower, tables.states, tables.actions, streams)
         if lengths is not None and not self.single_episode:
@@ -175,7 +195,7 @@ class TabularSimulator:
 
 
 def sample_trajectories(
-    problem: ConfigurableMDP,
+    problem: ConfigurableMDP | MarkovGame,
     theta: Any,
     follower: Any,
     *,
@@ -191,7 +211,8 @@ def sample_trajectories(
     problem, theta
         The problem and the leader's parameter.
     follower
-        A solution with a `policy` (S, A), or a policy array (S, A), or one policy per stream (streams, S, A).
+        A solution with a `policy` (S, A), or a policy array (S, A), or one policy per stream (streams, S, A). In a
+        Markov game (S, L, A).
     streams, steps
         Number of streams and of time steps in each.
     rng
@@ -290,7 +311,7 @@ def sample_suffixes(
 
 
 def sample_stopped_trajectories(
-    problem: ConfigurableMDP,
+    problem: ConfigurableMDP | MarkovGame,
     theta: Any,
     follower: Any,
     *,
@@ -343,7 +364,7 @@ def sample_stopped_trajectories(
     return batch.with_stopping(stopping)
 
 
-def geometric_times(problem: ConfigurableMDP, streams: int, rng: Generator) -> IntArray:
+def geometric_times(problem: ConfigurableMDP | MarkovGame, streams: int, rng: Generator) -> IntArray:
     """Return (streams, 2) independent times (τ, κ) on {0, 1, ...} with Pr(τ ≥ t) = γ_L^t and Pr(κ ≥ k) = γ_F^k.
 
     Examples

@@ -11,14 +11,15 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from bilevelrl.estimators import Context, Draw, Estimator, LeaderCritic, Trajectories
+from bilevelrl.estimators.joint_actions import JointProcess, joint_mdp
 from bilevelrl.estimators.sampling import TabularSimulator
-from bilevelrl.reference import ConfigurableMDP, solve_follower
+from bilevelrl.reference import ConfigurableMDP, MarkovGame, solve_follower
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.errors import EstimatorError, InvalidInputError, TooLargeError, UnsupportedError, refusal
 from bilevelrl.verification.contract import (
@@ -90,7 +91,7 @@ class Moments:
 
 def enumerate_moments(
     estimator: Estimator | EstimatorFunction,
-    problem: ConfigurableMDP,
+    problem: ConfigurableMDP | MarkovGame,
     theta: Any,
     *,
     horizon: int,
@@ -107,7 +108,7 @@ def enumerate_moments(
     estimator
         An `Estimator`, or any function (trajectories, context) → rows (M, N), or → {part: rows}.
     problem, theta
-        A small tabular problem and the leader's parameter.
+        A small tabular problem or Markov game, and the leader's parameter.
     horizon
         Trajectories that have not ended by then are truncated, as a sampler would.
     max_paths
@@ -158,7 +159,7 @@ def enumerate_moments(
     >>> moments.paths, bool(np.isclose(moments.mean[0], leader_objective(problem, np.zeros(1), horizon=2)))
     (16, True)
     """
-    if not isinstance(problem, ConfigurableMDP):
+    if not isinstance(problem, (ConfigurableMDP, MarkovGame)):
         raise UnsupportedError(f"problem of type {type(problem).__name__}: only tabular problems can be enumerated")
     theta = problem.check_theta(theta)
     horizon = check_path_horizon(horizon)
@@ -170,7 +171,8 @@ def enumerate_moments(
     checked = ContractedEstimator(call=estimator, parameters=theta.size, function_draw=function_draw)
     if checked.draw is Draw.BATCH and batch is None:
         raise EstimatorError(f"{checked.name}: draws whole batches; pass batch=m with m in 1..{LARGEST_BATCH}")
-    law = _path_law(problem, theta, follower, simulator, horizon)
+    joint = JointProcess.of(problem, theta, follower) if isinstance(problem, MarkovGame) else None
+    law = _path_law(problem, theta, follower, simulator, horizon, joint)
     paths = law.count(horizon)
     if paths > max_paths:
         raise TooLargeError(
@@ -183,6 +185,8 @@ def enumerate_moments(
     sums = _Sums(theta.size)
     largest = max(256, MEMORY_BYTES // (8 * (12 * horizon + 6 * theta.size)))
     batches = law.batches(horizon, largest=largest)
+    if joint is not None:
+        batches = ((joint.split(trajectories), probability) for trajectories, probability in batches)
     draws = 0
     if checked.draw is Draw.BATCH:
         assert batch is not None
@@ -200,9 +204,21 @@ def enumerate_moments(
 
 
 def _path_law(
-    problem: ConfigurableMDP, theta: FloatArray, follower: Any, simulator: TabularSimulator | None, horizon: int
+    problem: ConfigurableMDP | MarkovGame,
+    theta: FloatArray,
+    follower: Any,
+    simulator: TabularSimulator | None,
+    horizon: int,
+    joint: JointProcess | None,
 ) -> PathLaw:
-    policy, tables = np.asarray(follower.policy), problem.tables_at(theta)
+    policy = np.asarray(follower.policy)
+    if joint is not None:
+        # A game branches over the players' joint actions.
+        problem, policy = joint.process, joint.policy
+        if simulator is not None and isinstance(simulator.dynamics, MarkovGame):
+            simulator = replace(simulator, dynamics=joint_mdp(simulator.dynamics))
+    assert isinstance(problem, ConfigurableMDP)
+    tables = problem.tables_at(theta)
     if simulator is None:
         return PathLaw.of(tables, policy)
     if simulator.step_limit is not None and simulator.step_limit < horizon:
@@ -260,7 +276,7 @@ def _multisets(
 
 
 def _stopped(
-    name: str, batches: Iterator[tuple[Trajectories, FloatArray]], problem: ConfigurableMDP, horizon: int
+    name: str, batches: Iterator[tuple[Trajectories, FloatArray]], problem: ConfigurableMDP | MarkovGame, horizon: int
 ) -> Iterator[tuple[Trajectories, FloatArray]]:
     """Combine every trajectory with every pair of geometric stopping times.
 
@@ -284,8 +300,10 @@ def _stopped(
 
 
 def _joined(listed: list[Trajectories]) -> Trajectories:
-    names = ("state_t", "action_t", "state_tp1", "reward_leader_t", "terminated", "truncated")
+    names: tuple[str, ...] = ("state_t", "action_t", "state_tp1", "reward_leader_t", "terminated", "truncated")
     names += ("time_in_episode", "valid", "behaviour_log_prob")
+    if listed[0].leader_action_t is not None:
+        names += ("leader_action_t",)
     return Trajectories(**{name: np.concatenate([getattr(t, name) for t in listed]) for name in names})
 
 

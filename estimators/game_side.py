@@ -1,0 +1,164 @@
+"""What estimators in Markov games share: target, critic, stopping, and the leader's own term.
+
+    Σ_t γ_L^t ∇log f_θ(l_t|s_t) (Q_L(s_t, l_t, a_t) - b)
+
+is the policy gradient with the follower's response held fixed, the `policy` part of the hypergradient. A baseline b(s)
+that depends on the state alone leaves its expectation unchanged. The published runs subtract `Σ_l f(l|s) Q_L(s, l, a)`
+at the follower's action instead; where the follower has seen l, its action depends on l, and that biases the term.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+
+from bilevelrl.estimators.along_trajectories import AlongTrajectories
+from bilevelrl.estimators.critics import leader_discount
+from bilevelrl.estimators.estimator import Claim, Context, Contribution, Draw, EstimatorEntry, Target
+from bilevelrl.estimators.game_critics import GameCritic, Operator
+from bilevelrl.estimators.game_expectations import expected_game_parts
+from bilevelrl.estimators.trajectories import Trajectories
+from bilevelrl.reference import MarkovGame
+from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.errors import EstimatorError, InvalidInputError, UnknownNameError, UnsupportedError
+from bilevelrl.reference.leader import check_horizon
+from bilevelrl.reference.problem import Part
+
+__all__ = ["GAME_ESTIMATORS", "Baseline", "GameSide", "register_game_estimator"]
+
+Baseline: TypeAlias = Literal["state_value", "none", "action_dependent"]
+"""What is subtracted from Q_L in the leader's own term."""
+
+OPTIONS: dict[str, tuple[Any, ...]] = {
+    "critic": ("exact", "context"),
+    "baseline": ("state_value", "none", "action_dependent"),
+    "stopping": (None, "single", "sum"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class GameSide(AlongTrajectories):
+    """Base of estimators in Markov games.
+
+    Parameters
+    ----------
+    target, stopping
+        As in `AlongTrajectories`.
+    critic
+        "exact": Q_L under both players' policies, by steps to go where the target has a horizon. "context":
+        `context.critic`, a `GameCritic`.
+    baseline
+        "state_value": V_L(s). "none". "action_dependent": the published one, which biases the term if the follower sees
+        the leader's action.
+
+    Raises
+    ------
+    UnknownNameError
+        If an option is not known.
+    InvalidInputError
+        If stopping is combined with a horizon.
+    """
+
+    critic: Literal["exact", "context"] = "exact"
+    baseline: Baseline = "state_value"
+
+    def __post_init__(self) -> None:
+        for option, known in OPTIONS.items():
+            if getattr(self, option) not in known:
+                raise UnknownNameError(option, getattr(self, option), [str(name) for name in known])
+        check_horizon(self.target.horizon, self.target.discounted)
+        if self.stopping is not None and self.target.horizon is not None:
+            raise InvalidInputError(
+                f"stopping={self.stopping!r}: expected target horizon None; geometric times replace the horizon"
+            )
+        object.__setattr__(self, "draw", Draw.TRAJECTORY)
+
+    def _claim(self, *, biased: bool) -> None:
+        """Set the claim that follows from the options."""
+        exact = self.critic == "exact" and self.baseline != "action_dependent" and self.target.horizon is None
+        object.__setattr__(self, "claim", Claim.UNBIASED if exact and not biased else Claim.DECLARED)
+
+    def game(self, trajectories: Trajectories | None, context: Context) -> MarkovGame:
+        """Return the context's problem, a Markov game.
+
+        Raises
+        ------
+        UnsupportedError
+            If it is another kind of problem.
+        EstimatorError
+            If the trajectories hold no leader actions.
+        """
+        if not isinstance(context.problem, MarkovGame):
+            raise UnsupportedError(
+                f"{self.name}: problem of type {type(context.problem).__name__}: expected a MarkovGame; "
+                "for configurable MDPs use BCHG or NaivePGD"
+            )
+        if trajectories is not None and trajectories.leader_action_t is None:
+            raise EstimatorError(f"{self.name}: leader_action_t=None: expected the leader's actions; sample them anew")
+        return context.problem
+
+    def leader_critic(self, context: Context) -> GameCritic:
+        """Return the critic that is read.
+
+        Raises
+        ------
+        EstimatorError
+            If the context has none of the right kind.
+        """
+        if self.critic == "context":
+            if not isinstance(context.critic, GameCritic):
+                raise EstimatorError(f"{self.name}: context.critic: expected a GameCritic; see learn_game_critic")
+            return context.critic
+        return GameCritic.solve(
+            self.game(None, context), context.theta, context.follower, operator=self.operator, target=self.target
+        )
+
+    @property
+    def operator(self) -> Operator:
+        """The operator whose fixed point the exact critic is."""
+        return "expected"
+
+    def read(self, table: FloatArray, critic: GameCritic, trajectories: Trajectories) -> FloatArray:
+        """Return entries (streams, steps) of a table (K, S, L, A) by steps to go; padding reads anything."""
+        horizon = self.target.horizon
+        to_go = None if horizon is None else np.maximum(horizon - trajectories.time_in_episode, 0)
+        state = np.where(trajectories.valid, trajectories.state_t, 0)
+        result: FloatArray = table[critic.rows(to_go), state, trajectories.leader_action_t, trajectories.action_t]
+        return result
+
+    def policy_term(self, trajectories: Trajectories, context: Context, critic: GameCritic) -> Contribution:
+        """Return the leader's own term."""
+        advantage = self.read(critic.action_values - critic.baselines(self.baseline), critic, trajectories)
+        weight = self.leader_weight(trajectories, context)
+        return Contribution(part="policy", batch=trajectories, weights={"log_policy_leader": weight * advantage})
+
+    def expected(
+        self, context: Context, *, horizon: int, influence: FloatArray | None, first: int
+    ) -> Mapping[Part, FloatArray]:
+        """Return exact expectations; see `expected_game_parts` for the influence."""
+        self.game(None, context)
+        return expected_game_parts(
+            context,
+            self.leader_critic(context),
+            baseline=self.baseline,
+            target=self.target,
+            stopped=self.stopping is not None,
+            horizon=horizon,
+            influence=influence,
+            first=first,
+            discount=leader_discount(context.problem, self.target),
+        )
+
+
+GAME_ESTIMATORS: dict[str, EstimatorEntry] = {}
+"""Every registered configuration for Markov games, by name."""
+
+
+def register_game_estimator(
+    name: str, *, summary: str, level: str, make: Callable[[Target], AlongTrajectories]
+) -> None:
+    """Add a configuration to `GAME_ESTIMATORS`; a file that is imported again replaces its own."""
+    GAME_ESTIMATORS[name] = EstimatorEntry(name=name, summary=summary, level=level, make=make)

@@ -62,7 +62,6 @@ __all__ = [
     "Target",
     "TotalDerivative",
     "Trajectories",
-    "fit_lstd_critic",
     "learn_game_critic",
     "register_estimator",
     "sample_stopped_trajectories",

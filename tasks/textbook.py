@@ -474,6 +474,36 @@ def envelope_bandit() -> Scenario:
     )
 
 
+def shared_purse() -> Scenario:
+    """One decision, equal discounts, and both are paid the same, r_L = r_F = θ: not an envelope.
+
+    π = softmax(θ/β), J = Σ π θ. Direct π, response π_i (θ_i - J)/β. The follower maximises J + β H(π), not J: its
+    response to θ vanishes for the sum of both only, and leaving it out is wrong.
+    """
+
+    def tables(x: Any) -> Tables:
+        reward = anp.reshape(x, (1, 3))
+        return Tables(transition=np.zeros((1, 3, 1)), reward_follower=reward, reward_leader=reward, initial=np.ones(1))
+
+    theta, beta = [0.5, -0.3, 0.2], 0.6
+    weights = [math.exp(entry / beta) for entry in theta]
+    policy = [weight / sum(weights) for weight in weights]
+    mean = sum(p * r for p, r in zip(policy, theta, strict=True))
+    truth = _closed_form(
+        mean,
+        {"direct": policy, "response": [p * (r - mean) / beta for p, r in zip(policy, theta, strict=True)]},
+    )
+    return _scenario(
+        "shared purse",
+        "both are paid the same; the entropy still makes the response matter",
+        _problem(tables, "shared purse", 3, 0.8, 0.8, beta),
+        theta,
+        truth=truth,
+        tags="direct response equal_discounts one_state",
+        horizon=1,
+    )
+
+
 def cold_bandit() -> Scenario:
     """`bandit` at β = 1e-3 with θ = 2e-3: 1/β is a factor of a thousand."""
     return bandit("cold bandit", 2e-3, 1e-3, "cold")
@@ -499,5 +529,6 @@ TEXTBOOK = (
     waiting_room,
     corridor,
     envelope_bandit,
+    shared_purse,
 )
 """Functions that make the scenarios with a closed form."""

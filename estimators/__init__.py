@@ -1,5 +1,6 @@
 """Sample-based estimators of the hypergradient, one file per method, and what they need: samples and critics."""
 
+from bilevelrl.estimators import lqr_kind as _lqr_kind  # registers configurable LQRs
 from bilevelrl.estimators.batched import SeedBatch, SeedEstimates
 from bilevelrl.estimators.bchg import BCHG
 from bilevelrl.estimators.bchg_game import BCHGGame
@@ -21,6 +22,7 @@ from bilevelrl.estimators.estimator import (
 from bilevelrl.estimators.game_critics import GameCritic, learn_game_critic
 from bilevelrl.estimators.game_side import GAME_ESTIMATORS
 from bilevelrl.estimators.hpgd import HPGD
+from bilevelrl.estimators.lqr_critics import QuadraticCritic, fit_lstd_critic
 from bilevelrl.estimators.naive_pgd import NaivePGD
 from bilevelrl.estimators.policy_gradient import PolicyGradient
 from bilevelrl.estimators.sampling import (
@@ -29,6 +31,7 @@ from bilevelrl.estimators.sampling import (
     sample_suffixes,
     sample_trajectories,
 )
+from bilevelrl.estimators.sampling_lqr import LQRSimulator
 from bilevelrl.estimators.sarsa import SarsaCritic, sarsa_pass
 from bilevelrl.estimators.sobirl import SoBiRL
 from bilevelrl.estimators.total_derivative import TotalDerivative
@@ -50,9 +53,11 @@ __all__ = [
     "EstimatorEntry",
     "ExactCritic",
     "GameCritic",
+    "LQRSimulator",
     "LeaderCritic",
     "NaivePGD",
     "PolicyGradient",
+    "QuadraticCritic",
     "SarsaCritic",
     "SeedBatch",
     "SeedEstimates",
@@ -62,6 +67,7 @@ __all__ = [
     "Target",
     "TotalDerivative",
     "Trajectories",
+    "fit_lstd_critic",
     "learn_game_critic",
     "register_estimator",
     "sample_stopped_trajectories",
@@ -70,3 +76,4 @@ __all__ = [
     "sarsa_pass",
 ]
 
+del _lqr_kind

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from bilevelrl.estimators.estimator import Context, LeaderCritic, Target
+from bilevelrl.estimators.kinds import kind_of
 from bilevelrl.estimators.sampling import sample_suffixes
 from bilevelrl.estimators.traces import backward_sum
 from bilevelrl.estimators.trajectories import Trajectories
@@ -342,12 +343,18 @@ def _returns(trajectories: Trajectories, discount: float, horizon: int | None) -
 
 def follower_value_tp1(context: Context, visits: TransitionBatch) -> FloatArray:
     """Return V_F(state_tp1), 0 after a termination, (streams, steps)."""
+    kind = kind_of(context.problem)
+    if kind is not None:
+        return np.asarray(kind.follower_value_tp1(context, visits))
     value: FloatArray = np.append(context.follower.value, 0.0)[visits.state_tp1]
     return value
 
 
 def follower_td_baseline(context: Context, visits: TransitionBatch) -> FloatArray:
     """Return Q_F(s_t, a_t) - r_F(s_t, a_t), the expectation of γ_F V_F(s_{t+1}) where the follower has converged."""
+    kind = kind_of(context.problem)
+    if kind is not None:
+        return np.asarray(kind.follower_td_baseline(context, visits))
     tables = context.problem.tables_at(context.theta)
     ahead = context.follower.action_value - tables.reward_follower
     result: FloatArray = ahead[visits.state_t, visits.action_t]

@@ -24,6 +24,7 @@ import numpy as np
 
 from bilevelrl.estimators.critics import ExactCritic, leader_discount
 from bilevelrl.estimators.estimator import Context, Draw, LeaderCritic
+from bilevelrl.estimators.kinds import kind_of
 from bilevelrl.estimators.leader_side import LeaderSide
 from bilevelrl.estimators.sampling import TabularSimulator
 from bilevelrl.reference.arrays import FloatArray
@@ -66,6 +67,10 @@ def expected_parts(
     SupportError
         If samples reach transitions of probability zero under the model, where scores do not exist.
     """
+    kind = kind_of(context.problem)
+    if kind is not None:
+        parts: Mapping[Part, FloatArray] = kind.expected_parts(estimator, context, horizon=horizon, guiding=guiding)
+        return parts
     if estimator.draw is Draw.BATCH:
         raise EstimatorError(f"{estimator.name}: averages inside a batch are ratios; their bias can only be measured")
     if isinstance(horizon, bool) or not isinstance(horizon, (int, np.integer)) or horizon < 1:

@@ -18,6 +18,7 @@ from bilevelrl.estimators.critics import (
     read_critic,
 )
 from bilevelrl.estimators.estimator import Claim, Context, Contribution, Draw, LeaderCritic
+from bilevelrl.estimators.kinds import kind_of
 from bilevelrl.estimators.leader_terms import (
     Scores,
     finished_episodes,
@@ -130,11 +131,16 @@ class LeaderSide(AlongTrajectories):
             if context.critic is None:
                 raise EstimatorError(f"{self.name}: context.critic=None: expected a LeaderCritic; pass critic=...")
             return context.critic
+        horizon = None if self.critic == "exact" else self.target.horizon
+        kind = kind_of(context.problem)
+        if kind is not None:
+            critic: LeaderCritic = kind.exact_critic(context, horizon=horizon, discounted=self.target.discounted)
+            return critic
         return ExactCritic.solve(
             context.problem,
             context.theta,
             context.follower.policy,
-            horizon=None if self.critic == "exact" else self.target.horizon,
+            horizon=horizon,
             discounted=self.target.discounted,
         )
 
@@ -178,11 +184,11 @@ class LeaderSide(AlongTrajectories):
             fresh = expected_fresh_steps(trajectories, context, target=self.target)
         return {"environment_steps": int(trajectories.valid.sum()), "oracle_steps": round(fresh)}
 
-    def scale(self, trajectories: Trajectories) -> float:
-        """Return the factor of sums over streams that the draw leaves to the estimator."""
+    def scale(self, trajectories: Trajectories) -> float | FloatArray:
+        """Return the factor of sums over streams that the draw leaves to the estimator; (streams, 1) by batch."""
         if self.normalisation == "episodes":
             return 1.0 / finished_episodes(trajectories)
-        return 1.0 / trajectories.streams if self.draw is Draw.BATCH else 1.0
+        return 1.0 / trajectories.streams_per_batch if self.draw is Draw.BATCH else 1.0
 
     def partial_gradient(
         self, trajectories: Trajectories, context: Context, reading: CriticReading

@@ -13,6 +13,7 @@ This is what experiments run.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
@@ -21,8 +22,9 @@ from numpy.random import Generator
 
 from bilevelrl.estimators.draws import Draws, kernel_draws, policy_draws
 from bilevelrl.estimators.joint_actions import JointProcess, joint_mdp
+from bilevelrl.estimators.kinds import default_simulator
 from bilevelrl.estimators.trajectories import Trajectories
-from bilevelrl.estimators.walk import Record, Walk, record_to_batch
+from bilevelrl.estimators.walk import OwnUniforms, Record, SharedUniforms, Uniforms, Walk, record_to_batch
 from bilevelrl.reference import ConfigurableMDP, MarkovGame
 from bilevelrl.reference.arrays import FloatArray, IntArray
 from bilevelrl.reference.errors import InvalidInputError, ShapeError, StochasticityError, UnknownNameError, refusal
@@ -113,7 +115,7 @@ class TabularSimulator:
         *,
         streams: int,
         steps: int,
-        rng: Generator,
+        rng: Generator | Sequence[Generator],
         first_state: IntArray | None = None,
         first_action: IntArray | None = None,
         lengths: IntArray | None = None,
@@ -123,7 +125,8 @@ class TabularSimulator:
         Parameters
         ----------
         problem, theta, follower, streams, steps, rng
-            As in `sample_trajectories`.
+            As in `sample_trajectories`. Several generators each draw for as many consecutive streams, which then do not
+            depend on what else is in the batch.
         first_state, first_action
             (streams,) integers: start there instead of drawing. In a Markov game the first action is the players' joint
             one, leader_action · A + action.
@@ -133,8 +136,7 @@ class TabularSimulator:
         """
         _check_size("streams", streams)
         _check_size("steps", steps)
-        if not isinstance(rng, Generator):
-            raise InvalidInputError(refusal("rng", rng, "a numpy.random.Generator", "use named_stream(entropy, ...)"))
+        uniforms = _uniforms(rng, streams, steps)
         theta = problem.check_theta(theta)
         if isinstance(problem, MarkovGame):
             joint = JointProcess.of(problem, theta, follower)
@@ -173,11 +175,11 @@ class TabularSimulator:
         action = None if first_action is None else _indices("first_action", first_action, streams, tables.actions)
         record = Record.empty(streams, steps, tables.states)
         if self.single_episode:
-            used = walk.single(record, last, start, action, rng)
+            used = walk.single(record, last, start, action, uniforms)
             if lengths is not None:
                 record = record.first(used)  # lengths are random: most columns may be padding
         else:
-            walk.repeated(record, limit, start, action, rng)
+            walk.repeated(record, limit, start, action, uniforms)
         return record_to_batch(
             record, np.asarray(tables.reward_leader), policy, tables.states, first_action is not None
         )
@@ -192,6 +194,21 @@ class TabularSimulator:
         if frozen:
             self._memory.update(kernel=kernel, moves=compiled)
         return compiled
+
+
+def _uniforms(rng: Generator | Sequence[Generator], streams: int, steps: int) -> Uniforms:
+    if isinstance(rng, Generator):
+        return SharedUniforms(rng)
+    generators = list(rng) if isinstance(rng, Sequence) else []
+    if not generators or not all(isinstance(each, Generator) for each in generators):
+        raise InvalidInputError(
+            refusal("rng", rng, "a numpy.random.Generator, or a sequence of them", "use named_stream(entropy, ...)")
+        )
+    if streams % len(generators):
+        raise InvalidInputError(
+            refusal("streams", streams, f"a multiple of {len(generators)} generators", "share the streams out evenly")
+        )
+    return OwnUniforms(generators, streams, steps)
 
 
 def sample_trajectories(
@@ -243,7 +260,7 @@ def sample_trajectories(
     >>> batch.streams, batch.steps, bool((batch.state_t[:, 0] == 0).all())
     (3, 4, True)
     """
-    chosen = simulator if simulator is not None else TabularSimulator()
+    chosen = simulator if simulator is not None else default_simulator(problem) or TabularSimulator()
     return chosen.sample(problem, theta, follower, streams=streams, steps=steps, rng=rng)
 
 
@@ -352,7 +369,7 @@ def sample_stopped_trajectories(
     >>> bool((batch.valid.sum(axis=1) == batch.stopping.sum(axis=1) + 1).all())
     True
     """
-    chosen = simulator if simulator is not None else TabularSimulator()
+    chosen = simulator if simulator is not None else default_simulator(problem) or TabularSimulator()
     if chosen.step_limit is not None or not chosen.single_episode:
         raise InvalidInputError(
             f"simulator={chosen!r}: expected no step limit and one episode per stream; geometric times end the streams"

@@ -83,6 +83,14 @@ class LQRMatrices:
         """Return {name: array}, the form in which derivatives are taken."""
         return {name: getattr(self, name) for name in MATRIX_NAMES}
 
+    def reward_leader(self, state: Any, action: Any) -> Any:
+        """Return r_L = -(x'C x + a'D a) - k at states (..., n) and actions (..., m)."""
+        return -(
+            np.vecdot(state @ self.cost_state_leader, state)
+            + np.vecdot(action @ self.cost_action_leader, action)
+            + self.cost_constant_leader
+        )
+
     def replace(self, changes: Mapping[str, Any]) -> LQRMatrices:
         """Return a copy with some matrices replaced."""
         return replace(self, **changes)

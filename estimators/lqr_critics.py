@@ -1,0 +1,201 @@
+"""The leader's critics in configurable LQRs: exact, by steps to go, and least squares on quadratic features.
+
+Under a linear Gaussian policy the leader's values are quadratic,
+
+    V^(h)(x) = -x'M^(h) x - c^(h),
+    Q^(h)(x, a) = r_L(x, a) - γ_L [ (A x + B a)' M^(h-1) (A x + B a) + tr(M^(h-1) W) + c^(h-1) ].
+
+So quadratic features contain the true critic, and least squares on them has no approximation error.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from bilevelrl.estimators.estimator import Context
+from bilevelrl.estimators.trajectories import Trajectories
+from bilevelrl.reference import LQRFollower
+from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.errors import EstimatorError, InvalidInputError
+from bilevelrl.reference.leader import check_horizon
+from bilevelrl.reference.lqr import LQRMatrices
+from bilevelrl.reference.lqr_leader import evaluate_lqr_leader, leader_costs
+
+__all__ = ["QuadraticCritic", "fit_lstd_critic"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuadraticCritic:
+    """Quadratic values of state and action, and their averages over a linear Gaussian policy.
+
+    Attributes
+    ----------
+    matrices : (H, n + m, n + m)
+        Symmetric J^(h) of `Q^(h)(z) = -z'J^(h) z - offset^(h)`, z = (x, a); one row per steps to go, or a single one.
+    offsets : (H,)
+    follower : LQRFollower
+        Whose policy averages Q to V.
+    """
+
+    matrices: FloatArray
+    offsets: FloatArray
+    follower: LQRFollower
+
+    @classmethod
+    def solve(cls, context: Context, *, horizon: int | None = None, discounted: bool = True) -> QuadraticCritic:
+        """Return the exact critic of the context's follower, by steps to go where there is a horizon.
+
+        Raises
+        ------
+        IllPosedError
+            If the horizon is infinite and values diverge.
+
+        Examples
+        --------
+        >>> from bilevelrl.reference import hypergradient, solve_follower
+        >>> from bilevelrl.tasks import random_lqr
+        >>> problem, theta = random_lqr(seed=0), np.zeros(3)
+        >>> critic = QuadraticCritic.solve(
+        ...     Context(problem=problem, theta=theta, follower=solve_follower(problem, theta)), horizon=4)
+        >>> float(abs(critic.value(np.zeros(3), steps_to_go=0)))
+        0.0
+        """
+        check_horizon(horizon, discounted)
+        problem, follower = context.problem, context.follower
+        m = problem.matrices_at(context.theta)
+        gain, discount = follower.gain, problem.discount_leader if discounted else 1.0
+        into = np.concatenate([m.dynamics_state, m.dynamics_action], axis=1)
+        step = np.zeros((into.shape[1],) * 2)
+        step[: m.states, : m.states], step[m.states :, m.states :] = m.cost_state_leader, m.cost_action_leader
+        loop = m.dynamics_state - m.dynamics_action @ gain
+        constant = float(m.cost_constant_leader)
+        if horizon is None:
+            costs = evaluate_lqr_leader(m, gain, follower.covariance, discount).cost_to_go[None]
+            per_step = _value_offset(m, follower, costs[0], discount, 0.0)
+            ahead = np.array([per_step / (1.0 - discount)])
+            zero = []
+        else:
+            cost = m.cost_state_leader + gain.T @ m.cost_action_leader @ gain
+            costs = leader_costs(loop, cost, discount, horizon)[:-1]
+            ahead = np.zeros(horizon)
+            for h in range(1, horizon):
+                ahead[h] = _value_offset(m, follower, costs[h - 1], discount, ahead[h - 1])
+            zero = [np.zeros_like(step)]
+        joint = step + discount * into.T @ costs @ into
+        noise = np.tensordot(costs, m.noise_covariance, axes=2)
+        offsets = constant + discount * (noise + ahead)
+        return cls(
+            matrices=np.concatenate([np.array(zero).reshape(-1, *step.shape), joint]),
+            offsets=np.concatenate([np.zeros(len(zero)), offsets]),
+            follower=follower,
+        )
+
+    def action_value(self, state: Any, action: Any, *, steps_to_go: Any = None) -> FloatArray:
+        """Return Q_L(x, a)."""
+        z = np.concatenate([state, action], axis=-1)
+        row = self.row(steps_to_go)
+        if len(self.matrices) == 1 or steps_to_go is None:
+            quadratic: FloatArray = np.vecdot(z @ self.matrices[-1], z)
+        else:
+            quadratic = np.vecdot(np.matmul(z[..., None, :], self.matrices[row])[..., 0, :], z)
+        result: FloatArray = -quadratic - self.offsets[row]
+        return result
+
+    def value(self, state: Any, *, steps_to_go: Any = None) -> FloatArray:
+        """Return V_L(x), the average of Q over the policy."""
+        n = self.follower.gain.shape[1]
+        row = self.row(steps_to_go)
+        spread = np.tensordot(self.matrices[:, n:, n:], self.follower.covariance, axes=2)
+        at_mean = self.action_value(state, self.follower.mean(state), steps_to_go=steps_to_go)
+        return np.asarray(at_mean - spread[row], dtype=np.float64)
+
+    def state_matrix(self, steps_to_go: Any = None) -> FloatArray:
+        """Return M of V_L(x) = -x'M x - c, (..., n, n)."""
+        n, gain = self.follower.gain.shape[1], self.follower.gain
+        into = np.concatenate([np.eye(n), -gain])
+        result: FloatArray = into.T @ self.matrices[self.row(steps_to_go)] @ into
+        return result
+
+    def row(self, steps_to_go: Any) -> Any:
+        """Return which of the matrices serves so many steps to go."""
+        longest = len(self.matrices) - 1
+        return longest if steps_to_go is None else np.clip(steps_to_go, 0, longest)
+
+
+def _value_offset(m: LQRMatrices, follower: LQRFollower, cost: FloatArray, discount: float, ahead: float) -> float:
+    """c^(h) from M^(h-1) and c^(h-1)."""
+    b, sigma = m.dynamics_action, follower.covariance
+    noise = float(np.vdot(cost, m.noise_covariance + b @ sigma @ b.T))
+    return float(np.vdot(m.cost_action_leader, sigma)) + float(m.cost_constant_leader) + discount * (noise + ahead)
+
+
+def _features(z: FloatArray, second: FloatArray | None = None) -> FloatArray:
+    """All products z_i z_j, i ≤ j, and one; `second` (k, k) is a covariance added to z z'."""
+    rows, columns = np.triu_indices(z.shape[-1])
+    products = z[..., rows] * z[..., columns]
+    if second is not None:
+        products = products + second[rows, columns]
+    return np.concatenate([products, np.ones((*z.shape[:-1], 1))], axis=-1)
+
+
+def fit_lstd_critic(trajectories: Trajectories, context: Context, *, ridge: float = 0.0) -> QuadraticCritic:
+    """Fit Q_L of an infinite horizon by least-squares temporal differences on quadratic features of (x, a).
+
+    Solves `Σ φ (φ - γ_L E_π φ')' w = Σ φ r_L`; the average over the next action is exact, and φ contains the true
+    critic, so the only errors are those of sampling.
+
+    Parameters
+    ----------
+    trajectories
+        Visited transitions of a configurable LQR; the observed next state of a truncated step counts.
+    context
+        Supplies γ_L and the follower's policy.
+    ridge
+        Multiple of the identity added to the normal matrix, relative to its mean diagonal.
+
+    Raises
+    ------
+    InvalidInputError
+        If the ridge is negative.
+    EstimatorError
+        If the batch does not determine the critic.
+
+    Examples
+    --------
+    >>> from bilevelrl.estimators.sampling_lqr import LQRSimulator
+    >>> from bilevelrl.reference import solve_follower
+    >>> from bilevelrl.tasks import random_lqr
+    >>> problem, theta = random_lqr(states=2, actions=1, seed=0), np.zeros(3)
+    >>> context = Context(problem=problem, theta=theta, follower=solve_follower(problem, theta))
+    >>> batch = LQRSimulator().sample(
+    ...     problem, theta, context.follower, streams=2000, steps=10, rng=np.random.default_rng(0))
+    >>> fitted, exact = fit_lstd_critic(batch, context), QuadraticCritic.solve(context)
+    >>> bool(np.abs(fitted.matrices - exact.matrices).max() < 0.05 * np.abs(exact.matrices).max())
+    True
+    """
+    if not ridge >= 0.0:
+        raise InvalidInputError(f"ridge={ridge!r}: expected a number >= 0; 0 is plain least squares")
+    follower, used = context.follower, trajectories.valid
+    x, a, x_tp1 = trajectories.state_t[used], trajectories.action_t[used], trajectories.state_tp1[used]
+    n, k = x.shape[1], x.shape[1] + a.shape[1]
+    spread = np.zeros((k, k))
+    spread[n:, n:] = follower.covariance
+    now = _features(np.concatenate([x, a], axis=1))
+    ahead = _features(np.concatenate([x_tp1, follower.mean(x_tp1)], axis=1), spread)
+    scale = np.sqrt(np.mean(now**2, axis=0))
+    scale[scale == 0.0] = 1.0
+    normal = (now / scale).T @ ((now - context.problem.discount_leader * ahead) / scale)
+    normal += ridge * np.trace(normal) / len(normal) * np.eye(len(normal))
+    if len(x) < len(normal) or not np.linalg.cond(normal) < 1e13:
+        raise EstimatorError(
+            f"fit_lstd_critic: {len(x)} transitions do not determine {len(normal)} coefficients; "
+            "sample more, or pass ridge > 0"
+        )
+    weight = np.linalg.solve(normal, (now / scale).T @ trajectories.reward_leader_t[used]) / scale
+    rows, columns = np.triu_indices(k)
+    joint = np.zeros((k, k))
+    joint[rows, columns] = -weight[:-1]
+    return QuadraticCritic(matrices=(0.5 * (joint + joint.T))[None], offsets=np.array([-weight[-1]]), follower=follower)

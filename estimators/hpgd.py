@@ -21,7 +21,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from bilevelrl.estimators.batch_tables import averaged_guiding_term, monte_carlo_benefit
-from bilevelrl.estimators.critics import CriticReading, leader_discount, monte_carlo_reading, read_critic
+from bilevelrl.estimators.critics import CriticReading, ExactCritic, leader_discount, monte_carlo_reading, read_critic
 from bilevelrl.estimators.estimator import Claim, Context, Contribution, LeaderCritic, Target, register_estimator
 from bilevelrl.estimators.expectations import expected_parts
 from bilevelrl.estimators.expected_impulses import expected_impulses, reaches_target
@@ -293,11 +293,21 @@ class HPGD(LeaderSide):
             steps_each = self._suffix_steps(trajectories.steps)
             pair, state = expected_suffix_steps(context, steps=steps_each, discount=problem.discount_follower)
             expected = (pair + state[:, None])[trajectories.state_t[visits], trajectories.action_t[visits]].sum()
-            for t in np.unique(trajectories.time_in_episode[visits]) if self.critic == "independent" else ():
-                to_go = None if horizon is None else horizon - int(t)
-                returns, _ = expected_suffix_steps(context, steps=to_go, discount=problem.discount_leader)
-                here = visits & (trajectories.time_in_episode == t)
-                expected += returns[trajectories.state_t[here], trajectories.action_t[here]].sum()
+            if self.critic == "independent":
+                # A return that counts steps: by steps to go for finite targets, else γ_L is the chance of going on.
+                simulator = context.simulator
+                counting = ExactCritic.solve(
+                    problem,
+                    context.theta,
+                    context.follower.policy,
+                    horizon=horizon,
+                    discounted=horizon is None,
+                    transition=None if simulator is None else simulator.kernel(problem, context.theta),
+                    reward=np.ones(context.follower.policy.shape),
+                )
+                to_go = None if horizon is None else horizon - trajectories.time_in_episode[visits]
+                state, action = trajectories.state_t[visits], trajectories.action_t[visits]
+                expected += counting.action_value(state, action, steps_to_go=to_go).sum()
             cost["oracle_steps"] = round(float(expected))
         return cost
 

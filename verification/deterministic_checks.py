@@ -248,7 +248,7 @@ def judge_enumerated(found: Enumerated) -> list[CheckResult]:
     results.append(result_of("bias", entry, moments.mean - expected, found.tolerance))
     if moments.parts:
         # A part that is not told is claimed to be absent; a part under another name is judged against zero.
-        names = list(dict.fromkeys([*found.expected, *moments.parts]))
+        names = list(dict.fromkeys([*found.truth.parts, *found.expected, *moments.parts]))
         zero = np.zeros(entry.theta.size)
         off = [moments.parts.get(part, zero) - found.expected.get(part, zero) for part in names]
         # The sum's magnitude does not bound the parts', which may cancel: count each part's own size as well.

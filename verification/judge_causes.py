@@ -1,0 +1,197 @@
+"""Likely causes of an error: which known mistake would have produced exactly this difference?
+
+Every known mistake has a computable effect on every scenario: a missing part is off by minus that part, a missing 1/β
+by (β - 1) times the response, and so on. An observed difference is compared with all of them. One scenario seldom tells
+two causes apart, several do: a cause must explain what is seen where something is off, and must have no effect where
+nothing is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from bilevelrl.reference import PARTS, Part
+from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.errors import InvalidInputError
+from bilevelrl.tasks import Scenario, Truth
+
+__all__ = ["Cause", "Evidence", "Explanation", "explain", "part_causes"]
+
+EXPLAINS = 0.9
+"""A cause that explains less than this share of the squared difference is not named as likely."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cause:
+    """A known mistake.
+
+    Attributes
+    ----------
+    name : str
+        In the words of a message: "the response part is missing".
+    effect : function
+        (scenario, truth) → (N,), what the mistake adds to the right answer; None where it cannot be computed.
+    """
+
+    name: str
+    effect: Callable[[Scenario, Truth], FloatArray | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """A difference seen on a scenario.
+
+    Attributes
+    ----------
+    scenario : Scenario
+        Where.
+    truth : Truth
+        What was compared with.
+    difference : (N,)
+        Found minus truth.
+    uncertainty : (N,)
+        Half-width of what the difference is known to: rounding, or a confidence interval.
+    """
+
+    scenario: Scenario
+    truth: Truth
+    difference: FloatArray
+    uncertainty: FloatArray
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explanation:
+    """What a comparison with all known mistakes came to.
+
+    Attributes
+    ----------
+    cause : str or None
+        The nearest known mistake; None where nothing known comes near.
+    share : float
+        Share of the squared differences that it explains; 1: all.
+    exact : bool
+        Whether it agrees with every difference to within its uncertainty.
+    alternatives : tuple of str
+        Other mistakes that agree as well; the scenarios at hand do not tell them apart.
+
+    Examples
+    --------
+    >>> print(Explanation(cause="the response part is missing", share=1.0, exact=True, alternatives=()))
+    likely cause: the response part is missing (agrees with every difference)
+    """
+
+    cause: str | None
+    share: float
+    exact: bool
+    alternatives: tuple[str, ...]
+
+    def __str__(self) -> str:
+        """One line."""
+        if self.cause is None:
+            return "likely cause: none of the known mistakes comes near; perhaps several at once"
+        how = "agrees with every difference" if self.exact else f"explains {100 * self.share:.0f} % of the difference"
+        others = f"; as would: {'; '.join(self.alternatives[:3])}" if self.alternatives else ""
+        return f"likely cause: {self.cause} ({how}{others})"
+
+
+def part_causes() -> tuple[Cause, ...]:
+    """Return the mistakes whose effect follows from the parts of the truth alone.
+
+    Examples
+    --------
+    >>> [cause.name for cause in part_causes()][:2]
+    ['the initial part is missing', 'the direct part is missing']
+    """
+    found = [_part_cause(f"the {part} part is missing", part, -1.0) for part in PARTS]
+    found += [_part_cause(f"the {part} part has the wrong sign", part, -2.0) for part in PARTS]
+    found += [_part_cause(f"the {part} part is counted twice", part, 1.0) for part in PARTS]
+    found += [
+        Cause(name=name, effect=_response_times(power))
+        for name, power in (
+            ("the factor 1/β of the response is missing", 1),
+            ("the response is multiplied by β instead of divided by it", 2),
+            ("the response is divided by β twice", -1),
+        )
+    ]
+    found.append(Cause(name="the whole gradient has the wrong sign", effect=lambda _, truth: -2.0 * truth.value))
+    found.append(Cause(name="the whole gradient is counted twice", effect=lambda _, truth: truth.value))
+    return tuple(found)
+
+
+def explain(evidence: Iterable[Evidence], causes: Iterable[Cause] | None = None) -> Explanation:
+    """Return the known mistake that comes nearest to all differences together.
+
+    Parameters
+    ----------
+    evidence
+        Differences on one or more scenarios, also on those where nothing is off.
+    causes
+        Mistakes to compare with; default: everything known.
+
+    Raises
+    ------
+    InvalidInputError
+        If there is no evidence.
+
+    Examples
+    --------
+    >>> from bilevelrl.tasks import scenario
+    >>> layered = scenario("layered")
+    >>> seen = Evidence(scenario=layered, truth=layered.truth, difference=-layered.truth.parts["response"],
+    ...                 uncertainty=np.full(3, 1e-12))
+    >>> explain([seen]).cause
+    'the response part is missing'
+    """
+    seen = list(evidence)
+    if not seen:
+        raise InvalidInputError("evidence: expected at least one difference; check the estimator on a scenario first")
+    scored: list[tuple[bool, float, str]] = []
+    for cause in known_causes() if causes is None else causes:
+        effects = [cause.effect(entry.scenario, entry.truth) for entry in seen]
+        if any(effect is not None and effect.any() for effect in effects):
+            scored.append(_score(cause.name, seen, effects))
+    if not scored:
+        return Explanation(cause=None, share=0.0, exact=False, alternatives=())
+    # Sorting is stable: among equals the plainest cause, listed first, is named.
+    scored.sort(key=lambda entry: (not entry[0], 0.0 if entry[0] else -entry[1]))
+    exact, share, name = scored[0]
+    if not exact and share < EXPLAINS:
+        return Explanation(cause=None, share=share, exact=False, alternatives=())
+    others = tuple(other for agrees, _, other in scored[1:] if exact and agrees)
+    return Explanation(cause=name, share=share, exact=exact, alternatives=others)
+
+
+def known_causes() -> tuple[Cause, ...]:
+    """Return every mistake whose effect can be computed: parts first, then planted ones."""
+    return part_causes()
+
+
+def _score(name: str, seen: list[Evidence], effects: list[FloatArray | None]) -> tuple[bool, float, str]:
+    """Whether a cause agrees everywhere, and which share of the squared relative differences it explains."""
+    agrees, left, total = True, 0.0, 0.0
+    for entry, effect in zip(seen, effects, strict=True):
+        if effect is None:
+            continue
+        size = max(float(np.linalg.norm(entry.truth.value)), np.finfo(np.float64).tiny)
+        off = entry.difference - effect
+        # Effects are themselves known to rounding only.
+        slack = entry.uncertainty + 1e-9 * np.abs(effect)
+        agrees &= bool((np.abs(off) <= slack).all())
+        left += float(np.sum(off**2)) / size**2
+        total += float(np.sum(entry.difference**2)) / size**2
+    return agrees, 1.0 - left / total if total > 0.0 else 0.0, name
+
+
+def _part_cause(name: str, part: Part, factor: float) -> Cause:
+    return Cause(name=name, effect=lambda _, truth: factor * truth.parts[part])
+
+
+def _response_times(power: int) -> Callable[[Scenario, Truth], FloatArray]:
+    def effect(on: Scenario, truth: Truth) -> FloatArray:
+        result: FloatArray = (on.problem.temperature**power - 1.0) * truth.parts["response"]
+        return result
+
+    return effect

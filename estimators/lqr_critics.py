@@ -133,12 +133,12 @@ def _value_offset(m: LQRMatrices, follower: LQRFollower, cost: FloatArray, disco
 
 
 def _features(z: FloatArray, second: FloatArray | None = None) -> FloatArray:
-    """All products z_i z_j, i ≤ j, and one; `second` (k, k) is a covariance added to z z'."""
-    rows, columns = np.triu_indices(z.shape[-1])
-    products = z[..., rows] * z[..., columns]
+    """All products z_i z_j, i ≤ j, and one, (features, samples); `second` (k, k) is a covariance added to z z'."""
+    across = np.ascontiguousarray(z.T)
+    products = np.concatenate([*(row * across[i:] for i, row in enumerate(across)), np.ones((1, len(z)))])
     if second is not None:
-        products = products + second[rows, columns]
-    return np.concatenate([products, np.ones((*z.shape[:-1], 1))], axis=-1)
+        products[:-1] += second[np.triu_indices(len(across))][:, None]
+    return products
 
 
 def fit_lstd_critic(trajectories: Trajectories, context: Context, *, ridge: float = 0.0) -> QuadraticCritic:
@@ -184,17 +184,19 @@ def fit_lstd_critic(trajectories: Trajectories, context: Context, *, ridge: floa
     spread = np.zeros((k, k))
     spread[n:, n:] = follower.covariance
     now = _features(np.concatenate([x, a], axis=1))
-    ahead = _features(np.concatenate([x_tp1, follower.mean(x_tp1)], axis=1), spread)
-    scale = np.sqrt(np.mean(now**2, axis=0))
+    change = now - context.problem.discount_leader * _features(
+        np.concatenate([x_tp1, follower.mean(x_tp1)], axis=1), spread
+    )
+    scale = np.sqrt(np.vecdot(now, now) / len(x))
     scale[scale == 0.0] = 1.0
-    normal = (now / scale).T @ ((now - context.problem.discount_leader * ahead) / scale)
+    normal = (now @ change.T) / (scale[:, None] * scale)
     normal += ridge * np.trace(normal) / len(normal) * np.eye(len(normal))
     if len(x) < len(normal) or not np.linalg.cond(normal) < 1e13:
         raise EstimatorError(
             f"fit_lstd_critic: {len(x)} transitions do not determine {len(normal)} coefficients; "
             "sample more, or pass ridge > 0"
         )
-    weight = np.linalg.solve(normal, (now / scale).T @ trajectories.reward_leader_t[used]) / scale
+    weight = np.linalg.solve(normal, now @ trajectories.reward_leader_t[used] / scale) / scale
     rows, columns = np.triu_indices(k)
     joint = np.zeros((k, k))
     joint[rows, columns] = -weight[:-1]

@@ -192,7 +192,7 @@ def _finish(
     closed_loop = a - b @ gain
     try:
         spread = discounted_lyapunov(closed_loop, np.eye(a.shape[0]), discount)
-        amplification = float(np.linalg.norm(spread, 2))
+        amplification = float(np.linalg.eigvalsh(spread)[-1])
     except IllPosedError:
         amplification = np.inf
     return RiccatiSolution(

@@ -1,8 +1,8 @@
 """The follower of the published toy-game runs, which is not the follower of the game: its own name, its own numbers.
 
-The published solver backs up `r_F + γ_F β log Σ_a exp(Σ_l f(l|s') Q(s', l, a) / β)`, the log-sum-exp of the mean, as if
-the follower would not see the leader's next action, and then lets it play `softmax(Q(s, l, ·)/β)`, having seen the present
-one. By convexity its values are too low; it is no best response of either information structure.
+The published solver backs up `r_F + γ_F β log Σ_a exp(Σ_l f(l|s') Q(s', l, a) / β)`, the log-sum-exp of the mean, as
+if the follower would not see the leader's next action; then it lets it play `softmax(Q(s, l, ·)/β)`, having seen the
+present one. By convexity its values are too low; it is no best response of either information structure.
 """
 
 from __future__ import annotations

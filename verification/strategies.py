@@ -1,4 +1,4 @@
-"""Hypothesis strategies: configurable MDPs drawn to break a solver, a route or an estimator.
+"""Hypothesis strategies: configurable MDPs and Markov games drawn to break a solver, a route or an estimator.
 
 Structure is drawn by hypothesis and shrinks towards the dull case: unequal discounts, temperatures over six decades,
 one state, one action, one parameter, unreachable states, probabilities that are zero at every θ, absorbing, periodic
@@ -16,11 +16,11 @@ import autograd.numpy as anp
 import numpy as np
 from hypothesis import strategies as st
 
-from bilevelrl.reference import ConfigurableMDP, SparseTransition, Tables
+from bilevelrl.reference import ConfigurableMDP, MarkovGame, SparseTransition, Tables
 from bilevelrl.reference.arrays import BoolArray, FloatArray
 from bilevelrl.reference.autodiff import sigmoid, softmax
 
-__all__ = ["CHAINS", "Chain", "DrawnProblem", "configurable_mdps", "sparse_twin"]
+__all__ = ["CHAINS", "Chain", "DrawnProblem", "configurable_mdps", "markov_games", "sparse_twin"]
 
 Chain: TypeAlias = Literal["generic", "zeros", "absorbing", "periodic", "slow", "unreachable"]
 """Shapes of the transition graph; all but "generic" have probabilities that are zero at every θ."""
@@ -36,15 +36,15 @@ class DrawnProblem:
 
     Attributes
     ----------
-    problem : ConfigurableMDP
-        Every table is analytic in θ.
+    problem : ConfigurableMDP or MarkovGame
+        Everything that depends on θ is analytic in it.
     theta : (N,)
         The leader's parameter.
     features : str
         What was drawn, for the report of a failure.
     """
 
-    problem: ConfigurableMDP
+    problem: Any
     theta: FloatArray
     features: str
 
@@ -185,6 +185,99 @@ def configurable_mdps(
         f"termination {ending}, theta in {sorted(theta_in)}"
     )
     return DrawnProblem(problem=problem, theta=theta, features=features)
+
+
+@st.composite
+def markov_games(
+    draw: st.DrawFn,
+    *,
+    max_states: int = 4,
+    max_leader_actions: int = 3,
+    max_actions: int = 3,
+    max_parameters: int = 3,
+    temperatures: tuple[float, float] = (1e-4, 1e2),
+    discounts: Sequence[float] = (0.0, 0.5, 0.9, 0.99),
+    reward_scales: Sequence[float] = (1.0, 1e-3, 1e3),
+    reward_shifts: Sequence[float] = (0.0, 1e6, -1e6),
+    chains: Sequence[Chain] = CHAINS,
+    termination: bool = True,
+    sees_leader_action: Sequence[bool] = (True, False),
+) -> DrawnProblem:
+    """Draw a Markov game of either information structure, and a θ.
+
+    The leader's logits are linear in sin θ, with the same θ in all states; every leader action keeps a positive
+    probability.
+
+    Parameters
+    ----------
+    max_states, max_leader_actions, max_actions, max_parameters
+        Largest sizes; the smallest is one.
+    temperatures, discounts, reward_scales, reward_shifts, chains, termination
+        As in `configurable_mdps`.
+    sees_leader_action
+        Information structures to draw from.
+
+    Returns
+    -------
+    A strategy of `DrawnProblem`.
+
+    Examples
+    --------
+    >>> from hypothesis import given, settings
+    >>> from bilevelrl.reference import solve_follower
+    >>> @settings(max_examples=5, database=None, deadline=None, derandomize=True)
+    ... @given(markov_games(max_states=3, temperatures=(0.1, 10.0)))
+    ... def follower_is_solved(drawn):
+    ...     assert solve_follower(drawn.problem, drawn.theta).status.succeeded
+    >>> follower_is_solved()
+    """
+    states = draw(st.integers(1, max_states), label="states")
+    leader_actions = draw(st.integers(1, max_leader_actions), label="leader actions")
+    actions = draw(st.integers(1, max_actions), label="actions")
+    parameters = draw(st.integers(1, max_parameters), label="parameters")
+    chain = draw(st.sampled_from(list(chains)), label="chain")
+    low, high = np.log10(temperatures)
+    temperature = float(10.0 ** draw(st.floats(low, high), label="log10 temperature"))
+    discount_leader = draw(st.sampled_from(list(discounts)), label="discount_leader")
+    discount_follower = draw(st.sampled_from(list(discounts)), label="discount_follower")
+    scales = [draw(st.sampled_from(list(reward_scales)), label="reward scale") for _ in range(2)]
+    shifts = [draw(st.sampled_from(list(reward_shifts)), label="reward shift") for _ in range(2)]
+    sees = draw(st.sampled_from(list(sees_leader_action)), label="sees")
+    regularised = draw(st.booleans(), label="regularised")
+    ending = draw(st.sampled_from(["never", "uneven", "at once"] if termination else ["never"]), label="termination")
+    rng = np.random.default_rng(draw(st.integers(0, 2**16), label="entries"))
+    theta = np.array(draw(st.lists(st.floats(-2.0, 2.0, width=16), min_size=parameters, max_size=parameters)))
+
+    kernel = _kernel(chain, states, leader_actions * actions, 1, ending, False, rng)(theta)
+    shape = (states, leader_actions, actions)
+    reward_leader, reward_follower = (
+        shift + scale * rng.standard_normal(shape) for scale, shift in zip(scales, shifts, strict=True)
+    )
+    start = rng.standard_exponential(states)
+    if chain == "unreachable" and states > 1:
+        start[-1] = 0.0
+    logits, slope = rng.standard_normal(shape[:2]), rng.standard_normal((*shape[:2], parameters))
+    game = MarkovGame(
+        transition=kernel.reshape(*shape, states),
+        reward_follower=reward_follower,
+        reward_leader=reward_leader,
+        initial=start / start.sum(),
+        policy=lambda x: softmax(logits + anp.dot(slope, anp.sin(x))),
+        follower_sees_leader_action=sees,
+        discount_leader=discount_leader,
+        discount_follower=discount_follower,
+        temperature=temperature,
+        regulariser=(lambda x: anp.sum(anp.sin(x) ** 2)) if regularised else None,
+        theta_shape=(parameters,),
+        name=f"drawn {chain} game",
+    )
+    features = (
+        f"{chain} chain, S={states}, L={leader_actions}, A={actions}, N={parameters}, sees={sees}, "
+        f"discount_leader={discount_leader}, discount_follower={discount_follower}, temperature={temperature:.3g}, "
+        f"leader {scales[0]:g}·r{shifts[0]:+g}, follower {scales[1]:g}·r{shifts[1]:+g}, termination {ending}, "
+        f"regularised={regularised}"
+    )
+    return DrawnProblem(problem=game, theta=theta, features=features)
 
 
 def _masked(logits: Any, support: BoolArray) -> Any:

@@ -65,7 +65,7 @@ class SamplingPlan:
 
     seed: int
     horizon: int = 100
-    step_budget: int = 6_000_000
+    step_budget: int = 8_000_000
     batches: int = 250
     batch_budget: int = 300_000
     batch_streams: int = 1
@@ -173,7 +173,7 @@ class _Sampler:
         for first in range(0, draws, chunk):
             trajectories = self._sample(min(chunk, draws - first), self._plan.horizon, self._rng)
             pieces.append(self._checked(self.estimator(trajectories, self.context), trajectories.streams))
-            self._count(trajectories)
+            self._count(trajectories, sum(self.estimator.cost(trajectories, self.context).values()))
         return np.concatenate(pieces)
 
     def group_means(self, groups: int, size: int) -> FloatArray:
@@ -181,17 +181,17 @@ class _Sampler:
         return np.array([self._mean(self._sample(size, self._plan.horizon, self._rng)) for _ in range(groups)])
 
     def _mean(self, trajectories: Trajectories) -> FloatArray:
-        mean = self.estimator.estimate(trajectories, self.context).mean
-        self._count(trajectories)
-        return self._checked(mean[None], 1)[0]
+        estimate = self.estimator.estimate(trajectories, self.context)
+        self._count(trajectories, sum(estimate.cost.values()))
+        return self._checked(estimate.mean[None], 1)[0]
 
     def _checked(self, rows: FloatArray, draws: int) -> FloatArray:
         if rows.shape != (draws, self._theta.size) or not np.isfinite(rows).all():
             raise EstimatorError(f"{self.estimator.name}: expected finite rows {(draws, self._theta.size)}")
         return rows
 
-    def _count(self, trajectories: Trajectories) -> None:
-        self.steps += sum(self.estimator.cost(trajectories, self.context).values())
+    def _count(self, trajectories: Trajectories, steps: int) -> None:
+        self.steps += steps
         self.drawn += 1 if self._batched else trajectories.streams
 
     def _batches(self, count: int, rng: Generator) -> list[Trajectories]:
@@ -297,12 +297,12 @@ def _draws_wanted(pilot: SampleMoments, norm: float, plan: SamplingPlan, *, affo
     spread = float(pilot.standard_deviation[0])
     if spread == 0.0:
         return 0.0
-    bias = 0.8 * POWER_LIMIT * norm
+    bias = 0.9 * POWER_LIMIT * norm
     robust = (MedianOfMeans.design(comparisons=plan.comparisons).reach * spread / bias) ** 2
     if robust <= affordable:
         return robust
     power = draws_needed(bias, spread, comparisons=plan.comparisons)
-    tail = draws_for_tail(1.5 * float(pilot.skewness[0]), comparisons=plan.comparisons)
+    tail = draws_for_tail(float(pilot.skewness[0]), comparisons=plan.comparisons)
     return min(max(float(power), tail), robust)
 
 

@@ -42,8 +42,8 @@ class SmallProblem:
         Where trajectories are truncated.
     ends : bool
         Every path ends by itself within the horizon: nothing is truncated.
-    batch_horizon : int
-        Horizon for estimators whose draw is a batch of two paths; 0: too many multisets, they are left out.
+    draws : tuple of Draw
+        Kinds of estimators that it is for: batches of two paths need problems with few paths.
     """
 
     name: str
@@ -51,7 +51,7 @@ class SmallProblem:
     options: Mapping[str, Any] = field(default_factory=dict)
     horizon: int
     ends: bool
-    batch_horizon: int = 0
+    draws: tuple[Draw, ...] = (Draw.TRAJECTORY,)
 
     def make(self) -> tuple[ConfigurableMDP, FloatArray]:
         """Return the problem and a parameter at which nothing is special."""
@@ -60,9 +60,10 @@ class SmallProblem:
         theta = 0.5 * named_stream(20260314, self.name).standard_normal(int(self.options["parameters"]))
         return problem, theta
 
-    def target(self, horizon: int) -> Target:
-        """Return the truth that trajectories of this horizon are held against."""
-        return Target(horizon=None if self.ends else horizon)
+    @property
+    def target(self) -> Target:
+        """The truth that its trajectories are held against."""
+        return Target(horizon=None if self.ends else self.horizon)
 
 
 REWARDS = ("reward_follower", "reward_leader")
@@ -74,31 +75,34 @@ def small_problems() -> tuple[SmallProblem, ...]:
     Examples
     --------
     >>> [problem.name for problem in small_problems()]
-    ['layered', 'layered, θ in rewards', 'going on', 'going on, θ in rewards', 'garnet']
+    ['layered', 'layered, θ in rewards', 'going on', 'going on, θ in rewards', 'garnet', 'two layers', 'two steps']
     """
     layered = {"layers": 3, "width": 2, "actions": 2, "parameters": 3, "seed": 1}
     random = {"states": 2, "actions": 2, "parameters": 3, "seed": 2}
     sparse = {"states": 4, "actions": 2, "branching": 2, "parameters": 4, "seed": 3, "termination": 0.2}
+    rewards = {"theta_in": REWARDS}
+    pairs = (Draw.BATCH,)
     return (
-        SmallProblem(name="layered", task="layered", options=layered, horizon=3, ends=True, batch_horizon=3),
+        SmallProblem(name="layered", task="layered", options=layered, horizon=3, ends=True),
         SmallProblem(
-            name="layered, θ in rewards",
-            task="layered",
-            options={**layered, "theta_in": REWARDS},
-            horizon=3,
-            ends=True,
-            batch_horizon=3,
+            name="layered, θ in rewards", task="layered", options={**layered, **rewards}, horizon=3, ends=True
         ),
-        SmallProblem(name="going on", task="random", options=random, horizon=5, ends=False, batch_horizon=2),
+        SmallProblem(name="going on", task="random", options=random, horizon=5, ends=False),
         SmallProblem(
-            name="going on, θ in rewards",
-            task="random",
-            options={**random, "theta_in": REWARDS},
-            horizon=5,
-            ends=False,
-            batch_horizon=2,
+            name="going on, θ in rewards", task="random", options={**random, **rewards}, horizon=5, ends=False
         ),
         SmallProblem(name="garnet", task="garnet", options=sparse, horizon=4, ends=False),
+        SmallProblem(
+            name="two layers",
+            task="layered",
+            options={**layered, **rewards, "layers": 2},
+            horizon=2,
+            ends=True,
+            draws=pairs,
+        ),
+        SmallProblem(
+            name="two steps", task="random", options={**random, **rewards}, horizon=2, ends=False, draws=pairs
+        ),
     )
 
 
@@ -150,9 +154,8 @@ def check_by_enumeration(
     started = time.perf_counter()
     problem, theta = small.make()
     batched = getattr(estimator, "draw", Draw.TRAJECTORY) is Draw.BATCH
-    horizon = small.batch_horizon if batched else small.horizon
     stated = claim if claim is not None else getattr(estimator, "claim", Claim.UNBIASED)
-    held_against = target if target is not None else getattr(estimator, "target", small.target(horizon))
+    held_against = target if target is not None else getattr(estimator, "target", small.target)
     described: dict[str, Any] = {
         "problem": small.name,
         "temperature": problem.temperature,
@@ -163,9 +166,6 @@ def check_by_enumeration(
         "target": target_name(held_against),
         "method": "enumeration",
     }
-    if horizon == 0:
-        verdict = unjudged(Outcome.REFUSED, "too many multisets of trajectories to enumerate")
-        return EstimatorRow(**described, verdict=verdict)
     follower = solve_follower(problem, theta)
     truth = hypergradient(problem, theta, horizon=held_against.horizon, discounted=held_against.discounted)
     critic = ExactCritic.solve(
@@ -173,10 +173,16 @@ def check_by_enumeration(
     )
     try:
         moments = enumerate_moments(
-            estimator, problem, theta, horizon=horizon, batch=2 if batched else None, follower=follower, critic=critic
+            estimator,
+            problem,
+            theta,
+            horizon=small.horizon,
+            batch=2 if batched else None,
+            follower=follower,
+            critic=critic,
         )
         context = Context(problem=problem, theta=theta, follower=follower, critic=critic)
-        expected = _expected(estimator, stated, truth, context, horizon)
+        expected = _expected(estimator, stated, truth, context, small.horizon)
     except (UnsupportedError, SupportError) as refused:
         return EstimatorRow(**described, verdict=unjudged(Outcome.REFUSED, str(refused)))
     except EstimatorError as broken:

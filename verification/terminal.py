@@ -47,7 +47,7 @@ def report_tables(report: Report) -> list[TextTable]:
                 rows=tuple(_route_cells(row) for row in report.routes),
             )
         )
-    enumerated = [row for row in report.estimators if row.method == "enumeration"]
+    enumerated = _shown(report, "enumeration")
     if enumerated:
         tables.append(
             TextTable(
@@ -67,7 +67,7 @@ def report_tables(report: Report) -> list[TextTable]:
                 text_columns=3,
             )
         )
-    sampled = [row for row in report.estimators if row.method == "sampling"]
+    sampled = _shown(report, "sampling")
     if sampled:
         tables.append(
             TextTable(
@@ -142,6 +142,12 @@ def summary_line(report: Report) -> str:
     counts = ", ".join(f"{report.count(outcome)} {outcome.value}" for outcome in Outcome if report.count(outcome) > 0)
     word = "VERIFIED" if report.passed else "NOT VERIFIED"
     return f"{word}: {counts or 'nothing was checked'} in {report.seconds:.1f} s"
+
+
+def _shown(report: Report, method: str) -> list[EstimatorRow]:
+    """Rows of a method; what an estimator refuses is counted, not listed."""
+    rows = [row for row in report.estimators if row.method == method]
+    return [row for row in rows if row.verdict.outcome is not Outcome.REFUSED]
 
 
 _STYLES = {"passed": "green", "failed": "bold red", "no power": "yellow", "measured": "dim", "refused": "dim"}

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from bilevelrl.estimators import ESTIMATORS, Claim, Draw, Estimator
-from bilevelrl.reference import HYPERGRADIENT_ROUTES
+from bilevelrl.estimators import ESTIMATORS, Claim, Estimator
+from bilevelrl.reference import HYPERGRADIENT_ROUTES, ConfigurableMDP
 from bilevelrl.reference.errors import InvalidInputError, refusal
 from bilevelrl.verification.contract import EstimatorFunction
 from bilevelrl.verification.jobs import Job, Progress, run_jobs
@@ -128,33 +128,8 @@ def verify(
         return Report(estimators=tuple(rows), configuration=configuration, seconds=time.perf_counter() - started)
     temperatures = FOUR_ROOMS_TEMPERATURES[1:2] if quick else FOUR_ROOMS_TEMPERATURES
     plan = _plan(seed, quick)
-    jobs = [
-        *(
-            Job(
-                function=check_route,
-                arguments=(route, temperature, seed),
-                label=f"route {route} at β = {temperature}",
-                effort=_ROUTE_EFFORT.get(route, 0.5),
-            )
-            for temperature in temperatures
-            for route in HYPERGRADIENT_ROUTES
-        ),
-        *(
-            Job(
-                function=check_by_sampling,
-                arguments=(name, temperature, plan),
-                label=f"{name} on Four-Rooms at β = {temperature}",
-                effort=2.0,
-            )
-            for temperature in temperatures
-            for name in ESTIMATORS
-        ),
-        *(
-            Job(function=check_registered, arguments=(name, small), label=f"{name} on {small.name}")
-            for small in (small_problems() if problems is None else problems)
-            for name in ESTIMATORS
-        ),
-    ]
+    jobs = [*_route_jobs(temperatures, seed), *_sampling_jobs(temperatures, plan)]
+    jobs.extend(_enumeration_jobs(small_problems() if problems is None else problems))
     found = run_jobs(jobs, workers=workers, progress=progress)
     return Report(
         estimators=ordered([row for row in found if isinstance(row, EstimatorRow)]),
@@ -173,10 +148,43 @@ def verify(
 def check_registered(name: str, small: SmallProblem) -> EstimatorRow:
     """Enumerate a registered estimator, made for the truth that this problem's trajectories can see."""
     entry = ESTIMATORS[name]
-    estimator = entry.make(small.target(small.horizon))
-    if estimator.draw is Draw.BATCH:
-        estimator = entry.make(small.target(max(1, small.batch_horizon)))
-    return replace(check_by_enumeration(estimator, small, level=entry.level), estimator=name)
+    return replace(check_by_enumeration(entry.make(small.target), small, level=entry.level), estimator=name)
+
+
+def _route_jobs(temperatures: Sequence[float], seed: int) -> list[Job]:
+    return [
+        Job(
+            function=check_route,
+            arguments=(route, temperature, seed),
+            label=f"route {route} at β = {temperature}",
+            effort=_ROUTE_EFFORT.get(route, 0.5),
+        )
+        for temperature in temperatures
+        for route, entry in HYPERGRADIENT_ROUTES.items()
+        if ConfigurableMDP in entry.kinds
+    ]
+
+
+def _sampling_jobs(temperatures: Sequence[float], plan: SamplingPlan) -> list[Job]:
+    return [
+        Job(
+            function=check_by_sampling,
+            arguments=(name, temperature, plan),
+            label=f"{name} on Four-Rooms at β = {temperature}",
+            effort=2.0,
+        )
+        for temperature in temperatures
+        for name in ESTIMATORS
+    ]
+
+
+def _enumeration_jobs(problems: Sequence[SmallProblem]) -> list[Job]:
+    return [
+        Job(function=check_registered, arguments=(name, small), label=f"{name} on {small.name}")
+        for small in problems
+        for name, entry in ESTIMATORS.items()
+        if entry.make(small.target).draw in small.draws
+    ]
 
 
 def _plan(seed: int, quick: bool) -> SamplingPlan:

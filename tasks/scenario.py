@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from bilevelrl.reference import PARTS, ConfigurableMDP, Part
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.errors import InvalidInputError, ShapeError, UnknownNameError, refusal
+from bilevelrl.tasks.exports import gymnasium_environment, write_npz
+
+if TYPE_CHECKING:
+    import gymnasium
 
 __all__ = ["SCENARIO_TAGS", "Provenance", "Scenario", "Truth"]
 
@@ -186,3 +192,11 @@ class Scenario:
     def target_truth(self) -> Truth:
         """The truth that trajectories of `horizon` steps are held against."""
         return self.truth if self.ends else self.truncated
+
+    def export_npz(self, path: str | Path) -> Path:
+        """Write tables, Jacobians, the follower's solution and the truth to a .npz file; see `scenario_arrays`."""
+        return write_npz(self, path)
+
+    def as_gymnasium(self, *, horizon: int | None = None) -> gymnasium.Env[int, int]:
+        """Return the follower's decision process as a Gymnasium environment; see `gymnasium_environment`."""
+        return gymnasium_environment(self, horizon=horizon)

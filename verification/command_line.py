@@ -1,4 +1,4 @@
-"""The command `bilevelrl`: verify, gradient, routes, list; and whatever other packages add.
+"""The command `bilevelrl`: verify, gradient, certify, digits, routes, list; and whatever other packages add.
 
 Another package adds a subcommand by an entry point of the group `bilevelrl.commands` whose object is a function that
 takes the object of `argparse.ArgumentParser.add_subparsers` and registers itself there with
@@ -26,7 +26,10 @@ from bilevelrl.reference import HYPERGRADIENT_ROUTES, hypergradient
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.errors import BilevelRLError, InvalidInputError, refusal
 from bilevelrl.tasks import TASKS, make_task
+from bilevelrl.verification.certify import register_certify
+from bilevelrl.verification.digits import register_digits
 from bilevelrl.verification.jobs import Progress
+from bilevelrl.verification.judge_command import register_judge
 from bilevelrl.verification.results import Report, software_versions
 from bilevelrl.verification.terminal import print_report
 from bilevelrl.verification.verify import verify
@@ -88,6 +91,10 @@ def build_parser() -> argparse.ArgumentParser:
     add.add_argument("--undiscounted", action="store_true", help="undiscounted leader returns; needs --horizon")
     add.add_argument("--json", action="store_true", help="print JSON with all parts")
     add.set_defaults(run=_gradient)
+
+    register_certify(commands)
+    register_digits(commands)
+    register_judge(commands)
 
     add = commands.add_parser("routes", help="list the exact routes and what each promises")
     add.set_defaults(run=_routes)

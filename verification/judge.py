@@ -201,9 +201,10 @@ def judge_draws(
         )
     truth = scenario_truth(at, horizon)
     stated, expected = _claimed(claim, truth)
+    ascent = isinstance(claim, str) and claim == "ascent"
     norm = float(np.linalg.norm(truth.value))
     directions, names = comparison_directions(truth)
-    if claim == "ascent":
+    if ascent:
         directions, names = directions[:, :1], names[:1]
     budget = ErrorBudget(error_rate)
     rates = budget.split({"independence": 1, "mean": len(names)})
@@ -216,14 +217,12 @@ def judge_draws(
         known_error=truth.error_bound + tolerated_bias * norm,
     )
     single = SampleMoments.of(rows)
-    verdict = (
-        judge_ascent(test, norm) if claim == "ascent" else judge_sampled(test, along=0, scale=norm, names=list(names))
-    )
+    verdict = judge_ascent(test, norm) if ascent else judge_sampled(test, along=0, scale=norm, names=list(names))
     dependence = _dependence(projected[:, 0], error_rate=rates["independence"])
     if dependence is not None:
         verdict = unjudged(Outcome.REFUSED, dependence)
     explanation = None
-    if verdict.failed and claim != "ascent":
+    if verdict.failed and not ascent:
         coordinates = slice(len(names) - at.theta.size, None)
         explanation = explain(
             [

@@ -30,6 +30,7 @@ __all__ = [
     "ReferenceProblem",
     "StoredNumber",
     "agreeing_digits",
+    "check_header",
     "parse_reference_problem",
     "reference_names",
     "reference_problem",
@@ -113,11 +114,12 @@ class ReferenceProblem:
         return np.array([float(entry) for entry in self.gradient])
 
 
-def agreeing_digits(given: Sequence[Exact], stored: Sequence[StoredNumber]) -> float:
+def agreeing_digits(given: Sequence[Exact], stored: Sequence[StoredNumber], scale: Fraction = Fraction(0)) -> float:
     """Return the log relative error `-log10(max |given - truth| / max |truth|)`, at least 0.
 
-    The truth is where it agrees least within its radius, so that a claim of more digits than are stored is capped by
-    the data. Where the truth is exactly zero, agreement is inf for zeros and 0 otherwise.
+    The truth is taken where it agrees least within its radius, so that no more digits are found than are stored. A
+    `scale` larger than max |truth| takes its place: parts are held against the size of the whole gradient. Where both
+    are zero, agreement is inf for zeros and 0 otherwise.
 
     Examples
     --------
@@ -129,10 +131,11 @@ def agreeing_digits(given: Sequence[Exact], stored: Sequence[StoredNumber]) -> f
         raise ShapeError(refusal("given", len(given), f"{len(stored)} numbers", "one per stored number"))
     off = max((truth.distance(number) for number, truth in zip(given, stored, strict=True)), default=Fraction(0))
     size = max((abs(truth.value) for truth in stored), default=Fraction(0))
+    size = max(size, scale)
     if off == 0:
         return math.inf
     if size == 0:
-        return 0.0 if any(number != 0 for number in given) else math.inf
+        return math.inf if all(number == 0 for number in given) else 0.0
     return max(0.0, _log10(size) - _log10(off))
 
 

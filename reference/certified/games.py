@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from flint import arb
 
@@ -62,37 +62,46 @@ class BallGame:
         return range(len(self.kernel)), range(len(self.kernel[0])), range(len(self.kernel[0][0]))
 
 
-def reduced(game: BallGame) -> BallTables:
-    """Return the configurable MDP that the follower faces; state s·L + l where it sees the leader's action."""
-    states, leads, actions = game.sizes
-    policy = game.policy
-    if game.follower_sees_leader_action:
+def reduce_tables(
+    kernel: Any, rewards: Sequence[Any], initial: Any, policy: Any, *, sees: bool
+) -> tuple[list[list[Any]], list[list[list[Any]]], list[Any]]:
+    """Return (kernel, rewards, initial law) of the configurable MDP that the follower faces, in any kind of number.
+
+    The state is s·L + l where the follower sees the leader's action. Kernels list successors with probabilities.
+    """
+    states, leads, actions = range(len(kernel)), range(len(kernel[0])), range(len(kernel[0][0]))
+    if sees:
         count = len(leads)
-        kernel = [
-            [
-                tuple((t * count + m, p * policy[t][m]) for t, p in game.kernel[s][leader][a] for m in leads)
-                for a in actions
-            ]
+        onward = [
+            [tuple((t * count + m, p * policy[t][m]) for t, p in kernel[s][i][a] for m in leads) for a in actions]
             for s in states
-            for leader in leads
+            for i in leads
         ]
-        follower = [list(game.reward_follower[s][leader]) for s in states for leader in leads]
-        paid = [list(game.reward_leader[s][leader]) for s in states for leader in leads]
-        initial = [game.initial[s] * policy[s][leader] for s in states for leader in leads]
-    else:
-        kernel = [
-            [tuple((t, policy[s][i] * p) for i in leads for t, p in game.kernel[s][i][a]) for a in actions]
-            for s in states
-        ]
-        follower, paid = (
-            [[sum((policy[s][i] * table[s][i][a] for i in leads), arb(0)) for a in actions] for s in states]
-            for table in (game.reward_follower, game.reward_leader)
-        )
-        initial = list(game.initial)
+        paid = [[list(reward[s][i]) for s in states for i in leads] for reward in rewards]
+        return onward, paid, [initial[s] * policy[s][i] for s in states for i in leads]
+    onward = [
+        [tuple((t, policy[s][i] * p) for i in leads for t, p in kernel[s][i][a]) for a in actions] for s in states
+    ]
+    paid = [
+        [[sum((policy[s][i] * reward[s][i][a] for i in leads), arb(0)) for a in actions] for s in states]
+        for reward in rewards
+    ]
+    return onward, paid, list(initial)
+
+
+def reduced(game: BallGame) -> BallTables:
+    """Return the configurable MDP that the follower faces."""
+    kernel, (follower, leader), initial = reduce_tables(
+        game.kernel,
+        (game.reward_follower, game.reward_leader),
+        game.initial,
+        game.policy,
+        sees=game.follower_sees_leader_action,
+    )
     return BallTables(
         kernel=kernel,
         reward_follower=follower,
-        reward_leader=paid,
+        reward_leader=leader,
         initial=initial,
         regulariser=game.regulariser,
         discount_leader=game.discount_leader,

@@ -1,0 +1,174 @@
+"""`bilevelrl digits`: how many digits each floating-point route has on every reference problem.
+
+The measure is the log relative error of the gradient, `-log10(max |given - truth| / max |truth|)`, with conditioning
+beside it: the condition number of the follower's linear system, and the digits that survive rounding the problem itself
+to doubles, which no double-precision code exceeds but by luck.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bilevelrl.reference import HYPERGRADIENT_ROUTES, hypergradient
+from bilevelrl.reference.errors import BilevelRLError, UnsupportedError
+from bilevelrl.tasks.reference_data import ReferenceProblem, agreeing_digits, reference_problems
+from bilevelrl.verification.terminal import TextTable
+
+__all__ = ["DigitsRow", "digits_csv", "digits_table", "measure_digits", "register_digits"]
+
+MOST = 16.0
+"""What a double can show: agreement beyond is cut."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DigitsRow:
+    """One route on one problem.
+
+    Attributes
+    ----------
+    problem, kind, level, route : str
+        What was measured.
+    condition, attainable : float
+        Condition number of the follower's system; digits that survive rounding the problem to doubles.
+    objective, gradient : float
+        Correct digits; nan where the route gave none.
+    error, error_bound : float
+        Largest error over the gradient's entries, and the route's own bound on it.
+    note : str
+        Why there is no number.
+    """
+
+    problem: str
+    kind: str
+    level: str
+    route: str
+    condition: float
+    attainable: float
+    objective: float
+    gradient: float
+    error: float
+    error_bound: float
+    note: str = ""
+
+    @property
+    def honest(self) -> bool:
+        """Whether the error is within the route's own bound, where it has one."""
+        return math.isnan(self.error) or self.error <= self.error_bound
+
+
+def measure_digits(stored: ReferenceProblem, route: str, *, bound: bool = True) -> DigitsRow:
+    """Run one route on one reference problem.
+
+    Examples
+    --------
+    >>> from bilevelrl.tasks.reference_data import reference_problem
+    >>> row = measure_digits(reference_problem("mdp_one_state"), "implicit")
+    >>> row.gradient > 12, row.honest
+    (True, True)
+    """
+    form = stored.closed_form
+    objective = gradient = error = math.nan
+    error_bound, note = math.inf, ""
+    try:
+        found = hypergradient(
+            stored.problem(), stored.theta(), route=route, horizon=form.horizon, discounted=form.discounted, bound=bound
+        )
+    except BilevelRLError as refused:
+        note = f"{type(refused).__name__}: {refused}"
+    else:
+        objective = min(MOST, agreeing_digits([found.objective], [stored.objective]))
+        gradient = min(MOST, agreeing_digits(found.value.tolist(), stored.gradient))
+        error = max(
+            (
+                float(truth.distance(number))
+                for number, truth in zip(found.value.tolist(), stored.gradient, strict=True)
+            ),
+            default=0.0,
+        )
+        error_bound = found.error_bound
+    return DigitsRow(
+        problem=stored.name,
+        kind=form.kind,
+        level=stored.level,
+        route=route,
+        condition=stored.condition,
+        attainable=stored.digits_in_double,
+        objective=objective,
+        gradient=gradient,
+        error=error,
+        error_bound=error_bound,
+        note=note,
+    )
+
+
+def digits_csv(rows: Iterable[DigitsRow]) -> str:
+    """Return the rows as CSV, one per problem and route."""
+    names = list(DigitsRow.__dataclass_fields__)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(names)
+    for row in rows:
+        writer.writerow([f"{v:.4g}" if isinstance(v, float) else v for v in (getattr(row, name) for name in names)])
+    return text.getvalue()
+
+
+def digits_table(rows: Sequence[DigitsRow]) -> TextTable:
+    """Return the gradient's digits, problems down and routes across, hardest problems last."""
+    routes = sorted({row.route for row in rows}, key=list(HYPERGRADIENT_ROUTES).index)
+    problems: dict[str, dict[str, DigitsRow]] = {}
+    for row in sorted(rows, key=lambda row: -row.attainable):
+        problems.setdefault(row.problem, {})[row.route] = row
+    cells = []
+    for name, entries in problems.items():
+        first = next(iter(entries.values()))
+        described = (name, first.level, f"{first.condition:.1e}", f"{first.attainable:.1f}")
+        cells.append((*described, *(_cell(entries.get(route)) for route in routes)))
+    return TextTable(
+        title="Correct digits of the hypergradient (-: the route refuses; !: outside its own bound)",
+        columns=("problem", "level", "condition", "doubles can", *routes),
+        rows=tuple(cells),
+    )
+
+
+def _cell(row: DigitsRow | None) -> str:
+    if row is None or math.isnan(row.gradient):
+        return "-"
+    return f"{row.gradient:.1f}" + ("" if row.honest else "!")
+
+
+def register_digits(commands: Any) -> None:
+    """Add the subcommand."""
+    add = commands.add_parser("digits", help="correct digits of every floating-point route on the reference data")
+    add.add_argument("--only", default="", help="only problems whose name contains this")
+    add.add_argument("--route", action="append", help="only this route (may be repeated)")
+    add.add_argument("--csv", type=Path, metavar="FILE", help="also write one row per problem and route")
+    add.set_defaults(run=_run)
+
+
+def _run(parsed: argparse.Namespace) -> int:
+    chosen = [stored for stored in reference_problems() if parsed.only in stored.name]
+    rows = []
+    for stored in chosen:
+        problem = stored.problem()
+        for route, entry in HYPERGRADIENT_ROUTES.items():
+            if type(problem) in entry.kinds and (not parsed.route or route in parsed.route):
+                with np.errstate(all="ignore"):
+                    rows.append(measure_digits(stored, route))
+    if not rows:
+        raise UnsupportedError(
+            f"--only {parsed.only!r}, --route {parsed.route}: no problem and route fit; see `routes`"
+        )
+    print(digits_table(rows).plain())
+    if parsed.csv is not None:
+        parsed.csv.write_text(digits_csv(rows), encoding="utf-8")
+        print(f"wrote {parsed.csv}")
+    return 0 if all(row.honest for row in rows) else 1

@@ -101,6 +101,12 @@ def build_parser() -> argparse.ArgumentParser:
     add = commands.add_parser("list", help="list tasks and estimators")
     add.set_defaults(run=_list)
 
+    add = commands.add_parser("mutants", help="print which check kills which planted error (about a minute)")
+    add.add_argument("names", nargs="*", metavar="NAME", help="mutants to run (default: all, and what must survive)")
+    add.add_argument("--output", metavar="FILE", type=Path, help="also write every margin to this .csv file")
+    add.add_argument("--list", action="store_true", help="only list the mutants and where each comes from")
+    add.set_defaults(run=_mutants)
+
     for entry in sorted(metadata.entry_points(group=COMMAND_GROUP), key=lambda entry: entry.name):
         _join(entry, commands)
     return parser
@@ -219,6 +225,23 @@ def _list(parsed: argparse.Namespace) -> int:
         for name, summary in entries:
             print(f"  {name:<{width}}  {summary}")
     return 0
+
+
+def _mutants(parsed: argparse.Namespace) -> int:
+    from bilevelrl.verification.kill_matrix import kill_matrix
+    from bilevelrl.verification.mutants import MUTANTS
+
+    if parsed.list:
+        width = max(map(len, MUTANTS))
+        for name, mutant in MUTANTS.items():
+            print(f"{name:<{width}}  {mutant.changes} ({mutant.origin}); killed by {mutant.meant_for}")
+        return 0
+    matrix = kill_matrix(mutants=parsed.names, correct=()) if parsed.names else kill_matrix()
+    print(matrix)
+    if parsed.output is not None:
+        parsed.output.write_text(matrix.to_csv(), encoding="utf-8")
+        print(f"wrote {parsed.output}", file=sys.stderr)
+    return 0 if matrix.complete else 1
 
 
 if __name__ == "__main__":

@@ -213,7 +213,8 @@ def check_estimator(
     Returns
     -------
     list of CheckResult
-        "contract", "bias" and, where parts are told, "parts"; not judged where the estimator does not apply.
+        "contract", "bias" ("bias, truncated" where trajectories are cut) and, where parts are told, "parts"; not judged
+        where the estimator does not apply.
 
     Examples
     --------
@@ -240,12 +241,12 @@ def check_estimator(
 def judge_enumerated(found: Enumerated) -> list[CheckResult]:
     """Judge exact moments against what is claimed."""
     entry, moments = found.scenario, found.moments
-    kept = Verdict(outcome=Outcome.PASSED, detectable=0.0, reason="rows per draw, finite, repeatable, inputs unchanged")
-    results = [CheckResult(check="contract", scenario=entry.name, verdict=kept, margin=0.0)]
+    results = [_kept(entry, "rows per draw, finite, repeatable, inputs unchanged")]
     if found.expected is None:
         return [*results, _unjudged("bias", entry, Outcome.MEASURED, "no expectation is claimed")]
     expected = sum(found.expected.values(), np.zeros(entry.theta.size))
-    results.append(result_of("bias", entry, moments.mean - expected, found.tolerance))
+    bias = "bias" if entry.ends else "bias, truncated"
+    results.append(result_of(bias, entry, moments.mean - expected, found.tolerance))
     if moments.parts:
         # A part that is not told is claimed to be absent; a part under another name is judged against zero.
         names = list(dict.fromkeys([*found.truth.parts, *found.expected, *moments.parts]))
@@ -284,13 +285,14 @@ def check_gradient(
     >>> any(result.refused for result in results)
     False
     """
-    results = []
+    results: list[CheckResult] = []
     for entry in scenarios() if on is None else on:
         try:
             value, parts = evaluate_gradient(gradient, entry.problem, entry.theta)
         except EstimatorError as broken:
             results.append(refused_by("contract", entry.name, str(broken)))
             continue
+        results.append(_kept(entry, "one finite number per parameter"))
         size = max(float(np.abs(part).max()) for part in entry.truth.parts.values())
         allowed = entry.truth.error_bound + _solved(_ByIdentity(entry), None, True)[2] + accuracy * size
         results.append(result_of("truth", entry, value - entry.truth.value, allowed))
@@ -369,6 +371,11 @@ def worst(results: Iterable[CheckResult]) -> dict[str, CheckResult]:
         if judged and (result.check not in found or result.margin > found[result.check].margin):
             found[result.check] = result
     return found
+
+
+def _kept(on: Scenario, what: str) -> CheckResult:
+    verdict = Verdict(outcome=Outcome.PASSED, detectable=0.0, reason=what)
+    return CheckResult(check="contract", scenario=on.name, verdict=verdict, margin=0.0)
 
 
 def _unjudged(check: str, on: Scenario, outcome: Outcome, reason: str) -> CheckResult:

@@ -7,6 +7,7 @@ the first value of each is the right one.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,7 +17,14 @@ from bilevelrl.reference import ConfigurableMDP
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.transitions import to_dense
 
-__all__ = ["DenseTables", "ExactFormula", "dense_tables", "follower_fixed_point", "follower_gradients"]
+__all__ = [
+    "DenseTables",
+    "ExactFormula",
+    "Remembering",
+    "dense_tables",
+    "follower_fixed_point",
+    "follower_gradients",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,9 +71,15 @@ def dense_tables(problem: ConfigurableMDP, theta: FloatArray) -> DenseTables:
 
 
 def follower_fixed_point(
-    tables: DenseTables, discount: float, temperature: float, *, sweeps: int | None = None, hard: bool = False
+    tables: DenseTables,
+    discount: float,
+    temperature: float,
+    *,
+    sweeps: int | None = None,
+    start: Sequence[float] = (),
+    hard: bool = False,
 ) -> tuple[FloatArray, FloatArray]:
-    """Return V_F (S,) and π (S, A): by soft policy iteration, or after some sweeps of value iteration from zero.
+    """Return V_F (S,) and π (S, A): by soft policy iteration, or after some sweeps of value iteration.
 
     Parameters
     ----------
@@ -73,10 +87,12 @@ def follower_fixed_point(
         The follower's problem.
     sweeps
         None: to the fixed point.
+    start
+        Values to start from; default: zeros.
     hard
         Back up by the maximum instead of the log-sum-exp; the policy stays soft.
     """
-    value = np.zeros(tables.initial.size)
+    value = np.array(start) if len(start) else np.zeros(tables.initial.size)
     eye = np.eye(value.size)
     policy = np.full(tables.reward_follower.shape, 1.0 / tables.reward_follower.shape[1])
     for _ in range(100 if sweeps is None else sweeps):
@@ -136,6 +152,8 @@ class ExactFormula:
         "log-sum-exp", or the maximum.
     sweeps
         None, or value iteration cut after some sweeps, differentiated as if it had converged.
+    start
+        Values that the sweeps start from; default: zeros.
     follower_transition, leader_transition, initial, regulariser
         Factors of ∇P in ∇Q_F, ∇P in the leader's evaluation, ∇μ and ∇ρ.
     planner_mixing
@@ -173,6 +191,7 @@ class ExactFormula:
     model: Literal["fixed point", "one step"] = "fixed point"
     soft_value: Literal["log-sum-exp", "maximum"] = "log-sum-exp"
     sweeps: int | None = None
+    start: tuple[float, ...] = ()
     follower_transition: float = 1.0
     leader_transition: float = 1.0
     initial: float = 1.0
@@ -189,7 +208,7 @@ class ExactFormula:
         """Return the parts at θ."""
         tables = self._read(problem, theta)
         discount, temperature = problem.discount_follower, problem.temperature
-        value, policy = self._follower(tables, discount, temperature)
+        value, policy = self.follower(tables, discount, temperature)
         d_action_value = self._d_action_value(tables, value, policy, discount)
 
         own = problem.discount_leader if self.leader_discount == "leader" else problem.discount_follower
@@ -235,7 +254,8 @@ class ExactFormula:
             entries = {name: entry.astype(np.float32).astype(np.float64) for name, entry in entries.items()}
         return DenseTables(**entries)
 
-    def _follower(self, tables: DenseTables, discount: float, temperature: float) -> tuple[FloatArray, FloatArray]:
+    def follower(self, tables: DenseTables, discount: float, temperature: float) -> tuple[FloatArray, FloatArray]:
+        """Return V_F (S,) and π (S, A) as the switches have it."""
         planned = tables
         if self.planner_mixing:
             mean = tables.transition.mean(axis=1, keepdims=True)
@@ -243,7 +263,7 @@ class ExactFormula:
             entries: dict[str, Any] = {name: getattr(tables, name) for name in DenseTables.__slots__}
             planned = DenseTables(**{**entries, "transition": mixed})
         return follower_fixed_point(
-            planned, discount, temperature, sweeps=self.sweeps, hard=self.soft_value == "maximum"
+            planned, discount, temperature, sweeps=self.sweeps, start=self.start, hard=self.soft_value == "maximum"
         )
 
     def _d_action_value(
@@ -255,10 +275,11 @@ class ExactFormula:
         moved = self.follower_transition * np.einsum("sapn,p->san", tables.d_transition, seen)
         c = tables.d_reward_follower + discount * moved
         if self.model == "one step":
-            return c
+            return np.asarray(c)
         chain = np.einsum("sa,sap->sp", policy, tables.transition)
         right = np.einsum("sa,san->sn", policy, c)
         system = np.eye(value.size) - discount * chain
+        d_value: FloatArray
         if self.adjoint == "none":
             d_value = np.zeros_like(right)
         elif self.adjoint == "neumann":
@@ -266,7 +287,7 @@ class ExactFormula:
         elif self.adjoint == "stale residual":
             d_value = conjugate_gradients(system.T @ system, system.T @ right, stale=True)
         else:
-            d_value = np.linalg.solve(system, right)
+            d_value = np.asarray(np.linalg.solve(system, right))
         result: FloatArray = c + discount * np.einsum("sap,pn->san", tables.transition, d_value)
         return result
 
@@ -286,9 +307,9 @@ def conjugate_gradients(matrix: FloatArray, right: FloatArray, *, stale: bool) -
     >>> np.round(conjugate_gradients(matrix, right, stale=False).ravel(), 12)
     array([1. , 0.5])
     """
-    solution = np.zeros_like(right)
+    solution: FloatArray = np.zeros_like(right)
     for column in range(right.shape[1]):
-        residual = right[:, column].copy()
+        residual: FloatArray = right[:, column].copy()
         direction = residual.copy()
         for _ in range(3 * right.shape[0]):
             power = float(residual @ residual)
@@ -299,7 +320,7 @@ def conjugate_gradients(matrix: FloatArray, right: FloatArray, *, stale: bool) -
             solution[:, column] += step * direction
             new = residual - step * matrix @ direction
             direction = (residual if stale else new) + float(new @ new) / power * direction
-            residual = new
+            residual = np.asarray(new)
     return solution
 
 
@@ -315,25 +336,10 @@ class Remembering:
         self._last: FloatArray | None = None
 
     def __call__(self, problem: ConfigurableMDP, theta: FloatArray) -> dict[str, FloatArray]:
-        """Return the parts at θ, with a follower that has not converged."""
+        """Return the parts at θ, with a follower that has not converged unless this is the first call."""
         tables = dense_tables(problem, theta)
-        start = self._last if self._last is not None and self._last.size == tables.initial.size else None
-        value = (
-            follower_fixed_point(tables, problem.discount_follower, problem.temperature)[0] if start is None else start
-        )
-        for _ in range(3):
-            action_value = tables.reward_follower + problem.discount_follower * tables.transition @ value
-            top = action_value.max(axis=1, keepdims=True)
-            total = np.exp((action_value - top) / problem.temperature).sum(axis=1)
-            value = top[:, 0] + problem.temperature * np.log(total)
-        self._last = value
-
-        class Started(ExactFormula):
-            def _follower(
-                self, tables: DenseTables, discount: float, temperature: float
-            ) -> tuple[FloatArray, FloatArray]:
-                action_value = tables.reward_follower + discount * tables.transition @ value
-                weights = np.exp((action_value - action_value.max(axis=1, keepdims=True)) / temperature)
-                return value, weights / weights.sum(axis=1, keepdims=True)
-
-        return Started()(problem, theta)
+        if self._last is None or self._last.size != tables.initial.size:
+            self._last = follower_fixed_point(tables, problem.discount_follower, problem.temperature)[0]
+        formula = ExactFormula(sweeps=3, start=tuple(self._last.tolist()))
+        self._last = formula.follower(tables, problem.discount_follower, problem.temperature)[0]
+        return formula(problem, theta)

@@ -22,8 +22,10 @@ import numpy as np
 
 from bilevelrl.estimators.estimator import Context, Contribution
 from bilevelrl.estimators.game_side import GameSide, register_game_estimator
+from bilevelrl.estimators.lqr_game_critics import lqr_follower_influence
 from bilevelrl.estimators.traces import forward_trace, windowed_trace
 from bilevelrl.estimators.trajectories import Trajectories
+from bilevelrl.reference import LQRGame
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.problem import Part
 
@@ -97,7 +99,7 @@ class BCHGGame(GameSide):
         game = self.game(trajectories, context)
         trajectories = self.stopped(trajectories, context)
         critic = self.leader_critic(context)
-        benefit = self.read(critic.benefits(), critic, trajectories)
+        benefit = self.benefit_t(critic, trajectories)
         impulses = self.leader_weight(trajectories, context) * benefit / game.temperature
         if self.stopping is not None:
             assert trajectories.stopping is not None
@@ -106,15 +108,20 @@ class BCHGGame(GameSide):
             trace = forward_trace(trajectories, impulses, game.discount_follower)
         if self._first(context) == 1:
             trace = np.where(trajectories.valid, trace - impulses, 0.0)
-        influence = follower_influence(context, centred=self.influence_baseline)
-        state = np.where(trajectories.valid, trajectories.state_t, 0)
-        worth = influence[state, trajectories.leader_action_t, trajectories.action_t]
+        if isinstance(game, LQRGame):
+            worth = lqr_follower_influence(context, trajectories, centred=self.influence_baseline)
+        else:
+            influence = follower_influence(context, centred=self.influence_baseline)
+            state = np.where(trajectories.valid, trajectories.state_t, 0)
+            worth = influence[state, trajectories.leader_action_t, trajectories.action_t]
         guiding = Contribution(part="response", batch=trajectories, weights={"log_policy_leader": trace * worth})
         return [self.policy_term(trajectories, context, critic), guiding]
 
     def expectation(self, context: Context, *, horizon: int) -> Mapping[Part, FloatArray]:
         """Return the exact expectation for streams of `horizon` steps; with stopping, whatever the horizon."""
-        influence = follower_influence(context, centred=self.influence_baseline)
+        self.game(None, context)
+        tabular = not isinstance(context.problem, LQRGame)
+        influence = follower_influence(context, centred=self.influence_baseline) if tabular else None
         return self.expected(context, horizon=horizon, influence=influence, first=self._first(context))
 
     def _first(self, context: Context) -> int:

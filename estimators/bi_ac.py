@@ -9,10 +9,12 @@ respond.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from bilevelrl.estimators.game_critics import Operator
 from bilevelrl.estimators.game_side import register_game_estimator
 from bilevelrl.estimators.policy_gradient import PolicyGradient
+from bilevelrl.reference import MarkovGame
 
 __all__ = ["BiAC"]
 
@@ -46,6 +48,7 @@ class BiAC(PolicyGradient):
     True
     """
 
+    kinds: ClassVar[tuple[type, ...]] = (MarkovGame,)
     name: str = field(default="Bi-AC")
 
     @property

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
 
@@ -20,8 +20,9 @@ from bilevelrl.estimators.critics import leader_discount
 from bilevelrl.estimators.estimator import Claim, Context, Contribution, Draw, EstimatorEntry, Target
 from bilevelrl.estimators.game_critics import GameCritic, Operator
 from bilevelrl.estimators.game_expectations import expected_game_parts
+from bilevelrl.estimators.lqr_game_critics import LQRGameCritic
 from bilevelrl.estimators.trajectories import Trajectories
-from bilevelrl.reference import MarkovGame
+from bilevelrl.reference import LQRGame, MarkovGame
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.errors import EstimatorError, InvalidInputError, UnknownNameError, UnsupportedError
 from bilevelrl.reference.leader import check_horizon
@@ -62,6 +63,7 @@ class GameSide(AlongTrajectories):
         If stopping is combined with a horizon.
     """
 
+    kinds: ClassVar[tuple[type, ...]] = (MarkovGame, LQRGame)
     critic: Literal["exact", "context"] = "exact"
     baseline: Baseline = "state_value"
 
@@ -81,8 +83,8 @@ class GameSide(AlongTrajectories):
         exact = self.critic == "exact" and self.baseline != "action_dependent" and self.target.horizon is None
         object.__setattr__(self, "claim", Claim.UNBIASED if exact and not biased else Claim.DECLARED)
 
-    def game(self, trajectories: Trajectories | None, context: Context) -> MarkovGame:
-        """Return the context's problem, a Markov game.
+    def game(self, trajectories: Trajectories | None, context: Context) -> Any:
+        """Return the context's problem, a tabular or a linear-quadratic Markov game.
 
         Raises
         ------
@@ -91,16 +93,17 @@ class GameSide(AlongTrajectories):
         EstimatorError
             If the trajectories hold no leader actions.
         """
-        if not isinstance(context.problem, MarkovGame):
+        if not isinstance(context.problem, self.kinds):
             raise UnsupportedError(
-                f"{self.name}: problem of type {type(context.problem).__name__}: expected a MarkovGame; "
+                f"{self.name}: problem of type {type(context.problem).__name__}: expected "
+                f"{' or '.join(f'a {kind.__name__}' for kind in self.kinds)}; "
                 "for configurable MDPs use BCHG or NaivePGD"
             )
         if trajectories is not None and trajectories.leader_action_t is None:
             raise EstimatorError(f"{self.name}: leader_action_t=None: expected the leader's actions; sample them anew")
         return context.problem
 
-    def leader_critic(self, context: Context) -> GameCritic:
+    def leader_critic(self, context: Context) -> GameCritic | LQRGameCritic:
         """Return the critic that is read.
 
         Raises
@@ -109,12 +112,13 @@ class GameSide(AlongTrajectories):
             If the context has none of the right kind.
         """
         if self.critic == "context":
-            if not isinstance(context.critic, GameCritic):
+            if not isinstance(context.critic, GameCritic | LQRGameCritic):
                 raise EstimatorError(f"{self.name}: context.critic: expected a GameCritic; see learn_game_critic")
             return context.critic
-        return GameCritic.solve(
-            self.game(None, context), context.theta, context.follower, operator=self.operator, target=self.target
-        )
+        game = self.game(None, context)
+        if isinstance(game, LQRGame):
+            return LQRGameCritic.solve(context, self.target)
+        return GameCritic.solve(game, context.theta, context.follower, operator=self.operator, target=self.target)
 
     @property
     def operator(self) -> Operator:
@@ -123,15 +127,29 @@ class GameSide(AlongTrajectories):
 
     def read(self, table: FloatArray, critic: GameCritic, trajectories: Trajectories) -> FloatArray:
         """Return entries (streams, steps) of a table (K, S, L, A) by steps to go; padding reads anything."""
-        horizon = self.target.horizon
-        to_go = None if horizon is None else np.maximum(horizon - trajectories.time_in_episode, 0)
+        to_go = self._to_go(trajectories)
         state = np.where(trajectories.valid, trajectories.state_t, 0)
         result: FloatArray = table[critic.rows(to_go), state, trajectories.leader_action_t, trajectories.action_t]
         return result
 
-    def policy_term(self, trajectories: Trajectories, context: Context, critic: GameCritic) -> Contribution:
+    def _to_go(self, trajectories: Trajectories) -> Any:
+        horizon = self.target.horizon
+        return None if horizon is None else np.maximum(horizon - trajectories.time_in_episode, 0)
+
+    def benefit_t(self, critic: GameCritic | LQRGameCritic, trajectories: Trajectories) -> FloatArray:
+        """Return B at every step, (streams, steps)."""
+        if isinstance(critic, LQRGameCritic):
+            return critic.benefit_t(trajectories, self._to_go(trajectories))
+        return self.read(critic.benefits(), critic, trajectories)
+
+    def policy_term(
+        self, trajectories: Trajectories, context: Context, critic: GameCritic | LQRGameCritic
+    ) -> Contribution:
         """Return the leader's own term."""
-        advantage = self.read(critic.action_values - critic.baselines(self.baseline), critic, trajectories)
+        if isinstance(critic, LQRGameCritic):
+            advantage = critic.advantage_t(trajectories, self._to_go(trajectories), baseline=self.baseline)
+        else:
+            advantage = self.read(critic.action_values - critic.baselines(self.baseline), critic, trajectories)
         weight = self.leader_weight(trajectories, context)
         return Contribution(part="policy", batch=trajectories, weights={"log_policy_leader": weight * advantage})
 
@@ -140,9 +158,14 @@ class GameSide(AlongTrajectories):
     ) -> Mapping[Part, FloatArray]:
         """Return exact expectations; see `expected_game_parts` for the influence."""
         self.game(None, context)
+        critic = self.leader_critic(context)
+        if isinstance(critic, LQRGameCritic):
+            raise UnsupportedError(
+                f"{self.name}: no closed-form expectation in an LQRGame; use quadrature on a one-dimensional one"
+            )
         return expected_game_parts(
             context,
-            self.leader_critic(context),
+            critic,
             baseline=self.baseline,
             target=self.target,
             stopped=self.stopping is not None,

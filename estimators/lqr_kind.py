@@ -11,8 +11,9 @@ from bilevelrl.estimators.kinds import ProblemKind, register_kind
 from bilevelrl.estimators.lqr_critics import QuadraticCritic
 from bilevelrl.estimators.lqr_expectations import lqr_expected_parts
 from bilevelrl.estimators.sampling_lqr import LQRSimulator
-from bilevelrl.reference import ConfigurableLQR
+from bilevelrl.reference import ConfigurableLQR, LQRGame
 from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.errors import UnsupportedError
 from bilevelrl.reference.problem import TransitionBatch
 
 __all__ = ["follower_td_baseline", "follower_value_tp1"]
@@ -41,5 +42,21 @@ register_kind(
         follower_value_tp1=follower_value_tp1,
         follower_td_baseline=follower_td_baseline,
         expected_parts=lqr_expected_parts,
+    ),
+)
+
+
+def _only_for_configurable(*arguments: Any, **options: Any) -> Any:
+    raise UnsupportedError("an LQRGame has game estimators of its own; expected BCHGGame or PolicyGradient")
+
+
+register_kind(
+    LQRGame,
+    ProblemKind(
+        simulator=LQRSimulator,
+        exact_critic=_only_for_configurable,
+        follower_value_tp1=_only_for_configurable,
+        follower_td_baseline=_only_for_configurable,
+        expected_parts=_only_for_configurable,
     ),
 )

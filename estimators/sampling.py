@@ -23,9 +23,10 @@ from numpy.random import Generator
 from bilevelrl.estimators.draws import Draws, kernel_draws, policy_draws
 from bilevelrl.estimators.joint_actions import JointProcess, joint_mdp
 from bilevelrl.estimators.kinds import default_simulator
+from bilevelrl.estimators.sampling_lqr import LQRSimulator
 from bilevelrl.estimators.trajectories import Trajectories
 from bilevelrl.estimators.walk import OwnUniforms, Record, SharedUniforms, Uniforms, Walk, record_to_batch
-from bilevelrl.reference import ConfigurableMDP, MarkovGame
+from bilevelrl.reference import ConfigurableLQR, ConfigurableMDP, LQRGame, MarkovGame
 from bilevelrl.reference.arrays import FloatArray, IntArray
 from bilevelrl.reference.errors import InvalidInputError, ShapeError, StochasticityError, UnknownNameError, refusal
 from bilevelrl.reference.transitions import ROW_SUM_TOLERANCE, Transition, check_rows
@@ -212,14 +213,14 @@ def _uniforms(rng: Generator | Sequence[Generator], streams: int, steps: int) ->
 
 
 def sample_trajectories(
-    problem: ConfigurableMDP | MarkovGame,
+    problem: ConfigurableMDP | MarkovGame | ConfigurableLQR | LQRGame,
     theta: Any,
     follower: Any,
     *,
     streams: int,
     steps: int,
     rng: Generator,
-    simulator: TabularSimulator | None = None,
+    simulator: TabularSimulator | LQRSimulator | None = None,
 ) -> Trajectories:
     """Draw a batch of trajectories of the follower's play.
 
@@ -260,8 +261,9 @@ def sample_trajectories(
     >>> batch.streams, batch.steps, bool((batch.state_t[:, 0] == 0).all())
     (3, 4, True)
     """
-    chosen = simulator if simulator is not None else default_simulator(problem) or TabularSimulator()
-    return chosen.sample(problem, theta, follower, streams=streams, steps=steps, rng=rng)
+    chosen: Any = simulator if simulator is not None else default_simulator(problem) or TabularSimulator()
+    batch: Trajectories = chosen.sample(problem, theta, follower, streams=streams, steps=steps, rng=rng)
+    return batch
 
 
 def sample_suffixes(
@@ -328,13 +330,13 @@ def sample_suffixes(
 
 
 def sample_stopped_trajectories(
-    problem: ConfigurableMDP | MarkovGame,
+    problem: ConfigurableMDP | MarkovGame | ConfigurableLQR | LQRGame,
     theta: Any,
     follower: Any,
     *,
     streams: int,
     rng: Generator,
-    simulator: TabularSimulator | None = None,
+    simulator: TabularSimulator | LQRSimulator | None = None,
 ) -> Trajectories:
     """Draw trajectories that stop at geometric times, so that infinite discounted sums have unbiased estimates.
 
@@ -369,7 +371,7 @@ def sample_stopped_trajectories(
     >>> bool((batch.valid.sum(axis=1) == batch.stopping.sum(axis=1) + 1).all())
     True
     """
-    chosen = simulator if simulator is not None else default_simulator(problem) or TabularSimulator()
+    chosen: Any = simulator if simulator is not None else default_simulator(problem) or TabularSimulator()
     if chosen.step_limit is not None or not chosen.single_episode:
         raise InvalidInputError(
             f"simulator={chosen!r}: expected no step limit and one episode per stream; geometric times end the streams"
@@ -377,11 +379,16 @@ def sample_stopped_trajectories(
     _check_size("streams", streams)
     stopping = geometric_times(problem, streams, rng)
     lengths = stopping.sum(axis=1) + 1
-    batch = chosen.sample(problem, theta, follower, streams=streams, steps=int(lengths.max()), rng=rng, lengths=lengths)
+    longest = int(lengths.max())
+    batch: Trajectories = chosen.sample(
+        problem, theta, follower, streams=streams, steps=longest, rng=rng, lengths=lengths
+    )
     return batch.with_stopping(stopping)
 
 
-def geometric_times(problem: ConfigurableMDP | MarkovGame, streams: int, rng: Generator) -> IntArray:
+def geometric_times(
+    problem: ConfigurableMDP | MarkovGame | ConfigurableLQR | LQRGame, streams: int, rng: Generator
+) -> IntArray:
     """Return (streams, 2) independent times (τ, κ) on {0, 1, ...} with Pr(τ ≥ t) = γ_L^t and Pr(κ ≥ k) = γ_F^k.
 
     Examples

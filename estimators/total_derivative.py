@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 
@@ -22,6 +23,7 @@ from bilevelrl.estimators.estimator import Claim, Context, Contribution, Draw
 from bilevelrl.estimators.game_side import GameSide, register_game_estimator
 from bilevelrl.estimators.traces import discount_powers, forward_trace
 from bilevelrl.estimators.trajectories import Trajectories
+from bilevelrl.reference import MarkovGame
 from bilevelrl.reference.arrays import FloatArray, IntArray
 from bilevelrl.reference.errors import InvalidInputError, refusal
 
@@ -58,6 +60,7 @@ class TotalDerivative(GameSide):
     """
 
     damping: float = 0.0
+    kinds: ClassVar[tuple[type, ...]] = (MarkovGame,)
     name: str = field(default="total derivative")
 
     def __post_init__(self) -> None:
@@ -73,7 +76,7 @@ class TotalDerivative(GameSide):
         """Return the weights of the leader's own term and of the response through the inverse Hessian."""
         game = self.game(trajectories, context)
         critic = self.leader_critic(context)
-        benefit = self.read(critic.benefits(), critic, trajectories)
+        benefit = self.benefit_t(critic, trajectories)
         state = np.where(trajectories.valid, trajectories.state_t, 0)
         point = (
             state * game.leader_actions + trajectories.leader_action_t if game.follower_sees_leader_action else state

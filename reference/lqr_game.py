@@ -244,6 +244,11 @@ class LQRGame:
         """Return ∇ρ(θ), shape (N,)."""
         return self.pullback_at(theta)({"regulariser": np.ones(())})
 
+    @property
+    def follower_sees_leader_action(self) -> bool:
+        """True: the disturbance is observed."""
+        return True
+
     def reward_leader(self, state: Any) -> FloatArray:
         """Return r_L at states (..., n), in (0, 1]."""
         off = np.asarray(state) - self.target

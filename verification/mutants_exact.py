@@ -318,9 +318,9 @@ def conjugate_gradients(matrix: FloatArray, right: FloatArray, *, stale: bool) -
                 break
             step = power / curvature
             solution[:, column] += step * direction
-            new = residual - step * matrix @ direction
-            direction = (residual if stale else new) + float(new @ new) / power * direction
-            residual = np.asarray(new)
+            new: FloatArray = residual - step * matrix @ direction
+            direction = np.asarray((residual if stale else new) + float(new @ new) / power * direction)
+            residual = new
     return solution
 
 

@@ -8,7 +8,7 @@ Every field is one place where published code or a usual slip went wrong; its de
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -30,7 +30,7 @@ class _Model:
     score: FloatArray
     score_initial: FloatArray
     d_value: FloatArray
-    d_action_value: FloatArray
+    d_leader_value: dict[str, FloatArray]
 
 
 class _Key:
@@ -65,8 +65,28 @@ def _model(key: _Key, flat: bytes, mixing: float) -> _Model:
         score=_ratio(slope, kernel),
         score_initial=_ratio(tables.d_initial, tables.initial),
         d_value=d_value,
-        d_action_value=d_action_value,
+        d_leader_value=_leader_gradients(problem, tables, policy, d_action_value),
     )
+
+
+def _leader_gradients(
+    problem: Any, tables: DenseTables, policy: FloatArray, d_action_value: FloatArray
+) -> dict[str, FloatArray]:
+    """{part: (S + 1, N)}: the parts of ∇V_L from each state, 0 after the end."""
+    discount = problem.discount_leader
+    chain = np.einsum("sa,sap->sp", policy, tables.transition)
+    system = np.eye(policy.shape[0]) - discount * chain
+    value = np.linalg.solve(system, (policy * tables.reward_leader).sum(axis=1))
+    benefit = tables.reward_leader + discount * tables.transition @ value - value[:, None]
+    impulses = {
+        "direct": tables.d_reward_leader,
+        "transition": discount * np.einsum("sapn,p->san", tables.d_transition, value),
+        "response": benefit[..., None] * d_action_value / problem.temperature,
+    }
+    return {
+        part: np.pad(np.linalg.solve(system, np.einsum("sa,san->sn", policy, impulse)), ((0, 1), (0, 0)))
+        for part, impulse in impulses.items()
+    }
 
 
 def _ratio(slope: FloatArray, law: FloatArray) -> FloatArray:
@@ -117,7 +137,9 @@ class SampleFormula:
     end
         "zero": nothing is earned after the end; "wraps": V of the end is read at index -1, the last state.
     truncation
-        "bootstrap", or "termination": a cut is treated as an end; "infinite": the critic is of the infinite horizon.
+        "bootstrap": the suffix ends in ∇V_F, for the objective of T steps; "tail": and the leader's terms in
+        γ_L^T ∇V_L, for the infinite one (right as well, with its critic); "termination": a cut is treated as an end;
+        "infinite": the critic is of the infinite horizon.
     scores_of
         Share of the action average that is mixed into the kernel whose scores are used.
     precision
@@ -126,7 +148,8 @@ class SampleFormula:
         Rescales each score to norm 1 where it is larger.
     batch
         "none"; "same batch": the critic's table is the mean return of each visited pair of the same batch, 0 where none
-        was seen; "finished": the sum is divided by the number of episodes that ended.
+        was seen; "finished": the sum is divided by the number of episodes that ended; "pairs": ∇Q_F is the average over
+        all visits of the same state and action in the batch.
     contract
         "kept"; "mean": every row is the batch's mean; "random": adds numbers from a generator of its own; "writes":
         changes its input; "nan"; "normalises": divides benefits by their standard deviation over the batch.
@@ -160,11 +183,11 @@ class SampleFormula:
     leader_reward: Literal["leader", "follower"] = "leader"
     padding: bool = False
     end: Literal["zero", "wraps"] = "zero"
-    truncation: Literal["bootstrap", "termination", "infinite"] = "bootstrap"
+    truncation: Literal["bootstrap", "tail", "termination", "infinite"] = "bootstrap"
     scores_of: float = 0.0
     precision: Literal["double", "single"] = "double"
     clip: bool = False
-    batch: Literal["none", "same batch", "finished"] = "none"
+    batch: Literal["none", "same batch", "finished", "pairs"] = "none"
     contract: Literal["kept", "mean", "random", "writes", "nan", "normalises"] = "kept"
 
     @property
@@ -222,12 +245,18 @@ class SampleFormula:
         first = valid if self.initial_every_step else trajectories.episode_starts.astype(np.float64)
         start = self.initial * first * critic.value(s, steps_to_go=steps_to_go)
         gradient = self._action_gradient(trajectories, context, model, score, valid, ahead_index)
+        tail = dict.fromkeys(("direct", "transition", "response"), np.zeros(theta.size))
+        if self.truncation == "tail":
+            # Where a trajectory was cut the rest is γ_L^T ∇V_L of its last state; elsewhere that state is the end.
+            late = problem.discount_leader**trajectories.steps * trajectories.truncated[:, -1:]
+            tail = {part: late * rest[s1[:, -1]] for part, rest in model.d_leader_value.items()}
         repeats = {"once": 1.0, "never": 0.0, "every step": float(trajectories.steps)}[self.regulariser]
         return {
             "initial": np.einsum("mt,mtn->mn", start, model.score_initial[s]),
-            "direct": self.direct * np.einsum("mt,mtn->mn", weight, d_reward[s, a]),
-            "transition": self.leader_score * np.einsum("mt,mtn->mn", weight * discount * value_1, score),
-            "response": scale * np.einsum("mt,mtn->mn", weight * benefit, gradient),
+            "direct": self.direct * np.einsum("mt,mtn->mn", weight, d_reward[s, a]) + tail["direct"],
+            "transition": self.leader_score * np.einsum("mt,mtn->mn", weight * discount * value_1, score)
+            + tail["transition"],
+            "response": scale * np.einsum("mt,mtn->mn", weight * benefit, gradient) + tail["response"],
             "regulariser": repeats * np.broadcast_to(tables.d_regulariser, (trajectories.streams, theta.size)),
         }
 
@@ -269,7 +298,7 @@ class SampleFormula:
         kinds: dict[str, FloatArray] = {
             "advantage": action_value - value,
             "value": value,
-            "same path": _returns(trajectories, context.problem.discount_leader) - value,
+            "same path": self._path_returns(trajectories, context, critic) - value,
             "td error": trajectories.reward_leader_t + ahead - value,
             "maximum": action_value - every.max(axis=-1),
             "uniform": action_value - every.mean(axis=-1),
@@ -279,6 +308,15 @@ class SampleFormula:
             spread = float(np.std(benefit[valid > 0.0]))
             benefit = benefit / (spread if spread > 0.0 else 1.0)
         return benefit
+
+    def _path_returns(self, trajectories: Trajectories, context: Context, critic: Any) -> FloatArray:
+        discount = context.problem.discount_leader
+        returns = _returns(trajectories, discount)
+        if self.truncation == "tail":
+            left = trajectories.steps - np.arange(trajectories.steps)
+            last = trajectories.truncated[:, -1] * critic.value(trajectories.state_tp1[:, -1])
+            returns = returns + discount**left * last[:, None]
+        return returns
 
     def _batch_benefit(self, trajectories: Trajectories, context: Context) -> FloatArray:
         policy = np.asarray(context.follower.policy)
@@ -328,6 +366,8 @@ class SampleFormula:
             last = trajectories.terminated | trajectories.truncated
             step = np.where(last[..., None], 0.0, step)
         gradient: FloatArray = np.einsum("tk,mkn->mtn", weights, step)
+        if self.batch == "pairs":
+            gradient = _over_visits(gradient, s * context.follower.policy.shape[1] + a, valid)
         if self.guiding != "B∇Q":
             gradient = gradient - model.d_value[s]
         return gradient
@@ -352,6 +392,10 @@ def _returns(trajectories: Trajectories, discount: float) -> FloatArray:
     return result
 
 
-def renamed(name: str, **switches: Any) -> SampleFormula:
-    """Return the right formula with switches set, under a name."""
-    return replace(SampleFormula(), name=name, **switches)
+def _over_visits(values: FloatArray, pair: IntArray, valid: FloatArray) -> FloatArray:
+    """Replace values (M, T, N) by their average over all valid steps of the same pair."""
+    result = values.copy()
+    for which in np.unique(pair[valid > 0.0]):
+        here = (pair == which) & (valid > 0.0)
+        result[here] = values[here].mean(axis=0)
+    return result

@@ -91,7 +91,7 @@ def write_npz(on: Scenario, path: str | Path) -> Path:
     return file
 
 
-def gymnasium_environment(on: Scenario, *, horizon: int | None = None) -> gymnasium.Env[int, int]:
+def gymnasium_environment(on: Scenario, *, horizon: int | None = None) -> gymnasium.Env[Any, Any]:
     """Return the follower's decision process at θ as a `gymnasium.Env` with discrete spaces.
 
     Parameters
@@ -138,7 +138,7 @@ def gymnasium_environment(on: Scenario, *, horizon: int | None = None) -> gymnas
     outcomes = np.concatenate([kernel, ends[:, :, None]], axis=2)
     outcomes /= outcomes.sum(axis=2, keepdims=True)
 
-    class ScenarioEnvironment(gymnasium.Env[int, int]):
+    class ScenarioEnvironment(gymnasium.Env[Any, Any]):
         """One scenario, played by a follower."""
 
         metadata = {"render_modes": []}  # noqa: RUF012 - gymnasium reads a plain dict here

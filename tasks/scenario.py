@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -197,6 +197,6 @@ class Scenario:
         """Write tables, Jacobians, the follower's solution and the truth to a .npz file; see `scenario_arrays`."""
         return write_npz(self, path)
 
-    def as_gymnasium(self, *, horizon: int | None = None) -> gymnasium.Env[int, int]:
+    def as_gymnasium(self, *, horizon: int | None = None) -> gymnasium.Env[Any, Any]:
         """Return the follower's decision process as a Gymnasium environment; see `gymnasium_environment`."""
         return gymnasium_environment(self, horizon=horizon)

@@ -13,6 +13,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+from bilevelrl.verification.judge_causes import Explanation
 from bilevelrl.verification.verdicts import Outcome, Verdict
 
 __all__ = ["EstimatorRow", "Report", "RouteRow", "software_versions"]
@@ -124,27 +125,37 @@ class Report:
         Arguments, seed and versions: enough to run it again.
     seconds : float
         Wall time.
+    explanation : Explanation or None
+        The known mistake that comes nearest to the failures of a user's estimator.
     """
 
     estimators: tuple[EstimatorRow, ...]
     routes: tuple[RouteRow, ...] = ()
     configuration: Mapping[str, Any] = field(default_factory=dict)
     seconds: float = math.nan
+    explanation: Explanation | None = None
+
+    @property
+    def rows(self) -> tuple[EstimatorRow | RouteRow, ...]:
+        """All rows, routes first."""
+        rows: list[EstimatorRow | RouteRow] = [*self.routes, *self.estimators]
+        return tuple(rows)
 
     @property
     def failures(self) -> tuple[EstimatorRow | RouteRow, ...]:
         """Rows whose check failed."""
-        return tuple(row for row in (*self.routes, *self.estimators) if row.verdict.failed)
+        return tuple(row for row in self.rows if row.verdict.failed)
 
     @property
     def passed(self) -> bool:
         """Whether something was judged and every estimator behaves as it claims and all routes agree."""
-        judged = any(row.verdict.outcome is Outcome.PASSED for row in (*self.routes, *self.estimators))
+        settled = (Outcome.PASSED, Outcome.EXPECTED)
+        judged = any(row.verdict.outcome in settled for row in self.rows)
         return judged and not self.failures
 
     def count(self, outcome: Outcome) -> int:
         """Return how many checks ended so."""
-        return sum(row.verdict.outcome is outcome for row in (*self.routes, *self.estimators))
+        return sum(row.verdict.outcome is outcome for row in self.rows)
 
     def to_csv(self) -> str:
         """Return all rows as one tidy table: column `kind` tells estimators from routes."""
@@ -161,6 +172,7 @@ class Report:
         return json.dumps(
             {
                 "passed": self.passed,
+                "likely_cause": None if self.explanation is None else self.explanation.cause,
                 "seconds": self.seconds,
                 "configuration": dict(self.configuration),
                 "versions": software_versions(),

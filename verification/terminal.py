@@ -134,6 +134,8 @@ def failure_lines(report: Report) -> list[str]:
     for row in report.failures:
         who = getattr(row, "estimator", None) or f"route {getattr(row, 'route', '')}"
         lines.append(f"FAILED  {who} on {row.problem} (β = {row.temperature:g}): {row.verdict.reason}")
+    if report.explanation is not None:
+        lines.append(str(report.explanation))
     return lines
 
 
@@ -150,7 +152,14 @@ def _shown(report: Report, method: str) -> list[EstimatorRow]:
     return [row for row in rows if row.verdict.outcome is not Outcome.REFUSED]
 
 
-_STYLES = {"passed": "green", "failed": "bold red", "no power": "yellow", "measured": "dim", "refused": "dim"}
+_STYLES = {
+    "passed": "green",
+    "expected failure": "green",
+    "failed": "bold red",
+    "no power": "yellow",
+    "measured": "dim",
+    "refused": "dim",
+}
 
 
 def _route_cells(row: RouteRow) -> tuple[str, ...]:
@@ -187,7 +196,7 @@ def _sampled_cells(row: EstimatorRow) -> tuple[str, ...]:
         row.estimator,
         row.claim,
         f"{row.draws:,}" if row.draws else "",
-        _relative(row.bias),
+        _relative(row.bias) if row.bias > 0.0 or row.claim != "measured" else f"< {_relative(_noise(row))}",
         "" if math.isnan(half) else f"{row.bias_along:+.3f} ± {half:.3f}",
         _number(row.standard_deviation, ".3g"),
         "" if math.isnan(cosine) else f"{row.cosine:+.2f} ± {cosine:.2f}",
@@ -197,12 +206,19 @@ def _sampled_cells(row: EstimatorRow) -> tuple[str, ...]:
     )
 
 
+def _noise(row: EstimatorRow) -> float:
+    """Norm of the error that sampling leaves in the mean."""
+    return row.standard_deviation / math.sqrt(max(row.draws, 1))
+
+
 def _number(value: float, form: str) -> str:
     return format(value, form) if math.isfinite(value) else ""
 
 
 def _relative(value: float) -> str:
-    """A fraction of the truth: percent where that reads well, else in powers of ten."""
+    """A size relative to the truth: in percent where that reads well, in powers of ten below, as a multiple above."""
     if not math.isfinite(value):
         return ""
+    if value >= 10.0:
+        return f"{value:,.0f} ×"
     return f"{100 * value:.1f} %" if value >= 5e-4 else f"{value:.0e}"

@@ -27,6 +27,7 @@ class Outcome(enum.Enum):
     PASSED = "passed"
     FAILED = "failed"
     NO_POWER = "no power"
+    EXPECTED = "expected failure"  # wrong, and declared to be so with a reason
     MEASURED = "measured"  # nothing was claimed, so nothing was judged
     REFUSED = "refused"  # the estimator says itself that it does not apply
 

@@ -8,13 +8,15 @@ by enumeration on problems that tell which part of it is wrong.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from bilevelrl.estimators import ESTIMATORS, Claim, Estimator
 from bilevelrl.reference import HYPERGRADIENT_ROUTES, ConfigurableMDP
 from bilevelrl.reference.errors import InvalidInputError, refusal
+from bilevelrl.tasks import Scenario
+from bilevelrl.verification.assertions import default_scenarios
 from bilevelrl.verification.contract import EstimatorFunction
 from bilevelrl.verification.jobs import Job, Progress, run_jobs
 from bilevelrl.verification.results import EstimatorRow, Report, RouteRow, ordered
@@ -23,12 +25,11 @@ from bilevelrl.verification.sampled import (
     FOUR_ROOMS_TEMPERATURES,
     SamplingPlan,
     check_by_sampling,
-    comparisons_of,
 )
+from bilevelrl.verification.scenario_rows import rows_on_scenarios
 from bilevelrl.verification.small_problems import (
     SmallProblem,
     check_by_enumeration,
-    isolating_problems,
     small_problems,
 )
 from bilevelrl.verification.statistics import ERROR_RATE, POWER
@@ -43,8 +44,10 @@ _ROUTE_EFFORT = {"finite_difference": 6.0, "complex_step": 3.0}
 def verify(
     estimator: Estimator | EstimatorFunction | None = None,
     *,
+    scenarios: Iterable[Scenario] | None = None,
     problems: Sequence[SmallProblem] | None = None,
     claim: Claim | None = None,
+    expected_failures: Mapping[str, str] | None = None,
     seed: int = 0,
     quick: bool = False,
     workers: int = 1,
@@ -57,11 +60,14 @@ def verify(
     estimator
         A function (trajectories, context) → rows (M, N) or {part: rows}, or an `Estimator`, to be verified by
         enumeration alone. None: the main job over everything registered.
+    scenarios
+        Where to check one estimator; default: every scenario whose paths end, so that nothing is truncated.
     problems
-        Small problems to enumerate; default: layered problems with θ in every table and in each table alone for one
-        estimator, `small_problems()` for the main job.
+        Small problems that the main job enumerates; default: `small_problems()`.
     claim
         What a plain function claims; default: unbiased.
+    expected_failures
+        {check: reason} for an estimator that is wrong by design; see `rows_on_scenarios`.
     seed
         Root entropy of all sampling.
     quick
@@ -100,11 +106,11 @@ def verify(
     >>> report = verify(my_estimator)
     >>> report.passed
     False
-    >>> for row in report.failures:
-    ...     print(row.problem, "|", row.verdict.reason.split("; ")[-1])
-    θ in every table | this is minus the whole response part: it is missing
-    θ in transition only | this is minus the whole response part: it is missing
-    θ in reward_follower only | this is minus the whole response part: it is missing
+    >>> print(report.explanation)
+    likely cause: the response part is missing (agrees with every difference)
+    >>> wrong = {row.problem for row in report.failures}
+    >>> "layered" in wrong, "layered, one action" in wrong  # where there is no choice there is no response
+    (True, False)
     """
     if workers < 1:
         raise InvalidInputError(refusal("workers", workers, "an integer >= 1", "use 1 to stay in this process"))
@@ -121,11 +127,14 @@ def verify(
             raise InvalidInputError(
                 refusal("estimator", estimator, "a function (trajectories, context) → rows", "pass the function itself")
             )
-        rows = [
-            check_by_enumeration(estimator, small, claim=claim)
-            for small in (isolating_problems() if problems is None else problems)
-        ]
-        return Report(estimators=tuple(rows), configuration=configuration, seconds=time.perf_counter() - started)
+        at = default_scenarios() if scenarios is None else tuple(scenarios)
+        rows, explanation = rows_on_scenarios(estimator, at, claim=claim, expected_failures=expected_failures)
+        return Report(
+            estimators=tuple(rows),
+            configuration={**configuration, "scenarios": [entry.name for entry in at]},
+            seconds=time.perf_counter() - started,
+            explanation=explanation,
+        )
     temperatures = FOUR_ROOMS_TEMPERATURES[1:2] if quick else FOUR_ROOMS_TEMPERATURES
     plan = _plan(seed, quick)
     jobs = [*_route_jobs(temperatures, seed), *_sampling_jobs(temperatures, plan)]
@@ -139,7 +148,7 @@ def verify(
             "temperatures": list(temperatures),
             "horizon": plan.horizon,
             "step_budget": plan.step_budget,
-            "comparisons": plan.comparisons,
+            "checks": plan.checks,
         },
         seconds=time.perf_counter() - started,
     )
@@ -188,8 +197,8 @@ def _enumeration_jobs(problems: Sequence[SmallProblem]) -> list[Job]:
 
 
 def _plan(seed: int, quick: bool) -> SamplingPlan:
-    # θ ∈ R^105 on Four-Rooms; the family does not shrink with `quick`, so that verdicts mean the same.
-    comparisons = comparisons_of(max(1, len(ESTIMATORS)), 105)
+    # The family does not shrink with `quick`, so that verdicts mean the same.
+    checks = max(1, len(ESTIMATORS)) * len(FOUR_ROOMS_TEMPERATURES)
     if quick:
-        return SamplingPlan(seed=seed, step_budget=600_000, batches=50, batch_budget=60_000, comparisons=comparisons)
-    return SamplingPlan(seed=seed, comparisons=comparisons)
+        return SamplingPlan(seed=seed, step_budget=600_000, batches=50, batch_budget=60_000, checks=checks)
+    return SamplingPlan(seed=seed, checks=checks)

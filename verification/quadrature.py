@@ -1,29 +1,35 @@
 """Deterministic checks of continuous problems: Gaussian quadrature in place of enumeration.
 
-A trajectory of a linear-quadratic problem is a linear function of independent standard normals: the first state, the
-follower's deviations and the disturbances. Estimators with quadratic critics are polynomials of them, and products of
-Gauss-Hermite rules with k nodes are exact up to degree 2k - 1 in each variable: the mean and covariance carry no
-sampling error at all, as enumeration does for tables. The number of paths is k to the number of normals.
+A trajectory of a linear-quadratic problem or game is a linear function of independent standard normals: the first
+state, the players' deviations and the disturbances. Estimators with quadratic critics are polynomials of them, and
+products of Gauss-Hermite rules with k nodes are exact up to degree 2k - 1 in each variable: the mean and covariance
+carry no sampling error at all, as enumeration does for tables. In games the leader's reward is a Gaussian bump and not
+a polynomial: there the error falls geometrically with the number of nodes. The number of paths is k to the number of
+normals.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from bilevelrl.estimators import Context, Draw, Estimator, LeaderCritic, Trajectories
+from bilevelrl.estimators import Context, Draw, Estimator, LeaderCritic, Target, Trajectories
+from bilevelrl.estimators.lqr_game_critics import LQRGameCritic
 from bilevelrl.estimators.sampling_lqr import gaussian_root
-from bilevelrl.reference import ConfigurableLQR, LQRFollower, solve_follower
+from bilevelrl.reference import ConfigurableLQR, LQRFollower, LQRGame, solve_follower
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.errors import EstimatorError, InvalidInputError, TooLargeError, refusal
+from bilevelrl.reference.lqr_game_leader import closed_loop, evaluate_game_leader
+from bilevelrl.reference.problem import Part, Term
 from bilevelrl.verification.enumeration import Moments
 
-__all__ = ["quadrature_moments", "quadrature_trajectories", "soft_bellman_residual"]
+__all__ = ["game_expected_parts", "quadrature_moments", "quadrature_trajectories", "soft_bellman_residual"]
 
 
 def quadrature_trajectories(
-    problem: ConfigurableLQR,
+    problem: ConfigurableLQR | LQRGame,
     theta: Any,
     follower: LQRFollower,
     *,
@@ -43,28 +49,28 @@ def quadrature_trajectories(
     for name, value in (("horizon", horizon), ("nodes", nodes)):
         if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
             raise InvalidInputError(refusal(name, value, "an integer >= 1", "keep both small"))
-    m = problem.matrices_at(theta)
-    n, k = m.states, m.actions
-    normals = n + horizon * (n + k)
+    theta = problem.check_theta(theta)
+    walk = _Walk.of(problem, theta, follower)
+    n, k, p = len(walk.start), len(follower.covariance), len(walk.leader_root)
+    normals = n + horizon * (p + k + walk.noise_root.shape[1])
     if float(nodes) ** normals > max_paths:
         raise TooLargeError(
             f"quadrature: {nodes}^{normals} paths, expected at most {max_paths}; shorten the horizon, use fewer nodes "
             "or a one-dimensional problem"
         )
-    points, weights = np.polynomial.hermite_e.hermegauss(nodes)
-    weights = weights / weights.sum()
-    index = np.indices((nodes,) * normals).reshape(normals, -1)
-    draws, weight = points[index].T, weights[index].prod(axis=0)
+    draws, weight = _product_rule(normals, nodes)
     paths = len(weight)
-    roots = gaussian_root(m.initial_covariance), gaussian_root(follower.covariance), gaussian_root(m.noise_covariance)
-    state = m.initial_mean + draws[:, :n] @ roots[0].T
-    steps = draws[:, n:].reshape(paths, horizon, n + k)
+    state = walk.start + draws[:, :n] @ walk.start_root.T
+    steps = draws[:, n:].reshape(paths, horizon, -1)
+    action_root = gaussian_root(follower.covariance)
     state_t, state_tp1 = np.empty((paths, horizon, n)), np.empty((paths, horizon, n))
-    action_t = np.empty((paths, horizon, k))
+    action_t, leader_t = np.empty((paths, horizon, k)), np.empty((paths, horizon, p))
     for t in range(horizon):
         state_t[:, t] = state
-        action_t[:, t] = follower.mean(state) + steps[:, t, :k] @ roots[1].T
-        state = state @ m.dynamics_state.T + action_t[:, t] @ m.dynamics_action.T + steps[:, t, k:] @ roots[2].T
+        seen = leader_t[:, t] = state @ walk.leader_gain.T + steps[:, t, :p] @ walk.leader_root.T
+        action_t[:, t] = follower.mean(state, seen) + steps[:, t, p : p + k] @ action_root.T
+        state = state @ walk.dynamics_state.T + action_t[:, t] @ walk.dynamics_action.T + seen @ walk.dynamics_leader.T
+        state = state + steps[:, t, p + k :] @ walk.noise_root.T
         state_tp1[:, t] = state
     nowhere = np.zeros((paths, horizon), dtype=np.bool_)
     truncated = nowhere.copy()
@@ -72,20 +78,72 @@ def quadrature_trajectories(
     batch = Trajectories(
         state_t=state_t,
         action_t=action_t,
+        leader_action_t=leader_t if p else None,
         state_tp1=state_tp1,
-        reward_leader_t=m.reward_leader(state_t, action_t),
+        reward_leader_t=walk.reward(state_t, action_t),
         terminated=nowhere,
         truncated=truncated,
         time_in_episode=np.broadcast_to(np.arange(horizon), (paths, horizon)).copy(),
         valid=~nowhere,
-        behaviour_log_prob=follower.log_prob(state_t, action_t),
+        behaviour_log_prob=follower.log_prob(state_t, action_t, leader_t),
     )
     return batch, weight
 
 
+def _product_rule(normals: int, nodes: int) -> tuple[FloatArray, FloatArray]:
+    """Points (paths, normals) and weights of the product of Gauss-Hermite rules."""
+    points, weights = np.polynomial.hermite_e.hermegauss(nodes)
+    weights = weights / weights.sum()
+    index = np.indices((nodes,) * normals).reshape(normals, -1)
+    return points[index].T, weights[index].prod(axis=0)
+
+
+@dataclass(frozen=True, slots=True)
+class _Walk:
+    """Both kinds of problem as linear functions of normals; a configurable LQR has a leader without actions."""
+
+    start: FloatArray
+    start_root: FloatArray
+    dynamics_state: FloatArray
+    dynamics_action: FloatArray
+    dynamics_leader: FloatArray
+    leader_gain: FloatArray
+    leader_root: FloatArray
+    noise_root: FloatArray
+    reward: Any
+
+    @classmethod
+    def of(cls, problem: ConfigurableLQR | LQRGame, theta: FloatArray, follower: LQRFollower) -> _Walk:
+        if isinstance(problem, LQRGame):
+            policy = problem.policy_at(theta)
+            return cls(
+                problem.initial_mean,
+                gaussian_root(problem.initial_covariance),
+                problem.dynamics_state,
+                problem.dynamics_action,
+                problem.dynamics_leader,
+                policy.gain,
+                gaussian_root(policy.covariance),
+                np.zeros((len(problem.initial_mean), 0)),
+                lambda state, action: problem.reward_leader(state),
+            )
+        m = problem.matrices_at(theta)
+        return cls(
+            m.initial_mean,
+            gaussian_root(m.initial_covariance),
+            m.dynamics_state,
+            m.dynamics_action,
+            np.zeros((m.states, 0)),
+            np.zeros((0, m.states)),
+            np.zeros((0, 0)),
+            gaussian_root(m.noise_covariance),
+            m.reward_leader,
+        )
+
+
 def quadrature_moments(
     estimator: Estimator,
-    problem: ConfigurableLQR,
+    problem: ConfigurableLQR | LQRGame,
     theta: Any,
     *,
     horizon: int,
@@ -155,6 +213,84 @@ def quadrature_moments(
         batch=1,
         horizon=horizon,
     )
+
+
+def game_expected_parts(
+    game: LQRGame, theta: Any, *, target: Target, steps: int, nodes: int = 12
+) -> dict[Part, FloatArray]:
+    """Return the expectation of BC-HG in a linear-quadratic game, streams of `steps` steps, exact critic.
+
+    Instead of paths it integrates over one step at a time, (x_t, l_t, a_t), with the follower's gradient along the rest
+    of the stream in closed form, `∇Q_F = -γ_F x_{t+1}' G^(h) x_{t+1}` plus a constant,
+
+        G^(h) = 2 sym([0; ∇K]' J [I; K]) + γ_F F' G^(h-1) F,
+
+    J being the matrix of V_F(x, l). So long streams cost no more than short ones, per step.
+
+    Parameters
+    ----------
+    game, theta
+        One dimension of everything, or the nodes are too many.
+    target
+        Whose return.
+    steps
+        Of a stream.
+    nodes
+        Per normal.
+
+    Examples
+    --------
+    >>> from bilevelrl.reference import hypergradient
+    >>> from bilevelrl.tasks import random_lqr_game
+    >>> game, theta = random_lqr_game(states=1, seed=2, discount_follower=0.5), np.zeros(3)
+    >>> parts = game_expected_parts(game, theta, target=Target(horizon=3), steps=50, nodes=24)
+    >>> truth = hypergradient(game, theta, horizon=3)
+    >>> bool(np.allclose(parts["response"], truth.parts["response"], rtol=1e-5))
+    True
+    """
+    theta = game.check_theta(theta)
+    follower: LQRFollower = solve_follower(game, theta)
+    assert follower.cost_to_go_seen is not None
+    policy, jacobian = game.policy_at(theta), game.jacobian(theta)
+    loop = closed_loop(game, policy.gain, policy.covariance, follower.riccati.reaction, follower.covariance)
+    n, p = game.dynamics_leader.shape
+    paid = steps if target.horizon is None else min(steps, target.horizon)
+    law = evaluate_game_leader(game, loop, horizon=paid, derivatives=False)
+    moved = np.moveaxis(jacobian["gain"], -1, 0) if "gain" in jacobian else np.zeros((theta.size, p, n))
+    half = moved.swapaxes(1, 2) @ follower.cost_to_go_seen[n:] @ np.concatenate([np.eye(n), policy.gain])
+    once = half + half.swapaxes(1, 2)
+    gradients = np.zeros((steps + 1, theta.size, n, n))
+    for h in range(1, steps + 1):
+        gradients[h] = once + game.discount_follower * loop.matrix.T @ gradients[h - 1] @ loop.matrix
+    context = Context(problem=game, theta=theta, follower=follower)
+    critic = LQRGameCritic.solve(context, target)
+    normals, weight = _product_rule(n + p + len(follower.covariance), nodes)
+    discount = game.discount_leader if target.discounted else 1.0
+    own, response = np.zeros(theta.size), np.zeros(theta.size)
+    for t in range(paid):
+        state = law.mean[t] + normals[:, :n] @ gaussian_root(law.covariance[t]).T
+        seen = state @ policy.gain.T + normals[:, n : n + p] @ gaussian_root(policy.covariance).T
+        action = follower.mean(state, seen) + normals[:, n + p :] @ gaussian_root(follower.covariance).T
+        visits = _Visits(state[None], action[None], seen[None])
+        to_go = None if target.horizon is None else np.array(target.horizon - t)
+        advantage = critic.advantage_t(visits, to_go, baseline="state_value")
+        scores: dict[Term, FloatArray] = {"log_policy_leader": discount**t * weight * advantage}
+        own += game.pullback(theta, visits, scores)
+        state_tp1 = state @ game.dynamics_state.T + action @ game.dynamics_action.T + seen @ game.dynamics_leader.T
+        gradient = -game.discount_follower * np.einsum("ki,nij,kj->kn", state_tp1, gradients[steps - 1 - t], state_tp1)
+        benefit = critic.benefit_t(visits, to_go)[0]
+        response += discount**t / game.temperature * (weight * benefit) @ gradient
+    return {"policy": own, "response": response, "regulariser": game.regulariser_gradient(theta)}
+
+
+@dataclass(frozen=True, slots=True)
+class _Visits:
+    """Visited states and actions as a batch of one stream."""
+
+    state_t: FloatArray
+    action_t: FloatArray
+    leader_action_t: FloatArray
+    state_tp1: Any = None
 
 
 def soft_bellman_residual(

@@ -294,7 +294,7 @@ class ExactFormula:
     def _occupancy(self, chain: FloatArray, initial: FloatArray, problem: ConfigurableMDP) -> FloatArray:
         discount = problem.discount_follower if self.occupancy == "follower" else problem.discount_leader
         matrix = np.eye(initial.size) - discount * (chain if self.occupancy == "transposed" else chain.T)
-        result: FloatArray = np.linalg.solve(matrix, initial)
+        result = np.asarray(np.linalg.solve(matrix, initial), dtype=np.float64)
         return (1.0 - discount) * result if self.occupancy == "normalised" else result
 
 

@@ -10,16 +10,17 @@ The transition kernel and the initial law must not depend on θ, so that one sam
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import autograd.numpy as anp
 import numpy as np
 from numpy.random import Generator
 
 from bilevelrl.estimators.critics import ExactCritic, TableCritic
 from bilevelrl.estimators.estimator import Context, Draw, Estimator, LeaderCritic
-from bilevelrl.estimators.sampling import TabularSimulator, sample_trajectories
+from bilevelrl.estimators.sampling import TabularSimulator
 from bilevelrl.estimators.trajectories import Trajectories
 from bilevelrl.reference import ConfigurableMDP, Part, Term
 from bilevelrl.reference.arrays import FloatArray, IntArray
@@ -157,27 +158,46 @@ class SeedBatch:
         return self.problem.tables(self.thetas[0])
 
     def sample(
-        self, *, streams: int, steps: int, rng: Generator, simulator: TabularSimulator | None = None
+        self,
+        *,
+        streams: int,
+        steps: int,
+        rng: Generator | Sequence[Generator],
+        simulator: TabularSimulator | None = None,
     ) -> Trajectories:
         """Draw `streams` streams per seed; rows `streams * seed` and following belong to a seed.
 
         Parameters
         ----------
-        streams, steps, rng, simulator
+        streams, steps, simulator
             As in `sample_trajectories`.
+        rng
+            One generator for all seeds, or one for each: what a seed gets then does not depend on the others.
         """
-        batch = sample_trajectories(
+        chosen = TabularSimulator() if simulator is None else simulator
+        batch = chosen.sample(
             self.problem,
             self.thetas[0],
             np.repeat(self.policy, streams, axis=0),
             streams=self.seeds * streams,
             steps=steps,
             rng=rng,
-            simulator=simulator,
         )
         # The sampler paid the first seed's rewards.
-        reward = self.rewards_leader[self._seed_of(batch)[:, None], batch.state_t, batch.action_t]
-        return replace(batch, reward_leader_t=np.where(batch.valid, reward, 0.0))
+        seed = self._seed_of(batch)
+        reward = self.rewards_leader[seed[:, None], batch.state_t, batch.action_t]
+        return replace(batch, reward_leader_t=np.where(batch.valid, reward, 0.0), batch_index=seed)
+
+    def select(self, seeds: Any) -> SeedBatch:
+        """Return some of the seeds (an index array or slice)."""
+        return replace(
+            self,
+            thetas=self.thetas[seeds],
+            value=self.value[seeds],
+            action_value=self.action_value[seeds],
+            policy=self.policy[seeds],
+            rewards_leader=self.rewards_leader[seeds],
+        )
 
     def _seed_of(self, trajectories: Trajectories) -> IntArray:
         per_seed, rest = divmod(trajectories.streams, self.seeds)
@@ -196,7 +216,8 @@ class SeedBatch:
         system.reshape(self.seeds, -1)[:, :: self.states + 1] += 1.0
         earned = np.vecdot(self.policy, self.rewards_leader)
         value = np.linalg.solve(system, earned[:, :, None])[:, :, 0]
-        ahead = (value @ kernel.reshape(-1, self.states).T).reshape(self.policy.shape)
+        # One product per seed: its rounding must not depend on the other seeds.
+        ahead = np.matmul(kernel.reshape(-1, self.states), value[:, :, None]).reshape(self.policy.shape)
         action_value = self.rewards_leader + discount * ahead
         return ExactCritic(
             action_values=action_value.reshape(1, -1, action_value.shape[2]), values=np.append(value.ravel(), 0.0)[None]
@@ -215,7 +236,8 @@ class SeedBatch:
         Parameters
         ----------
         estimator
-            One whose draw is a trajectory, and that reads its critic from the context.
+            One that reads its critic from the context, or brings it from the batch. Averages inside a batch are of a
+            seed's own streams.
         trajectories
             As `sample` gives them.
         critic
@@ -224,13 +246,13 @@ class SeedBatch:
         Raises
         ------
         UnsupportedError
-            If the estimator averages inside a batch, or needs more of the problem than its discounts and temperature.
+            If the estimator needs more of the problem than its discounts, its temperature and the follower's rewards.
         EstimatorError
             If an estimate is not finite.
         """
-        if estimator.draw is not Draw.TRAJECTORY:
-            raise UnsupportedError(f"{estimator.name}: averages inside a batch; expected one draw per trajectory")
         seed = self._seed_of(trajectories)
+        if trajectories.batch_index is None or not np.array_equal(trajectories.batch_index, seed):
+            trajectories = replace(trajectories, batch_index=seed)
         actions = self.policy.shape[2]
         context = Context(
             problem=_Union(self.problem),
@@ -254,11 +276,14 @@ class SeedBatch:
             }
             if cotangents:
                 for row, theta in enumerate(self.thetas):
-                    own = {name: cotangent[row] for name, cotangent in cotangents.items()}
-                    total[row] += self.problem.vector_jacobian(theta, own)
-        per_seed = trajectories.streams // self.seeds
-        parts = {name: total / per_seed for name, total in parts.items()}
-        parts["regulariser"] = np.stack([self.problem.regulariser_gradient(theta) for theta in self.thetas])
+                    own = {name: cotangent[row] for name, cotangent in cotangents.items() if cotangent[row].any()}
+                    if own:
+                        total[row] += self.problem.vector_jacobian(theta, own)
+        if estimator.draw is Draw.TRAJECTORY:
+            parts = {name: total / trajectories.streams_per_batch for name, total in parts.items()}
+        parts["regulariser"] = np.zeros((self.seeds, size))
+        if "regulariser" in varying:
+            parts["regulariser"] = np.stack([self.problem.regulariser_gradient(theta) for theta in self.thetas])
         mean = sum(parts.values(), np.zeros((self.seeds, size)))
         if not np.isfinite(mean).all():
             worst = int(np.argmin(np.isfinite(mean).all(axis=1)))
@@ -293,15 +318,30 @@ class _UnionFollower:
     policy: FloatArray
 
 
-class _Union:
-    """What estimators may ask of all seeds' problems together: what they have in common."""
+@dataclass(frozen=True, slots=True)
+class _UnionTables:
+    reward_follower: Any
 
-    __slots__ = ("discount_follower", "discount_leader", "temperature")
+
+class _Union:
+    """What estimators may ask of all seeds' problems together: what they have in common, and r_F."""
+
+    __slots__ = ("_problem", "discount_follower", "discount_leader", "temperature")
 
     def __init__(self, problem: ConfigurableMDP) -> None:
+        self._problem = problem
         self.discount_leader = problem.discount_leader
         self.discount_follower = problem.discount_follower
         self.temperature = problem.temperature
+
+    def varying(self, thetas: FloatArray) -> frozenset[str]:
+        """Return which tables depend on θ."""
+        return self._problem.varying(thetas[0])
+
+    def tables(self, thetas: Any) -> _UnionTables:
+        """Return the follower's rewards on the states (seed, state); traceable."""
+        rewards = [self._problem.tables(theta).reward_follower for theta in thetas]
+        return _UnionTables(anp.concatenate(rewards, axis=0))
 
     def __getattr__(self, name: str) -> Any:
         raise UnsupportedError(

@@ -59,8 +59,9 @@ class LeaderSide(AlongTrajectories):
         The truth it is held against.
     critic
         "exact": Q_L over an infinite horizon; "exact_truncated": by steps to go of the target's horizon;
-        "monte_carlo": returns of the same suffix (a cause of bias in the guiding term); "independent": returns of fresh
-        suffixes, which need a generator in the context; "context": `context.critic`.
+        "monte_carlo": returns of the same suffix (a cause of bias in the guiding term), less V_L of `context.critic`, or
+        the exact one where there is none; "independent": returns of fresh suffixes, which need a generator in the
+        context; "context": `context.critic`.
     stopping
         None: discounted sums over all observed steps. "single", "sum": geometric stopping, see
         `sample_stopped_trajectories`; unbiased over an infinite horizon.
@@ -127,7 +128,7 @@ class LeaderSide(AlongTrajectories):
         """
         if isinstance(context.problem, MarkovGame):
             raise UnsupportedError(f"{self.name}: expected a configurable MDP; for Markov games use BCHGGame")
-        if self.critic == "context":
+        if self.critic == "context" or (self.critic == "monte_carlo" and context.critic is not None):
             if context.critic is None:
                 raise EstimatorError(f"{self.name}: context.critic=None: expected a LeaderCritic; pass critic=...")
             return context.critic

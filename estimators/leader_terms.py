@@ -15,7 +15,7 @@ from bilevelrl.estimators.critics import CriticReading
 from bilevelrl.estimators.estimator import Contribution
 from bilevelrl.estimators.traces import average_over_visits, forward_trace
 from bilevelrl.estimators.trajectories import Trajectories
-from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.arrays import FloatArray, IntArray
 
 __all__ = ["Scores", "finished_episodes", "leader_contributions", "start_visit_contributions"]
 
@@ -30,7 +30,7 @@ def leader_contributions(
     leader_weight: FloatArray,
     discount: float,
     scores: Scores = "value",
-    scale: float = 1.0,
+    scale: float | FloatArray = 1.0,
 ) -> list[Contribution]:
     """Return the weights of the initial, direct and transition part (paper, equation (5) without its guiding term).
 
@@ -85,7 +85,7 @@ def start_visit_contributions(
         As in `leader_contributions`; the sum over all streams is the estimate.
     """
     starts = trajectories.episode_starts
-    share = starts / max(1, int(starts.sum()))
+    share = starts / trajectories.count_in_batch(starts)
     # Σ_starts average over visits of s_0  =  Σ_visits (share of starts among the visits of that state).
     impulses = average_over_visits(share, trajectories.state_t, trajectories.valid)
     weight = forward_trace(trajectories, impulses, discount)
@@ -99,9 +99,9 @@ def start_visit_contributions(
     ]
 
 
-def finished_episodes(trajectories: Trajectories) -> int:
-    """Return the number of episodes that terminated or were truncated, at least 1.
+def finished_episodes(trajectories: Trajectories) -> int | IntArray:
+    """Return the number of episodes that terminated or were truncated, at least 1; see `count_in_batch`.
 
     The unfinished episode at the end of a stream of several is not among them.
     """
-    return max(1, int((trajectories.valid & (trajectories.terminated | trajectories.truncated)).sum()))
+    return trajectories.count_in_batch(trajectories.valid & (trajectories.terminated | trajectories.truncated))

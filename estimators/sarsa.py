@@ -181,7 +181,7 @@ def sarsa_pass(
     policy: FloatArray,
     *,
     discount_leader: float,
-    step_size: float,
+    step_size: float | FloatArray,
     truncation: TruncationTreatment = "bootstrap",
     order: IntArray | None = None,
 ) -> FloatArray:
@@ -196,7 +196,7 @@ def sarsa_pass(
     policy : (S, A) or (B, S, A)
         The follower's, for continuations beyond a truncation.
     discount_leader, step_size, truncation
-        As in `SarsaCritic`.
+        As in `SarsaCritic`; the step size may be one for each run, (B,).
     order : (K,) or (B, K)
         Permutation of a run's K = E · steps transitions, counted stream by stream; None: stream after stream, forward
         in time.
@@ -215,7 +215,8 @@ def sarsa_pass(
     Rummery & Niranjan (1994); as the critic of Kudo et al. (2026), arXiv:2603.14867, Section 6.
     """
     check_discount("discount_leader", discount_leader)
-    _check_switches(step_size, truncation)
+    for each in np.ravel(step_size):
+        _check_switches(float(each), truncation)
     tables = np.array(table, dtype=np.float64, ndmin=3)
     runs, states, actions = tables.shape
     if np.ndim(table) not in (2, 3) or trajectories.streams % runs:
@@ -245,7 +246,7 @@ def sarsa_pass(
     def ordered(values: Any) -> Any:
         return np.asarray(values).reshape(runs, length)[run, orders]
 
-    rates = np.where(ordered(trajectories.valid), step_size, 0.0)
+    rates = np.where(ordered(trajectories.valid), np.reshape(step_size, (-1, 1)), 0.0)
     visits = (
         ordered(trajectories.state_t) * actions + ordered(trajectories.action_t),
         ordered(np.where(trajectories.valid, trajectories.reward_leader_t, 0.0)),

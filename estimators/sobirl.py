@@ -140,10 +140,10 @@ class SoBiRL(LeaderSide):
         expand = _one_step_brackets if self.gradient == "one_step" else _exact_brackets
         return [*self.partial_gradient(trajectories, context, reading), *expand(trajectories, factors, context)]
 
-    def scale(self, trajectories: Trajectories) -> float:
+    def scale(self, trajectories: Trajectories) -> float | FloatArray:
         """Return the factor of sums over streams: one over the episodes that began, or that finished."""
         if self.normalisation == "streams" and self.draw is Draw.BATCH:
-            return 1.0 / max(1, int(trajectories.episode_starts.sum()))
+            return 1.0 / trajectories.count_in_batch(trajectories.episode_starts)
         return super().scale(trajectories)
 
     def _factors(self, trajectories: Trajectories, context: Context, reading: CriticReading) -> FloatArray:

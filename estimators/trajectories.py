@@ -41,6 +41,9 @@ class Trajectories:
         (streams, steps), log-probability of the follower's action when it was drawn.
     stopping
         (streams, 2) integers (τ, κ) of streams that stopped at geometric times, else None.
+    batch_index
+        (streams,) integers: which of several independent batches a stream belongs to, all of as many streams; what is
+        averaged or counted inside a batch stays inside it. None: all streams are one batch.
 
     Raises
     ------
@@ -61,6 +64,7 @@ class Trajectories:
     behaviour_log_prob: FloatArray
     leader_action_t: Any = None
     stopping: IntArray | None = None
+    batch_index: IntArray | None = None
 
     def __post_init__(self) -> None:
         shape = np.shape(self.reward_leader_t)
@@ -70,7 +74,7 @@ class Trajectories:
             )
         for entry in fields(self):
             value = getattr(self, entry.name)
-            wanted = (shape[0], 2) if entry.name == "stopping" else shape
+            wanted = {"stopping": (shape[0], 2), "batch_index": shape[:1]}.get(entry.name, shape)
             if value is not None and np.shape(value)[:2] != wanted:
                 raise ShapeError(
                     refusal(f"{entry.name}.shape", np.shape(value), f"{wanted} in front", "record one entry per step")
@@ -98,6 +102,25 @@ class Trajectories:
         starts: BoolArray = self.valid & (self.time_in_episode == 0)
         return starts
 
+    @property
+    def streams_per_batch(self) -> int:
+        """Number of streams of each batch."""
+        return self.streams if self.batch_index is None else self.streams // (int(self.batch_index.max()) + 1)
+
+    def count_in_batch(self, steps: BoolArray) -> int | IntArray:
+        """Return how many of the marked steps there are in a batch, at least 1; (streams, 1) where there are several.
+
+        Parameters
+        ----------
+        steps
+            (streams, steps) booleans.
+        """
+        if self.batch_index is None:
+            return max(1, int(steps.sum()))
+        counts = np.bincount(self.batch_index, weights=steps.sum(axis=1)).astype(np.int64)
+        counted: IntArray = np.maximum(counts, 1)[self.batch_index][:, None]
+        return counted
+
     def select(self, streams: Any) -> Trajectories:
         """Return some of the streams (an index array or slice over the first axis)."""
         chosen: dict[str, Any] = {}
@@ -110,7 +133,7 @@ class Trajectories:
         """Return the same trajectories with geometric times (τ, κ), (streams, 2)."""
         return replace(self, stopping=stopping)
 
-    def check_states(self, states: int, actions: int) -> None:
+    def check_states(self, states: int, actions: int, leader_actions: int | None = None) -> None:
         """Refuse states or actions outside a tabular problem.
 
         Raises
@@ -118,7 +141,10 @@ class Trajectories:
         InvalidInputError
             Naming the stream, the step and the value.
         """
-        for name, limit in (("state_t", states), ("action_t", actions), ("state_tp1", states + 1)):
+        limits = [("state_t", states), ("action_t", actions), ("state_tp1", states + 1)]
+        if leader_actions is not None and self.leader_action_t is not None:
+            limits.append(("leader_action_t", leader_actions))
+        for name, limit in limits:
             values = np.asarray(getattr(self, name))
             wrong = self.valid & ((values < 0) | (values >= limit))
             if wrong.any():

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import Protocol
 
 import numpy as np
 from numpy.random import Generator
@@ -11,7 +13,57 @@ from bilevelrl.estimators.draws import Draws
 from bilevelrl.estimators.trajectories import Trajectories
 from bilevelrl.reference.arrays import BoolArray, FloatArray, IntArray
 
-__all__ = ["Record", "Walk", "record_to_batch"]
+__all__ = ["OwnUniforms", "Record", "SharedUniforms", "Uniforms", "Walk", "record_to_batch"]
+
+
+class Uniforms(Protocol):
+    """Where a walk gets its uniform numbers from."""
+
+    def start(self, stream: IntArray) -> FloatArray:
+        """Return one number per stream that starts an episode."""
+        ...
+
+    def step(self, stream: IntArray) -> FloatArray:
+        """Return (2, streams): for the action and for the move of the next step."""
+        ...
+
+
+class SharedUniforms:
+    """One generator for all streams: each number depends on what other streams needed before."""
+
+    def __init__(self, rng: Generator) -> None:
+        self._rng = rng
+
+    def start(self, stream: IntArray) -> FloatArray:
+        """Return one number per stream that starts an episode."""
+        return self._rng.random(stream.size)
+
+    def step(self, stream: IntArray) -> FloatArray:
+        """Return (2, streams): for the action and for the move of the next step."""
+        return self._rng.random((2, stream.size))
+
+
+class OwnUniforms:
+    """One generator for each group of equally many streams: a group's numbers do not depend on the other groups.
+
+    Each group draws one block at once, three numbers for every step of every stream, whether they are needed or not.
+    """
+
+    def __init__(self, generators: Sequence[Generator], streams: int, steps: int) -> None:
+        shape = (steps + 1, 3, streams // len(generators))
+        self._block = np.concatenate([rng.random(shape) for rng in generators], axis=2)
+        self._time = 0
+
+    def start(self, stream: IntArray) -> FloatArray:
+        """Return one number per stream that starts an episode."""
+        numbers: FloatArray = self._block[self._time, 2, stream]
+        return numbers
+
+    def step(self, stream: IntArray) -> FloatArray:
+        """Return (2, streams): for the action and for the move of the next step."""
+        numbers: FloatArray = self._block[self._time, :2][:, stream]
+        self._time += 1
+        return numbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,27 +104,27 @@ class Walk:
     starts: Draws
     per_stream_policy: bool
 
-    def _start(self, count: int, rng: Generator) -> IntArray:
-        return self.starts.draw(np.zeros(count, dtype=np.int64), rng.random(count))
+    def _start(self, stream: IntArray, rng: Uniforms) -> IntArray:
+        return self.starts.draw(np.zeros(stream.size, dtype=np.int64), rng.start(stream))
 
     def _step(
-        self, state: IntArray, stream: IntArray, action: IntArray | None, rng: Generator
+        self, state: IntArray, stream: IntArray, action: IntArray | None, rng: Uniforms
     ) -> tuple[IntArray, IntArray]:
-        uniform = rng.random((2, state.size))
+        uniform = rng.step(stream)
         if action is None:
             row = stream * (self.states + 1) + state if self.per_stream_policy else state
             action = self.choices.draw(row, uniform[0])
         return action, self.moves.draw(state * self.actions + action, uniform[1])
 
     def single(
-        self, record: Record, last: IntArray, start: IntArray | None, action: IntArray | None, rng: Generator
+        self, record: Record, last: IntArray, start: IntArray | None, action: IntArray | None, rng: Uniforms
     ) -> int:
         """One episode per stream, observed for `last` steps at most; returns after how many steps all had ended."""
         steps, streams = record.time.shape
         # Longest first: the streams still observed are then a contiguous front.
         order = np.argsort(-last, kind="stable")
         observed = last[order]
-        state = (self._start(streams, rng) if start is None else start)[order]
+        state = (self._start(np.arange(streams), rng) if start is None else start)[order]
         used: int = min(steps, int(observed[0]))
         for t in range(used):
             front = int(np.searchsorted(-observed, -t, side="left"))
@@ -93,12 +145,12 @@ class Walk:
         return used
 
     def repeated(
-        self, record: Record, limit: int, start: IntArray | None, action: IntArray | None, rng: Generator
+        self, record: Record, limit: int, start: IntArray | None, action: IntArray | None, rng: Uniforms
     ) -> None:
         """Episodes of at most `limit` steps, one after the other."""
         steps, streams = record.time.shape
         stream = np.arange(streams)
-        state = self._start(streams, rng) if start is None else start
+        state = self._start(stream, rng) if start is None else start
         time = np.zeros(streams, dtype=np.int64)
         for t in range(steps):
             action_t, state_tp1 = self._step(state, stream, action if t == 0 else None, rng)
@@ -113,7 +165,7 @@ class Walk:
             over = np.flatnonzero(ended | record.cut[t])
             state, time = state_tp1, time + 1
             if over.size:
-                state[over] = self._start(over.size, rng)
+                state[over] = self._start(over, rng)
                 time[over] = 0
 
 

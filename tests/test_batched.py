@@ -180,8 +180,6 @@ def test_what_a_batch_of_seeds_refuses():
     sparse = grid_rooms(rooms_per_side=1, room_size=3)
     with pytest.raises(UnsupportedError, match="dense kernel"):
         SeedBatch.solve(sparse, np.zeros((2, *sparse.theta_shape)))
-    with pytest.raises(UnsupportedError, match="averages inside a batch"):
-        batch.estimate(BCHG(critic="context", guiding_average="pairs"), trajectories, critic)
     with pytest.raises(UnsupportedError, match="reads its critic from the context"):
         batch.estimate(BCHG(critic="exact"), trajectories, critic)
     with pytest.raises(ShapeError, match="a multiple of 4 seeds"):

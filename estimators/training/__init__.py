@@ -1,0 +1,44 @@
+"""The leader's training loop: optimisers, followers, methods, checkpoints; batched over seeds and hyper-parameters."""
+
+from bilevelrl.estimators.training.checkpoints import StorageError, load_checkpoint, save_checkpoint, write_atomically
+from bilevelrl.estimators.training.followers import (
+    ExactFollower,
+    FollowerRule,
+    SharedDynamics,
+    SoftQLearning,
+    SweepingFollower,
+)
+from bilevelrl.estimators.training.loop import Callback, Evaluation, History, train
+from bilevelrl.estimators.training.methods import METHODS, Method, batch_hypergradients, batch_objectives, get_method
+from bilevelrl.estimators.training.optimisers import SCHEDULES, SGD, Adam, Optimiser, clip_to_norm, make_optimiser
+from bilevelrl.estimators.training.runs import Run, Training, published_simulator
+
+__all__ = [
+    "METHODS",
+    "SCHEDULES",
+    "SGD",
+    "Adam",
+    "Callback",
+    "Evaluation",
+    "ExactFollower",
+    "FollowerRule",
+    "History",
+    "Method",
+    "Optimiser",
+    "Run",
+    "SharedDynamics",
+    "SoftQLearning",
+    "StorageError",
+    "SweepingFollower",
+    "Training",
+    "batch_hypergradients",
+    "batch_objectives",
+    "clip_to_norm",
+    "get_method",
+    "load_checkpoint",
+    "make_optimiser",
+    "published_simulator",
+    "save_checkpoint",
+    "train",
+    "write_atomically",
+]

@@ -1,0 +1,294 @@
+"""The training loop: runs together are the runs alone, interruptions leave no trace, and one step is a plain loop."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from bilevelrl.estimators import SeedBatch
+from bilevelrl.estimators.training import (
+    METHODS,
+    Adam,
+    Run,
+    SoftQLearning,
+    SweepingFollower,
+    Training,
+    published_simulator,
+    save_checkpoint,
+    train,
+)
+from bilevelrl.estimators.training import loop as loop_module
+from bilevelrl.reference import named_stream, solve_follower
+from bilevelrl.reference.errors import InvalidInputError, UnknownNameError, UnsupportedError
+from bilevelrl.tasks import four_rooms, random_mdp
+
+LOGGED = ("objective", "played_objective", "gradient_norm", "follower_error", "hypergradient_error", "thetas")
+
+
+def every_method(seeds=2, rates=(0.1, 0.5)):
+    return [
+        Run(method=name, seed=seed, learning_rate=rate, critic_step_size=0.5 if rate == 0.1 else 0.9)
+        for name in METHODS
+        for seed in range(seeds)
+        for rate in rates
+    ]
+
+
+def training(**options):
+    problem = four_rooms(temperature=0.003)
+    simulator = published_simulator(four_rooms(temperature=0.003, kernel="paper"))
+    settings = {"iterations": 4, "streams": 2, "steps": 60, "evaluate_every": 2, "entropy": 5}
+    given = {"problem": problem, "simulator": simulator, "runs": every_method(), **settings, **options}
+    return Training(**given)
+
+
+def assert_same(one, other, columns=slice(None)):
+    np.testing.assert_array_equal(one.iterations, other.iterations)
+    for name in LOGGED:
+        ours, theirs = getattr(one, name), getattr(other, name)
+        theirs = theirs[columns] if name == "thetas" else theirs[:, columns]
+        np.testing.assert_array_equal(ours, theirs, err_msg=name)
+
+
+@pytest.mark.exact
+def test_a_run_is_the_same_bit_for_bit_whatever_is_trained_beside_it():
+    whole = training()
+    together = train(whole)
+    assert np.isfinite(together.objective).all()
+    assert len(np.unique(together.thetas[:, 0])) > len(METHODS)  # runs do differ
+    for row in (0, 3, 6, 13, 17, 21, 26, 31):
+        assert_same(train(replace(whole, runs=whole.runs[row : row + 1])), together, slice(row, row + 1))
+    backwards = train(replace(whole, runs=whole.runs[::-1]))
+    assert_same(backwards, together, slice(None, None, -1))
+
+
+@pytest.mark.exact
+def test_random_numbers_belong_to_method_and_seed():
+    seeds = [Run(method="bc_hg", seed=seed, learning_rate=0.1) for seed in range(2)]
+    found = train(training(runs=seeds))
+    other = train(training(runs=seeds, entropy=6))
+    assert np.abs(found.thetas[0] - found.thetas[1]).max() > 1e-3
+    assert np.abs(found.thetas - other.thetas).max() > 1e-3
+
+
+FOLLOWERS = {
+    "exact": None,
+    "sweeping, carried": SweepingFollower(iterations=2, carry=True, noise=1.0),
+    "sweeping, reset": SweepingFollower(iterations=2, carry=False, noise=1.0),
+    "soft Q-learning": SoftQLearning(steps=50, carry=True),
+}
+
+
+@pytest.mark.exact
+@pytest.mark.parametrize("follower", FOLLOWERS)
+def test_an_interrupted_training_continues_to_the_same_bits(follower, tmp_path):
+    options = {} if FOLLOWERS[follower] is None else {"follower": FOLLOWERS[follower]}
+    runs = every_method(seeds=1, rates=(0.1,))
+    whole = training(runs=runs, iterations=6, optimiser=Adam(), schedule="cosine", evaluate_every=1, **options)
+    uninterrupted = train(whole)
+    path = tmp_path / "state.npz"
+    stopped = train(whole, checkpoint=path, checkpoint_every=1, callbacks=[lambda found: found.iteration < 2])
+    assert not stopped.finished
+    assert list(stopped.iterations) == [0, 1, 2]
+    continued = train(whole, checkpoint=path, checkpoint_every=2)
+    assert continued.finished
+    assert_same(continued, uninterrupted)
+    assert_same(train(whole, checkpoint=path), uninterrupted)  # nothing is left to do
+
+
+@pytest.mark.exact
+@pytest.mark.parametrize("lost", ["generators", "optimiser", "tables", "follower.table"])
+def test_what_a_checkpoint_would_lose_is_seen(lost, tmp_path, monkeypatch):
+    follower = SweepingFollower(iterations=2, carry=True, noise=1.0)
+    whole = training(
+        runs=[Run(method="bc_hg", seed=0, learning_rate=0.1)], iterations=4, optimiser=Adam(), follower=follower
+    )
+    uninterrupted = train(whole)
+
+    def forgetful(path, *, arrays, generators, **rest):
+        kept = {
+            name: np.zeros_like(array) if name.startswith(lost) and name != "optimiser.count" else array
+            for name, array in arrays.items()
+        }
+        if lost == "generators":
+            generators = {name: np.random.default_rng(0) for name in generators}
+        save_checkpoint(path, arrays=kept, generators=generators, **rest)
+
+    monkeypatch.setattr(loop_module, "save_checkpoint", forgetful)
+    path = tmp_path / "state.npz"
+    train(whole, checkpoint=path, callbacks=[lambda found: found.iteration < 2])
+    assert np.abs(train(whole, checkpoint=path).thetas - uninterrupted.thetas).max() > 0.0
+
+
+def plain_direction(method, batch, table, policy, rewards_leader, jacobians, problem, order, alpha):
+    """One direction of the published experiments, by loops over visits and whole vectors of derivatives."""
+    beta, gamma = problem.temperature, problem.discount_leader
+    of_follower, of_leader = jacobians["reward_follower"], jacobians["reward_leader"]
+    streams, steps = batch.state_t.shape
+    visits = [(e, t) for e in range(streams) for t in range(steps)]
+    state = {(e, t): int(batch.state_t[e, t]) for e, t in visits}
+    action = {(e, t): int(batch.action_t[e, t]) for e, t in visits}
+    done = {v: bool(batch.terminated[v] or batch.truncated[v]) for v in visits}
+    time = {v: int(batch.time_in_episode[v]) for v in visits}
+    table = table.copy()
+    for k in order if method in ("bc_hg", "hpgd_sa") else ():
+        e, t = divmod(int(k), steps)
+        ahead = 0.0
+        if not (done[e, t] or t == steps - 1):
+            ahead = table[state[e, t + 1], action[e, t + 1]]
+        pair = state[e, t], action[e, t]
+        table[pair] += alpha * (rewards_leader[pair] + gamma * ahead - table[pair])
+    suffix = {}
+    for e in range(streams):
+        running = [np.zeros(of_follower.shape[2]), np.zeros(of_follower.shape[2]), 0.0]
+        for t in reversed(range(steps)):
+            pair = state[e, t], action[e, t]
+            now = of_follower[pair], of_leader[pair], rewards_leader[pair]
+            keep = 0.0 if done[e, t] else gamma
+            running = [x + keep * y for x, y in zip(now, running, strict=True)]
+            suffix[e, t] = running
+
+    def averages(key, which):
+        found = {}
+        for v in visits:
+            found.setdefault(key(v), []).append(suffix[v][which])
+        return {name: np.mean(values, axis=0) for name, values in found.items()}
+
+    def pair_of(v):
+        return state[v], action[v]
+
+    by_pair, by_state = averages(pair_of, 0), averages(lambda v: state[v], 0)
+    return_pair, return_state = averages(pair_of, 2), averages(lambda v: state[v], 2)
+    from_state = averages(lambda v: state[v], 1)
+    first = np.mean([from_state[state[v]] for v in visits if time[v] == 0], axis=0)
+    finished = max(1, sum(done.values()))
+    guiding = np.zeros(of_follower.shape[2])
+    for v in visits:
+        benefit = table[pair_of(v)] - policy[state[v]] @ table[state[v]]
+        gradient = by_pair[pair_of(v)]
+        if method != "bc_hg":
+            gradient = gradient - by_state[state[v]]
+        if method == "hpgd_mc":
+            benefit = return_pair[pair_of(v)] - return_state[state[v]]
+        guiding += gamma ** time[v] * benefit * gradient / (beta * finished)
+    if method in ("naive_pgd", "sobirl"):
+        guiding = 0.0
+    return first + guiding
+
+
+@pytest.mark.exact
+@pytest.mark.parametrize("method", ["bc_hg", "hpgd_mc", "hpgd_sa", "naive_pgd", "sobirl"])
+def test_one_iteration_is_the_published_one_written_as_plain_loops(method):
+    runs = [Run(method=method, seed=seed, learning_rate=0.1, critic_step_size=0.7) for seed in range(2)]
+    # Short episodes and several streams, so that terminations, cuts and unfinished ends all occur.
+    simulator = replace(published_simulator(four_rooms(kernel="paper")), step_limit=6)
+    problem = four_rooms(temperature=0.005, start=(2, 8))
+    whole = training(
+        problem=problem, runs=runs, iterations=1, streams=3, steps=90, simulator=simulator, largest_norm=np.inf
+    )
+    found = (train(whole).thetas - whole.start()) / 0.1
+    for row, run in enumerate(runs):
+        theta = whole.start()[row]
+        rng = named_stream(whole.entropy, "training", method, run.seed)
+        follower = solve_follower(problem, theta)
+        critic = method in ("bc_hg", "hpgd_sa")
+        table = rng.standard_normal((104, 4)) if critic else np.zeros((104, 4))
+        tables = problem.tables_at(theta)
+        own = SeedBatch.solve(problem, theta[None])
+        batch = own.sample(streams=3, steps=90, rng=[rng], simulator=simulator)
+        assert batch.terminated.any()
+        assert batch.truncated.any()
+        order = rng.permutation(270) if critic else ()
+        expected = plain_direction(
+            method,
+            batch,
+            table,
+            follower.policy,
+            tables.reward_leader,
+            problem.jacobian(theta),
+            problem,
+            order,
+            0.7,
+        )
+        # Followers known to 1e-9: π to 2e-9/β relative, and the benefit, of size 1/(1-γ), is divided by β once more.
+        allowed = 1e-9 * 2.0 / 0.005 / 0.005 * np.abs(table).max() + 1e-12
+        assert np.abs(found[row] - expected).max() <= max(allowed * np.linalg.norm(expected), 1e-12)
+        assert np.linalg.norm(expected) > 1e-4
+        for other in {"bc_hg", "hpgd_mc", "hpgd_sa", "naive_pgd"} - {method, "naive_pgd" if method == "sobirl" else ""}:
+            start = table if critic else rng.standard_normal((104, 4))
+            wrong = plain_direction(
+                other, batch, start, follower.policy, tables.reward_leader, problem.jacobian(theta), problem, order, 0.7
+            )
+            assert np.abs(found[row] - wrong).max() > 1e-3 * np.linalg.norm(wrong)
+
+
+@pytest.mark.exact
+def test_exact_ascent_follows_the_published_trap():
+    runs = [Run(method="exact", seed=0, learning_rate=0.5)]
+    history = train(training(problem=four_rooms(temperature=0.005), runs=runs, iterations=300, evaluate_every=100))
+    assert history.objective[0, 0] == pytest.approx(-0.667, abs=1e-3)
+    assert (np.diff(history.objective[:, 0]) > 0.0).all()
+    assert history.objective[-1, 0] < 0.0178  # not beyond the vertex of no penalty
+
+
+@pytest.mark.exact
+def test_evaluation_reports_the_error_of_an_early_follower():
+    runs = [Run(method="naive_pgd", seed=0, learning_rate=0.1)]
+    errors = []
+    for iterations in (2, 5, 20, 100):
+        follower = SweepingFollower(iterations=iterations, noise=1.0)
+        history = train(training(runs=runs, iterations=1, follower=follower))
+        errors.append((history.follower_error[0, 0], history.hypergradient_error[0, 0]))
+    follower_errors, carried = np.array(errors).T
+    assert (np.diff(follower_errors) < 0.0).all()
+    assert follower_errors[0] > 0.1
+    assert carried[0] > 1e-3
+    assert follower_errors[-1] < 1e-9
+    assert carried[-1] < 1e-9
+
+
+@pytest.mark.exact
+def test_refusals():
+    run = Run(method="bc_hg", seed=0, learning_rate=0.1)
+    with pytest.raises(UnknownNameError, match="did you mean 'bc_hg'"):
+        Run(method="bchg", seed=0, learning_rate=0.1)
+    for options, message in (
+        ({"runs": []}, "at least one run"),
+        ({"runs": [run, run]}, "is there twice"),
+        ({"iterations": 0}, "iterations=0"),
+        ({"schedule": "cosin"}, "did you mean 'cosine'"),
+        ({"largest_norm": -1.0}, "largest_norm=-1.0"),
+        ({"start_scale": np.nan}, "start_scale=nan"),
+    ):
+        with pytest.raises(InvalidInputError, match=message):
+            training(**options)
+    for options, message in (
+        ({"seed": -1}, "seed=-1"),
+        ({"learning_rate": 0.0}, "learning_rate=0.0"),
+        ({"critic_step_size": 1.5}, "critic_step_size=1.5"),
+    ):
+        with pytest.raises(InvalidInputError, match=message):
+            Run(**{"method": "bc_hg", "seed": 0, "learning_rate": 0.1, **options})
+    moving = random_mdp(states=4, actions=2, parameters=3, seed=0)
+    with pytest.raises(UnsupportedError, match="θ enters"):
+        train(Training(problem=moving, runs=[run], iterations=1))
+    with pytest.raises(InvalidInputError, match="checkpoint_every=0"):
+        train(training(), checkpoint_every=0)
+
+
+@pytest.mark.exact
+def test_a_checkpoint_of_another_configuration_is_refused(tmp_path):
+    run = Run(method="naive_pgd", seed=0, learning_rate=0.1)
+    path = tmp_path / "state.npz"
+    train(training(runs=[run], iterations=1), checkpoint=path)
+    before = path.read_bytes()
+    others = [
+        training(runs=[replace(run, learning_rate=0.2)], iterations=1),
+        training(runs=[run], iterations=1, problem=four_rooms(temperature=0.003, coefficient=4.0)),
+        training(runs=[run], iterations=1, simulator=published_simulator()),
+        training(runs=[run], iterations=1, optimiser=Adam()),
+    ]
+    for other in others:
+        with pytest.raises(InvalidInputError, match="checkpoint of another configuration"):
+            train(other, checkpoint=path)
+    assert path.read_bytes() == before

@@ -24,6 +24,7 @@ from bilevelrl.estimators.game_side import GAME_ESTIMATORS
 from bilevelrl.estimators.hpgd import HPGD
 from bilevelrl.estimators.lqr_critics import QuadraticCritic, fit_lstd_critic
 from bilevelrl.estimators.naive_pgd import NaivePGD
+from bilevelrl.estimators.pathwise import PathwiseBCHG
 from bilevelrl.estimators.policy_gradient import PolicyGradient
 from bilevelrl.estimators.sampling import (
     TabularSimulator,
@@ -56,6 +57,7 @@ __all__ = [
     "LQRSimulator",
     "LeaderCritic",
     "NaivePGD",
+    "PathwiseBCHG",
     "PolicyGradient",
     "QuadraticCritic",
     "SarsaCritic",

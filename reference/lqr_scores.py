@@ -108,6 +108,14 @@ def lqr_cotangents(
             add("dynamics_state", weighted_outer(weight, y, x, per_stream))
             add("dynamics_action", weighted_outer(weight, y, a, per_stream))
             add("noise_covariance", covariance)
+        elif term == "path_transition":
+            ones = np.ones(weight.shape[:2])
+            add("dynamics_state", weighted_outer(ones, weight, x, per_stream))
+            add("dynamics_action", weighted_outer(ones, weight, a, per_stream))
+            if "noise_covariance" in varying:
+                precision = covariance_inverse("noise_covariance", matrices.noise_covariance)
+                residual = batch.state_tp1 - x @ matrices.dynamics_state.T - a @ matrices.dynamics_action.T
+                add("noise_covariance", 0.5 * weighted_outer(ones, weight, residual @ precision, per_stream))
         elif term == "log_initial":
             if not varying.intersection(("initial_mean", "initial_covariance")):
                 continue

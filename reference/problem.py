@@ -30,8 +30,14 @@ PARTS: tuple[Part, ...] = ("initial", "direct", "transition", "response", "regul
 GAME_PARTS: tuple[Part, ...] = ("policy", "response", "regulariser")
 """The parts of a Markov game's hypergradient."""
 
-Term: TypeAlias = Literal["reward_leader", "reward_follower", "log_transition", "log_initial", "log_policy_leader"]
-"""Functions of one transition whose θ-derivatives estimators weigh and sum."""
+Term: TypeAlias = Literal[
+    "reward_leader", "reward_follower", "log_transition", "log_initial", "log_policy_leader", "path_transition"
+]
+"""Functions of one transition whose θ-derivatives estimators weigh and sum.
+
+`path_transition` is the next state itself as a function of θ at fixed noise, and its weights are vectors
+(streams, steps, n); only problems with continuous states have it, and `TERMS` lists what others may be asked for.
+"""
 
 TERMS: tuple[Term, ...] = ("reward_leader", "reward_follower", "log_transition", "log_initial", "log_policy_leader")
 

@@ -1,0 +1,97 @@
+"""BC-HG with pathwise derivatives of the dynamics in place of scores.
+
+For Gaussian transitions `x' = μ + W^{1/2} ε` and a smooth value V,
+
+    E[ V(x') ∇log P(x'|x, a) ]  =  E[ ∇V(x')' (∇μ + ½ ∇W W^{-1} (x' - μ)) ],
+
+the same mean from a gradient of V instead of its level. Scores grow as the noise shrinks, gradients do not; but the
+dynamics and the gradient of the values must be known, not only samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from bilevelrl.estimators.bchg import BCHG
+from bilevelrl.estimators.critics import leader_discount
+from bilevelrl.estimators.estimator import Context, Contribution
+from bilevelrl.estimators.lqr_critics import QuadraticCritic
+from bilevelrl.estimators.trajectories import Trajectories
+from bilevelrl.reference import ConfigurableLQR
+from bilevelrl.reference.errors import UnsupportedError
+
+__all__ = ["PathwiseBCHG"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PathwiseBCHG(BCHG):
+    """BC-HG on configurable LQRs with pathwise transition derivatives, of the leader's and the follower's values.
+
+    Parameters
+    ----------
+    target, critic, stopping, normalisation
+        As in `BCHG`; the critic must be quadratic. `scores` does not matter.
+
+    Raises
+    ------
+    UnknownNameError, InvalidInputError
+        As `BCHG`.
+
+    Examples
+    --------
+    >>> from bilevelrl.estimators import Target
+    >>> from bilevelrl.reference import solve_follower
+    >>> from bilevelrl.tasks import random_lqr
+    >>> problem, theta = random_lqr(seed=0), np.zeros(3)
+    >>> context = Context(problem=problem, theta=theta, follower=solve_follower(problem, theta))
+    >>> rng = np.random.default_rng(0)
+    >>> batch = PathwiseBCHG().sample(problem, theta, context.follower, streams=500, steps=40, rng=rng)
+    >>> smooth, scored = (estimator(batch, context).std(axis=0) for estimator in (PathwiseBCHG(), BCHG()))
+    >>> bool((smooth < 0.5 * scored).all())
+    True
+    """
+
+    name: str = field(default="BC-HG (pathwise)")
+
+    def contributions(self, trajectories: Trajectories, context: Context) -> Sequence[Contribution]:
+        """Return the weights of BC-HG with every score of a transition replaced.
+
+        Raises
+        ------
+        UnsupportedError
+            If the problem is not a configurable LQR, or the critic not quadratic.
+        """
+        if not isinstance(context.problem, ConfigurableLQR):
+            raise UnsupportedError(f"{self.name}: expected a ConfigurableLQR; tables have no pathwise derivatives")
+        critic = self.leader_critic(context)
+        if not isinstance(critic, QuadraticCritic):
+            raise UnsupportedError(f"{self.name}: critic of type {type(critic).__name__}: expected a QuadraticCritic")
+        trajectories = self.stopped(trajectories, context)
+        state_tp1 = trajectories.state_tp1
+        items = []
+        for item in super().contributions(trajectories, context):
+            if item.part == "transition":
+                horizon = self.target.horizon
+                after = None if horizon is None else np.maximum(horizon - trajectories.time_in_episode - 1, 0)
+                leader_matrix = critic.state_matrix(after)
+                gradient = -2.0 * np.matmul(leader_matrix, state_tp1[..., None])[..., 0]
+                weight = self.scale(trajectories) * self.leader_weight(trajectories, context)
+                weight = weight * leader_discount(context.problem, self.target)
+                item = Contribution(
+                    part="transition",
+                    batch=trajectories,
+                    weights={"path_transition": weight[..., None] * gradient},
+                )
+            elif item.part == "response":
+                trace = item.weights["reward_follower"]
+                gradient = -2.0 * context.problem.discount_follower * state_tp1 @ context.follower.cost_to_go
+                item = Contribution(
+                    part="response",
+                    batch=trajectories,
+                    weights={"reward_follower": trace, "path_transition": trace[..., None] * gradient},
+                )
+            items.append(item)
+        return items

@@ -1,0 +1,274 @@
+"""Studies: bias, standard deviation, error, cosine and cost of every estimator against the number of samples.
+
+Where the law of a draw can be enumerated, its mean m and covariance C are exact, and so is everything quadratic at
+every number of samples n: bias `‖m - ∇J‖`, standard deviation `√(tr C / n)`, mean squared error `bias² + tr C / n`. The
+mean cosine with the truth is not, so means of n fresh draws are drawn for it; and where a draw is a whole batch, or
+cannot be enumerated, everything is. A row says which. All sizes are relative to ‖∇J‖, the truth of the estimator's own
+target.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.random import Generator
+
+from bilevelrl.estimators import ESTIMATORS, Context, Draw, Estimator, Target
+from bilevelrl.estimators.critics import ExactCritic
+from bilevelrl.reference import named_stream, solve_follower
+from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.errors import EstimatorError, SupportError, TooLargeError, UnsupportedError
+from bilevelrl.tasks import Scenario, scenario, scenarios
+from bilevelrl.verification.deterministic_checks import enumerate_scenario
+from bilevelrl.verification.jobs import Job, Progress, run_jobs
+from bilevelrl.verification.judge import scenario_truth
+
+__all__ = ["SAMPLES", "StudyRow", "read_study", "run_study", "study_csv", "study_estimator"]
+
+SAMPLES = (1, 4, 16, 64, 256)
+REPLICATES = 24
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyRow:
+    """One estimator on one scenario at one number of samples.
+
+    Attributes
+    ----------
+    scenario, estimator, level : str
+        What was studied.
+    samples : int
+        Trajectories that one estimate averages over: independent draws, or the streams of one batch.
+    moments : str
+        "exact" by enumeration, or "sampled": where bias and standard deviation come from.
+    bias, standard_deviation, root_mean_square : float
+        Of the estimate, relative to ‖∇J‖; root_mean_square² = bias² + standard_deviation².
+    cosine, cosine_low, cosine_high : float
+        Mean cosine of an estimate with ∇J over replicates, and the 5th and 95th percentiles of single estimates.
+    steps : float
+        Environment and oracle steps per estimate, on average.
+    """
+
+    scenario: str
+    estimator: str
+    level: str
+    samples: int
+    moments: str
+    bias: float
+    standard_deviation: float
+    root_mean_square: float
+    cosine: float
+    cosine_low: float
+    cosine_high: float
+    steps: float
+
+
+def study_estimator(
+    name: str,
+    on: str,
+    *,
+    seed: int = 0,
+    samples: Sequence[int] = SAMPLES,
+    replicates: int = REPLICATES,
+) -> list[StudyRow]:
+    """Return the rows of a registered estimator on a scenario; none where it does not apply, or the truth is zero.
+
+    Parameters
+    ----------
+    name, on
+        Names of an entry of `ESTIMATORS` and of a scenario.
+    seed
+        Root entropy; every pair has a stream of its own.
+    samples
+        Numbers of trajectories per estimate.
+    replicates
+        Estimates per number of samples.
+
+    Examples
+    --------
+    >>> rows = study_estimator("naive_pgd", "layered", samples=(1, 16), replicates=20)
+    >>> [row.moments for row in rows], rows[0].bias == rows[1].bias
+    (['exact', 'exact'], True)
+    >>> round(rows[0].standard_deviation / rows[1].standard_deviation, 9)
+    4.0
+    """
+    at, entry = scenario(on), ESTIMATORS[name]
+    estimator = entry.make(Target(horizon=at.target_horizon))
+    truth = scenario_truth(at, estimator.target.horizon).value
+    norm = float(np.linalg.norm(truth))
+    if norm == 0.0:
+        return []
+    try:
+        sampler = _Sampler(estimator, at, named_stream(seed, "study", name, on))
+        exact = _exact_moments(estimator, at)
+        means = sampler.means(samples, replicates)
+    except (UnsupportedError, SupportError, EstimatorError):
+        return []
+    rows = []
+    for count in samples:
+        estimates, steps = means[count]
+        if exact is not None:
+            bias, spread = exact[0] / norm, math.sqrt(exact[1] / count) / norm
+        else:
+            bias, spread = _sampled_moments(estimates, truth, norm)
+        lengths = np.linalg.norm(estimates, axis=1) * norm
+        cosines = np.divide(estimates @ truth, lengths, out=np.zeros(len(estimates)), where=lengths > 0.0)
+        low, high = np.percentile(cosines, [5, 95])
+        rows.append(
+            StudyRow(
+                scenario=on,
+                estimator=name,
+                level=entry.level,
+                samples=count,
+                moments="sampled" if exact is None else "exact",
+                bias=bias,
+                standard_deviation=spread,
+                root_mean_square=math.hypot(bias, spread),
+                cosine=float(cosines.mean()),
+                cosine_low=float(low),
+                cosine_high=float(high),
+                steps=steps,
+            )
+        )
+    return rows
+
+
+def run_study(
+    *,
+    on: Iterable[Scenario] | None = None,
+    estimators: Iterable[str] | None = None,
+    seed: int = 0,
+    samples: Sequence[int] = SAMPLES,
+    replicates: int = REPLICATES,
+    workers: int = 1,
+    progress: Progress | None = None,
+) -> list[StudyRow]:
+    """Return the rows of every registered estimator on every scenario.
+
+    Parameters
+    ----------
+    on, estimators
+        Default: all.
+    seed, samples, replicates
+        As in `study_estimator`.
+    workers
+        Processes.
+    progress
+        Told after each pair.
+    """
+    names = list(ESTIMATORS) if estimators is None else list(estimators)
+    jobs = [
+        Job(
+            function=_pair,
+            arguments=(name, entry.name, seed, tuple(samples), replicates),
+            label=f"{name} on {entry.name}",
+        )
+        for entry in (scenarios() if on is None else on)
+        for name in names
+    ]
+    return [row for found in run_jobs(jobs, workers=workers, progress=progress) for row in found]
+
+
+def study_csv(rows: Iterable[StudyRow]) -> str:
+    """Return rows as one tidy table."""
+    columns = [entry.name for entry in fields(StudyRow)]
+    text = StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    for row in rows:
+        values = (getattr(row, column) for column in columns)
+        writer.writerow([f"{value:.6g}" if isinstance(value, float) else value for value in values])
+    return text.getvalue()
+
+
+def read_study(path: str | Path) -> list[StudyRow]:
+    """Read what `study_csv` wrote.
+
+    Examples
+    --------
+    >>> rows = study_estimator("naive_pgd", "toll", samples=(1,), replicates=5)
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "study.csv"
+    ...     _ = path.write_text(study_csv(rows))
+    ...     read_study(path)[0].estimator
+    'naive_pgd'
+    """
+    kinds: dict[str, Any] = {"int": int, "float": float, "str": str}
+    convert = {entry.name: kinds[str(entry.type)] for entry in fields(StudyRow)}
+    with Path(path).open(encoding="utf-8", newline="") as lines:
+        return [StudyRow(**{key: convert[key](value) for key, value in row.items()}) for row in csv.DictReader(lines)]
+
+
+class _Sampler:
+    """Estimates from fresh trajectories of a scenario."""
+
+    def __init__(self, estimator: Estimator, on: Scenario, rng: Generator) -> None:
+        self._estimator, self._on, self._rng = estimator, on, rng
+        follower = solve_follower(on.problem, on.theta)
+        critic = ExactCritic.solve(on.problem, on.theta, follower.policy, horizon=estimator.target.horizon)
+        self._context = Context(problem=on.problem, theta=on.theta, follower=follower, critic=critic, rng=rng)
+
+    def means(self, samples: Sequence[int], replicates: int) -> dict[int, tuple[FloatArray, float]]:
+        """Return {n: (estimates (replicates, N), steps per estimate)}."""
+        if self._estimator.draw is Draw.TRAJECTORY:
+            # The same draws are averaged in groups of every size: curves of one estimator are smooth in n.
+            rows, steps = self._rows(max(samples) * replicates)
+            return {
+                count: (rows[: count * replicates].reshape(replicates, count, -1).mean(axis=1), count * steps)
+                for count in samples
+            }
+        found = {}
+        for count in samples:
+            pairs = [self._batch(count) for _ in range(replicates)]
+            found[count] = (np.array([mean for mean, _ in pairs]), float(np.mean([steps for _, steps in pairs])))
+        return found
+
+    def _rows(self, draws: int) -> tuple[FloatArray, float]:
+        trajectories = self._draw(draws)
+        rows = self._estimator(trajectories, self._context)
+        return rows, sum(self._estimator.cost(trajectories, self._context).values()) / draws
+
+    def _batch(self, streams: int) -> tuple[FloatArray, float]:
+        trajectories = self._draw(streams)
+        estimate = self._estimator.estimate(trajectories, self._context)
+        return estimate.mean, float(sum(self._estimator.cost(trajectories, self._context).values()))
+
+    def _draw(self, streams: int) -> Any:
+        return self._estimator.sample(
+            self._on.problem,
+            self._on.theta,
+            self._context.follower,
+            streams=streams,
+            steps=self._on.horizon,
+            rng=self._rng,
+        )
+
+
+def _exact_moments(estimator: Estimator, on: Scenario) -> tuple[float, float] | None:
+    """Exact ‖bias‖ and tr Cov of one draw, where draws are trajectories and can be enumerated."""
+    if estimator.draw is not Draw.TRAJECTORY:
+        return None
+    try:
+        found = enumerate_scenario(estimator, on)
+    except (TooLargeError, UnsupportedError):
+        return None
+    return float(np.linalg.norm(found.bias)), float(np.trace(found.covariance))
+
+
+def _sampled_moments(estimates: FloatArray, truth: FloatArray, norm: float) -> tuple[float, float]:
+    variance = float(estimates.var(axis=0, ddof=1).sum())
+    # The squared norm of a noisy mean is too large by its variance.
+    squared = float(np.sum((estimates.mean(axis=0) - truth) ** 2)) - variance / len(estimates)
+    return math.sqrt(max(0.0, squared)) / norm, math.sqrt(variance) / norm
+
+
+def _pair(name: str, on: str, seed: int, samples: tuple[int, ...], replicates: int) -> list[StudyRow]:
+    return study_estimator(name, on, seed=seed, samples=samples, replicates=replicates)

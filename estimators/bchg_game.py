@@ -61,7 +61,7 @@ class BCHGGame(GameSide):
 
     Parameters
     ----------
-    target, stopping, critic, baseline
+    target, stopping, critic, baseline, behaviour_theta
         As in `GameSide`.
     influence_baseline
         Subtract the mean over the leader's actions from what each is worth to the follower.

@@ -25,7 +25,7 @@ class BiAC(PolicyGradient):
 
     Parameters
     ----------
-    target, stopping, baseline
+    target, stopping, baseline, behaviour_theta
         As in `GameSide`.
     critic
         "exact": the fixed point of the Stackelberg operator. "context": a table learnt with it, see

@@ -289,5 +289,6 @@ def _origin(make: Callable[[Target], Estimator]) -> tuple[str, int]:
 
 def _check_batch(trajectories: Trajectories, context: Context) -> None:
     policy = getattr(context.follower, "policy", None)
-    if isinstance(policy, np.ndarray) and policy.ndim == 2 and isinstance(context.problem, Problem):
-        trajectories.check_states(*policy.shape)
+    if isinstance(policy, np.ndarray) and policy.ndim in (2, 3) and isinstance(context.problem, Problem):
+        # (S, A), or (S, L, A) where the leader acts too.
+        trajectories.check_states(policy.shape[0], policy.shape[-1], policy.shape[1] if policy.ndim == 3 else None)

@@ -35,6 +35,7 @@ def expected_game_parts(
     influence: FloatArray | None,
     first: int,
     discount: float,
+    behaviour_theta: FloatArray | None = None,
 ) -> Mapping[Part, FloatArray]:
     """Return {part: (N,)}, the exact expectation of an estimate given the follower and the critic.
 
@@ -54,6 +55,8 @@ def expected_game_parts(
         What the guiding term weighs the score with; None: there is no guiding term.
     first
         0 or 1: whether the guiding term's inner sum starts at the same step or at the next.
+    behaviour_theta
+        Whose leader policy makes the visits, if not the context's.
     """
     game = context.problem
     assert isinstance(game, MarkovGame)
@@ -67,7 +70,8 @@ def expected_game_parts(
     moved = simulator.dynamics if isinstance(simulator.dynamics, MarkovGame) else game
     law = simulator.start_law(joint_mdp(game), context.theta)
     policy, response = game.policy_at(context.theta), context.follower.policy
-    joint = policy[:, :, None] * response
+    acting = policy if behaviour_theta is None else game.policy_at(behaviour_theta)
+    joint = acting[:, :, None] * response
     flat = moved.transition.reshape(-1, game.states)
     advantage = critic.action_values - critic.baselines(baseline)
     benefits = critic.benefits()

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
+from numpy.random import Generator
 
 from bilevelrl.estimators.along_trajectories import AlongTrajectories
 from bilevelrl.estimators.critics import leader_discount
@@ -21,6 +22,7 @@ from bilevelrl.estimators.estimator import Claim, Context, Contribution, Draw, E
 from bilevelrl.estimators.game_critics import GameCritic, Operator
 from bilevelrl.estimators.game_expectations import expected_game_parts
 from bilevelrl.estimators.lqr_game_critics import LQRGameCritic
+from bilevelrl.estimators.sampling import TabularSimulator
 from bilevelrl.estimators.trajectories import Trajectories
 from bilevelrl.reference import LQRGame, MarkovGame
 from bilevelrl.reference.arrays import FloatArray
@@ -54,6 +56,9 @@ class GameSide(AlongTrajectories):
     baseline
         "state_value": V_L(s). "none". "action_dependent": the published one, which biases the term if the follower sees
         the leader's action.
+    behaviour_theta
+        The θ whose leader policy made the trajectories; None: the context's own. Nothing is reweighted, as in the
+        published off-policy runs: visits are those of another leader, which biases every term.
 
     Raises
     ------
@@ -66,6 +71,7 @@ class GameSide(AlongTrajectories):
     kinds: ClassVar[tuple[type, ...]] = (MarkovGame, LQRGame)
     critic: Literal["exact", "context"] = "exact"
     baseline: Baseline = "state_value"
+    behaviour_theta: FloatArray | None = None
 
     def __post_init__(self) -> None:
         for option, known in OPTIONS.items():
@@ -81,7 +87,23 @@ class GameSide(AlongTrajectories):
     def _claim(self, *, biased: bool) -> None:
         """Set the claim that follows from the options."""
         exact = self.critic == "exact" and self.baseline != "action_dependent" and self.target.horizon is None
+        exact = exact and self.behaviour_theta is None
         object.__setattr__(self, "claim", Claim.UNBIASED if exact and not biased else Claim.DECLARED)
+
+    def sample(
+        self,
+        problem: Any,
+        theta: Any,
+        follower: Any,
+        *,
+        streams: int,
+        steps: int,
+        rng: Generator,
+        simulator: TabularSimulator | None = None,
+    ) -> Trajectories:
+        """Draw trajectories of the kind the claim is about; off-policy ones with the leader of `behaviour_theta`."""
+        acting = theta if self.behaviour_theta is None else self.behaviour_theta
+        return super().sample(problem, acting, follower, streams=streams, steps=steps, rng=rng, simulator=simulator)
 
     def game(self, trajectories: Trajectories | None, context: Context) -> Any:
         """Return the context's problem, a tabular or a linear-quadratic Markov game.
@@ -173,6 +195,7 @@ class GameSide(AlongTrajectories):
             influence=influence,
             first=first,
             discount=leader_discount(context.problem, self.target),
+            behaviour_theta=self.behaviour_theta,
         )
 
 

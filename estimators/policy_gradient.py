@@ -20,7 +20,7 @@ class PolicyGradient(GameSide):
 
     Parameters
     ----------
-    target, stopping, critic, baseline
+    target, stopping, critic, baseline, behaviour_theta
         As in `GameSide`.
 
     Raises

@@ -36,7 +36,7 @@ class TotalDerivative(GameSide):
 
     Parameters
     ----------
-    target, critic, baseline
+    target, critic, baseline, behaviour_theta
         As in `GameSide`; there is no geometric stopping.
     damping
         Added to minus the Hessian, relative to its largest entry; regularises the inverse, as in published methods.

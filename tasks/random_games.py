@@ -11,6 +11,7 @@ from bilevelrl.reference import MarkovGame, TabularSoftmaxPolicy, named_stream
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.errors import InvalidInputError, UnknownNameError, refusal
 from bilevelrl.tasks.arguments import check_count, check_probability
+from bilevelrl.tasks.registry import register_task
 
 __all__ = ["GAME_CASES", "GameCase", "hard_markov_game", "layered_markov_game", "random_markov_game"]
 
@@ -29,6 +30,7 @@ GAME_CASES: tuple[GameCase, ...] = (
 )
 
 
+@register_task("random_markov_game", "a two-player game with drawn tables and a tabular softmax leader")
 def random_markov_game(
     *,
     states: int = 5,
@@ -104,6 +106,7 @@ def random_markov_game(
     )
 
 
+@register_task("layered_markov_game", "a two-player game whose every path ends, so that nothing is ever truncated")
 def layered_markov_game(
     *,
     layers: int = 2,

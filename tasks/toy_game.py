@@ -13,6 +13,7 @@ import numpy as np
 from bilevelrl.reference import MarkovGame, TabularSoftmaxPolicy
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.tasks.arguments import check_finite
+from bilevelrl.tasks.registry import register_task
 
 __all__ = ["TOY_GAME_STATES", "toy_game_theta", "toy_markov_game"]
 
@@ -24,6 +25,7 @@ _HOME, _TO_A, _TO_B = range(3)
 _LEADER_ACTIONS, _ACTIONS = 2, 3
 
 
+@register_task("toy_markov_game", "the paper's toy game: let the follower pass often enough, and gain when it may not")
 def toy_markov_game(
     bonus: float = 1.0,
     *,

@@ -390,6 +390,49 @@ def test_the_total_derivative_is_consistent(sees):
     assert ratio < 0.5 * np.linalg.norm(estimator.estimate(batch, context).parts["response"])
 
 
+@SEES
+def test_off_policy_samples_are_not_reweighted_and_what_that_costs_is_known(sees):
+    game, theta, context = layered(sees)
+    behaviour = theta - 1.5
+    truth = hypergradient(game, theta)
+    for make in (PolicyGradient, BiAC, BCHGGame):
+        estimator = make(behaviour_theta=behaviour)
+        assert estimator.claim is Claim.DECLARED
+        moments = enumerate_moments(
+            lambda trajectories, told, estimator=estimator: estimator(
+                trajectories, dataclasses.replace(told, theta=theta)
+            ),
+            game,
+            behaviour,
+            horizon=3,
+            follower=context.follower,
+        )
+        expected = total(estimator.expectation(context, horizon=3))
+        assert np.abs(moments.mean - expected).max() <= 1e-13
+        assert np.abs(expected - truth.value).max() > 1e-3
+        same = total(make(behaviour_theta=theta).expectation(context, horizon=3))
+        np.testing.assert_array_equal(same, total(make().expectation(context, horizon=3)))
+    batch = estimator.sample(
+        game, theta, context.follower, streams=20_000, steps=3, rng=named_stream(4, "off-policy", int(sees))
+    )
+    first = batch.leader_action_t[:, 0][batch.state_t[:, 0] == 0]
+    share = game.policy_at(behaviour)[0, 1]
+    assert abs((first == 1).mean() - share) < 5 * 0.5 / np.sqrt(first.size)
+    assert abs(share - game.policy_at(theta)[0, 1]) > 10 * 0.5 / np.sqrt(first.size)  # the check could have failed
+
+
+def test_two_leader_actions_off_policy_by_hand():
+    """One decision: (Q_1 - Q_0) (f_old(1) (1-p)² + f_old(0) p²) in place of (Q_1 - Q_0) p (1-p)."""
+    game = random_markov_game(states=1, actions=1, discount_leader=0.0, discount_follower=0.0)
+    theta, old = np.array([0.6]), np.array([-1.1])
+    context = Context(problem=game, theta=theta, follower=solve_follower(game, theta))
+    gap = game.reward_leader[0, 1, 0] - game.reward_leader[0, 0, 0]
+    (p, f) = (game.policy_at(point)[0, 1] for point in (theta, old))
+    found = PolicyGradient(behaviour_theta=old).expectation(context, horizon=1)["policy"][0]
+    assert found == pytest.approx(gap * (f * (1 - p) ** 2 + (1 - f) * p**2), rel=1e-12)
+    assert PolicyGradient().expectation(context, horizon=1)["policy"][0] == pytest.approx(gap * p * (1 - p), rel=1e-12)
+
+
 # ---------------------------------------------------------------- refusals
 
 
@@ -405,6 +448,10 @@ def test_misuse_is_refused_by_name():
         BCHG().estimate(batch, context)
     with pytest.raises(EstimatorError, match="leader_action_t"):
         BCHGGame().estimate(dataclasses.replace(batch, leader_action_t=None), context)
+    wrong = batch.leader_action_t.copy()
+    wrong[0, 0] = 2
+    with pytest.raises(InvalidInputError, match="leader_action_t"):
+        BCHGGame().estimate(dataclasses.replace(batch, leader_action_t=wrong), context)
     with pytest.raises(EstimatorError, match="GameCritic"):
         BCHGGame(critic="context").estimate(batch, context)
     with pytest.raises(UnknownNameError, match="baseline"):

@@ -1,6 +1,7 @@
 """Markov games: the toy game's known numbers, agreement of all routes, both reductions, and what must be refused."""
 
 import dataclasses
+import importlib
 
 import autograd.numpy as anp
 import numpy as np
@@ -28,7 +29,7 @@ from bilevelrl.reference.errors import (
     SupportError,
 )
 from bilevelrl.reference.game_follower import DecisionPoints
-from bilevelrl.reference.routes import game_implicit as implicit_module
+from bilevelrl.reference.transitions import DiscountedSystem
 from bilevelrl.tasks import (
     GAME_CASES,
     hard_markov_game,
@@ -37,6 +38,11 @@ from bilevelrl.tasks import (
     toy_game_theta,
     toy_markov_game,
 )
+
+follower_module = importlib.import_module("bilevelrl.reference.follower")
+game_follower_module = importlib.import_module("bilevelrl.reference.game_follower")
+implicit_module = importlib.import_module("bilevelrl.reference.routes.game_implicit")
+reduction_module = importlib.import_module("bilevelrl.reference.routes.game_reduction")
 
 # The route in ball arithmetic takes the doubles of the policy as they are, whose rows do not quite sum to one; its own
 # tests hold it against these.
@@ -264,6 +270,42 @@ def test_the_agreement_catches_planted_errors(planted, monkeypatch):
     truth = hypergradient(game, theta, route="reduction")
     found = hypergradient(wrong, theta, route="implicit")
     assert np.abs(found.value - truth.value).max() > 1e3 * (found.error_bound + truth.error_bound)
+
+
+class SabotageError(Exception):
+    """Raised by code that a route must not use."""
+
+
+def sabotage(*args, **kwargs):
+    raise SabotageError
+
+
+@pytest.mark.parametrize("sees", [True, False])
+@pytest.mark.parametrize("route", ROUTES)
+def test_sweeping_routes_never_call_the_solver(route, sees, monkeypatch):
+    """With the solver's backup and its factorisations broken, sweeping routes must not notice, and all others must."""
+    game = dataclasses.replace(GAMES["random"], follower_sees_leader_action=sees)
+    theta = theta_of(game)
+    expected = hypergradient(game, theta, route=route, bound=False)
+    monkeypatch.setattr(follower_module, "find_fixed_point", sabotage)
+    monkeypatch.setattr(game_follower_module, "find_fixed_point", sabotage)
+    monkeypatch.setattr(DiscountedSystem, "factorise", sabotage)
+    if route in ("unrolled", "complex_step"):
+        np.testing.assert_array_equal(hypergradient(game, theta, route=route, bound=False).value, expected.value)
+    else:
+        with pytest.raises(SabotageError):
+            hypergradient(game, theta, route=route, bound=False)
+
+
+def test_only_the_reduction_reduces(monkeypatch):
+    game = GAMES["random"]
+    monkeypatch.setattr(reduction_module, "reduce_game", sabotage)
+    for route in ROUTES:
+        if route == "reduction":
+            with pytest.raises(SabotageError):
+                hypergradient(game, theta_of(game), route=route)
+        else:
+            hypergradient(game, theta_of(game), route=route, bound=False)
 
 
 @pytest.mark.parametrize("sees", [True, False])

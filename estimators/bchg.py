@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -68,6 +68,7 @@ class BCHG(LeaderSide):
     True
     """
 
+    continuous: ClassVar[bool] = True
     guiding_average: Literal["trajectory", "pairs"] = "trajectory"
     name: str = field(default="BC-HG")
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 
@@ -86,6 +87,7 @@ class BCHGGame(GameSide):
     True
     """
 
+    continuous: ClassVar[bool] = True
     influence_baseline: bool = True
     same_step: bool = False
     name: str = field(default="BC-HG (game)")

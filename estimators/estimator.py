@@ -16,15 +16,16 @@ import enum
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.random import Generator
 
+from bilevelrl.estimators.kinds import kind_of
 from bilevelrl.estimators.sampling import TabularSimulator, sample_trajectories
 from bilevelrl.estimators.trajectories import Trajectories
 from bilevelrl.reference.arrays import FloatArray
-from bilevelrl.reference.errors import EstimatorError, InvalidInputError
+from bilevelrl.reference.errors import EstimatorError, InvalidInputError, UnsupportedError
 from bilevelrl.reference.problem import Part, Problem, Term, TransitionBatch
 
 __all__ = [
@@ -152,6 +153,9 @@ class Estimate:
     cost: Mapping[str, int] = field(default_factory=dict)
 
 
+_TABULAR_OPTIONS = {"critic": "independent", "leader_average": "start_visits", "guiding_average": "pairs"}
+
+
 class Estimator(ABC):
     """Base class of the package's estimators. Calling one gives one row per draw: (draws, N).
 
@@ -163,6 +167,24 @@ class Estimator(ABC):
     draw: Draw
     claim: Claim
     target: Target
+    continuous: ClassVar[bool] = False  # whether it serves problems without tables
+
+    def check_problem(self, context: Context) -> None:
+        """Refuse a problem without tables where the estimator or one of its options needs them.
+
+        Raises
+        ------
+        UnsupportedError
+            Naming the option.
+        """
+        if kind_of(context.problem) is None:
+            return
+        kind = type(context.problem).__name__
+        if not self.continuous:
+            raise UnsupportedError(f"{self.name}: problem of type {kind}: expected a tabular problem; use BCHG")
+        for option, value in _TABULAR_OPTIONS.items():
+            if getattr(self, option, None) == value:
+                raise UnsupportedError(f"{option}={value!r}: expected another choice for a {kind}; it counts visits")
 
     @abstractmethod
     def contributions(self, trajectories: Trajectories, context: Context) -> Sequence[Contribution]:
@@ -202,6 +224,7 @@ class Estimator(ABC):
         per_draw
             Also return one row per draw, at a cost that grows with N.
         """
+        self.check_problem(context)
         _check_batch(trajectories, context)
         draws = trajectories.streams if self.draw is Draw.TRAJECTORY else 1
         parts: dict[Part, FloatArray] = {}
@@ -226,6 +249,7 @@ class Estimator(ABC):
 
     def parts_per_draw(self, trajectories: Trajectories, context: Context) -> dict[Part, FloatArray]:
         """Return {part: (draws, N)}."""
+        self.check_problem(context)
         _check_batch(trajectories, context)
         per_stream = self.draw is Draw.TRAJECTORY
         draws = trajectories.streams if per_stream else 1

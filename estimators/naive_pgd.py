@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from bilevelrl.estimators.estimator import Context, Contribution, register_estimator
 from bilevelrl.estimators.expectations import expected_parts
@@ -43,6 +44,7 @@ class NaivePGD(LeaderSide):
     True
     """
 
+    continuous: ClassVar[bool] = True
     name: str = field(default="Naive-PGD")
 
     def __post_init__(self) -> None:

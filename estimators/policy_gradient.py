@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from bilevelrl.estimators.estimator import Context, Contribution
 from bilevelrl.estimators.game_side import GameSide, register_game_estimator
@@ -41,6 +42,7 @@ class PolicyGradient(GameSide):
     True
     """
 
+    continuous: ClassVar[bool] = True
     name: str = field(default="policy gradient")
 
     def __post_init__(self) -> None:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from bilevelrl.estimators import (
     BCHG,
+    ESTIMATORS,
     Context,
     LQRSimulator,
     NaivePGD,
@@ -493,3 +494,21 @@ def test_what_scores_cost_on_the_building():
     assert spread["raw"] == pytest.approx(580.0, rel=0.1)
     assert spread["centred"] == pytest.approx(4.3, rel=0.1)
     assert spread["path"] < spread["centred"]
+
+
+@pytest.mark.parametrize("name", sorted(ESTIMATORS))
+def test_every_registered_estimator_serves_the_problem_or_says_that_it_does_not(name):
+    problem = random_lqr(seed=0)
+    context = context_of(problem, rng=np.random.default_rng(0))
+    context = replace(context, critic=QuadraticCritic.solve(context))
+    batch = sample_trajectories(problem, THETA, context.follower, streams=3, steps=40, rng=np.random.default_rng(0))
+    estimator = ESTIMATORS[name].make(Target())
+    if estimator.continuous and not {"independent", "practical"} & set(name.split("_")):
+        if estimator.stopping is not None:
+            batch = estimator.sample(
+                problem, THETA, context.follower, streams=3, steps=40, rng=np.random.default_rng(0)
+            )
+        assert np.isfinite(estimator.estimate(batch, context).mean).all()
+    else:
+        with pytest.raises(UnsupportedError):
+            estimator.estimate(batch, context)

@@ -59,13 +59,12 @@ def tabular_objective_series(
     """
     flat = tables_series(problem, theta, direction, order)
     read = {name: _nested(entries, problem.tables[name].shape or (1,)) for name, entries in flat.items()}
-    kernel, rewards, initial = _successors(read["transition"]), [read["reward_follower"], read["reward_leader"]], []
+    kernel, rewards = _successors(read["transition"]), [read["reward_follower"], read["reward_leader"]]
+    initial = read["initial"]
     if problem.kind == "markov_game":
         kernel, rewards, initial = reduce_tables(
-            kernel, rewards, read["initial"], read["policy"], sees=problem.follower_sees_leader_action
+            kernel, rewards, initial, read["policy"], sees=problem.follower_sees_leader_action
         )
-    else:
-        initial = read["initial"]
     zero = constant(arb(0), order)
     gamma, beta = ball(problem.discount_follower), ball(problem.temperature)
     discount = ball(problem.discount_leader) if problem.discounted else arb(1)

@@ -50,8 +50,8 @@ GRADIENT_CHECKS = (
 )
 """Checks of gradient functions, in the order of the table."""
 
-# Finite differences keep nine digits only where the objective does, and ball arithmetic takes seconds.
-_SLOW_ROUTES = ("finite_difference", "certified")
+# Finite differences keep nine digits only where the objective does; ball arithmetic and tapes of sweeps take minutes.
+_SLOW_ROUTES = ("finite_difference", "certified", "unrolled")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,7 @@
 """Estimators against truth: enumeration, statistical checks, verdicts, reports and the command line."""
 
 from bilevelrl.verification.enumeration import Moments, enumerate_moments
+from bilevelrl.verification.quadrature import game_expected_parts, quadrature_moments, soft_bellman_residual
 from bilevelrl.verification.results import EstimatorRow, Report, RouteRow
 from bilevelrl.verification.statistics import (
     MeanTest,
@@ -24,7 +25,10 @@ __all__ = [
     "Verdict",
     "draws_needed",
     "enumerate_moments",
+    "game_expected_parts",
     "mean_test",
+    "quadrature_moments",
     "smallest_detectable_bias",
+    "soft_bellman_residual",
     "verify",
 ]

@@ -59,6 +59,9 @@ class VisitList:
     weight: FloatArray
 
 
+_NO_VISITS = VisitList(*(np.zeros(0, dtype=np.int64) for _ in range(4)), np.zeros(0))
+
+
 def own_generator(name: str, rng: Generator | None) -> Generator:
     """Return the generator, or say that there is none.
 
@@ -94,6 +97,7 @@ def follower_terms(
 
 def per_stream_contribution(context: Context, streams: int, lists: Sequence[VisitList], scores: Scores) -> Contribution:
     """Return the response contribution of weighted visits, laid out with one row per stream."""
+    lists = lists or [_NO_VISITS]  # where every benefit is zero, as with a single action, nothing is drawn
     stream = np.concatenate([visits.stream for visits in lists])
     order = np.argsort(stream, kind="stable")
     counts = np.bincount(stream, minlength=streams)

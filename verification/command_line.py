@@ -30,6 +30,7 @@ from bilevelrl.verification.certify import register_certify
 from bilevelrl.verification.digits import register_digits
 from bilevelrl.verification.jobs import Progress
 from bilevelrl.verification.judge_command import register_judge
+from bilevelrl.verification.report import register_report
 from bilevelrl.verification.results import Report, software_versions
 from bilevelrl.verification.terminal import print_report
 from bilevelrl.verification.verify import verify
@@ -95,6 +96,7 @@ def build_parser() -> argparse.ArgumentParser:
     register_certify(commands)
     register_digits(commands)
     register_judge(commands)
+    register_report(commands)
 
     add = commands.add_parser("routes", help="list the exact routes and what each promises")
     add.set_defaults(run=_routes)

@@ -1,0 +1,129 @@
+"""The command `bilevelrl report`: every estimator on every scenario, studied and judged, as one HTML page."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from bilevelrl.estimators import ESTIMATORS, Target
+from bilevelrl.reference.errors import MissingExtraError
+from bilevelrl.tasks import Scenario, scenario, scenarios
+from bilevelrl.verification.jobs import Job, Progress, run_jobs
+from bilevelrl.verification.report_figures import bias_map, cosine_figure, error_figure
+from bilevelrl.verification.report_html import html_report
+from bilevelrl.verification.results import EstimatorRow, Report
+from bilevelrl.verification.scenario_rows import rows_on_scenarios
+from bilevelrl.verification.studies import StudyRow, read_study, run_study, study_csv
+
+__all__ = ["FEATURED_SCENARIOS", "register_report", "registered_report", "write_report"]
+
+FEATURED_SCENARIOS = ("layered", "layered, cold", "garnet", "random", "periodic", "slow chain")
+"""Scenarios whose curves are drawn: ending and going on, cold, sparse, dense, periodic and slow."""
+
+
+def registered_report(
+    on: Iterable[Scenario] | None = None, *, workers: int = 1, progress: Progress | None = None
+) -> Report:
+    """Judge every registered estimator on scenarios, made for the truth that each scenario's trajectories can tell.
+
+    Examples
+    --------
+    >>> report = registered_report([scenario("toll")])
+    >>> report.passed, len(report.estimators) == len(ESTIMATORS)
+    (True, True)
+    """
+    started = time.perf_counter()
+    at = scenarios() if on is None else tuple(on)
+    jobs = [
+        Job(function=_registered_row, arguments=(name, entry.name), label=f"{name} on {entry.name}")
+        for entry in at
+        for name in ESTIMATORS
+    ]
+    rows = run_jobs(jobs, workers=workers, progress=progress)
+    configuration = {"scenarios": len(at), "estimators": len(ESTIMATORS)}
+    return Report(estimators=tuple(rows), configuration=configuration, seconds=time.perf_counter() - started)
+
+
+def write_report(path: str | Path, report: Report, *, study: Sequence[StudyRow] = (), title: str | None = None) -> Path:
+    """Write a report, with the figures of a study, as one HTML file and return its path.
+
+    Parameters
+    ----------
+    path
+        The file.
+    report
+        What `verify` or `registered_report` returned.
+    study
+        Rows of `run_study`; figures need matplotlib and are left out without it.
+    title
+        Of the page.
+    """
+    file = Path(path)
+    options = {} if title is None else {"title": title}
+    file.write_text(html_report(report, study=study, figures=_figures(study), **options), encoding="utf-8")
+    return file
+
+
+def register_report(commands: Any) -> None:
+    """Add `report` to the subcommands of `bilevelrl`."""
+    add = commands.add_parser("report", help="judge and study every estimator on every scenario, as one HTML page")
+    add.add_argument("--output", metavar="FILE", type=Path, default=Path("report.html"), help="default report.html")
+    add.add_argument("--study", metavar="FILE", type=Path, help="read the study from this .csv, or write it there")
+    add.add_argument("--seed", type=int, default=0, help="root of all random streams of the study (default 0)")
+    add.add_argument("--quick", action="store_true", help="the featured scenarios only, few replicates")
+    add.add_argument("--workers", type=int, default=1, help="processes (default 1)")
+    add.set_defaults(run=_report)
+
+
+def _report(parsed: argparse.Namespace) -> int:
+    at = [scenario(name) for name in FEATURED_SCENARIOS] if parsed.quick else list(scenarios())
+    if parsed.study is not None and parsed.study.exists():
+        study = read_study(parsed.study)
+    else:
+        study = run_study(on=at, seed=parsed.seed, replicates=8 if parsed.quick else 24, workers=parsed.workers)
+        if parsed.study is not None:
+            parsed.study.write_text(study_csv(study), encoding="utf-8")
+    report = registered_report(at, workers=parsed.workers)
+    settings = {**report.configuration, "seed of the study": parsed.seed, "command": "bilevelrl report"}
+    report = replace(report, configuration=settings)
+    print(f"wrote {write_report(parsed.output, report, study=study)}", file=sys.stderr)
+    return 0 if report.passed else 1
+
+
+def _registered_row(name: str, on: str) -> EstimatorRow:
+    at, entry = scenario(on), ESTIMATORS[name]
+    rows, _ = rows_on_scenarios(entry.make(Target(horizon=at.target_horizon)), [at])
+    return replace(rows[0], estimator=name, level=entry.level)
+
+
+def _figures(study: Sequence[StudyRow]) -> list[tuple[str, str]]:
+    if not study:
+        return []
+    places = {row.scenario for row in study}
+    shown = [name for name in FEATURED_SCENARIOS if name in places] or sorted(places)[:6]
+    try:
+        return [
+            (
+                cosine_figure(study, shown),
+                "How well estimates point along ∇J: mean cosine over replicates; bands hold 90 % of single estimates. "
+                "A biased estimator levels off below 1.",
+            ),
+            (
+                error_figure(study, shown),
+                "What an estimate costs: root mean square error against environment and oracle steps. Dotted: the "
+                "estimator's bias, which no number of samples removes.",
+            ),
+            (
+                bias_map(study),
+                "Bias of every estimator on every scenario. Green: none, or below 1 % of ∇J; grey: the estimator does "
+                "not apply, or ∇J is zero.",
+            ),
+        ]
+    except MissingExtraError as missing:
+        print(f"bilevelrl: {missing}", file=sys.stderr)
+        return []

@@ -1,0 +1,309 @@
+"""A report as one HTML page that can be sent to a colleague: verdicts first, then figures, tables, versions and seeds.
+
+The page is self-contained: styles and figures are inside, nothing is fetched.
+"""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from bilevelrl.verification.results import EstimatorRow, Report, RouteRow, software_versions
+from bilevelrl.verification.studies import StudyRow
+from bilevelrl.verification.verdicts import Outcome
+
+__all__ = ["html_report"]
+
+_CHIPS = {
+    Outcome.PASSED: ("passed", "✓"),
+    Outcome.FAILED: ("failed", "✗"),
+    Outcome.NO_POWER: ("nopower", "?"),
+    Outcome.EXPECTED: ("expected", "✓"),
+    Outcome.MEASURED: ("measured", "·"),
+    Outcome.REFUSED: ("refused", "–"),
+}
+
+_STYLE = """
+:root { --ink:#1d2327; --soft:#5b6670; --line:#e3e6e8; --paper:#ffffff; --wash:#f6f7f8; }
+* { box-sizing:border-box; }
+body { margin:0; background:var(--paper); color:var(--ink); line-height:1.5;
+  font:15px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"DejaVu Sans",sans-serif; }
+main { max-width:1120px; margin:0 auto; padding:32px 28px 64px; }
+h1 { font-size:26px; margin:0 0 4px; } h2 { font-size:19px; margin:40px 0 10px; }
+p { max-width:78ch; } .soft { color:var(--soft); } code { font-size:13px; background:var(--wash); padding:1px 4px; }
+.banner { border-left:6px solid; padding:12px 18px; margin:20px 0; background:var(--wash); border-radius:0 6px 6px 0; }
+.banner b { font-size:18px; } .banner.good { border-color:#2e7d5b; } .banner.bad { border-color:#b3261e; }
+table { border-collapse:collapse; font-size:13px; font-variant-numeric:tabular-nums; }
+th { text-align:left; font-weight:600; color:var(--soft); border-bottom:1.5px solid #b9c0c5; padding:5px 10px 5px 0;
+  vertical-align:bottom; } td { border-bottom:1px solid var(--line); padding:4px 10px 4px 0; vertical-align:top; }
+td.n, th.n { text-align:right; } .wide { overflow-x:auto; }
+.chip { display:inline-block; min-width:74px; text-align:center; border-radius:9px; padding:0 8px; font-size:12px;
+  font-weight:600; white-space:nowrap; }
+.passed { background:#d9efe3; color:#1c5e41; } .failed { background:#f9d9d6; color:#8c1d18; }
+.nopower { background:#fdeec7; color:#755200; } .expected { background:#e4efe9; color:#41705a; }
+.measured { background:#e8eaf6; color:#3f4a86; } .refused { background:#eceeef; color:#6a747c; }
+table.map td { width:17px; height:17px; padding:0; text-align:center; border:1.5px solid #fff; font-size:11px; }
+table.map td.name, table.map th.name { width:auto; text-align:left; padding:0 10px 0 0; font-size:12.5px; }
+table.map th.place { height:150px; padding:0; border:0; position:relative; width:17px; min-width:19px; }
+table.map th.place span { position:absolute; bottom:4px; left:11px; transform-origin:0 100%; white-space:nowrap;
+  transform:rotate(-60deg); font-weight:400; font-size:11px; color:var(--ink); }
+figure { margin:18px 0 26px; } figure svg { width:100%; height:auto; } figcaption { color:var(--soft); font-size:13px; }
+details { margin:8px 0; } summary { cursor:pointer; font-weight:600; padding:4px 0; }
+@media print { main { max-width:none; padding:0; } details { break-inside:avoid; } }
+"""
+
+
+def html_report(
+    report: Report,
+    *,
+    study: Sequence[StudyRow] = (),
+    figures: Iterable[tuple[str, str]] = (),
+    title: str = "Hypergradient estimators against exact truth",
+) -> str:
+    """Return the page.
+
+    Parameters
+    ----------
+    report
+        Verdicts: what `verify` returns.
+    study
+        Rows of `run_study`, for the table at the largest number of samples.
+    figures
+        (SVG, caption) pairs.
+    title
+        Of the page.
+
+    Examples
+    --------
+    >>> from bilevelrl.estimators import BCHG
+    >>> from bilevelrl.tasks import scenario
+    >>> from bilevelrl.verification import verify
+    >>> page = html_report(verify(BCHG(), scenarios=[scenario("toll")]))
+    >>> "<title>" in page, "http" in page.split("</style>")[1]
+    (True, False)
+    """
+    # Without anything wrong to show, pictures come next.
+    sections = [_banner(report), _map(report.estimators), _summary(report.estimators), _routes(report.routes)]
+    pictures = "".join(f"<figure>{svg}<figcaption>{_text(said)}</figcaption></figure>" for svg, said in figures)
+    if pictures:
+        sections.append(f"<h2>Error and accuracy against samples</h2>{pictures}")
+    sections += [_study_table(study), _details(report.estimators), _provenance(report)]
+    body = "\n".join(section for section in sections if section)
+    return (
+        f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<title>{_text(title)}</title>\n'
+        f"<style>{_STYLE}</style>\n</head>\n<body>\n<main>\n<h1>{_text(title)}</h1>\n"
+        f'<p class="soft">bilevelrl {_text(software_versions()["bilevelrl"])}. All sizes are relative to the norm of '
+        f"the exact hypergradient ∇J of each scenario.</p>\n{body}\n</main>\n</body>\n</html>\n"
+    )
+
+
+def _banner(report: Report) -> str:
+    counts = ", ".join(f"{report.count(outcome)} {outcome.value}" for outcome in Outcome if report.count(outcome) > 0)
+    word = "Verified" if report.passed else "Not verified"
+    what = "every estimator behaves as it claims" if report.passed else "something does not behave as it claims"
+    lines = [f'<div class="banner {"good" if report.passed else "bad"}"><b>{word}</b>: {what}.<br>']
+    lines.append(f"{_text(counts) or 'Nothing was checked'}.")
+    if report.explanation is not None:
+        lines.append(f"<br><b>{_text(str(report.explanation).capitalize())}</b>")
+    for row in report.failures[:8]:
+        who = row.estimator if isinstance(row, EstimatorRow) else f"route {row.route}"
+        lines.append(f"<br>✗ {_text(who)} on {_text(row.problem)}: {_text(row.verdict.reason)}")
+    if len(report.failures) > 8:
+        lines.append(f"<br>… and {len(report.failures) - 8} more, below")
+    return "".join(lines) + "</div>"
+
+
+def _map(rows: Sequence[EstimatorRow]) -> str:
+    places = list(dict.fromkeys(row.problem for row in rows))
+    names = list(dict.fromkeys(row.estimator for row in rows))
+    if len(places) < 2 or not names:
+        return ""
+    cells = {(row.estimator, row.problem): row for row in rows}
+    head = "".join(f'<th class="place"><span>{_text(place)}</span></th>' for place in places)
+    lines = []
+    for name in names:
+        line = [f'<tr><td class="name">{_text(name)}</td>']
+        for place in places:
+            row = cells.get((name, place))
+            if row is None:
+                line.append("<td></td>")
+                continue
+            style, mark = _CHIPS[row.verdict.outcome]
+            hint = f"{name} on {place}: {row.verdict.outcome.value}. {row.verdict.reason}"
+            line.append(f'<td class="{style}" title="{_text(hint)}">{mark}</td>')
+        lines.append("".join(line) + "</tr>")
+    legend = " ".join(
+        f'<span class="chip {style}">{mark} {outcome.value}</span>' for outcome, (style, mark) in _CHIPS.items()
+    )
+    return (
+        "<h2>Verdicts</h2><p>Each estimator is held against what it claims: an unbiased one against the truth, one "
+        "that is biased by design against the expectation it declares. Where every trajectory is enumerated there is "
+        "no sampling error. Hover over a cell for its reason.</p>"
+        f'<p>{legend}</p><div class="wide"><table class="map"><tr><th class="name"></th>{head}</tr>'
+        f"{''.join(lines)}</table></div>"
+    )
+
+
+def _summary(rows: Sequence[EstimatorRow]) -> str:
+    if not rows:
+        return ""
+    lines = []
+    for name in dict.fromkeys(row.estimator for row in rows):
+        own = [row for row in rows if row.estimator == name]
+        judged = [row for row in own if row.verdict.outcome not in (Outcome.REFUSED, Outcome.MEASURED)]
+        outcome = _overall(own)
+        biased = [row for row in own if math.isfinite(row.bias)]
+        worst = max(biased, key=lambda row: row.bias, default=None)
+        seen = max((row.verdict.detectable for row in judged), default=math.nan)
+        off = max((row.deviation for row in judged if math.isfinite(row.deviation)), default=math.nan)
+        lines.append(
+            [
+                _chip(outcome),
+                f"<code>{_text(name)}</code>",
+                _text(own[0].claim),
+                f"{sum(row.verdict.outcome is Outcome.PASSED for row in own)} / {len(own)}",
+                _size(off),
+                _size(seen),
+                "" if worst is None else f"{_size(worst.bias)} <span class='soft'>({_text(worst.problem)})</span>",
+            ]
+        )
+    head = [
+        "verdict",
+        "estimator",
+        "claims",
+        "passed",
+        "largest deviation from claim",
+        "would have seen",
+        "largest bias",
+    ]
+    return _table(head, lines, numbers={3, 4, 5})
+
+
+def _overall(rows: Sequence[EstimatorRow]) -> Outcome:
+    found = {row.verdict.outcome for row in rows}
+    order = (Outcome.FAILED, Outcome.NO_POWER, Outcome.EXPECTED, Outcome.PASSED, Outcome.MEASURED, Outcome.REFUSED)
+    return next(outcome for outcome in order if outcome in found)
+
+
+def _routes(rows: Sequence[RouteRow]) -> str:
+    if not rows:
+        return ""
+    lines = [
+        [
+            _chip(row.verdict.outcome),
+            f"<code>{_text(row.route)}</code>",
+            _text(row.family),
+            f"{row.temperature:g}",
+            _size(row.difference),
+            _size(row.error_bound),
+            f"{row.seconds:.2f}",
+        ]
+        for row in rows
+    ]
+    head = ["verdict", "route", "family", "β", "difference", "its bound", "seconds"]
+    return "<h2>Exact routes</h2>" + _table(head, lines, numbers={3, 4, 5, 6})
+
+
+def _study_table(study: Sequence[StudyRow]) -> str:
+    if not study:
+        return ""
+    largest = max(row.samples for row in study)
+    blocks = []
+    for place in dict.fromkeys(row.scenario for row in study):
+        lines = [
+            [
+                f"<code>{_text(row.estimator)}</code>",
+                row.moments,
+                _size(row.bias),
+                _size(row.standard_deviation),
+                _size(row.root_mean_square),
+                f"{row.cosine:+.3f}",
+                f"{row.cosine_low:+.2f} … {row.cosine_high:+.2f}",
+                f"{row.steps:,.0f}",
+            ]
+            for row in study
+            if row.scenario == place and row.samples == largest
+        ]
+        head = ["estimator", "moments", "bias", "sd", "RMS error", "cosine", "5 … 95 %", "steps"]
+        table = _table(head, lines, numbers={2, 3, 4, 5, 6, 7})
+        blocks.append(f"<details><summary>{_text(place)}</summary>{table}</details>")
+    return (
+        f"<h2>Estimates of {largest} trajectories</h2><p>Bias and standard deviation are exact where the law of a "
+        f"draw could be enumerated, else from replicates.</p>{''.join(blocks)}"
+    )
+
+
+def _details(rows: Sequence[EstimatorRow]) -> str:
+    if not rows:
+        return ""
+    blocks = []
+    for place in dict.fromkeys(row.problem for row in rows):
+        own = [row for row in rows if row.problem == place]
+        lines = [
+            [
+                _chip(row.verdict.outcome),
+                f"<code>{_text(row.estimator)}</code>",
+                _text(row.claim),
+                _text(row.target),
+                f"{row.draws:,}" if row.draws else "",
+                _size(row.bias),
+                _size(row.standard_deviation),
+                "; ".join(f"{_text(part)} {_size(value)}" for part, value in row.parts.items() if value > 1e-9),
+                _text(row.verdict.reason),
+            ]
+            for row in own
+        ]
+        head = ["verdict", "estimator", "claims", "target", "draws", "bias", "sd of a draw", "bias by part", "why"]
+        table = _table(head, lines, numbers={4, 5, 6})
+        failed = sum(row.verdict.failed for row in own)
+        mark = f' <span class="chip failed">{failed} failed</span>' if failed else ""
+        blocks.append(
+            f"<details{' open' if failed else ''}><summary>{_text(place)} <span class='soft'>β = "
+            f"{own[0].temperature:g}</span>{mark}</summary>{table}</details>"
+        )
+    return f"<h2>Every check</h2>{''.join(blocks)}"
+
+
+def _provenance(report: Report) -> str:
+    entries: Mapping[str, Any] = {
+        **{f"{name} version": version for name, version in software_versions().items()},
+        **{str(key): value for key, value in report.configuration.items()},
+        "seconds": f"{report.seconds:.1f}",
+    }
+    lines = [[_text(key), _text(_listed(value))] for key, value in entries.items()]
+    return f"<h2>Versions, seeds, settings</h2>{_table(['what', 'value'], lines, numbers=set())}"
+
+
+def _table(head: Sequence[str], lines: Sequence[Sequence[str]], *, numbers: set[int]) -> str:
+    top = "".join(f'<th class="{"n" if i in numbers else ""}">{_text(name)}</th>' for i, name in enumerate(head))
+    rows = "".join(
+        "<tr>"
+        + "".join(f'<td class="{"n" if i in numbers else ""}">{cell}</td>' for i, cell in enumerate(line))
+        + "</tr>"
+        for line in lines
+    )
+    return f'<div class="wide"><table><tr>{top}</tr>{rows}</table></div>'.replace(' class=""', "")
+
+
+def _chip(outcome: Outcome) -> str:
+    return f'<span class="chip {_CHIPS[outcome][0]}">{outcome.value}</span>'
+
+
+def _size(value: float) -> str:
+    """A fraction of the truth: percent where that reads well, else in powers of ten."""
+    if not math.isfinite(value):
+        return ""
+    if value >= 10.0:
+        return f"{value:.3g} ×"
+    return f"{100 * value:.1f} %" if value >= 5e-4 else f"{value:.0e}"
+
+
+def _listed(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+
+
+def _text(value: object) -> str:
+    return html.escape(str(value), quote=True)

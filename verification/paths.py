@@ -91,9 +91,8 @@ class PathLaw:
         if not single_episode:
             begin = np.flatnonzero(start)
             copies = np.where(state_tp1 == states, begin.size, 1)
-            state, action, state_tp1, probability = (
-                np.repeat(values, copies) for values in (state, action, state_tp1, probability)
-            )
+            state, action, state_tp1 = (np.repeat(values, copies) for values in (state, action, state_tp1))
+            probability = np.repeat(probability, copies)
             ending = state_tp1 == states
             next_state = state_tp1.copy()
             next_state[ending] = np.tile(begin, ending.sum() // begin.size)

@@ -32,7 +32,6 @@ from bilevelrl.verification.statistics import (
     MedianOfMeans,
     SampleMoments,
     cosine_interval,
-    critical_value,
     draws_for_tail,
     draws_needed,
     mean_test,
@@ -189,7 +188,8 @@ class _Sampler:
     def _mean(self, trajectories: Trajectories) -> FloatArray:
         estimate = self.estimator.estimate(trajectories, self.context)
         self._count(trajectories, sum(estimate.cost.values()))
-        return self._checked(estimate.mean[None], 1)[0]
+        mean: FloatArray = self._checked(estimate.mean[None], 1)[0]
+        return mean
 
     def _checked(self, rows: FloatArray, draws: int) -> FloatArray:
         if rows.shape != (draws, self._theta.size) or not np.isfinite(rows).all():
@@ -268,8 +268,9 @@ def _row(
         needed = group * _draws_wanted(sample, norm, plan)
         verdict = replace(verdict, reason=f"{verdict.reason}; about {needed:.1g} draws are needed")
     mean = means.mean(axis=0)
-    along = float((mean - truth.value) @ truth.value) / norm**2
-    half = critical_value(sample.draws, error_rate=0.05) * float(sample.standard_deviation[0]) / math.sqrt(sample.draws)
+    # For reading, beside the verdict: a single 95 % interval along the truth.
+    interval = mean_test(projected[:, :1], truth.value @ directions[:, :1], error_rate=0.05)
+    along, half = float(interval.bias[0]) / norm, float(interval.half_width[0]) / norm
     noise = float(means.var(axis=0, ddof=1).sum()) / sample.draws
     cosine = cosine_interval(single, truth.value)
     return EstimatorRow(
@@ -283,8 +284,8 @@ def _row(
             else float(np.linalg.norm(expected - truth.value)) / norm
         ),
         bias_along=along,
-        bias_low=along - half / norm,
-        bias_high=along + half / norm,
+        bias_low=along - half,
+        bias_high=along + half,
         deviation=math.nan if expected is None else float(np.linalg.norm(mean - expected)) / norm,
         standard_deviation=math.sqrt(float(single.var(axis=0, ddof=1).sum())) / norm,
         cosine=cosine.mean,

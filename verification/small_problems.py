@@ -2,30 +2,39 @@
 
 On layered problems every path ends by itself, so nothing is truncated and an unbiased estimator's bias is zero to
 rounding. On problems that go on, the trajectories stop at a horizon, and enumeration shows what that costs. Problems in
-which θ enters one table only tell which part of an estimator is wrong.
+which θ enters one table only tell which part of an estimator is wrong. Markov games have estimators of their own, and
+problems of both information structures.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from bilevelrl.estimators import Claim, Context, Draw, Estimator, Target
+from bilevelrl.estimators import Claim, Context, Draw, Estimator, GameCritic, LeaderCritic, Target
 from bilevelrl.estimators.critics import ExactCritic
-from bilevelrl.reference import ConfigurableMDP, Hypergradient, hypergradient, named_stream, solve_follower
+from bilevelrl.reference import ConfigurableMDP, Hypergradient, MarkovGame, hypergradient, named_stream, solve_follower
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.errors import EstimatorError, SupportError, UnsupportedError
-from bilevelrl.tasks import garnet, layered_mdp, random_mdp
+from bilevelrl.tasks import garnet, layered_markov_game, layered_mdp, random_markov_game, random_mdp
 from bilevelrl.verification.contract import EstimatorFunction, estimator_name
 from bilevelrl.verification.enumeration import Moments, enumerate_moments
 from bilevelrl.verification.results import EstimatorRow
 from bilevelrl.verification.verdicts import Outcome, Verdict, judge_exact, unjudged
 
-__all__ = ["SmallProblem", "check_by_enumeration", "isolating_problems", "small_problems"]
+__all__ = ["SmallProblem", "check_by_enumeration", "isolating_problems", "small_games", "small_problems"]
+
+_GENERATORS: dict[str, Callable[..., Any]] = {
+    "layered": layered_mdp,
+    "random": random_mdp,
+    "garnet": garnet,
+    "layered_game": layered_markov_game,
+    "random_game": random_markov_game,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,12 +62,16 @@ class SmallProblem:
     ends: bool
     draws: tuple[Draw, ...] = (Draw.TRAJECTORY,)
 
-    def make(self) -> tuple[ConfigurableMDP, FloatArray]:
+    def make(self) -> tuple[ConfigurableMDP | MarkovGame, FloatArray]:
         """Return the problem and a parameter at which nothing is special."""
-        generators = {"layered": layered_mdp, "random": random_mdp, "garnet": garnet}
-        problem = generators[self.task](**self.options)
-        theta = 0.5 * named_stream(20260314, self.name).standard_normal(int(self.options["parameters"]))
+        problem = _GENERATORS[self.task](**self.options)
+        theta = 0.5 * named_stream(20260314, self.name).standard_normal(problem.theta_shape)
         return problem, theta
+
+    @property
+    def is_game(self) -> bool:
+        """Whether it is a Markov game, for estimators in games."""
+        return self.task.endswith("_game")
 
     @property
     def target(self) -> Target:
@@ -102,6 +115,39 @@ def small_problems() -> tuple[SmallProblem, ...]:
         ),
         SmallProblem(
             name="two steps", task="random", options={**random, **rewards}, horizon=2, ends=False, draws=pairs
+        ),
+    )
+
+
+def small_games() -> tuple[SmallProblem, ...]:
+    """Return the Markov games of the main job.
+
+    Examples
+    --------
+    >>> [problem.name for problem in small_games()]
+    ['game', 'game, not seeing', 'game that goes on', 'game that goes on, not seeing', 'game of two layers']
+    """
+    layered = {"layers": 3, "width": 2, "seed": 1}
+    random = {"states": 2, "actions": 2, "seed": 2, "termination": 0.2}
+    blind = {"follower_sees_leader_action": False}
+    return (
+        SmallProblem(name="game", task="layered_game", options=layered, horizon=3, ends=True),
+        SmallProblem(name="game, not seeing", task="layered_game", options={**layered, **blind}, horizon=3, ends=True),
+        SmallProblem(name="game that goes on", task="random_game", options=random, horizon=4, ends=False),
+        SmallProblem(
+            name="game that goes on, not seeing",
+            task="random_game",
+            options={**random, **blind},
+            horizon=4,
+            ends=False,
+        ),
+        SmallProblem(
+            name="game of two layers",
+            task="layered_game",
+            options={**layered, "layers": 2},
+            horizon=2,
+            ends=True,
+            draws=(Draw.BATCH,),
         ),
     )
 
@@ -168,9 +214,7 @@ def check_by_enumeration(
     }
     follower = solve_follower(problem, theta)
     truth = hypergradient(problem, theta, horizon=held_against.horizon, discounted=held_against.discounted)
-    critic = ExactCritic.solve(
-        problem, theta, follower.policy, horizon=held_against.horizon, discounted=held_against.discounted
-    )
+    critic = _exact_critic(problem, theta, follower, held_against)
     try:
         moments = enumerate_moments(
             estimator,
@@ -193,6 +237,14 @@ def check_by_enumeration(
     )
 
 
+def _exact_critic(
+    problem: ConfigurableMDP | MarkovGame, theta: FloatArray, follower: Any, target: Target
+) -> LeaderCritic:
+    if isinstance(problem, MarkovGame):
+        return GameCritic.solve(problem, theta, follower, target=target)
+    return ExactCritic.solve(problem, theta, follower.policy, horizon=target.horizon, discounted=target.discounted)
+
+
 def exact_row(
     described: Mapping[str, Any],
     moments: Moments,
@@ -207,8 +259,9 @@ def exact_row(
     scale = norm if norm > 0.0 else 1.0
     bias = moments.mean - truth.value
     along = float(bias @ truth.value) / scale**2
+    true_parts = {str(part): value for part, value in truth.parts.items()}
     parts = {
-        part: float(np.linalg.norm(mean - truth.parts.get(part, np.zeros_like(mean)))) / scale
+        part: float(np.linalg.norm(mean - true_parts.get(part, np.zeros_like(mean)))) / scale
         for part, mean in moments.parts.items()
     }
     if expected is None:

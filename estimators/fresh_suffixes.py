@@ -59,7 +59,10 @@ class VisitList:
     weight: FloatArray
 
 
-_NO_VISITS = VisitList(*(np.zeros(0, dtype=np.int64) for _ in range(4)), np.zeros(0))
+_NOWHERE = np.zeros(0, dtype=np.int64)
+_NO_VISITS = VisitList(
+    stream=_NOWHERE, state_t=_NOWHERE, action_t=_NOWHERE, state_tp1=_NOWHERE, weight=np.zeros(0, dtype=np.float64)
+)
 
 
 def own_generator(name: str, rng: Generator | None) -> Generator:

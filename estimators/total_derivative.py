@@ -6,8 +6,12 @@ decision point of the follower and action. All three factors are sums over visit
     ∂_φ J ≈ Σ γ_L^t B (e_a - g),   ∂²_φφ F ≈ -β Σ γ_F^t (e_a - g)(e_a - g)ᵀ,   ∂²_φθ F ≈ Σ γ_F^t (e_a - g) ∇Q_Fᵀ
 
 with ∇Q_F from the rest of the trajectory, as in BC-HG. The Hessian is block diagonal and singular (a softmax does not
-feel a constant); it is inverted by least squares, which also leaves out what the batch never visited. A ratio of sums:
-biased at every finite batch, and consistent.
+feel a constant); it is inverted by least squares, which also leaves out what the batch never visited.
+
+Where a table serves as critic, `B = (e_a - g)·Q_L`, so that the inverse of the batch's Hessian meets itself: if every
+decision point is visited at one time only, or γ_L = γ_F, what remains is BC-HG to the last digit. Otherwise a benefit
+counts with its weights averaged over the times of its point's visits: a ratio, biased at every finite batch, and
+consistent.
 """
 
 from __future__ import annotations

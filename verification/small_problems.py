@@ -10,14 +10,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+import autograd.numpy as anp
 import numpy as np
 
 from bilevelrl.estimators import Claim, Context, Draw, Estimator, GameCritic, LeaderCritic, Target
 from bilevelrl.estimators.critics import ExactCritic
-from bilevelrl.reference import ConfigurableMDP, Hypergradient, MarkovGame, hypergradient, named_stream, solve_follower
+from bilevelrl.reference import (
+    ConfigurableMDP,
+    Hypergradient,
+    MarkovGame,
+    Tables,
+    hypergradient,
+    named_stream,
+    solve_follower,
+)
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.errors import EstimatorError, SupportError, UnsupportedError
 from bilevelrl.tasks import garnet, layered_markov_game, layered_mdp, random_markov_game, random_mdp
@@ -28,8 +37,28 @@ from bilevelrl.verification.verdicts import Outcome, Verdict, judge_exact, unjud
 
 __all__ = ["SmallProblem", "check_by_enumeration", "isolating_problems", "small_games", "small_problems"]
 
+
+def layered_with_exits(*, parameters: int, seed: int, **options: Any) -> ConfigurableMDP:
+    """Return a layered problem that may end at every step, with a probability that depends on θ.
+
+    The derivative of ending is then weighed by the value of the end, zero: an estimator that reads another value there,
+    the last state's for example, is biased here and nowhere else.
+    """
+    layered = layered_mdp(parameters=parameters, seed=seed, **options)
+    first = layered.tables_at(np.zeros(parameters))
+    slope = named_stream(seed, "exits").standard_normal((first.states, first.actions, parameters))
+
+    def tables(theta: Any) -> Tables:
+        stays = 1.0 / (1.0 + anp.exp(-1.0 - anp.dot(slope, theta)))
+        inside = layered.tables(theta)
+        return inside.replace({"transition": inside.transition * stays[:, :, None]})
+
+    return replace(layered, tables=tables, tables_jacobian=None, tables_pullback=None, name="layered with exits")
+
+
 _GENERATORS: dict[str, Callable[..., Any]] = {
     "layered": layered_mdp,
+    "exits": layered_with_exits,
     "random": random_mdp,
     "garnet": garnet,
     "layered_game": layered_markov_game,
@@ -88,7 +117,8 @@ def small_problems() -> tuple[SmallProblem, ...]:
     Examples
     --------
     >>> [problem.name for problem in small_problems()]
-    ['layered', 'layered, θ in rewards', 'going on', 'going on, θ in rewards', 'garnet', 'two layers', 'two steps']
+    ['layered', 'layered, with exits', 'layered, θ in rewards', 'going on', 'going on, θ in rewards', 'garnet',
+     'two layers', 'two steps']
     """
     layered = {"layers": 3, "width": 2, "actions": 2, "parameters": 3, "seed": 1}
     random = {"states": 2, "actions": 2, "parameters": 3, "seed": 2}
@@ -97,6 +127,7 @@ def small_problems() -> tuple[SmallProblem, ...]:
     pairs = (Draw.BATCH,)
     return (
         SmallProblem(name="layered", task="layered", options=layered, horizon=3, ends=True),
+        SmallProblem(name="layered, with exits", task="exits", options=layered, horizon=3, ends=True),
         SmallProblem(
             name="layered, θ in rewards", task="layered", options={**layered, **rewards}, horizon=3, ends=True
         ),

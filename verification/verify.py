@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from bilevelrl.estimators import ESTIMATORS, Claim, Estimator
+from bilevelrl.estimators import ESTIMATORS, GAME_ESTIMATORS, Claim, Estimator
 from bilevelrl.reference import HYPERGRADIENT_ROUTES, ConfigurableMDP
 from bilevelrl.reference.errors import InvalidInputError, refusal
 from bilevelrl.tasks import Scenario
@@ -30,6 +30,7 @@ from bilevelrl.verification.scenario_rows import rows_on_scenarios
 from bilevelrl.verification.small_problems import (
     SmallProblem,
     check_by_enumeration,
+    small_games,
     small_problems,
 )
 from bilevelrl.verification.statistics import ERROR_RATE, POWER
@@ -63,7 +64,7 @@ def verify(
     scenarios
         Where to check one estimator; default: every scenario whose paths end, so that nothing is truncated.
     problems
-        Small problems that the main job enumerates; default: `small_problems()`.
+        Small problems that the main job enumerates; default: `small_problems()` and `small_games()`.
     claim
         What a plain function claims; default: unbiased.
     expected_failures
@@ -138,7 +139,7 @@ def verify(
     temperatures = FOUR_ROOMS_TEMPERATURES[1:2] if quick else FOUR_ROOMS_TEMPERATURES
     plan = _plan(seed, quick)
     jobs = [*_route_jobs(temperatures, seed), *_sampling_jobs(temperatures, plan)]
-    jobs.extend(_enumeration_jobs(small_problems() if problems is None else problems))
+    jobs.extend(_enumeration_jobs((*small_problems(), *small_games()) if problems is None else problems))
     found = run_jobs(jobs, workers=workers, progress=progress)
     return Report(
         estimators=ordered([row for row in found if isinstance(row, EstimatorRow)]),
@@ -156,7 +157,7 @@ def verify(
 
 def check_registered(name: str, small: SmallProblem) -> EstimatorRow:
     """Enumerate a registered estimator, made for the truth that this problem's trajectories can see."""
-    entry = ESTIMATORS[name]
+    entry = (GAME_ESTIMATORS if small.is_game else ESTIMATORS)[name]
     return replace(check_by_enumeration(entry.make(small.target), small, level=entry.level), estimator=name)
 
 
@@ -191,7 +192,7 @@ def _enumeration_jobs(problems: Sequence[SmallProblem]) -> list[Job]:
     return [
         Job(function=check_registered, arguments=(name, small), label=f"{name} on {small.name}")
         for small in problems
-        for name, entry in ESTIMATORS.items()
+        for name, entry in (GAME_ESTIMATORS if small.is_game else ESTIMATORS).items()
         if entry.make(small.target).draw in small.draws
     ]
 

@@ -13,6 +13,7 @@ from bilevelrl.reference import hypergradient, leader_objective, solve_follower
 from bilevelrl.reference.errors import EstimatorError, TooLargeError, UnknownNameError
 from bilevelrl.tasks import Truth, scenario, scenarios
 from bilevelrl.verification.attribution import CAUSES, attribute, attribute_bias
+from bilevelrl.verification.changed_problems import permuted, reward_shifted, shaped
 from bilevelrl.verification.deterministic_checks import (
     check_estimator,
     check_gradient,
@@ -31,9 +32,6 @@ from bilevelrl.verification.order_checks import (
     check_shaping,
     check_solvers,
     check_taylor,
-    permuted,
-    reward_shifted,
-    shaped,
     taylor_test,
 )
 from bilevelrl.verification.verdicts import Outcome

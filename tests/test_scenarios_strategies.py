@@ -11,9 +11,9 @@ from bilevelrl.estimators.critics import ExactCritic
 from bilevelrl.reference import hypergradient, solve_follower
 from bilevelrl.tasks import scenarios
 from bilevelrl.verification import enumerate_moments
+from bilevelrl.verification.changed_problems import shaped
 from bilevelrl.verification.mutants_exact import ExactFormula
 from bilevelrl.verification.mutants_sample import SampleFormula
-from bilevelrl.verification.order_checks import shaped
 from bilevelrl.verification.scenario_strategies import drawn_scenarios, envelope_mdps, garnet_mdps, layered_mdps
 from bilevelrl.verification.strategies import DrawnProblem, configurable_mdps
 

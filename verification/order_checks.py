@@ -18,18 +18,17 @@ The invariances change the problem in a way that leaves the answer alone, or cha
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
-import autograd.numpy as anp
 import numpy as np
 
-from bilevelrl.reference import ConfigurableMDP, Tables, hypergradient, leader_objective, named_stream
-from bilevelrl.reference.arrays import FloatArray, IntArray
+from bilevelrl.reference import ConfigurableMDP, hypergradient, leader_objective, named_stream
+from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.errors import EstimatorError
 from bilevelrl.reference.transitions import to_dense
 from bilevelrl.tasks import Scenario, scenario
+from bilevelrl.verification.changed_problems import permuted, reparameterised, reward_shifted, shaped
 from bilevelrl.verification.deterministic_checks import (
     ACCURACY,
     CheckResult,
@@ -50,10 +49,6 @@ __all__ = [
     "check_shaping",
     "check_solvers",
     "check_taylor",
-    "permuted",
-    "reparameterised",
-    "reward_shifted",
-    "shaped",
     "taylor_test",
 ]
 
@@ -228,58 +223,6 @@ def _differences(key: _Key, directions: int) -> list[tuple[FloatArray, FloatArra
     return found
 
 
-def permuted(problem: ConfigurableMDP, order: IntArray) -> ConfigurableMDP:
-    """Return the problem with its states renumbered: new state i is old state order[i]."""
-
-    def tables(x: Any) -> Tables:
-        old = problem.tables(x)
-        return Tables(
-            transition=to_dense(old.transition)[order][:, :, order],
-            reward_follower=old.reward_follower[order],
-            reward_leader=old.reward_leader[order],
-            initial=old.initial[order],
-            regulariser=old.regulariser,
-        )
-
-    return _automatic(problem, tables, "states renumbered")
-
-
-def reward_shifted(problem: ConfigurableMDP, *, leader: float, follower: float) -> ConfigurableMDP:
-    """Return the problem with constants added to both rewards."""
-
-    def tables(x: Any) -> Tables:
-        old = problem.tables(x)
-        return old.replace(
-            {"reward_leader": old.reward_leader + leader, "reward_follower": old.reward_follower + follower}
-        )
-
-    return _automatic(problem, tables, "rewards shifted")
-
-
-def shaped(problem: ConfigurableMDP, potential: FloatArray) -> ConfigurableMDP:
-    """Return the problem with `γ_F Σ P(s'|s,a;θ) Φ(s') - Φ(s)` added to the follower's reward; Φ (S,), 0 at the end."""
-
-    def tables(x: Any) -> Tables:
-        old = problem.tables(x)
-        ahead = anp.dot(to_dense(old.transition), potential)
-        added = problem.discount_follower * ahead - potential[:, None]
-        return old.replace({"reward_follower": old.reward_follower + added})
-
-    return _automatic(problem, tables, "follower's reward shaped")
-
-
-def reparameterised(
-    problem: ConfigurableMDP, theta: FloatArray, matrix: FloatArray, bend: FloatArray
-) -> ConfigurableMDP:
-    """Return the problem in φ (M,): θ = theta + matrix φ + bend (φ ⊙ φ), so that ∂θ/∂φ = matrix at φ = 0."""
-
-    def tables(x: Any) -> Tables:
-        moved = anp.dot(matrix, x) + anp.dot(bend, x * x)
-        return problem.tables(anp.reshape(theta + moved, problem.theta_shape or theta.shape))
-
-    return replace(_automatic(problem, tables, "θ reparameterised"), theta_shape=(matrix.shape[1],))
-
-
 def check_permutation(gradient: GradientFunction, on: Scenario | str, *, accuracy: float = ACCURACY) -> CheckResult:
     """Renumber the states so that every one moves: the answer must not."""
     entry = _scenario(on)
@@ -398,18 +341,6 @@ def check_orders(gradient: GradientFunction, on: Iterable[Scenario | str] = ORDE
 
 def _scenario(on: Scenario | str) -> Scenario:
     return scenario(on) if isinstance(on, str) else on
-
-
-def _automatic(problem: ConfigurableMDP, tables: Callable[[Any], Tables], what: str) -> ConfigurableMDP:
-    """The problem with other tables, differentiated by autograd."""
-    return ConfigurableMDP(
-        tables=tables,
-        discount_leader=problem.discount_leader,
-        discount_follower=problem.discount_follower,
-        temperature=problem.temperature,
-        theta_shape=problem.theta_shape,
-        name=f"{problem.name}, {what}",
-    )
 
 
 def _same(check: str, gradient: GradientFunction, entry: Scenario, accuracy: float) -> CheckResult:

@@ -49,6 +49,7 @@ SOLVERS: tuple[EquationSolver, ...] = ("doubling", "scipy")
 
 _EPS = float(np.finfo(np.float64).eps)
 _DOUBLINGS = 60  # 2^60 steps of the plain iteration
+_DIVERGED = 1e60  # squared size of a power of the matrix that no stable matrix of this package's sizes reaches
 
 
 def symmetric(matrix: Any) -> Any:
@@ -114,12 +115,12 @@ def discounted_lyapunov(
         return np.reshape(np.array(solved), np.shape(constant))
     total: FloatArray = np.array(constant, dtype=np.float64)
     for _ in range(_DOUBLINGS):
-        total = total + step.T @ total @ step
         size = float(np.vdot(step, step))
+        if not size < _DIVERGED:
+            break
+        total = total + step.T @ total @ step
         if size * size <= 0.25 * _EPS:  # what is left is the next term, smaller by the square of the step
             return total
-        if not size < 1e100:
-            break
         step = step @ step
     raise IllPosedError(_diverges(np.sqrt(discount) * spectral_radius(matrix)))
 

@@ -427,6 +427,10 @@ def test_unstable_loops_need_a_horizon_only_where_rewards_are_quadratic():
         with pytest.raises(IllPosedError, match="horizon"):
             hypergradient(unstable, np.zeros(1), route=route)
     assert np.isfinite(leader_objective(unstable, np.zeros(1), horizon=20))
+    blind = random_lqr(states=5, radius=1.5, discount_leader=0.999, discount_follower=0.0)
+    for route in ("implicit", "closed_form", "unrolled", "finite_difference"):
+        with pytest.raises(IllPosedError, match="horizon"):
+            hypergradient(blind, np.zeros(3), route=route)
     game = random_lqr_game(states=1, seed=0, radius=3.0, discount_follower=0.05)
     assert abs(hypergradient(game, np.zeros(3)).objective) < 1e6
     assert disagreement(game, np.zeros(3)) <= 1e-9

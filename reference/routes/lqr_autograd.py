@@ -13,7 +13,7 @@ from bilevelrl.reference.lqr import ConfigurableLQR
 from bilevelrl.reference.lqr_follower import LQRFollower
 from bilevelrl.reference.lqr_game import LQRGame
 from bilevelrl.reference.problem import GAME_PARTS, PARTS
-from bilevelrl.reference.registry import Hypergradient, register_route
+from bilevelrl.reference.registry import Hypergradient, leader_objective, register_route
 from bilevelrl.reference.routes.lqr_split import differentiate_split, split_game, split_lqr
 
 __all__ = ["lqr_closed_form", "lqr_unrolled"]
@@ -21,7 +21,9 @@ __all__ = ["lqr_closed_form", "lqr_unrolled"]
 
 def _differentiate(problem: Any, theta: FloatArray, route: str, horizon: int | None, discounted: bool) -> Hypergradient:
     check_horizon(horizon, discounted)
-    follower: LQRFollower = solve_follower(problem, theta)  # refuses what cannot be solved; its numbers are not used
+    # These refuse what cannot be solved or has no value; their numbers are not used.
+    follower: LQRFollower = solve_follower(problem, theta)
+    leader_objective(problem, theta, horizon=horizon, discounted=discounted, follower=follower)
     game = isinstance(problem, LQRGame)
     split: Any = split_game if game else split_lqr
     objective, parts = differentiate_split(

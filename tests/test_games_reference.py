@@ -272,6 +272,25 @@ def test_the_agreement_catches_planted_errors(planted, monkeypatch):
     assert np.abs(found.value - truth.value).max() > 1e3 * (found.error_bound + truth.error_bound)
 
 
+def test_a_leader_without_a_choice_has_an_empty_gradient():
+    game = random_markov_game(leader_actions=1)
+    for route in ROUTES:
+        found = hypergradient(game, np.zeros(0), route=route)
+        assert found.value.shape == (0,)
+        assert found.objective == pytest.approx(leader_objective(game, np.zeros(0)), rel=1e-12)
+
+
+@pytest.mark.parametrize("sees", [True, False])
+def test_extreme_leaders_and_temperatures_stay_finite(sees):
+    for logit in (-2000.0, -700.0, 700.0, 2000.0):  # beyond 745 a probability underflows to zero
+        for temperature in (1e-8, 1e-4, 0.05, 1e2):
+            game = toy_markov_game(temperature=temperature, follower_sees_leader_action=sees)
+            found = hypergradient(game, np.array([0.0, logit, 0.0]))
+            assert np.isfinite(found.value).all()
+            assert np.isfinite(found.objective)
+            assert not np.isnan(found.error_bound)
+
+
 class SabotageError(Exception):
     """Raised by code that a route must not use."""
 

@@ -89,7 +89,7 @@ def differentiate_part(split: SplitObjective, part: Part, count: int) -> tuple[F
     """Return derivatives by `count` coordinates and their error estimates."""
     best = np.zeros(count)
     best_error = np.zeros(count)
-    if not split.depends(part):
+    if count == 0 or not split.depends(part):
         return best, best_error
     best_error[:] = np.inf
     pending = np.arange(count)

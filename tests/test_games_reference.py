@@ -129,7 +129,7 @@ def test_toy_game_gradient(bonus, p, policy_part, response_part):
     np.testing.assert_allclose(exact.value[[0, 2]], 0.0, atol=exact.error_bound)  # the leader matters in A only
 
 
-def test_toy_game_with_more_temperature_of_the_leader_is_not_the_toy_game():
+def test_another_reward_is_not_the_toy_game():
     """The numbers above can fail: another reward on one edge moves them."""
     game = toy_markov_game()
     reward = game.reward_follower.copy()
@@ -223,7 +223,7 @@ def test_routes_agree_for_a_neural_leader(sees):
 
 
 @pytest.mark.parametrize("sees", [True, False])
-def test_two_leader_actions_with_equal_effects_and_a_constant_reward_move_nothing(sees):
+def test_constant_rewards_and_ignored_actions_move_nothing(sees):
     shifted = hard_markov_game("constant reward", follower_sees_leader_action=sees)
     plain = dataclasses.replace(
         shifted, reward_follower=shifted.reward_follower - 1e5, reward_leader=shifted.reward_leader - 1e5

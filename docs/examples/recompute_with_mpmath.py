@@ -52,7 +52,7 @@ def features(problem, theta):
     for block in problem["features"]:
         start, length = len(found), block["length"]
         offset = [number(x) for x in block.get("offset", [0] * length)]
-        row = [t + o for t, o in zip(theta[start : start + length], offset)]
+        row = [t + o for t, o in zip(theta[start : start + length], offset, strict=True)]
         link = block["link"]
         found += softmax(row) if link == "softmax" else [sigmoid(x) for x in row] if link == "sigmoid" else row
     return found
@@ -65,13 +65,13 @@ def table(entry, phi):
         size *= length
     z = [mpf(0)] * size
     base = entry.get("base", {"index": [], "value": []})
-    for e, x in zip(base["index"], base["value"]):
+    for e, x in zip(base["index"], base["value"], strict=True):
         z[e] = number(x)
     slope = entry.get("slope", {"index": [], "feature": [], "value": []})
-    for e, j, x in zip(slope["index"], slope["feature"], slope["value"]):
+    for e, j, x in zip(slope["index"], slope["feature"], slope["value"], strict=True):
         z[e] += number(x) * phi[j]
     quadratic = entry.get("quadratic", {"index": [], "first": [], "second": [], "value": []})
-    for e, i, j, x in zip(quadratic["index"], quadratic["first"], quadratic["second"], quadratic["value"]):
+    for e, i, j, x in zip(quadratic["index"], quadratic["first"], quadratic["second"], quadratic["value"], strict=True):
         z[e] += number(x) * phi[i] * phi[j]
     support = set(entry.get("support", range(size)))
     scale = entry.get("scale", 1)
@@ -81,7 +81,7 @@ def table(entry, phi):
         by = number(scale[row] if isinstance(scale, list) else scale)
         if link == "softmax":
             inside = [e for e in places if e in support]
-            shares = dict(zip(inside, softmax([z[e] for e in inside]))) if inside else {}
+            shares = dict(zip(inside, softmax([z[e] for e in inside]), strict=True)) if inside else {}
             values = [shares.get(e, mpf(0)) for e in places]
         elif link == "normalise":
             mass = sum(z[e] for e in places)
@@ -103,14 +103,14 @@ def nest(flat, shape):
 def solve(matrix, right):
     """Gaussian elimination with pivoting."""
     size = len(right)
-    rows = [list(row) + [b] for row, b in zip(matrix, right)]
+    rows = [[*list(row), b] for row, b in zip(matrix, right, strict=True)]
     for i in range(size):
         pivot = max(range(i, size), key=lambda k: abs(rows[k][i]))
         rows[i], rows[pivot] = rows[pivot], rows[i]
         for k in range(i + 1, size):
             factor = rows[k][i] / rows[i][i]
             if factor:
-                rows[k] = [a - factor * b for a, b in zip(rows[k], rows[i])]
+                rows[k] = [a - factor * b for a, b in zip(rows[k], rows[i], strict=True)]
     found = [mpf(0)] * size
     for i in reversed(range(size)):
         found[i] = (rows[i][size] - sum(rows[i][k] * found[k] for k in range(i + 1, size))) / rows[i][i]
@@ -124,33 +124,45 @@ def best_response(P, r, gamma, beta, warm):
     """The soft optimum by Newton's method on V - T V = 0; `warm` keeps the last solution between calls."""
     V = warm.get("V", [mpf(0)] * len(P))
     for _ in range(200):
-        Q = [[x + gamma * sum(p * v for p, v in zip(row, V)) for x, row in zip(xs, rows)] for xs, rows in zip(r, P)]
+        Q = [
+            [x + gamma * sum(p * v for p, v in zip(row, V, strict=True)) for x, row in zip(xs, rows, strict=True)]
+            for xs, rows in zip(r, P, strict=True)
+        ]
         pi = [softmax([q / beta for q in row]) for row in Q]
         peak = [max(row) for row in Q]
-        TV = [m + beta * mpmath.log(sum(mpmath.exp((q - m) / beta) for q in row)) for m, row in zip(peak, Q)]
-        change = [new - old for new, old in zip(TV, V)]
+        TV = [
+            m + beta * mpmath.log(sum(mpmath.exp((q - m) / beta) for q in row)) for m, row in zip(peak, Q, strict=True)
+        ]
+        change = [new - old for new, old in zip(TV, V, strict=True)]
         if max(map(abs, change)) <= mpf(10) ** (8 - mp.dps) * max(1, max(map(abs, V))):
             warm["V"] = V
             return pi
-        V = [v + d for v, d in zip(V, solve(discounted_system(P, pi, gamma), change))]
+        V = [v + d for v, d in zip(V, solve(discounted_system(P, pi, gamma), change), strict=True)]
     raise RuntimeError("no convergence")
 
 
 def discounted_system(P, pi, gamma):
     states = range(len(P))
-    return [[(s == t) - gamma * sum(p * row[t] for p, row in zip(pi[s], P[s])) for t in states] for s in states]
+    return [
+        [(s == t) - gamma * sum(p * row[t] for p, row in zip(pi[s], P[s], strict=True)) for t in states] for s in states
+    ]
 
 
 def evaluate(P, r, mu, pi, gamma, horizon):
-    earned = [sum(p * x for p, x in zip(ps, xs)) for ps, xs in zip(pi, r)]
+    earned = [sum(p * x for p, x in zip(ps, xs, strict=True)) for ps, xs in zip(pi, r, strict=True)]
     if horizon is None:
         V = solve(discounted_system(P, pi, gamma), earned)
     else:
         V = [mpf(0)] * len(P)
-        chain = [[sum(p * row[t] for p, row in zip(pi[s], P[s])) for t in range(len(P))] for s in range(len(P))]
+        chain = [
+            [sum(p * row[t] for p, row in zip(pi[s], P[s], strict=True)) for t in range(len(P))] for s in range(len(P))
+        ]
         for _ in range(horizon):
-            V = [e + gamma * sum(c * v for c, v in zip(row, V)) for e, row in zip(earned, chain)]
-    return sum(m * v for m, v in zip(mu, V))
+            V = [
+                e + gamma * sum(c * v for c, v in zip(row, V, strict=True))
+                for e, row in zip(earned, chain, strict=True)
+            ]
+    return sum(m * v for m, v in zip(mu, V, strict=True))
 
 
 def mdp_objective(problem, tables, warm):
@@ -174,16 +186,18 @@ def game_objective(problem, tables, warm):
         A = range(len(P[0][0]))
         if sees:
             kernel = [
-                [[P[s][l][a][t] * f[t][m] for t in range(S) for m in range(L)] for a in A]
-                for s in range(S) for l in range(L)
+                [[P[s][lead][a][t] * f[t][m] for t in range(S) for m in range(L)] for a in A]
+                for s in range(S) for lead in range(L)
             ]  # fmt: skip
             return (
                 kernel,
-                [r[s][l] for s in range(S) for l in range(L)],
-                [mu[s] * f[s][l] for s in range(S) for l in range(L)],
+                [r[s][lead] for s in range(S) for lead in range(L)],
+                [mu[s] * f[s][lead] for s in range(S) for lead in range(L)],
             )
-        kernel = [[[sum(f[s][l] * P[s][l][a][t] for l in range(L)) for t in range(S)] for a in A] for s in range(S)]
-        return kernel, [[sum(f[s][l] * r[s][l][a] for l in range(L)) for a in A] for s in range(S)], mu
+        kernel = [
+            [[sum(f[s][lead] * P[s][lead][a][t] for lead in range(L)) for t in range(S)] for a in A] for s in range(S)
+        ]
+        return kernel, [[sum(f[s][lead] * r[s][lead][a] for lead in range(L)) for a in A] for s in range(S)], mu
 
     gamma_f, beta = number(problem["discount_follower"]), number(problem["temperature"])
     gamma_l = number(problem["discount_leader"]) if problem.get("discounted", True) else mpf(1)
@@ -194,7 +208,7 @@ def game_objective(problem, tables, warm):
     return J + (tables("regulariser", "regulariser") if "regulariser" in problem["tables"] else 0)
 
 
-# --- linear-quadratic problems -----------------------------------------------------------------------------------------
+# --- linear-quadratic problems --------------------------------------------------------------------------------
 
 
 def riccati(A, B, Q, R, gamma):
@@ -305,7 +319,7 @@ def worst_disagreement(record):
     """Return the largest error beyond the stored radius, relative to the largest entry of the same kind."""
     J, parts = recompute(record)
     answer = record["answer"]
-    total = [sum(column) for column in zip(*parts.values())]
+    total = [sum(column) for column in zip(*parts.values(), strict=True)]
     pairs = [([J], [answer["objective"]["value"]], [answer["objective"]["radius"]])]
     pairs += [(total, answer["gradient"]["value"], answer["gradient"]["radius"])]
     pairs += [(parts[part], entry["value"], entry["radius"]) for part, entry in answer["parts"].items()]
@@ -314,8 +328,9 @@ def worst_disagreement(record):
     for ours, values, radii in pairs:
         if len(ours) != len(values):
             raise ValueError(f"{record['name']}: {len(values)} numbers stored for {len(ours)}")
-        for x, value, radius in zip(ours, values, radii):
-            worst = max(worst, (abs(x - mpf(value)) - mpf(radius)) / size)
+        scale = max(abs(mpf(value)) for value in values) or size
+        for x, value, radius in zip(ours, values, radii, strict=True):
+            worst = max(worst, (abs(x - mpf(value)) - mpf(radius)) / scale)
     return worst
 
 

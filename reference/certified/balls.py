@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TypeAlias
 
-from flint import arb, arb_mat, fmpq
+from flint import arb, arb_mat, ctx, fmpq
 
 from bilevelrl.reference.errors import InvalidInputError, refusal
 
@@ -126,15 +126,17 @@ class Enclosure:
         InvalidInputError
             If either string is not a finite decimal number, or the radius is negative.
         """
-        try:
-            middle, width = arb(midpoint), arb(radius)
-        except (ValueError, TypeError):
-            middle, width = arb("nan"), arb(0)
+        with ctx.workprec(max(ctx.prec, 64 + 4 * len(midpoint))):  # as many bits as the string has digits
+            try:
+                middle, width = arb(midpoint), arb(radius)
+            except (ValueError, TypeError):
+                middle, width = arb("nan"), arb(0)
+            enclosed = widened(middle, width)
         if not (middle.is_finite() and width.is_finite()) or width < 0:
             raise InvalidInputError(
                 refusal("enclosure", (midpoint, radius), "two decimal numbers, radius >= 0", "write them as '1.25e-3'")
             )
-        return cls(widened(middle, width))
+        return cls(enclosed)
 
     @property
     def radius(self) -> float:

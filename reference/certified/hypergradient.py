@@ -126,7 +126,7 @@ def refine(
     if isinstance(digits, bool) or not isinstance(digits, (int, np.integer)) or digits < 1:
         raise InvalidInputError(refusal("digits", digits, "an integer >= 1", "ask for 30"))
     bits, digits = max(smallest, int(3.33 * digits) + 96), int(digits)
-    reason = "none was tried"
+    tried, reason = 0, f"{bits} bits would be the first to try"
     while bits <= largest_precision:
         with ctx.workprec(bits):
             try:
@@ -148,9 +148,9 @@ def refine(
                     )
                 widest = largest(entry.rad() for entry in [found.objective, *total, *_flat(found.parts)])
                 reason = f"the widest radius was {float_above(widest):.1e}"
-        bits *= 2
+        tried, bits = bits, 2 * bits
     raise PrecisionError(
-        f"certified hypergradient: {digits} digits were not reached at {bits // 2} bits, the last precision tried: "
+        f"certified hypergradient: {digits} digits were not reached at {tried} bits, the last precision tried: "
         f"{reason}; ask for fewer digits or raise maximum_bits={largest_precision}"
     )
 

@@ -138,7 +138,7 @@ def enclose_riccati(regulator: Regulator) -> RiccatiSolution:
     middle, steps = _approximate(regulator.midpoint())
     moved, loop, mirrored = regulator.step(middle)
     defect = moved - middle
-    size, unit = middle.nrows(), largest(middle.entries()) * arb(2) ** (-ctx.prec)
+    size, unit = middle.nrows(), (largest(middle.entries()) + arb(2) ** (-ctx.prec)) * arb(2) ** (-ctx.prec)
     radius = [upper(entry) * 2 + unit for entry in lyapunov(mirrored, loop, regulator.discount, defect).entries()]
     for _ in range(30):
         box = arb_mat(size, size, [widened(p, r) for p, r in zip(middle.entries(), radius, strict=True)])

@@ -224,6 +224,7 @@ def enclose_follower(tables: BallTables, start: Sequence[arb] | None = None) -> 
     PrecisionError
         If the precision does not suffice for Newton's method to settle.
     """
+    tables.check()
     modulus = tables.modulus(tables.discount_follower)
     if not modulus < 1:
         raise IllPosedError(

@@ -38,6 +38,7 @@ __all__ = [
     "assert_matches_truth",
     "assert_unbiased",
     "assert_variance_below",
+    "check_kind",
     "default_scenarios",
     "explain_results",
 ]
@@ -254,6 +255,17 @@ def assert_variance_below(
     raise CheckFailedError(f"{name} on {at.name}: {what} {value} {said} {np.atleast_1d(limit)[i]:g}")
 
 
+def check_kind(check: str) -> str:
+    """Return the kind of a check: what stands before the comma that says under which circumstances.
+
+    Examples
+    --------
+    >>> check_kind("bias, truncated"), check_kind("parts")
+    ('bias', 'parts')
+    """
+    return check.partition(",")[0]
+
+
 def explain_results(
     results: Iterable[CheckResult], at: Sequence[Scenario], truth_of: Callable[[Scenario], Truth]
 ) -> Explanation | None:
@@ -271,7 +283,11 @@ def explain_results(
     by_name = {entry.name: entry for entry in at}
     seen, off = [], False
     for result in results:
-        if result.check not in ("bias", "truth") or result.difference is None or result.scenario not in by_name:
+        if (
+            check_kind(result.check) not in ("bias", "truth")
+            or result.difference is None
+            or result.scenario not in by_name
+        ):
             continue
         on = by_name[result.scenario]
         # A refused difference is known to what was allowed; one that passed is known to be no larger than it is.
@@ -325,7 +341,8 @@ def _line(result: CheckResult, on: Scenario) -> str:
 
 
 def _require_judged(name: str, results: Sequence[CheckResult]) -> None:
-    judged = [r for r in results if r.verdict.outcome in (Outcome.PASSED, Outcome.FAILED) and r.check != "contract"]
+    settled = (Outcome.PASSED, Outcome.FAILED)
+    judged = [r for r in results if r.verdict.outcome in settled and r.check != "contract"]
     if not judged and not any(result.refused for result in results):
         reasons = list(dict.fromkeys(result.verdict.reason for result in results))
         raise CheckFailedError(f"{name}: nothing could be judged: {'; '.join(reasons[:2])}", results=results)

@@ -1,25 +1,29 @@
 """Likely causes of an error: which known mistake would have produced exactly this difference?
 
 Every known mistake has a computable effect on every scenario: a missing part is off by minus that part, a missing 1/β
-by (β - 1) times the response, and so on. An observed difference is compared with all of them. One scenario seldom tells
-two causes apart, several do: a cause must explain what is seen where something is off, and must have no effect where
-nothing is.
+by (β - 1) times the response; the effect of every planted mistake of `MUTANTS` is computed by running it. An observed
+difference is compared with all of them, the plain ones first. One scenario seldom tells two causes apart, several do: a
+cause must explain what is seen where something is off, and must have no effect where nothing is.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
+from bilevelrl.estimators import Claim
 from bilevelrl.reference import PARTS, Part
 from bilevelrl.reference.arrays import FloatArray
-from bilevelrl.reference.errors import InvalidInputError
+from bilevelrl.reference.errors import BilevelRLError, InvalidInputError
 from bilevelrl.tasks import Scenario, Truth
 
-__all__ = ["Cause", "Evidence", "Explanation", "explain", "part_causes"]
+__all__ = ["Cause", "Evidence", "Explanation", "explain", "part_causes", "planted_causes"]
 
+_SHARE_OVER = 12
 EXPLAINS = 0.9
 """A cause that explains less than this share of the squared difference is not named as likely."""
 
@@ -148,41 +152,99 @@ def explain(evidence: Iterable[Evidence], causes: Iterable[Cause] | None = None)
     seen = list(evidence)
     if not seen:
         raise InvalidInputError("evidence: expected at least one difference; check the estimator on a scenario first")
+    # Where the difference is largest a wrong explanation fails first.
+    seen.sort(key=_relative_size, reverse=True)
     scored: list[tuple[bool, float, str]] = []
-    for cause in known_causes() if causes is None else causes:
-        effects = [cause.effect(entry.scenario, entry.truth) for entry in seen]
-        if any(effect is not None and effect.any() for effect in effects):
-            scored.append(_score(cause.name, seen, effects))
-    if not scored:
-        return Explanation(cause=None, share=0.0, exact=False, alternatives=())
+    for listed in (part_causes(), planted_causes()) if causes is None else (tuple(causes),):
+        found = (_score(cause, seen) for cause in listed)
+        scored.extend(score for score in found if score is not None)
+        if any(agrees for agrees, _, _ in scored):
+            break
     # Sorting is stable: among equals the plainest cause, listed first, is named.
-    scored.sort(key=lambda entry: (not entry[0], 0.0 if entry[0] else -entry[1]))
+    scored.sort(key=lambda entry: (not entry[0], -round(entry[1], 9)))
+    if not scored or not (scored[0][0] or scored[0][1] >= EXPLAINS):
+        return Explanation(cause=None, share=scored[0][1] if scored else 0.0, exact=False, alternatives=())
     exact, share, name = scored[0]
-    if not exact and share < EXPLAINS:
-        return Explanation(cause=None, share=share, exact=False, alternatives=())
     others = tuple(other for agrees, _, other in scored[1:] if exact and agrees)
     return Explanation(cause=name, share=share, exact=exact, alternatives=others)
 
 
-def known_causes() -> tuple[Cause, ...]:
-    """Return every mistake whose effect can be computed: parts first, then planted ones."""
-    return part_causes()
+@lru_cache(maxsize=1)
+def planted_causes() -> tuple[Cause, ...]:
+    """Return the mistakes of `MUTANTS`, in the words that say what each changes.
+
+    Examples
+    --------
+    >>> len(planted_causes()) >= 40
+    True
+    """
+    from bilevelrl.verification.mutants import MUTANTS
+
+    return tuple(
+        Cause(name=f"{mutant.changes} (as mutant {mutant.name!r})", effect=_planted_effect(mutant.kind, mutant.make()))
+        for mutant in MUTANTS.values()
+    )
 
 
-def _score(name: str, seen: list[Evidence], effects: list[FloatArray | None]) -> tuple[bool, float, str]:
-    """Whether a cause agrees everywhere, and which share of the squared relative differences it explains."""
-    agrees, left, total = True, 0.0, 0.0
-    for entry, effect in zip(seen, effects, strict=True):
+def _planted_effect(kind: str, wrong: Any) -> Callable[[Scenario, Truth], FloatArray | None]:
+    known: dict[str, FloatArray | None] = {}
+
+    def effect(on: Scenario, truth: Truth) -> FloatArray | None:
+        stored = on.truth if kind == "gradient" else on.target_truth
+        if truth is not stored:
+            return None
+        if on.name not in known:
+            known[on.name] = _difference(kind, wrong, on)
+        return known[on.name]
+
+    return effect
+
+
+def _difference(kind: str, wrong: Any, on: Scenario) -> FloatArray | None:
+    """What a planted mistake adds; None where it breaks the contract or does not apply."""
+    from bilevelrl.verification.deterministic_checks import enumerate_scenario, evaluate_gradient
+
+    try:
+        if kind == "gradient":
+            return evaluate_gradient(wrong, on.problem, on.theta)[0] - on.truth.value
+        return enumerate_scenario(wrong, on, claim=Claim.UNBIASED).bias
+    except (BilevelRLError, np.linalg.LinAlgError):
+        return None
+
+
+def _relative_size(entry: Evidence) -> float:
+    size = max(float(np.linalg.norm(entry.truth.value)), np.finfo(np.float64).tiny)
+    return float(np.linalg.norm(entry.difference)) / size
+
+
+def _score(cause: Cause, seen: list[Evidence]) -> tuple[bool, float, str] | None:
+    """Whether a cause agrees everywhere, and the share of the squared difference that it explains, scenario by
+    scenario.
+
+    None where it has no effect at all. Once it has disagreed, the share is taken over the largest differences only.
+    """
+    agrees, anywhere = True, False
+    shares: list[float] = []
+    for place, entry in enumerate(seen):
+        if not agrees and place >= _SHARE_OVER:
+            break
+        effect = cause.effect(entry.scenario, entry.truth)
         if effect is None:
+            agrees = False  # nothing is known of it here, so it cannot be said to agree
             continue
-        size = max(float(np.linalg.norm(entry.truth.value)), np.finfo(np.float64).tiny)
+        anywhere |= bool(effect.any())
         off = entry.difference - effect
         # Effects are themselves known to rounding only.
         slack = entry.uncertainty + 1e-9 * np.abs(effect)
-        agrees &= bool((np.abs(off) <= slack).all())
-        left += float(np.sum(off**2)) / size**2
-        total += float(np.sum(entry.difference**2)) / size**2
-    return agrees, 1.0 - left / total if total > 0.0 else 0.0, name
+        fits = bool((np.abs(off) <= slack).all())
+        agrees &= fits
+        size = float(np.sum(entry.difference**2))
+        # A scenario where nothing is off counts only against a cause: it explains no difference there.
+        if bool((np.abs(entry.difference) > entry.uncertainty).any()) or not fits:
+            shares.append(max(0.0, 1.0 - float(np.sum(off**2)) / size) if size > 0.0 else 0.0)
+    if not anywhere:
+        return None
+    return agrees, float(np.mean(shares)) if shares else float(agrees), cause.name
 
 
 def _part_cause(name: str, part: Part, factor: float) -> Cause:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from bilevelrl.estimators import Claim
 from bilevelrl.reference.errors import MissingExtraError, UnknownNameError
 from bilevelrl.tasks import Scenario
-from bilevelrl.verification.assertions import CheckFailedError, default_scenarios, explain_results
+from bilevelrl.verification.assertions import CheckFailedError, check_kind, default_scenarios, explain_results
 from bilevelrl.verification.contract import estimator_name
 from bilevelrl.verification.deterministic_checks import CheckResult, check_estimator
 from bilevelrl.verification.verdicts import Outcome
@@ -71,7 +71,7 @@ class ScenarioCheck:
         """
         results = _results(_Pair(estimator, self.scenario, self.claim))
         for result in results:
-            if result.check == self.name and result.refused:
+            if check_kind(result.check) == self.name and result.refused:
                 found = explain_results(results, [self.scenario], lambda entry: entry.target_truth)
                 hint = f"\n  {found}" if found is not None else ""
                 where = f"{estimator_name(estimator)} on {self.scenario.name}"
@@ -80,7 +80,9 @@ class ScenarioCheck:
     def judges(self, estimator: Any) -> bool:
         """Whether it can say anything of the estimator; a check that cannot is to be skipped."""
         results = _results(_Pair(estimator, self.scenario, self.claim))
-        return any(r.check == self.name and r.verdict.outcome in (Outcome.PASSED, Outcome.FAILED) for r in results)
+        return any(
+            check_kind(r.check) == self.name and r.verdict.outcome in (Outcome.PASSED, Outcome.FAILED) for r in results
+        )
 
     def __str__(self) -> str:
         """As in a test's id."""

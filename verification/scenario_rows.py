@@ -12,7 +12,7 @@ import numpy as np
 from bilevelrl.estimators import Claim, Draw, Estimator, Target
 from bilevelrl.reference.errors import EstimatorError, SupportError, TooLargeError, UnknownNameError, UnsupportedError
 from bilevelrl.tasks import Scenario
-from bilevelrl.verification.assertions import explain_results
+from bilevelrl.verification.assertions import check_kind, explain_results
 from bilevelrl.verification.contract import EstimatorFunction, estimator_name
 from bilevelrl.verification.deterministic_checks import (
     CheckResult,
@@ -91,7 +91,8 @@ def rows_on_scenarios(
 
 
 def _reason(result: CheckResult, excused: Mapping[str, str], used: set[str]) -> str | None:
-    for key in (f"{result.check}[{result.scenario}]", result.check):
+    kind = check_kind(result.check)
+    for key in (f"{kind}[{result.scenario}]", kind):
         if key in excused:
             used.add(key)
             return excused[key]
@@ -131,7 +132,7 @@ def _measured(
     norm = float(np.linalg.norm(found.truth.value))
     scale = norm if norm > 0.0 else 1.0
     along = float(found.bias @ found.truth.value) / scale**2
-    judged = {result.check: result.verdict for result in results}
+    judged = {check_kind(result.check): result.verdict for result in results}
     expected = None if found.expected is None else sum(found.expected.values(), np.zeros_like(found.bias))
     refused = [result.verdict for result in results if result.refused]
     return replace(

@@ -7,7 +7,8 @@ Under policies linear in the state and Gaussian the state is Gaussian, `x_t ~ N(
     E r_L(x_t) = |I + D^{-1} Z_t|^{-1/2} exp(-½ (m_t - x*)' (D + Z_t)^{-1} (m_t - x*)).
 
 The reward lies in (0, 1], so the infinite-horizon return exists whatever the closed loop does: its tail beyond T steps
-is at most `γ_L^T / (1-γ_L)`.
+is at most `γ_L^T / (1-γ_L)`. An unstable loop spreads the state in some directions and not in others, until `D + Z_t`
+says nothing in double precision; from a condition number c on, rewards of at most about `c^{-1/2}` are left out.
 """
 
 from __future__ import annotations
@@ -26,10 +27,20 @@ from bilevelrl.reference.lqr_game import LQRGame
 from bilevelrl.reference.lqr_solvers import symmetric
 from bilevelrl.reference.registry import register_objective
 
-__all__ = ["ClosedLoop", "GameEvaluation", "closed_loop", "evaluate_game_leader", "game_steps", "lqr_game_objective"]
+__all__ = [
+    "SPREAD_LIMIT",
+    "ClosedLoop",
+    "GameEvaluation",
+    "closed_loop",
+    "evaluate_game_leader",
+    "game_steps",
+    "lqr_game_objective",
+]
 
 _TAIL = 1e-17  # of the largest possible return, beyond which an infinite horizon is cut
 _ESCAPED = 1e100  # size of the state's law from which on the reward is zero in floating point
+SPREAD_LIMIT = 1e13
+"""Condition number of D + Z_t from which on rewards are left out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,6 +143,11 @@ def evaluate_game_leader(
             mean, covariance, steps = mean[:t], covariance[:t], t
             break
         mean[t], covariance[t] = stay, law
+    eigenvalues = np.linalg.eigvalsh(game.width + covariance)
+    lost = eigenvalues[:, -1] > SPREAD_LIMIT * eigenvalues[:, 0]
+    if lost.any():
+        steps = int(np.argmax(lost))
+        mean, covariance = mean[:steps], covariance[:steps]
     wide = np.linalg.inv(game.width + covariance)
     off = mean - game.target
     pull = np.matmul(wide, off[:, :, None])[:, :, 0]

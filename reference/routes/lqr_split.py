@@ -18,7 +18,7 @@ from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.errors import NotConvergedError, TooLargeError
 from bilevelrl.reference.lqr import ConfigurableLQR, LQRMatrices
 from bilevelrl.reference.lqr_game import LQRGame
-from bilevelrl.reference.lqr_game_leader import game_steps
+from bilevelrl.reference.lqr_game_leader import SPREAD_LIMIT, game_steps
 from bilevelrl.reference.lqr_solvers import lyapunov_primitive, riccati_backup, riccati_primitive
 from bilevelrl.reference.problem import Part
 
@@ -175,8 +175,11 @@ def split_game(game: LQRGame, points: tuple[Any, ...], *, unrolled: bool, horizo
         total = total + weight * scale * anp.exp(-0.5 * anp.dot(off, anp.linalg.solve(wide, off)))
         mean, law = anp.dot(loop, mean), anp.dot(anp.dot(loop, law), loop.T) + noise
         weight *= discount
-        if not np.max(np.abs(_value(law))) + np.max(np.abs(_value(mean))) < 1e50:
+        spread = np.asarray(_value(law)) + game.width
+        if not np.max(np.abs(spread)) + np.max(np.abs(_value(mean))) < 1e50:
             break  # the loop has carried the state away for good
+        if np.linalg.cond(spread) > SPREAD_LIMIT:
+            break
     return total + at_regulariser.regulariser
 
 

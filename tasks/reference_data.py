@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
@@ -17,12 +17,14 @@ from typing import Any
 
 import numpy as np
 
+from bilevelrl.reference import PARTS, Part, hypergradient
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.certified import ClosedForm
 from bilevelrl.reference.certified.closed_form import Exact
-from bilevelrl.reference.errors import InvalidInputError, ShapeError, UnknownNameError, refusal
+from bilevelrl.reference.errors import InvalidInputError, ShapeError, UnknownNameError, UnsupportedError, refusal
 from bilevelrl.tasks.closed_form_json import problem_from_json
 from bilevelrl.tasks.closed_form_problems import build_problem, theta_of
+from bilevelrl.tasks.scenario import Provenance, Scenario, Truth
 
 __all__ = [
     "DATA_FORMAT",
@@ -108,6 +110,51 @@ class ReferenceProblem:
     def theta(self) -> FloatArray:
         """Return θ as doubles, (N,)."""
         return theta_of(self.closed_form)
+
+    def scenario(self, *, horizon: int = 4) -> Scenario:
+        """Return it as a scenario of `bilevelrl.tasks`, with the truncated truth beside the certified one.
+
+        Parameters
+        ----------
+        horizon
+            Steps after which trajectories are cut; the truth of that objective comes from the implicit route.
+
+        Raises
+        ------
+        UnsupportedError
+            If it is no configurable MDP, or its own objective is truncated.
+
+        Examples
+        --------
+        >>> reference_problem("mdp_one_state").scenario().provenance.digits
+        16.0
+        """
+        form = self.closed_form
+        if form.kind != "configurable_mdp" or form.horizon is not None:
+            raise UnsupportedError(
+                f"{self.name}: scenarios are configurable MDPs with an infinite horizon; use problem()"
+            )
+        problem, theta = self.problem(), self.theta()
+        truncated = hypergradient(problem, theta, horizon=horizon)
+        rounding = max(float(entry.distance(float(entry))) for column in self.parts.values() for entry in column)
+        return Scenario(
+            name=self.name,
+            summary=self.summary,
+            problem=problem,
+            theta=theta,
+            truth=Truth.of(
+                objective=float(self.objective),
+                parts={part: [float(entry) for entry in column] for part, column in self._parts()},
+                error_bound=rounding,
+            ),
+            truncated=Truth.of(objective=truncated.objective, parts=truncated.parts, error_bound=truncated.error_bound),
+            provenance=Provenance(source=str(self.provenance["command"]), routes=("certified",), digits=16.0),
+            tags=frozenset({"random", "goes_on"}),
+            horizon=horizon,
+        )
+
+    def _parts(self) -> Iterator[tuple[Part, tuple[StoredNumber, ...]]]:
+        yield from ((part, self.parts[part]) for part in PARTS)
 
     def gradient_doubles(self) -> FloatArray:
         """Return ∇J rounded to doubles, (N,)."""

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from bilevelrl.reference.errors import InvalidInputError, ShapeError, UnknownNameError
+from bilevelrl.reference import hypergradient
+from bilevelrl.reference.errors import InvalidInputError, ShapeError, UnknownNameError, UnsupportedError
 from bilevelrl.tasks.closed_form_json import problem_from_json, problem_to_json, read_number
 from bilevelrl.tasks.reference_data import (
     StoredNumber,
@@ -281,6 +282,19 @@ def test_bad_data_files_are_refused():
         reference_problem("mdp_one_stat")
     with pytest.raises(InvalidInputError, match="number"):
         read_number(True)
+
+
+def test_reference_problems_are_scenarios():
+    stored = reference_problem("mdp_temperature_1")
+    scenario = stored.scenario(horizon=3)
+    exact = hypergradient(scenario.problem, scenario.theta)
+    assert abs(scenario.truth.value - exact.value).max() <= exact.error_bound + 5 * scenario.truth.error_bound
+    assert scenario.truth.error_bound < 1e-15
+    short = hypergradient(scenario.problem, scenario.theta, route="theorem1", horizon=3)
+    assert abs(scenario.truncated.value - short.value).max() <= scenario.truncated.error_bound + short.error_bound
+    for name in ("toy_game_1_even", "mdp_horizon_5_discounted"):
+        with pytest.raises(UnsupportedError, match="scenarios"):
+            reference_problem(name).scenario()
 
 
 # --- digits of the routes ---------------------------------------------------------------------------------------------

@@ -235,7 +235,7 @@ def test_precision_that_does_not_suffice_is_named():
     with pytest.raises(PrecisionError, match=r"33 digits were not reached at 205 bits.*radius was.*maximum_bits=300"):
         certified_hypergradient(slow, digits=33, maximum_bits=300)
     assert certified_hypergradient(slow, digits=33, maximum_bits=500).bits == 410
-    with pytest.raises(PrecisionError, match="at 0 bits.*762 bits would be the first"):
+    with pytest.raises(PrecisionError, match=r"at 0 bits.*762 bits would be the first"):
         certified_hypergradient(slow, digits=200, maximum_bits=700)
 
 

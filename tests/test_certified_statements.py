@@ -1,7 +1,9 @@
 """Certified statements: one stationary point in a box, signs at active bounds, the strict vertex of Four-Rooms."""
 
+import json
 import math
 from dataclasses import replace
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ pytest.importorskip("flint")
 
 from flint import arb, ctx
 
+from bilevelrl.benchmarks.certified_statements import main
 from bilevelrl.benchmarks.reference_games import toy_game_form
 from bilevelrl.benchmarks.reference_lqrs import BUILDING_OPTIMUM, building_form
 from bilevelrl.reference import certified_hypergradient, leader_objective
@@ -109,3 +112,14 @@ def test_no_penalty_is_a_strict_local_maximum_of_four_rooms(temperature, slope):
     assert not certify_vertex(
         certified_hypergradient(replace(form, tables={**form.tables, "reward_leader": free}), digits=20)
     ).strict
+
+
+def test_the_command_proves_all_and_writes_them(tmp_path):
+    lines = []
+    assert main(["--output", str(tmp_path / "statements.json")], report=lines.append) == 0
+    found = json.loads((tmp_path / "statements.json").read_text())
+    assert set(found) == {
+        "toy_game_1", "toy_game_2", "building", "four_rooms_0.001", "four_rooms_0.003", "four_rooms_0.005", "lqr_game",
+    }  # fmt: skip
+    assert found["building"]["strict"]
+    assert all(Fraction(radius) < Fraction(1, 10**29) for radius in (found["lqr_game"]["norm"][1],))

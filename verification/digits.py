@@ -27,7 +27,7 @@ from bilevelrl.reference.errors import BilevelRLError, UnsupportedError
 from bilevelrl.tasks.reference_data import ReferenceProblem, agreeing_digits, reference_problems
 from bilevelrl.verification.terminal import TextTable
 
-__all__ = ["DigitsRow", "digits_csv", "digits_table", "measure_digits", "register_digits"]
+__all__ = ["DigitsRow", "digits_csv", "digits_summary", "digits_table", "measure_digits", "register_digits"]
 
 PATIENCE = 6000
 """Sweeps of the follower's Bellman map, about 37 / (1 - γ_F), after which a sweeping route is left out."""
@@ -159,6 +159,28 @@ def digits_table(rows: Sequence[DigitsRow]) -> TextTable:
     )
 
 
+def digits_summary(rows: Sequence[DigitsRow]) -> TextTable:
+    """Return median and smallest number of correct digits by route and level, and how many problems each served."""
+    routes = sorted({row.route for row in rows}, key=list(HYPERGRADIENT_ROUTES).index)
+    levels = [level for level in ("easy", "moderate", "hard", "cruel") if any(row.level == level for row in rows)]
+    cells = []
+    for route in routes:
+        served = [row for row in rows if row.route == route and not math.isnan(row.gradient)]
+        by_level = []
+        for level in levels:
+            digits = [row.gradient for row in served if row.level == level]
+            by_level.append(f"{np.median(digits):.1f} ({min(digits):.1f})" if digits else "-")
+        outside = sum(not row.honest for row in served)
+        bounded = sum(math.isfinite(row.error_bound) for row in served)
+        cells.append((route, *by_level, f"{len(served)}", f"{bounded}", f"{outside}"))
+    return TextTable(
+        title="Correct digits of the hypergradient, median (smallest), over the problems that the route served",
+        columns=("route", *levels, "problems", "with bound", "outside it"),
+        rows=tuple(cells),
+        text_columns=1,
+    )
+
+
 def _cell(row: DigitsRow | None) -> str:
     if row is None or math.isnan(row.gradient):
         return "-"
@@ -189,6 +211,8 @@ def _run(parsed: argparse.Namespace) -> int:
             f"--only {parsed.only!r}, --route {parsed.route}: no problem and route fit; see `routes`"
         )
     print(digits_table(rows).plain())
+    print()
+    print(digits_summary(rows).plain())
     if parsed.csv is not None:
         parsed.csv.write_text(digits_csv(rows), encoding="utf-8")
         print(f"wrote {parsed.csv}")

@@ -28,6 +28,7 @@ from bilevelrl.reference.errors import BilevelRLError, InvalidInputError, refusa
 from bilevelrl.tasks import TASKS, make_task
 from bilevelrl.verification.certify import register_certify
 from bilevelrl.verification.digits import register_digits
+from bilevelrl.verification.fresh_seeds import register_fresh_seeds
 from bilevelrl.verification.jobs import Progress
 from bilevelrl.verification.judge_command import register_judge
 from bilevelrl.verification.report import register_report
@@ -97,6 +98,7 @@ def build_parser() -> argparse.ArgumentParser:
     register_digits(commands)
     register_judge(commands)
     register_report(commands)
+    register_fresh_seeds(commands)
 
     add = commands.add_parser("routes", help="list the exact routes and what each promises")
     add.set_defaults(run=_routes)

@@ -110,7 +110,7 @@ def _figures(study: Sequence[StudyRow]) -> list[tuple[str, str]]:
         return [
             (
                 cosine_figure(study, shown),
-                "How well estimates point along ∇J: mean cosine over replicates; bands hold 90 % of single estimates. "
+                "How well estimates point along ∇J: mean cosine over replicates; the bands of BC-HG and HPGD hold 90 % of single estimates. "
                 "A biased estimator levels off below 1.",
             ),
             (

@@ -49,7 +49,7 @@ table.map td.name, table.map th.name { width:auto; text-align:left; padding:0 10
 table.map th.place { height:150px; padding:0; border:0; position:relative; width:17px; min-width:19px; }
 table.map th.place span { position:absolute; bottom:4px; left:11px; transform-origin:0 100%; white-space:nowrap;
   transform:rotate(-60deg); font-weight:400; font-size:11px; color:var(--ink); }
-figure { margin:18px 0 26px; } figure svg { width:100%; height:auto; } figcaption { color:var(--soft); font-size:13px; }
+figure { margin:18px 0 26px; } figure svg { max-width:100%; height:auto; } figcaption { color:var(--soft); font-size:13px; }
 details { margin:8px 0; } summary { cursor:pointer; font-weight:600; padding:4px 0; }
 @media print { main { max-width:none; padding:0; } details { break-inside:avoid; } }
 """
@@ -84,7 +84,6 @@ def html_report(
     >>> "<title>" in page, "http" in page.split("</style>")[1]
     (True, False)
     """
-    # Without anything wrong to show, pictures come next.
     sections = [_banner(report), _map(report.estimators), _summary(report.estimators), _routes(report.routes)]
     pictures = "".join(f"<figure>{svg}<figcaption>{_text(said)}</figcaption></figure>" for svg, said in figures)
     if pictures:
@@ -141,7 +140,8 @@ def _map(rows: Sequence[EstimatorRow]) -> str:
     return (
         "<h2>Verdicts</h2><p>Each estimator is held against what it claims: an unbiased one against the truth, one "
         "that is biased by design against the expectation it declares. Where every trajectory is enumerated there is "
-        "no sampling error. Hover over a cell for its reason.</p>"
+        "no sampling error. “Measured”: nothing is claimed. “Refused”: the estimator says that it does not apply, or its "
+        "batches are too many to enumerate. Hover over a cell for its reason.</p>"
         f'<p>{legend}</p><div class="wide"><table class="map"><tr><th class="name"></th>{head}</tr>'
         f"{''.join(lines)}</table></div>"
     )
@@ -163,7 +163,7 @@ def _summary(rows: Sequence[EstimatorRow]) -> str:
             [
                 _chip(outcome),
                 f"<code>{_text(name)}</code>",
-                _text(own[0].claim),
+                _text(" or ".join(dict.fromkeys(row.claim for row in own))),
                 f"{sum(row.verdict.outcome is Outcome.PASSED for row in own)} / {len(own)}",
                 _size(off),
                 _size(seen),
@@ -296,7 +296,7 @@ def _size(value: float) -> str:
     """A fraction of the truth: percent where that reads well, else in powers of ten."""
     if not math.isfinite(value):
         return ""
-    if value >= 10.0:
+    if value >= 2.0:
         return f"{value:.3g} ×"
     return f"{100 * value:.1f} %" if value >= 5e-4 else f"{value:.0e}"
 

@@ -1,0 +1,239 @@
+"""The command `bilevelrl fresh-seeds`: many runs with fresh seeds, in which no correct estimator may be refused.
+
+Every run draws a new problem, a new θ and new trajectories, and holds each registered estimator that claims an
+expectation against it: all of them by sampling, and one of them (each in turn) exactly by enumeration. As a control the
+same draws are judged with the follower's response taken out; a check that refuses nothing would show there. The control
+counts where the planted bias is one that the test says it sees with its stated power, and how often it did.
+
+Each run has an error budget of its own, 1e-6; a thousand runs refuse something correct with probability at most 1e-3.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import secrets
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bilevelrl.estimators import ESTIMATORS, Claim, Context, Draw, Estimator, Target
+from bilevelrl.estimators.critics import ExactCritic
+from bilevelrl.reference import ConfigurableMDP, hypergradient, named_stream, solve_follower
+from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.errors import InvalidInputError, UnsupportedError, refusal
+from bilevelrl.tasks import Truth, layered_mdp, random_mdp
+from bilevelrl.verification.enumeration import enumerate_moments
+from bilevelrl.verification.error_budget import ErrorBudget
+from bilevelrl.verification.judge import comparison_directions
+from bilevelrl.verification.results import software_versions
+from bilevelrl.verification.statistics import ERROR_RATE, POWER, mean_test
+
+__all__ = ["Tally", "fresh_run", "fresh_seeds", "register_fresh_seeds"]
+
+DRAWS = 400
+HORIZON = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tally:
+    """What happened to one estimator over all runs.
+
+    Attributes
+    ----------
+    estimator : str
+        Registered name.
+    sampled, sampled_refused : int
+        Runs judged by sampling, and refused: a correct estimator's are false alarms.
+    enumerated, enumerated_refused : int
+        The same by enumeration.
+    planted, planted_caught : int
+        Runs in which the response taken out was a bias that the test promises to see, and those in which it did.
+    """
+
+    estimator: str
+    sampled: int = 0
+    sampled_refused: int = 0
+    enumerated: int = 0
+    enumerated_refused: int = 0
+    planted: int = 0
+    planted_caught: int = 0
+
+
+def fresh_seeds(
+    runs: int, *, seed: int, progress: Callable[[int, int], None] | None = None, draws: int = DRAWS
+) -> tuple[Tally, ...]:
+    """Return the tally of every correct estimator over runs with problems, θ and trajectories of their own.
+
+    Parameters
+    ----------
+    runs
+        How many.
+    seed
+        Root entropy; run i is a function of it and i.
+    progress
+        Told (runs done, runs) after each.
+    draws
+        Per estimator and run.
+
+    Raises
+    ------
+    InvalidInputError
+        If there is no run.
+
+    Examples
+    --------
+    >>> tallies = fresh_seeds(2, seed=0)
+    >>> sum(tally.sampled_refused + tally.enumerated_refused for tally in tallies)
+    0
+    """
+    if runs < 1:
+        raise InvalidInputError(refusal("runs", runs, "an integer >= 1", "ask for at least one"))
+    totals: dict[str, Tally] = {}
+    for run in range(runs):
+        for found in fresh_run(seed, run, draws=draws):
+            before = totals.get(found.estimator, Tally(estimator=found.estimator))
+            counts = {
+                name: getattr(before, name) + value for name, value in asdict(found).items() if name != "estimator"
+            }
+            totals[found.estimator] = replace(before, **counts)
+        if progress is not None:
+            progress(run + 1, runs)
+    return tuple(totals.values())
+
+
+def fresh_run(seed: int, run: int, *, draws: int = DRAWS) -> list[Tally]:
+    """Return the tallies of one run: problems that end in even runs, problems that go on in odd ones."""
+    rng = named_stream(seed, "fresh", run)
+    problem, target = _problem(run, int(rng.integers(2**31)))
+    theta = rng.standard_normal(3)
+    follower = solve_follower(problem, theta)
+    exact = hypergradient(problem, theta, horizon=target.horizon)
+    truth = Truth.of(objective=exact.objective, parts=exact.parts, error_bound=exact.error_bound)
+    critic = ExactCritic.solve(problem, theta, follower.policy, horizon=target.horizon)
+    context = Context(problem=problem, theta=theta, follower=follower, critic=critic, rng=rng)
+    correct = _correct_estimators(target)
+    directions, names = comparison_directions(truth)
+    budget = ErrorBudget(ERROR_RATE)
+    rates = budget.split({name: len(names) for name, _ in correct})
+    tallies = []
+    for place, (name, estimator) in enumerate(correct):
+        expected = _expected(estimator, truth, context)
+        if expected is None:
+            continue
+        trajectories = estimator.sample(problem, theta, follower, streams=draws, steps=HORIZON, rng=rng)
+        projected = estimator(trajectories, context) @ directions
+        test = mean_test(projected, expected @ directions, error_rate=rates[name], known_error=truth.error_bound)
+        shift = np.abs(truth.parts["response"] @ directions)
+        without = projected - truth.parts["response"] @ directions
+        promised = bool((shift >= test.detectable).any())
+        caught = promised and bool(
+            mean_test(
+                without, expected @ directions, error_rate=rates[name], known_error=truth.error_bound
+            ).rejected.any()
+        )
+        chosen = (run // 2) % len(correct) == place
+        wrong = chosen and _enumerated_refused(estimator, context, expected, truth)
+        tallies.append(
+            Tally(
+                estimator=name,
+                sampled=1,
+                sampled_refused=int(test.rejected.any()),
+                enumerated=int(chosen and wrong is not None),
+                enumerated_refused=int(wrong is True),
+                planted=int(promised),
+                planted_caught=int(caught),
+            )
+        )
+    return tallies
+
+
+def register_fresh_seeds(commands: Any) -> None:
+    """Add `fresh-seeds` to the subcommands of `bilevelrl`."""
+    add = commands.add_parser("fresh-seeds", help="many runs with fresh seeds: no correct estimator may be refused")
+    add.add_argument("--runs", type=int, default=1000, help="default 1000")
+    add.add_argument("--seed", type=int, help="root of all runs (default: fresh, and written down)")
+    add.add_argument("--output", metavar="FILE", type=Path, help="write the tallies as JSON")
+    add.set_defaults(run=_fresh_seeds)
+
+
+def _fresh_seeds(parsed: argparse.Namespace) -> int:
+    seed = secrets.randbits(64) if parsed.seed is None else parsed.seed
+
+    def progress(done: int, runs: int) -> None:
+        if sys.stderr.isatty():
+            print(f"\r{done} of {runs} runs", end="" if done < runs else "\n", file=sys.stderr)
+
+    tallies = fresh_seeds(parsed.runs, seed=seed, progress=progress)
+    refused = sum(tally.sampled_refused + tally.enumerated_refused for tally in tallies)
+    missed = sum(tally.planted - tally.planted_caught for tally in tallies)
+    width = max(len(tally.estimator) for tally in tallies)
+    print(f"{'estimator':<{width}}  sampled  refused  enumerated  refused  planted  caught")
+    for t in tallies:
+        print(
+            f"{t.estimator:<{width}}  {t.sampled:7}  {t.sampled_refused:7}  {t.enumerated:10}  "
+            f"{t.enumerated_refused:7}  {t.planted:7}  {t.planted_caught:6}"
+        )
+    total = sum(tally.sampled + tally.enumerated for tally in tallies)
+    print(
+        f"{parsed.runs} runs, seed {seed}: {refused} of {total} judgements refused something correct; {missed} planted missed"
+    )
+    if parsed.output is not None:
+        record = {
+            "runs": parsed.runs,
+            "seed": str(seed),
+            "draws": DRAWS,
+            "error_rate_per_run": ERROR_RATE,
+            "power": POWER,
+            "judgements": total,
+            "correct_refused": refused,
+            "planted_missed": missed,
+            "estimators": [asdict(tally) for tally in tallies],
+            "versions": software_versions(),
+        }
+        parsed.output.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    return 0 if refused == 0 else 1
+
+
+def _problem(run: int, seed: int) -> tuple[ConfigurableMDP, Target]:
+    if run % 2 == 0:
+        return layered_mdp(layers=3, width=2, actions=2, parameters=3, seed=seed), Target()
+    return random_mdp(states=2, actions=2, parameters=3, seed=seed), Target(horizon=HORIZON)
+
+
+def _correct_estimators(target: Target) -> list[tuple[str, Estimator]]:
+    made = [(name, entry.make(target)) for name, entry in ESTIMATORS.items() if entry.level == "formula"]
+    return [
+        (n, e) for n, e in made if e.draw is Draw.TRAJECTORY and e.claim is not Claim.MEASURED and e.target == target
+    ]
+
+
+def _expected(estimator: Estimator, truth: Truth, context: Context) -> FloatArray | None:
+    if estimator.claim is Claim.UNBIASED:
+        return truth.value
+    try:
+        declared = estimator.expectation(context, horizon=HORIZON)
+    except UnsupportedError:
+        return None
+    return sum(declared.values(), np.zeros(context.theta.size))
+
+
+def _enumerated_refused(estimator: Estimator, context: Context, expected: FloatArray, truth: Truth) -> bool | None:
+    """Whether the exact mean is not what is claimed; None where draws cannot be listed."""
+    try:
+        found = enumerate_moments(
+            estimator,
+            context.problem,
+            context.theta,
+            horizon=HORIZON,
+            follower=context.follower,
+            critic=context.critic,
+        )
+    except UnsupportedError:
+        return None
+    rounding = 16 * HORIZON * float(np.finfo(np.float64).eps) * found.magnitude
+    return bool((np.abs(found.mean - expected) > 3 * truth.error_bound + found.rounding + rounding).any())

@@ -26,11 +26,10 @@ from bilevelrl.reference.errors import (
     UnsupportedError,
 )
 from bilevelrl.reference.lqr_game_leader import SPREAD_LIMIT
+from bilevelrl.reference.lqr_primitives import lyapunov_primitive, riccati_primitive
 from bilevelrl.reference.lqr_solvers import (
     discounted_lyapunov,
-    lyapunov_primitive,
     riccati_backup,
-    riccati_primitive,
     solve_riccati,
 )
 from bilevelrl.reference.routes import lqr_implicit as implicit_route

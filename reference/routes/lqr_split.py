@@ -19,7 +19,8 @@ from bilevelrl.reference.errors import NotConvergedError, TooLargeError
 from bilevelrl.reference.lqr import ConfigurableLQR, LQRMatrices
 from bilevelrl.reference.lqr_game import LQRGame
 from bilevelrl.reference.lqr_game_leader import SPREAD_LIMIT, game_steps
-from bilevelrl.reference.lqr_solvers import lyapunov_primitive, riccati_backup, riccati_primitive
+from bilevelrl.reference.lqr_primitives import lyapunov_primitive, riccati_primitive
+from bilevelrl.reference.lqr_solvers import riccati_backup
 from bilevelrl.reference.problem import Part
 
 __all__ = [

@@ -179,9 +179,8 @@ def _fresh_seeds(parsed: argparse.Namespace) -> int:
             f"{t.enumerated_refused:7}  {t.planted:7}  {t.planted_caught:6}"
         )
     total = sum(tally.sampled + tally.enumerated for tally in tallies)
-    print(
-        f"{parsed.runs} runs, seed {seed}: {refused} of {total} judgements refused something correct; {missed} planted missed"
-    )
+    said = f"{refused} of {total} judgements refused something correct; {missed} planted biases missed"
+    print(f"{parsed.runs} runs, seed {seed}: {said}")
     if parsed.output is not None:
         record = {
             "runs": parsed.runs,

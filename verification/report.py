@@ -110,8 +110,8 @@ def _figures(study: Sequence[StudyRow]) -> list[tuple[str, str]]:
         return [
             (
                 cosine_figure(study, shown),
-                "How well estimates point along ∇J: mean cosine over replicates; the bands of BC-HG and HPGD hold 90 % of single estimates. "
-                "A biased estimator levels off below 1.",
+                "How well estimates point along ∇J: mean cosine over replicates; the bands of BC-HG and "
+                "HPGD hold 90 % of single estimates. A biased estimator levels off below 1.",
             ),
             (
                 error_figure(study, shown),

@@ -49,7 +49,8 @@ table.map td.name, table.map th.name { width:auto; text-align:left; padding:0 10
 table.map th.place { height:150px; padding:0; border:0; position:relative; width:17px; min-width:19px; }
 table.map th.place span { position:absolute; bottom:4px; left:11px; transform-origin:0 100%; white-space:nowrap;
   transform:rotate(-60deg); font-weight:400; font-size:11px; color:var(--ink); }
-figure { margin:18px 0 26px; } figure svg { max-width:100%; height:auto; } figcaption { color:var(--soft); font-size:13px; }
+figure { margin:18px 0 26px; } figure svg { max-width:100%; height:auto; }
+figcaption { color:var(--soft); font-size:13px; }
 details { margin:8px 0; } summary { cursor:pointer; font-weight:600; padding:4px 0; }
 @media print { main { max-width:none; padding:0; } details { break-inside:avoid; } }
 """
@@ -140,8 +141,8 @@ def _map(rows: Sequence[EstimatorRow]) -> str:
     return (
         "<h2>Verdicts</h2><p>Each estimator is held against what it claims: an unbiased one against the truth, one "
         "that is biased by design against the expectation it declares. Where every trajectory is enumerated there is "
-        "no sampling error. “Measured”: nothing is claimed. “Refused”: the estimator says that it does not apply, or its "
-        "batches are too many to enumerate. Hover over a cell for its reason.</p>"
+        "no sampling error. “Measured”: nothing is claimed. “Refused”: the estimator says that it does not apply, or "
+        "its batches are too many to enumerate. Hover over a cell for its reason.</p>"
         f'<p>{legend}</p><div class="wide"><table class="map"><tr><th class="name"></th>{head}</tr>'
         f"{''.join(lines)}</table></div>"
     )

@@ -24,6 +24,7 @@ from bilevelrl.tasks.random_games import (
     random_markov_game,
 )
 from bilevelrl.tasks.random_lqr import random_lqr, random_lqr_game
+from bilevelrl.tasks.reference_data import ReferenceProblem, reference_names, reference_problem, reference_problems
 from bilevelrl.tasks.registry import TASKS, Task, make_task, register_task
 from bilevelrl.tasks.rendering import draw_follower, draw_map, draw_penalties, draw_values, most_likely_path
 from bilevelrl.tasks.room_grid import RoomGrid
@@ -42,6 +43,7 @@ __all__ = [
     "TOY_GAME_STATES",
     "Building",
     "Provenance",
+    "ReferenceProblem",
     "RoomGrid",
     "Scenario",
     "Task",
@@ -68,6 +70,9 @@ __all__ = [
     "random_lqr_game",
     "random_markov_game",
     "random_mdp",
+    "reference_names",
+    "reference_problem",
+    "reference_problems",
     "register_task",
     "scenario",
     "scenario_names",

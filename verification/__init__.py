@@ -1,6 +1,7 @@
 """Estimators against truth: enumeration, statistical checks, verdicts, reports and the command line."""
 
 from bilevelrl.verification.attribution import CAUSES, Attribution, attribute, attribute_bias
+from bilevelrl.verification.certify import Agreement, certify_results
 from bilevelrl.verification.deterministic_checks import CheckResult, check_estimator, check_gradient, enumerate_scenario
 from bilevelrl.verification.enumeration import Moments, enumerate_moments
 from bilevelrl.verification.kill_matrix import KillMatrix, kill_matrix
@@ -22,6 +23,7 @@ __all__ = [
     "CAUSES",
     "MUTANTS",
     "POWER_LIMIT",
+    "Agreement",
     "Attribution",
     "CheckResult",
     "EstimatorRow",
@@ -36,6 +38,7 @@ __all__ = [
     "Verdict",
     "attribute",
     "attribute_bias",
+    "certify_results",
     "check_estimator",
     "check_gradient",
     "check_orders",

@@ -56,6 +56,8 @@ def certified_hypergradient(
         Without python-flint.
     InvalidInputError, IllPosedError
         As `hypergradient`.
+    TooLargeError
+        If there are more than 2000 states.
     PrecisionError
         If `maximum_bits` do not suffice.
 

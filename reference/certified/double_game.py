@@ -11,6 +11,7 @@ from flint import arb
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.certified.balls import ball
 from bilevelrl.reference.certified.games import BallGame
+from bilevelrl.reference.certified.tabular import check_size
 from bilevelrl.reference.markov_game import MarkovGame
 
 __all__ = ["DoubleGame"]
@@ -29,6 +30,7 @@ class DoubleGame:
     @classmethod
     def at(cls, problem: MarkovGame, theta: FloatArray) -> DoubleGame:
         """Evaluate the policy and the derivatives once."""
+        check_size(problem.states * (problem.leader_actions if problem.follower_sees_leader_action else 1))
         return cls(
             problem,
             problem.policy_at(theta),

@@ -14,7 +14,7 @@ from flint import arb
 
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.certified.balls import ball
-from bilevelrl.reference.certified.tabular import BallTables
+from bilevelrl.reference.certified.tabular import BallTables, check_size
 from bilevelrl.reference.configurable_mdp import ConfigurableMDP
 from bilevelrl.reference.tables import TableName, Tables
 from bilevelrl.reference.transitions import SparseTransition
@@ -58,7 +58,9 @@ class DoubleTables:
     @classmethod
     def at(cls, problem: ConfigurableMDP, theta: FloatArray) -> DoubleTables:
         """Evaluate a problem's tables and their Jacobians once."""
-        return cls(problem, problem.tables_at(theta), problem.jacobian(theta), theta.size)
+        tables = problem.tables_at(theta)
+        check_size(tables.states)
+        return cls(problem, tables, problem.jacobian(theta), theta.size)
 
     def tables(self, *, discounted: bool) -> BallTables:
         """Return the tables as exact balls."""

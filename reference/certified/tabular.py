@@ -16,10 +16,13 @@ from dataclasses import dataclass
 from flint import arb, arb_mat, ctx
 
 from bilevelrl.reference.certified.balls import ball, column, largest, peak, softmax, upper, widened
-from bilevelrl.reference.errors import IllPosedError, PrecisionError, StochasticityError, refusal
+from bilevelrl.reference.errors import IllPosedError, PrecisionError, StochasticityError, TooLargeError, refusal
 from bilevelrl.reference.transitions import ROW_SUM_TOLERANCE
 
-__all__ = ["BallFollower", "BallTables", "Cotangents", "Flow", "cotangents", "enclose_follower"]
+__all__ = ["BallFollower", "BallTables", "Cotangents", "Flow", "check_size", "cotangents", "enclose_follower"]
+
+LARGEST_SYSTEM = 2000
+"""States beyond which dense ball arithmetic would take hours."""
 
 NEWTON_LIMIT = 500
 START_BITS = 160
@@ -126,6 +129,20 @@ class BallFollower:
     residual: arb
     chain: arb_mat
     steps: int
+
+
+def check_size(states: int) -> None:
+    """Refuse systems that dense ball arithmetic does not reach.
+
+    Raises
+    ------
+    TooLargeError
+        Naming the limit.
+    """
+    if states > LARGEST_SYSTEM:
+        raise TooLargeError(
+            refusal("states", states, f"at most {LARGEST_SYSTEM} for a certified answer", "use route='implicit'")
+        )
 
 
 def soft_values(rows: Sequence[Sequence[arb]], temperature: arb) -> list[arb]:

@@ -1,12 +1,15 @@
 """Enclosures: they contain every other route, nest, agree with another formula, and see errors of one part in 1e25."""
 
+import ast
 import itertools
 from dataclasses import replace
 from fractions import Fraction
+from pathlib import Path
 
 import mpmath
 import numpy as np
 import pytest
+from hypothesis import given, settings
 
 pytest.importorskip("flint")
 
@@ -15,7 +18,9 @@ from flint import arb, ctx
 from bilevelrl.reference import HYPERGRADIENT_ROUTES, ConfigurableMDP, Tables, certified_hypergradient, hypergradient
 from bilevelrl.reference.certified import ClosedForm, ClosedFormTable, Enclosure, FeatureBlock, tabular
 from bilevelrl.reference.certified.closed_form_balls import ClosedFormTables
+from bilevelrl.reference.certified.hypergradient import certify_tabular
 from bilevelrl.reference.certified.riccati import Regulator, enclose_riccati
+from bilevelrl.reference.certified.sources import DoubleTables
 from bilevelrl.reference.certified.stationary import objective_series
 from bilevelrl.reference.errors import (
     IllPosedError,
@@ -24,6 +29,7 @@ from bilevelrl.reference.errors import (
     PrecisionError,
     ShapeError,
     StochasticityError,
+    TooLargeError,
     UnknownNameError,
     UnsupportedError,
 )
@@ -38,6 +44,7 @@ from bilevelrl.tasks import (
     toy_markov_game,
 )
 from bilevelrl.tasks.reference_data import reference_problem
+from bilevelrl.verification.strategies import configurable_mdps
 
 pytestmark = pytest.mark.exact
 
@@ -227,6 +234,73 @@ def test_riccati_refuses_a_solution_that_does_not_stabilise():
         assert p.rad() < 1e-30
 
 
+def test_what_is_exactly_zero_is_known_absolutely():
+    """The leader's rewards cancel: J and ∇J are zero, and no number of digits relative to them can be had."""
+    form = reference_problem("mdp_theta_in_reward_follower").closed_form
+    # The same reward everywhere, less its own worth: J = c/(1-γ) - c/(1-γ) = 0 without any table being zero.
+    tables = dict(form.tables)
+    tables["reward_leader"] = ClosedFormTable(shape=(5, 3), base={e: Fraction(1, 3) for e in range(15)})
+    worth = -Fraction(1, 3) / (1 - Fraction(form.discount_leader))
+    tables["regulariser"] = ClosedFormTable(shape=(), base={0: worth})
+    certified = certified_hypergradient(replace(form, tables=tables), digits=30)
+    for entry in (certified.objective, *certified.value):
+        assert entry.contains(0)
+        assert entry.radius <= 1e-60
+        assert float(entry) == 0.0
+
+
+@settings(max_examples=25)
+@given(drawn=configurable_mdps(max_states=4, reward_scales=(1.0,), reward_shifts=(0.0,)))
+def test_drawn_problems_lie_within_the_bounds_of_the_implicit_route(drawn):
+    # Derivatives of rows are taken as the doubles that they are, which do not quite sum to zero: large constant rewards
+    # would see that, and are left out.
+    certified = certified_hypergradient(drawn.problem, drawn.theta, digits=20)
+    found = hypergradient(drawn.problem, drawn.theta)
+    for part, column in certified.parts.items():
+        for truth, number in zip(column, found.parts[part], strict=True):
+            assert truth.distance(float(number)) <= found.error_bound
+
+
+def test_no_numerical_code_is_shared_with_the_floating_point_routes(monkeypatch):
+    allowed = {
+        "arrays",
+        "errors",
+        "registry",
+        "problem",
+        "tables",
+        "configurable_mdp",
+        "markov_game",
+        "lqr",
+        "lqr_game",
+    }
+    checks = {"leader": {"check_horizon"}, "transitions": {"ROW_SUM_TOLERANCE", "SparseTransition"}}
+    folder = Path(tabular.__file__).parent
+    seen = 0
+    for path in folder.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("bilevelrl.reference"):
+                module = node.module.removeprefix("bilevelrl.reference.")
+                names = {name.name for name in node.names}
+                seen += 1
+                assert module.startswith("certified") or module in allowed or names <= checks.get(module, set()), path
+            elif isinstance(node, (ast.Import, ast.ImportFrom)):
+                assert not any("scipy" in name.name for name in node.names), path
+    assert seen > 20
+
+    def broken(*arguments, **options):
+        raise AssertionError("a floating-point solver was called")
+
+    problem = TABULAR["dense"]
+    theta = a_theta(problem)
+    expected, source = certified_hypergradient(problem, theta), DoubleTables.at(problem, theta)
+    for name in ("numpy.linalg.solve", "numpy.linalg.inv", "scipy.linalg.solve", "numpy.exp", "numpy.log"):
+        monkeypatch.setattr(name, broken)
+    monkeypatch.setattr("bilevelrl.reference.follower.solve_tables", broken)
+    monkeypatch.setattr("bilevelrl.reference.leader.evaluate_leader", broken)
+    found = certify_tabular(source, digits=30, horizon=None, discounted=True)
+    assert [entry.decimal(30) for entry in found.value] == [entry.decimal(30) for entry in expected.value]
+
+
 # --- bad input --------------------------------------------------------------------------------------------------------
 
 
@@ -252,6 +326,13 @@ def test_problems_without_certified_form():
         certified_hypergradient(lqr_game(), np.zeros(2))
     with pytest.raises(IllPosedError, match="diverges"):
         certified_hypergradient(TABULAR["dense"], a_theta(TABULAR["dense"]), discounted=False)
+
+
+def test_too_many_states_are_refused(monkeypatch):
+    monkeypatch.setattr(tabular, "LARGEST_SYSTEM", 3)
+    for name in ("dense", "toy"):  # the toy game has 3 states, and 6 with the leader's action
+        with pytest.raises(TooLargeError, match="at most 3"):
+            certified_hypergradient(TABULAR[name], a_theta(TABULAR[name]))
 
 
 def test_tables_that_are_no_problem():

@@ -64,7 +64,8 @@ class CertifiedHypergradient:
     parts : {name: (N,) of Enclosure}
         Its parts, as in `Hypergradient`.
     digits : int
-        Every number is known to so many significant digits, or to within 10^-digits of 10^-digits of the largest.
+        Every number is known to so many significant digits, or to within 10^(-2 digits) of the largest; where all are
+        zero as far as can be told, to within 10^(-2 digits).
     bits : int
         Working precision at which that was reached.
     residual, condition : float
@@ -160,12 +161,15 @@ def _flat(parts: Mapping[Part, Sequence[arb]]) -> list[arb]:
 
 
 def _known(entries: Sequence[arb], digits: int) -> bool:
-    """Whether each entry has the digits, or is zero next to the largest beyond twice as many."""
+    """Whether each entry has the digits, or is zero next to the largest beyond twice as many.
+
+    Where no entry is told from zero, there is no size to be relative to: 10^(-2 digits) is then meant absolutely.
+    """
     if not all(entry.is_finite() for entry in entries):
         return False
     unit = arb(10) ** -digits
-    floor = largest(entries) * unit
-    return all(entry.rad() <= unit * entry.abs_lower() or entry.rad() <= unit * floor for entry in entries)
+    floor = unit * unit * (largest(entries) if any(not entry.contains(0) for entry in entries) else arb(1))
+    return all(entry.rad() <= unit * entry.abs_lower() or entry.rad() <= floor for entry in entries)
 
 
 def tabular_evaluation(source: TabularSource, *, horizon: int | None, discounted: bool) -> Callable[[], Evaluation]:

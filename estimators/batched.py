@@ -230,7 +230,9 @@ class SeedBatch:
             action_values=np.reshape(action_values, (-1, actions)), policy=self.policy.reshape(-1, actions)
         )
 
-    def estimate(self, estimator: Estimator, trajectories: Trajectories, critic: LeaderCritic) -> SeedEstimates:
+    def estimate(
+        self, estimator: Estimator, trajectories: Trajectories, critic: LeaderCritic, *, parts: bool = True
+    ) -> SeedEstimates:
         """Return the estimate of every seed from its own streams.
 
         Parameters
@@ -242,6 +244,8 @@ class SeedBatch:
             As `sample` gives them.
         critic
             As `exact_critic` or `table_critic` give it.
+        parts
+            False: the mean alone, by one vector-Jacobian product per seed; `parts` of the result is empty.
 
         Raises
         ------
@@ -264,31 +268,40 @@ class SeedBatch:
             ),
             critic=critic,
         )
-        size = self.thetas[0].size
-        parts: dict[Part, FloatArray] = {}
         varying = self.problem.varying(self.thetas[0])
+        by_part: dict[Part, dict[str, FloatArray]] = {}
         for item in estimator.contributions(self._numbered(trajectories, seed), context):
-            total = parts.setdefault(item.part, np.zeros((self.seeds, size)))
-            cotangents = {
-                _TABLES[term]: self._gather(item.batch, weight)
-                for term, weight in item.weights.items()
-                if term in _TABLES and _TABLES[term] in varying
-            }
-            if cotangents:
-                for row, theta in enumerate(self.thetas):
-                    own = {name: cotangent[row] for name, cotangent in cotangents.items() if cotangent[row].any()}
-                    if own:
-                        total[row] += self.problem.vector_jacobian(theta, own)
-        if estimator.draw is Draw.TRAJECTORY:
-            parts = {name: total / trajectories.streams_per_batch for name, total in parts.items()}
-        parts["regulariser"] = np.zeros((self.seeds, size))
-        if "regulariser" in varying:
-            parts["regulariser"] = np.stack([self.problem.regulariser_gradient(theta) for theta in self.thetas])
-        mean = sum(parts.values(), np.zeros((self.seeds, size)))
+            gathered = by_part.setdefault(item.part, {})
+            for term, weight in item.weights.items():
+                name = _TABLES.get(term)
+                if name in varying:
+                    gathered[name] = gathered.get(name, 0.0) + self._gather(item.batch, weight)
+        draws = trajectories.streams_per_batch if estimator.draw is Draw.TRAJECTORY else 1
+        regulariser = self._pull({"regulariser": np.ones(self.seeds)} if "regulariser" in varying else {})
+        found: dict[Part, FloatArray] = {}
+        if parts:
+            found = {part: self._pull(cotangents) / draws for part, cotangents in by_part.items()}
+            found["regulariser"] = regulariser
+            mean = sum(found.values(), np.zeros_like(regulariser))
+        else:
+            together: dict[str, FloatArray] = {}
+            for cotangents in by_part.values():
+                for name, cotangent in cotangents.items():
+                    together[name] = together.get(name, 0.0) + cotangent
+            mean = self._pull(together) / draws + regulariser
         if not np.isfinite(mean).all():
             worst = int(np.argmin(np.isfinite(mean).all(axis=1)))
             raise EstimatorError(f"{estimator.name}: the estimate of seed {worst} is not finite; check its critic")
-        return SeedEstimates(mean=mean, parts=parts)
+        return SeedEstimates(mean=mean, parts=found)
+
+    def _pull(self, cotangents: Mapping[str, FloatArray]) -> FloatArray:
+        """Return one vector-Jacobian product per seed, (seeds, N)."""
+        rows = np.zeros((self.seeds, self.thetas[0].size))
+        for row, theta in enumerate(self.thetas):
+            own = {name: cotangent[row] for name, cotangent in cotangents.items() if np.any(cotangent[row])}
+            if own:
+                rows[row] = self.problem.vector_jacobian(theta, own)
+        return rows
 
     def _numbered(self, trajectories: Trajectories, seed: IntArray) -> Trajectories:
         """Number the states (seed, state) through; the end is the same for all."""

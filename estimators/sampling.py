@@ -169,7 +169,7 @@ class TabularSimulator:
             actions=tables.actions,
             moves=self._moves(self.kernel(problem, theta)),
             choices=policy_draws(policy),
-            starts=Draws.build(self.start_law(problem, theta)[None, :], np.arange(tables.states)[None, :]),
+            starts=_start_draws(self.start_law(problem, theta)),
             per_stream_policy=policy.ndim == 3,
         )
         start = None if first_state is None else _indices("first_state", first_state, streams, tables.states)
@@ -195,6 +195,11 @@ class TabularSimulator:
         if frozen:
             self._memory.update(kernel=kernel, moves=compiled)
         return compiled
+
+
+def _start_draws(law: FloatArray) -> Draws:
+    possible = np.flatnonzero(law > 0.0)
+    return Draws.build(law[None, possible], possible[None, :])
 
 
 def _uniforms(rng: Generator | Sequence[Generator], streams: int, steps: int) -> Uniforms:

@@ -127,6 +127,8 @@ def test_given_follower_and_critic_nothing_differs(estimator):
     rng = Recording(2)
     trajectories = batch.sample(streams=STREAMS, steps=STEPS, rng=rng)
     together = batch.estimate(estimator, trajectories, batch.table_critic(tables))
+    alone = batch.estimate(estimator, trajectories, batch.table_critic(tables), parts=False)
+    assert not alone.parts
     for seed, theta in enumerate(thetas):
         follower = replace(
             solve_follower(problem, theta),
@@ -143,6 +145,7 @@ def test_given_follower_and_critic_nothing_differs(estimator):
         critic = TableCritic(action_values=tables[seed], policy=batch.policy[seed])
         single = estimator.estimate(own, Context(problem=problem, theta=theta, follower=follower, critic=critic))
         np.testing.assert_array_equal(together.mean[seed], single.mean)
+        assert np.abs(alone.mean[seed] - single.mean).max() <= 1e-14 * np.abs(single.mean).max()
 
 
 @pytest.mark.exact

@@ -204,7 +204,7 @@ class _Loop:
             if method.critic == "sarsa":
                 self._learn(rows, own, batch)
             critic = batch.exact_critic() if method.critic == "exact" else batch.table_critic(self.tables[rows])
-            direction[rows] = batch.estimate(method.estimator, own, critic).mean
+            direction[rows] = batch.estimate(method.estimator, own, critic, parts=False).mean
         if not np.isfinite(direction).all():
             run = self.training.runs[int(np.argmin(np.isfinite(direction).all(axis=1)))]
             raise EstimatorError(f"{run}: the direction at iteration {self.iteration} is not finite")

@@ -99,15 +99,13 @@ def bias_map(rows: Sequence[StudyRow]) -> str:
     places = list(dict.fromkeys(row.scenario for row in rows))
     values = np.full((len(names), len(places)), np.nan)
     for (name, place), row in cells.items():
-        # Sampled biases below their own noise are no biases.
-        noise = row.standard_deviation / 5.0 if row.moments == "sampled" else 0.0
+        # Sampled biases below three standard errors, of two dozen replicates, are not told from none.
+        noise = 0.6 * row.standard_deviation if row.moments == "sampled" else 0.0
         values[names.index(name), places.index(place)] = row.bias if row.bias > noise else 0.0
     with mpl.rc_context(_SETTINGS):
         figure = figure_class(figsize=(0.235 * len(places) + 2.3, 0.24 * len(names) + 2.1))
         axes = figure.subplots()
-        colours = mpl.colormaps["YlOrRd"].copy()
-        colours.set_bad("#f4f4f4")
-        colours.set_under("#2e7d5b")
+        colours = mpl.colormaps["YlOrRd"].with_extremes(bad="#f4f4f4", under="#2e7d5b")
         image = axes.pcolormesh(
             _edges(len(places)), _edges(len(names)), _floored(values), cmap=colours, norm=LogNorm(1e-2, 1.0)
         )

@@ -35,7 +35,7 @@ h1 { font-size:26px; margin:0 0 4px; } h2 { font-size:19px; margin:40px 0 10px; 
 p { max-width:78ch; } .soft { color:var(--soft); } code { font-size:13px; background:var(--wash); padding:1px 4px; }
 .banner { border-left:6px solid; padding:12px 18px; margin:20px 0; background:var(--wash); border-radius:0 6px 6px 0; }
 .banner b { font-size:18px; } .banner.good { border-color:#2e7d5b; } .banner.bad { border-color:#b3261e; }
-table { border-collapse:collapse; font-size:13px; font-variant-numeric:tabular-nums; }
+table { border-collapse:collapse; margin:14px 0; font-size:13px; font-variant-numeric:tabular-nums; }
 th { text-align:left; font-weight:600; color:var(--soft); border-bottom:1.5px solid #b9c0c5; padding:5px 10px 5px 0;
   vertical-align:bottom; } td { border-bottom:1px solid var(--line); padding:4px 10px 4px 0; vertical-align:top; }
 td.n, th.n { text-align:right; } .wide { overflow-x:auto; }
@@ -46,7 +46,7 @@ td.n, th.n { text-align:right; } .wide { overflow-x:auto; }
 .measured { background:#e8eaf6; color:#3f4a86; } .refused { background:#eceeef; color:#6a747c; }
 table.map td { width:17px; height:17px; padding:0; text-align:center; border:1.5px solid #fff; font-size:11px; }
 table.map td.name, table.map th.name { width:auto; text-align:left; padding:0 10px 0 0; font-size:12.5px; }
-table.map th.place { height:150px; padding:0; border:0; position:relative; width:17px; min-width:19px; }
+table.map th.place { height:200px; padding:0; border:0; position:relative; width:17px; min-width:19px; }
 table.map th.place span { position:absolute; bottom:4px; left:11px; transform-origin:0 100%; white-space:nowrap;
   transform:rotate(-60deg); font-weight:400; font-size:11px; color:var(--ink); }
 figure { margin:18px 0 26px; } figure svg { max-width:100%; height:auto; }

@@ -1,14 +1,26 @@
 """Estimators against truth: enumeration, statistical checks, verdicts, reports and the command line."""
 
+from bilevelrl.verification.assertions import (
+    CheckFailedError,
+    assert_matches_truth,
+    assert_unbiased,
+    assert_variance_below,
+)
 from bilevelrl.verification.attribution import CAUSES, Attribution, attribute, attribute_bias
 from bilevelrl.verification.certify import Agreement, certify_results
 from bilevelrl.verification.deterministic_checks import CheckResult, check_estimator, check_gradient, enumerate_scenario
 from bilevelrl.verification.enumeration import Moments, enumerate_moments
+from bilevelrl.verification.error_budget import ErrorBudget
+from bilevelrl.verification.judge import Judgement, judge_draws, read_draws
+from bilevelrl.verification.judge_causes import Explanation, explain
 from bilevelrl.verification.kill_matrix import KillMatrix, kill_matrix
 from bilevelrl.verification.mutants import MUTANTS, Mutant
 from bilevelrl.verification.order_checks import check_orders
+from bilevelrl.verification.pytest_support import estimator_checks, parametrize_with_checks
 from bilevelrl.verification.quadrature import game_expected_parts, quadrature_moments, soft_bellman_residual
+from bilevelrl.verification.report import write_report
 from bilevelrl.verification.results import EstimatorRow, Report, RouteRow
+from bilevelrl.verification.sequential import StagedDesign, staged_mean_test
 from bilevelrl.verification.statistics import (
     MeanTest,
     SampleMoments,
@@ -16,6 +28,10 @@ from bilevelrl.verification.statistics import (
     mean_test,
     smallest_detectable_bias,
 )
+from bilevelrl.verification.statistics_anytime import AnytimeTest
+from bilevelrl.verification.statistics_bounded import bounded_mean_test
+from bilevelrl.verification.statistics_moments import covariance_test, variance_test
+from bilevelrl.verification.studies import StudyRow, run_study
 from bilevelrl.verification.verdicts import POWER_LIMIT, Outcome, Verdict
 from bilevelrl.verification.verify import verify
 
@@ -24,9 +40,14 @@ __all__ = [
     "MUTANTS",
     "POWER_LIMIT",
     "Agreement",
+    "AnytimeTest",
     "Attribution",
+    "CheckFailedError",
     "CheckResult",
+    "ErrorBudget",
     "EstimatorRow",
+    "Explanation",
+    "Judgement",
     "KillMatrix",
     "MeanTest",
     "Moments",
@@ -35,21 +56,37 @@ __all__ = [
     "Report",
     "RouteRow",
     "SampleMoments",
+    "StagedDesign",
+    "StudyRow",
     "Verdict",
+    "assert_matches_truth",
+    "assert_unbiased",
+    "assert_variance_below",
     "attribute",
     "attribute_bias",
+    "bounded_mean_test",
     "certify_results",
     "check_estimator",
     "check_gradient",
     "check_orders",
+    "covariance_test",
     "draws_needed",
     "enumerate_moments",
     "enumerate_scenario",
+    "estimator_checks",
+    "explain",
     "game_expected_parts",
+    "judge_draws",
     "kill_matrix",
     "mean_test",
+    "parametrize_with_checks",
     "quadrature_moments",
+    "read_draws",
+    "run_study",
     "smallest_detectable_bias",
     "soft_bellman_residual",
+    "staged_mean_test",
+    "variance_test",
     "verify",
+    "write_report",
 ]

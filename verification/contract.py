@@ -151,7 +151,7 @@ class ContractedEstimator:
             if not np.array_equal(rows, scrambled):
                 self._refuse("reads steps that are padding (valid == False); weigh every step by trajectories.valid")
         if self.draw is Draw.TRAJECTORY and trajectories.streams > 1:
-            chosen = np.arange(trajectories.streams)[:: -max(1, trajectories.streams // 32)]
+            chosen = np.arange(trajectories.streams)[:: -max(2, trajectories.streams // 32)]
             alone, _ = self.rows(_protected(trajectories.select(chosen)), context)
             if not np.allclose(alone, rows[chosen], rtol=SAME, atol=SAME * float(np.abs(rows).max(initial=0.0))):
                 self._refuse(

@@ -25,7 +25,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy import optimize, special, stats
 
 from bilevelrl.reference.arrays import BoolArray, FloatArray
 from bilevelrl.reference.errors import InvalidInputError, ShapeError, refusal
@@ -154,8 +154,8 @@ def smallest_detectable_bias(
 ) -> float:
     """Return the smallest |bias| that the test sees with probability `power` or more.
 
-    The interval must exclude a bias b although the mean may fall short of it: b = (t_α + t_power) σ/√n, both quantiles
-    with n − 1 degrees of freedom, which slightly overstates b for Gaussian draws and never understates it.
+    For Gaussian draws that is b = δ σ/√n with δ the noncentrality at which Student's statistic exceeds the critical
+    value with that probability.
 
     Examples
     --------
@@ -164,7 +164,21 @@ def smallest_detectable_bias(
     """
     _check_rate("power", power)
     quantile = critical_value(draws, error_rate=error_rate, comparisons=comparisons)
-    return (quantile + float(stats.t.isf(1.0 - power, draws - 1))) * standard_deviation / math.sqrt(draws)
+    return _noncentrality(quantile, draws, power) * standard_deviation / math.sqrt(draws)
+
+
+def _noncentrality(quantile: float, draws: int, power: float) -> float:
+    """Return δ with Pr(T_{n-1}(δ) > quantile) ≥ power, T the noncentral Student law; equal from thirty draws on."""
+    # Either S is above its quantile or the mean falls short of its own, each with half of 1 − power at most.
+    spread = math.sqrt(float(stats.chi2.isf(0.5 * (1.0 - power), draws - 1)) / (draws - 1))
+    enough = quantile * spread + float(stats.norm.isf(0.5 * (1.0 - power)))
+    if draws < 30:
+        return enough  # the noncentral law's distribution function cannot be evaluated that far out
+
+    def missed(delta: float) -> float:
+        return float(special.nctdtr(draws - 1, delta, quantile)) - (1.0 - power)
+
+    return float(optimize.brentq(missed, 0.5 * enough, enough, xtol=1e-12))
 
 
 def draws_needed(
@@ -322,20 +336,21 @@ def mean_test(
     >>> mean_test(rows, np.zeros(2)).rejected.tolist()
     [False, True]
     """
+    _check_rate("error_rate", error_rate)
+    _check_rate("power", power)
     sample = SampleMoments.of(rows)
     if np.shape(expected) != sample.mean.shape:
         raise ShapeError(refusal("expected.shape", np.shape(expected), f"{sample.mean.shape}", "one per coordinate"))
     family = sample.mean.size if comparisons is None else comparisons
     error = sample.standard_deviation / math.sqrt(sample.draws)
     gaussian = draws_for_tail(1.0, error_rate=error_rate, comparisons=family) * sample.skewness**2 <= sample.draws
-    _check_rate("error_rate", error_rate)
-    _check_rate("power", power)
     rates = _corrected_rates(sample.skewness, sample.draws, error_rate / family)
     radius = stats.t.isf(0.5 * rates, sample.draws - 1)
-    # What the mean may fall short of, its tail corrected alike.
-    reach = radius + stats.t.isf(
-        0.5 * _corrected_rates(sample.skewness, sample.draws, 2.0 * (1.0 - power)), sample.draws - 1
-    )
+    # The noncentrality of Gaussian draws, and what the correction adds on either side.
+    quantile = critical_value(sample.draws, error_rate=error_rate, comparisons=family)
+    missed = _corrected_rates(sample.skewness, sample.draws, 2.0 * (1.0 - power))
+    short = stats.norm.isf(0.5 * missed) - float(stats.norm.isf(1.0 - power))
+    reach = _noncentrality(quantile, sample.draws, power) + (radius - quantile) + short
     robust = MedianOfMeans.design(error_rate=error_rate, power=power, comparisons=family)
     enough = sample.draws >= robust.blocks
     centre = np.where(gaussian | (not enough), sample.mean, robust.estimate(rows) if enough else sample.mean)

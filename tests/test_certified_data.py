@@ -284,6 +284,24 @@ def test_bad_data_files_are_refused():
         read_number(True)
 
 
+def test_the_implicit_route_passes_and_a_gradient_without_response_does_not():
+    caught = powerful = 0
+    for stored in reference_problems():
+        form = stored.closed_form
+        found = hypergradient(
+            stored.problem(), stored.theta(), horizon=form.horizon, discounted=form.discounted, bound=False
+        )
+        parts = {part: column.tolist() for part, column in found.parts.items()}
+        right = hold(stored, {"objective": found.objective, "gradient": found.value.tolist(), "parts": parts})
+        assert right.outcome in (Outcome.PASSED, Outcome.NO_POWER), (stored.name, right.digits)
+        share = max(abs(x) for x in parts["response"]) / max(abs(x) for x in found.value.tolist())
+        if right.outcome is Outcome.PASSED and share > 10.0**-right.required:
+            powerful += 1
+            wrong = hold(stored, {"gradient": (found.value - found.parts["response"]).tolist()})
+            caught += wrong.outcome is Outcome.FAILED
+    assert caught == powerful >= 75
+
+
 def test_reference_problems_are_scenarios():
     stored = reference_problem("mdp_temperature_1")
     scenario = stored.scenario(horizon=3)

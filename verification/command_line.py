@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -210,7 +211,8 @@ def _theta(source: str, problem: Any, task: str) -> FloatArray:
         values = np.load(path) if path.suffix == ".npy" else np.loadtxt(path, delimiter=",").ravel()
     except (OSError, ValueError) as broken:
         raise InvalidInputError(f"theta={source!r}: cannot be read ({broken}); expected one number per entry") from None
-    return np.asarray(values, dtype=np.float64).reshape(shape if shape is not None and values.size else values.shape)
+    theta = np.asarray(values, dtype=np.float64)
+    return theta.reshape(shape) if shape is not None and theta.size == math.prod(shape) else theta
 
 
 def _routes(parsed: argparse.Namespace) -> int:

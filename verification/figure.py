@@ -84,6 +84,7 @@ def _exact_panel(axes: Any, rows: list[EstimatorRow], place: dict[str, float]) -
             marker=MARKERS[i % len(MARKERS)],
             markersize=5,
             color=COLOURS[i % len(COLOURS)],
+            markerfacecolor=COLOURS[i % len(COLOURS)] if i < len(COLOURS) else "white",
             label=problem,
         )
     axes.set_xscale("log")

@@ -87,8 +87,8 @@ class TestVerdicts:
         assert judge_draws(at.truncated.value + noise, at).verdict.outcome is Outcome.FAILED
 
     def test_false_alarms_at_a_rate_that_can_be_seen(self):
-        """1500 judgements at α = 0.05 of Gaussian draws: no more refusals than a binomial bound at 1e-6 allows."""
-        truth, rng, runs = scenario("layered").truth.value, named_stream(2, "false alarms"), 1500
+        """600 judgements at α = 0.05 of Gaussian draws: no more refusals than a binomial bound at 1e-6 allows."""
+        truth, rng, runs = scenario("layered").truth.value, named_stream(2, "false alarms"), 600
         outcomes = [
             judge_draws(truth + rng.standard_normal((60, 3)), "layered", error_rate=0.05).verdict.outcome
             for _ in range(runs)

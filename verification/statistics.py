@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from scipy import optimize, special, stats
@@ -167,6 +168,7 @@ def smallest_detectable_bias(
     return _noncentrality(quantile, draws, power) * standard_deviation / math.sqrt(draws)
 
 
+@lru_cache(maxsize=1024)
 def _noncentrality(quantile: float, draws: int, power: float) -> float:
     """Return δ with Pr(T_{n-1}(δ) > quantile) ≥ power, T the noncentral Student law; equal from thirty draws on."""
     # Either S is above its quantile or the mean falls short of its own, each with half of 1 − power at most.
@@ -241,7 +243,7 @@ def _corrected_rates(skewness: FloatArray, draws: int, rate: float) -> FloatArra
     # A fixed point: one step shrinks the error by 3 slope z, below 1/4 wherever the correction is used.
     exponent = np.minimum(slope * float(stats.norm.isf(0.5 * rate)) ** 3, math.log(TAIL_DISTORTION))
     for _ in range(20):
-        z = stats.norm.isf(0.5 * rate * np.exp(-exponent))
+        z = -special.ndtri(0.5 * rate * np.exp(-exponent))
         exponent = np.minimum(slope * z**3, 2.0 * math.log(TAIL_DISTORTION))
     result: FloatArray = rate * np.exp(-exponent)
     return result

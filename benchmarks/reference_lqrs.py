@@ -39,6 +39,11 @@ def lqr_cases(entropy: int) -> Iterator[tuple[ClosedForm, str]]:
         lqr_game_form("lqr_game_optimum_undiscounted", gain=(-9.9615, -10.0), discounted=False),
         "the LQR game near its optimum, undiscounted",
     )
+    for name, gain in (("start", (0.0, 0.0)), ("half_way", (-7.0, 0.0)), ("edge", (-9.9615, -10.0))):
+        yield (
+            lqr_game_form(f"lqr_game_infinite_{name}", gain=gain, horizon=None),
+            f"the LQR game at K = {gain}, infinite horizon",
+        )
     for size, horizon in ((1, None), (2, None), (3, None), (3, 12)):
         name = f"lqr_random_{size}" + ("" if horizon is None else f"_horizon_{horizon}")
         yield _random(name, entropy, size=size, horizon=horizon), f"random regulator, {size} states, θ in every matrix"
@@ -90,7 +95,9 @@ def building_form(
     )
 
 
-def lqr_game_form(name: str, *, gain: tuple[float, float], discounted: bool = True, horizon: int = 100) -> ClosedForm:
+def lqr_game_form(
+    name: str, *, gain: tuple[float, float], discounted: bool = True, horizon: int | None = 100
+) -> ClosedForm:
     """The leader's linear policy K pushes a point mass that the follower holds; it is paid near a target."""
     return ClosedForm(
         kind="lqr_game",

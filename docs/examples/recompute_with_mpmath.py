@@ -25,7 +25,7 @@ NAMES = (
     "mdp_temperature_1", "mdp_temperature_0.01", "mdp_discount_0.999", "mdp_one_state", "mdp_layered",
     "mdp_terminating", "mdp_horizon_5_discounted", "mdp_horizon_20_undiscounted", "mdp_fork_0.0001_0.99_1",
     "mdp_near_periodic_14_temperature_1", "toy_game_1_optimum", "toy_game_2_unseen", "building_start",
-    "lqr_game_published",
+    "lqr_game_published", "lqr_game_infinite_half_way",
 )  # fmt: skip
 
 
@@ -269,12 +269,17 @@ def lqr_game_objective(problem, tables, warm):
     loop = through * (A + C * read("gain", "policy"))
     noise = through * C * read("covariance", "policy") * C.T * through.T + B * (beta / 2 * S) * B.T
     mean, covariance = read("initial_mean", "policy"), read("initial_covariance", "policy")
-    target, width, total = read("target", "policy"), read("width", "policy"), mpf(0)
-    for t in range(problem["horizon"]):
+    target, width, total, t = read("target", "policy"), read("width", "policy"), mpf(0), 0
+    while t != problem.get("horizon"):
         off, wide = mean - target, width + covariance
         shrink = mpmath.sqrt(mpmath.det(width) / mpmath.det(wide))
-        total += by**t * shrink * mpmath.exp(-(off.T * mpmath.inverse(wide) * off)[0] / 2)
+        reward = shrink * mpmath.exp(-(off.T * mpmath.inverse(wide) * off)[0] / 2)
+        before = mean, covariance
         mean, covariance = loop * mean, loop * covariance * loop.T + noise
+        still = max(mpmath.mnorm(new - old, "inf") for new, old in zip((mean, covariance), before, strict=True))
+        if problem.get("horizon") is None and still < mpf(10) ** (4 - mp.dps):
+            return total + by**t * reward / (1 - by)  # the state's law has settled: a geometric series is left
+        total, t = total + by**t * reward, t + 1
     return total
 
 

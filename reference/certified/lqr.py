@@ -21,6 +21,7 @@ from flint import arb, arb_mat, arb_series, ctx
 
 from bilevelrl.reference.certified.balls import ball, largest
 from bilevelrl.reference.certified.closed_form import ClosedForm
+from bilevelrl.reference.certified.gaussian_return import GaussianChain, endless_return
 from bilevelrl.reference.certified.hypergradient import Evaluation
 from bilevelrl.reference.certified.riccati import (
     Regulator,
@@ -45,7 +46,7 @@ from bilevelrl.reference.certified.series import (
     trace,
     transpose,
 )
-from bilevelrl.reference.errors import IllPosedError, UnsupportedError
+from bilevelrl.reference.errors import IllPosedError
 from bilevelrl.reference.leader import check_horizon
 from bilevelrl.reference.problem import Part
 
@@ -173,8 +174,6 @@ def _game(
     problem: ClosedForm, response: Callable[[str], Matrix], leader: Callable[[str], Matrix],
     solution: RiccatiSolution, order: int,
 ) -> arb_series:  # fmt: skip
-    if problem.horizon is None:
-        raise UnsupportedError("LQR game with horizon=None: expected a finite horizon; pass the episode's length")
     gamma = ball(problem.discount_follower)
     seen = _planned(response)
     b = response("dynamics_action")
@@ -188,6 +187,9 @@ def _game(
     noise = plus(product(pushed, leader("covariance"), transpose(pushed)), product(b, spread, transpose(b)))
     mean, covariance = leader("initial_mean"), leader("initial_covariance")
     target, width = leader("target"), leader("width")
+    if problem.horizon is None:
+        chain = GaussianChain(loop=loop, noise=noise, mean=mean, covariance=covariance, target=target, width=width)
+        return endless_return(chain, _discount(problem))
     discount, weight = constant(_discount(problem), order), constant(arb(1), order)
     narrow, total = inverse(width), constant(arb(0), order)
     half = constant(arb(1) / 2, order)
@@ -273,6 +275,9 @@ def lqr_evaluation(problem: ClosedForm) -> Callable[[], Evaluation]:
         for j in range(len(theta)):
             direction = [arb(int(i == j)) for i in range(len(theta))]
             for part, entries in parts.items():
+                if not any(name in problem.tables for name in ROLES[problem.kind][part]):
+                    entries.append(arb(0))
+                    continue
                 series = _along(problem, theta, direction, 2, part, still, solution)
                 entries.append(series[1])
                 objective = series[0]

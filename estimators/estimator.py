@@ -25,7 +25,7 @@ from bilevelrl.estimators.kinds import kind_of
 from bilevelrl.estimators.sampling import TabularSimulator, sample_trajectories
 from bilevelrl.estimators.trajectories import Trajectories
 from bilevelrl.reference.arrays import FloatArray
-from bilevelrl.reference.errors import EstimatorError, InvalidInputError, UnsupportedError
+from bilevelrl.reference.errors import EstimatorError, InvalidInputError, UnsupportedError, refusal
 from bilevelrl.reference.problem import Part, Problem, Term, TransitionBatch
 
 __all__ = [
@@ -110,6 +110,9 @@ class Context:
     critic: LeaderCritic | None = None
     simulator: Any = None
     rng: Generator | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "theta", np.asarray(self.theta))  # a list of numbers is a θ too
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -311,7 +314,13 @@ def _origin(make: Callable[[Target], Estimator]) -> tuple[str, int]:
     return (code.co_filename, code.co_firstlineno) if code is not None else (repr(make), 0)
 
 
-def _check_batch(trajectories: Trajectories, context: Context) -> None:
+def _check_batch(trajectories: Any, context: Context) -> None:
+    if not isinstance(trajectories, Trajectories):
+        found = type(trajectories).__name__
+        raise InvalidInputError(refusal("trajectories", found, "Trajectories", "use sample_trajectories"))
+    context.problem.check_theta(context.theta)
+    if context.follower is None:
+        raise InvalidInputError(refusal("context.follower", None, "a follower's solution", "use solve_follower"))
     policy = getattr(context.follower, "policy", None)
     if isinstance(policy, np.ndarray) and policy.ndim in (2, 3) and isinstance(context.problem, Problem):
         # (S, A), or (S, L, A) where the leader acts too.

@@ -552,7 +552,13 @@ def start_value(states: int, warm_start: Any, offset: float) -> FloatArray:
         return np.zeros(states)
     given = getattr(warm_start, "state_value", getattr(warm_start, "value", warm_start))
     refuse_differentiation("warm_start", given)
-    value = np.asarray(given, dtype=np.float64)
+    try:
+        value = np.asarray(given, dtype=np.float64)
+    except (TypeError, ValueError):
+        found = type(warm_start).__name__
+        raise InvalidInputError(
+            refusal("warm_start", found, f"values ({states},) or a solution", "start from a solution of this problem")
+        ) from None
     if value.shape != (states,):
         raise ShapeError(refusal("warm_start.shape", value.shape, f"({states},)", "pass values per state"))
     if not np.isfinite(value).all():
@@ -691,6 +697,11 @@ class SuboptimalFollower:
     noise
         Standard deviation of the initial values.
 
+    Raises
+    ------
+    InvalidInputError
+        If `iterations` is not a count or `noise` is negative.
+
     Examples
     --------
     >>> from bilevelrl.tasks import random_mdp
@@ -703,6 +714,20 @@ class SuboptimalFollower:
     carry: bool
     method: FollowerMethod = "value_iteration"
     noise: float = 0.0
+
+    def __post_init__(self) -> None:
+        if (
+            not isinstance(self.iterations, int | np.integer)
+            or isinstance(self.iterations, bool)
+            or self.iterations < 0
+        ):
+            raise InvalidInputError(
+                refusal("iterations", self.iterations, "an integer >= 0", "count iterations of the method")
+            )
+        if not 0.0 <= self.noise < np.inf:
+            raise InvalidInputError(
+                refusal("noise", self.noise, "a finite number >= 0", "give the standard deviation of initial values")
+            )
 
     def respond(
         self,

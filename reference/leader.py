@@ -194,6 +194,11 @@ def leader_action_values(
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Return V_L (S,), Q_L (S, A) and the benefit B = Q_L - V_L (S, A) over an infinite horizon.
 
+    Raises
+    ------
+    ShapeError
+        If the policy is that of another problem.
+
     Examples
     --------
     >>> from bilevelrl.tasks import random_mdp
@@ -203,6 +208,10 @@ def leader_action_values(
     >>> bool(np.allclose((policy * benefit).sum(axis=1), 0.0))
     True
     """
+    if np.shape(policy) != np.shape(tables.reward_leader):
+        raise ShapeError(
+            refusal("policy.shape", np.shape(policy), f"{np.shape(tables.reward_leader)}", "solve the follower anew")
+        )
     system = DiscountedSystem.factorise(policy_transition(tables.transition, policy), discount_leader)
     value = system.solve((policy * tables.reward_leader).sum(axis=1))
     action_value = tables.reward_leader + discount_leader * expected_next(tables.transition, value)

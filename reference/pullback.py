@@ -13,7 +13,7 @@ import autograd
 import numpy as np
 import scipy.sparse
 
-from bilevelrl.reference.arrays import FloatArray, IntArray
+from bilevelrl.reference.arrays import BoolArray, FloatArray, IntArray
 from bilevelrl.reference.errors import SupportError, UnsupportedError
 from bilevelrl.reference.problem import Term, TransitionBatch
 from bilevelrl.reference.tables import Tables
@@ -30,6 +30,9 @@ TABLE_OF_TERM: dict[Term, str] = {
     "log_transition": "transition",
     "log_initial": "initial",
 }
+
+FULL_ROW = 1e-12
+"""Rows of probabilities whose sum is this close to 1 never terminate: rounding of a long row stays below."""
 
 
 def tabular_pullback(
@@ -128,7 +131,8 @@ def _check_support(problem: ConfigurableMDP, theta: FloatArray, tables: Tables) 
         if name not in problem.varying(theta):
             continue
         values = np.asarray(tables.differentiable()[name])
-        if (values > 0.0).all():
+        full = np.asarray(values.sum(axis=-1) >= 1.0 - FULL_ROW) & (name == "transition")
+        if (values > 0.0).all() and not full.any():
             continue
         slope: Any = autograd.make_jvp(lambda x, name=name: problem.tables(x).differentiable()[name])(theta)(direction)[
             1
@@ -140,4 +144,18 @@ def _check_support(problem: ConfigurableMDP, theta: FloatArray, tables: Tables) 
                 f"{name}{index}=0.0 but its derivative in θ is not zero: expected a support that does not change with θ"
                 "; score-function estimators miss this mass, use an exact route or keep the probability positive"
             )
+        if full.any():
+            _check_termination(full, np.asarray(slope))
     problem._memory["supported at"] = point
+
+
+def _check_termination(full: BoolArray, slope: FloatArray) -> None:
+    """Refuse rows that never terminate at this θ but would at another: the mass of terminating has no score here."""
+    largest = float(np.abs(slope).sum(axis=-1).max(initial=0.0))
+    lost = full & (np.abs(slope.sum(axis=-1)) > FULL_ROW * max(largest, 1.0))
+    if lost.any():
+        index = [int(i) for i in np.argwhere(lost)[0]]
+        raise SupportError(
+            f"sum of transition{index}=1 but its derivative in θ is not zero: expected a chance to terminate that does "
+            "not start at zero; score-function estimators miss this mass, use an exact route or keep the sum below 1"
+        )

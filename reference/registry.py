@@ -236,7 +236,7 @@ def hypergradient(
     >>> bool(np.max(np.abs(exact.value - unrolled.value)) <= exact.error_bound + unrolled.error_bound)
     True
     """
-    if route not in HYPERGRADIENT_ROUTES:
+    if not isinstance(route, str) or route not in HYPERGRADIENT_ROUTES:
         raise UnknownNameError("route", route, HYPERGRADIENT_ROUTES)
     kinds = HYPERGRADIENT_ROUTES[route].kinds
     for kind in type(problem).__mro__:

@@ -58,6 +58,9 @@ class Tables:
     regulariser: Any = 0.0
 
     def __post_init__(self) -> None:
+        if not hasattr(self.transition, "shape"):
+            found = type(self.transition).__name__
+            raise ShapeError(refusal("transition", found, "an array (S, A, S)", "wrap it in autograd.numpy.array"))
         shape = transition_shape(self.transition)
         if len(shape) != 3 or shape[0] != shape[2] or min(shape) < 1:
             raise ShapeError(refusal("transition.shape", shape, "(S, A, S) with S, A >= 1", "index it [s, a, s']"))

@@ -67,6 +67,9 @@ def test_gradient_prints_parts_for_people(capsys):
         assert word in text
 
 
+FILES = {"SHORT": "short.npy", "TEXT": "text.csv", "EMPTY": "empty.csv"}
+
+
 @pytest.mark.exact
 @pytest.mark.parametrize(
     ("words", "message"),
@@ -80,12 +83,14 @@ def test_gradient_prints_parts_for_people(capsys):
         (["--task", "four_rooms", "--theta", "missing.npy"], "cannot be read"),
         (["--task", "four_rooms", "--theta", "SHORT"], "theta"),
         (["--task", "four_rooms", "--theta", "TEXT"], "cannot be read"),
+        (["--task", "four_rooms", "--theta", "EMPTY"], "the file is empty"),
     ],
 )
 def test_errors_are_one_clear_line(capsys, tmp_path, words, message):
     np.save(tmp_path / "short.npy", np.zeros(3))
     (tmp_path / "text.csv").write_text("a,b", encoding="utf-8")
-    replaced = {"SHORT": str(tmp_path / "short.npy"), "TEXT": str(tmp_path / "text.csv")}
+    (tmp_path / "empty.csv").touch()
+    replaced = {word: str(tmp_path / name) for word, name in FILES.items()}
     assert main(["gradient", *(replaced.get(word, word) for word in words)]) == 2
     printed = capsys.readouterr()
     assert printed.out == ""
@@ -111,6 +116,17 @@ def test_no_command_prints_help(capsys):
     with pytest.raises(SystemExit) as ended:
         main(["no-such-command"])
     assert ended.value.code == 2
+
+
+@pytest.mark.exact
+def test_verify_refuses_an_output_that_is_no_directory_before_it_works(monkeypatch, capsys, tmp_path):
+    def never(**options):
+        raise AssertionError("a minute of work before the answer")
+
+    monkeypatch.setattr(command_line, "verify", never)
+    (tmp_path / "file").touch()
+    assert main(["verify", "--output", str(tmp_path / "file")]) == 2
+    assert "cannot be a directory" in capsys.readouterr().err
 
 
 @pytest.mark.exact

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from typing import Any
 
 import autograd.numpy as anp
@@ -540,3 +541,55 @@ def test_support_is_checked_at_every_new_theta() -> None:
         assert np.isfinite(problem.pullback(good, batch, weights)).all()
         with pytest.raises(SupportError, match=r"transition\[0, 0, 1\]"):
             problem.pullback(bad, batch, weights)
+
+
+@pytest.mark.parametrize("scores", ["value", "td_error"])
+def test_a_chance_to_end_that_starts_at_zero_is_refused(scores: Any) -> None:
+    """Where ∇Σ P ≠ 0 but no episode ends, a baseline of the scores (here the TD error's) loses the whole gradient."""
+
+    def tables(theta: Any, least: float) -> Tables:
+        rows = (1.0 - least - theta[0]) * np.array([[0.0, 0.5, 0.5], [0.0, 0.3, 0.7]])
+        ending = np.zeros((2, 3))
+        return Tables(
+            transition=anp.stack([rows, ending, ending]),
+            reward_follower=np.array([[0.0, 1.0], [2.0, 0.0], [1.0, 3.0]]),
+            reward_leader=np.array([[0.0, 1.0], [2.0, 3.0], [4.0, 1.0]]),
+            initial=np.array([1.0, 0.0, 0.0]),
+        )
+
+    theta = np.zeros(1)
+    for least in (0.0, 1e-6):
+        problem = ConfigurableMDP(
+            tables=partial(tables, least=least), discount_leader=0.9, discount_follower=0.8, temperature=0.5
+        )
+        context = Context(problem=problem, theta=theta, follower=solve_follower(problem, theta))
+        batch = sample_trajectories(problem, theta, context.follower, streams=4, steps=3, rng=named_stream(0, "end"))
+        if least == 0.0:
+            with pytest.raises(SupportError, match=r"sum of transition\[0, 0\]=1"):
+                BCHG(scores=scores).estimate(batch, context)
+        else:
+            assert np.isfinite(BCHG(scores=scores).estimate(batch, context).mean).all()
+
+
+def test_contexts_that_do_not_fit_are_refused_by_name() -> None:
+    problem, other = random_mdp(states=2, actions=2, seed=0), random_mdp(states=3, actions=3, seed=0)
+    theta = np.zeros(3)
+    follower = solve_follower(problem, theta)
+    batch = sample_trajectories(problem, theta, follower, streams=2, steps=3, rng=named_stream(0, "context"))
+    plain: Any = [0.0, 0.0, 0.0]
+    truth = BCHG().estimate(batch, Context(problem=problem, theta=theta, follower=follower)).mean
+    found = BCHG().estimate(batch, Context(problem=problem, theta=plain, follower=follower)).mean
+    np.testing.assert_array_equal(found, truth)
+    nothing: Any = [1]
+    for wrong, context, match in (
+        (nothing, Context(problem=problem, theta=theta, follower=follower), "trajectories='list'"),
+        (batch, Context(problem=problem, theta=theta, follower=None), r"context\.follower=None"),
+        (batch, Context(problem=problem, theta=np.zeros(4), follower=follower), r"theta\.shape=\(4,\)"),
+        (
+            batch,
+            Context(problem=problem, theta=theta, follower=solve_follower(other, theta)),
+            r"policy\.shape=\(3, 3\)",
+        ),
+    ):
+        with pytest.raises(InvalidInputError, match=match):
+            BCHG().estimate(wrong, context)

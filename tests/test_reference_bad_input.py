@@ -321,3 +321,28 @@ def test_one_base_class():
         solve_follower(GOOD, np.zeros(4))
     assert issubclass(InvalidInputError, ValueError)
     assert issubclass(NotConvergedError, RuntimeError)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "match"), [({"iterations": -1}, "iterations=-1"), ({"iterations": 1.5}, "iterations=1.5")]
+)
+def test_suboptimal_followers_count_their_iterations(arguments, match):
+    with pytest.raises(InvalidInputError, match=match):
+        SuboptimalFollower(carry=False, **arguments)
+
+
+@pytest.mark.parametrize("noise", [-1.0, np.inf, np.nan])
+def test_noise_of_a_suboptimal_follower_is_a_standard_deviation(noise):
+    with pytest.raises(InvalidInputError, match="noise="):
+        SuboptimalFollower(iterations=1, carry=False, noise=noise)
+
+
+def test_what_is_no_array_is_refused_by_name():
+    with pytest.raises(InvalidInputError, match="warm_start='str'"):
+        hypergradient(GOOD, ZERO, warm_start="zeros")
+    with pytest.raises(UnknownNameError, match="route="):
+        hypergradient(GOOD, ZERO, route=["implicit"])
+    with pytest.raises(ShapeError, match="transition='list'"):
+        Tables(
+            transition=[[[1.0]]], reward_follower=np.zeros((1, 1)), reward_leader=np.zeros((1, 1)), initial=np.ones(1)
+        )

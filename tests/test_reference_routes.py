@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bilevelrl.reference import ConfigurableMDP, Tables, hypergradient, leader_objective
+from bilevelrl.reference.errors import IllPosedError
 from bilevelrl.tasks import absorbing_mdp, chain, four_rooms, garnet, layered_mdp, periodic_mdp, random_mdp
 from bilevelrl.verification.strategies import configurable_mdps
 
@@ -242,3 +243,31 @@ def test_status_residual_and_cost_are_told():
         assert result.condition >= 1.0
         assert all(count > 0 for count in result.counters.values())
         assert hypergradient(problem, point(problem), route=route, bound=False).error_bound == np.inf
+
+
+def ends_with_chance(theta):
+    """The episode ends with probability θ_0 at every step, whatever the follower does."""
+    return Tables(
+        transition=(1.0 - theta[0]) * np.full((2, 2, 2), 0.5),
+        reward_follower=np.array([[0.0, 1.0], [2.0, 0.0]]),
+        reward_leader=np.array([[0.0, 1.0], [2.0, 3.0]]) + theta[1] ** 2,
+        initial=np.array([1.0, 0.0]),
+    )
+
+
+@pytest.mark.exact
+@pytest.mark.parametrize("chance", [0.2, 0.01, 1e-5])
+def test_finite_differences_stay_among_probabilities(chance):
+    """The first steps would make a chance to end negative; smaller ones must be found, for that coordinate alone."""
+    problem = ConfigurableMDP(tables=ends_with_chance, discount_leader=0.9, discount_follower=0.8, temperature=0.5)
+    theta = np.array([chance, 0.5])
+    truth, found = (hypergradient(problem, theta, route=route) for route in ("theorem1", "finite_difference"))
+    assert np.abs(found.value - truth.value).max() <= found.error_bound + truth.error_bound
+    assert found.error_bound <= 1e-6 * np.abs(truth.value).max()
+
+
+@pytest.mark.exact
+def test_finite_differences_refuse_the_edge_of_the_probabilities():
+    problem = ConfigurableMDP(tables=ends_with_chance, discount_leader=0.9, discount_follower=0.8, temperature=0.5)
+    with pytest.raises(IllPosedError, match=r"theta\[0\]: no step to both sides"):
+        hypergradient(problem, np.array([1.0, 0.5]), route="finite_difference")

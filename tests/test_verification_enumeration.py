@@ -353,6 +353,7 @@ def test_own_randomness_without_its_law_is_named():
     ("options", "error", "message"),
     [
         ({"horizon": 40}, TooLargeError, "about 2e\\+24 trajectories"),
+        ({"horizon": 4000}, TooLargeError, "about 3e\\+2408 trajectories"),
         ({"horizon": 4, "max_paths": 10}, TooLargeError, "max_paths=10"),
         ({"horizon": 0}, InvalidInputError, "horizon=0"),
         ({"horizon": None}, InvalidInputError, "horizon=None"),

@@ -126,6 +126,11 @@ def _join(entry: metadata.EntryPoint, commands: Any) -> None:
 
 
 def _verify(parsed: argparse.Namespace) -> int:
+    if parsed.output is not None:  # before a minute of work, not after it
+        try:
+            parsed.output.mkdir(parents=True, exist_ok=True)
+        except OSError as broken:
+            raise InvalidInputError(f"output={str(parsed.output)!r}: cannot be a directory ({broken})") from None
     with _progress() as progress:
         report = verify(seed=parsed.seed, quick=parsed.quick, workers=parsed.workers, progress=progress)
     print_report(report)
@@ -208,6 +213,8 @@ def _theta(source: str, problem: Any, task: str) -> FloatArray:
     if path.suffix not in (".npy", ".csv"):
         raise InvalidInputError(refusal("theta", source, "zeros, or a file ending in .npy or .csv", "name the file so"))
     try:
+        if path.stat().st_size == 0:
+            raise ValueError("the file is empty")
         values = np.load(path) if path.suffix == ".npy" else np.loadtxt(path, delimiter=",").ravel()
     except (OSError, ValueError) as broken:
         raise InvalidInputError(f"theta={source!r}: cannot be read ({broken}); expected one number per entry") from None

@@ -393,4 +393,7 @@ def compensated_sum(terms: FloatArray) -> tuple[FloatArray, FloatArray]:
 
 
 def _readable(count: int) -> str:
-    return f"{count:,}" if count < 10**9 else f"about {float(count):.0e}"
+    if count < 10**9:
+        return f"{count:,}"
+    exponent = int(math.log10(count))  # of any integer, where float(count) overflows
+    return f"about {count / 10**exponent:.0f}e+{exponent}"

@@ -15,6 +15,7 @@ from scipy.differentiate import derivative
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.configurable_mdp import ConfigurableMDP
 from bilevelrl.reference.error_bounds import objective_noise
+from bilevelrl.reference.errors import IllPosedError, StochasticityError
 from bilevelrl.reference.follower import TabularFollower, newton_batch, solve_follower
 from bilevelrl.reference.leader import check_horizon, constant_return, gradient_centres
 from bilevelrl.reference.problem import PARTS, Part
@@ -81,7 +82,7 @@ class SplitObjective(Protocol):
         ...
 
     def values(self, part: Part, x: FloatArray, j: Any) -> FloatArray:
-        """Objective at θ + x e_j inside one part; x and j broadcast."""
+        """Objective at θ + x e_j inside one part, NaN where it does not exist; x and j broadcast."""
         ...
 
 
@@ -92,6 +93,7 @@ def differentiate_part(split: SplitObjective, part: Part, count: int) -> tuple[F
     if count == 0 or not split.depends(part):
         return best, best_error
     best_error[:] = np.inf
+    seen = np.zeros(count, dtype=np.bool_)
     pending = np.arange(count)
     noise_of_values = split.noise(part)
     differentiate: Any = derivative  # its stub admits no function of (x, *args)
@@ -108,6 +110,7 @@ def differentiate_part(split: SplitObjective, part: Part, count: int) -> tuple[F
         # Noise of the values enters the quotient too: at order 8 the smallest step of `nit` sets is step / 2^(nit+2).
         noise = 2.0 * noise_of_values / (step / 2.0 ** (np.maximum(result.nit, 1) + 2))
         change = np.abs(result.error)
+        seen[pending] |= np.isfinite(result.df)
         # Quotients that still move by more than a hundredth of themselves say nothing: the step spans a bend.
         estimate = np.where(change <= np.maximum(0.01 * np.abs(result.df), noise), change + noise, np.inf)
         # A smaller step that contradicts a larger one has seen a bend that the larger one stepped over.
@@ -120,6 +123,11 @@ def differentiate_part(split: SplitObjective, part: Part, count: int) -> tuple[F
         pending = pending[~(change <= np.maximum(WANTED * scale, noise))]
         if pending.size == 0:
             break
+    if not seen.all():
+        raise IllPosedError(
+            f"theta[{int(np.argmin(seen))}]: no step to both sides keeps rows of probabilities; expected a θ "
+            "inside the set where the tables are; use another route there"
+        )
     return best, best_error
 
 
@@ -192,17 +200,23 @@ class _SplitObjective:
     def values(self, part: Part, x: FloatArray, j: Any) -> FloatArray:
         """Objective at θ + x e_j inside one part; x and j broadcast."""
         x, j = np.broadcast_arrays(x, j)
-        moved = []
-        for offset, coordinate in zip(x.ravel(), j.ravel(), strict=True):
+        moved, inside = [], np.ones(x.size, dtype=np.bool_)
+        for k, (offset, coordinate) in enumerate(zip(x.ravel(), j.ravel(), strict=True)):
             point = self._theta.copy()
             point.flat[int(coordinate)] += offset
-            moved.append(self._problem.tables_at(point))
+            try:
+                moved.append(self._problem.tables_at(point))
+            except StochasticityError:  # the step has left the probabilities
+                inside[k] = False
         self.evaluations += len(moved)
+        results = np.full(x.size, np.nan)
+        if not moved:
+            return results.reshape(x.shape)
         if part == "response":
-            results = [self._leader(self._tables, self._kernel, policy) for policy in self._responses(moved)]
+            results[inside] = [self._leader(self._tables, self._kernel, policy) for policy in self._responses(moved)]
         else:
-            results = [self._moved(part, tables) for tables in moved]
-        return np.array(results).reshape(x.shape)
+            results[inside] = [self._moved(part, tables) for tables in moved]
+        return results.reshape(x.shape)
 
     def _responses(self, moved: list[Tables]) -> FloatArray:
         kernels = [to_dense(tables.transition) for tables in moved]

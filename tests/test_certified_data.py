@@ -123,7 +123,10 @@ def recomputed():
     return module
 
 
-@pytest.mark.parametrize("name", ["mdp_one_state", "mdp_fork_0.0001_0.99_1", "toy_game_2_unseen", "lqr_random_1"])
+@pytest.mark.parametrize(
+    "name",
+    ["mdp_one_state", "mdp_fork_0.0001_0.99_1", "toy_game_2_unseen", "lqr_random_1", "lqr_game_infinite_half_way"],
+)
 def test_mpmath_agrees(recomputed, name):
     assert recomputed.worst_disagreement(record(name)) < 1e-40
 

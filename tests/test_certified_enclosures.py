@@ -322,8 +322,6 @@ def test_invalid_digits(digits):
 def test_problems_without_certified_form():
     with pytest.raises(UnsupportedError, match="no certified form"):
         certified_hypergradient(object(), np.zeros(1))
-    with pytest.raises(UnsupportedError, match="horizon=None"):
-        certified_hypergradient(lqr_game(), np.zeros(2))
     with pytest.raises(IllPosedError, match="diverges"):
         certified_hypergradient(TABULAR["dense"], a_theta(TABULAR["dense"]), discounted=False)
 

@@ -129,6 +129,13 @@ def _weighted(sizes: Sequence[arb], weight: arb) -> arb:
     return total
 
 
+def _one(like: Coefficients) -> Coefficients:
+    size = like[0].nrows()
+    return [
+        arb_mat([[arb(int(i == j and k == 0)) for j in range(size)] for i in range(size)]) for k in range(len(like))
+    ]
+
+
 def power_bound(loop: Coefficients) -> PowerBound:
     """Prove that powers of M decay, derivatives and all.
 
@@ -163,10 +170,10 @@ def power_bound(loop: Coefficients) -> PowerBound:
     # H: powers below `direct` one by one; above, a product of one of those with some of M^direct, M^(2 direct), ...
     doublings = len(powers) - 1
     direct = min(doublings, _DIRECT.bit_length() - 1)
-    highest, power = arb(1), loop
-    for _ in range(2**direct - 1):
-        highest = largest([highest, _norm(power, weight)])
-        power = _times(loop, power)
+    below = [_one(loop)]
+    for factor in powers[:direct]:  # few factors each, so that radii stay small
+        below += [_times(factor, power) for power in below]
+    highest = largest(_norm(power, weight) for power in below)
     for bigger in powers[direct:doublings]:
         highest = upper(highest * largest([arb(1), _norm(bigger, weight)]))
     steps = arb(2) ** doublings

@@ -146,6 +146,8 @@ class Trajectories:
             limits.append(("leader_action_t", leader_actions))
         for name, limit in limits:
             values = np.asarray(getattr(self, name))
+            if values.dtype.kind not in "iu":
+                raise InvalidInputError(refusal(f"{name}.dtype", str(values.dtype), "integers", "number states from 0"))
             wrong = self.valid & ((values < 0) | (values >= limit))
             if wrong.any():
                 stream, step = (int(i) for i in np.argwhere(wrong)[0])

@@ -48,7 +48,7 @@ class IllPosedError(BilevelRLError, ValueError):
 
 
 class SupportError(BilevelRLError, ValueError):
-    """A score was asked for where a probability is zero but its derivative is not."""
+    """A score was asked for where it does not exist: a probability is zero, or about to leave zero as θ moves."""
 
 
 class NotConvergedError(BilevelRLError, RuntimeError):

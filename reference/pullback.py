@@ -89,16 +89,18 @@ def _visits(
     factor = weight[stream, step]
     state = np.asarray(batch.state_t)[stream, step]
     if term == "log_initial":
-        return state, factor / np.asarray(tables.initial)[state], stream
+        chance = np.asarray(tables.initial)[state]
+        _check_possible(term, chance <= 0.0, stream, step)
+        return state, factor / chance, stream
     pair = state * tables.actions + np.asarray(batch.action_t)[stream, step]
     if term != "log_transition":
         return pair, factor, stream
     state_tp1 = np.asarray(batch.state_tp1)[stream, step]
-    return _transition_visits(tables, pair, state_tp1, factor, stream)
+    return _transition_visits(tables, pair, state_tp1, factor, stream, step)
 
 
 def _transition_visits(
-    tables: Tables, pair: IntArray, state_tp1: IntArray, factor: FloatArray, stream: IntArray
+    tables: Tables, pair: IntArray, state_tp1: IntArray, factor: FloatArray, stream: IntArray, step: IntArray
 ) -> tuple[IntArray, FloatArray, IntArray]:
     """Scores of transitions; terminating has probability 1 - Σ P and score -Σ ∇P / (1 - Σ P)."""
     kernel = tables.transition
@@ -111,13 +113,26 @@ def _transition_visits(
         width = tables.states
         rows = np.asarray(kernel).reshape(-1, width)
         if not ended.any():
-            return pair * width + state_tp1, factor / rows[pair, state_tp1], stream
+            chance = rows[pair, state_tp1]
+            _check_possible("log_transition", chance <= 0.0, stream, step)
+            return pair * width + state_tp1, factor / chance, stream
         chosen = np.arange(width)[None, :] == state_tp1[:, None]
     chosen[ended] = True
     sign = np.where(ended, -1.0, 1.0)
     mass = np.where(ended, 1.0 - rows[pair].sum(axis=1), np.where(chosen, rows[pair], 0.0).sum(axis=1))
+    _check_possible("log_transition", mass <= np.where(ended, FULL_ROW, 0.0), stream, step)
     visit, column = np.nonzero(chosen)
     return pair[visit] * width + column, (sign * factor / mass)[visit], stream[visit]
+
+
+def _check_possible(term: Term, impossible: BoolArray, stream: IntArray, step: IntArray) -> None:
+    """Refuse the score of a visit that the problem itself gives no chance."""
+    if impossible.any():
+        first = int(np.argmax(impossible))
+        raise SupportError(
+            f"{term} at stream {int(stream[first])}, step {int(step[first])}: the visit has probability zero under the "
+            "problem's own tables, so it has no score; use the problem that drew the samples, or weight zero there"
+        )
 
 
 def _check_support(problem: ConfigurableMDP, theta: FloatArray, tables: Tables) -> None:

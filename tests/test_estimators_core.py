@@ -593,3 +593,36 @@ def test_contexts_that_do_not_fit_are_refused_by_name() -> None:
     ):
         with pytest.raises(InvalidInputError, match=match):
             BCHG().estimate(wrong, context)
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_scores_of_impossible_visits_are_refused(sparse: bool) -> None:
+    """1 - Σ P of a row that sums to 1 is rounding: a score divided by it would be a number like 1e16."""
+    problem, other = random_mdp(states=3, seed=5), random_mdp(states=3, seed=5, termination=0.2)
+    if sparse:
+        problem = sparse_twin(problem)
+    theta = np.zeros(3)
+    follower = solve_follower(problem, theta)
+    simulator = TabularSimulator(dynamics=other)
+    batch = sample_trajectories(
+        problem, theta, follower, streams=30, steps=6, rng=named_stream(0, "ends"), simulator=simulator
+    )
+    assert batch.terminated.any()
+    weights: dict[Term, Any] = {"log_transition": 1.0 * batch.valid}
+    for per_stream in (False, True):
+        with pytest.raises(SupportError, match="probability zero under the problem's own tables"):
+            problem.pullback(theta, batch, weights, per_stream=per_stream)
+    # A terminal value is 0, so scores weighted by values never ask for that.
+    context = Context(problem=problem, theta=theta, follower=follower, simulator=simulator)
+    assert np.isfinite(BCHG().estimate(batch, context).mean).all()
+    with pytest.raises(SupportError):
+        BCHG(scores="td_error").estimate(batch, context)
+
+
+def test_states_are_integers() -> None:
+    problem, theta = random_mdp(states=2, actions=2, seed=0), np.zeros(3)
+    follower = solve_follower(problem, theta)
+    batch = sample_trajectories(problem, theta, follower, streams=2, steps=3, rng=named_stream(0, "floats"))
+    floats = dataclasses.replace(batch, state_t=batch.state_t + 0.5)
+    with pytest.raises(InvalidInputError, match=r"state_t\.dtype='float64'"):
+        BCHG().estimate(floats, Context(problem=problem, theta=theta, follower=follower))

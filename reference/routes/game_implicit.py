@@ -1,4 +1,4 @@
-"""Implicit differentiation for Markov games: one adjoint solve for the leader, one for the follower.
+"""Implicit differentiation for Markov games: an adjoint linear system for each player.
 
 The leader's weights `q = Σ_t γ_L^t Pr(s_t) reach g B / β` are the cotangent of Q at the follower's decision points, and
 
@@ -34,7 +34,7 @@ __all__ = ["game_implicit"]
 @register_route(
     "implicit",
     MarkovGame,
-    summary="implicit differentiation: one adjoint solve for the leader, one for the follower",
+    summary="implicit differentiation: an adjoint linear system for each player",
     family="linear algebra, adjoint",
     accuracy="rounding times conditioning",
 )

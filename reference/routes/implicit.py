@@ -43,7 +43,7 @@ def follower_adjoint(
 @register_route(
     "implicit",
     ConfigurableMDP,
-    summary="implicit differentiation: one adjoint solve for the leader, one for the follower",
+    summary="implicit differentiation: an adjoint linear system for each player",
     family="linear algebra, adjoint",
     accuracy="rounding times conditioning",
 )

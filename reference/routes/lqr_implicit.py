@@ -28,7 +28,7 @@ __all__ = ["lqr_game_implicit", "lqr_implicit"]
 @register_route(
     "implicit",
     ConfigurableLQR,
-    summary="implicit differentiation: one adjoint solve for the leader, one for the follower",
+    summary="implicit differentiation: an adjoint linear system for each player",
     family="linear algebra, adjoint",
     accuracy="rounding times conditioning",
 )
@@ -97,7 +97,7 @@ def lqr_implicit(
 @register_route(
     "implicit",
     LQRGame,
-    summary="implicit differentiation: one adjoint solve for the leader, one for the follower",
+    summary="implicit differentiation: an adjoint linear system for each player",
     family="linear algebra, adjoint",
     accuracy="rounding times conditioning",
 )

@@ -57,7 +57,9 @@ def certified_hypergradient(
     InvalidInputError, IllPosedError
         As `hypergradient`.
     TooLargeError
-        If there are more than 2000 states.
+        If there are more than 2000 states, or the tail of an LQR game without end is not small after 200 000 steps.
+    UnsupportedError
+        If an LQR game has an infinite horizon and a closed loop that is not shown to be stable.
     PrecisionError
         If `maximum_bits` do not suffice.
 

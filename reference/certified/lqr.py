@@ -7,7 +7,8 @@ response `a ~ N(-K x, Σ)` with `K = γ_F S⁻¹ B'PA`, `Σ = (β/2) S⁻¹`; le
 
 Game (Proposition 2): the leader plays `l ~ N(K_θ x, Ω)`, seen by the follower, in `x' = A x + B a + C l`; the response
 is `a ~ N(-G (A x + C l), (β/2) S⁻¹)` with `G = γ_F S⁻¹ B'P`, P for the dynamics `A + C K_θ`. The closed loop is
-Gaussian, and the leader's reward `exp(-½ (x - x*)' D⁻¹ (x - x*))` has an expectation in closed form.
+Gaussian, and the leader's reward `exp(-½ (x - x*)' D⁻¹ (x - x*))` has an expectation in closed form; an infinite horizon
+is summed in `bilevelrl.reference.certified.gaussian_return`.
 
 Each part is the coefficient of t with θ + t e_j in the tables that this part is about and θ in the others.
 """
@@ -225,7 +226,8 @@ def lqr_objective_series(
     Raises
     ------
     IllPosedError, PrecisionError, UnsupportedError
-        If the problem has no finite objective, the precision does not suffice, or the horizon is missing.
+        If the problem has no finite objective, the precision does not suffice, or the horizon is infinite and the
+        closed loop of a game is not shown to be stable.
     """
     still, solution = _solved(problem, theta, order)
     return _along(problem, theta, direction, order, part, still, solution)

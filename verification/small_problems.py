@@ -1,7 +1,7 @@
 """Estimators on problems small enough to list every trajectory: exact bias and standard deviation, no sampling error.
 
-On layered problems every path ends by itself, so nothing is truncated and an unbiased estimator's bias is zero to
-rounding. On problems that go on, the trajectories stop at a horizon, and enumeration shows what that costs. Problems in
+On layered problems every path ends by itself and nothing is truncated: what claims no bias must show none beyond
+rounding. Elsewhere the trajectories stop at a horizon, and enumeration shows what that costs. Problems in
 which θ enters one table only tell which part of an estimator is wrong. Markov games have estimators of their own, and
 problems of both information structures.
 """

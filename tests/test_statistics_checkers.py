@@ -1,4 +1,4 @@
-"""The checkers checked: designs are inverses, right samplers pass, planted wrong ones are caught, rates are as declared.
+"""The checkers checked: designs are inverses, right samplers pass, wrong ones are caught, rates are as declared.
 
 Rates are measured at α = 0.05 over thousands of synthetic runs, where a rate can be seen at all, and held against
 binomial bounds that a right checker exceeds once in a million test runs.

@@ -5,10 +5,10 @@ response `a ~ N(-K x, Σ)` with `K = γ_F S⁻¹ B'PA`, `Σ = (β/2) S⁻¹`; le
 
     M = C + K'DK + γ_L A_c' M A_c,      J = -E[x_0'M x_0] - [γ_L tr(M (W + BΣB')) + tr(DΣ) + k] / (1 - γ_L)
 
-Game (Proposition 2): the leader plays `l ~ N(K_θ x, Ω)`, seen by the follower, in `x' = A x + B a + C l`; the response
-is `a ~ N(-G (A x + C l), (β/2) S⁻¹)` with `G = γ_F S⁻¹ B'P`, P for the dynamics `A + C K_θ`. The closed loop is
-Gaussian, and the leader's reward `exp(-½ (x - x*)' D⁻¹ (x - x*))` has an expectation in closed form; an infinite horizon
-is summed in `bilevelrl.reference.certified.gaussian_return`.
+Game (Proposition 2): the leader plays `l ~ N(K_θ x, Ω)`, seen by the follower, in `x' = A x + B a + C l`; the
+response is `a ~ N(-G (A x + C l), (β/2) S⁻¹)` with `G = γ_F S⁻¹ B'P`, P for the dynamics `A + C K_θ`. The closed loop
+is Gaussian, and the leader's reward `exp(-½ (x - x*)' D⁻¹ (x - x*))` has an expectation in closed form; an infinite
+horizon is summed in `bilevelrl.reference.certified.gaussian_return`.
 
 Each part is the coefficient of t with θ + t e_j in the tables that this part is about and θ in the others.
 """

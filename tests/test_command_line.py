@@ -176,6 +176,23 @@ def test_other_packages_add_commands_and_broken_ones_do_no_harm(monkeypatch, cap
 
 
 @pytest.mark.exact
+def test_a_reader_that_leaves_early_is_no_error():
+    program = [
+        sys.executable,
+        "-c",
+        "import sys; from bilevelrl.verification.command_line import main; sys.exit(main())",
+    ]
+    with subprocess.Popen(
+        [*program, "gradient", "--task", "four_rooms"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait() == 141
+
+
+@pytest.mark.exact
 def test_the_module_runs_as_a_program():
     done = subprocess.run(
         [sys.executable, "-m", "bilevelrl.verification.command_line", "gradient", "--task", "nothing"],

@@ -61,7 +61,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.print_help()
         return 2
     try:
-        return int(parsed.run(parsed))
+        status = int(parsed.run(parsed))
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:
+        # The reader, `head` say, has seen enough; what Python flushes at exit must not fail on the closed pipe.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except BilevelRLError as refused:
         print(f"bilevelrl: {' '.join(str(refused).split())}", file=sys.stderr)
         return 2

@@ -245,7 +245,7 @@ def register(commands: Any) -> None:
     """Add the subcommand `reproduce`."""
     add = commands.add_parser("reproduce", help="train a figure of the paper anew, beside the paper's curves")
     add.add_argument("figure", choices=sorted(FIGURES), help="fig2: batches of 100 steps; fig6: all batch sizes")
-    add.add_argument("--output", metavar="DIR", type=Path, default=None, help="folder (default: reproduce/FIGURE)")
+    add.add_argument("--output", metavar="DIR", type=Path, default=None, help="folder (default: results/FIGURE)")
     add.add_argument("--quick", action="store_true", help="500 outer iterations of four methods, about a minute")
     add.add_argument("--variant", nargs="+", default=["published"], help=f"kernels: {', '.join(VARIANTS)}")
     add.add_argument("--temperature", type=float, nargs="+", default=list(TEMPERATURES), metavar="β")
@@ -261,7 +261,7 @@ def _reproduce(parsed: argparse.Namespace) -> int:
     if parsed.quick:
         options.update(_QUICK)
         batches = batches[:1]
-    folder = parsed.output or Path("reproduce") / (parsed.figure + ("-quick" if parsed.quick else ""))
+    folder = parsed.output or Path("results") / (parsed.figure + ("-quick" if parsed.quick else ""))
     sweep = panel_sweep(
         folder / "cells", variants=parsed.variant, temperatures=parsed.temperature, batches=batches, **options
     )

@@ -59,8 +59,8 @@ class LeaderSide(AlongTrajectories):
         The truth it is held against.
     critic
         "exact": Q_L over an infinite horizon; "exact_truncated": by steps to go of the target's horizon;
-        "monte_carlo": returns of the same suffix (it biases the guiding term), less V_L of `context.critic`, or
-        the exact one where there is none; "independent": returns of fresh suffixes, which need a generator in the
+        "monte_carlo": returns of the same suffix (it biases the guiding term), less V_L of `context.critic`, or the
+        exact one where there is none; "independent": returns of fresh suffixes, which need a generator in the
         context; "context": `context.critic`.
     stopping
         None: discounted sums over all observed steps. "single", "sum": geometric stopping, see

@@ -267,6 +267,10 @@ def sample_trajectories(
     (3, 4, True)
     """
     chosen: Any = simulator if simulator is not None else default_simulator(problem) or TabularSimulator()
+    if not callable(getattr(chosen, "sample", None)):
+        raise InvalidInputError(
+            refusal("simulator", simulator, "a simulator or None", "build one with TabularSimulator(...)")
+        )
     batch: Trajectories = chosen.sample(problem, theta, follower, streams=streams, steps=steps, rng=rng)
     return batch
 

@@ -10,6 +10,7 @@ grows with the number of parameters. They obtain the follower's gradient from di
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TypeAlias
 
 import numpy as np
@@ -154,61 +155,20 @@ def _stages(
     return stages
 
 
-@register_route(
+# Theorem 1 (5)-(6) of arXiv:2603.14867, guiding term E[B ∇Q_F]/β.
+theorem1 = register_route(
     "theorem1",
     ConfigurableMDP,
     summary="Theorem 1 with exact occupancies and benefits, ∇V_F from one linear system over states",
     family="linear algebra, Jacobian",
     accuracy="rounding times conditioning",
-)
-def theorem1(
-    problem: ConfigurableMDP,
-    theta: FloatArray,
-    *,
-    horizon: int | None = None,
-    discounted: bool = True,
-    warm_start: TabularFollower | None = None,
-    bound: bool = True,
-) -> Hypergradient:
-    """∇J by Theorem 1 (5)-(6) of arXiv:2603.14867, guiding term E[B ∇Q_F]/β."""
-    return _formula(
-        problem,
-        theta,
-        horizon=horizon,
-        discounted=discounted,
-        warm_start=warm_start,
-        bound=bound,
-        route="theorem1",
-        gradients=follower_gradients,
-        centred_gradient=False,
-    )
+)(partial(_formula, route="theorem1", gradients=follower_gradients, centred_gradient=False))
 
-
-@register_route(
+# Equation (7) of arXiv:2603.14867, guiding term E[Q_L (∇Q_F - ∇V_F)]/β.
+hpgd_form = register_route(
     "hpgd_form",
     ConfigurableMDP,
     summary="HPGD's form (7): E[Q_L (∇Q_F - ∇V_F)]/β, ∇Q_F from one linear system over state-action pairs",
     family="linear algebra, Jacobian",
     accuracy="rounding times conditioning",
-)
-def hpgd_form(
-    problem: ConfigurableMDP,
-    theta: FloatArray,
-    *,
-    horizon: int | None = None,
-    discounted: bool = True,
-    warm_start: TabularFollower | None = None,
-    bound: bool = True,
-) -> Hypergradient:
-    """∇J by equation (7) of arXiv:2603.14867, guiding term E[Q_L (∇Q_F - ∇V_F)]/β."""
-    return _formula(
-        problem,
-        theta,
-        horizon=horizon,
-        discounted=discounted,
-        warm_start=warm_start,
-        bound=bound,
-        route="hpgd_form",
-        gradients=pair_gradients,
-        centred_gradient=True,
-    )
+)(partial(_formula, route="hpgd_form", gradients=pair_gradients, centred_gradient=True))

@@ -25,7 +25,7 @@ from bilevelrl.estimators.trajectories import Trajectories
 from bilevelrl.reference import ConfigurableMDP, Part, Term
 from bilevelrl.reference.arrays import FloatArray, IntArray
 from bilevelrl.reference.errors import EstimatorError, ShapeError, UnsupportedError, refusal
-from bilevelrl.reference.follower import newton_batch
+from bilevelrl.reference.follower_batch import newton_batch
 from bilevelrl.reference.tables import Tables
 from bilevelrl.reference.transitions import SparseTransition
 

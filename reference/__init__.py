@@ -7,13 +7,9 @@ Sign and order conventions of the whole package: both players maximise; transiti
 from bilevelrl.reference import routes as _routes  # registers the routes
 from bilevelrl.reference.certified import certified_hypergradient
 from bilevelrl.reference.configurable_mdp import ConfigurableMDP, check_derivatives
-from bilevelrl.reference.follower import (
-    Status,
-    SuboptimalFollower,
-    TabularFollower,
-    solve_follower,
-    solve_followers,
-)
+from bilevelrl.reference.fixed_point import Status
+from bilevelrl.reference.follower import SuboptimalFollower, TabularFollower, solve_follower
+from bilevelrl.reference.follower_batch import solve_followers
 from bilevelrl.reference.game_follower import GameFollower
 from bilevelrl.reference.game_leader import game_leader_action_values, game_leader_objective
 from bilevelrl.reference.game_reduction import reduce_game

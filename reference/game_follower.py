@@ -22,16 +22,16 @@ from numpy.random import Generator
 
 from bilevelrl.reference.arrays import FloatArray, IntArray
 from bilevelrl.reference.errors import InvalidInputError
-from bilevelrl.reference.follower import (
+from bilevelrl.reference.fixed_point import (
     FollowerMethod,
     Status,
     entropy,
     find_fixed_point,
     policy_error_of,
-    register_follower_solver,
     reward_centres,
     start_value,
 )
+from bilevelrl.reference.follower import register_follower_solver
 from bilevelrl.reference.markov_game import MarkovGame
 from bilevelrl.reference.transitions import DiscountedSystem
 

@@ -15,7 +15,8 @@ import numpy as np
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.configurable_mdp import ConfigurableMDP
 from bilevelrl.reference.errors import IllPosedError, InvalidInputError, ShapeError, refusal
-from bilevelrl.reference.follower import TabularFollower, reward_centre, solve_follower
+from bilevelrl.reference.fixed_point import reward_centre
+from bilevelrl.reference.follower import TabularFollower, solve_follower
 from bilevelrl.reference.tables import Tables
 from bilevelrl.reference.transitions import DiscountedSystem, SparseTransition, expected_next, policy_transition
 

@@ -16,7 +16,8 @@ from numpy.random import Generator
 
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.errors import NotConvergedError, UnknownNameError, UnsupportedError
-from bilevelrl.reference.follower import Status, register_follower_solver
+from bilevelrl.reference.fixed_point import Status
+from bilevelrl.reference.follower import register_follower_solver
 from bilevelrl.reference.lqr import ConfigurableLQR, LQRMatrices
 from bilevelrl.reference.lqr_solvers import (
     EquationSolver,

@@ -23,7 +23,8 @@ import numpy as np
 from bilevelrl.reference.arrays import FloatArray, check_discount, check_positive, check_theta
 from bilevelrl.reference.entries import entries_jacobian, pull_streams, pullback_at, varying_entries
 from bilevelrl.reference.errors import InvalidInputError, ShapeError, UnsupportedError
-from bilevelrl.reference.follower import Status, register_follower_solver
+from bilevelrl.reference.fixed_point import Status
+from bilevelrl.reference.follower import register_follower_solver
 from bilevelrl.reference.lqr import check_covariance, check_matrix
 from bilevelrl.reference.lqr_follower import LQRFollower, action_covariance, entropy_cost, follower_riccati
 from bilevelrl.reference.lqr_scores import covariance_inverse, gaussian_score, weighted_outer

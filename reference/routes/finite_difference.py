@@ -16,7 +16,8 @@ from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.configurable_mdp import ConfigurableMDP
 from bilevelrl.reference.error_bounds import objective_noise
 from bilevelrl.reference.errors import IllPosedError, StochasticityError
-from bilevelrl.reference.follower import TabularFollower, newton_batch, solve_follower
+from bilevelrl.reference.follower import TabularFollower, solve_follower
+from bilevelrl.reference.follower_batch import newton_batch
 from bilevelrl.reference.leader import check_horizon, constant_return, gradient_centres
 from bilevelrl.reference.problem import PARTS, Part
 from bilevelrl.reference.registry import Hypergradient, register_route

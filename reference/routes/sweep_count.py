@@ -15,7 +15,7 @@ from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.configurable_mdp import ConfigurableMDP
 from bilevelrl.reference.error_bounds import tabular_error_bound
 from bilevelrl.reference.errors import TooLargeError
-from bilevelrl.reference.follower import rounding_level
+from bilevelrl.reference.fixed_point import rounding_level
 from bilevelrl.reference.leader import gradient_centres
 from bilevelrl.reference.transitions import to_dense
 

@@ -1,0 +1,133 @@
+"""Many followers at once: Newton's method on stacked LAPACK systems, the same answers as one by one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.configurable_mdp import ConfigurableMDP
+from bilevelrl.reference.errors import InvalidInputError, NotConvergedError, ShapeError, refusal
+from bilevelrl.reference.fixed_point import check_stopping, reward_centres
+from bilevelrl.reference.transitions import SparseTransition
+
+__all__ = [
+    "newton_batch",
+    "solve_followers",
+]
+
+
+def solve_followers(
+    problem: ConfigurableMDP,
+    thetas: Any,
+    *,
+    tolerance: float = 1e-12,
+    warm_start: FloatArray | None = None,
+    max_iterations: int = 200,
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Solve many θ at once by Newton's method on stacked LAPACK systems.
+
+    Parameters
+    ----------
+    problem
+        A configurable MDP with a dense kernel.
+    thetas
+        (B, *theta_shape).
+    tolerance
+        As in `solve_follower`, for every member of the batch.
+    warm_start
+        Values (B, S) to start from.
+    max_iterations
+        Newton iterations before giving up.
+
+    Returns
+    -------
+    value : (B, S)
+    action_value : (B, S, A)
+    policy : (B, S, A)
+
+    Raises
+    ------
+    NotConvergedError
+        If any member does not converge; the message names it.
+
+    Examples
+    --------
+    >>> from bilevelrl.tasks import random_mdp
+    >>> value, _, policy = solve_followers(random_mdp(states=4, actions=2, parameters=3, seed=0), np.zeros((5, 3)))
+    >>> value.shape, policy.shape
+    ((5, 4), (5, 4, 2))
+    """
+    members = [problem.tables_at(theta) for theta in np.asarray(thetas)]
+    if not members:
+        raise ShapeError(
+            refusal("thetas.shape", np.shape(thetas), "(B, *theta_shape) with B >= 1", "pass at least one")
+        )
+    first = members[0].transition
+    if isinstance(first, SparseTransition):
+        raise InvalidInputError("solve_followers: expected a dense kernel; call solve_follower for each sparse problem")
+    shared = all(tables.transition is first for tables in members)
+    kernel = first[None] if shared else np.stack([tables.transition for tables in members])
+    reward = np.stack([tables.reward_follower for tables in members])
+    return newton_batch(
+        kernel,
+        reward,
+        discount=problem.discount_follower,
+        temperature=problem.temperature,
+        tolerance=tolerance,
+        warm_start=warm_start,
+        max_iterations=max_iterations,
+    )
+
+
+def newton_batch(
+    kernel: FloatArray,
+    reward: FloatArray,
+    *,
+    discount: float,
+    temperature: float,
+    tolerance: float = 1e-12,
+    warm_start: FloatArray | None = None,
+    max_iterations: int = 200,
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Newton's method for stacked problems: kernel (B or 1, S, A, S), reward (B, S, A); see `solve_followers`."""
+    check_stopping(tolerance, max_iterations)
+    batch, states, actions = reward.shape
+    centre = reward_centres(kernel, reward)
+    reward, offset = reward - centre[:, None, None], centre / (1.0 - discount)
+    rows = kernel.reshape(kernel.shape[0], states * actions, states)
+    value = np.zeros((batch, states)) if warm_start is None else np.asarray(warm_start, np.float64) - offset[:, None]
+    eps = np.finfo(np.float64).eps
+    best = np.full(batch, np.inf)
+    for _ in range(max_iterations + 1):
+        if kernel.shape[0] == 1:
+            ahead = (value @ rows[0].T).reshape(reward.shape)
+        else:
+            ahead = np.matmul(rows, value[:, :, None]).reshape(reward.shape)
+        action_value = reward + discount * ahead
+        largest = action_value.max(axis=2, keepdims=True)
+        weights = np.exp((action_value - largest) / temperature)
+        total = weights.sum(axis=2, keepdims=True)
+        policy = weights / total
+        backed_up = (largest + temperature * np.log(total))[:, :, 0]
+        change = backed_up - value
+        residual = np.abs(change).max(axis=1)
+        scale = np.maximum(np.abs(action_value).max(axis=(1, 2)), np.abs(backed_up).max(axis=1)).clip(min=1.0)
+        floor = (states + actions + 8) * eps * scale
+        done = (residual <= tolerance * (1.0 - discount) * scale) | ((residual <= floor) & (residual >= 0.5 * best))
+        if done.all():
+            return backed_up + offset[:, None], action_value + offset[:, None, None], policy
+        best = np.minimum(best, residual)
+        moving = np.flatnonzero(~done)
+        own_kernel = kernel if kernel.shape[0] == 1 else kernel[moving]
+        system = np.matmul(policy[moving, :, None, :], own_kernel)[:, :, 0, :]
+        # In place: for many members these are the largest arrays.
+        system *= -discount
+        system.reshape(moving.size, -1)[:, :: states + 1] += 1.0
+        value[moving] += np.linalg.solve(system, change[moving, :, None])[:, :, 0]
+    worst = int(np.argmax(residual / scale))
+    raise NotConvergedError(
+        f"follower batch: member {worst} has residual {residual[worst]:.3g} after {max_iterations} Newton iterations; "
+        "raise max_iterations or solve it alone to see its status"
+    )

@@ -1,9 +1,13 @@
 """The command `bilevelrl fresh-seeds`: many runs with fresh seeds, in which no correct estimator may be refused.
 
-Every run draws a new problem, a new θ and new trajectories, and holds each registered estimator that claims an
-expectation against it: all of them by sampling, and one of them (each in turn) exactly by enumeration. As a control the
-same draws are judged with the follower's response taken out; a check that refuses nothing would show there. The control
-counts where the planted bias is one that the test says it sees with its stated power, and how often it did.
+Every run draws new problems, new θ and new trajectories, and holds each registered estimator that claims an expectation
+against it: all of them by sampling, and one of them (each in turn) exactly by enumeration. As a control the same draws
+are judged with the follower's response taken out; a check that refuses nothing would show there. The control counts
+where the planted bias is one that the test says it sees with its stated power, and how often it did.
+
+Sampling says nothing of events that it is likely to miss: a nearly greedy follower whose rare actions carry the mean
+looks constant in most samples. So problems to sample are chosen beforehand, by their laws alone, such that every pair
+of a state and an action is expected `LEAST_VISITS` times or more; problems to enumerate are not chosen.
 
 Each run has an error budget of its own, 1e-6; a thousand runs refuse something correct with probability at most 1e-3.
 """
@@ -20,12 +24,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.random import Generator
 
 from bilevelrl.estimators import ESTIMATORS, Claim, Context, Draw, Estimator, Target
 from bilevelrl.estimators.critics import ExactCritic
-from bilevelrl.reference import ConfigurableMDP, hypergradient, named_stream, solve_follower
+from bilevelrl.reference import ConfigurableMDP, TabularFollower, hypergradient, named_stream, solve_follower
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.errors import InvalidInputError, UnsupportedError, refusal
+from bilevelrl.reference.transitions import to_dense
 from bilevelrl.tasks import Truth, layered_mdp, random_mdp
 from bilevelrl.verification.enumeration import enumerate_moments
 from bilevelrl.verification.error_budget import ErrorBudget
@@ -35,8 +41,9 @@ from bilevelrl.verification.statistics import ERROR_RATE, POWER, mean_test
 
 __all__ = ["Tally", "fresh_run", "fresh_seeds", "register_fresh_seeds"]
 
-DRAWS = 400
+DRAWS = 600
 HORIZON = 4
+LEAST_VISITS = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,16 +116,12 @@ def fresh_seeds(
 def fresh_run(seed: int, run: int, *, draws: int = DRAWS) -> list[Tally]:
     """Return the tallies of one run: problems that end in even runs, problems that go on in odd ones."""
     rng = named_stream(seed, "fresh", run)
-    problem, target = _problem(run, int(rng.integers(2**31)))
-    theta = rng.standard_normal(3)
-    follower = solve_follower(problem, theta)
-    exact = hypergradient(problem, theta, horizon=target.horizon)
-    truth = Truth.of(objective=exact.objective, parts=exact.parts, error_bound=exact.error_bound)
-    critic = ExactCritic.solve(problem, theta, follower.policy, horizon=target.horizon)
-    # All estimators read the same θ: its Jacobians are computed once.
-    slopes = problem.jacobian(theta)
-    known = replace(problem, tables_jacobian=lambda _: slopes)
-    context = Context(problem=known, theta=theta, follower=follower, critic=critic, rng=rng)
+    at = _Drawn.of(run, rng)
+    while draws * at.rarest_visit() < LEAST_VISITS:
+        at = _Drawn.of(run, rng)
+    theta, follower, target = at.theta, at.follower, at.target
+    truth, context = at.truth(), at.context(rng)
+    unchosen = _Drawn.of(run, rng)
     correct = _correct_estimators(target)
     directions, names = comparison_directions(truth)
     budget = ErrorBudget(ERROR_RATE)
@@ -128,7 +131,7 @@ def fresh_run(seed: int, run: int, *, draws: int = DRAWS) -> list[Tally]:
         expected = _expected(estimator, truth, context)
         if expected is None:
             continue
-        trajectories = estimator.sample(known, theta, follower, streams=draws, steps=HORIZON, rng=rng)
+        trajectories = estimator.sample(context.problem, theta, follower, streams=draws, steps=HORIZON, rng=rng)
         projected = estimator(trajectories, context) @ directions
         test = mean_test(projected, expected @ directions, error_rate=rates[name], known_error=truth.error_bound)
         shift = np.abs(truth.parts["response"] @ directions)
@@ -140,13 +143,13 @@ def fresh_run(seed: int, run: int, *, draws: int = DRAWS) -> list[Tally]:
             ).rejected.any()
         )
         chosen = (run // 2) % len(correct) == place
-        wrong = chosen and _enumerated_refused(estimator, context, expected, truth)
+        wrong = _enumerated_refused(estimator, unchosen) if chosen else None
         tallies.append(
             Tally(
                 estimator=name,
                 sampled=1,
                 sampled_refused=int(test.rejected.any()),
-                enumerated=int(chosen and wrong is not None),
+                enumerated=int(wrong is not None),
                 enumerated_refused=int(wrong is True),
                 planted=int(promised),
                 planted_caught=int(caught),
@@ -201,10 +204,47 @@ def _fresh_seeds(parsed: argparse.Namespace) -> int:
     return 0 if refused == 0 else 1
 
 
-def _problem(run: int, seed: int) -> tuple[ConfigurableMDP, Target]:
-    if run % 2 == 0:
-        return layered_mdp(layers=3, width=2, actions=2, parameters=3, seed=seed), Target()
-    return random_mdp(states=2, actions=2, parameters=3, seed=seed), Target(horizon=HORIZON)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Drawn:
+    """A drawn problem with its solution."""
+
+    problem: ConfigurableMDP
+    theta: FloatArray
+    follower: TabularFollower
+    target: Target
+
+    @classmethod
+    def of(cls, run: int, rng: Generator) -> _Drawn:
+        seed, theta = int(rng.integers(2**31)), rng.standard_normal(3)
+        temperature = float(rng.choice([0.3, 1.0, 3.0]))
+        if run % 2 == 0:
+            problem, target = layered_mdp(layers=3, width=2, actions=2, parameters=3, seed=seed), Target()
+        else:
+            problem, target = random_mdp(states=2, actions=2, parameters=3, seed=seed), Target(horizon=HORIZON)
+        problem = replace(problem, temperature=temperature)
+        # All estimators read the same θ: its Jacobians are computed once.
+        slopes = problem.jacobian(theta)
+        problem = replace(problem, tables_jacobian=lambda _: slopes)
+        return cls(problem=problem, theta=theta, follower=solve_follower(problem, theta), target=target)
+
+    def rarest_visit(self) -> float:
+        """Smallest expected number of visits of a pair in one trajectory."""
+        tables, policy = self.problem.tables_at(self.theta), np.asarray(self.follower.policy)
+        chain = np.einsum("sa,sap->sp", policy, to_dense(tables.transition))
+        law = np.asarray(tables.initial)
+        visits = np.zeros_like(law)
+        for _ in range(HORIZON):
+            visits += law
+            law = law @ chain
+        return float((visits[:, None] * policy).min())
+
+    def truth(self) -> Truth:
+        exact = hypergradient(self.problem, self.theta, horizon=self.target.horizon)
+        return Truth.of(objective=exact.objective, parts=exact.parts, error_bound=exact.error_bound)
+
+    def context(self, rng: Generator | None) -> Context:
+        critic = ExactCritic.solve(self.problem, self.theta, self.follower.policy, horizon=self.target.horizon)
+        return Context(problem=self.problem, theta=self.theta, follower=self.follower, critic=critic, rng=rng)
 
 
 def _correct_estimators(target: Target) -> list[tuple[str, Estimator]]:
@@ -224,16 +264,15 @@ def _expected(estimator: Estimator, truth: Truth, context: Context) -> FloatArra
     return sum(declared.values(), np.zeros(context.theta.size))
 
 
-def _enumerated_refused(estimator: Estimator, context: Context, expected: FloatArray, truth: Truth) -> bool | None:
+def _enumerated_refused(estimator: Estimator, at: _Drawn) -> bool | None:
     """Whether the exact mean is not what is claimed; None where draws cannot be listed."""
+    truth, context = at.truth(), at.context(None)
+    expected = _expected(estimator, truth, context)
+    if expected is None:
+        return None
     try:
         found = enumerate_moments(
-            estimator,
-            context.problem,
-            context.theta,
-            horizon=HORIZON,
-            follower=context.follower,
-            critic=context.critic,
+            estimator, at.problem, at.theta, horizon=HORIZON, follower=at.follower, critic=context.critic
         )
     except UnsupportedError:
         return None

@@ -13,8 +13,9 @@ is off by the factor `exp(|γ| z³ / (3 √n))`, γ the skewness (Wang, Electron
 is raised until the corrected tail has the declared rate. Where the factor exceeds 20 the correction is not to be
 trusted, and the median of means of k blocks takes over, which needs a variance and nothing else: a block mean is off by
 more than c σ √(k/n) with probability at most 1/c² (Chebyshev), and the median only if half the blocks are, which has
-probability at most `exp(-k KL(1/2 ‖ 1/c²))`. Its interval is about three times wider. Both know σ from the sample only:
-events too rare to have occurred are not in it.
+probability at most `exp(-k KL(1/2 ‖ 1/c²))`. Its interval is about three times wider. Both know σ from the sample only.
+Where it rests on fewer draws than there are blocks, as where one rare draw is most of it, the true σ may be several
+times larger, and the comparison is not judged. Events too rare to have occurred at all are in no sample.
 
 All rates are of the whole family of comparisons and are split evenly over it (Bonferroni).
 """
@@ -359,8 +360,12 @@ def mean_test(
     used = (sample.draws // robust.blocks) * robust.blocks
     wider = math.sqrt(sample.draws / used) if enough else math.inf
     known = known_error + 4 * np.finfo(np.float64).eps * (np.abs(centre) + np.abs(expected))
+    # A variance carried by fewer draws than there are blocks may be several times larger: nothing is known then.
+    told = gaussian | (_carrying_draws(rows) >= robust.blocks) | (error == 0.0)
     half_width = np.where(gaussian, radius * error, _times(robust.radius * wider, error)) + known
+    half_width = np.where(told, half_width, np.inf)
     detectable = np.where(gaussian, reach * error, _times(robust.reach * wider, error)) + 2 * known
+    detectable = np.where(told, detectable, np.inf)
     bias = centre - expected
     return MeanTest(
         bias=bias,
@@ -371,6 +376,15 @@ def mean_test(
         error_rate=error_rate,
         power=power,
     )
+
+
+def _carrying_draws(rows: FloatArray) -> FloatArray:
+    """How many draws the sample variance rests on: n over the kurtosis; one where a single draw makes all of it."""
+    squares = (rows - rows.mean(axis=0)) ** 2
+    fourth = np.sum(squares**2, axis=0)
+    safe = np.where(fourth > 0.0, fourth, 1.0)
+    result: FloatArray = np.where(fourth > 0.0, np.sum(squares, axis=0) ** 2 / safe, float(len(rows)))
+    return result
 
 
 def _times(factor: float, error: FloatArray) -> FloatArray:

@@ -84,7 +84,7 @@ PROBE = 32
 PILOT = 4096
 # Draws per vector-Jacobian product, at most, where only means are needed; and the number of such means, at least.
 GROUP = 256
-LEAST_GROUPS = 64
+LEAST_GROUPS = 256
 CHUNK_STEPS = 400_000
 # Bias along the truth that a check is made to see, relative to the truth: somewhat below the limit.
 WANTED = 0.8 * POWER_LIMIT
@@ -244,7 +244,7 @@ def _row(
         sampler.rows(PROBE)
         per_draw = sampler.steps / sampler.drawn
         affordable = plan.step_budget / per_draw
-        least = min(max(affordable / 16, 128.0), 16_384.0)
+        least = min(max(affordable / 32, 128.0), 16_384.0)
         # The single draws choose how many more are taken, so they are not among those that are judged.
         single = sampler.rows(min(PILOT, int(least)))
         pilot = SampleMoments.of(single @ directions[:, :1])

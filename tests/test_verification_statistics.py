@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from bilevelrl.estimators import ESTIMATORS
 from bilevelrl.reference import named_stream
 from bilevelrl.reference.errors import InvalidInputError, ShapeError
-from bilevelrl.verification import POWER_LIMIT, Outcome, mean_test
+from bilevelrl.verification import POWER_LIMIT, Outcome, mean_test, sampled
 from bilevelrl.verification.statistics import (
+    ERROR_RATE,
     MedianOfMeans,
     cosine_interval,
     critical_value,
@@ -177,3 +179,11 @@ def test_sampled_verdicts():
     assert "across" in wrong.reason
     assert judged(100, np.array([9.0, 0.0])).outcome is Outcome.FAILED
     assert unjudged(Outcome.MEASURED, "nothing claimed").detectable == np.inf
+
+
+@pytest.mark.exact
+def test_gaussian_group_means_carry_more_than_a_median_of_means_has_blocks():
+    checks = len(ESTIMATORS) * len(sampled.FOUR_ROOMS_TEMPERATURES)
+    blocks = MedianOfMeans.design(error_rate=0.5 * ERROR_RATE, comparisons=checks).blocks
+    kurtosis = 3.0
+    assert sampled.LEAST_GROUPS / kurtosis >= blocks > 64 / kurtosis  # sixty-four would not do

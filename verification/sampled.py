@@ -82,7 +82,9 @@ class SamplingPlan:
 PROBE = 32
 # Single draws, at most: what standard deviation, cosine and the number of draws to take are read from.
 PILOT = 4096
-# Draws per vector-Jacobian product, at most, where only means are needed; and the number of such means, at least.
+# Draws per vector-Jacobian product, at most, where only means are needed; and the number of such means, at least:
+# a variance is relied on where it rests on more draws than a median of means has blocks, and even Gaussian means carry
+# only a third of their number.
 GROUP = 256
 LEAST_GROUPS = 256
 CHUNK_STEPS = 400_000

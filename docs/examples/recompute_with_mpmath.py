@@ -295,6 +295,11 @@ OBJECTIVES = {
 }
 
 
+def reader(still, moved, moved_part):
+    """Return which table each part of the objective reads: the moved one in one part, the unmoved ones elsewhere."""
+    return lambda name, part: (moved if part == moved_part else still)[name]
+
+
 def recompute(record):
     """Return (J, {part: ∇J}) by central differences of J with θ moved in one part at a time."""
     problem, objective, warm = record["problem"], OBJECTIVES[record["kind"]], {}
@@ -313,8 +318,7 @@ def recompute(record):
             ends = []
             for sign in (1, -1):
                 moved = all_tables([x + sign * STEP * (i == j) for i, x in enumerate(theta)])
-                read = lambda name, part: (moved if part == moved_part else still)[name]  # noqa: B023, E731
-                ends.append(objective(problem, read, warm))
+                ends.append(objective(problem, reader(still, moved, moved_part), warm))
             slopes.append((ends[0] - ends[1]) / (2 * STEP))
         parts[moved_part] = slopes
     return J, parts

@@ -121,7 +121,7 @@ def curve_rows(history: History, *, points: int) -> list[dict[str, Any]]:
     for point in np.unique(place):
         inside = place == point
         curve = history.objective[inside].mean(axis=0)
-        norm = np.median(history.gradient_norm[inside], axis=0)
+        norm = np.median(history.values["gradient_norm"][inside], axis=0)
         for column, run in enumerate(training.runs):
             rows.append(
                 {

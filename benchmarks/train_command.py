@@ -77,7 +77,6 @@ def _train(parsed: argparse.Namespace) -> int:
 
 def history_rows(history: History) -> list[dict[str, Any]]:
     """Return one tidy row per run and evaluation."""
-    names = ("objective", "played_objective", "gradient_norm", "follower_error", "hypergradient_error")
     return [
         {
             "method": run.method,
@@ -85,7 +84,7 @@ def history_rows(history: History) -> list[dict[str, Any]]:
             "learning_rate": run.learning_rate,
             "critic_step_size": run.critic_step_size,
             "iteration": int(iteration),
-            **{name: float(getattr(history, name)[place, column]) for name in names},
+            **{name: float(values[place, column]) for name, values in history.values.items()},
         }
         for column, run in enumerate(history.training.runs)
         for place, iteration in enumerate(history.iterations)

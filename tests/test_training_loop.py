@@ -13,6 +13,8 @@ from bilevelrl.estimators.training import (
     SoftQLearning,
     SweepingFollower,
     Training,
+    clip_to_norm,
+    gradient_errors,
     published_simulator,
     save_checkpoint,
     train,
@@ -22,7 +24,15 @@ from bilevelrl.reference import named_stream, solve_follower
 from bilevelrl.reference.errors import InvalidInputError, UnknownNameError, UnsupportedError
 from bilevelrl.tasks import four_rooms, random_mdp
 
-LOGGED = ("objective", "played_objective", "gradient_norm", "follower_error", "hypergradient_error", "thetas")
+LOGGED = (
+    "objective",
+    "played_objective",
+    "gradient_norm",
+    "follower_error",
+    "hypergradient_error",
+    "cosine",
+    "relative_error",
+)
 
 
 def every_method(seeds=2, rates=(0.1, 0.5)):
@@ -44,10 +54,10 @@ def training(**options):
 
 def assert_same(one, other, columns=slice(None)):
     np.testing.assert_array_equal(one.iterations, other.iterations)
-    for name in LOGGED:
-        ours, theirs = getattr(one, name), getattr(other, name)
-        theirs = theirs[columns] if name == "thetas" else theirs[:, columns]
-        np.testing.assert_array_equal(ours, theirs, err_msg=name)
+    np.testing.assert_array_equal(one.thetas, other.thetas[columns])
+    assert set(LOGGED) <= set(one.values)
+    for name, ours in one.values.items():
+        np.testing.assert_array_equal(ours, other.values[name][:, columns], err_msg=name)
 
 
 @pytest.mark.exact
@@ -97,7 +107,7 @@ def test_an_interrupted_training_continues_to_the_same_bits(follower, tmp_path):
 
 
 @pytest.mark.exact
-@pytest.mark.parametrize("lost", ["generators", "optimiser", "tables", "follower.table"])
+@pytest.mark.parametrize("lost", ["generators", "optimiser", "world.tables", "world.follower.table"])
 def test_what_a_checkpoint_would_lose_is_seen(lost, tmp_path, monkeypatch):
     follower = SweepingFollower(iterations=2, carry=True, noise=1.0)
     whole = training(
@@ -238,7 +248,7 @@ def test_evaluation_reports_the_error_of_an_early_follower():
     for iterations in (2, 5, 20, 100):
         follower = SweepingFollower(iterations=iterations, noise=1.0)
         history = train(training(runs=runs, iterations=1, follower=follower))
-        errors.append((history.follower_error[0, 0], history.hypergradient_error[0, 0]))
+        errors.append((history.values["follower_error"][0, 0], history.values["hypergradient_error"][0, 0]))
     follower_errors, carried = np.array(errors).T
     assert (np.diff(follower_errors) < 0.0).all()
     assert follower_errors[0] > 0.1
@@ -251,13 +261,15 @@ def test_evaluation_reports_the_error_of_an_early_follower():
 def test_refusals():
     run = Run(method="bc_hg", seed=0, learning_rate=0.1)
     with pytest.raises(UnknownNameError, match="did you mean 'bc_hg'"):
-        Run(method="bchg", seed=0, learning_rate=0.1)
+        training(runs=[Run(method="bchg", seed=0, learning_rate=0.1)])
     for options, message in (
         ({"runs": []}, "at least one run"),
         ({"runs": [run, run]}, "is there twice"),
         ({"iterations": 0}, "iterations=0"),
         ({"schedule": "cosin"}, "did you mean 'cosine'"),
         ({"largest_norm": -1.0}, "largest_norm=-1.0"),
+        ({"clip_blocks": (0, 105)}, "clip_blocks=0"),
+        ({"ascent_steps": 2}, "ascent_steps=2"),
         ({"start_scale": np.nan}, "start_scale=nan"),
     ):
         with pytest.raises(InvalidInputError, match=message):
@@ -292,3 +304,30 @@ def test_a_checkpoint_of_another_configuration_is_refused(tmp_path):
         with pytest.raises(InvalidInputError, match="checkpoint of another configuration"):
             train(other, checkpoint=path)
     assert path.read_bytes() == before
+
+
+@pytest.mark.exact
+def test_blocks_are_shortened_one_by_one():
+    rows = np.array([[3.0, 4.0, 0.1], [0.0, 0.0, -5.0]])
+    np.testing.assert_allclose(clip_to_norm(rows, 1.0, blocks=(2, 1)), [[0.6, 0.8, 0.1], [0.0, 0.0, -1.0]], rtol=1e-15)
+    assert np.abs(clip_to_norm(rows, 1.0) - clip_to_norm(rows, 1.0, blocks=(2, 1))).max() > 0.01
+    with pytest.raises(InvalidInputError, match="add up to 3"):
+        clip_to_norm(rows, 1.0, blocks=(2, 2))
+
+
+@pytest.mark.exact
+def test_gradient_errors_of_known_pairs():
+    direction = np.array([[1.0, 0.0], [0.0, 0.0], [2e200, 0.0], [0.0, -3e-200]])
+    truth = np.array([[1.0, 1.0], [0.0, 2.0], [1e200, 0.0], [0.0, 3e-200]])
+    found = gradient_errors(direction, truth)
+    np.testing.assert_allclose(found["cosine"], [np.sqrt(0.5), 0.0, 1.0, -1.0], rtol=1e-14)
+    np.testing.assert_allclose(found["relative_error"], [np.sqrt(0.5), 1.0, 1.0, 2.0], rtol=1e-14)
+
+
+@pytest.mark.exact
+def test_exact_ascent_has_no_gradient_error_and_naive_has():
+    runs = [Run(method=name, seed=0, learning_rate=0.1) for name in ("exact", "naive_pgd")]
+    found = train(training(runs=runs)).values
+    assert (found["relative_error"][:, 0] == 0.0).all()
+    assert (found["cosine"][:, 0] > 1.0 - 1e-12).all()
+    assert (found["relative_error"][:, 1] > 1e-3).all()

@@ -8,12 +8,15 @@ from bilevelrl.estimators.training.followers import (
     SoftQLearning,
     SweepingFollower,
 )
+from bilevelrl.estimators.training.gradient_errors import GRADIENT_COLUMNS, gradient_errors
 from bilevelrl.estimators.training.loop import Callback, Evaluation, History, train
 from bilevelrl.estimators.training.methods import METHODS, Method, batch_hypergradients, batch_objectives, get_method
 from bilevelrl.estimators.training.optimisers import SCHEDULES, SGD, Adam, Optimiser, clip_to_norm, make_optimiser
-from bilevelrl.estimators.training.runs import Run, Training, published_simulator
+from bilevelrl.estimators.training.runs import LeaderTraining, Run, World
+from bilevelrl.estimators.training.tabular import Training, published_simulator
 
 __all__ = [
+    "GRADIENT_COLUMNS",
     "METHODS",
     "SCHEDULES",
     "SGD",
@@ -23,6 +26,7 @@ __all__ = [
     "ExactFollower",
     "FollowerRule",
     "History",
+    "LeaderTraining",
     "Method",
     "Optimiser",
     "Run",
@@ -31,10 +35,12 @@ __all__ = [
     "StorageError",
     "SweepingFollower",
     "Training",
+    "World",
     "batch_hypergradients",
     "batch_objectives",
     "clip_to_norm",
     "get_method",
+    "gradient_errors",
     "load_checkpoint",
     "make_optimiser",
     "published_simulator",

@@ -5,7 +5,7 @@ Every row of an array (runs, N) is one run, and nothing mixes rows, so that a ru
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Protocol, TypeAlias
@@ -21,7 +21,7 @@ OptimiserState: TypeAlias = dict[str, FloatArray]
 """Named arrays (runs, ...), which a checkpoint can store."""
 
 
-def clip_to_norm(gradients: FloatArray, largest: float) -> FloatArray:
+def clip_to_norm(gradients: FloatArray, largest: float, blocks: Sequence[int] = ()) -> FloatArray:
     """Return each row shortened to a Euclidean norm of at most `largest`.
 
     Parameters
@@ -30,14 +30,30 @@ def clip_to_norm(gradients: FloatArray, largest: float) -> FloatArray:
         One gradient per run.
     largest
         Infinity leaves all as they are.
+    blocks
+        Sizes of blocks of columns that are shortened one by one; empty: rows as a whole.
+
+    Raises
+    ------
+    InvalidInputError
+        If `largest` is not positive, or the blocks do not add up to N.
 
     Examples
     --------
     >>> clip_to_norm(np.array([[3.0, 4.0], [0.3, 0.4]]), 1.0)
     array([[0.6, 0.8],
            [0.3, 0.4]])
+    >>> clip_to_norm(np.array([[3.0, 4.0]]), 1.0, blocks=(1, 1))
+    array([[1., 1.]])
     """
     check_positive_or_infinite("largest norm", largest)
+    if blocks:
+        if sum(blocks) != gradients.shape[1]:
+            raise InvalidInputError(
+                refusal("clip_blocks", tuple(blocks), f"sizes that add up to {gradients.shape[1]}", "count θ's entries")
+            )
+        parts = np.split(gradients, np.cumsum(blocks)[:-1], axis=1)
+        return np.concatenate([clip_to_norm(part, largest) for part in parts], axis=1)
     norm = np.sqrt(np.einsum("rn,rn->r", gradients, gradients))
     with np.errstate(divide="ignore"):
         factor = np.minimum(1.0, largest / norm)

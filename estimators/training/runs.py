@@ -1,36 +1,32 @@
-"""What is trained, declared: runs that differ in method, seed and hyper-parameters, and all that they share."""
+"""What is trained, declared: runs that differ in method, seed and hyper-parameters, and all that they share.
+
+`LeaderTraining` is what every kind of problem shares; each kind adds its own fields and the world that its runs act in.
+"""
 
 from __future__ import annotations
 
+import abc
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
+from numpy.random import Generator
 
-from bilevelrl.estimators.sampling import TabularSimulator
-from bilevelrl.estimators.training.followers import ExactFollower, FollowerRule
-from bilevelrl.estimators.training.methods import get_method
 from bilevelrl.estimators.training.optimisers import SCHEDULES, SGD, Optimiser, check_positive_or_infinite
-from bilevelrl.reference import ConfigurableMDP, named_stream
+from bilevelrl.reference import named_stream
 from bilevelrl.reference.arrays import FloatArray, check_positive
 from bilevelrl.reference.errors import InvalidInputError, UnknownNameError, refusal
-from bilevelrl.reference.transitions import to_dense
 
-__all__ = ["Run", "Training", "published_simulator"]
+__all__ = ["LeaderTraining", "Run", "World", "check_count"]
 
 
-def published_simulator(dynamics: ConfigurableMDP | None = None) -> TabularSimulator:
-    """Return the way the paper's experiments sample: episodes follow each other and are cut after 200 steps.
-
-    Parameters
-    ----------
-    dynamics
-        Whose kernel moves the samples; None: the problem's own.
-    """
-    return TabularSimulator(dynamics=dynamics, step_limit=200, single_episode=False)
+def check_count(name: str, value: int) -> None:
+    """Refuse what is not an integer >= 1."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise InvalidInputError(refusal(name, value, "an integer >= 1", "count them"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +36,7 @@ class Run:
     Parameters
     ----------
     method
-        A name in `METHODS`.
+        A name that the training knows, see `LeaderTraining.methods`.
     seed
         Names the run's random numbers. Runs of one seed start at the same θ, and draw the same numbers where their
         methods are the same, whatever their hyper-parameters.
@@ -51,8 +47,8 @@ class Run:
 
     Raises
     ------
-    UnknownNameError, InvalidInputError
-        If the method is not known, or a number out of range.
+    InvalidInputError
+        If a number is out of range.
 
     Examples
     --------
@@ -66,7 +62,6 @@ class Run:
     critic_step_size: float = 0.5
 
     def __post_init__(self) -> None:
-        get_method(self.method)
         if isinstance(self.seed, bool) or not isinstance(self.seed, (int, np.integer)) or self.seed < 0:
             raise InvalidInputError(refusal("seed", self.seed, "an integer >= 0", "count the seeds from 0"))
         check_positive("learning_rate", self.learning_rate, "0.1 is usual after clipping to norm 1")
@@ -76,58 +71,76 @@ class Run:
             )
 
 
+class World(Protocol):
+    """What the runs of a training act in: it holds the followers, the samples and the critics of all runs.
+
+    Rows are runs everywhere, and no row may depend on another one.
+    """
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of what `evaluate` returns, "objective" among them."""
+        ...
+
+    def prepare(self, thetas: FloatArray, iteration: int) -> None:
+        """Begin an outer iteration at θ (runs, N): followers respond, runs sample, critics learn."""
+        ...
+
+    def direction(self, thetas: FloatArray, step: int) -> FloatArray:
+        """Return the estimate (runs, N) for the step-th ascent step on the data of this outer iteration."""
+        ...
+
+    def evaluate(self, thetas: FloatArray, direction: FloatArray) -> dict[str, FloatArray]:
+        """Return what is known exactly at θ before the ascent, (runs,) each, given the first direction, unclipped."""
+        ...
+
+    def finish(self, thetas: FloatArray) -> None:
+        """End an outer iteration at the new θ."""
+        ...
+
+    def arrays(self) -> dict[str, FloatArray]:
+        """Return all that the next outer iteration depends on, besides θ and the runs' generators."""
+        ...
+
+    def restore(self, arrays: Mapping[str, FloatArray]) -> None:
+        """Continue from what `arrays` returned."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Training:
-    """All runs of one problem that are trained together.
+class LeaderTraining(abc.ABC):
+    """What trainings of every kind of problem share.
 
     Parameters
     ----------
-    problem
-        Its dynamics must not depend on θ.
     runs
-        At least one.
+        At least one, all different.
     iterations
         Outer iterations.
-    streams, steps
-        Of the batch that every run draws in every outer iteration.
-    follower, optimiser, simulator
-        How followers respond, how leaders step, how samples are made.
+    optimiser
+        How leaders step.
     schedule
         A name in `SCHEDULES`: how learning rates fall.
     largest_norm
-        To which gradients are shortened; infinity: not at all.
+        To which directions are shortened; infinity: not at all.
+    clip_blocks
+        Sizes of the blocks of θ that are shortened one by one; empty: θ as a whole.
+    ascent_steps
+        Steps on the data of each outer iteration.
     evaluate_every
-        Outer iterations between two exact evaluations; the first is always evaluated.
-    start_scale
-        θ_0 has independent entries N(0, start_scale²); 0: zeros.
+        Outer iterations between two exact evaluations; the first and the last are always evaluated.
     entropy
         Root of all random streams.
-
-    Raises
-    ------
-    InvalidInputError
-        If there is no run, one is there twice, or a number is out of range.
-
-    Examples
-    --------
-    >>> from bilevelrl.tasks import four_rooms
-    >>> runs = [Run(method="exact", seed=seed, learning_rate=0.5) for seed in range(3)]
-    >>> Training(problem=four_rooms(), runs=runs, iterations=10).start().shape
-    (3, 105)
     """
 
-    problem: ConfigurableMDP
     runs: Sequence[Run]
     iterations: int
-    streams: int = 1
-    steps: int = 100
-    follower: FollowerRule = field(default_factory=ExactFollower)
     optimiser: Optimiser = field(default_factory=SGD)
-    simulator: TabularSimulator = field(default_factory=published_simulator)
     schedule: str = "constant"
     largest_norm: float = 1.0
+    clip_blocks: tuple[int, ...] = ()
+    ascent_steps: int = 1
     evaluate_every: int = 10
-    start_scale: float = 0.01
     entropy: int = 0
 
     def __post_init__(self) -> None:
@@ -137,50 +150,73 @@ class Training:
         if len(set(self.runs)) < len(self.runs):
             twice = next(run for run in self.runs if list(self.runs).count(run) > 1)
             raise InvalidInputError(f"runs: {twice} is there twice; expected different runs, e.g. other seeds")
-        for name in ("iterations", "streams", "steps", "evaluate_every"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise InvalidInputError(refusal(name, value, "an integer >= 1", "count them"))
+        known = tuple(self.methods())
+        for run in self.runs:
+            if run.method not in known:
+                raise UnknownNameError("method", run.method, known)
+        for name in ("iterations", "ascent_steps", "evaluate_every"):
+            check_count(name, getattr(self, name))
         if self.schedule not in SCHEDULES:
             raise UnknownNameError("schedule", self.schedule, SCHEDULES)
         check_positive_or_infinite("largest_norm", self.largest_norm)
-        if not (np.isfinite(self.start_scale) and self.start_scale >= 0.0):
-            raise InvalidInputError(refusal("start_scale", self.start_scale, "a finite number >= 0", "0.01 is usual"))
-        if self.problem.theta_shape is None:
-            raise InvalidInputError("problem.theta_shape=None: expected a fixed shape of θ; pass theta_shape=(N,)")
+        for size in self.clip_blocks:
+            check_count("clip_blocks", size)
 
+    @abc.abstractmethod
+    def methods(self) -> Iterable[str]:
+        """Return the names of the methods that this kind of training knows."""
+
+    @abc.abstractmethod
     def start(self) -> FloatArray:
         """Return the leaders' starting points (runs, N), the same for runs of the same seed."""
-        assert self.problem.theta_shape is not None
-        size = int(np.prod(self.problem.theta_shape))
-        starts = {
-            seed: self.start_scale * named_stream(self.entropy, "training", "start", int(seed)).standard_normal(size)
-            for seed in {run.seed for run in self.runs}
+
+    @abc.abstractmethod
+    def world(self, generators: Sequence[Generator]) -> World:
+        """Return what the runs act in; `generators` has one random stream for each run."""
+
+    @abc.abstractmethod
+    def problem_arrays(self) -> Iterable[FloatArray]:
+        """Return numbers that tell this problem from others of the same description, e.g. its tables at θ_0."""
+
+    def generators(self) -> list[Generator]:
+        """Return the random stream of each run."""
+        return [named_stream(self.entropy, "training", run.method, int(run.seed)) for run in self.runs]
+
+    def starts(self, draw: StartRule) -> FloatArray:
+        """Return the starting points that a rule gives for each seed, (runs, N)."""
+        found = {
+            seed: draw(named_stream(self.entropy, "training", "start", seed))
+            for seed in dict.fromkeys(int(run.seed) for run in self.runs)
         }
-        return np.stack([starts[run.seed] for run in self.runs])
+        return np.stack([found[int(run.seed)] for run in self.runs])
 
     def fingerprint(self) -> str:
-        """Return a digest of everything that the results depend on, the problem's tables at θ_0 included."""
-        tables = self.problem.tables_at(np.reshape(self.start()[0], self.problem.theta_shape)).differentiable()
+        """Return a digest of everything that the results depend on."""
         digest = hashlib.sha256(json.dumps(self.describe(), sort_keys=True).encode())
-        for name in sorted(tables):
-            digest.update(np.ascontiguousarray(np.asarray(tables[name], dtype=np.float64)).tobytes())
-        if isinstance(self.simulator.dynamics, ConfigurableMDP):
-            other = self.simulator.dynamics.tables_at(np.reshape(self.start()[0], self.problem.theta_shape)).transition
-            digest.update(np.ascontiguousarray(to_dense(other), dtype=np.float64).tobytes())
+        for array in self.problem_arrays():
+            digest.update(np.ascontiguousarray(array, dtype=np.float64).tobytes())
         return digest.hexdigest()
 
     def describe(self) -> dict[str, Any]:
         """Return the configuration as plain values."""
-        record = {entry.name: _plain(getattr(self, entry.name)) for entry in fields(self) if entry.name != "problem"}
-        constants = ("name", "discount_leader", "discount_follower", "temperature")
-        return {"problem": {name: getattr(self.problem, name) for name in constants}, **record}
+        return {entry.name: _plain(getattr(self, entry.name)) for entry in fields(self)}
+
+
+class StartRule(Protocol):
+    """Draws a starting point."""
+
+    def __call__(self, rng: Generator, /) -> FloatArray:
+        """Return θ_0, (N,)."""
+        ...
+
+
+_CONSTANTS = ("name", "discount_leader", "discount_follower", "temperature")
 
 
 def _plain(value: Any) -> Any:
-    """Turn dataclasses, sequences and NumPy numbers into plain values with names."""
-    if isinstance(value, ConfigurableMDP):
-        return value.name
+    """Turn problems, dataclasses, sequences and NumPy numbers into plain values with names."""
+    if all(hasattr(value, name) for name in _CONSTANTS):
+        return {name: getattr(value, name) for name in _CONSTANTS}
     if is_dataclass(value) and not isinstance(value, type):
         own = {entry.name: _plain(getattr(value, entry.name)) for entry in fields(value) if entry.init}
         return {"kind": type(value).__name__, **own}

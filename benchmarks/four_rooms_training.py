@@ -14,11 +14,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import numpy as np
-
+from bilevelrl.benchmarks.curves import curve_rows
 from bilevelrl.benchmarks.sweep_grid import Cell, Grid
 from bilevelrl.benchmarks.sweeps import Sweep
-from bilevelrl.estimators.training import METHODS, History, Run, Training, published_simulator, train
+from bilevelrl.estimators.training import Run, Training, published_simulator, train
 from bilevelrl.reference.errors import InvalidInputError, UnknownNameError
 from bilevelrl.tasks import four_rooms
 
@@ -106,38 +105,6 @@ def panel_cell(cell: Cell, configuration: Mapping[str, Any], checkpoint: Path) -
     training = panel_training(**cell, **options)
     history = train(training, checkpoint=checkpoint, checkpoint_every=250)
     return curve_rows(history, points=int(configuration.get("points", 50)))
-
-
-def curve_rows(history: History, *, points: int) -> list[dict[str, Any]]:
-    """Return rows of a thinned curve, each the mean over the evaluations since the point before, and of its end.
-
-    Iteration 0 is a point by itself, as in the paper's figures.
-    """
-    training, rows = history.training, []
-    edges = np.linspace(0, training.iterations, points + 1)
-    place = np.searchsorted(edges, history.iterations, side="left")
-    final = history.final()
-    per_run_ms = 1e3 * history.seconds / (training.iterations * len(training.runs))
-    for point in np.unique(place):
-        inside = place == point
-        curve = history.objective[inside].mean(axis=0)
-        norm = np.median(history.values["gradient_norm"][inside], axis=0)
-        for column, run in enumerate(training.runs):
-            rows.append(
-                {
-                    "method": run.method,
-                    "seed": run.seed,
-                    "learning_rate": run.learning_rate,
-                    "critic_step_size": run.critic_step_size if METHODS[run.method].critic == "sarsa" else None,
-                    "iteration": int(history.iterations[inside][-1]),
-                    "objective": round(float(curve[column]), 6),
-                    "gradient_norm": float(f"{norm[column]:.4g}"),
-                    "final_objective": round(float(final[column]), 6),
-                    "cpu_ms_per_iteration": round(per_run_ms, 4),
-                    "entropy": training.entropy,
-                }
-            )
-    return rows
 
 
 def panel_sweep(

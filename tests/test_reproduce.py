@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 
-from bilevelrl.benchmarks.four_rooms_training import VARIANTS, curve_rows, panel_sweep, panel_training
+from bilevelrl.benchmarks.comparisons import comparison_table
+from bilevelrl.benchmarks.curves import curve_rows
+from bilevelrl.benchmarks.four_rooms_figures import compare
+from bilevelrl.benchmarks.four_rooms_training import VARIANTS, panel_sweep, panel_training
 from bilevelrl.benchmarks.paper_curves import paper_curve
-from bilevelrl.benchmarks.reproduce import compare, format_table
 from bilevelrl.benchmarks.sweep_store import read_table
 from bilevelrl.estimators.training import train
 from bilevelrl.reference.errors import InvalidInputError, UnknownNameError
@@ -86,7 +88,7 @@ def test_comparisons_take_one_end_per_seed_and_the_papers_own():
     (unshown,) = compare([{**rows[0], "method": "exact"}])
     assert unshown.paper_mean is None
     assert unshown.difference is None
-    assert "0.667 ± 0.010 | -0.067" in format_table([found])
+    assert "0.667 ± 0.010 | -0.067" in comparison_table(("kernels", "β", "steps", "method"), [found])
 
 
 @pytest.mark.exact

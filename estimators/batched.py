@@ -178,7 +178,7 @@ class SeedBatch:
         batch = chosen.sample(
             self.problem,
             self.thetas[0],
-            np.repeat(self.policy, streams, axis=0),
+            self.policy,
             streams=self.seeds * streams,
             steps=steps,
             rng=rng,
@@ -271,6 +271,8 @@ class SeedBatch:
         varying = self.problem.varying(self.thetas[0])
         by_part: dict[Part, dict[str, FloatArray]] = {}
         for item in estimator.contributions(self._numbered(trajectories, seed), context):
+            if item.rows is not None:
+                raise EstimatorError(f"{estimator.name}: expected weights alone; tables of many seeds take no rows")
             gathered = by_part.setdefault(item.part, {})
             for term, weight in item.weights.items():
                 name = _TABLES.get(term)

@@ -20,7 +20,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.random import Generator
 
-from bilevelrl.estimators.draws import Draws, kernel_draws, policy_draws
+from bilevelrl.estimators.draws import Draws, kernel_draws
 from bilevelrl.estimators.joint_actions import JointProcess, joint_mdp
 from bilevelrl.estimators.kinds import default_simulator
 from bilevelrl.estimators.sampling_lqr import LQRSimulator
@@ -168,19 +168,18 @@ class TabularSimulator:
             states=tables.states,
             actions=tables.actions,
             moves=self._moves(self.kernel(problem, theta)),
-            choices=policy_draws(policy),
+            policy=policy,
             starts=_start_draws(self.start_law(problem, theta)),
-            per_stream_policy=policy.ndim == 3,
         )
         start = None if first_state is None else _indices("first_state", first_state, streams, tables.states)
         action = None if first_action is None else _indices("first_action", first_action, streams, tables.actions)
-        record = Record.empty(streams, steps, tables.states)
         if self.single_episode:
+            record = Record.empty(streams, steps, tables.states)
             used = walk.single(record, last, start, action, uniforms)
             if lengths is not None:
                 record = record.first(used)  # lengths are random: most columns may be padding
         else:
-            walk.repeated(record, limit, start, action, uniforms)
+            record = walk.repeated(streams, steps, limit, start, action, uniforms)
         return record_to_batch(
             record, np.asarray(tables.reward_leader), policy, tables.states, first_action is not None
         )
@@ -234,8 +233,8 @@ def sample_trajectories(
     problem, theta
         The problem and the leader's parameter.
     follower
-        A solution with a `policy` (S, A), or a policy array (S, A), or one policy per stream (streams, S, A). In a
-        Markov game (S, L, A).
+        A solution with a `policy` (S, A), or a policy array (S, A), or (B, S, A): one for each of B groups of
+        equally many consecutive streams. In a Markov game (S, L, A).
     streams, steps
         Number of streams and of time steps in each.
     rng
@@ -413,12 +412,13 @@ def geometric_times(
 
 def _policy_of(follower: Any, states: int, actions: int, streams: int) -> FloatArray:
     policy = np.asarray(getattr(follower, "policy", follower), dtype=np.float64)
-    if policy.shape not in ((states, actions), (streams, states, actions)):
+    blocks = policy.shape[0] if policy.ndim == 3 else 1
+    if policy.shape[-2:] != (states, actions) or policy.ndim not in (2, 3) or blocks < 1 or streams % blocks:
         raise ShapeError(
             refusal(
                 "follower policy shape",
                 policy.shape,
-                f"{(states, actions)}, or {(streams, states, actions)} for one policy per stream",
+                f"{(states, actions)}, or (B, {states}, {actions}) with B dividing {streams} streams",
                 "solve the follower of this problem",
             )
         )

@@ -21,10 +21,11 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.random import Generator
 
+from bilevelrl.estimators.compiled import compiled, sarsa_loop
 from bilevelrl.estimators.traces import continues
 from bilevelrl.estimators.trajectories import Trajectories
 from bilevelrl.reference import TabularFollower
-from bilevelrl.reference.arrays import FloatArray, IntArray, check_discount
+from bilevelrl.reference.arrays import BoolArray, FloatArray, IntArray, check_discount
 from bilevelrl.reference.errors import InvalidInputError, ShapeError, UnknownNameError, refusal
 
 __all__ = ["SarsaCritic", "TruncationTreatment", "UpdateOrder", "sarsa_pass"]
@@ -232,92 +233,111 @@ def sarsa_pass(
     policies = np.broadcast_to(policy, tables.shape)
     length = (trajectories.streams // runs) * trajectories.steps
     orders = _checked_order(order, runs, length)
-    run = np.arange(runs)[:, None]
     goes_on = np.zeros_like(trajectories.valid)  # the next action is recorded
     goes_on[:, :-1] = continues(trajectories)[:, 1:]
     next_action = np.full(np.shape(trajectories.action_t), -1)
     next_action[:, :-1] = np.asarray(trajectories.action_t)[:, 1:]
     next_action[~goes_on] = -1
-    next_state = np.array(trajectories.state_tp1)
-    next_state[trajectories.terminated] = states
+    next_state = np.where(trajectories.valid & ~trajectories.terminated, trajectories.state_tp1, states)
     if truncation == "cut":
         next_state[~goes_on] = states
 
-    def ordered(values: Any) -> Any:
-        return np.asarray(values).reshape(runs, length)[run, orders]
+    def by_run(values: Any, kind: type) -> Any:
+        return np.ascontiguousarray(np.asarray(values, dtype=kind).reshape(runs, length))
 
-    rates = np.where(ordered(trajectories.valid), np.reshape(step_size, (-1, 1)), 0.0)
-    visits = (
-        ordered(trajectories.state_t) * actions + ordered(trajectories.action_t),
-        ordered(np.where(trajectories.valid, trajectories.reward_leader_t, 0.0)),
-        ordered(np.where(trajectories.valid, next_state, states)),
-        ordered(next_action),
-    )
     padded = np.concatenate([tables, np.zeros((runs, 1, actions))], axis=1)
-    padded_policy = np.concatenate([policies, np.zeros((runs, 1, actions))], axis=1)
-    run_pass = _pass_one_by_one if runs < _FEW_TABLES else _pass_together
-    run_pass(padded, padded_policy, rates, *visits, discount_leader)
+    run_pass = compiled(sarsa_loop)
+    if run_pass is None:
+        run_pass = _pass_one_by_one if runs < _FEW_TABLES else _pass_together
+    run_pass(
+        padded,
+        np.concatenate([policies, np.zeros((runs, 1, actions))], axis=1),
+        np.broadcast_to(np.asarray(step_size, dtype=np.float64), (runs,)).copy(),
+        orders,
+        by_run(trajectories.valid, np.bool_),
+        by_run(trajectories.state_t, np.int64),
+        by_run(trajectories.action_t, np.int64),
+        by_run(np.where(trajectories.valid, trajectories.reward_leader_t, 0.0), np.float64),
+        by_run(next_state, np.int64),
+        by_run(next_action, np.int64),
+        float(discount_leader),
+    )
     return padded[:, :-1].reshape(np.shape(table))
 
 
 def _pass_one_by_one(
-    padded: FloatArray,
+    tables: FloatArray,
     policy: FloatArray,
-    rates: FloatArray,
-    cell: IntArray,
+    step_sizes: FloatArray,
+    order: IntArray,
+    valid: BoolArray,
+    state: IntArray,
+    action: IntArray,
     reward: FloatArray,
     next_state: IntArray,
     next_action: IntArray,
     discount: float,
 ) -> None:
-    """Update each table in place by a loop over plain floats."""
-    actions = padded.shape[2]
-    for b in range(padded.shape[0]):
-        values = padded[b].ravel().tolist()
-        visits = zip(*(column[b].tolist() for column in (rates, cell, reward, next_state, next_action)), strict=True)
-        for rate, here, earned, successor, action in visits:
-            first = successor * actions
-            if action >= 0:
-                ahead = values[first + action]
+    """`sarsa_loop` over plain floats."""
+    actions = tables.shape[2]
+    for b in range(tables.shape[0]):
+        values, rate = tables[b].ravel().tolist(), float(step_sizes[b])
+        chosen = order[b][valid[b][order[b]]]
+        columns = (state[b] * actions + action[b], reward[b], next_state[b], next_action[b])
+        for here, earned, after, then in zip(*(column[chosen].tolist() for column in columns), strict=True):
+            first, ahead = after * actions, 0.0
+            if then >= 0:
+                ahead = values[first + then]
             else:
-                row = policy[b, successor].tolist()
-                ahead = sum(p * q for p, q in zip(row, values[first : first + actions], strict=True))
-            values[here] += rate * (earned + discount * ahead - values[here])
-        padded[b] = np.reshape(values, padded.shape[1:])
+                for p, q in zip(policy[b, after].tolist(), values[first : first + actions], strict=True):
+                    ahead += p * q
+            old = values[here]
+            values[here] = old + rate * (earned + discount * ahead - old)
+        tables[b] = np.reshape(values, tables.shape[1:])
 
 
 def _pass_together(
-    padded: FloatArray,
+    tables: FloatArray,
     policy: FloatArray,
-    rates: FloatArray,
-    cell: IntArray,
+    step_sizes: FloatArray,
+    order: IntArray,
+    valid: BoolArray,
+    state: IntArray,
+    action: IntArray,
     reward: FloatArray,
     next_state: IntArray,
     next_action: IntArray,
     discount: float,
 ) -> None:
-    """Update all tables in place, one transition of each at a time."""
-    runs, rows, actions = padded.shape
+    """`sarsa_loop` with one transition of each run at a time."""
+    runs, rows, actions = tables.shape
     run = np.arange(runs)[:, None]
-    weights = np.where(next_action[..., None] >= 0, np.eye(actions)[next_action], policy[run, next_state])
-    flat, by_row = padded.reshape(-1), padded.reshape(-1, actions)
-    cells, next_rows = cell + run * (rows * actions), next_state + run * rows
-    columns = (rates.T, cells.T, reward.T, next_rows.T, np.swapaxes(discount * weights, 0, 1))
+    after, then = next_state[run, order], next_action[run, order]
+    weights = np.where(then[..., None] >= 0, np.eye(actions)[then], policy[run, after])
+    flat, by_row = tables.reshape(-1), tables.reshape(-1, actions)
+    rates = np.where(valid[run, order], step_sizes[:, None], 0.0)
+    cells = state[run, order] * actions + action[run, order] + run * (rows * actions)
+    columns = (rates.T, cells.T, reward[run, order].T, (after + run * rows).T, np.swapaxes(weights, 0, 1))
     for rate, here, earned, row, weight in zip(*columns, strict=True):
         old = flat[here]
-        flat[here] = old + rate * (earned + (by_row[row] * weight).sum(axis=1) - old)
+        ahead = (by_row[row] * weight).sum(axis=1)
+        flat[here] = old + rate * (earned + discount * ahead - old)
 
 
 def _checked_order(order: IntArray | None, runs: int, length: int) -> IntArray:
     """Return orders (runs, length), refusing what is not a permutation."""
     identity = np.arange(length)
     if order is None:
-        return np.broadcast_to(identity, (runs, length))
+        return np.tile(identity, (runs, 1))
     given = np.asarray(order)
     if given.shape not in ((length,), (runs, length)):
         raise ShapeError(refusal("order.shape", given.shape, f"({length},) or ({runs}, {length})", "permute all steps"))
-    orders: IntArray = np.broadcast_to(given, (runs, length))
-    if not np.array_equal(np.sort(orders, axis=1), np.broadcast_to(identity, (runs, length))):
+    orders: IntArray = np.ascontiguousarray(np.broadcast_to(given, (runs, length)))
+    inside = bool(((given >= 0) & (given < length)).all()) and np.issubdtype(given.dtype, np.integer)
+    seen = np.zeros((runs, length), dtype=np.bool_)
+    if inside:
+        seen[np.arange(runs)[:, None], orders] = True
+    if not seen.all():
         raise InvalidInputError(f"order: expected a permutation of 0 … {length - 1}; each transition is visited once")
     return orders
 

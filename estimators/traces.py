@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from bilevelrl.estimators.compiled import compiled, trace_loop
 from bilevelrl.estimators.trajectories import Trajectories
 from bilevelrl.reference.arrays import BoolArray, FloatArray, IntArray
 
@@ -62,14 +63,7 @@ def forward_trace(trajectories: Trajectories, impulses: FloatArray, discount: fl
     >>> forward_trace(_two_episodes(), np.array([[1.0, 1.0, 1.0, 1.0]]), 0.5)
     array([[1. , 1.5, 1. , 0. ]])
     """
-    x = np.where(trajectories.valid, impulses, 0.0).T
-    carried = discount * continues(trajectories).T
-    trace = np.empty_like(x)
-    running = np.zeros(x.shape[1])
-    for k in range(x.shape[0]):
-        running = carried[k] * running + x[k]
-        trace[k] = running
-    return trace.T
+    return _summed(np.where(trajectories.valid, impulses, 0.0), continues(trajectories), discount)
 
 
 def windowed_trace(trajectories: Trajectories, impulses: FloatArray, window: IntArray) -> FloatArray:
@@ -123,15 +117,25 @@ def backward_sum(trajectories: Trajectories, values: FloatArray, discount: float
     >>> backward_sum(_two_episodes(), np.array([[1.0, 1.0, 1.0, 1.0]]), 0.5)
     array([[1.5, 1. , 1. , 0. ]])
     """
-    x = np.where(trajectories.valid, values, 0.0).T
-    carried = discount * continues(trajectories).T
-    total = np.empty_like(x)
-    running = np.zeros(x.shape[1])
-    for t in range(x.shape[0] - 1, -1, -1):
-        running = x[t] + running
-        total[t] = running
-        running = carried[t] * running
-    return total.T
+    x, goes_on = np.where(trajectories.valid, values, 0.0), np.zeros(np.shape(trajectories.valid), dtype=np.bool_)
+    # Backwards, a step continues from the one after it.
+    goes_on[:, 1:] = continues(trajectories)[:, :0:-1]
+    return _summed(x[:, ::-1], goes_on, discount)[:, ::-1]
+
+
+def _summed(x: FloatArray, goes_on: BoolArray, discount: float) -> FloatArray:
+    """Return e_k = discount e_{k-1} + x_k where step k goes on from the one before, else x_k; (streams, steps)."""
+    fast = compiled(trace_loop)
+    if fast is not None:
+        trace = np.empty(x.shape)
+        fast(np.ascontiguousarray(x), np.ascontiguousarray(goes_on), float(discount), trace)
+        return trace
+    by_step = np.empty(x.shape[::-1])
+    carried, running = discount * goes_on.T, np.zeros(x.shape[0])
+    for k, each in enumerate(np.ascontiguousarray(x.T)):
+        running = carried[k] * running + each
+        by_step[k] = running
+    return by_step.T
 
 
 def average_over_visits(values: FloatArray, index: IntArray, valid: BoolArray) -> FloatArray:

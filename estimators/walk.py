@@ -9,7 +9,8 @@ from typing import Protocol
 import numpy as np
 from numpy.random import Generator
 
-from bilevelrl.estimators.draws import Draws
+from bilevelrl.estimators.compiled import compiled, walk_loop
+from bilevelrl.estimators.draws import Draws, policy_draws
 from bilevelrl.estimators.trajectories import Trajectories
 from bilevelrl.reference.arrays import BoolArray, FloatArray, IntArray
 
@@ -50,18 +51,26 @@ class OwnUniforms:
     """
 
     def __init__(self, generators: Sequence[Generator], streams: int, steps: int) -> None:
-        shape = (steps + 1, 3, streams // len(generators))
-        self._block = np.concatenate([rng.random(shape) for rng in generators], axis=2)
+        #: (groups, steps + 1, 3, streams of a group): for the action, for the move, and for the start of an episode.
+        self.block = np.empty((len(generators), steps + 1, 3, streams // len(generators)))
+        for rng, own in zip(generators, self.block, strict=True):
+            rng.random(out=own)
+        self._by_step: FloatArray | None = None
         self._time = 0
+
+    def _numbers(self) -> FloatArray:
+        if self._by_step is None:
+            self._by_step = np.moveaxis(self.block, 0, 2).reshape(self.block.shape[1], 3, -1)
+        numbers: FloatArray = self._by_step[self._time]
+        return numbers
 
     def start(self, stream: IntArray) -> FloatArray:
         """Return one number per stream that starts an episode."""
-        numbers: FloatArray = self._block[self._time, 2, stream]
-        return numbers
+        return self._numbers()[2, stream]
 
     def step(self, stream: IntArray) -> FloatArray:
         """Return (2, streams): for the action and for the move of the next step."""
-        numbers: FloatArray = self._block[self._time, :2][:, stream]
+        numbers = self._numbers()[:2][:, stream]
         self._time += 1
         return numbers
 
@@ -95,25 +104,39 @@ class Record:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Walk:
-    """One step of all streams at a time; state S is absorbing and stands for what comes after the end."""
+    """One step of all streams at a time; state S is absorbing and stands for what comes after the end.
+
+    `policy` is (S, A), or (B, S, A): each of equally many consecutive streams.
+    """
 
     states: int
     actions: int
     moves: Draws
-    choices: Draws
+    policy: FloatArray
     starts: Draws
-    per_stream_policy: bool
+
+    def _choices(self, streams: int) -> tuple[Draws, IntArray]:
+        """Return rows of choices, and the first row of each stream."""
+        if self.policy.ndim == 2:
+            return policy_draws(self.policy), np.zeros(streams, dtype=np.int64)
+        per_policy = streams // self.policy.shape[0]
+        return policy_draws(self.policy), np.arange(streams) // per_policy * (self.states + 1)
 
     def _start(self, stream: IntArray, rng: Uniforms) -> IntArray:
         return self.starts.draw(np.zeros(stream.size, dtype=np.int64), rng.start(stream))
 
     def _step(
-        self, state: IntArray, stream: IntArray, action: IntArray | None, rng: Uniforms
+        self,
+        state: IntArray,
+        stream: IntArray,
+        choices: tuple[Draws, IntArray],
+        action: IntArray | None,
+        rng: Uniforms,
     ) -> tuple[IntArray, IntArray]:
         uniform = rng.step(stream)
         if action is None:
-            row = stream * (self.states + 1) + state if self.per_stream_policy else state
-            action = self.choices.draw(row, uniform[0])
+            draws, first_row = choices
+            action = draws.draw(first_row[stream] + state, uniform[0])
         return action, self.moves.draw(state * self.actions + action, uniform[1])
 
     def single(
@@ -126,6 +149,7 @@ class Walk:
         observed = last[order]
         state = (self._start(np.arange(streams), rng) if start is None else start)[order]
         used: int = min(steps, int(observed[0]))
+        choices = self._choices(streams)
         for t in range(used):
             front = int(np.searchsorted(-observed, -t, side="left"))
             state = state[:front]
@@ -134,7 +158,7 @@ class Walk:
                 break
             chosen = order[:front]
             forced = action[chosen] if action is not None and t == 0 else None
-            action_t, state_tp1 = self._step(state, chosen, forced, rng)
+            action_t, state_tp1 = self._step(state, chosen, choices, forced, rng)
             record.state_t[t, chosen] = state
             record.action_t[t, chosen] = action_t
             record.state_tp1[t, chosen] = state_tp1
@@ -145,15 +169,38 @@ class Walk:
         return used
 
     def repeated(
+        self, streams: int, steps: int, limit: int, start: IntArray | None, action: IntArray | None, rng: Uniforms
+    ) -> Record:
+        """Episodes of at most `limit` steps, one after the other."""
+        fast = compiled(walk_loop)
+        if fast is not None and isinstance(rng, OwnUniforms):
+            none = np.zeros(0, dtype=np.int64)
+            written = [np.empty((streams, steps), dtype=kind) for kind in (*4 * (np.int64,), np.bool_)]
+            fast(
+                rng.block,
+                np.ascontiguousarray(self.policy.reshape(-1, self.states, self.actions)),
+                *(self.moves.threshold, self.moves.outcome, self.moves.width),
+                *(self.starts.threshold, self.starts.outcome, self.starts.width),
+                *(self.states, limit),
+                none if start is None else start.astype(np.int64),
+                none if action is None else action.astype(np.int64),
+                *written,
+            )
+            return Record(*(array.T for array in written))
+        record = Record.empty(streams, steps, self.states)
+        self._repeated(record, limit, start, action, rng)
+        return record
+
+    def _repeated(
         self, record: Record, limit: int, start: IntArray | None, action: IntArray | None, rng: Uniforms
     ) -> None:
-        """Episodes of at most `limit` steps, one after the other."""
         steps, streams = record.time.shape
         stream = np.arange(streams)
+        choices = self._choices(streams)
         state = self._start(stream, rng) if start is None else start
         time = np.zeros(streams, dtype=np.int64)
         for t in range(steps):
-            action_t, state_tp1 = self._step(state, stream, action if t == 0 else None, rng)
+            action_t, state_tp1 = self._step(state, stream, choices, action if t == 0 else None, rng)
             record.state_t[t], record.action_t[t], record.state_tp1[t], record.time[t] = (
                 state,
                 action_t,
@@ -180,7 +227,8 @@ def record_to_batch(
     with np.errstate(divide="ignore"):
         log_policy = np.log(policy)
     if policy.ndim == 3:
-        log_prob = log_policy[np.arange(policy.shape[0])[:, None], state_t, action_t]
+        own = np.arange(state_t.shape[0]) // (state_t.shape[0] // policy.shape[0])
+        log_prob = log_policy[own[:, None], state_t, action_t]
     else:
         log_prob = log_policy[state_t, action_t]
     log_prob = np.where(valid, log_prob, 0.0)

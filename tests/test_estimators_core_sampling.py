@@ -272,7 +272,7 @@ def test_four_rooms_episodes_end_in_the_goal() -> None:
         ({"rng": 3}, InvalidInputError, "rng=3"),
         ({"simulator": 3}, InvalidInputError, "simulator=3: expected a simulator or None"),
         ({"policy": np.ones((4, 3)) / 3.0}, ShapeError, r"follower policy shape=\(4, 3\)"),
-        ({"policy": np.ones((7, 4, 2)) / 2.0}, ShapeError, r"\(200, 4, 2\) for one policy per stream"),
+        ({"policy": np.ones((7, 4, 2)) / 2.0}, ShapeError, r"\(B, 4, 2\) with B dividing 200 streams"),
         ({"policy": np.full((4, 2), 0.4)}, StochasticityError, "sum to one"),
         ({"policy": np.array([[1.5, -0.5]] * 4)}, StochasticityError, ">= 0"),
         ({"policy": np.full((4, 2), np.nan)}, StochasticityError, "finite"),

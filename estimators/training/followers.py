@@ -18,6 +18,7 @@ import numpy as np
 from numpy.random import Generator
 
 from bilevelrl.estimators.batched import SeedBatch
+from bilevelrl.estimators.compiled import compiled, expectation_loop, greatest_loop, normalise_loop
 from bilevelrl.estimators.draws import kernel_draws
 from bilevelrl.reference import ConfigurableMDP
 from bilevelrl.reference.arrays import FloatArray, check_positive
@@ -123,7 +124,13 @@ class SharedDynamics:
 
     def soft_backup(self, reward: FloatArray, value: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Return the soft Bellman backup of values: (value, action_value, policy)."""
-        action_value = reward + self.problem.discount_follower * self.expected(value)
+        fast = compiled(expectation_loop)
+        if fast is None:
+            action_value = reward + self.problem.discount_follower * self.expected(value)
+        else:
+            action_value = np.empty(reward.shape)
+            given = (np.ascontiguousarray(reward), np.ascontiguousarray(value))
+            fast(self._probability, self._successor, *given, float(self.problem.discount_follower), action_value)
         backed_up, policy = soft_maximum(action_value, self.problem.temperature)
         return backed_up, action_value, policy
 
@@ -141,6 +148,14 @@ class SharedDynamics:
 
 def soft_maximum(action_value: FloatArray, temperature: float) -> tuple[FloatArray, FloatArray]:
     """Return β log Σ_a exp(Q/β) and the policy softmax(Q/β) over the last axis."""
+    greatest, normalise = compiled(greatest_loop), compiled(normalise_loop)
+    if greatest is not None and normalise is not None:
+        rows = np.ascontiguousarray(action_value).reshape(-1, action_value.shape[-1])
+        weights, largest, total = np.empty(rows.shape), np.empty(rows.shape[0]), np.empty(rows.shape[0])
+        greatest(rows, float(temperature), largest, weights)
+        normalise(np.exp(weights, out=weights), total)
+        values: FloatArray = largest + temperature * np.log(total)
+        return values.reshape(action_value.shape[:-1]), weights.reshape(action_value.shape)
     actions = range(1, action_value.shape[-1])
     # Action by action: reductions over a short last axis are slow.
     largest = action_value[..., 0].copy()

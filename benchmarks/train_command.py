@@ -1,4 +1,4 @@
-"""`bilevelrl train`: the leader's training on a task of which θ enters the rewards only, from the command line."""
+"""`bilevelrl train`: the leader's training on a configurable MDP, from the command line."""
 
 from __future__ import annotations
 

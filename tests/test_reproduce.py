@@ -128,5 +128,7 @@ def test_training_from_the_command_line(tmp_path, capsys):
     assert np.load(tmp_path / "theta.npy").shape == (2, 105)
     assert main([*words[:4], "exactt"]) == 2
     assert "did you mean 'exact'" in capsys.readouterr().err
-    assert main(["train", "--task", "random_mdp"]) == 2
-    assert "θ enters" in capsys.readouterr().err
+    assert main(["train", "--task", "random_mdp", "--iterations", "2", "--steps", "10", "--seeds", "1"]) == 0
+    assert "BC-HG" in capsys.readouterr().out  # θ enters the dynamics: run by run
+    assert main(["train", "--task", "toy_markov_game"]) == 2
+    assert "expected a configurable MDP" in capsys.readouterr().err

@@ -10,6 +10,7 @@ from bilevelrl.estimators.training import (
     METHODS,
     Adam,
     Run,
+    SharedDynamics,
     SoftQLearning,
     SweepingFollower,
     Training,
@@ -283,7 +284,7 @@ def test_refusals():
             Run(**{"method": "bc_hg", "seed": 0, "learning_rate": 0.1, **options})
     moving = random_mdp(states=4, actions=2, parameters=3, seed=0)
     with pytest.raises(UnsupportedError, match="θ enters"):
-        train(Training(problem=moving, runs=[run], iterations=1))
+        SharedDynamics(moving, np.zeros(3))
     with pytest.raises(InvalidInputError, match="checkpoint_every=0"):
         train(training(), checkpoint_every=0)
 

@@ -51,11 +51,13 @@ class SharedDynamics:
         With a dense kernel, and with θ in the rewards (and the regulariser) only.
     theta
         Any parameter.
+    shared
+        False: of this θ alone, which may then enter the kernel and the initial law.
 
     Raises
     ------
     UnsupportedError
-        If the kernel is sparse, or θ enters it or the initial law.
+        If the kernel is sparse, or shared though θ enters it or the initial law.
 
     Examples
     --------
@@ -65,9 +67,9 @@ class SharedDynamics:
     (3, 104, 4)
     """
 
-    def __init__(self, problem: ConfigurableMDP, theta: FloatArray) -> None:
+    def __init__(self, problem: ConfigurableMDP, theta: FloatArray, *, shared: bool = True) -> None:
         moved = problem.varying(theta) & {"transition", "initial"}
-        if moved:
+        if moved and shared:
             raise UnsupportedError(f"{problem.name}: θ enters {sorted(moved)}: expected dynamics shared by all runs")
         tables = problem.tables_at(theta)
         if isinstance(tables.transition, SparseTransition):
@@ -84,9 +86,7 @@ class SharedDynamics:
 
     def rewards(self, thetas: FloatArray) -> Rewards:
         """Return the rewards of each run."""
-        tables = [self.problem.tables(theta) for theta in thetas]
-        follower = np.stack([each.reward_follower for each in tables])
-        leader = np.stack([each.reward_leader for each in tables])
+        follower, leader = self.problem.rewards(thetas)
         if not (np.isfinite(follower).all() and np.isfinite(leader).all()):
             for theta in thetas:
                 self.problem.tables_at(theta)  # names the entry

@@ -1,4 +1,4 @@
-"""Training on configurable MDPs with θ in the rewards: the declared training, and the world that its runs act in.
+"""Training on configurable MDPs: the declared training, and the world of runs that share their dynamics.
 
 Outer iteration k: the followers respond to θ_k; every run draws its batch from its own random stream; SARSA critics
 learn from it; estimators give a direction. Exact hypergradient ascent is one of the methods.
@@ -17,13 +17,15 @@ from bilevelrl.estimators.sampling import TabularSimulator
 from bilevelrl.estimators.sarsa import sarsa_pass
 from bilevelrl.estimators.training.followers import Carried, ExactFollower, FollowerRule, Rewards, SharedDynamics
 from bilevelrl.estimators.training.gradient_errors import GRADIENT_COLUMNS, gradient_errors
-from bilevelrl.estimators.training.methods import METHODS, batch_hypergradients, batch_objectives, get_method
+from bilevelrl.estimators.training.methods import METHODS, batch_hypergradients, batch_truths, get_method
 from bilevelrl.estimators.training.runs import LeaderTraining, World, check_count
+from bilevelrl.estimators.training.separate import SeparateWorld
 from bilevelrl.estimators.trajectories import Trajectories
 from bilevelrl.reference import ConfigurableMDP
 from bilevelrl.reference.arrays import FloatArray, IntArray
 from bilevelrl.reference.errors import InvalidInputError, refusal
-from bilevelrl.reference.transitions import to_dense
+from bilevelrl.reference.fixed_point import entropy
+from bilevelrl.reference.transitions import SparseTransition, to_dense
 
 __all__ = ["Training", "published_simulator"]
 
@@ -46,7 +48,7 @@ class Training(LeaderTraining):
     Parameters
     ----------
     problem
-        Its dynamics must not depend on θ.
+        Runs are trained together, which is faster, where θ does not enter its dynamics.
     streams, steps
         Of the batch that every run draws in every outer iteration.
     follower, simulator
@@ -106,7 +108,11 @@ class Training(LeaderTraining):
         return self.starts(lambda rng: self.start_scale * rng.standard_normal(size))
 
     def world(self, generators: Sequence[Generator]) -> World:
-        """Return what the runs act in."""
+        """Return what the runs act in: together where they share dynamics, else one by one."""
+        theta = self.start()[0].reshape(self.theta_shape)
+        moved = self.problem.varying(theta) & {"transition", "initial"}
+        if moved or isinstance(self.problem.tables_at(theta).transition, SparseTransition):
+            return SeparateWorld(self, generators)
         return _TabularWorld(self, generators)
 
     def problem_arrays(self) -> Iterable[FloatArray]:
@@ -194,12 +200,12 @@ class _TabularWorld:
     def evaluate(self, thetas: FloatArray, direction: FloatArray) -> dict[str, FloatArray]:
         """Return objectives, what the followers' errors do, and how far the direction is from the truth."""
         best, played, runs = self._best_response(), self.played, thetas.shape[0]
-        objective, truth = batch_objectives(self.dynamics, best), batch_hypergradients(self.dynamics, best)
+        objective, truth = batch_truths(self.dynamics, best)
         played_objective, error, carried_over = objective, np.zeros(runs), np.zeros(runs)
         if played is not best:
-            played_objective = batch_objectives(self.dynamics, played)
+            played_objective, of_played = batch_truths(self.dynamics, played)
             error = np.abs(self._played_value(played) - best.value).max(axis=1)
-            carried_over = np.linalg.norm(batch_hypergradients(self.dynamics, played) - truth, axis=1)
+            carried_over = np.linalg.norm(of_played - truth, axis=1)
         return {
             "objective": objective,
             "played_objective": played_objective,
@@ -238,8 +244,7 @@ class _TabularWorld:
     def _played_value(self, played: SeedBatch) -> FloatArray:
         """Return the soft value of the policies that are played, (runs, S)."""
         problem, policy = self.dynamics.problem, played.policy
-        entropy = -np.where(policy > 0.0, policy * np.log(np.maximum(policy, 1e-300)), 0.0).sum(axis=2)
         reward = self.dynamics.rewards(played.thetas).follower
-        earned = (policy * reward).sum(axis=2) + problem.temperature * entropy
+        earned = (policy * reward).sum(axis=2) + problem.temperature * entropy(policy)
         system = self.dynamics.systems(policy, problem.discount_follower)
         return np.linalg.solve(system, earned[:, :, None])[:, :, 0]

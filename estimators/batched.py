@@ -298,12 +298,7 @@ class SeedBatch:
 
     def _pull(self, cotangents: Mapping[str, FloatArray]) -> FloatArray:
         """Return one vector-Jacobian product per seed, (seeds, N)."""
-        rows = np.zeros((self.seeds, self.thetas[0].size))
-        for row, theta in enumerate(self.thetas):
-            own = {name: cotangent[row] for name, cotangent in cotangents.items() if np.any(cotangent[row])}
-            if own:
-                rows[row] = self.problem.vector_jacobian(theta, own)
-        return rows
+        return self.problem.vector_jacobians(self.thetas, cotangents)
 
     def _numbered(self, trajectories: Trajectories, seed: IntArray) -> Trajectories:
         """Number the states (seed, state) through; the end is the same for all."""

@@ -44,6 +44,9 @@ class ConfigurableMDP:
         Optional closed form: θ → {table name: (*table shape, N)}; tables left out do not depend on θ.
     tables_pullback
         Optional closed form: (θ, {table name: cotangent of the table's shape}) → (N,), the vector-Jacobian product.
+    stacked_rewards, stacked_pullback
+        Optional forms for many θ at once, (R, *theta_shape): rewards of follower and leader, (R, S, A) each, and the
+        vector-Jacobian products (R, N) of cotangents with R in front. Rows must not depend on each other.
     name
         Used in messages and tables.
 
@@ -71,6 +74,8 @@ class ConfigurableMDP:
     theta_shape: tuple[int, ...] | None = None
     tables_jacobian: Callable[[FloatArray], Mapping[str, FloatArray]] | None = None
     tables_pullback: Callable[[FloatArray, Mapping[str, FloatArray]], FloatArray] | None = None
+    stacked_rewards: Callable[[FloatArray], tuple[FloatArray, FloatArray]] | None = None
+    stacked_pullback: Callable[[FloatArray, Mapping[str, FloatArray]], FloatArray] | None = None
     name: str = "configurable MDP"
     _memory: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
@@ -154,6 +159,38 @@ class ConfigurableMDP:
         if self.tables_pullback is not None:
             return self.tables_pullback(theta, relevant)
         return self._automatic_vector_jacobian(theta, relevant)
+
+    def rewards(self, thetas: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return the rewards of follower and leader at many θ, (R, S, A) each, unchecked.
+
+        Parameters
+        ----------
+        thetas : (R, *theta_shape)
+            The points.
+        """
+        if self.stacked_rewards is not None:
+            return self.stacked_rewards(thetas)
+        tables = [self.tables(theta) for theta in thetas]
+        return np.stack([each.reward_follower for each in tables]), np.stack([each.reward_leader for each in tables])
+
+    def vector_jacobians(self, thetas: FloatArray, cotangents: Mapping[str, FloatArray]) -> FloatArray:
+        """Return `vector_jacobian` at many θ, (R, N).
+
+        Parameters
+        ----------
+        thetas : (R, *theta_shape)
+            The points.
+        cotangents
+            {table name: (R, *table shape)}.
+        """
+        relevant = {name: value for name, value in cotangents.items() if name in self.varying(thetas[0])}
+        if relevant and self.stacked_pullback is not None:
+            return self.stacked_pullback(thetas, relevant)
+        rows = np.zeros((len(thetas), thetas[0].size))
+        for row, theta in enumerate(thetas):
+            own = {name: value[row] for name, value in relevant.items() if np.any(value[row])}
+            rows[row] = self.vector_jacobian(theta, own)
+        return rows
 
     def _automatic_vector_jacobian(self, theta: FloatArray, cotangents: Mapping[str, FloatArray]) -> FloatArray:
         def weighted(x: Any) -> Any:

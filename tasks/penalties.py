@@ -34,11 +34,11 @@ class Penalties(Protocol):
         ...
 
     def values(self, theta: Any) -> Any:
-        """Penalties (S,) ≥ 0; traceable."""
+        """Penalties (..., S) ≥ 0 of θ (..., N); traceable."""
         ...
 
     def pull(self, theta: FloatArray, cotangent: FloatArray) -> FloatArray:
-        """Σ_s cotangent_s ∇penalty_s, shape (N,)."""
+        """Σ_s cotangent_s ∇penalty_s, shape (..., N), of cotangents (..., S)."""
         ...
 
     def jacobian(self, theta: FloatArray) -> FloatArray:
@@ -70,14 +70,14 @@ class SoftmaxPenalties:
 
     def values(self, theta: Any) -> Any:
         """Penalties (S,) > 0; traceable."""
-        return self.budget * softmax(theta)[:-1]
+        return self.budget * softmax(theta)[..., :-1]
 
     def pull(self, theta: FloatArray, cotangent: FloatArray) -> FloatArray:
         """Σ_s cotangent_s ∇penalty_s, shape (N,): the Jacobian of a softmax is diag(p) - p pᵀ."""
         share = softmax(theta)
-        of_share = np.zeros(share.size)
-        of_share[:-1] = self.budget * cotangent
-        result: FloatArray = share * (of_share - share @ of_share)
+        of_share = np.zeros(share.shape)
+        of_share[..., :-1] = self.budget * cotangent
+        result: FloatArray = share * (of_share - (share * of_share).sum(axis=-1, keepdims=True))
         return result
 
     def jacobian(self, theta: FloatArray) -> FloatArray:
@@ -207,10 +207,16 @@ def penalised_grid(
     first_state = initial.copy()
     first_state.setflags(write=False)  # the same read-only array at every θ is checked once
 
-    def tables(theta: Any) -> Tables:
+    def by_cell(theta: Any) -> tuple[Any, Any]:
         penalty = penalties.values(theta)
-        follower = goals - charged * penalty
-        leader = targets - cost * goals * anp.sum(penalty)
+        return goals - charged * penalty, targets - cost * goals * anp.sum(penalty, axis=-1, keepdims=True)
+
+    def stacked_rewards(thetas: FloatArray) -> tuple[FloatArray, FloatArray]:
+        follower, leader = by_cell(thetas)
+        return follower[..., None] * any_action, leader[..., None] * any_action
+
+    def tables(theta: Any) -> Tables:
+        follower, leader = by_cell(theta)
         return Tables(
             transition=transition,
             reward_follower=follower[:, None] * any_action,
@@ -228,11 +234,12 @@ def penalised_grid(
         }
 
     def tables_pullback(theta: FloatArray, cotangents: Mapping[str, FloatArray]) -> FloatArray:
-        of_penalty = np.zeros(goals.size)
+        of_penalty = np.zeros((*np.shape(theta)[:-1], goals.size))
         if "reward_follower" in cotangents:
-            of_penalty -= charged * cotangents["reward_follower"].sum(axis=1)
+            of_penalty -= charged * cotangents["reward_follower"].sum(axis=-1)
         if "reward_leader" in cotangents:
-            of_penalty -= cost * float(goals @ cotangents["reward_leader"].sum(axis=1))
+            paid = goals * cotangents["reward_leader"].sum(axis=-1)
+            of_penalty -= cost * paid.sum(axis=-1, keepdims=True)
         return penalties.pull(theta, of_penalty)
 
     return ConfigurableMDP(
@@ -243,5 +250,7 @@ def penalised_grid(
         theta_shape=(penalties.parameters,),
         tables_jacobian=tables_jacobian,
         tables_pullback=tables_pullback,
+        stacked_rewards=stacked_rewards,
+        stacked_pullback=tables_pullback,
         name=name,
     )

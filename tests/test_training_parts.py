@@ -271,3 +271,25 @@ def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(StorageError, match="cannot be written"):
         write_atomically(tmp_path / "file" / "state.npz", b"")
+
+
+@pytest.mark.exact
+@pytest.mark.parametrize("problem", [four_rooms(), four_rooms(coordinates="shares"), random_mdp(states=5)])
+def test_rewards_and_products_at_many_parameters_are_those_at_each(problem):
+    rng = np.random.default_rng(0)
+    thetas = 0.01 * np.abs(rng.standard_normal((4, *problem.theta_shape)))
+    tables = [problem.tables_at(theta) for theta in thetas]
+    follower, leader = problem.rewards(thetas)
+    np.testing.assert_allclose(follower, [each.reward_follower for each in tables], rtol=1e-14)
+    np.testing.assert_allclose(leader, [each.reward_leader for each in tables], rtol=1e-14)
+    cotangents = {
+        "reward_follower": rng.standard_normal(follower.shape),
+        "reward_leader": rng.standard_normal(leader.shape),
+    }
+    found = problem.vector_jacobians(thetas, cotangents)
+    for row, theta in enumerate(thetas):
+        own = problem.vector_jacobian(theta, {name: each[row] for name, each in cotangents.items()})
+        np.testing.assert_allclose(found[row], own, rtol=0, atol=1e-13 * np.abs(own).max())
+    alone = problem.vector_jacobians(thetas[2:3], {name: each[2:3] for name, each in cotangents.items()})
+    np.testing.assert_array_equal(alone[0], found[2])
+    assert not problem.vector_jacobians(thetas, {}).any()

@@ -31,6 +31,7 @@ Carried: TypeAlias = dict[str, FloatArray]
 """Named arrays (runs, ...) that a rule passes on from one outer iteration to the next."""
 
 _SHRINKS = 0.25
+_TOGETHER = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -219,33 +220,61 @@ class ExactFollower:
         NotConvergedError
             If a run's follower does not converge.
         """
-        runs, discount = rewards.follower.shape[0], dynamics.problem.discount_follower
-        value = carried["value"].copy() if carried else np.zeros((runs, dynamics.states))
-        inverse = carried["inverse"] if carried else np.zeros((runs, dynamics.states, dynamics.states))
+        runs, states = rewards.follower.shape[:2]
+        value = carried["value"].copy() if carried else np.zeros((runs, states))
+        inverse = carried["inverse"].copy() if carried else np.zeros((runs, states, states))
+        action_value, policy = np.empty(rewards.follower.shape), np.empty(rewards.follower.shape)
+        # Few at a time, so that their inverses stay in the processor's cache from one step to the next.
+        for first in range(0, runs, _TOGETHER):
+            part = slice(first, first + _TOGETHER)
+            arrays = (value[part], inverse[part], action_value[part], policy[part])
+            self._solve(dynamics, rewards.follower[part], *arrays, first=first, known=bool(carried))
+        return dynamics.followers(rewards, value, action_value, policy), {"value": value, "inverse": inverse}
+
+    def _solve(
+        self,
+        dynamics: SharedDynamics,
+        reward: FloatArray,
+        value: FloatArray,
+        inverse: FloatArray,
+        action_value: FloatArray,
+        policy: FloatArray,
+        *,
+        first: int,
+        known: bool,
+    ) -> None:
+        """Solve some runs in place; each leaves when its own residual is small."""
+        discount, eps = dynamics.problem.discount_follower, np.finfo(np.float64).eps
+        rows = np.arange(reward.shape[0])
         # A run without an inverse gets one at its first step.
-        before = np.full(runs, np.inf) if carried else np.zeros(runs)
-        eps = np.finfo(np.float64).eps
+        before = np.full(rows.size, np.inf if known else 0.0)
         for _ in range(self.max_iterations):
-            backed_up, action_value, policy = dynamics.soft_backup(rewards.follower, value)
-            change = backed_up - value
+            backed_up, found, played = dynamics.soft_backup(reward[rows], value[rows])
+            change = backed_up - value[rows]
             residual = np.abs(change).max(axis=1)
-            scale = np.maximum(1.0, np.abs(action_value).max(axis=(1, 2)))
+            scale = np.maximum(1.0, np.abs(backed_up).max(axis=1))
             floor = (dynamics.states + dynamics.actions + 8) * eps * scale
-            open_runs = np.flatnonzero(residual > np.maximum(self.tolerance * (1.0 - discount) * scale, floor))
-            if not open_runs.size:
-                played = dynamics.followers(rewards, backed_up, action_value, policy)
-                return played, {"value": backed_up, "inverse": inverse}
-            stale = open_runs[residual[open_runs] > _SHRINKS * before[open_runs]]
-            if stale.size:
-                inverse = inverse.copy()
-                inverse[stale] = np.linalg.inv(dynamics.systems(policy[stale], discount))
-            for run in open_runs:  # one product each: to gather the inverses would cost more than to use them
-                value[run] += inverse[run] @ change[run]
-            before[open_runs] = residual[open_runs]
-        worst = int(np.argmax(residual / scale))
+            finished = residual <= np.maximum(self.tolerance * (1.0 - discount) * scale, floor)
+            if finished.any():
+                ended = rows[finished]
+                value[ended], action_value[ended] = backed_up[finished], found[finished]
+                policy[ended] = played[finished]
+                rows, change, residual = rows[~finished], change[~finished], residual[~finished]
+                if not rows.size:
+                    return
+                played = played[~finished]
+            stale = residual > _SHRINKS * before[rows]
+            if stale.any():
+                inverse[rows[stale]] = np.linalg.inv(dynamics.systems(played[stale], discount))
+            for place, row in enumerate(
+                rows
+            ):  # one product each: to gather the inverses would cost more than to use them
+                value[row] += inverse[row] @ change[place]
+            before[rows] = residual
+        worst = int(np.argmax(residual))
         raise NotConvergedError(
-            f"follower of run {worst}: residual {residual[worst]:.3g} after {self.max_iterations} iterations; "
-            "check the temperature and the rewards, or raise max_iterations"
+            f"follower of run {first + int(rows[worst])}: residual {residual[worst]:.3g} after {self.max_iterations} "
+            "iterations; check the temperature and the rewards, or raise max_iterations"
         )
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 import numpy as np
+from scipy.linalg import lu_factor, lu_solve
 
 from bilevelrl.estimators.batched import SeedBatch
 from bilevelrl.estimators.bchg import BCHG
@@ -18,7 +19,15 @@ from bilevelrl.estimators.training.followers import SharedDynamics
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.errors import InvalidInputError, UnknownNameError
 
-__all__ = ["METHODS", "CriticSource", "Method", "batch_hypergradients", "batch_objectives", "get_method"]
+__all__ = [
+    "METHODS",
+    "CriticSource",
+    "Method",
+    "batch_hypergradients",
+    "batch_objectives",
+    "batch_truths",
+    "get_method",
+]
 
 CriticSource: TypeAlias = Literal["none", "sarsa", "exact"]
 """Where leader values come from: nowhere, a table that learns from each batch before it is read, or the model."""
@@ -156,19 +165,34 @@ def batch_objectives(dynamics: SharedDynamics, followers: SeedBatch) -> FloatArr
     earned = (followers.policy * followers.rewards_leader).sum(axis=2)
     system = dynamics.systems(followers.policy, dynamics.problem.discount_leader)
     value = np.linalg.solve(system, earned[:, :, None])[:, :, 0]
-    objective: FloatArray = (value * dynamics.initial).sum(axis=1) + _regularisers(dynamics, followers.thetas)
-    return objective
+    return _objectives(dynamics, followers, value)
 
 
-def _regularisers(dynamics: SharedDynamics, thetas: FloatArray) -> FloatArray:
-    problem = dynamics.problem
+def _objectives(dynamics: SharedDynamics, followers: SeedBatch, value: FloatArray) -> FloatArray:
+    problem, thetas = dynamics.problem, followers.thetas
+    objective: FloatArray = (value * dynamics.initial).sum(axis=1)
     if "regulariser" not in problem.varying(thetas[0]):
-        return np.full(thetas.shape[0], float(np.asarray(problem.tables_at(thetas[0]).regulariser)))
-    return np.array([float(np.asarray(problem.tables_at(theta).regulariser)) for theta in thetas])
+        return objective + float(np.asarray(problem.tables_at(thetas[0]).regulariser))
+    return objective + np.array([float(np.asarray(problem.tables_at(theta).regulariser)) for theta in thetas])
 
 
 def batch_hypergradients(dynamics: SharedDynamics, followers: SeedBatch) -> FloatArray:
-    """Return the exact hypergradient of each run, (runs, N), by one adjoint solve for each player.
+    """Return the exact hypergradient of each run, (runs, N); see `batch_truths`.
+
+    Examples
+    --------
+    >>> from bilevelrl.estimators.training.followers import ExactFollower
+    >>> from bilevelrl.tasks import four_rooms
+    >>> dynamics = SharedDynamics(four_rooms(), np.zeros(105))
+    >>> played, _ = ExactFollower().respond(dynamics, dynamics.rewards(np.zeros((1, 105))), {}, [])
+    >>> np.linalg.norm(batch_hypergradients(dynamics, played), axis=1).round(6)
+    array([0.007138])
+    """
+    return batch_truths(dynamics, followers)[1]
+
+
+def batch_truths(dynamics: SharedDynamics, followers: SeedBatch) -> tuple[FloatArray, FloatArray]:
+    """Return objectives (runs,) and exact hypergradients (runs, N), from one factorisation for each discount.
 
     With d the leader's discounted occupancy and ω = d π B / β, the weights of the derivatives are d π on r_L and
     ω + λ π on r_F, `(I - γ_F P_πᵀ) λ = γ_F Pᵀ ω` (Theorem 1 of arXiv:2603.14867, summed backwards). Exact where the
@@ -180,28 +204,35 @@ def batch_hypergradients(dynamics: SharedDynamics, followers: SeedBatch) -> Floa
     >>> from bilevelrl.tasks import four_rooms
     >>> dynamics = SharedDynamics(four_rooms(), np.zeros(105))
     >>> played, _ = ExactFollower().respond(dynamics, dynamics.rewards(np.zeros((1, 105))), {}, [])
-    >>> np.linalg.norm(batch_hypergradients(dynamics, played), axis=1).round(6)
-    array([0.007138])
+    >>> objective, gradient = batch_truths(dynamics, played)
+    >>> objective.round(6), gradient.shape
+    (array([-0.740644]), (1, 105))
     """
     problem, policy = dynamics.problem, followers.policy
-    of_leader = dynamics.systems(policy, problem.discount_leader)
+    of_leader = _Factored(dynamics.systems(policy, problem.discount_leader))
     of_follower = of_leader
     if problem.discount_follower != problem.discount_leader:
-        of_follower = dynamics.systems(policy, problem.discount_follower)
-    earned = (policy * followers.rewards_leader).sum(axis=2)
-    value = np.linalg.solve(of_leader, earned[:, :, None])[:, :, 0]
-    start = np.broadcast_to(dynamics.initial[None, :, None], (*value.shape, 1))
-    occupancy = np.linalg.solve(np.swapaxes(of_leader, 1, 2), start)
-    weight = occupancy * policy
+        of_follower = _Factored(dynamics.systems(policy, problem.discount_follower))
+    value = of_leader.solve((policy * followers.rewards_leader).sum(axis=2))
+    occupancy = of_leader.solve(np.broadcast_to(dynamics.initial, value.shape), transposed=True)
+    weight = occupancy[:, :, None] * policy
     benefit = followers.rewards_leader + problem.discount_leader * dynamics.expected(value) - value[:, :, None]
     impulse = weight * benefit / problem.temperature
-    pushed = problem.discount_follower * dynamics.pushed(impulse)
-    adjoint = np.linalg.solve(np.swapaxes(of_follower, 1, 2), pushed[:, :, None])
-    on_follower = impulse + adjoint * policy
-    varying = problem.varying(followers.thetas[0])
-    cotangents = {"reward_leader": weight, "reward_follower": on_follower}
-    rows = []
-    for run, theta in enumerate(followers.thetas):
-        own = {name: cotangent[run] for name, cotangent in cotangents.items() if name in varying}
-        rows.append(problem.vector_jacobian(theta, own) + problem.regulariser_gradient(theta))
-    return np.stack(rows)
+    adjoint = of_follower.solve(problem.discount_follower * dynamics.pushed(impulse), transposed=True)
+    cotangents = {"reward_leader": weight, "reward_follower": impulse + adjoint[:, :, None] * policy}
+    gradients = problem.vector_jacobians(followers.thetas, cotangents)
+    if "regulariser" in problem.varying(followers.thetas[0]):
+        gradients = gradients + np.stack([problem.regulariser_gradient(theta) for theta in followers.thetas])
+    return _objectives(dynamics, followers, value), gradients
+
+
+class _Factored:
+    """One system (S, S) per run, factorised once; runs do not mix."""
+
+    def __init__(self, systems: FloatArray) -> None:
+        self._factors = [lu_factor(system, overwrite_a=True, check_finite=False) for system in systems]
+
+    def solve(self, right: FloatArray, *, transposed: bool = False) -> FloatArray:
+        """Return solutions (runs, S)."""
+        pairs = zip(self._factors, right, strict=True)
+        return np.stack([lu_solve(factors, b, trans=int(transposed), check_finite=False) for factors, b in pairs])

@@ -34,7 +34,8 @@ def _compiler() -> Callable[[Any], Any] | None:
         import numba  # type: ignore[import-not-found,import-untyped,unused-ignore]
     except ImportError:
         return None
-    if numba.config.DISABLE_JIT:
+    options: Any = numba.config
+    if options.DISABLE_JIT:
         return None
     decorator: Callable[[Any], Any] = numba.njit(cache=True, error_model="numpy", nogil=True)
     return decorator

@@ -66,7 +66,8 @@ class OwnUniforms:
 
     def start(self, stream: IntArray) -> FloatArray:
         """Return one number per stream that starts an episode."""
-        return self._numbers()[2, stream]
+        numbers: FloatArray = self._numbers()[2, stream]
+        return numbers
 
     def step(self, stream: IntArray) -> FloatArray:
         """Return (2, streams): for the action and for the move of the next step."""
@@ -175,18 +176,29 @@ class Walk:
         fast = compiled(walk_loop)
         if fast is not None and isinstance(rng, OwnUniforms):
             none = np.zeros(0, dtype=np.int64)
-            written = [np.empty((streams, steps), dtype=kind) for kind in (*4 * (np.int64,), np.bool_)]
+            state_t, action_t, state_tp1, time = np.empty((4, streams, steps), dtype=np.int64)
+            cut = np.empty((streams, steps), dtype=np.bool_)
+            moves, starts = self.moves, self.starts
             fast(
                 rng.block,
                 np.ascontiguousarray(self.policy.reshape(-1, self.states, self.actions)),
-                *(self.moves.threshold, self.moves.outcome, self.moves.width),
-                *(self.starts.threshold, self.starts.outcome, self.starts.width),
-                *(self.states, limit),
+                moves.threshold,
+                moves.outcome,
+                moves.width,
+                starts.threshold,
+                starts.outcome,
+                starts.width,
+                self.states,
+                limit,
                 none if start is None else start.astype(np.int64),
                 none if action is None else action.astype(np.int64),
-                *written,
+                state_t,
+                action_t,
+                state_tp1,
+                time,
+                cut,
             )
-            return Record(*(array.T for array in written))
+            return Record(state_t.T, action_t.T, state_tp1.T, time.T, cut.T)
         record = Record.empty(streams, steps, self.states)
         self._repeated(record, limit, start, action, rng)
         return record

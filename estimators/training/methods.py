@@ -6,7 +6,7 @@ Practical methods are configured as the experiments of Kudo et al. (2026), arXiv
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from scipy.linalg import lu_factor, lu_solve
@@ -172,8 +172,10 @@ def _objectives(dynamics: SharedDynamics, followers: SeedBatch, value: FloatArra
     problem, thetas = dynamics.problem, followers.thetas
     objective: FloatArray = (value * dynamics.initial).sum(axis=1)
     if "regulariser" not in problem.varying(thetas[0]):
-        return objective + float(np.asarray(problem.tables_at(thetas[0]).regulariser))
-    return objective + np.array([float(np.asarray(problem.tables_at(theta).regulariser)) for theta in thetas])
+        objective += float(np.asarray(problem.tables_at(thetas[0]).regulariser))
+        return objective
+    objective += np.array([float(np.asarray(problem.tables_at(theta).regulariser)) for theta in thetas])
+    return objective
 
 
 def batch_hypergradients(dynamics: SharedDynamics, followers: SeedBatch) -> FloatArray:
@@ -230,9 +232,10 @@ class _Factored:
     """One system (S, S) per run, factorised once; runs do not mix."""
 
     def __init__(self, systems: FloatArray) -> None:
-        self._factors = [lu_factor(system, overwrite_a=True, check_finite=False) for system in systems]
+        self._factors: list[Any] = [lu_factor(system, overwrite_a=True, check_finite=False) for system in systems]
 
     def solve(self, right: FloatArray, *, transposed: bool = False) -> FloatArray:
         """Return solutions (runs, S)."""
+        way: Literal[0, 1] = 1 if transposed else 0
         pairs = zip(self._factors, right, strict=True)
-        return np.stack([lu_solve(factors, b, trans=int(transposed), check_finite=False) for factors, b in pairs])
+        return np.stack([lu_solve(factors, b, trans=way, check_finite=False) for factors, b in pairs])

@@ -1,0 +1,273 @@
+"""Leaders that learn the kernel from all transitions they ever saw, as methods of the training loop.
+
+"model_ascent" follows the hypergradient that the learnt kernel gives at the followers' true policies: an estimate whose
+bias is that of the kernel. "model_leader" first plays random incentives, then what a global search on the learnt model
+values most, learns from what happens there, and searches again. "values_leader" does the same with the kernel that the
+followers' values imply; counts only fill in what these leave open.
+
+None uses the exact objective, critic or hypergradient. What they know: r_F and r_L as functions of θ, β, both
+discounts, the initial law, the followers' policies at the θ that are played (of "values_leader": and their soft values
+there), and their own samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.random import Generator
+
+from bilevelrl.estimators.batched import SeedBatch
+from bilevelrl.estimators.replay.kernel_from_values import continuations, kernel_from_values
+from bilevelrl.estimators.replay.learnt_model import model_hypergradients, with_kernel
+from bilevelrl.estimators.replay.planning import Planner
+from bilevelrl.estimators.replay.transition_counts import TransitionCounts, learnt_kernel
+from bilevelrl.estimators.sampling import TabularSimulator
+from bilevelrl.estimators.training.followers import Carried, ExactFollower, SharedDynamics
+from bilevelrl.estimators.training.gradient_errors import GRADIENT_COLUMNS, gradient_errors
+from bilevelrl.estimators.training.methods import batch_hypergradients, batch_objectives
+from bilevelrl.estimators.training.optimisers import SGD
+from bilevelrl.estimators.training.runs import LeaderTraining, World, check_count
+from bilevelrl.estimators.training.tabular import published_simulator
+from bilevelrl.reference import ConfigurableMDP
+from bilevelrl.reference.arrays import FloatArray, check_positive
+from bilevelrl.reference.errors import InvalidInputError, refusal
+from bilevelrl.reference.transitions import to_dense
+
+__all__ = ["MODEL_METHODS", "ModelTraining"]
+
+MODEL_METHODS: Mapping[str, str] = {
+    "model_ascent": "ascent on a counted model",
+    "model_leader": "search on a counted model",
+    "values_leader": "search on a model from the followers' values",
+}
+"""Titles of the methods by name."""
+
+_JUMPS = ("model_leader", "values_leader")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelTraining(LeaderTraining):
+    """Runs of leaders that learn the kernel; see `LeaderTraining` for what is not listed here.
+
+    Parameters
+    ----------
+    problem
+        θ in the rewards only.
+    streams, steps
+        Of the batch that every run draws in every outer iteration.
+    simulator
+        How samples are made.
+    pooling
+        Of `learnt_kernel`.
+    plans
+        Outer iterations, increasing, at whose end leaders search; before the first one they play random points.
+    remembered
+        How many of the first plays' values "values_leader" uses.
+    planner
+        How it searches.
+    refit_every
+        Outer iterations between two kernels of "model_ascent".
+    start_scale
+        θ_0 has independent entries N(0, start_scale²); 0: zeros.
+
+    Raises
+    ------
+    InvalidInputError
+        If a number is out of range, or if a leader that searches, and jumps to its plan, is asked for something else
+        than plain steps of rate 1 without clipping.
+
+    Examples
+    --------
+    >>> from bilevelrl.estimators.training import Run, train
+    >>> from bilevelrl.tasks import four_rooms
+    >>> runs = [Run(method="model_leader", seed=0, learning_rate=1.0)]
+    >>> planner = Planner(screened=20, kept=1, steps=5)
+    >>> training = ModelTraining(
+    ...     problem=four_rooms(), runs=runs, iterations=4, largest_norm=np.inf, plans=(2,), planner=planner
+    ... )
+    >>> train(training).iterations.tolist()
+    [0, 3]
+    """
+
+    problem: ConfigurableMDP
+    streams: int = 1
+    steps: int = 100
+    simulator: TabularSimulator = field(default_factory=published_simulator)
+    pooling: float = 2.0
+    plans: tuple[int, ...] = (300, 400, 600)
+    planner: Planner = field(default_factory=Planner)
+    remembered: int = 160
+    refit_every: int = 10
+    start_scale: float = 0.01
+
+    def __post_init__(self) -> None:
+        LeaderTraining.__post_init__(self)  # slots make a new class, which super() without arguments does not find
+        for name in ("streams", "steps", "remembered", "refit_every"):
+            check_count(name, getattr(self, name))
+        check_positive("pooling", self.pooling, "2 is usual")
+        if not (np.isfinite(self.start_scale) and self.start_scale >= 0.0):
+            raise InvalidInputError(refusal("start_scale", self.start_scale, "a finite number >= 0", "0.01 is usual"))
+        if not self.plans or any(
+            later <= earlier for earlier, later in zip((-1, *self.plans), self.plans, strict=False)
+        ):
+            raise InvalidInputError(
+                refusal("plans", self.plans, "increasing integers >= 0", "(300, 400, 600) is usual")
+            )
+        if self.ascent_steps != 1:
+            raise InvalidInputError(refusal("ascent_steps", self.ascent_steps, "1", "raise iterations instead"))
+        if self.problem.theta_shape is None or len(self.problem.theta_shape) != 1:
+            raise InvalidInputError(
+                refusal("problem.theta_shape", self.problem.theta_shape, "one axis", "pass theta_shape=(N,)")
+            )
+        rates = {run.learning_rate for run in self.runs if run.method in _JUMPS}
+        if rates:
+            plain = self.optimiser == SGD() and self.schedule == "constant"
+            if rates != {1.0} or not plain or self.largest_norm != np.inf:
+                raise InvalidInputError(
+                    "leaders that search jump to their plans: expected learning_rate=1.0, optimiser=SGD(), "
+                    "schedule='constant' and largest_norm=numpy.inf; train model_ascent separately"
+                )
+
+    def methods(self) -> Iterable[str]:
+        """Return the names in `MODEL_METHODS`."""
+        return MODEL_METHODS
+
+    def start(self) -> FloatArray:
+        """Return the leaders' starting points (runs, N), the same for runs of the same seed."""
+        assert self.problem.theta_shape is not None  # refused in the constructor
+        size = int(self.problem.theta_shape[0])
+        return self.starts(lambda rng: self.start_scale * rng.standard_normal(size))
+
+    def world(self, generators: Sequence[Generator]) -> World:
+        """Return what the runs act in."""
+        return _ModelWorld(self, generators)
+
+    def problem_arrays(self) -> Iterable[FloatArray]:
+        """Return the tables at θ_0, and the kernel that moves the samples."""
+        theta = self.start()[0]
+        tables = self.problem.tables_at(theta).differentiable()
+        yield from (np.asarray(tables[name], dtype=np.float64) for name in sorted(tables))
+        if isinstance(self.simulator.dynamics, ConfigurableMDP):
+            yield to_dense(self.simulator.dynamics.tables_at(theta).transition)
+
+
+class _ModelWorld:
+    """Followers, counts, and the latest plan of all runs."""
+
+    columns = ("objective", "model_objective", "environment_steps", *GRADIENT_COLUMNS)
+
+    def __init__(self, training: ModelTraining, generators: Sequence[Generator]) -> None:
+        self.training, self.generators = training, generators
+        start = training.start()
+        self.dynamics = SharedDynamics(training.problem, start[0])
+        self.counts = TransitionCounts(runs=len(start), states=self.dynamics.states, actions=self.dynamics.actions)
+        self.plans = np.zeros((len(start), training.planner.kept, start.shape[1]))
+        self.promised = np.zeros(len(start))
+        self.kernels = np.zeros((len(start), *self.dynamics.kernel.shape))
+        self.models: list[SharedDynamics | None] = [None] * len(start)
+        watches = any(run.method == "values_leader" for run in training.runs)
+        memory = (len(start), training.remembered if watches else 0, self.dynamics.states)
+        self.values, self.expected = np.zeros(memory), np.zeros((*memory, self.dynamics.actions))
+        self.carried: Carried = {}
+        self.played: SeedBatch
+        self.iteration = 0
+
+    def arrays(self) -> dict[str, FloatArray]:
+        """Return counts, plans, kernels and what followers carry on."""
+        stored = {f"follower.{name}": array for name, array in self.carried.items()}
+        named = ("plans", "promised", "kernels", "values", "expected")
+        return {**stored, "counts": self.counts.table, **{name: getattr(self, name) for name in named}}
+
+    def restore(self, arrays: Mapping[str, FloatArray]) -> None:
+        """Continue from what `arrays` returned."""
+        self.counts.table, self.plans, self.promised = arrays["counts"], arrays["plans"], arrays["promised"]
+        self.kernels, self.models = arrays["kernels"], [None] * len(arrays["plans"])
+        self.values, self.expected = arrays["values"], arrays["expected"]
+        prefix = "follower."
+        self.carried = {key.removeprefix(prefix): value for key, value in arrays.items() if key.startswith(prefix)}
+
+    def prepare(self, thetas: FloatArray, iteration: int) -> None:
+        """Let the followers respond, every run sample, and count."""
+        training, self.iteration = self.training, iteration
+        rewards = self.dynamics.rewards(thetas)
+        self.played, self.carried = ExactFollower().respond(self.dynamics, rewards, self.carried)
+        trajectories = self.played.sample(
+            streams=training.streams, steps=training.steps, rng=self.generators, simulator=training.simulator
+        )
+        self.counts.add(trajectories, np.repeat(np.arange(len(thetas)), training.streams))
+        if iteration < self.values.shape[1]:
+            problem = training.problem
+            self.values[:, iteration] = self.played.value
+            self.expected[:, iteration] = continuations(
+                self.played.value,
+                self.played.policy,
+                rewards.follower,
+                temperature=problem.temperature,
+                discount=problem.discount_follower,
+            )
+
+    def direction(self, thetas: FloatArray, step: int) -> FloatArray:
+        """Return the learnt model's hypergradients, and the ways to the next points to play."""
+        direction = np.zeros_like(thetas)
+        for row, run in enumerate(self.training.runs):
+            if run.method == "model_ascent":
+                direction[row] = self._model_gradient(row)
+            else:
+                direction[row] = self._next_point(row, thetas[row]) - thetas[row]
+        return direction
+
+    def evaluate(self, thetas: FloatArray, direction: FloatArray) -> dict[str, FloatArray]:
+        """Return exact objectives, what models promise, and how far the models' hypergradients are from the truth."""
+        estimate = direction.copy()
+        for row, run in enumerate(self.training.runs):
+            if run.method in _JUMPS:
+                estimate[row] = model_hypergradients(self._fit(row), self.played.select([row]))[0]
+        taken = float(self.training.streams * self.training.steps * (self.iteration + 1))
+        return {
+            "objective": batch_objectives(self.dynamics, self.played),
+            "model_objective": self.promised.copy(),
+            "environment_steps": np.full(len(thetas), taken),
+            **gradient_errors(estimate, batch_hypergradients(self.dynamics, self.played)),
+        }
+
+    def finish(self, thetas: FloatArray) -> None:
+        """Nothing is left to do."""
+
+    def _fit(self, row: int) -> SharedDynamics:
+        kernel = learnt_kernel(self.counts.table[row], pooling=self.training.pooling)
+        if self.training.runs[row].method == "values_leader":
+            seen = min(self.iteration + 1, self.values.shape[1])
+            kernel = kernel_from_values(self.values[row, :seen], self.expected[row, :seen], kernel)
+        self.kernels[row] = kernel
+        return self._model(row)
+
+    def _model(self, row: int) -> SharedDynamics:
+        problem = with_kernel(self.training.problem, self.kernels[row].copy())
+        return SharedDynamics(problem, self.played.thetas[row])
+
+    def _model_gradient(self, row: int) -> FloatArray:
+        model = self.models[row]
+        if self.iteration % self.training.refit_every == 0:
+            model = self._fit(row)
+        elif model is None:
+            model = self._model(row)
+        self.models[row] = model
+        played = self.played.select([row])
+        self.promised[row] = batch_objectives(model, played)[0]
+        gradient: FloatArray = model_hypergradients(model, played)[0]
+        return gradient
+
+    def _next_point(self, row: int, theta: FloatArray) -> FloatArray:
+        training, rng = self.training, self.generators[row]
+        if self.iteration < training.plans[0]:
+            return training.planner.starts.draw(rng, 1, theta.size)[0]
+        if self.iteration not in training.plans:
+            return theta
+        model = self._fit(row).problem
+        incumbents = None if self.iteration == training.plans[0] else self.plans[row]
+        plan = training.planner.plan(model, rng, incumbents)
+        self.plans[row] = plan.ends[: training.planner.kept]
+        self.promised[row] = plan.objective
+        return plan.theta

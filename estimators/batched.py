@@ -11,7 +11,7 @@ The transition kernel and the initial law must not depend on θ, so that one sam
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import autograd.numpy as anp
@@ -231,7 +231,14 @@ class SeedBatch:
         )
 
     def estimate(
-        self, estimator: Estimator, trajectories: Trajectories, critic: LeaderCritic, *, parts: bool = True
+        self,
+        estimator: Estimator,
+        trajectories: Trajectories,
+        critic: LeaderCritic,
+        *,
+        parts: bool = True,
+        simulator: TabularSimulator | None = None,
+        rng: Sequence[Generator] = (),
     ) -> SeedEstimates:
         """Return the estimate of every seed from its own streams.
 
@@ -246,6 +253,8 @@ class SeedBatch:
             As `exact_critic` or `table_critic` give it.
         parts
             False: the mean alone, by one vector-Jacobian product per seed; `parts` of the result is empty.
+        simulator, rng
+            Where estimators that draw an extra batch get it from: how samples are made, and one generator per seed.
 
         Raises
         ------
@@ -267,10 +276,12 @@ class SeedBatch:
                 policy=self.policy.reshape(-1, actions),
             ),
             critic=critic,
+            simulator=_UnionSimulator.of(self, simulator, rng),
+            rng=next(iter(rng), None),
         )
         varying = self.problem.varying(self.thetas[0])
         by_part: dict[Part, dict[str, FloatArray]] = {}
-        for item in estimator.contributions(self._numbered(trajectories, seed), context):
+        for item in estimator.contributions(self.numbered(trajectories, seed), context):
             if item.rows is not None:
                 raise EstimatorError(f"{estimator.name}: expected weights alone; tables of many seeds take no rows")
             gathered = by_part.setdefault(item.part, {})
@@ -300,7 +311,7 @@ class SeedBatch:
         """Return one vector-Jacobian product per seed, (seeds, N)."""
         return self.problem.vector_jacobians(self.thetas, cotangents)
 
-    def _numbered(self, trajectories: Trajectories, seed: IntArray) -> Trajectories:
+    def numbered(self, trajectories: Trajectories, seed: IntArray) -> Trajectories:
         """Number the states (seed, state) through; the end is the same for all."""
         first = self.states * seed[:, None]
         ended = trajectories.state_tp1 == self.states
@@ -326,6 +337,28 @@ class _UnionFollower:
     value: FloatArray
     action_value: FloatArray
     policy: FloatArray
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _UnionSimulator(TabularSimulator):
+    """Draws for every seed by its own generator, on the states (seed, state); follower and θ are the seeds' own."""
+
+    union: SeedBatch
+    generators: tuple[Generator, ...]
+
+    @classmethod
+    def of(
+        cls, union: SeedBatch, simulator: TabularSimulator | None, generators: Sequence[Generator]
+    ) -> _UnionSimulator:
+        given = TabularSimulator() if simulator is None else simulator
+        own = {each.name: getattr(given, each.name) for each in fields(TabularSimulator) if each.init}
+        return cls(union=union, generators=tuple(generators), **own)
+
+    def sample(self, *_: Any, streams: int, steps: int, **__: Any) -> Trajectories:
+        own = {each.name: getattr(self, each.name) for each in fields(TabularSimulator) if each.init}
+        batch = self.union.sample(streams=streams, steps=steps, rng=self.generators, simulator=TabularSimulator(**own))
+        assert batch.batch_index is not None  # `sample` sets it
+        return self.union.numbered(batch, batch.batch_index)
 
 
 @dataclass(frozen=True, slots=True)

@@ -124,13 +124,13 @@ class BCHG(LeaderSide):
             *self.partial_gradient(trajectories, context, reading),
             self._guiding_term(trajectories, context, benefit),
         ]:
-            mean = mean + problem.pullback(theta, item.batch, item.weights, per_stream=True)
+            mean = mean + item.per_stream(context)
         covariance = np.zeros((*mean.shape, theta.size))
         for t in range(trajectories.steps if self.critic == "independent" else 0):
             unit = np.zeros(benefit.shape)
             unit[:, t] = 1.0
             item = self._guiding_term(trajectories, context, unit)
-            rows = problem.pullback(theta, item.batch, item.weights, per_stream=True)
+            rows = item.per_stream(context)
             covariance += variance[:, t, None, None] * rows[:, :, None] * rows[:, None, :]
         return mean, covariance
 

@@ -98,6 +98,8 @@ class Context:
         The follower's solution (V_F, Q_F, π) that drew the actions.
     critic
         Leader's critic, or None for estimators that bring their own.
+    follower_gradient
+        Critic of the gradient of the follower's values, for estimators that read one; None: the exact one.
     simulator
         Where fresh samples come from, for estimators that reset; None: the problem's own model.
     rng
@@ -108,6 +110,7 @@ class Context:
     theta: FloatArray
     follower: Any
     critic: LeaderCritic | None = None
+    follower_gradient: Any = None
     simulator: Any = None
     rng: Generator | None = None
 
@@ -127,11 +130,29 @@ class Contribution:
         The transitions: the trajectories themselves or others of the same number of streams.
     weights
         {term: (streams, steps)}.
+    rows : (streams, N) or None
+        Added as they are: what a critic of gradients contributes.
     """
 
     part: Part
     batch: TransitionBatch
     weights: Mapping[Term, FloatArray]
+    rows: FloatArray | None = None
+
+    def total(self, context: Context) -> FloatArray:
+        """Return the sum over streams, (N,)."""
+        found = np.zeros(context.theta.size)
+        if self.weights:
+            found = found + context.problem.pullback(context.theta, self.batch, self.weights)
+        return found if self.rows is None else found + self.rows.sum(axis=0)
+
+    def per_stream(self, context: Context) -> FloatArray:
+        """Return one row per stream, (streams, N)."""
+        streams = np.shape(self.batch.state_t)[0]
+        found = np.zeros((streams, context.theta.size))
+        if self.weights:
+            found = found + context.problem.pullback(context.theta, self.batch, self.weights, per_stream=True)
+        return found if self.rows is None else found + self.rows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -233,8 +254,7 @@ class Estimator(ABC):
         parts: dict[Part, FloatArray] = {}
         rows: FloatArray | None = None
         for item in self.contributions(trajectories, context):
-            total = context.problem.pullback(context.theta, item.batch, item.weights) / draws
-            parts[item.part] = parts.get(item.part, np.zeros(context.theta.size)) + total
+            parts[item.part] = parts.get(item.part, np.zeros(context.theta.size)) + item.total(context) / draws
         regulariser = context.problem.regulariser_gradient(context.theta)
         parts["regulariser"] = regulariser
         mean = sum(parts.values(), np.zeros(context.theta.size))
@@ -258,7 +278,7 @@ class Estimator(ABC):
         draws = trajectories.streams if per_stream else 1
         parts: dict[Part, FloatArray] = {}
         for item in self.contributions(trajectories, context):
-            rows = context.problem.pullback(context.theta, item.batch, item.weights, per_stream=per_stream)
+            rows = item.per_stream(context) if per_stream else item.total(context)
             parts[item.part] = parts.get(item.part, np.zeros((draws, context.theta.size))) + rows.reshape(draws, -1)
         regulariser = context.problem.regulariser_gradient(context.theta)
         parts["regulariser"] = np.repeat(regulariser[None], draws, axis=0)

@@ -15,7 +15,7 @@ The last three multiply averages of the same samples, or divide by random counts
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -193,21 +193,19 @@ class HPGD(LeaderSide):
     def _extra_batch(self, trajectories: Trajectories, context: Context) -> Trajectories:
         """Episodes from uniformly drawn states, following each other, with the simulator's step limit."""
         given = context.simulator if context.simulator is not None else TabularSimulator()
-        simulator = TabularSimulator(
-            dynamics=given.dynamics, step_limit=given.step_limit, restart="uniform", single_episode=False
-        )
-        return simulator.sample(
+        streams, steps = self._extra_shape(trajectories)
+        return replace(given, restart="uniform", single_episode=False).sample(
             context.problem,
             context.theta,
             context.follower,
-            streams=self._extra_shape(trajectories)[0],
-            steps=self._extra_shape(trajectories)[1],
-            rng=own_generator(self.name, context.rng),
+            streams=streams,
+            steps=steps,
+            rng=[own_generator(self.name, context.rng)],
         )
 
     def _extra_shape(self, trajectories: Trajectories) -> tuple[int, int]:
-        """Streams and steps of the extra batch."""
-        streams = trajectories.streams if self.oracle_batch_streams is None else self.oracle_batch_streams
+        """Streams and steps of the extra batch, of each batch where there are several."""
+        streams = trajectories.streams_per_batch if self.oracle_batch_streams is None else self.oracle_batch_streams
         return streams, max(1, self.oracle_batch_steps // streams)
 
     def _fresh_guiding_term(self, trajectories: Trajectories, factors: FloatArray, context: Context) -> Contribution:
@@ -252,7 +250,7 @@ class HPGD(LeaderSide):
         difference = moments.pair_mean[state, action] - moments.state_mean[state]
         mean = np.einsum("mt,mt,mtn->mn", weight, mean_benefit, difference)
         for item in self.partial_gradient(trajectories, context, reading):
-            mean = mean + context.problem.pullback(context.theta, item.batch, item.weights, per_stream=True)
+            mean = mean + item.per_stream(context)
         mean = mean + context.problem.regulariser_gradient(context.theta)
         spread = moments.pair_covariance[state, action] + moments.state_covariance[state]
         covariance = np.einsum("mt,mtij->mij", weight**2 * (mean_benefit**2 + variance), spread)

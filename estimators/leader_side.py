@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from bilevelrl.estimators.along_trajectories import AlongTrajectories
+from bilevelrl.estimators.clipping import check_positive_or_infinite
 from bilevelrl.estimators.critics import (
     CriticReading,
     ExactCritic,
@@ -25,6 +26,7 @@ from bilevelrl.estimators.leader_terms import (
     leader_contributions,
     start_visit_contributions,
 )
+from bilevelrl.estimators.single_transitions import clipped_scores
 from bilevelrl.estimators.suffix_moments import return_moments
 from bilevelrl.estimators.trajectories import Trajectories
 from bilevelrl.reference import MarkovGame
@@ -73,6 +75,9 @@ class LeaderSide(AlongTrajectories):
         as the published experiments do.
     scores
         "value", or "td_error": values ahead minus their expectation given state and action, for the same mean.
+    largest_score, score_blocks
+        Shorten the score of every single transition to this norm, by blocks of θ of these sizes, in the transition
+        part alone, as the published building does: another expectation, which nothing but measurement knows.
 
     Raises
     ------
@@ -86,8 +91,16 @@ class LeaderSide(AlongTrajectories):
     normalisation: Normalisation = "streams"
     leader_average: Literal["trajectory", "start_visits"] = "trajectory"
     scores: Scores = "value"
+    largest_score: float | None = None
+    score_blocks: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
+        if self.largest_score is not None:
+            check_positive_or_infinite("largest_score", self.largest_score)
+            if self.leader_average == "start_visits":
+                raise InvalidInputError("largest_score: expected leader_average='trajectory'; it counts single steps")
+        elif self.score_blocks:
+            raise InvalidInputError("score_blocks: expected a largest_score to shorten to; pass largest_score=1.0")
         for option, known in OPTIONS.items():
             if getattr(self, option) not in known:
                 raise UnknownNameError(option, getattr(self, option), [str(name) for name in known])
@@ -114,7 +127,8 @@ class LeaderSide(AlongTrajectories):
         """Set the draw and the claim that follow from the options."""
         batch = in_batch or self.normalisation == "episodes" or self.leader_average == "start_visits"
         exact = self.critic in ("exact", "independent") and self.target.horizon is None
-        claim = Claim.MEASURED if batch else Claim.UNBIASED if exact and not biased else Claim.DECLARED
+        clipped = self.largest_score is not None
+        claim = Claim.MEASURED if batch or clipped else Claim.UNBIASED if exact and not biased else Claim.DECLARED
         object.__setattr__(self, "draw", Draw.BATCH if batch else Draw.TRAJECTORY)
         object.__setattr__(self, "claim", claim)
 
@@ -198,7 +212,7 @@ class LeaderSide(AlongTrajectories):
         discount = leader_discount(context.problem, self.target)
         if self.leader_average == "start_visits":
             return start_visit_contributions(trajectories, reading, discount=discount, scores=self.scores)
-        return leader_contributions(
+        items = leader_contributions(
             trajectories,
             reading,
             leader_weight=self.leader_weight(trajectories, context),
@@ -206,3 +220,9 @@ class LeaderSide(AlongTrajectories):
             scores=self.scores,
             scale=self.scale(trajectories),
         )
+        if self.largest_score is None:
+            return items
+        return [
+            clipped_scores(context, item, self.largest_score, self.score_blocks) if item.part == "transition" else item
+            for item in items
+        ]

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 
 from bilevelrl.estimators.estimator import Context
+from bilevelrl.estimators.lqr_regression import QuadraticRegression, unpack_quadratic
 from bilevelrl.estimators.trajectories import Trajectories
 from bilevelrl.reference import LQRFollower
 from bilevelrl.reference.arrays import FloatArray
-from bilevelrl.reference.errors import EstimatorError, InvalidInputError
 from bilevelrl.reference.leader import check_horizon
 from bilevelrl.reference.lqr import LQRMatrices
 from bilevelrl.reference.lqr_leader import evaluate_lqr_leader, leader_costs
@@ -132,16 +132,13 @@ def _value_offset(m: LQRMatrices, follower: LQRFollower, cost: FloatArray, disco
     return float(np.vdot(m.cost_action_leader, sigma)) + float(m.cost_constant_leader) + discount * (noise + ahead)
 
 
-def _features(z: FloatArray, second: FloatArray | None = None) -> FloatArray:
-    """All products z_i z_j, i ≤ j, and one, (features, samples); `second` (k, k) is a covariance added to z z'."""
-    across = np.ascontiguousarray(z.T)
-    products = np.concatenate([*(row * across[i:] for i, row in enumerate(across)), np.ones((1, len(z)))])
-    if second is not None:
-        products[:-1] += second[np.triu_indices(len(across))][:, None]
-    return products
-
-
-def fit_lstd_critic(trajectories: Trajectories, context: Context, *, ridge: float = 0.0) -> QuadraticCritic:
+def fit_lstd_critic(
+    trajectories: Trajectories,
+    context: Context,
+    *,
+    ridge: float = 0.0,
+    regression: QuadraticRegression | None = None,
+) -> QuadraticCritic:
     """Fit Q_L of an infinite horizon by least-squares temporal differences on quadratic features of (x, a).
 
     Solves `Σ φ (φ - γ_L E_π φ')' w = Σ φ r_L`; the average over the next action is exact, and φ contains the true
@@ -155,6 +152,8 @@ def fit_lstd_critic(trajectories: Trajectories, context: Context, *, ridge: floa
         Supplies γ_L and the follower's policy.
     ridge
         Multiple of the identity added to the normal matrix, relative to its mean diagonal.
+    regression
+        The sums of this batch over states and actions, where they are known already.
 
     Raises
     ------
@@ -176,28 +175,8 @@ def fit_lstd_critic(trajectories: Trajectories, context: Context, *, ridge: floa
     >>> bool(np.abs(fitted.matrices - exact.matrices).max() < 0.05 * np.abs(exact.matrices).max())
     True
     """
-    if not ridge >= 0.0:
-        raise InvalidInputError(f"ridge={ridge!r}: expected a number >= 0; 0 is plain least squares")
-    follower, used = context.follower, trajectories.valid
-    x, a, x_tp1 = trajectories.state_t[used], trajectories.action_t[used], trajectories.state_tp1[used]
-    n, k = x.shape[1], x.shape[1] + a.shape[1]
-    spread = np.zeros((k, k))
-    spread[n:, n:] = follower.covariance
-    now = _features(np.concatenate([x, a], axis=1))
-    change = now - context.problem.discount_leader * _features(
-        np.concatenate([x_tp1, follower.mean(x_tp1)], axis=1), spread
-    )
-    scale = np.sqrt(np.vecdot(now, now) / len(x))
-    scale[scale == 0.0] = 1.0
-    normal = (now @ change.T) / (scale[:, None] * scale)
-    normal += ridge * np.trace(normal) / len(normal) * np.eye(len(normal))
-    if len(x) < len(normal) or not np.linalg.cond(normal) < 1e13:
-        raise EstimatorError(
-            f"fit_lstd_critic: {len(x)} transitions do not determine {len(normal)} coefficients; "
-            "sample more, or pass ridge > 0"
-        )
-    weight = np.linalg.solve(normal, now @ trajectories.reward_leader_t[used] / scale) / scale
-    rows, columns = np.triu_indices(k)
-    joint = np.zeros((k, k))
-    joint[rows, columns] = -weight[:-1]
-    return QuadraticCritic(matrices=(0.5 * (joint + joint.T))[None], offsets=np.array([-weight[-1]]), follower=follower)
+    sums = QuadraticRegression.of(trajectories, context) if regression is None else regression
+    moments = sums.instruments @ trajectories.reward_leader_t[sums.used]
+    weights = sums.solve(moments[:, None], context.problem.discount_leader, ridge=ridge)
+    matrices, offsets = unpack_quadratic(weights, sums.dimension)
+    return QuadraticCritic(matrices=matrices, offsets=offsets, follower=context.follower)

@@ -21,7 +21,7 @@ from bilevelrl.estimators.estimator import Context, Contribution
 from bilevelrl.estimators.lqr_critics import QuadraticCritic
 from bilevelrl.estimators.trajectories import Trajectories
 from bilevelrl.reference import ConfigurableLQR
-from bilevelrl.reference.errors import UnsupportedError
+from bilevelrl.reference.errors import InvalidInputError, UnsupportedError
 
 __all__ = ["PathwiseBCHG"]
 
@@ -56,6 +56,11 @@ class PathwiseBCHG(BCHG):
 
     name: str = field(default="BC-HG (pathwise)")
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.largest_score is not None:
+            raise InvalidInputError(f"largest_score={self.largest_score!r}: expected None; there are no scores here")
+
     def contributions(self, trajectories: Trajectories, context: Context) -> Sequence[Contribution]:
         """Return the weights of BC-HG with every score of a transition replaced.
 
@@ -64,34 +69,45 @@ class PathwiseBCHG(BCHG):
         UnsupportedError
             If the problem is not a configurable LQR, or the critic not quadratic.
         """
+        critic = self._quadratic_critic(context)
+        trajectories = self.stopped(trajectories, context)
+        items = self.partial_contributions(trajectories, context, critic)
+        guiding = self._guiding_term(trajectories, context, self.read(trajectories, context).benefit_t)
+        trace = guiding.weights["reward_follower"]
+        gradient = -2.0 * context.problem.discount_follower * trajectories.state_tp1 @ context.follower.cost_to_go
+        return [
+            *items,
+            Contribution(
+                part="response",
+                batch=trajectories,
+                weights={"reward_follower": trace, "path_transition": trace[..., None] * gradient},
+            ),
+        ]
+
+    def partial_contributions(
+        self, trajectories: Trajectories, context: Context, critic: QuadraticCritic
+    ) -> list[Contribution]:
+        """Return the leader's own terms, its values ahead differentiated along the path."""
+        horizon, time = self.target.horizon, trajectories.time_in_episode
+        weight = self.scale(trajectories) * self.leader_weight(trajectories, context)
+        to_go = None if horizon is None else np.maximum(horizon - time, 0)
+        after = None if to_go is None else np.maximum(to_go - 1, 0)
+        leader_matrix = critic.state_matrix(after)
+        gradient = -2.0 * np.matmul(leader_matrix, trajectories.state_tp1[..., None])[..., 0]
+        moved = (weight * leader_discount(context.problem, self.target))[..., None] * gradient
+        starts = trajectories.episode_starts
+        value = critic.value(trajectories.state_t, steps_to_go=to_go)
+        first = np.where(starts, self.scale(trajectories) * value, 0.0)
+        return [
+            Contribution(part="initial", batch=trajectories, weights={"log_initial": first}),
+            Contribution(part="direct", batch=trajectories, weights={"reward_leader": weight}),
+            Contribution(part="transition", batch=trajectories, weights={"path_transition": moved}),
+        ]
+
+    def _quadratic_critic(self, context: Context) -> QuadraticCritic:
         if not isinstance(context.problem, ConfigurableLQR):
             raise UnsupportedError(f"{self.name}: expected a ConfigurableLQR; tables have no pathwise derivatives")
         critic = self.leader_critic(context)
         if not isinstance(critic, QuadraticCritic):
             raise UnsupportedError(f"{self.name}: critic of type {type(critic).__name__}: expected a QuadraticCritic")
-        trajectories = self.stopped(trajectories, context)
-        state_tp1 = trajectories.state_tp1
-        items = []
-        for item in super().contributions(trajectories, context):
-            if item.part == "transition":
-                horizon = self.target.horizon
-                after = None if horizon is None else np.maximum(horizon - trajectories.time_in_episode - 1, 0)
-                leader_matrix = critic.state_matrix(after)
-                gradient = -2.0 * np.matmul(leader_matrix, state_tp1[..., None])[..., 0]
-                weight = self.scale(trajectories) * self.leader_weight(trajectories, context)
-                weight = weight * leader_discount(context.problem, self.target)
-                item = Contribution(
-                    part="transition",
-                    batch=trajectories,
-                    weights={"path_transition": weight[..., None] * gradient},
-                )
-            elif item.part == "response":
-                trace = item.weights["reward_follower"]
-                gradient = -2.0 * context.problem.discount_follower * state_tp1 @ context.follower.cost_to_go
-                item = Contribution(
-                    part="response",
-                    batch=trajectories,
-                    weights={"reward_follower": trace, "path_transition": trace[..., None] * gradient},
-                )
-            items.append(item)
-        return items
+        return critic

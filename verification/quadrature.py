@@ -150,6 +150,7 @@ def quadrature_moments(
     nodes: int = 5,
     follower: LQRFollower | None = None,
     critic: LeaderCritic | None = None,
+    follower_gradient: Any = None,
     max_paths: int = 500_000,
 ) -> Moments:
     """Return mean and covariance of an estimator on a small linear-quadratic problem without sampling error.
@@ -166,6 +167,8 @@ def quadrature_moments(
         Per normal. The mean of BC-HG needs 4 for exactness, its covariance 7.
     follower, critic
         As in `enumerate_moments`.
+    follower_gradient
+        Critic of the gradient of the follower's values, where the estimator reads one.
     max_paths
         Refuse to list more.
 
@@ -193,7 +196,9 @@ def quadrature_moments(
     theta = problem.check_theta(theta)
     response: LQRFollower = solve_follower(problem, theta) if follower is None else follower
     batch, weight = quadrature_trajectories(problem, theta, response, horizon=horizon, nodes=nodes, max_paths=max_paths)
-    context = Context(problem=problem, theta=theta, follower=response, critic=critic)
+    context = Context(
+        problem=problem, theta=theta, follower=response, critic=critic, follower_gradient=follower_gradient
+    )
     by_part = estimator.parts_per_draw(batch, context)
     rows = sum(by_part.values(), np.zeros((len(weight), theta.size)))
     mean = weight @ rows

@@ -19,7 +19,7 @@ from bilevelrl.reference.errors import UnknownNameError
 
 __all__ = ["FIGURE_MODULES", "Figure", "FigureOptions", "Row", "SweepRunner", "all_figures", "get_figure"]
 
-FIGURE_MODULES = ("four_rooms_figures",)
+FIGURE_MODULES = ("four_rooms_figures", "gallery")
 """Modules of this package that have figures."""
 
 Row: TypeAlias = dict[str, Any]
@@ -91,7 +91,7 @@ def all_figures() -> Mapping[str, Figure]:
     Examples
     --------
     >>> sorted(all_figures())[:2]
-    ['fig2', 'fig6']
+    ['fig1', 'fig2']
     """
     found = {}
     for module in FIGURE_MODULES:

@@ -6,6 +6,7 @@ A task is a function that returns a problem of `bilevelrl.reference`; it is regi
 from bilevelrl.tasks.building import Building, building_thermal_control
 from bilevelrl.tasks.chain import chain
 from bilevelrl.tasks.four_rooms import FOUR_ROOMS_GRID, FOUR_ROOMS_KERNELS, FOUR_ROOMS_MARKS, four_rooms, initial_theta
+from bilevelrl.tasks.game_diagram import GameMove, draw_game, game_moves
 from bilevelrl.tasks.generators import (
     absorbing_mdp,
     garnet,
@@ -26,7 +27,14 @@ from bilevelrl.tasks.random_games import (
 from bilevelrl.tasks.random_lqr import random_lqr, random_lqr_game
 from bilevelrl.tasks.reference_data import ReferenceProblem, reference_names, reference_problem, reference_problems
 from bilevelrl.tasks.registry import TASKS, Task, make_task, register_task
-from bilevelrl.tasks.rendering import draw_follower, draw_map, draw_penalties, draw_values, most_likely_path
+from bilevelrl.tasks.rendering import (
+    draw_follower,
+    draw_map,
+    draw_penalties,
+    draw_values,
+    intended_path,
+    most_likely_path,
+)
 from bilevelrl.tasks.room_grid import RoomGrid
 from bilevelrl.tasks.scenario import SCENARIO_TAGS, Provenance, Scenario, Truth
 from bilevelrl.tasks.scenarios import scenario, scenario_names, scenarios
@@ -42,6 +50,7 @@ __all__ = [
     "TASKS",
     "TOY_GAME_STATES",
     "Building",
+    "GameMove",
     "Provenance",
     "ReferenceProblem",
     "RoomGrid",
@@ -52,14 +61,17 @@ __all__ = [
     "building_thermal_control",
     "chain",
     "draw_follower",
+    "draw_game",
     "draw_map",
     "draw_penalties",
     "draw_values",
     "four_rooms",
+    "game_moves",
     "garnet",
     "grid_rooms",
     "hard_markov_game",
     "initial_theta",
+    "intended_path",
     "layered_markov_game",
     "layered_mdp",
     "lqr_game",

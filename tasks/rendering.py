@@ -6,7 +6,7 @@ matplotlib is imported when something is drawn; it comes with the extra `cli`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import scipy.sparse
@@ -22,7 +22,7 @@ from bilevelrl.tasks.room_grid import Cell, RoomGrid
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["draw_follower", "draw_map", "draw_penalties", "draw_values", "most_likely_path"]
+__all__ = ["draw_follower", "draw_map", "draw_penalties", "draw_values", "intended_path", "most_likely_path"]
 
 WALL_COLOUR = "#343a46"
 FLOOR_COLOUR = "#f7f7f5"
@@ -83,6 +83,46 @@ def most_likely_path(transition: Transition, policy: FloatArray, start: int, sto
             raise IllPosedError(f"no path of positive probability leads from state {start} to state {stop}")
         path.append(previous)
     return path[::-1]
+
+
+def intended_path(transition: Transition, policy: FloatArray, start: int, stop: int) -> list[int]:
+    """Return the states of the path that takes the most probable action, and its most probable move, at every step.
+
+    Where a follower spreads over many long ways, the most probable single path can be a short one that it hardly ever
+    takes; this one shows where it is headed.
+
+    Parameters
+    ----------
+    transition, policy, start, stop
+        As in `most_likely_path`.
+
+    Returns
+    -------
+    list of int
+        From `start`; it ends at `stop`, or where it would come to a state for the second time.
+
+    Examples
+    --------
+    >>> kernel = np.zeros((3, 2, 3))
+    >>> kernel[0, 0, 1] = kernel[0, 1, 2] = kernel[1, :, 0] = 1.0
+    >>> intended_path(kernel, np.array([[0.1, 0.9], [0.5, 0.5], [0.5, 0.5]]), 0, 2)
+    [0, 2]
+    >>> intended_path(kernel, np.array([[0.9, 0.1], [0.5, 0.5], [0.5, 0.5]]), 0, 2)
+    [0, 1]
+    """
+    chosen = np.zeros_like(policy)
+    chosen[np.arange(len(policy)), policy.argmax(axis=1)] = 1.0
+    chain = scipy.sparse.csr_array(policy_transition(transition, chosen))
+    path = [start]
+    while path[-1] != stop:
+        row = chain[[path[-1]], :].tocoo()
+        if not row.data.size:
+            break
+        ahead = int(row.coords[1][row.data.argmax()])
+        if ahead in path:
+            break
+        path.append(ahead)
+    return path
 
 
 def draw_map(
@@ -264,10 +304,11 @@ def draw_follower(
     *,
     marks: Mapping[str, Cell],
     follower: TabularFollower | None = None,
+    path: Literal["likely", "intended"] = "likely",
     title: str | None = "The follower's visits and most likely path",
     axes: Axes | None = None,
 ) -> Axes:
-    """Draw the follower's discounted occupancy and its most likely path from the start to the goal.
+    """Draw the follower's discounted occupancy and a path of it from the start to the goal.
 
     Parameters
     ----------
@@ -277,6 +318,8 @@ def draw_follower(
         Must have "start" and "goal".
     follower
         Its response at θ, solved for by default.
+    path
+        Which path: of `most_likely_path` or of `intended_path`.
     grid, title, axes
         As in `draw_map`.
 
@@ -312,7 +355,8 @@ def draw_follower(
         axes=axes,
     )
     ends = (grid.index_of(marks[name], name) for name in ("start", "goal"))
-    cells = grid.cells[most_likely_path(tables.transition, follower.policy, *ends)]
+    follow = most_likely_path if path == "likely" else intended_path
+    cells = grid.cells[follow(tables.transition, follower.policy, *ends)]
     axes.plot(cells[:, 1], cells[:, 0], color=PATH_COLOUR, linewidth=2.4, solid_joinstyle="round", zorder=4)
     axes.plot(cells[1:-1, 1], cells[1:-1, 0], "o", color=PATH_COLOUR, markersize=4, markeredgecolor="white", zorder=4)
     return axes

@@ -139,11 +139,20 @@ class Adam:
     ) -> tuple[FloatArray, OptimiserState]:
         """Return the steps and the next state."""
         count = state["count"] + 1.0
-        first = self.first_decay * state["first"] + (1.0 - self.first_decay) * gradients
-        second = self.second_decay * state["second"] + (1.0 - self.second_decay) * gradients**2
-        mean = first / (1.0 - self.first_decay**count)[:, None]
-        spread = np.sqrt(second / (1.0 - self.second_decay**count)[:, None])
-        moved: FloatArray = rates[:, None] * mean / (spread + self.smallest)
+        # In place where nobody looks: for networks, what a step costs is memory.
+        first = self.first_decay * state["first"]
+        part = (1.0 - self.first_decay) * gradients
+        first += part
+        second = self.second_decay * state["second"]
+        np.multiply(gradients, gradients, out=part)
+        part *= 1.0 - self.second_decay
+        second += part
+        spread = np.divide(second, (1.0 - self.second_decay**count)[:, None], out=part)
+        np.sqrt(spread, out=spread)
+        spread += self.smallest
+        moved: FloatArray = first / (1.0 - self.first_decay**count)[:, None]
+        moved *= rates[:, None]
+        moved /= spread
         return moved, {"first": first, "second": second, "count": count}
 
 

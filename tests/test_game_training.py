@@ -1,0 +1,406 @@
+"""Training in Markov games: every part against the reference or a plain loop, and runs that never mix."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from bilevelrl.benchmarks.published_follower import log_sum_exp_of_the_mean
+from bilevelrl.estimators import BCHGGame, BiAC, Context, GameCritic, PolicyGradient, TotalDerivative
+from bilevelrl.estimators.training import SGD, Run, train
+from bilevelrl.estimators.training.games import GameTraining
+from bilevelrl.estimators.training.games_actors import NetworkActor, softmax_rows
+from bilevelrl.estimators.training.games_critics import NetworkCritic, NextValue, TableCritics, advantages
+from bilevelrl.estimators.training.games_follower import GameFollowerRule
+from bilevelrl.estimators.training.games_methods import GAME_METHODS
+from bilevelrl.estimators.training.games_options import PUBLISHED, SOUND, GameOptions
+from bilevelrl.estimators.training.games_samples import draw_places, sample_codes, suffix_visits, trajectories_of
+from bilevelrl.reference import hypergradient, leader_objective, solve_follower
+from bilevelrl.reference.errors import InvalidInputError, NotConvergedError, UnknownNameError, UnsupportedError
+from bilevelrl.tasks import random_markov_game, toy_game_theta, toy_markov_game
+
+GAME = random_markov_game(states=4, seed=3, follower_sees_leader_action=True)
+EXACT = replace(SOUND, critic="exact")
+THETAS = np.random.default_rng(0).normal(size=(3, *GAME.theta_shape))
+
+
+def policies_of(game=GAME, thetas=THETAS):
+    return np.stack([game.policy_at(theta) for theta in thetas])
+
+
+def zeros(game=GAME, runs=3):
+    return np.zeros((runs, *game.reward_leader.shape))
+
+
+def runs_of(*methods, seeds=2, rate=0.05, critic=0.2):
+    return [Run(method=m, seed=s, learning_rate=rate, critic_step_size=critic) for m in methods for s in range(seeds)]
+
+
+def training_of(*methods, game=GAME, seeds=2, critic_rate=0.2, rate=0.05, **options):
+    shared = {name: options.pop(name) for name in ("iterations", "streams", "steps", "ascent_steps") if name in options}
+    more = {name: options.pop(name) for name in ("optimiser", "evaluate_every", "probe") if name in options}
+    shared = {"iterations": 4, "streams": 2, "steps": 12, **shared, **more}
+    chosen = replace(options.pop("base", SOUND), **options)
+    return GameTraining(
+        problem=game, runs=runs_of(*methods, seeds=seeds, critic=critic_rate, rate=rate), options=chosen, **shared
+    )
+
+
+class TestFollowers:
+    def test_newton_finds_the_best_response(self):
+        found = GameFollowerRule().respond(GAME, policies_of(), zeros(), [])
+        for row, theta in enumerate(THETAS):
+            truth = solve_follower(GAME, theta)
+            bound = 2.0 * truth.error_bound + 1e-12
+            assert found.value[row] == pytest.approx(truth.value, abs=bound)
+            assert found.policy[row] == pytest.approx(truth.policy, abs=2.0 * bound / GAME.temperature)
+
+    @pytest.mark.parametrize("p", [0.05, 0.34, 0.6, 0.9])
+    def test_both_operators_in_the_toy_game(self, p):
+        game, theta = toy_markov_game(), toy_game_theta(p)
+        for operator, truth in (
+            ("best_response", solve_follower(game, theta)),
+            ("log_sum_exp_of_the_mean", log_sum_exp_of_the_mean(game, theta)),
+        ):
+            found = GameFollowerRule(operator=operator).respond(game, game.policy_at(theta)[None], zeros(game, 1), [])
+            assert found.value[0] == pytest.approx(truth.value, abs=1e-10)
+            assert found.policy[0] == pytest.approx(truth.policy, abs=1e-9)
+
+    @pytest.mark.parametrize("operator", ["best_response", "log_sum_exp_of_the_mean"])
+    def test_sweeps_reach_the_same_point_and_no_row_depends_on_another(self, operator):
+        full = GameFollowerRule(operator=operator)
+        solved = full.respond(GAME, policies_of(), zeros(), [])
+        sweeps = int(np.ceil(np.log(1e-12) / np.log(GAME.discount_follower)))
+        swept = GameFollowerRule(operator=operator, sweeps=sweeps).respond(GAME, policies_of(), zeros(), [])
+        assert swept.table == pytest.approx(solved.table, abs=1e-9)
+        alone = full.respond(GAME, policies_of()[1:2], zeros(runs=1), [])
+        assert np.array_equal(alone.table[0], solved.table[1])
+
+    def test_truncated_followers_go_on_or_begin_anew(self):
+        carried, reset = GameFollowerRule(sweeps=2), GameFollowerRule(sweeps=0, beginning="reset")
+        once = carried.respond(GAME, policies_of(), zeros(), [])
+        twice = carried.respond(GAME, policies_of(), once.table, [])
+        four = GameFollowerRule(sweeps=4).respond(GAME, policies_of(), zeros(), [])
+        assert np.array_equal(twice.table, four.table)
+        rng = [np.random.default_rng(row) for row in range(3)]
+        noise = reset.respond(GAME, policies_of(), once.table, rng).table
+        assert np.array_equal(noise[2], np.random.default_rng(2).standard_normal(noise[2].shape))
+
+    def test_refusals(self):
+        with pytest.raises(UnknownNameError):
+            GameFollowerRule(operator="hard")
+        with pytest.raises(UnknownNameError):
+            GameFollowerRule(beginning="zero")
+        with pytest.raises(InvalidInputError):
+            GameFollowerRule(sweeps=-1)
+        with pytest.raises(NotConvergedError), np.errstate(invalid="ignore"):
+            GameFollowerRule().respond(GAME, policies_of(), np.full((3, *GAME.reward_leader.shape), np.nan), [])
+
+
+class TestSamples:
+    def test_the_law_of_a_step(self):
+        """Evenly spread uniforms hit every outcome as often as it is likely, to one in their number."""
+        policies, responses = policies_of()[:1], GameFollowerRule().respond(GAME, policies_of(), zeros(), []).policy[:1]
+        number = 20000
+        grid = (np.arange(number) + 0.5) / number
+        start = np.searchsorted(np.cumsum(GAME.initial), 0.5)
+        uniforms = np.stack([np.full(number, 0.5), grid], axis=1)[None]
+        codes = sample_codes(GAME, policies, responses, uniforms)[0, :, 0]
+        law = (policies[0][:, :, None] * responses[0])[..., None] * GAME.transition
+        expected = np.zeros(law.shape)
+        expected[start] = law[start]
+        counts = np.bincount(codes, minlength=law.size) / number
+        assert counts == pytest.approx(expected.ravel(), abs=1.5 / number)
+
+    def test_states_follow_each_other(self):
+        codes = sample_codes(
+            GAME, policies_of(), zeros() + 1 / zeros().shape[3], np.random.default_rng(0).random((3, 2, 9))
+        )
+        state, _, _, state_tp1 = np.unravel_index(codes, GAME.transition.shape)
+        assert np.array_equal(state[:, :, 1:], state_tp1[:, :, :-1])
+
+    def test_places(self):
+        steps, episodes = 5, 3
+        weights = 0.8 ** np.arange(steps)
+        law = np.cumsum(weights / weights.sum())
+        number = 30000
+        grid = ((np.arange(number) + 0.5) / number)[None, None]
+        found = draw_places(grid, law, episodes, replace=True, rng=[])[0, 0]
+        counts = np.bincount(found, minlength=15).reshape(episodes, steps) / number
+        assert counts == pytest.approx(np.tile(np.diff(law, prepend=0.0) / episodes, (episodes, 1)), abs=1.5 / number)
+
+    def test_no_place_twice_without_replacement(self):
+        rng = [np.random.default_rng(row) for row in range(2)]
+        uniforms = np.random.default_rng(5).random((2, 6, 10))
+        found = draw_places(uniforms, np.linspace(0.25, 1.0, 4), 3, replace=False, rng=rng)
+        assert all(len(set(batch)) == 10 for batch in found.reshape(-1, 10))
+        everything = draw_places(np.zeros((1, 1, 12)), np.linspace(0.25, 1.0, 4), 3, replace=False, rng=rng)
+        assert sorted(everything[0, 0]) == list(range(12))
+        with pytest.raises(InvalidInputError, match="minibatch"):
+            draw_places(np.zeros((1, 1, 13)), np.linspace(0.25, 1.0, 4), 3, replace=False, rng=rng)
+
+    def test_suffixes(self):
+        pairs = np.random.default_rng(0).integers(0, 4, (2, 3, 7))
+        found = suffix_visits(pairs, 4, 0.9)
+        for row, stream, t in np.ndindex(pairs.shape):
+            wanted = np.zeros(4)
+            for k in range(t, 7):
+                wanted[pairs[row, stream, k]] += 0.9 ** (k - t)
+            assert found[row, stream, t] == pytest.approx(wanted, rel=1e-13, abs=1e-15)
+
+
+class TestCritics:
+    @pytest.mark.parametrize("operator", ["expected", "modes", "stackelberg"])
+    def test_tables_settle_at_the_operators_fixed_point(self, operator):
+        follower = solve_follower(GAME, THETAS[0])
+        policies, responses = policies_of()[:1], follower.policy[None]
+        ahead = NextValue(
+            policies=policies,
+            responses=responses,
+            stackelberg=np.array([operator == "stackelberg"]),
+            targets="modes" if operator == "modes" else "expected",
+        )
+        critic = TableCritics(GAME, np.zeros((1, GAME.reward_leader.size)), np.ones(1))
+        counts = GAME.transition[None]
+        for _ in range(int(np.ceil(np.log(1e-11) / np.log(GAME.discount_leader)))):
+            value = ahead(critic.tables(critic.weights))
+            seen = counts.sum(axis=4)
+            wanted = seen * GAME.reward_leader + GAME.discount_leader * np.vecdot(counts, value[:, None, None, None])
+            critic.learn(seen, wanted)
+        truth = GameCritic.solve(GAME, THETAS[0], follower, operator=operator).action_values[0]
+        assert critic.tables(critic.weights)[0] == pytest.approx(truth, abs=1e-9)
+
+    @pytest.mark.parametrize("baseline", ["none", "state_value", "action_dependent"])
+    def test_advantages(self, baseline):
+        follower = solve_follower(GAME, THETAS[0])
+        critic = GameCritic.solve(GAME, THETAS[0], follower)
+        found = advantages(critic.action_values, policies_of()[:1], follower.policy[None], baseline)
+        assert found[0] == pytest.approx((critic.action_values - critic.baselines(baseline))[0], rel=1e-13, abs=1e-13)
+
+    def test_a_network_steps_down_its_loss(self):
+        """With a rate so small that a step is linear, Adam's first step is minus the sign of the loss's slope."""
+        rng = np.random.default_rng(0)
+        network = NetworkCritic.architecture(GAME)
+        weights = np.stack([network.initialise(rng) for _ in range(2)])
+        counts = rng.integers(0, 3, (2, *GAME.reward_leader.shape)).astype(float)
+        counts /= counts.sum(axis=(1, 2, 3), keepdims=True)
+        aims = rng.normal(size=counts.shape)
+        critic = NetworkCritic(GAME, weights, np.full(2, 1e-6))
+
+        def loss(at):
+            return (counts * (critic.tables(at) - aims) ** 2).sum(axis=(1, 2, 3))
+
+        slopes = {}
+        for place in range(0, weights.shape[1], 41):
+            h = 1e-6
+            ends = [loss(weights + sign * h * np.eye(1, weights.shape[1], place)) for sign in (1, -1)]
+            slopes[place] = (ends[0] - ends[1]) / (2 * h)
+        critic.learn(counts, counts * aims)
+        moved = critic.weights - weights
+        checked = 0
+        for place, slope in slopes.items():
+            for row in np.flatnonzero(np.abs(slope) > 1e-5):
+                assert moved[row, place] == pytest.approx(-1e-6 * np.sign(slope[row]), rel=1e-2)
+                checked += 1
+        assert checked > 50
+        assert (loss(critic.weights) < loss(weights)).all()
+
+
+def context_of(world, row):
+    theta = THETAS[row]
+    return Context(problem=world.logit_game, theta=theta, follower=solve_follower(GAME, theta))
+
+
+METHODS = {
+    "bc_hg": lambda options: BCHGGame(baseline=options.baseline, same_step=options.same_step),
+    "naive_pgd": lambda options: PolicyGradient(baseline=options.baseline),
+    "bi_ac": lambda options: BiAC(baseline=options.baseline),
+    "total_derivative": lambda options: TotalDerivative(baseline=options.baseline),
+}
+
+
+class TestDirections:
+    @pytest.mark.parametrize("method", METHODS)
+    @pytest.mark.parametrize(("baseline", "same_step"), [("state_value", False), ("action_dependent", True)])
+    def test_the_whole_batch_gives_what_the_registered_estimator_gives(self, method, baseline, same_step):
+        training = training_of(
+            method, seeds=3, base=EXACT, actor="tabular", minibatch=None, baseline=baseline, same_step=same_step
+        )
+        world = training.world(training.generators())
+        world.prepare(THETAS, 0)
+        found = world.direction(THETAS, 0)
+        gamma = GAME.discount_leader
+        seen = gamma ** np.arange(training.steps)
+        for row in range(3):
+            context = context_of(world, row)
+            batch = trajectories_of(GAME, world.codes[row], context.follower.policy)
+            wanted = METHODS[method](training.options).estimate(batch, context).mean
+            assert found[row] * (1.0 - gamma) * seen.sum() == pytest.approx(wanted, rel=1e-9, abs=1e-11)
+
+    @pytest.mark.parametrize("options", [PUBLISHED, SOUND])
+    def test_a_minibatch_is_the_mean_of_its_transitions(self, options):
+        training = training_of(
+            "bc_hg", "naive_pgd_replay", seeds=1, base=options, actor="tabular", minibatch=7, ascent_steps=2
+        )
+        world = training.world(training.generators())
+        thetas = THETAS[:2]
+        for iteration in range(2):
+            world.prepare(thetas, iteration)
+            world.finish(thetas)
+        found = world.direction(thetas, 1)
+        wanted = np.zeros((2, *GAME.reward_leader.shape[:2]))
+        policies = policies_of(thetas=thetas)
+        for row in range(2):
+            codes = world.codes[row] if row == 0 else world.memory.codes[0, : world.memory.filled]
+            assert len(codes) == (2 if row == 0 else 4)
+            f, g, table, value = policies[row], world.played.policy[row], world.tables[row], world.played.value[row]
+            for place in world.actor_places[row, 1]:
+                episode, t = divmod(int(place), training.steps)
+                path = [np.unravel_index(code, GAME.transition.shape) for code in codes[episode, t:]]
+                state, leader_action, action, _ = path[0]
+                baseline = f[state] @ table[state, :, action]
+                if options.baseline == "state_value":
+                    baseline = f[state] @ (g[state] * table[state]).sum(axis=1)
+                score = np.eye(f.shape[1])[leader_action] - f[state]
+                wanted[row, state] += score * (table[state, leader_action, action] - baseline) / 7
+                if row == 1:
+                    continue
+                benefit = table[state, leader_action, action] - g[state, leader_action] @ table[state, leader_action]
+                for k, (s, later, _, _) in enumerate(path):
+                    if k == 0 and not options.same_step:
+                        continue
+                    worth = value[s, later] - f[s] @ value[s]
+                    weight = GAME.discount_follower**k * benefit * worth / GAME.temperature
+                    wanted[row, s] += weight * (np.eye(f.shape[1])[later] - f[s]) / 7
+        wanted /= 1.0 - GAME.discount_leader
+        assert found == pytest.approx(wanted[:, :, 1:].reshape(2, -1), rel=1e-9, abs=1e-10)
+
+    @pytest.mark.parametrize("actor", ["network", "tabular"])
+    def test_the_exact_gradient_in_the_actors_own_parameters(self, actor):
+        training = training_of("exact", "exact_partial", seeds=1, actor=actor, ascent_steps=2)
+        world, thetas = training.world(training.generators()), training.start()
+        world.prepare(thetas, 0)
+        for step in (0, 1):
+            direction = world.direction(thetas, step)
+        rng = np.random.default_rng(1)
+        along = rng.normal(size=thetas.shape[1])
+        h = 1e-6
+
+        def objective(theta):
+            logits, _ = training.actor.logits(theta[None])
+            return leader_objective(training.logit_game, (logits[0, :, 1:] - logits[0, :, :1]).ravel())
+
+        slope = (objective(thetas[0] + h * along) - objective(thetas[0] - h * along)) / (2 * h)
+        assert direction[0] @ along == pytest.approx(slope, rel=1e-6, abs=1e-7)
+        logits, tape = training.actor.logits(thetas[1:])
+        truth = hypergradient(training.logit_game, (logits[0, :, 1:] - logits[0, :, :1]).ravel())
+        assert direction[1] == pytest.approx(training.actor.pull(tape, world._full(truth.parts["policy"])[None])[0])
+
+    def test_the_stackelberg_learner_imitates_its_stage_game(self):
+        training = training_of(
+            "bi_level_q", seeds=1, critic="tabular", actor="tabular", minibatch=9, game=toy_markov_game()
+        )
+        world, thetas = training.world(training.generators()), training.start()
+        world.prepare(thetas, 0)
+        direction = world.direction(thetas, 0)[0]
+        likely = world.played.policy[0].argmax(axis=2)[..., None]
+        stage = np.take_along_axis(world.tables[0], likely, axis=2)[..., 0]
+        gap = softmax_rows(stage / training.problem.temperature)[:, 1] - world.policies[0, :, 1]
+        visited = world.visits[0, 0].sum(axis=(1, 2))
+        assert direction == pytest.approx(100.0 * visited * gap)
+
+
+class TestTraining:
+    def test_no_run_depends_on_another(self):
+        methods = tuple(GAME_METHODS)
+        together = train(training_of(*methods, seeds=2, minibatch=5, critic_rate=1e-3))
+        for position, method in enumerate(methods):
+            alone = train(training_of(method, seeds=1, minibatch=5, critic_rate=1e-3))
+            assert np.array_equal(alone.thetas[0], together.thetas[2 * position]), method
+            for name, values in alone.values.items():
+                assert np.array_equal(values[:, 0], together.values[name][:, 2 * position]), (method, name)
+
+    @pytest.mark.parametrize("options", [PUBLISHED, replace(SOUND, critic="tabular")])
+    def test_interrupted_training_continues_as_if_nothing_had_happened(self, options, tmp_path):
+        asked = training_of("bc_hg", "naive_pgd_replay", base=options, minibatch=5, iterations=6, evaluate_every=1)
+        whole = train(asked)
+        file = tmp_path / "half.npz"
+        train(asked, checkpoint=file, checkpoint_every=1, callbacks=[lambda evaluation: evaluation.iteration < 3])
+        resumed = train(asked, checkpoint=file)
+        assert np.array_equal(whole.thetas, resumed.thetas)
+        for name, values in whole.values.items():
+            assert np.array_equal(values, resumed.values[name])
+
+    def test_what_is_written_down(self):
+        game = toy_markov_game(2.0)
+        training = training_of(
+            "bc_hg", game=game, seeds=2, base=PUBLISHED, steps=30, iterations=1, probe=(1, 1), minibatch=None
+        )
+        values = train(training).values
+        for row, theta in enumerate(training.start()):
+            logits, _ = training.actor.logits(theta[None])
+            free = logits[0, :, 1] - logits[0, :, 0]
+            truth = hypergradient(game, free)
+            assert values["objective"][0, row] == pytest.approx(leader_objective(game, free), rel=1e-12)
+            assert values["logit_truth"][0, row] == pytest.approx(truth.value[1], rel=1e-10)
+            assert values["probability"][0, row] == pytest.approx(1.0 / (1.0 + np.exp(-free[1])))
+            wrong = log_sum_exp_of_the_mean(game, free)
+            for name, discounted in (("discounted_return", True), ("undiscounted_return", False)):
+                wanted = leader_objective(game, free, horizon=30, discounted=discounted, follower=wrong)
+                assert values[name][0, row] == pytest.approx(wanted, rel=1e-9)
+
+    def test_unprepared_first_batches_hold_no_guiding_term(self):
+        training = training_of("bc_hg", "naive_pgd", seeds=1, base=PUBLISHED, actor="tabular", minibatch=None)
+        world = training.world(training.generators())
+        thetas = training.start()
+        world.prepare(thetas, 0)
+        assert not world.played.value.any()
+        assert np.ptp(world.played.policy) < 1e-15
+        assert (world.guided[0] != 0.0).any()
+        world.prepare(thetas, 1)
+        assert world.played.value.any()
+
+    def test_exact_ascent_reaches_the_optimum(self):
+        game = toy_markov_game()
+        training = training_of(
+            "exact", game=game, seeds=1, actor="tabular", iterations=120, rate=0.05, probe=(1, 1), evaluate_every=20
+        )
+        assert train(training).values["probability"][-1, 0] == pytest.approx(0.16646, abs=2e-3)
+
+    def test_networks_start_alike_for_all_methods_of_a_seed(self):
+        training = training_of("bc_hg", "naive_pgd", seeds=3)
+        start = training.start()
+        assert np.array_equal(start[:3], start[3:])
+        world = training.world(training.generators())
+        assert np.array_equal(world.critic.weights[:3], world.critic.weights[3:])
+        assert not np.array_equal(world.critic.weights[0], world.critic.weights[1])
+        assert isinstance(training.actor, NetworkActor)
+
+
+class TestRefusals:
+    @pytest.mark.parametrize(
+        "options", [{"minibatch": 0}, {"critic_steps": 0}, {"target_rate": 0.0}, {"target_rate": np.nan}]
+    )
+    def test_numbers(self, options):
+        with pytest.raises(InvalidInputError):
+            GameOptions(**options)
+
+    @pytest.mark.parametrize("name", ["actor", "critic", "targets", "target_leader", "target_update", "baseline"])
+    def test_names(self, name):
+        with pytest.raises(UnknownNameError, match=name):
+            GameOptions(**{name: "other"})
+
+    def test_trainings(self):
+        with pytest.raises(UnknownNameError, match="hpgd"):
+            training_of("hpgd")
+        with pytest.raises(InvalidInputError, match="probe"):
+            training_of("bc_hg", probe=(9, 0))
+        with pytest.raises(InvalidInputError, match="past data"):
+            training_of("bi_ac_replay", minibatch=None)
+        with pytest.raises(UnsupportedError, match="sees"):
+            training_of("bc_hg", game=toy_markov_game(follower_sees_leader_action=False))
+        with pytest.raises(UnsupportedError, match="sum to one"):
+            training_of("bc_hg", game=replace(GAME, transition=0.5 * GAME.transition))
+        with pytest.raises(InvalidInputError, match="streams"):
+            training_of("bc_hg", streams=0)
+        assert isinstance(training_of("bc_hg", optimiser=SGD()).optimiser, SGD)

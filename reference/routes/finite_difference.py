@@ -7,6 +7,7 @@ error estimate wins, because a cold follower's objective bends on the scale of �
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,13 +19,14 @@ from bilevelrl.reference.error_bounds import objective_noise
 from bilevelrl.reference.errors import IllPosedError, StochasticityError
 from bilevelrl.reference.follower import TabularFollower, solve_follower
 from bilevelrl.reference.follower_batch import newton_batch
+from bilevelrl.reference.game_follower import GameFollower
 from bilevelrl.reference.leader import check_horizon, constant_return, gradient_centres
 from bilevelrl.reference.problem import PARTS, Part
 from bilevelrl.reference.registry import Hypergradient, register_route
 from bilevelrl.reference.tables import Tables
 from bilevelrl.reference.transitions import DiscountedSystem, to_dense
 
-__all__ = ["INITIAL_STEPS", "SplitObjective", "differentiate_part", "finite_difference"]
+__all__ = ["INITIAL_STEPS", "SplitObjective", "differentiate_part", "differentiate_parts", "finite_difference"]
 
 INITIAL_STEPS = tuple(0.25 / 8.0**k for k in range(12))
 """First steps tried, largest first, until truncation is below noise; each is halved further by the method itself."""
@@ -53,26 +55,22 @@ def finite_difference(
     check_horizon(horizon, discounted)
     follower = solve_follower(problem, theta, warm_start=warm_start)
     split = _SplitObjective(problem, theta, follower, horizon, discounted)
-    parts: dict[Part, FloatArray] = {}
-    error = np.zeros(theta.size)
-    for part in PARTS:
-        parts[part], part_error = differentiate_part(split, part, theta.size)
-        error += part_error
-    return Hypergradient(
-        value=sum(parts.values(), np.zeros(theta.size)),
-        parts=parts,
-        objective=split.base,
-        residual=follower.residual,
-        condition=(1 + problem.discount_follower) / (1 - problem.discount_follower),
-        error_bound=float(error.max(initial=0.0)) if bound else np.inf,
-        route="finite_difference",
-        status=follower.status.value,
-        counters={"evaluations": split.evaluations},
-    )
+    return differentiate_parts(split, PARTS, theta.size, follower, problem.discount_follower, bound=bound)
 
 
 class SplitObjective(Protocol):
-    """An objective with one of its several θ moved along a coordinate."""
+    """An objective with one of its several θ moved along a coordinate.
+
+    Attributes
+    ----------
+    base : float
+        Its value where nothing is moved.
+    evaluations : int
+        How often it has been computed.
+    """
+
+    base: float
+    evaluations: int
 
     def depends(self, part: Part) -> bool:
         """Whether the part depends on θ at all."""
@@ -85,6 +83,34 @@ class SplitObjective(Protocol):
     def values(self, part: Part, x: FloatArray, j: Any) -> FloatArray:
         """Objective at θ + x e_j inside one part, NaN where it does not exist; x and j broadcast."""
         ...
+
+
+def differentiate_parts(
+    split: SplitObjective,
+    names: Iterable[Part],
+    count: int,
+    follower: TabularFollower | GameFollower,
+    discount_follower: float,
+    *,
+    bound: bool,
+) -> Hypergradient:
+    """Return the hypergradient by `count` coordinates; `error_bound` is the error estimates summed over the parts."""
+    parts: dict[Part, FloatArray] = {}
+    error = np.zeros(count)
+    for part in names:
+        parts[part], part_error = differentiate_part(split, part, count)
+        error += part_error
+    return Hypergradient(
+        value=sum(parts.values(), np.zeros(count)),
+        parts=parts,
+        objective=split.base,
+        residual=follower.residual,
+        condition=(1 + discount_follower) / (1 - discount_follower),
+        error_bound=float(error.max(initial=0.0)) if bound else np.inf,
+        route="finite_difference",
+        status=follower.status.value,
+        counters={"evaluations": split.evaluations},
+    )
 
 
 def differentiate_part(split: SplitObjective, part: Part, count: int) -> tuple[FloatArray, FloatArray]:

@@ -19,7 +19,7 @@ from bilevelrl.reference.leader import check_horizon, constant_return
 from bilevelrl.reference.markov_game import MarkovGame
 from bilevelrl.reference.problem import GAME_PARTS, Part
 from bilevelrl.reference.registry import Hypergradient, register_route
-from bilevelrl.reference.routes.finite_difference import differentiate_part
+from bilevelrl.reference.routes.finite_difference import differentiate_parts
 
 __all__ = ["game_finite_difference"]
 
@@ -46,22 +46,7 @@ def game_finite_difference(
     check_horizon(horizon, discounted)
     follower = solve_follower(problem, theta, warm_start=warm_start)
     split = _SplitGame(problem, theta, follower, horizon, discounted)
-    parts: dict[Part, FloatArray] = {}
-    error = np.zeros(theta.size)
-    for part in GAME_PARTS:
-        parts[part], part_error = differentiate_part(split, part, theta.size)
-        error += part_error
-    return Hypergradient(
-        value=sum(parts.values(), np.zeros(theta.size)),
-        parts=parts,
-        objective=split.base,
-        residual=follower.residual,
-        condition=(1 + problem.discount_follower) / (1 - problem.discount_follower),
-        error_bound=float(error.max(initial=0.0)) if bound else np.inf,
-        route="finite_difference",
-        status=follower.status.value,
-        counters={"evaluations": split.evaluations},
-    )
+    return differentiate_parts(split, GAME_PARTS, theta.size, follower, problem.discount_follower, bound=bound)
 
 
 class _SplitGame:

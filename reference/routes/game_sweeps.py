@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +10,7 @@ from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.game_error_bounds import game_error_bound
 from bilevelrl.reference.game_follower import DecisionPoints
 from bilevelrl.reference.markov_game import MarkovGame
-from bilevelrl.reference.routes.sweep_count import TOLERANCE, check_sweeps, mixing_sweeps
+from bilevelrl.reference.routes.sweep_count import mixing_sweeps, settle
 
 __all__ = ["GameSweepPlan", "plan_game_sweeps"]
 
@@ -73,24 +72,21 @@ def plan_game_sweeps(game: MarkovGame, theta: FloatArray) -> GameSweepPlan:
     policy = game.policy_at(theta)
     points = DecisionPoints.of(game, policy)
     discount, temperature = game.discount_follower, game.temperature
-    value = np.zeros(game.states)
-    best, stalled, sweeps = math.inf, 0, 0
-    while True:
+
+    def sweep(value: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
         action_value = points.reward_follower + discount * points.kernel @ value
         top = action_value.max(axis=2)
         weights = np.exp((action_value - top[:, :, None]) / temperature)
-        backed_up = (points.reach * (top + temperature * np.log(weights.sum(axis=2)))).sum(axis=1)
-        residual = float(np.abs(backed_up - value).max())
-        value = backed_up
-        sweeps += 1
-        scale = max(1.0, float(np.abs(value).max()))
-        if residual <= TOLERANCE * (1.0 - discount) * min(1.0, temperature) * scale:
-            break
-        stalled = 0 if residual < 0.999 * best else stalled + 1
-        best = min(best, residual)
-        if stalled > 20 and residual <= 4 * points.rounding(scale):
-            break
-        check_sweeps(sweeps)
+        soft = top + temperature * np.log(weights.sum(axis=2))
+        return (points.reach * soft).sum(axis=1), action_value, weights
+
+    value, action_value, weights, residual, sweeps = settle(
+        sweep,
+        np.zeros(game.states),
+        discount=discount,
+        temperature=temperature,
+        rounding=lambda scale: 4 * points.rounding(scale),
+    )
     response = weights / weights.sum(axis=2, keepdims=True)
     chain = points.chain(response)
     extra, left_follower = mixing_sweeps(chain, discount)

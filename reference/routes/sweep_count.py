@@ -7,6 +7,7 @@ terminated, `γ^k max_s (P_π^k 1)(s)`. It is `γ^k` at worst, and far less wher
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +20,7 @@ from bilevelrl.reference.fixed_point import rounding_level
 from bilevelrl.reference.leader import gradient_centres
 from bilevelrl.reference.transitions import to_dense
 
-__all__ = ["SWEEP_LIMIT", "TOLERANCE", "SweepPlan", "check_sweeps", "mixing_sweeps", "plan_sweeps"]
+__all__ = ["SWEEP_LIMIT", "TOLERANCE", "SweepPlan", "check_sweeps", "mixing_sweeps", "plan_sweeps", "settle"]
 
 SWEEP_LIMIT = 400_000
 
@@ -86,25 +87,20 @@ def plan_sweeps(problem: ConfigurableMDP, theta: FloatArray) -> SweepPlan:
     states, actions, _ = kernel.shape
     rows = kernel.reshape(states * actions, states)
     reward = np.asarray(tables.reward_follower, dtype=np.float64) - centre_follower
-    value = np.zeros(states)
-    eps = float(np.finfo(np.float64).eps)
-    best, stalled, sweeps, residual = math.inf, 0, 0, math.inf
-    while True:
+
+    def sweep(value: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
         action_value = reward + discount * (rows @ value).reshape(states, actions)
         top = action_value.max(axis=1)
         weights = np.exp((action_value - top[:, None]) / temperature)
-        backed_up = top + temperature * np.log(weights.sum(axis=1))
-        residual = float(np.abs(backed_up - value).max())
-        value = backed_up
-        sweeps += 1
-        scale = max(1.0, float(np.abs(value).max()))
-        if residual <= TOLERANCE * (1.0 - discount) * min(1.0, temperature) * scale:
-            break
-        stalled = 0 if residual < 0.999 * best else stalled + 1
-        best = min(best, residual)
-        if stalled > 20 and residual <= 64 * (states + actions) * eps * scale:
-            break
-        check_sweeps(sweeps)
+        return top + temperature * np.log(weights.sum(axis=1)), action_value, weights
+
+    value, action_value, weights, residual, sweeps = settle(
+        sweep,
+        np.zeros(states),
+        discount=discount,
+        temperature=temperature,
+        rounding=lambda scale: 64 * (states + actions) * float(np.finfo(np.float64).eps) * scale,
+    )
     policy = weights / weights.sum(axis=1, keepdims=True)
     chain = np.einsum("sa,sat->st", policy, kernel)
     extra, left_follower = mixing_sweeps(chain, discount)
@@ -123,6 +119,53 @@ def plan_sweeps(problem: ConfigurableMDP, theta: FloatArray) -> SweepPlan:
         value=value,
         policy=policy,
     )
+
+
+def settle(
+    sweep: Callable[[FloatArray], tuple[FloatArray, FloatArray, FloatArray]],
+    value: FloatArray,
+    *,
+    discount: float,
+    temperature: float,
+    rounding: Callable[[float], float],
+) -> tuple[FloatArray, FloatArray, FloatArray, float, int]:
+    """Sweep until the values settle: to the tolerance, or to where rounding keeps them moving.
+
+    Parameters
+    ----------
+    sweep
+        value → (value backed up, action values, unnormalised policy).
+    value
+        Where to start.
+    discount, temperature
+        The follower's.
+    rounding
+        Size of the values → the residual that rounding alone can leave.
+
+    Returns
+    -------
+    value, action_value, weights, residual, sweeps
+
+    Raises
+    ------
+    TooLargeError
+        If more than `SWEEP_LIMIT` sweeps are needed.
+    """
+    best, stalled, sweeps = math.inf, 0, 0
+    while True:
+        backed_up, action_value, weights = sweep(value)
+        residual = float(np.abs(backed_up - value).max())
+        value = backed_up
+        sweeps += 1
+        scale = max(1.0, float(np.abs(value).max()))
+        if residual <= TOLERANCE * (1.0 - discount) * min(1.0, temperature) * scale:
+            break
+        stalled = 0 if residual < 0.999 * best else stalled + 1
+        best = min(best, residual)
+        if stalled > 20 and residual <= rounding(scale):
+            break
+        check_sweeps(sweeps)
+    return value, action_value, weights, residual, sweeps
 
 
 def mixing_sweeps(chain: FloatArray, discount: float) -> tuple[int, float]:

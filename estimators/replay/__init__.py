@@ -1,4 +1,4 @@
-"""Leaders that replay: a model of the kernel from every transition that was ever seen, and what can be planned on it."""
+"""Leaders that replay: a model of the kernel from every transition ever seen, and what can be planned on it."""
 
 from bilevelrl.estimators.replay.kernel_from_values import continuations, kernel_from_values
 from bilevelrl.estimators.replay.learnt_model import model_hypergradients, with_kernel

@@ -1,4 +1,4 @@
-"""What followers' soft values say about the kernel: a linear equation for every pair and every incentive that was played.
+"""What followers' soft values say about the kernel: a linear equation per pair and incentive that was played.
 
 Where a follower plays its best response at θ_k, its values and its policy give Q_F(s,a) = V_F(s) + β log π(a|s), and
 its Bellman equation is linear in the unknown row of the kernel:
@@ -119,5 +119,5 @@ def kernel_from_values(
 
 
 def _inverse(values: FloatArray, cutoff: float) -> FloatArray:
-    inverse: FloatArray = np.linalg.pinv(values, rcond=cutoff)
+    inverse: FloatArray = np.asarray(np.linalg.pinv(values, rcond=cutoff), dtype=np.float64)
     return inverse

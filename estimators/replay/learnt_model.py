@@ -1,8 +1,8 @@
-"""A problem with the kernel that was learnt in place of its own: what a leader can compute who has not seen the true one.
+"""A problem with the kernel that was learnt in place of its own: what a leader can know of it.
 
-The hypergradient of such a model is an estimate of the true one. Its bias is that of the kernel: Theorem 1 is a smooth
-function of the kernel wherever rows are, so that a kernel from n transitions per pair, unbiased with covariance of order
-1/n, leaves a bias of order 1/n and a spread of order n^(-1/2).
+The hypergradient of such a model is an estimate of the true one, and its bias is that of the kernel: Theorem 1 is a
+smooth function of the kernel, so that frequencies of n transitions per pair, unbiased with covariance of order 1/n,
+leave a bias of order 1/n and a spread of order n^(-1/2).
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ there), and their own samples.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.random import Generator
@@ -65,8 +65,11 @@ class ModelTraining(LeaderTraining):
         Outer iterations, increasing, at whose end leaders search; before the first one they play random points.
     remembered
         How many of the first plays' values "values_leader" uses.
+    decision
+        Outer iteration at whose end the leader returns to the best of the plans that it has played, by what the model
+        makes of the policies that followers showed there; None: it stays with the latest.
     planner
-        How it searches.
+        How leaders search.
     refit_every
         Outer iterations between two kernels of "model_ascent".
     start_scale
@@ -97,6 +100,7 @@ class ModelTraining(LeaderTraining):
     simulator: TabularSimulator = field(default_factory=published_simulator)
     pooling: float = 2.0
     plans: tuple[int, ...] = (300, 400, 600)
+    decision: int | None = None
     planner: Planner = field(default_factory=Planner)
     remembered: int = 160
     refit_every: int = 10
@@ -114,6 +118,12 @@ class ModelTraining(LeaderTraining):
         ):
             raise InvalidInputError(
                 refusal("plans", self.plans, "increasing integers >= 0", "(300, 400, 600) is usual")
+            )
+        if self.decision is not None and self.decision <= self.plans[-1]:
+            raise InvalidInputError(
+                refusal(
+                    "decision", self.decision, f"None or an integer > {self.plans[-1]}", "let plans be played first"
+                )
             )
         if self.ascent_steps != 1:
             raise InvalidInputError(refusal("ascent_steps", self.ascent_steps, "1", "raise iterations instead"))
@@ -165,6 +175,8 @@ class _ModelWorld:
         self.counts = TransitionCounts(runs=len(start), states=self.dynamics.states, actions=self.dynamics.actions)
         self.plans = np.zeros((len(start), training.planner.kept, start.shape[1]))
         self.promised = np.zeros(len(start))
+        self.played_plans = np.zeros((len(start), len(training.plans), start.shape[1]))
+        self.shown = np.zeros((*self.played_plans.shape[:2], self.dynamics.states, self.dynamics.actions))
         self.kernels = np.zeros((len(start), *self.dynamics.kernel.shape))
         self.models: list[SharedDynamics | None] = [None] * len(start)
         watches = any(run.method == "values_leader" for run in training.runs)
@@ -177,12 +189,13 @@ class _ModelWorld:
     def arrays(self) -> dict[str, FloatArray]:
         """Return counts, plans, kernels and what followers carry on."""
         stored = {f"follower.{name}": array for name, array in self.carried.items()}
-        named = ("plans", "promised", "kernels", "values", "expected")
+        named = ("plans", "promised", "played_plans", "shown", "kernels", "values", "expected")
         return {**stored, "counts": self.counts.table, **{name: getattr(self, name) for name in named}}
 
     def restore(self, arrays: Mapping[str, FloatArray]) -> None:
         """Continue from what `arrays` returned."""
         self.counts.table, self.plans, self.promised = arrays["counts"], arrays["plans"], arrays["promised"]
+        self.played_plans, self.shown = arrays["played_plans"], arrays["shown"]
         self.kernels, self.models = arrays["kernels"], [None] * len(arrays["plans"])
         self.values, self.expected = arrays["values"], arrays["expected"]
         prefix = "follower."
@@ -197,6 +210,9 @@ class _ModelWorld:
             streams=training.streams, steps=training.steps, rng=self.generators, simulator=training.simulator
         )
         self.counts.add(trajectories, np.repeat(np.arange(len(thetas)), training.streams))
+        if iteration - 1 in training.plans:
+            place = training.plans.index(iteration - 1)
+            self.played_plans[:, place], self.shown[:, place] = thetas, self.played.policy
         if iteration < self.values.shape[1]:
             problem = training.problem
             self.values[:, iteration] = self.played.value
@@ -262,7 +278,10 @@ class _ModelWorld:
     def _next_point(self, row: int, theta: FloatArray) -> FloatArray:
         training, rng = self.training, self.generators[row]
         if self.iteration < training.plans[0]:
-            return training.planner.starts.draw(rng, 1, theta.size)[0]
+            point: FloatArray = training.planner.starts.draw(rng, 1, theta.size)[0]
+            return point
+        if self.iteration == training.decision:
+            return self._best_plan(row)
         if self.iteration not in training.plans:
             return theta
         model = self._fit(row).problem
@@ -271,3 +290,18 @@ class _ModelWorld:
         self.plans[row] = plan.ends[: training.planner.kept]
         self.promised[row] = plan.objective
         return plan.theta
+
+    def _best_plan(self, row: int) -> FloatArray:
+        """Return which of the played plans the model values most at the policies that followers showed."""
+        model, thetas = self._fit(row), self.played_plans[row]
+        shown = replace(
+            self.played.select(np.full(len(thetas), row)),
+            thetas=thetas,
+            policy=self.shown[row],
+            rewards_leader=model.rewards(thetas).leader,
+        )
+        objectives = batch_objectives(model, shown)
+        best = int(np.argmax(objectives))
+        self.promised[row] = objectives[best]
+        chosen: FloatArray = thetas[best]
+        return chosen

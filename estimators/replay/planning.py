@@ -56,7 +56,8 @@ class RandomStarts:
     def draw(self, rng: Generator, count: int, size: int) -> FloatArray:
         """Return so many points (count, size)."""
         points = self.scale * rng.standard_normal((count, size))
-        return np.maximum(points, points.max(axis=1, keepdims=True) - self.spread)
+        raised: FloatArray = np.maximum(points, points.max(axis=1, keepdims=True) - self.spread)
+        return raised
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,7 +1,7 @@
 """Every transition that was ever seen, and the kernel that they suggest.
 
-Where θ enters the rewards only, the kernel is the same at every θ: a transition seen under one leader says as much about
-the next one's world, and replaying all of them needs no correction.
+Where θ enters the rewards only, the kernel is the same at every θ: a transition seen under one leader says as much of
+the next one's world, and replaying all needs no correction.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class TransitionCounts:
         """
         if np.shape(run) != (trajectories.streams,):
             raise ShapeError(refusal("run.shape", np.shape(run), f"({trajectories.streams},)", "one run per stream"))
-        runs, states, actions, successors = self.table.shape
+        _, states, actions, successors = self.table.shape
         pair = (run[:, None] * states + trajectories.state_t) * actions + trajectories.action_t
         entry = (pair * successors + trajectories.state_tp1)[trajectories.valid]
         np.add.at(self.table.reshape(-1), entry, 1.0)

@@ -31,6 +31,7 @@ Carried: TypeAlias = dict[str, FloatArray]
 """Named arrays (runs, ...) that a rule passes on from one outer iteration to the next."""
 
 _SHRINKS = 0.25
+_PATIENCE = 40
 _TOGETHER = 16
 
 
@@ -248,7 +249,7 @@ class ExactFollower:
         rows = np.arange(reward.shape[0])
         # A run without an inverse gets one at its first step.
         before = np.full(rows.size, np.inf if known else 0.0)
-        for _ in range(self.max_iterations):
+        for iteration in range(self.max_iterations):
             backed_up, found, played = dynamics.soft_backup(reward[rows], value[rows])
             change = backed_up - value[rows]
             residual = np.abs(change).max(axis=1)
@@ -264,6 +265,8 @@ class ExactFollower:
                     return
                 played = played[~finished]
             stale = residual > _SHRINKS * before[rows]
+            if iteration >= _PATIENCE:
+                stale[:] = True  # soft policy iteration, which cannot cycle
             if stale.any():
                 inverse[rows[stale]] = np.linalg.inv(dynamics.systems(played[stale], discount))
             for place, row in enumerate(

@@ -108,6 +108,9 @@ class QuadraticCritic:
         """Return V_L(x), the average of Q over the policy."""
         n = self.follower.gain.shape[1]
         row = self.row(steps_to_go)
+        if len(self.matrices) == 1 or steps_to_go is None:
+            x, constant = np.asarray(state), np.vdot(self.matrices[-1][n:, n:], self.follower.covariance)
+            return np.asarray(-np.vecdot(x @ self.state_matrix(), x) - (self.offsets[row] + constant))
         spread = np.tensordot(self.matrices[:, n:, n:], self.follower.covariance, axes=2)
         at_mean = self.action_value(state, self.follower.mean(state), steps_to_go=steps_to_go)
         return np.asarray(at_mean - spread[row], dtype=np.float64)

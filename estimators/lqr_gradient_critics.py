@@ -18,7 +18,12 @@ import numpy as np
 
 from bilevelrl.estimators.critics import follower_value_tp1
 from bilevelrl.estimators.estimator import Context
-from bilevelrl.estimators.lqr_regression import QuadraticRegression, RegressionInputs, unpack_quadratic
+from bilevelrl.estimators.lqr_regression import (
+    QuadraticRegression,
+    RegressionInputs,
+    pack_quadratic,
+    unpack_quadratic,
+)
 from bilevelrl.estimators.single_transitions import single_derivatives
 from bilevelrl.estimators.trajectories import Trajectories
 from bilevelrl.reference import LQRFollower
@@ -230,12 +235,15 @@ def fit_lstd_gradient(
         raise UnknownNameError("rewards", rewards, ("expected", "score"))
     sums = QuadraticRegression.of(trajectories, context, inputs=inputs) if regression is None else regression
     if rewards == "score":
-        earned = score_rewards(trajectories, context)[sums.used]
+        moments = sums.instruments @ score_rewards(trajectories, context)[sums.used]
     else:
         step = StepGradient.of(context)
-        z = np.concatenate([trajectories.state_t, trajectories.action_t], axis=-1)[sums.used]
-        earned = _quadratic(z, step.matrices, step.offsets)
-    weights = sums.solve(sums.instruments @ earned, context.problem.discount_follower, ridge=ridge)
+        if inputs == "state_action":  # the rewards are combinations of the features
+            moments = sums.products @ pack_quadratic(step.matrices, step.offsets)
+        else:
+            z = np.concatenate([trajectories.state_t, trajectories.action_t], axis=-1)[sums.used]
+            moments = sums.instruments @ _quadratic(z, step.matrices, step.offsets)
+    weights = sums.solve(moments, context.problem.discount_follower, ridge=ridge)
     matrices, offsets = unpack_quadratic(weights, sums.dimension)
     if inputs == "state":
         return QuadraticStateGradient(matrices=matrices, offsets=offsets)

@@ -19,7 +19,14 @@ from bilevelrl.estimators.trajectories import Trajectories
 from bilevelrl.reference.arrays import BoolArray, FloatArray
 from bilevelrl.reference.errors import EstimatorError, InvalidInputError, UnknownNameError
 
-__all__ = ["QuadraticRegression", "RegressionInputs", "RegressionWeighting", "quadratic_features", "unpack_quadratic"]
+__all__ = [
+    "QuadraticRegression",
+    "RegressionInputs",
+    "RegressionWeighting",
+    "pack_quadratic",
+    "quadratic_features",
+    "unpack_quadratic",
+]
 
 RegressionInputs: TypeAlias = Literal["state", "state_action"]
 """What features are made of; next to a state and action stands the average over the policy at the next state."""
@@ -70,6 +77,20 @@ def unpack_quadratic(weights: FloatArray, k: int) -> tuple[FloatArray, FloatArra
     return 0.5 * (joint + np.swapaxes(joint, 1, 2)), -weights[-1]
 
 
+def pack_quadratic(matrices: FloatArray, offsets: FloatArray) -> FloatArray:
+    """Return the weights (features, outputs) of `-z'J z - offset`, the inverse of `unpack_quadratic`.
+
+    Examples
+    --------
+    >>> pack_quadratic(np.array([[[1.0, 0.5], [0.5, 3.0]]]), np.array([-2.0]))[:, 0]
+    array([-1., -1., -3.,  2.])
+    """
+    rows, columns = np.triu_indices(matrices.shape[1])
+    doubled = np.where(rows == columns, -1.0, -2.0)
+    both = 0.5 * (matrices[:, rows, columns] + matrices[:, columns, rows])
+    return np.concatenate([(doubled * both).T, -offsets[None]])
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QuadraticRegression:
     """The sums of a batch from which critics of any rewards and any discount are solved.
@@ -116,7 +137,12 @@ class QuadraticRegression:
         if weighting not in ("none", "precision"):
             raise UnknownNameError("weighting", weighting, ("none", "precision"))
         follower, used = context.follower, trajectories.valid
-        z, z_tp1 = trajectories.state_t[used], trajectories.state_tp1[used]
+        whole = bool(used.all())
+
+        def kept(entries: FloatArray) -> FloatArray:
+            return entries.reshape(used.size, -1) if whole else entries[used]
+
+        z, z_tp1 = kept(trajectories.state_t), kept(trajectories.state_tp1)
         weight = None
         if weighting == "precision":
             noise = context.problem.matrices_at(context.theta).noise_covariance
@@ -126,15 +152,16 @@ class QuadraticRegression:
             n, m = z.shape[1], follower.covariance.shape[0]
             spread = np.zeros((n + m, n + m))
             spread[n:, n:] = follower.covariance
-            z = np.concatenate([z, trajectories.action_t[used]], axis=1)
+            z = np.concatenate([z, kept(trajectories.action_t)], axis=1)
             z_tp1 = np.concatenate([z_tp1, follower.mean(z_tp1)], axis=1)
         now, after = quadratic_features(z), quadratic_features(z_tp1, spread)
         weighed = now if weight is None else now * weight
+        both = weighed @ np.concatenate([now, after]).T
         return cls(
             features=now,
             instruments=weighed,
-            products=weighed @ now.T,
-            products_next=weighed @ after.T,
+            products=both[:, : len(now)],
+            products_next=both[:, len(now) :],
             used=used,
             dimension=z.shape[1],
         )

@@ -48,6 +48,8 @@ def covariance_inverse(name: str, covariance: FloatArray) -> FloatArray:
 
 def weighted_outer(weight: FloatArray, left: Any, right: Any, per_stream: bool) -> FloatArray:
     """Return Σ_t w left right', (p, q), or one per stream."""
+    if per_stream and weight.shape[1] == 1:  # products of single transitions need no matrix product each
+        return np.asarray((left * weight[..., None])[:, 0, :, None] * right, dtype=np.float64)
     if per_stream:
         return np.asarray(np.matmul(np.swapaxes(left * weight[..., None], 1, 2), right), dtype=np.float64)
     scaled = (left * weight[..., None]).reshape(-1, left.shape[-1])
@@ -61,10 +63,15 @@ def weighted_sum(weight: FloatArray, value: Any, per_stream: bool) -> FloatArray
 
 
 def gaussian_score(
-    weight: FloatArray, residual: FloatArray, precision: FloatArray, per_stream: bool
+    weight: FloatArray, residual: FloatArray, precision: FloatArray, per_stream: bool, *, covariance: bool = True
 ) -> tuple[FloatArray, FloatArray]:
-    """Return the score's `y = precision · residual` (streams, steps, p), and the cotangent of the covariance."""
+    """Return the score's `y = precision · residual` (streams, steps, p), and the cotangent of the covariance.
+
+    Without `covariance` the latter is not computed, and zero.
+    """
     y = residual @ precision
+    if not covariance:
+        return y, np.zeros_like(precision)
     total = weight.sum(axis=1)[:, None, None] if per_stream else weight.sum()
     return y, 0.5 * (weighted_outer(weight, y, y, per_stream) - total * precision)
 
@@ -95,8 +102,9 @@ def lqr_cotangents(
     for term, weight in weights.items():
         if term in ("reward_leader", "reward_follower"):
             player = "leader" if term == "reward_leader" else "follower"
-            add(f"cost_state_{player}", -weighted_outer(weight, x, x, per_stream))
-            add(f"cost_action_{player}", -weighted_outer(weight, a, a, per_stream))
+            for name, visited in ((f"cost_state_{player}", x), (f"cost_action_{player}", a)):
+                if name in varying:
+                    add(name, -weighted_outer(weight, visited, visited, per_stream))
             if player == "leader":
                 add("cost_constant_leader", -weight.sum(axis=1 if per_stream else None))
         elif term == "log_transition":
@@ -104,14 +112,19 @@ def lqr_cotangents(
                 continue
             precision = covariance_inverse("noise_covariance", matrices.noise_covariance)
             residual = batch.state_tp1 - x @ matrices.dynamics_state.T - a @ matrices.dynamics_action.T
-            y, covariance = gaussian_score(weight, residual, precision, per_stream)
-            add("dynamics_state", weighted_outer(weight, y, x, per_stream))
-            add("dynamics_action", weighted_outer(weight, y, a, per_stream))
-            add("noise_covariance", covariance)
+            y, covariance = gaussian_score(
+                weight, residual, precision, per_stream, covariance="noise_covariance" in varying
+            )
+            for name, visited in (("dynamics_state", x), ("dynamics_action", a)):
+                if name in varying:
+                    add(name, weighted_outer(weight, y, visited, per_stream))
+            if "noise_covariance" in varying:
+                add("noise_covariance", covariance)
         elif term == "path_transition":
             ones = np.ones(weight.shape[:2])
-            add("dynamics_state", weighted_outer(ones, weight, x, per_stream))
-            add("dynamics_action", weighted_outer(ones, weight, a, per_stream))
+            for name, visited in (("dynamics_state", x), ("dynamics_action", a)):
+                if name in varying:
+                    add(name, weighted_outer(ones, weight, visited, per_stream))
             if "noise_covariance" in varying:
                 precision = covariance_inverse("noise_covariance", matrices.noise_covariance)
                 residual = batch.state_tp1 - x @ matrices.dynamics_state.T - a @ matrices.dynamics_action.T

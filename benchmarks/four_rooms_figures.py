@@ -11,7 +11,7 @@ import numpy as np
 from bilevelrl.benchmarks.comparisons import Comparison, compare_ends, comparison_table
 from bilevelrl.benchmarks.curves import Curve, draw_curves, pyplot, seed_curves
 from bilevelrl.benchmarks.figures import Figure, FigureOptions, Row, SweepRunner
-from bilevelrl.benchmarks.four_rooms_training import FIGURE_METHODS, STREAMS, VARIANTS, panel_sweep
+from bilevelrl.benchmarks.four_rooms_training import FIGURE_METHODS, REPORTED, STREAMS, VARIANTS, panel_sweep
 from bilevelrl.benchmarks.paper_curves import PAPER_SEEDS, paper_curve
 from bilevelrl.estimators.training import METHODS
 from bilevelrl.reference.arrays import FloatArray
@@ -46,7 +46,7 @@ def compare(rows: Sequence[Row], *, whole: bool = True) -> list[Comparison]:
     whole
         False: fewer outer iterations than the paper's; the paper's curve is then read where ours end.
     """
-    found = []
+    found, rows = [], _reported(rows)
     for key in dict.fromkeys(tuple(row[name] for name in (*_PANEL, "method")) for row in rows):
         own = [row for row in rows if tuple(row[name] for name in (*_PANEL, "method")) == key]
         ends = list({row["seed"]: row["final_objective"] for row in own}.values())
@@ -55,6 +55,10 @@ def compare(rows: Sequence[Row], *, whole: bool = True) -> list[Comparison]:
         last = None if whole else max(row["iteration"] for row in own)
         found.append(compare_ends(labels, ends, _paper_end(temperature, batch_steps, method, last)))
     return found
+
+
+def _reported(rows: Sequence[Row]) -> list[Row]:
+    return [row for row in rows if row.get("stage", REPORTED) == REPORTED]
 
 
 def _paper_end(temperature: float, batch_steps: int, method: str, iteration: int | None) -> tuple[float, float] | None:
@@ -85,7 +89,7 @@ def draw_panels(path: Path, rows: Sequence[Row], *, variant: str = "published") 
         If matplotlib is not installed.
     """
     plt = pyplot()
-    own = [row for row in rows if row["variant"] == variant]
+    own = [row for row in _reported(rows) if row["variant"] == variant]
     temperatures = sorted({row["temperature"] for row in own})
     batches = sorted({row["batch_steps"] for row in own})
     figure, axes = plt.subplots(
@@ -127,6 +131,10 @@ def draw_panels(path: Path, rows: Sequence[Row], *, variant: str = "published") 
 def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--variant", nargs="+", default=["published"], help=f"kernels: {', '.join(VARIANTS)}")
     parser.add_argument("--temperature", type=float, nargs="+", default=list(TEMPERATURES), metavar="β")
+    parser.add_argument("--batch", type=int, nargs="+", choices=list(STREAMS), help="steps in a batch")
+    parser.add_argument(
+        "--search", type=int, default=1000, metavar="ITERATIONS", help="of the search for step sizes; 0: none is made"
+    )
 
 
 def _rows(batches: Sequence[int], folder: Path, options: FigureOptions, run: SweepRunner) -> list[Row]:
@@ -134,10 +142,11 @@ def _rows(batches: Sequence[int], folder: Path, options: FigureOptions, run: Swe
         folder / "cells",
         variants=options.own["variant"],
         temperatures=options.own["temperature"],
-        batches=batches[:1] if options.quick else batches,
+        batches=options.own["batch"] or (batches[:1] if options.quick else batches),
         methods=_QUICK_METHODS if options.quick else FIGURE_METHODS,
         seeds=options.seeds,
         iterations=options.iterations,
+        search_iterations=0 if options.quick else options.own["search"],
         points=25 if options.quick else 50,
     )
     return run(sweep)
@@ -164,7 +173,7 @@ def _figure(name: str, title: str, batches: Sequence[int]) -> Figure:
     return Figure(
         name=name,
         title=title,
-        seeds=5,
+        seeds=10,
         iterations=WHOLE,
         quick_seeds=2,
         quick_iterations=500,

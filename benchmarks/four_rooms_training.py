@@ -5,6 +5,8 @@ Variants of the kernels
 "published": followers plan, and the objective is measured, in the kernel with .56 for the intended move; samples come
 from the one with .67. That is what gives the published start values together with the published curves. "planner" and
 "paper": one of the two everywhere.
+
+A panel first chooses the step sizes of every method, on other seeds, and then trains the chosen ones at full length.
 """
 
 from __future__ import annotations
@@ -15,26 +17,49 @@ from types import MappingProxyType
 from typing import Any
 
 from bilevelrl.benchmarks.curves import curve_rows
+from bilevelrl.benchmarks.four_rooms_selection import (
+    SELECTION_SEEDS,
+    SELECTION_SHARE,
+    UNTUNED,
+    Setting,
+    choose,
+    selection_runs,
+)
 from bilevelrl.benchmarks.sweep_grid import Cell, Grid
 from bilevelrl.benchmarks.sweeps import Sweep
-from bilevelrl.estimators.training import Run, Training, published_simulator, train
+from bilevelrl.estimators.training import METHODS, Run, Training, published_simulator, train
 from bilevelrl.reference.errors import InvalidInputError, UnknownNameError
 from bilevelrl.tasks import four_rooms
 
-__all__ = ["FIGURE_METHODS", "STREAMS", "VARIANTS", "panel_cell", "panel_sweep", "panel_training"]
+__all__ = ["FIGURE_METHODS", "STREAMS", "VARIANTS", "panel_cell", "panel_sweep", "panel_training", "seeds_of"]
 
 VARIANTS = ("published", "planner", "paper")
 """Which kernel plans and which samples; see the module."""
 
-FIGURE_METHODS = ("bc_hg", "hpgd_mc", "hpgd_sa", "naive_pgd", "sobirl", "exact")
+FIGURE_METHODS = ("bc_hg", "hpgd_mc", "hpgd_sa", "hpgd_oracle", "naive_pgd", "sobirl", "exact")
 """Methods of a panel; exact ascent is the control, which the paper does not show."""
 
 STREAMS: Mapping[int, int] = MappingProxyType({100: 1, 200: 1, 400: 2, 1000: 5})
 """Streams by the number of steps in a batch, as published."""
 
-FEW_SEEDS = 3
-_HARDLY_RANDOM = ("naive_pgd", "sobirl", "exact")
-_LEARNING_RATES: Mapping[str, float] = MappingProxyType({"exact": 0.5})
+MOST_SEEDS: Mapping[str, int] = MappingProxyType({"hpgd_oracle": 3, "naive_pgd": 3, "sobirl": 3, "exact": 3})
+"""Fewer seeds where one costs ten times the others', or where curves hardly depend on it."""
+
+ONCE = ("hpgd_oracle", "exact")
+"""Run with the smallest batches only: exact ascent has none, and an oracle is hardly helped by larger ones."""
+
+REPORTED, SELECTION = "reported", "selection"
+
+
+def seeds_of(method: str, seeds: int) -> range:
+    """Return the reported seeds of a method.
+
+    Examples
+    --------
+    >>> seeds_of("bc_hg", 10), seeds_of("exact", 10)
+    (range(0, 10), range(0, 3))
+    """
+    return range(min(seeds, MOST_SEEDS.get(method, seeds)))
 
 
 def panel_training(
@@ -43,9 +68,10 @@ def panel_training(
     temperature: float,
     batch_steps: int,
     methods: Sequence[str] = FIGURE_METHODS,
-    seeds: int = 5,
+    seeds: int = 10,
     iterations: int = 10_000,
-    learning_rate: float = 0.1,
+    settings: Mapping[str, Setting] = UNTUNED,
+    runs: Sequence[Run] | None = None,
     entropy: int = 0,
 ) -> Training:
     """Return the training of one panel.
@@ -58,12 +84,14 @@ def panel_training(
         The follower's β.
     batch_steps
         Sampled steps per outer iteration, a key of `STREAMS`.
-    methods
-        Names in `METHODS`.
-    seeds
-        Of each method; at most 3 of those whose curves hardly depend on the seed.
-    iterations, learning_rate, entropy
-        Of the training; exact ascent steps with 0.5.
+    methods, seeds
+        Names in `METHODS`, and how many seeds each has at most; see `seeds_of`.
+    settings
+        Step sizes by method.
+    runs
+        Instead of what methods, seeds and settings say.
+    iterations, entropy
+        Of the training.
 
     Raises
     ------
@@ -82,11 +110,17 @@ def panel_training(
         raise InvalidInputError(f"batch_steps={batch_steps!r}: expected one of {list(STREAMS)}; as published")
     problem = four_rooms(temperature=temperature, kernel="paper" if variant == "paper" else "planner")
     dynamics = four_rooms(temperature=temperature, kernel="paper") if variant == "published" else None
-    runs = [
-        Run(method=method, seed=seed, learning_rate=_LEARNING_RATES.get(method, learning_rate))
-        for method in methods
-        for seed in range(min(seeds, FEW_SEEDS) if method in _HARDLY_RANDOM else seeds)
-    ]
+    if runs is None:
+        runs = [
+            Run(
+                method=method,
+                seed=seed,
+                learning_rate=settings[method].learning_rate,
+                critic_step_size=settings[method].critic_step_size,
+            )
+            for method in methods
+            for seed in seeds_of(method, seeds)
+        ]
     streams = STREAMS[batch_steps]
     return Training(
         problem=problem,
@@ -100,11 +134,48 @@ def panel_training(
 
 
 def panel_cell(cell: Cell, configuration: Mapping[str, Any], checkpoint: Path) -> list[dict[str, Any]]:
-    """Train one panel and return tidy rows: one per run and point of its curve."""
-    options = {name: value for name, value in configuration.items() if name != "points"}
-    training = panel_training(**cell, **options)
+    """Choose settings, train one panel and return tidy rows: a curve per reported run, a score per selection run."""
+    options = dict(configuration)
+    points, search = int(options.pop("points")), int(options.pop("search_iterations"))
+    if cell["batch_steps"] != min(STREAMS):
+        options["methods"] = [method for method in options["methods"] if method not in ONCE]
+    settings, scores = UNTUNED, []
+    found = checkpoint.with_name(f"{checkpoint.stem}-selection.npz")
+    if search:
+        scores = _search(cell, options["methods"], search, options["entropy"], found)
+        settings = {**UNTUNED, **choose(scores)}
+    training = panel_training(**cell, **options, settings=settings)
     history = train(training, checkpoint=checkpoint, checkpoint_every=250)
-    return curve_rows(history, points=int(configuration.get("points", 50)))
+    found.unlink(missing_ok=True)
+    return [{"stage": REPORTED, **row} for row in _critics_only(curve_rows(history, points=points))] + [
+        {"stage": SELECTION, **row} for row in _critics_only(scores)
+    ]
+
+
+def _search(cell: Cell, methods: Sequence[str], iterations: int, entropy: int, file: Path) -> list[dict[str, Any]]:
+    runs = selection_runs({method: 1 if method in MOST_SEEDS else len(SELECTION_SEEDS) for method in methods})
+    training = panel_training(**cell, runs=runs, iterations=iterations, entropy=entropy)
+    history = train(training, checkpoint=file, checkpoint_every=250)
+    scores = history.final(SELECTION_SHARE)
+    return [
+        {
+            "method": run.method,
+            "seed": run.seed,
+            "learning_rate": run.learning_rate,
+            "critic_step_size": run.critic_step_size,
+            "iteration": iterations,
+            "score": round(float(score), 6),
+        }
+        for run, score in zip(training.runs, scores, strict=True)
+    ]
+
+
+def _critics_only(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Leave α out where a method has no critic."""
+    return [
+        {**row, "critic_step_size": row["critic_step_size"] if METHODS[row["method"]].critic == "sarsa" else None}
+        for row in rows
+    ]
 
 
 def panel_sweep(
@@ -114,20 +185,30 @@ def panel_sweep(
     temperatures: Sequence[float] = (0.001, 0.003, 0.005),
     batches: Sequence[int] = (100,),
     methods: Sequence[str] = FIGURE_METHODS,
-    seeds: int = 5,
+    seeds: int = 10,
     iterations: int = 10_000,
+    search_iterations: int = 1000,
     entropy: int = 0,
     points: int = 50,
 ) -> Sweep:
-    """Return the sweep over panels; see `panel_training`."""
+    """Return the sweep over panels; see `panel_training`.
+
+    Parameters
+    ----------
+    search_iterations
+        Outer iterations of the runs that settings are chosen by; 0: settings are `UNTUNED`.
+    points
+        Of a thinned curve.
+    """
     grid = Grid(
-        axes=[("variant", list(variants)), ("temperature", list(temperatures)), ("batch_steps", list(batches))],
+        axes=[("variant", list(variants)), ("batch_steps", list(batches)), ("temperature", list(temperatures))],
         known=("variant", "temperature", "batch_steps"),
     )
     configuration = {
         "methods": list(methods),
         "seeds": seeds,
         "iterations": iterations,
+        "search_iterations": search_iterations,
         "entropy": entropy,
         "points": points,
     }

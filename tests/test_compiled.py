@@ -146,7 +146,8 @@ def test_soft_backups_are_the_same_bits(monkeypatch, way):
 @pytest.mark.exact
 @pytest.mark.parametrize("way", WAYS)
 def test_a_training_is_the_same_bits(monkeypatch, way):
-    runs = [Run(method=name, seed=seed, learning_rate=0.1) for name in METHODS for seed in range(2)]
+    names = [name for name in METHODS if name != "hpgd_oracle"]  # whose long batches take plain Python long
+    runs = [Run(method=name, seed=seed, learning_rate=0.1) for name in names for seed in range(2)]
     whole = Training(
         problem=four_rooms(temperature=0.003),
         simulator=published_simulator(four_rooms(temperature=0.003, kernel="paper")),

@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 
+from bilevelrl.benchmarks import four_rooms_training
 from bilevelrl.benchmarks.comparisons import comparison_table
 from bilevelrl.benchmarks.curves import curve_rows
 from bilevelrl.benchmarks.four_rooms_figures import compare
-from bilevelrl.benchmarks.four_rooms_training import VARIANTS, panel_sweep, panel_training
+from bilevelrl.benchmarks.four_rooms_selection import SELECTION_SEEDS, Setting, choose, settings_of
+from bilevelrl.benchmarks.four_rooms_training import VARIANTS, panel_cell, panel_training
 from bilevelrl.benchmarks.paper_curves import paper_curve
 from bilevelrl.benchmarks.sweep_store import read_table
 from bilevelrl.estimators.training import train
@@ -37,7 +39,8 @@ def test_panels_are_configured_as_published():
     assert (training.streams, training.steps, training.largest_norm) == (5, 200, 1.0)
     assert (training.simulator.step_limit, training.simulator.single_episode) == (200, False)
     counts = {run.method: sum(other.method == run.method for other in training.runs) for run in training.runs}
-    assert counts == {"bc_hg": 5, "hpgd_mc": 5, "hpgd_sa": 5, "naive_pgd": 3, "sobirl": 3, "exact": 3}
+    few = {"hpgd_oracle": 3, "naive_pgd": 3, "sobirl": 3, "exact": 3}
+    assert counts == {"bc_hg": 5, "hpgd_mc": 5, "hpgd_sa": 5, **few}
     theta = np.zeros(105)
 
     def intended(problem):
@@ -93,7 +96,7 @@ def test_comparisons_take_one_end_per_seed_and_the_papers_own():
 
 @pytest.mark.exact
 def test_the_command_trains_draws_and_continues(tmp_path, capsys):
-    words = ["reproduce", "fig2", "--iterations", "30", "--seeds", "1", "--temperature", "0.005"]
+    words = ["reproduce", "fig2", "--iterations", "30", "--seeds", "1", "--search", "0", "--temperature", "0.005"]
     assert main([*words, "--output", str(tmp_path)]) == 0
     shown = capsys.readouterr().out
     assert "Only 30 outer iterations" in shown
@@ -113,9 +116,66 @@ def test_the_command_trains_draws_and_continues(tmp_path, capsys):
 
 
 @pytest.mark.exact
-def test_the_published_trap_in_a_sweep_of_two_panels(tmp_path):
-    sweep = panel_sweep(tmp_path, temperatures=(0.003, 0.005), methods=("exact",), seeds=1, iterations=5, points=1)
-    assert len(sweep.grid) == 2
+def test_a_panel_trains_the_settings_that_its_search_chose(tmp_path):
+    cell = {"variant": "published", "temperature": 0.005, "batch_steps": 200}
+    common = {"methods": ["hpgd_mc", "exact"], "seeds": 2, "iterations": 4, "entropy": 0, "points": 2}
+    rows = panel_cell(cell, {**common, "search_iterations": 3}, tmp_path / "one.npz")
+    searched, reported = ([row for row in rows if row["stage"] == stage] for stage in ("selection", "reported"))
+    # Exact ascent samples nothing, so it runs with the smallest batches only.
+    assert {row["method"] for row in rows} == {"hpgd_mc"}
+    assert {row["seed"] for row in searched} == set(SELECTION_SEEDS)
+    assert {row["seed"] for row in reported} == {0, 1}
+    assert len(searched) == 3 * len(settings_of("hpgd_mc"))
+    best = choose(searched)["hpgd_mc"]
+    assert {row["learning_rate"] for row in reported} == {best.learning_rate}
+    assert {row["critic_step_size"] for row in rows} == {None}
+    means = {}
+    for row in searched:
+        means.setdefault(row["learning_rate"], []).append(row["score"])
+    assert best.learning_rate == max(means, key=lambda rate: np.mean(means[rate]))
+    assert len({round(float(np.mean(each)), 5) for each in means.values()}) > 1
+    untuned = panel_cell(cell, {**common, "search_iterations": 0}, tmp_path / "two.npz")
+    assert {row["learning_rate"] for row in untuned} == {0.1}
+    assert not list(tmp_path.glob("*selection*"))
+
+
+@pytest.mark.exact
+def test_an_interrupted_search_ends_in_the_same_rows(tmp_path, monkeypatch):
+    cell = {"variant": "published", "temperature": 0.005, "batch_steps": 100}
+    common = {"methods": ["hpgd_mc"], "seeds": 1, "iterations": 12, "entropy": 0, "points": 2, "search_iterations": 11}
+    whole = panel_cell(cell, common, tmp_path / "whole.npz")
+
+    def train_and_stop(training, **options):
+        history = train(training, **options, callbacks=[lambda found: found.iteration < 10])
+        if not history.finished:
+            raise KeyboardInterrupt
+        return history
+
+    interrupted = tmp_path / "interrupted.npz"
+    with monkeypatch.context() as patch:
+        patch.setattr(four_rooms_training, "train", train_and_stop)
+        with pytest.raises(KeyboardInterrupt):
+            panel_cell(cell, common, interrupted)
+    assert interrupted.with_name("interrupted-selection.npz").exists()
+    again = panel_cell(cell, common, interrupted)
+    untimed = [
+        [{k: v for k, v in row.items() if k != "cpu_ms_per_iteration"} for row in rows] for rows in (whole, again)
+    ]
+    assert untimed[0] == untimed[1]
+
+
+@pytest.mark.exact
+def test_choices_are_refused_where_settings_cannot_be_compared():
+    row = {"method": "bc_hg", "learning_rate": 0.1, "critic_step_size": 0.5, "seed": 100, "score": 0.1}
+    other = {**row, "learning_rate": 0.5, "score": 0.2}
+    assert choose([row, other])["bc_hg"] == Setting(learning_rate=0.5)
+    assert choose([row, {**other, "score": 0.1}])["bc_hg"] == Setting(learning_rate=0.1)
+    with pytest.raises(InvalidInputError, match="every setting on the same seeds"):
+        choose([row, {**row, "seed": 101}, other])
+    with pytest.raises(InvalidInputError, match="expected a finite number"):
+        choose([{**row, "score": float("nan")}])
+    assert len(settings_of("hpgd_sa")) == 24
+    assert len(settings_of("sobirl")) == 4
 
 
 @pytest.mark.exact

@@ -131,8 +131,31 @@ def test_what_a_checkpoint_would_lose_is_seen(lost, tmp_path, monkeypatch):
     assert np.abs(train(whole, checkpoint=path).thetas - uninterrupted.thetas).max() > 0.0
 
 
-def plain_direction(method, batch, table, policy, rewards_leader, jacobians, problem, order, alpha):
-    """One direction of the published experiments, by loops over visits and whole vectors of derivatives."""
+def visit_averages(batch, of_follower, of_leader, rewards_leader, gamma):
+    """Return averages over visits of suffix sums: of ∇r_F by pair and by state, of r_L likewise, of ∇r_L by state."""
+    by_pair, by_state = {}, {}
+    for e in range(batch.streams):
+        running = [np.zeros(of_follower.shape[2]), np.zeros(of_follower.shape[2]), 0.0]
+        for t in reversed(range(batch.steps)):
+            pair = int(batch.state_t[e, t]), int(batch.action_t[e, t])
+            keep = 0.0 if batch.terminated[e, t] or batch.truncated[e, t] else gamma
+            now = of_follower[pair], of_leader[pair], rewards_leader[pair]
+            running = [x + keep * y for x, y in zip(now, running, strict=True)]
+            by_pair.setdefault(pair, []).append(running)
+            by_state.setdefault(pair[0], []).append(running)
+
+    def averages(found, which):
+        return {key: np.mean([sums[which] for sums in every], axis=0) for key, every in found.items()}
+
+    wanted = ((by_pair, 0), (by_state, 0), (by_pair, 2), (by_state, 2), (by_state, 1))
+    return [averages(found, which) for found, which in wanted]
+
+
+def plain_direction(method, batch, table, policy, rewards_leader, jacobians, problem, order, alpha, extra=None):
+    """One direction of the published experiments, by loops over visits and whole vectors of derivatives.
+
+    The oracle's averages over visits are those of an extra batch, 0 where it has none.
+    """
     beta, gamma = problem.temperature, problem.discount_leader
     of_follower, of_leader = jacobians["reward_follower"], jacobians["reward_leader"]
     streams, steps = batch.state_t.shape
@@ -149,38 +172,24 @@ def plain_direction(method, batch, table, policy, rewards_leader, jacobians, pro
             ahead = table[state[e, t + 1], action[e, t + 1]]
         pair = state[e, t], action[e, t]
         table[pair] += alpha * (rewards_leader[pair] + gamma * ahead - table[pair])
-    suffix = {}
-    for e in range(streams):
-        running = [np.zeros(of_follower.shape[2]), np.zeros(of_follower.shape[2]), 0.0]
-        for t in reversed(range(steps)):
-            pair = state[e, t], action[e, t]
-            now = of_follower[pair], of_leader[pair], rewards_leader[pair]
-            keep = 0.0 if done[e, t] else gamma
-            running = [x + keep * y for x, y in zip(now, running, strict=True)]
-            suffix[e, t] = running
-
-    def averages(key, which):
-        found = {}
-        for v in visits:
-            found.setdefault(key(v), []).append(suffix[v][which])
-        return {name: np.mean(values, axis=0) for name, values in found.items()}
-
-    def pair_of(v):
-        return state[v], action[v]
-
-    by_pair, by_state = averages(pair_of, 0), averages(lambda v: state[v], 0)
-    return_pair, return_state = averages(pair_of, 2), averages(lambda v: state[v], 2)
-    from_state = averages(lambda v: state[v], 1)
+    by_pair, by_state, return_pair, return_state, from_state = visit_averages(
+        batch, of_follower, of_leader, rewards_leader, gamma
+    )
+    if extra is not None:
+        by_pair, by_state, return_pair, return_state, _ = visit_averages(
+            extra, of_follower, of_leader, rewards_leader, gamma
+        )
     first = np.mean([from_state[state[v]] for v in visits if time[v] == 0], axis=0)
     finished = max(1, sum(done.values()))
     guiding = np.zeros(of_follower.shape[2])
     for v in visits:
-        benefit = table[pair_of(v)] - policy[state[v]] @ table[state[v]]
-        gradient = by_pair[pair_of(v)]
+        pair = state[v], action[v]
+        benefit = table[pair] - policy[state[v]] @ table[state[v]]
+        gradient = by_pair.get(pair, 0.0)
         if method != "bc_hg":
-            gradient = gradient - by_state[state[v]]
-        if method == "hpgd_mc":
-            benefit = return_pair[pair_of(v)] - return_state[state[v]]
+            gradient = gradient - by_state.get(state[v], 0.0)
+        if method in ("hpgd_mc", "hpgd_oracle"):
+            benefit = return_pair.get(pair, 0.0) - return_state.get(state[v], 0.0)
         guiding += gamma ** time[v] * benefit * gradient / (beta * finished)
     if method in ("naive_pgd", "sobirl"):
         guiding = 0.0
@@ -188,7 +197,7 @@ def plain_direction(method, batch, table, policy, rewards_leader, jacobians, pro
 
 
 @pytest.mark.exact
-@pytest.mark.parametrize("method", ["bc_hg", "hpgd_mc", "hpgd_sa", "naive_pgd", "sobirl"])
+@pytest.mark.parametrize("method", ["bc_hg", "hpgd_mc", "hpgd_sa", "hpgd_oracle", "naive_pgd", "sobirl"])
 def test_one_iteration_is_the_published_one_written_as_plain_loops(method):
     runs = [Run(method=method, seed=seed, learning_rate=0.1, critic_step_size=0.7) for seed in range(2)]
     # Short episodes and several streams, so that terminations, cuts and unfinished ends all occur.
@@ -210,6 +219,9 @@ def test_one_iteration_is_the_published_one_written_as_plain_loops(method):
         assert batch.terminated.any()
         assert batch.truncated.any()
         order = rng.permutation(270) if critic else ()
+        extra = None
+        if method == "hpgd_oracle":
+            extra = own.sample(streams=3, steps=3333, rng=[rng], simulator=replace(simulator, restart="uniform"))
         expected = plain_direction(
             method,
             batch,
@@ -220,6 +232,7 @@ def test_one_iteration_is_the_published_one_written_as_plain_loops(method):
             problem,
             order,
             0.7,
+            extra,
         )
         # Followers known to 1e-9: π to 2e-9/β relative, and the benefit, of size 1/(1-γ), is divided by β once more.
         allowed = 1e-9 * 2.0 / 0.005 / 0.005 * np.abs(table).max() + 1e-12

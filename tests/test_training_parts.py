@@ -167,7 +167,14 @@ def test_estimates_of_many_runs_are_those_of_each_run_alone(method):
         streams=2, steps=80, rng=rng.spawn(3), simulator=replace(published_simulator(), step_limit=40)
     )
     estimator = METHODS[method].estimator
-    together = batch.estimate(estimator, trajectories, batch.table_critic(tables)).mean
+    simulator = published_simulator(four_rooms(kernel="paper"))
+
+    def own_numbers(run):
+        return named_stream(1, "training parts", method, run)  # of an extra batch, where there is one
+
+    rng = [own_numbers(run) for run in range(3)]
+    critic = batch.table_critic(tables)
+    together = batch.estimate(estimator, trajectories, critic, simulator=simulator, rng=rng).mean
     # Where streams count as one batch, averages and counts are others.
     mixed = replace(trajectories, batch_index=None)
     assert mixed.streams_per_batch == 3 * trajectories.streams_per_batch
@@ -180,7 +187,9 @@ def test_estimates_of_many_runs_are_those_of_each_run_alone(method):
             policy=batch.policy[run],
         )
         critic = batch.select([run]).table_critic(tables[run : run + 1])
-        context = Context(problem=problem, theta=theta, follower=follower, critic=critic)
+        context = Context(
+            problem=problem, theta=theta, follower=follower, critic=critic, simulator=simulator, rng=own_numbers(run)
+        )
         alone = estimator.estimate(own, context).mean
         assert np.abs(together[run] - alone).max() <= 1e-13 * np.abs(alone).max()
         assert np.abs(together[run] - together[run - 1]).max() > 1e-3 * np.abs(alone).max()

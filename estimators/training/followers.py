@@ -223,7 +223,8 @@ class ExactFollower:
         """
         runs, states = rewards.follower.shape[:2]
         value = carried["value"].copy() if carried else np.zeros((runs, states))
-        inverse = carried["inverse"].copy() if carried else np.zeros((runs, states, states))
+        # Refreshed in place: to copy the largest array there is would cost as much as to use it.
+        inverse = carried["inverse"] if carried else np.zeros((runs, states, states))
         action_value, policy = np.empty(rewards.follower.shape), np.empty(rewards.follower.shape)
         # Few at a time, so that their inverses stay in the processor's cache from one step to the next.
         for first in range(0, runs, _TOGETHER):

@@ -110,6 +110,17 @@ METHODS: dict[str, Method] = {
             critic="sarsa",
         ),
         Method(
+            name="hpgd_oracle",
+            title="HPGD (oracle)",
+            summary="HPGD as published: all averages from 10,000 extra steps, which start in uniformly drawn states",
+            estimator=HPGD(
+                variant="oracle_batch",
+                normalisation="episodes",
+                leader_average="start_visits",
+                name="HPGD (oracle)",
+            ),
+        ),
+        Method(
             name="sobirl",
             title="SoBiRL",
             summary="SoBiRL as published: one-step gradients weighed by averaged returns",
@@ -193,8 +204,20 @@ def batch_hypergradients(dynamics: SharedDynamics, followers: SeedBatch) -> Floa
     return batch_truths(dynamics, followers)[1]
 
 
-def batch_truths(dynamics: SharedDynamics, followers: SeedBatch) -> tuple[FloatArray, FloatArray]:
+def batch_truths(
+    dynamics: SharedDynamics, followers: SeedBatch, *, benefit: FloatArray | None = None
+) -> tuple[FloatArray, FloatArray]:
     """Return objectives (runs,) and exact hypergradients (runs, N), from one factorisation for each discount.
+
+    Parameters
+    ----------
+    dynamics
+        The kernel.
+    followers
+        θ and what is played there.
+    benefit : (runs, S, A)
+        A critic's, in place of the exact one: the second result is then what that critic makes of the hypergradient
+        when nothing else is wrong.
 
     With d the leader's discounted occupancy and ω = d π B / β, the weights of the derivatives are d π on r_L and
     ω + λ π on r_F, `(I - γ_F P_πᵀ) λ = γ_F Pᵀ ω` (Theorem 1 of arXiv:2603.14867, summed backwards). Exact where the
@@ -218,7 +241,8 @@ def batch_truths(dynamics: SharedDynamics, followers: SeedBatch) -> tuple[FloatA
     value = of_leader.solve((policy * followers.rewards_leader).sum(axis=2))
     occupancy = of_leader.solve(np.broadcast_to(dynamics.initial, value.shape), transposed=True)
     weight = occupancy[:, :, None] * policy
-    benefit = followers.rewards_leader + problem.discount_leader * dynamics.expected(value) - value[:, :, None]
+    if benefit is None:
+        benefit = followers.rewards_leader + problem.discount_leader * dynamics.expected(value) - value[:, :, None]
     impulse = weight * benefit / problem.temperature
     adjoint = of_follower.solve(problem.discount_follower * dynamics.pushed(impulse), transposed=True)
     cotangents = {"reward_leader": weight, "reward_follower": impulse + adjoint[:, :, None] * policy}

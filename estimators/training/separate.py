@@ -135,7 +135,7 @@ class _OneRun:
         if self.method.estimator is None:
             return np.ravel(self._truth())
         assert self.trajectories is not None
-        context = self._context(self.played)
+        context = replace(self._context(self.played), simulator=self.training.simulator)
         if self.method.critic == "sarsa":
             context = replace(context, critic=TableCritic(action_values=self.table, policy=self.played.policy))
         return np.ravel(self.method.estimator.estimate(self.trajectories, context).mean)

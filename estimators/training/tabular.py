@@ -194,7 +194,14 @@ class _TabularWorld:
                 continue
             batch = self.played.select(rows)
             critic = batch.exact_critic() if method.critic == "exact" else batch.table_critic(self.tables[rows])
-            direction[rows] = batch.estimate(method.estimator, self._own(rows), critic, parts=False).mean
+            direction[rows] = batch.estimate(
+                method.estimator,
+                self._own(rows),
+                critic,
+                parts=False,
+                simulator=self.training.simulator,
+                rng=[self.generators[int(row)] for row in rows],
+            ).mean
         return direction
 
     def evaluate(self, thetas: FloatArray, direction: FloatArray) -> dict[str, FloatArray]:

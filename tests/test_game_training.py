@@ -349,6 +349,25 @@ class TestTraining:
                 wanted = leader_objective(game, free, horizon=30, discounted=discounted, follower=wrong)
                 assert values[name][0, row] == pytest.approx(wanted, rel=1e-9)
 
+    @pytest.mark.parametrize("method", ["bc_hg", "naive_pgd"])
+    def test_expected_directions_are_what_batches_average_to(self, method):
+        """A batch of many long episodes comes as near to it as its own spread over episodes allows."""
+        training = training_of(
+            method, seeds=1, base=EXACT, actor="tabular", minibatch=None, streams=400, steps=400, probe=(0, 1)
+        )
+        world, thetas = training.world(training.generators()), training.start()
+        world.prepare(thetas, 0)
+        values = world.evaluate(thetas, world.direction(thetas, 0))
+        context = Context(problem=world.logit_game, theta=thetas[0], follower=solve_follower(GAME, thetas[0]))
+        batch = trajectories_of(GAME, world.codes[0], context.follower.policy)
+        drawn = METHODS[method](training.options).estimate(batch, context, per_draw=True).per_draw
+        spread = drawn[:, 0].std() / np.sqrt(training.streams)  # θ[0] is the logit of action 1 in state 0
+        found, wanted = values["logit_direction"][0], values["expected_logit_direction"][0]
+        assert abs(found - wanted) < 5.0 * spread
+        assert spread < 0.5 * abs(wanted)
+        if method == "bc_hg":
+            assert values["expected_cosine"][0] == pytest.approx(1.0, abs=1e-9)
+
     def test_unprepared_first_batches_hold_no_guiding_term(self):
         training = training_of("bc_hg", "naive_pgd", seeds=1, base=PUBLISHED, actor="tabular", minibatch=None)
         world = training.world(training.generators())

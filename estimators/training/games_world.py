@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.random import Generator
 
+from bilevelrl.estimators.bchg_game import BCHGGame
 from bilevelrl.estimators.estimator import Context
 from bilevelrl.estimators.game_critics import GameCritic
+from bilevelrl.estimators.policy_gradient import PolicyGradient
 from bilevelrl.estimators.total_derivative import TotalDerivative
 from bilevelrl.estimators.training.games_actors import logit_cotangents, softmax_rows
 from bilevelrl.estimators.training.games_critics import NetworkCritic, NextValue, TableCritics, advantages
@@ -63,6 +65,8 @@ class GameWorld:
         "probability",
         "logit_direction",
         "logit_truth",
+        "expected_logit_direction",
+        "expected_cosine",
         *GRADIENT_COLUMNS,
     )
 
@@ -288,8 +292,8 @@ class GameWorld:
             cotangents = np.where(self.greedy[:, None, None], imitated, cotangents)
         return self.scale * cotangents
 
-    def _batch_cotangent(self, row: int, logits: FloatArray) -> FloatArray:
-        """The estimate of the registered estimator on the run's whole batch, in the logits."""
+    def _context(self, row: int, logits: FloatArray) -> Context:
+        """What estimators are told about one run: θ in the logits, the follower that is watched, the critic's table."""
         theta = (logits[row, :, 1:] - logits[row, :, :1]).ravel()
         played = _Played(value=self.played.value[row], policy=self.played.policy[row])
         critic = GameCritic(
@@ -298,8 +302,35 @@ class GameWorld:
             response=played.policy,
             sees_leader_action=True,
         )
-        context = Context(problem=self.logit_game, theta=theta, follower=played, critic=critic)
-        batch = trajectories_of(self.game, self.codes[row], played.policy)
+        return Context(problem=self.logit_game, theta=theta, follower=played, critic=critic)
+
+    def _expected_cotangent(self, row: int, logits: FloatArray) -> FloatArray:
+        """What the direction would be on average over fresh data that never end, given the critic and the follower.
+
+        Where a method has no such closed form, the direction itself.
+        """
+        method, options = self.methods[row], self.options
+        if method.source != "samples" or method.greedy:
+            own: FloatArray = self._cotangents[row]
+            return own
+        estimator: BCHGGame | PolicyGradient = PolicyGradient(
+            critic="context", baseline=options.baseline, stopping="sum"
+        )
+        if method.guiding:
+            estimator = BCHGGame(
+                critic="context",
+                baseline=options.baseline,
+                stopping="sum",
+                influence_baseline=options.influence_baseline,
+                same_step=options.same_step,
+            )
+        parts = estimator.expectation(self._context(row, logits), horizon=1)
+        return self._full(np.sum([parts[name] for name in parts], axis=0))
+
+    def _batch_cotangent(self, row: int, logits: FloatArray) -> FloatArray:
+        """The estimate of the registered estimator on the run's whole batch, in the logits."""
+        context = self._context(row, logits)
+        batch = trajectories_of(self.game, self.codes[row], self.played.policy[row])
         estimate = TotalDerivative(critic="context", baseline=self.options.baseline).estimate(batch, context)
         # Sums over the steps that were seen; as for minibatches, the cut after `steps` is made up for.
         powers = self.game.discount_leader ** np.arange(self.training.steps)
@@ -331,11 +362,14 @@ class GameWorld:
         """Return exact returns at θ, and how far the direction is from the truth.
 
         `objective` is the infinite-horizon return under the best response; the other two returns are over `steps`
-        steps, against the followers that the options ask for.
+        steps, against the followers that the options ask for. What is "expected" averages over all that a minibatch
+        could have held, given the critic: what is left of its distance from the truth is bias.
         """
         logits, tape = self.actor.logits(thetas)
         truths = [self._truth(row, logits) for row in range(len(self.methods))]
         exact = np.stack([self._full(truth.value) for truth in truths])
+        expected = np.stack([self._expected_cotangent(row, logits) for row in range(len(self.methods))])
+        truth_in_theta = self.actor.pull(tape, exact)
         state, leader_action = self.training.probe
         discounted, undiscounted = self._returns()
         return {
@@ -345,7 +379,9 @@ class GameWorld:
             "probability": self.policies[:, state, leader_action],
             "logit_direction": self._cotangents[:, state, leader_action],
             "logit_truth": exact[:, state, leader_action],
-            **gradient_errors(direction, self.actor.pull(tape, exact)),
+            "expected_logit_direction": expected[:, state, leader_action],
+            "expected_cosine": gradient_errors(self.actor.pull(tape, expected), truth_in_theta)["cosine"],
+            **gradient_errors(direction, truth_in_theta),
         }
 
     def _returns(self) -> tuple[FloatArray, FloatArray]:

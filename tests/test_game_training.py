@@ -254,7 +254,7 @@ class TestDirections:
             codes = world.codes[row] if row == 0 else world.memory.codes[0, : world.memory.filled]
             assert len(codes) == (2 if row == 0 else 4)
             f, g, table, value = policies[row], world.played.policy[row], world.tables[row], world.played.value[row]
-            for place in world.actor_places[row, 1]:
+            for place in world.drawn[row == 0].places[0, 1]:
                 episode, t = divmod(int(place), training.steps)
                 path = [np.unravel_index(code, GAME.transition.shape) for code in codes[episode, t:]]
                 state, leader_action, action, _ = path[0]

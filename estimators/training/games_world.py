@@ -25,16 +25,16 @@ from bilevelrl.estimators.training.games_actors import logit_cotangents, softmax
 from bilevelrl.estimators.training.games_critics import NetworkCritic, NextValue, TableCritics, advantages
 from bilevelrl.estimators.training.games_follower import GameResponses
 from bilevelrl.estimators.training.games_methods import GAME_METHODS
-from bilevelrl.estimators.training.games_samples import (
-    EpisodeMemory,
-    draw_places,
-    sample_codes,
-    suffix_visits,
-    trajectories_of,
+from bilevelrl.estimators.training.games_minibatches import (
+    Minibatches,
+    draw_minibatches,
+    guided_visits,
+    whole_batch,
 )
+from bilevelrl.estimators.training.games_samples import EpisodeMemory, sample_codes, trajectories_of
 from bilevelrl.estimators.training.gradient_errors import GRADIENT_COLUMNS, gradient_errors
 from bilevelrl.reference import hypergradient, named_stream
-from bilevelrl.reference.arrays import FloatArray, IntArray
+from bilevelrl.reference.arrays import FloatArray
 
 if TYPE_CHECKING:
     from bilevelrl.estimators.training.games import GameTraining
@@ -93,6 +93,7 @@ class GameWorld:
         episodes = training.iterations * training.streams if self.replay_rows.size else 0
         kind = np.min_scalar_type(self.game.transition.size)
         self.memory = EpisodeMemory(codes=np.zeros((self.replay_rows.size, episodes, training.steps), dtype=kind))
+        self.drawn: dict[bool, Minibatches] = {}  # by whether of fresh episodes
         self._start_critics()
 
     def _start_critics(self) -> None:
@@ -168,40 +169,30 @@ class GameWorld:
             self.memory.add(self.codes[self.replay_rows])
 
     def _draw(self) -> None:
-        """Draw all minibatches of this outer iteration: frequencies for the critic, and transitions for the actor."""
+        """Draw all minibatches of this outer iteration, of fresh episodes and of remembered ones."""
         options, training = self.options, self.training
         runs, size = len(self.methods), self.game.transition.size
-        critics, actors = options.critic_steps, training.ascent_steps
-        self.critic_counts = np.zeros((runs, critics, size))
-        self.actor_counts = np.zeros((runs, actors, size))
-        self.actor_places = np.zeros((runs, actors, options.minibatch or 1), dtype=np.int64)
-        if options.minibatch is None:
-            rows = self.sampled
-            flat = self.codes[rows].reshape(len(rows), 1, -1)
-            weights = np.broadcast_to(self.time_weights / training.streams, self.codes[rows].shape)
-            self.critic_counts[rows] = _frequencies(flat, size)
-            self.actor_counts[rows] = _frequencies(flat, size, weights.reshape(flat.shape))
-            return
-        uniform_in_time = np.arange(1, training.steps + 1) / training.steps
-        by_discount = np.cumsum(self.time_weights)
-        for rows, kept, replace in (
-            (self.fresh_rows, self.codes[self.fresh_rows], True),
-            (self.replay_rows, self.memory.codes[:, : self.memory.filled], False),
-        ):
+        self.critic_counts = np.zeros((runs, options.critic_steps, size))
+        self.actor_counts = np.zeros((runs, training.ascent_steps, size))
+        kept = (self.codes[self.fresh_rows], self.memory.codes[:, : self.memory.filled])
+        for rows, codes, fresh in zip((self.fresh_rows, self.replay_rows), kept, (True, False), strict=True):
             if not rows.size:
                 continue
-            own = [self.generators[int(row)] for row in rows]
-            uniforms = np.stack([stream.random((critics + actors, options.minibatch)) for stream in own])
-            parts = ((uniforms[:, :critics], uniform_in_time), (uniforms[:, critics:], by_discount))
-            found = [draw_places(given, law, kept.shape[1], replace=replace, rng=own) for given, law in parts]
-            stored = kept.reshape(len(rows), -1)
-            drawn = [
-                np.take_along_axis(stored, places.reshape(len(rows), -1), axis=1).reshape(places.shape).astype(np.int64)
-                for places in found
-            ]
-            self.critic_counts[rows] = _frequencies(drawn[0], size)
-            self.actor_counts[rows] = _frequencies(drawn[1], size)
-            self.actor_places[rows] = found[1]
+            if options.minibatch is None:
+                drawn = whole_batch(codes, self.time_weights, size)
+            else:
+                drawn = draw_minibatches(
+                    codes,
+                    self.time_weights,
+                    size,
+                    critics=options.critic_steps,
+                    actors=training.ascent_steps,
+                    size=options.minibatch,
+                    replace=fresh,
+                    rng=[self.generators[int(row)] for row in rows],
+                )
+            self.critic_counts[rows], self.actor_counts[rows] = drawn.critic, drawn.actor
+            self.drawn[fresh] = drawn
 
     def _learn(self, thetas: FloatArray) -> None:
         """Let critics learn, and read their tables Q_L."""
@@ -238,28 +229,14 @@ class GameWorld:
         actors = self.training.ascent_steps
         self.visits = self.actor_counts.reshape(runs, actors, *shape, self.game.states).sum(axis=5)
         self.guided = np.zeros((runs, actors, *shape[:2]))
-        rows = np.flatnonzero(self.guiding)
-        if not rows.size:
+        if not self.guiding.any():
             return
-        tables, response = self.tables[rows], self.played.policy[rows]
-        benefits = (tables - np.vecdot(response, tables)[..., None]).reshape(len(rows), -1)
-        codes = self.codes[rows]
-        pairs = codes // (shape[2] * self.game.states)
-        number = shape[0] * shape[1]
-        later = suffix_visits(pairs, number, self.game.discount_follower).reshape(len(rows), -1, number)
-        if not self.options.same_step:
-            later = later - np.eye(number)[pairs].reshape(later.shape)
-        earned = np.take_along_axis(benefits, (codes // self.game.states).reshape(len(rows), -1), axis=1)
-        if self.options.minibatch is None:
-            weights = np.tile(self.time_weights / self.training.streams, self.training.streams)
-            total = np.matmul((weights * earned)[:, None, :], later)
-            self.guided[rows] = total.reshape(len(rows), 1, *shape[:2])
-            return
-        places = self.actor_places[rows]
-        row = np.arange(len(rows))[:, None, None]
-        drawn = earned[row, places][:, :, None, :]
-        total = np.matmul(drawn, later[row, places])[:, :, 0] / places.shape[2]
-        self.guided[rows] = total.reshape(len(rows), actors, *shape[:2])
+        rows = self.fresh_rows
+        benefits = self.tables[rows] - np.vecdot(self.played.policy[rows], self.tables[rows])[..., None]
+        benefits[~self.guiding[rows]] = 0.0
+        self.guided[rows] = guided_visits(
+            self.game, self.codes[rows], benefits, self.drawn[True], same_step=self.options.same_step
+        )
 
     def direction(self, thetas: FloatArray, step: int) -> FloatArray:
         """Return what each run's method estimates, (R, N)."""
@@ -417,13 +394,3 @@ class GameWorld:
         self.lagged_leader = self.lagged_leader + rate * (thetas - self.lagged_leader)
         if self.options.target_update == "iteration":
             self.lagged_critic = self.lagged_critic + rate * (self.critic.weights - self.lagged_critic)
-
-
-def _frequencies(codes: IntArray, size: int, weights: FloatArray | None = None) -> FloatArray:
-    """Frequencies (R, batches, size) of codes (R, batches, n), or their sums of weights."""
-    runs, batches, number = codes.shape
-    offset = size * np.arange(runs * batches).reshape(runs, batches, 1)
-    given = None if weights is None else weights.ravel()
-    total = np.bincount((codes + offset).ravel(), weights=given, minlength=size * runs * batches)
-    counts: FloatArray = total.reshape(runs, batches, size) / (number if weights is None else 1.0)
-    return counts

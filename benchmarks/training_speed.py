@@ -2,8 +2,9 @@
 
     OMP_NUM_THREADS=1 python -m bilevelrl.benchmarks.training_speed
 
-One process, one core, compiled loops where numba is installed (`NUMBA_DISABLE_JIT=1` turns them off). As in the paper's experiments: batches of 100 steps, followers solved in each outer iteration
-(here to 1e-9, from the previous one), the exact objective every tenth.
+One process, one core, with compiled loops where numba is installed (`NUMBA_DISABLE_JIT=1` turns them off). As in the
+paper's experiments: batches of 100 steps, followers solved in each outer iteration (here to 1e-9, from the previous
+one), the exact objective every tenth.
 """
 
 from __future__ import annotations

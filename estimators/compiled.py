@@ -19,6 +19,7 @@ __all__ = [
     "expectation_loop",
     "greatest_loop",
     "normalise_loop",
+    "policy_values_loop",
     "sarsa_loop",
     "trace_loop",
     "walk_loop",
@@ -247,3 +248,44 @@ def normalise_loop(weights: FloatArray, total: FloatArray) -> None:
         total[row] = whole
         for a in range(actions):
             weights[row, a] /= whole
+
+
+def policy_values_loop(
+    table: FloatArray,
+    policy: FloatArray,
+    bonus: FloatArray,
+    reward: FloatArray,
+    pair: IntArray,
+    after: IntArray,
+    visits: FloatArray,
+    step_size: float,
+    discount: float,
+) -> None:
+    """Learn each run's soft values of a fixed policy in place, one sample after the other.
+
+    Parameters
+    ----------
+    table, policy : (B, S + 1, A)
+        With a row of zeros for the end.
+    bonus : (B, S + 1)
+        β times the policy's entropy, 0 at the end.
+    reward, visits : (B, S · A)
+        r_F, and how often each pair has been visited, which counts on.
+    pair, after : (B, K)
+        Visited pairs and the states after them.
+    step_size, discount
+        Of the temporal differences, 0: 1/(1 + (1 - γ_F) visits); and γ_F.
+    """
+    actions = table.shape[2]
+    for b in range(pair.shape[0]):
+        for k in range(pair.shape[1]):
+            here, then, total = pair[b, k], after[b, k], 0.0
+            for a in range(actions):
+                total += policy[b, then, a] * table[b, then, a]
+            rate = step_size
+            if rate <= 0.0:
+                rate = 1.0 / (1.0 + (1.0 - discount) * visits[b, here])
+            visits[b, here] += 1.0
+            old = table[b, here // actions, here % actions]
+            error = reward[b, here] + discount * (bonus[b, then] + total) - old
+            table[b, here // actions, here % actions] = old + rate * error

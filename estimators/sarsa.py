@@ -320,7 +320,7 @@ def _pass_together(
     columns = (rates.T, cells.T, reward[run, order].T, (after + run * rows).T, np.swapaxes(weights, 0, 1))
     for rate, here, earned, row, weight in zip(*columns, strict=True):
         old = flat[here]
-        ahead = (by_row[row] * weight).sum(axis=1)
+        ahead = np.cumsum(by_row[row] * weight, axis=1)[:, -1]  # adds in order, whatever the number of actions
         flat[here] = old + rate * (earned + discount * ahead - old)
 
 

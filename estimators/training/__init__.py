@@ -5,7 +5,6 @@ from bilevelrl.estimators.training.followers import (
     ExactFollower,
     FollowerRule,
     SharedDynamics,
-    SoftQLearning,
     SweepingFollower,
 )
 from bilevelrl.estimators.training.gradient_errors import GRADIENT_COLUMNS, gradient_errors
@@ -13,6 +12,7 @@ from bilevelrl.estimators.training.loop import Callback, Evaluation, History, tr
 from bilevelrl.estimators.training.methods import METHODS, Method, batch_hypergradients, batch_objectives, get_method
 from bilevelrl.estimators.training.optimisers import SCHEDULES, SGD, Adam, Optimiser, clip_to_norm, make_optimiser
 from bilevelrl.estimators.training.runs import LeaderTraining, Run, World
+from bilevelrl.estimators.training.sampled_followers import NaturalPolicyGradient, SoftQLearning
 from bilevelrl.estimators.training.tabular import Training, published_simulator
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "History",
     "LeaderTraining",
     "Method",
+    "NaturalPolicyGradient",
     "Optimiser",
     "Run",
     "SharedDynamics",

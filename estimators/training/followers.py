@@ -1,4 +1,6 @@
-"""How the followers of many runs respond during training: exactly, after too few sweeps, or by learning from samples.
+"""How the followers of many runs respond during training: exactly, or after too few sweeps.
+
+Followers that learn from samples are in `sampled_followers`.
 
 All runs share one transition kernel and initial law; rewards are their own. Nothing mixes runs, not even a matrix
 product over all of them, so a run's numbers do not depend on which others are trained beside it.
@@ -19,13 +21,13 @@ from numpy.random import Generator
 
 from bilevelrl.estimators.batched import SeedBatch
 from bilevelrl.estimators.compiled import compiled, expectation_loop, greatest_loop, normalise_loop
-from bilevelrl.estimators.draws import kernel_draws
+from bilevelrl.estimators.training.runs import check_count
 from bilevelrl.reference import ConfigurableMDP
 from bilevelrl.reference.arrays import FloatArray, check_positive
 from bilevelrl.reference.errors import InvalidInputError, NotConvergedError, UnsupportedError, refusal
 from bilevelrl.reference.transitions import SparseTransition
 
-__all__ = ["Carried", "ExactFollower", "FollowerRule", "Rewards", "SharedDynamics", "SoftQLearning", "SweepingFollower"]
+__all__ = ["Carried", "ExactFollower", "FollowerRule", "Rewards", "SharedDynamics", "SweepingFollower", "soft_maximum"]
 
 Carried: TypeAlias = dict[str, FloatArray]
 """Named arrays (runs, ...) that a rule passes on from one outer iteration to the next."""
@@ -315,7 +317,7 @@ class SweepingFollower:
 
     def __post_init__(self) -> None:
         for name in ("iterations", "sweeps"):
-            _check_count(name, getattr(self, name))
+            check_count(name, getattr(self, name))
         if not (np.isfinite(self.noise) and self.noise >= 0.0):
             raise InvalidInputError(refusal("noise", self.noise, "a finite number >= 0", "0 starts from zeros"))
 
@@ -342,66 +344,3 @@ class SweepingFollower:
         value = (played * table).sum(axis=2)
         action_value = table - beta * entropy[:, :, None]
         return dynamics.followers(rewards, value, action_value, played), ({"table": table} if self.carry else {})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SoftQLearning:
-    """A follower that learns from its own samples, `Q(s,a) ← Q(s,a) + α [r_F + γ_F β log Σ_b exp(Q(s',b)/β) - Q(s,a)]`.
-
-    Pairs are visited uniformly at random, which needs no exploration; the moves are sampled.
-
-    Parameters
-    ----------
-    steps
-        Samples per outer iteration.
-    step_size
-        α in (0, 1].
-    carry
-        True: continue from the previous outer iteration's table. False: from zeros each time.
-
-    Raises
-    ------
-    InvalidInputError
-        If one is out of range.
-
-    References
-    ----------
-    Haarnoja et al. (2017), arXiv:1702.08165, tabular.
-    """
-
-    steps: int = 10_000
-    step_size: float = 0.1
-    carry: bool = True
-
-    def __post_init__(self) -> None:
-        _check_count("steps", self.steps)
-        if not (np.isfinite(self.step_size) and 0.0 < self.step_size <= 1.0):
-            raise InvalidInputError(refusal("step_size", self.step_size, "a number in (0, 1]", "0.1 is usual"))
-
-    def respond(
-        self, dynamics: SharedDynamics, rewards: Rewards, carried: Carried, generators: Sequence[Generator]
-    ) -> tuple[SeedBatch, Carried]:
-        """Return what the followers play after learning."""
-        beta, discount = dynamics.problem.temperature, dynamics.problem.discount_follower
-        runs, states, actions = rewards.follower.shape
-        pairs = states * actions
-        table = carried["table"].copy() if self.carry and carried else np.zeros((runs, states, actions))
-        # The state after the end, worth nothing.
-        value = np.concatenate([soft_maximum(table, beta)[0], np.zeros((runs, 1))], axis=1)
-        moves = kernel_draws(dynamics.kernel)
-        flat, reward, run = table.reshape(runs, pairs), rewards.follower.reshape(runs, pairs), np.arange(runs)
-        uniform = np.stack([rng.random((2, self.steps)) for rng in generators])
-        visited = (uniform[:, 0] * pairs).astype(np.int64)
-        for k in range(self.steps):
-            pair = visited[:, k]
-            target = reward[run, pair] + discount * value[run, moves.draw(pair, uniform[:, 1, k])]
-            flat[run, pair] += self.step_size * (target - flat[run, pair])
-            state = pair // actions
-            value[run, state] = soft_maximum(table[run, state], beta)[0]
-        learnt, policy = soft_maximum(table, beta)
-        return dynamics.followers(rewards, learnt, table, policy), ({"table": table} if self.carry else {})
-
-
-def _check_count(name: str, value: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise InvalidInputError(refusal(name, value, "an integer >= 1", "count them"))

@@ -272,6 +272,12 @@ _gradient("no 1/β", "1 for 1/β", SLIP, temperature_power=0)
 _gradient("β upside down", "β for 1/β", SLIP, temperature_power=1)
 _gradient("maximum for log-sum-exp", "hard Bellman backup, soft policy", "MatthewJA/Inverse-RL#4", soft_value="maximum")
 _gradient(
+    "log-sum-exp of the mean",
+    "soft value of the expected Q_F for the expected soft value",
+    "BC-HG game code: soft_q_iteration.py",
+    soft_value="of the mean",
+)
+_gradient(
     "∇P detached in the follower",
     "θ in P unseen by the response",
     "optiland#724: detached quantities",

@@ -78,6 +78,7 @@ def follower_fixed_point(
     sweeps: int | None = None,
     start: Sequence[float] = (),
     hard: bool = False,
+    exchanged: bool = False,
 ) -> tuple[FloatArray, FloatArray]:
     """Return V_F (S,) and π (S, A): by soft policy iteration, or after some sweeps of value iteration.
 
@@ -91,7 +92,11 @@ def follower_fixed_point(
         Values to start from; default: zeros.
     hard
         Back up by the maximum instead of the log-sum-exp; the policy stays soft.
+    exchanged
+        Take the log-sum-exp of the mean over next states, not the mean of their log-sum-exps.
     """
+    if exchanged:
+        return _exchanged_fixed_point(tables, discount, temperature)
     value = np.array(start) if len(start) else np.zeros(tables.initial.size)
     eye = np.eye(value.size)
     policy = np.full(tables.reward_follower.shape, 1.0 / tables.reward_follower.shape[1])
@@ -111,6 +116,29 @@ def follower_fixed_point(
         if np.abs(step).max() <= 1e-15 * max(1.0, float(np.abs(value).max())):
             break
     return value, policy
+
+
+def _soft(action_value: FloatArray, temperature: float) -> tuple[FloatArray, FloatArray]:
+    """Log-sum-exp and softmax over the last axis."""
+    top = action_value.max(axis=-1, keepdims=True)
+    weights = np.exp((action_value - top) / temperature)
+    total = weights.sum(axis=-1, keepdims=True)
+    return (top + temperature * np.log(total))[..., 0], weights / total
+
+
+def _exchanged_fixed_point(tables: DenseTables, discount: float, temperature: float) -> tuple[FloatArray, FloatArray]:
+    """Sweeps of `Q = r + γ β log Σ_a' exp(E_s' Q(s', a') / β)`, as if the next state were not seen before acting."""
+    goes_on = tables.transition.sum(axis=2)
+    ahead = tables.transition / np.where(goes_on > 0.0, goes_on, 1.0)[:, :, None]
+    action_value = tables.reward_follower
+    for _ in range(20_000):
+        mean = np.einsum("sap,pb->sab", ahead, action_value)
+        moved = tables.reward_follower + discount * goes_on * _soft(mean, temperature)[0]
+        change = np.abs(moved - action_value).max()
+        action_value = moved
+        if change <= 1e-14 * max(1.0, float(np.abs(moved).max())):
+            break
+    return _soft(action_value, temperature)
 
 
 def follower_gradients(
@@ -149,7 +177,7 @@ class ExactFormula:
     model
         "fixed point"; "one step": ∇Q_F = ∇r_F + γ_F ∇P V_F.
     soft_value
-        "log-sum-exp", or the maximum.
+        "log-sum-exp"; the maximum; or the log-sum-exp of the mean, with expectation and soft value exchanged.
     sweeps
         None, or value iteration cut after some sweeps, differentiated as if it had converged.
     start
@@ -189,7 +217,7 @@ class ExactFormula:
     response_sign: float = 1.0
     adjoint: Literal["solve", "none", "neumann", "stale residual"] = "solve"
     model: Literal["fixed point", "one step"] = "fixed point"
-    soft_value: Literal["log-sum-exp", "maximum"] = "log-sum-exp"
+    soft_value: Literal["log-sum-exp", "maximum", "of the mean"] = "log-sum-exp"
     sweeps: int | None = None
     start: tuple[float, ...] = ()
     follower_transition: float = 1.0
@@ -263,7 +291,13 @@ class ExactFormula:
             entries: dict[str, Any] = {name: getattr(tables, name) for name in DenseTables.__slots__}
             planned = DenseTables(**{**entries, "transition": mixed})
         return follower_fixed_point(
-            planned, discount, temperature, sweeps=self.sweeps, start=self.start, hard=self.soft_value == "maximum"
+            planned,
+            discount,
+            temperature,
+            sweeps=self.sweeps,
+            start=self.start,
+            hard=self.soft_value == "maximum",
+            exchanged=self.soft_value == "of the mean",
         )
 
     def _d_action_value(

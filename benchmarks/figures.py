@@ -19,7 +19,15 @@ from bilevelrl.reference.errors import UnknownNameError
 
 __all__ = ["FIGURE_MODULES", "Figure", "FigureOptions", "Row", "SweepRunner", "all_figures", "get_figure"]
 
-FIGURE_MODULES = ("building_causes", "building_figures", "escape_figure", "escape_leader", "four_rooms_figures", "gallery", "toy_game_figures")
+FIGURE_MODULES = (
+    "building_causes",
+    "building_figures",
+    "escape_figure",
+    "escape_leader",
+    "four_rooms_figures",
+    "gallery",
+    "toy_game_figures",
+)
 """Modules of this package that have figures."""
 
 Row: TypeAlias = dict[str, Any]

@@ -88,11 +88,24 @@ def summarise(strata: Sequence[Any], *, rng: Generator, confidence: float = 0.95
     together = np.concatenate(samples)
     centre = float(interquartile_mean(together))
     low = high = centre
-    if together.size > len(samples):
-        # A stratum of a single run says nothing of its own spread.
-        drawn = np.concatenate(
-            [scores[rng.integers(scores.size, size=(resamples, scores.size))] for scores in samples], axis=1
-        )
-        tail = 50.0 * (1.0 - confidence)
-        low, high = (float(end) for end in np.percentile(interquartile_mean(drawn, axis=1), [tail, 100.0 - tail]))
+    varying = [scores for scores in samples if scores.size > 1]
+    if varying:
+        # A stratum of a single run says nothing of its own spread: it is there in every resample.
+        alone = np.concatenate([scores for scores in samples if scores.size == 1] or [np.empty(0)])
+
+        def of_strata(*drawn: Any, axis: int = -1) -> FloatArray:
+            columns = [np.moveaxis(each, axis, -1) for each in drawn]
+            fixed = np.broadcast_to(alone, (*columns[0].shape[:-1], alone.size))
+            return interquartile_mean(np.concatenate([*columns, fixed], axis=-1))
+
+        interval = stats.bootstrap(
+            varying,
+            of_strata,
+            n_resamples=resamples,
+            confidence_level=confidence,
+            method="percentile",
+            vectorized=True,
+            rng=rng,
+        ).confidence_interval
+        low, high = float(interval.low), float(interval.high)
     return Interval(mean=float(together.mean()), interquartile_mean=centre, low=low, high=high, runs=int(together.size))

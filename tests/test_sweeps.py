@@ -246,6 +246,10 @@ def test_summaries_resample_each_stratum_by_itself():
     assert constant.low == constant.high == constant.interquartile_mean == 2.0
     mixed = summarise([[1.0] * 4 + [3.0] * 4], rng=rng)
     assert mixed.low < 2.0 < mixed.high
+    # A single run adds nothing to the spread, and stays in every resample.
+    beside = summarise([[1.0] * 3, [9.0]], rng=rng)
+    assert beside.low == beside.high == beside.interquartile_mean == 1.0
+    assert summarise([[2.0], [4.0]], rng=rng).low == summarise([[2.0], [4.0]], rng=rng).high == 3.0
     scores = np.random.default_rng(1).standard_normal(200)
     found = summarise([scores], rng=rng, resamples=4000)
     # The interquartile mean of n normal scores has standard error 1.09/sqrt(n) or so (asymptotic variance 1.195/n).

@@ -202,7 +202,7 @@ def _by_dask(function: CellFunction, waiting: Sequence[Cell], store: SweepFolder
         raise MissingExtraError("running cells on a cluster", "dask.distributed", "dask") from error
     futures = [client.submit(_run_cell, function, cell, store, pure=False, retries=0) for cell in waiting]
     try:
-        for future in distributed.as_completed(futures):
+        for future in distributed.as_completed(futures):  # type: ignore[no-untyped-call,unused-ignore]
             try:
                 yield future.result()
             except distributed.scheduler.KilledWorker as died:

@@ -36,13 +36,15 @@ PUBLISHED_METHODS = ("BC-HG", "HPGD (MC)", "HPGD (SA)", "SoBiRL", "Naive-PGD")
 
 SETTINGS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
-        "values_leader": MappingProxyType({"iterations": 200, "plans": (159,)}),
+        "values_leader": MappingProxyType(
+            {"iterations": 200, "plans": (159,), "planner": Planner(screened=400, kept=6, steps=150)}
+        ),
         "model_leader": MappingProxyType(
             {
                 "iterations": 6500,
                 "plans": (3000, 3500, 4000, 4500, 5000, 5500),
                 "decision": 5999,
-                "pooling": 8.0,
+                "pooling": 30.0,
                 "planner": Planner(screened=250, kept=4, steps=150),
             }
         ),

@@ -10,12 +10,24 @@ from typing import Any
 import numpy as np
 
 from bilevelrl.benchmarks.sweep_store import write_table
-from bilevelrl.estimators.training import METHODS, SCHEDULES, History, Run, Training, make_optimiser, train
+from bilevelrl.estimators.replay import MODEL_METHODS, SEARCHING, ModelTraining
+from bilevelrl.estimators.training import (
+    METHODS,
+    SCHEDULES,
+    History,
+    LeaderTraining,
+    Run,
+    Training,
+    make_optimiser,
+    train,
+)
 from bilevelrl.reference import ConfigurableMDP
 from bilevelrl.reference.errors import UnsupportedError
 from bilevelrl.tasks import make_task
 
 __all__ = ["history_rows", "register"]
+
+_TITLES = {name: method.title for name, method in METHODS.items()} | dict(MODEL_METHODS)
 
 
 def register(commands: Any) -> None:
@@ -23,7 +35,7 @@ def register(commands: Any) -> None:
     add = commands.add_parser("train", help="train the leader by one or several methods, batched over seeds")
     add.add_argument("--task", default="four_rooms", help="a task of `bilevelrl list` (default four_rooms)")
     add.add_argument("--temperature", type=float, help="the follower's β (default: the task's)")
-    add.add_argument("--method", nargs="+", default=["bc_hg"], help=f"of {', '.join(METHODS)}")
+    add.add_argument("--method", nargs="+", default=["bc_hg"], help=f"of {', '.join(_TITLES)}")
     add.add_argument("--seeds", type=int, default=3, help="of each method (default 3)")
     add.add_argument("--iterations", type=int, default=1000, help="outer iterations (default 1000)")
     add.add_argument("--streams", type=int, default=1, help="streams of a batch (default 1)")
@@ -42,28 +54,13 @@ def _train(parsed: argparse.Namespace) -> int:
     problem = make_task(parsed.task, **({} if parsed.temperature is None else {"temperature": parsed.temperature}))
     if not isinstance(problem, ConfigurableMDP):
         raise UnsupportedError(f"task {parsed.task!r}: expected a configurable MDP; see `bilevelrl list`")
-    training = Training(
-        problem=problem,
-        runs=[
-            Run(method=method, seed=seed, learning_rate=rate, critic_step_size=parsed.critic_step_size)
-            for method in parsed.method
-            for rate in parsed.learning_rate
-            for seed in range(parsed.seeds)
-        ],
-        iterations=parsed.iterations,
-        streams=parsed.streams,
-        steps=parsed.steps,
-        optimiser=make_optimiser(parsed.optimiser),
-        schedule=parsed.schedule,
-        largest_norm=parsed.largest_norm,
-        entropy=parsed.entropy,
-    )
+    training = _training(problem, parsed)
     checkpoint = None if parsed.output is None else parsed.output / "checkpoint.npz"
     history = train(training, checkpoint=checkpoint)
     final = history.final()
     for row, run in enumerate(training.runs):
         print(
-            f"{METHODS[run.method].title:<22} seed {run.seed}  rate {run.learning_rate:<6g}"
+            f"{_TITLES[run.method]:<22} seed {run.seed}  rate {run.learning_rate:<6g}"
             f" J(θ_0) {history.objective[0, row]:.4f}  J at the end {final[row]:.4f}"
         )
     per_iteration = 1e3 * history.seconds / (training.iterations * len(training.runs))
@@ -73,6 +70,30 @@ def _train(parsed: argparse.Namespace) -> int:
         np.save(parsed.output / "theta.npy", history.thetas)
         print(f"wrote {parsed.output / 'history.csv'}, {parsed.output / 'theta.npy'}", file=sys.stderr)
     return 0
+
+
+def _training(problem: ConfigurableMDP, parsed: argparse.Namespace) -> LeaderTraining:
+    searches = set(parsed.method) <= set(SEARCHING)
+    shared: dict[str, Any] = {
+        "problem": problem,
+        "runs": [
+            Run(method=method, seed=seed, learning_rate=rate, critic_step_size=parsed.critic_step_size)
+            for method in parsed.method
+            for rate in ([1.0] if searches else parsed.learning_rate)
+            for seed in range(parsed.seeds)
+        ],
+        "iterations": parsed.iterations,
+        "streams": parsed.streams,
+        "steps": parsed.steps,
+        "optimiser": make_optimiser(parsed.optimiser),
+        "schedule": parsed.schedule,
+        "largest_norm": np.inf if searches else parsed.largest_norm,
+        "entropy": parsed.entropy,
+    }
+    if not set(parsed.method) & set(MODEL_METHODS):
+        return Training(**shared)
+    plans = sorted({int(share * parsed.iterations) for share in (0.3, 0.4, 0.6)})
+    return ModelTraining(plans=tuple(plans), **shared)
 
 
 def history_rows(history: History) -> list[dict[str, Any]]:

@@ -190,5 +190,7 @@ def test_training_from_the_command_line(tmp_path, capsys):
     assert "did you mean 'exact'" in capsys.readouterr().err
     assert main(["train", "--task", "random_mdp", "--iterations", "2", "--steps", "10", "--seeds", "1"]) == 0
     assert "BC-HG" in capsys.readouterr().out  # θ enters the dynamics: run by run
+    assert main(["train", "--method", "values_leader", "--iterations", "1", "--steps", "5", "--seeds", "1"]) == 0
+    assert "search on a model" in capsys.readouterr().out
     assert main(["train", "--task", "toy_markov_game"]) == 2
     assert "expected a configurable MDP" in capsys.readouterr().err

@@ -35,7 +35,7 @@ from bilevelrl.reference.arrays import FloatArray, check_positive
 from bilevelrl.reference.errors import InvalidInputError, refusal
 from bilevelrl.reference.transitions import to_dense
 
-__all__ = ["MODEL_METHODS", "ModelTraining"]
+__all__ = ["MODEL_METHODS", "SEARCHING", "ModelTraining"]
 
 MODEL_METHODS: Mapping[str, str] = {
     "model_ascent": "ascent on a counted model",
@@ -44,7 +44,8 @@ MODEL_METHODS: Mapping[str, str] = {
 }
 """Titles of the methods by name."""
 
-_JUMPS = ("model_leader", "values_leader")
+SEARCHING = ("model_leader", "values_leader")
+"""Those that search, and jump to what they find."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,7 +132,7 @@ class ModelTraining(LeaderTraining):
             raise InvalidInputError(
                 refusal("problem.theta_shape", self.problem.theta_shape, "one axis", "pass theta_shape=(N,)")
             )
-        rates = {run.learning_rate for run in self.runs if run.method in _JUMPS}
+        rates = {run.learning_rate for run in self.runs if run.method in SEARCHING}
         if rates:
             plain = self.optimiser == SGD() and self.schedule == "constant"
             if rates != {1.0} or not plain or self.largest_norm != np.inf:
@@ -238,7 +239,7 @@ class _ModelWorld:
         """Return exact objectives, what models promise, and how far the models' hypergradients are from the truth."""
         estimate = direction.copy()
         for row, run in enumerate(self.training.runs):
-            if run.method in _JUMPS:
+            if run.method in SEARCHING:
                 estimate[row] = model_hypergradients(self._fit(row), self.played.select([row]))[0]
         taken = float(self.training.streams * self.training.steps * (self.iteration + 1))
         return {

@@ -15,7 +15,7 @@ import numpy as np
 from bilevelrl.benchmarks.curves import Curve, draw_curves, pyplot, seed_curves
 from bilevelrl.benchmarks.figures import Figure, FigureOptions, Row, SweepRunner
 from bilevelrl.benchmarks.sweep_store import write_table
-from bilevelrl.benchmarks.toy_game_landscape import landscape, optimum
+from bilevelrl.benchmarks.toy_game_landscape import optimum
 from bilevelrl.benchmarks.toy_game_tables import (
     METRICS,
     constants,
@@ -29,7 +29,9 @@ from bilevelrl.benchmarks.toy_game_tables import (
 )
 from bilevelrl.benchmarks.toy_game_training import COUNTS, FIGURE_METHODS, VARIANTS, setting_sweep
 from bilevelrl.estimators.training.games_methods import GAME_METHODS
+from bilevelrl.reference import leader_objective
 from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.tasks import toy_game_theta, toy_markov_game
 
 __all__ = ["FIGURES", "draw_errors", "draw_grid", "draw_paths", "draw_returns"]
 
@@ -99,8 +101,10 @@ def draw_paths(path: Path, rows: Sequence[Row]) -> None:
         layout="constrained",
     )
     for line, bonus in zip(axes, bonuses, strict=True):
-        exact, best = landscape(float(bonus), points=199), optimum(float(bonus))
-        line[0].plot(exact.objective, exact.p, color="black", lw=1.8)
+        game, best = toy_markov_game(float(bonus)), optimum(float(bonus))
+        grid = np.linspace(0.005, 0.995, 100)
+        exact = [leader_objective(game, toy_game_theta(float(p))) for p in grid]
+        line[0].plot(exact, grid, color="black", lw=1.8)
         line[0].set(xlabel="exact return J", ylabel=f"R = {bonus}:   p = f(1|A)", ylim=(0.0, 1.0))
         for axis in line:
             axis.axhline(best.p, color="#2e7d32", lw=1.0)
@@ -207,7 +211,7 @@ def _heat(axis: Any, values: Mapping[tuple[Any, ...], float], largest: float) ->
 
 def _smooth(values: FloatArray, width: int) -> FloatArray:
     """Centred running means; at the ends over what there is."""
-    kernel = np.ones(width)
+    kernel = np.ones(min(width, values.size))
     sums: FloatArray = np.convolve(values, kernel, mode="same")
     return sums / np.convolve(np.ones_like(values), kernel, mode="same")
 

@@ -22,9 +22,12 @@ __all__ = ["FIGURE_MODULES", "Figure", "FigureOptions", "Row", "SweepRunner", "a
 FIGURE_MODULES = (
     "building_causes",
     "building_figures",
+    "building_network",
+    "building_search",
     "escape_figure",
     "escape_leader",
     "four_rooms_figures",
+    "four_rooms_search",
     "gallery",
     "toy_game_figures",
 )

@@ -11,7 +11,7 @@ import numpy as np
 from bilevelrl.benchmarks.comparisons import Comparison, compare_ends, comparison_table
 from bilevelrl.benchmarks.curves import Curve, draw_curves, pyplot, seed_curves
 from bilevelrl.benchmarks.figures import Figure, FigureOptions, Row, SweepRunner
-from bilevelrl.benchmarks.four_rooms_training import FIGURE_METHODS, REPORTED, STREAMS, VARIANTS, panel_sweep
+from bilevelrl.benchmarks.four_rooms_training import FIGURE_METHODS, STREAMS, TEMPERATURES, VARIANTS, panel_sweep
 from bilevelrl.benchmarks.paper_curves import PAPER_SEEDS, paper_curve
 from bilevelrl.estimators.training import METHODS
 from bilevelrl.reference.arrays import FloatArray
@@ -22,7 +22,6 @@ __all__ = ["FIGURES", "WHOLE", "compare", "draw_panels"]
 WHOLE = 10_000
 """Outer iterations of the paper's curves."""
 
-TEMPERATURES = (0.001, 0.003, 0.005)
 _QUICK_METHODS = ("bc_hg", "hpgd_sa", "naive_pgd", "exact")
 _COLOURS: Mapping[str, str] = {
     "bc_hg": "#c2410c",
@@ -46,7 +45,7 @@ def compare(rows: Sequence[Row], *, whole: bool = True) -> list[Comparison]:
     whole
         False: fewer outer iterations than the paper's; the paper's curve is then read where ours end.
     """
-    found, rows = [], _reported(rows)
+    found = []
     for key in dict.fromkeys(tuple(row[name] for name in (*_PANEL, "method")) for row in rows):
         own = [row for row in rows if tuple(row[name] for name in (*_PANEL, "method")) == key]
         ends = list({row["seed"]: row["final_objective"] for row in own}.values())
@@ -55,10 +54,6 @@ def compare(rows: Sequence[Row], *, whole: bool = True) -> list[Comparison]:
         last = None if whole else max(row["iteration"] for row in own)
         found.append(compare_ends(labels, ends, _paper_end(temperature, batch_steps, method, last)))
     return found
-
-
-def _reported(rows: Sequence[Row]) -> list[Row]:
-    return [row for row in rows if row.get("stage", REPORTED) == REPORTED]
 
 
 def _paper_end(temperature: float, batch_steps: int, method: str, iteration: int | None) -> tuple[float, float] | None:
@@ -89,7 +84,7 @@ def draw_panels(path: Path, rows: Sequence[Row], *, variant: str = "published") 
         If matplotlib is not installed.
     """
     plt = pyplot()
-    own = [row for row in _reported(rows) if row["variant"] == variant]
+    own = [row for row in rows if row["variant"] == variant]
     temperatures = sorted({row["temperature"] for row in own})
     batches = sorted({row["batch_steps"] for row in own})
     figure, axes = plt.subplots(
@@ -132,9 +127,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--variant", nargs="+", default=["published"], help=f"kernels: {', '.join(VARIANTS)}")
     parser.add_argument("--temperature", type=float, nargs="+", default=list(TEMPERATURES), metavar="β")
     parser.add_argument("--batch", type=int, nargs="+", choices=list(STREAMS), help="steps in a batch")
-    parser.add_argument(
-        "--search", type=int, default=1000, metavar="ITERATIONS", help="of the search for step sizes; 0: none is made"
-    )
+    parser.add_argument("--untuned", action="store_true", help="one setting everywhere instead of the search's")
 
 
 def _rows(batches: Sequence[int], folder: Path, options: FigureOptions, run: SweepRunner) -> list[Row]:
@@ -146,7 +139,7 @@ def _rows(batches: Sequence[int], folder: Path, options: FigureOptions, run: Swe
         methods=_QUICK_METHODS if options.quick else FIGURE_METHODS,
         seeds=options.seeds,
         iterations=options.iterations,
-        search_iterations=0 if options.quick else options.own["search"],
+        tuned=not options.own["untuned"],
         points=25 if options.quick else 50,
     )
     return run(sweep)

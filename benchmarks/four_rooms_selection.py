@@ -1,22 +1,36 @@
 """Choosing step sizes on Four-Rooms, over the published grids, on other seeds than are reported.
 
 The paper (Kudo et al. 2026, arXiv:2603.14867, Appendix C) takes the setting with the best mean over the last tenth of
-all outer iterations, on the seeds that it reports. Here runs are shorter, and on seeds of their own.
+10,000 outer iterations, on the seeds that it reports. Here the search has two stages and seeds of its own: all settings
+for 1000 iterations, then finalists at full length. One short stage would not do: after 1000 iterations most settings
+are still on the plateau that they start on, and the largest learning rate wins because it has left first.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
+from bilevelrl.benchmarks.sweep_store import read_table
 from bilevelrl.estimators.training import METHODS, Run
 from bilevelrl.reference.errors import InvalidInputError
 
-__all__ = ["SELECTION_SEEDS", "UNTUNED", "Setting", "choose", "selection_runs", "settings_of"]
+__all__ = [
+    "SELECTION_SEEDS",
+    "UNTUNED",
+    "Setting",
+    "choose",
+    "chosen_settings",
+    "finalists",
+    "selection_runs",
+    "settings_of",
+]
 
 LEARNING_RATES = (0.5, 0.1, 0.05, 0.01)
 CRITIC_STEP_SIZES = (0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
@@ -54,12 +68,13 @@ def settings_of(method: str) -> tuple[Setting, ...]:
     return tuple(Setting(learning_rate=rate, critic_step_size=step) for rate in LEARNING_RATES for step in steps)
 
 
-def selection_runs(seeds: Mapping[str, int]) -> list[Run]:
-    """Return a run of every setting, for so many of the selection seeds, by method.
+def selection_runs(settings: Mapping[str, Sequence[Setting]], seeds: Mapping[str, int]) -> list[Run]:
+    """Return a run of every setting of every method, for so many of the selection seeds.
 
     Examples
     --------
-    >>> len(selection_runs({"bc_hg": 3, "naive_pgd": 1}))
+    >>> settings = {"bc_hg": settings_of("bc_hg"), "naive_pgd": settings_of("naive_pgd")}
+    >>> len(selection_runs(settings, {"bc_hg": 3, "naive_pgd": 1}))
     76
     """
     return [
@@ -69,14 +84,14 @@ def selection_runs(seeds: Mapping[str, int]) -> list[Run]:
             learning_rate=setting.learning_rate,
             critic_step_size=setting.critic_step_size,
         )
-        for method, count in seeds.items()
-        for setting in settings_of(method)
-        for seed in SELECTION_SEEDS[:count]
+        for method, every in settings.items()
+        for setting in every
+        for seed in SELECTION_SEEDS[: seeds[method]]
     ]
 
 
-def choose(scores: Sequence[Mapping[str, Any]]) -> dict[str, Setting]:
-    """Return each method's setting with the best mean score over seeds; of equal ones the first.
+def mean_scores(scores: Sequence[Mapping[str, Any]]) -> dict[str, dict[Setting, float]]:
+    """Return {method: {setting: mean score over seeds}}, best first; of equal ones the first stays first.
 
     Parameters
     ----------
@@ -87,6 +102,26 @@ def choose(scores: Sequence[Mapping[str, Any]]) -> dict[str, Setting]:
     ------
     InvalidInputError
         If a score is not finite, or settings of a method were not run on the same seeds.
+    """
+    by_setting: dict[str, dict[Setting, dict[int, float]]] = {}
+    for row in scores:
+        if not np.isfinite(row["score"]):
+            raise InvalidInputError(f"score={row['score']!r} of {row['method']}: expected a finite number")
+        setting = Setting(learning_rate=row["learning_rate"], critic_step_size=row["critic_step_size"])
+        by_setting.setdefault(row["method"], {}).setdefault(setting, {})[int(row["seed"])] = float(row["score"])
+    found = {}
+    for method, settings in by_setting.items():
+        if len({tuple(sorted(seeds)) for seeds in settings.values()}) > 1:
+            raise InvalidInputError(
+                f"scores of {method!r}: expected every setting on the same seeds; run what is missing"
+            )
+        means = {setting: float(np.mean(list(seeds.values()))) for setting, seeds in settings.items()}
+        found[method] = dict(sorted(means.items(), key=lambda item: -item[1]))
+    return found
+
+
+def choose(scores: Sequence[Mapping[str, Any]]) -> dict[str, Setting]:
+    """Return each method's setting with the best mean score; see `mean_scores`.
 
     Examples
     --------
@@ -95,17 +130,45 @@ def choose(scores: Sequence[Mapping[str, Any]]) -> dict[str, Setting]:
     >>> choose(rows)["bc_hg"]
     Setting(learning_rate=0.1, critic_step_size=0.5)
     """
-    by_setting: dict[str, dict[Setting, dict[int, float]]] = {}
-    for row in scores:
-        if not np.isfinite(row["score"]):
-            raise InvalidInputError(f"score={row['score']!r} of {row['method']}: expected a finite number")
-        setting = Setting(learning_rate=row["learning_rate"], critic_step_size=row["critic_step_size"])
-        by_setting.setdefault(row["method"], {}).setdefault(setting, {})[int(row["seed"])] = float(row["score"])
-    best = {}
-    for method, settings in by_setting.items():
-        if len({tuple(sorted(seeds)) for seeds in settings.values()}) > 1:
-            raise InvalidInputError(
-                f"scores of {method!r}: expected every setting on the same seeds; run what is missing"
-            )
-        best[method] = max(settings, key=lambda setting: float(np.mean(list(settings[setting].values()))))
-    return best
+    return {method: next(iter(settings)) for method, settings in mean_scores(scores).items()}
+
+
+def finalists(
+    scores: Sequence[Mapping[str, Any]], *, each: int = 2, smallest: float = 0.05
+) -> dict[str, list[Setting]]:
+    """Return the best critics' step sizes for every learning rate, for the second stage.
+
+    Parameters
+    ----------
+    scores
+        As in `mean_scores`.
+    each
+        Settings of one learning rate.
+    smallest
+        Learning rate; lower ones do not get off the plateau at full length either.
+    """
+    found: dict[str, list[Setting]] = {}
+    for method, settings in mean_scores(scores).items():
+        found[method] = []
+        for rate in LEARNING_RATES:
+            own = [setting for setting in settings if setting.learning_rate == rate]
+            found[method] += own[:each] if rate >= smallest else []
+    return found
+
+
+def chosen_settings(temperature: float) -> dict[str, Setting]:
+    """Return the settings that the search chose at a temperature, with batches of 100 steps, else `UNTUNED`.
+
+    Examples
+    --------
+    >>> chosen_settings(0.002) == dict(UNTUNED)
+    True
+    """
+    with resources.as_file(resources.files("bilevelrl.benchmarks") / "data" / "four_rooms_settings.csv") as path:
+        rows = read_table(Path(path))
+    found = {
+        row["method"]: Setting(learning_rate=row["learning_rate"], critic_step_size=row["critic_step_size"] or 0.5)
+        for row in rows
+        if row["temperature"] == temperature
+    }
+    return {**UNTUNED, **found}

@@ -6,7 +6,7 @@ Variants of the kernels
 from the one with .67. That is what gives the published start values together with the published curves. "planner" and
 "paper": one of the two everywhere.
 
-A panel first chooses the step sizes of every method, on other seeds, and then trains the chosen ones at full length.
+Step sizes are those that `four_rooms_search` chose, on other seeds, with batches of 100 steps.
 """
 
 from __future__ import annotations
@@ -17,21 +17,28 @@ from types import MappingProxyType
 from typing import Any
 
 from bilevelrl.benchmarks.curves import curve_rows
-from bilevelrl.benchmarks.four_rooms_selection import (
-    SELECTION_SEEDS,
-    SELECTION_SHARE,
-    UNTUNED,
-    Setting,
-    choose,
-    selection_runs,
-)
+from bilevelrl.benchmarks.four_rooms_selection import UNTUNED, Setting, chosen_settings
 from bilevelrl.benchmarks.sweep_grid import Cell, Grid
 from bilevelrl.benchmarks.sweeps import Sweep
 from bilevelrl.estimators.training import METHODS, Run, Training, published_simulator, train
 from bilevelrl.reference.errors import InvalidInputError, UnknownNameError
 from bilevelrl.tasks import four_rooms
 
-__all__ = ["FIGURE_METHODS", "STREAMS", "VARIANTS", "panel_cell", "panel_sweep", "panel_training", "seeds_of"]
+__all__ = [
+    "FIGURE_METHODS",
+    "MOST_SEEDS",
+    "STREAMS",
+    "TEMPERATURES",
+    "VARIANTS",
+    "critics_only",
+    "panel_cell",
+    "panel_sweep",
+    "panel_training",
+    "seeds_of",
+]
+
+TEMPERATURES = (0.001, 0.003, 0.005)
+"""The follower's β in the paper's panels."""
 
 VARIANTS = ("published", "planner", "paper")
 """Which kernel plans and which samples; see the module."""
@@ -47,8 +54,6 @@ MOST_SEEDS: Mapping[str, int] = MappingProxyType({"hpgd_oracle": 3, "naive_pgd":
 
 ONCE = ("hpgd_oracle", "exact")
 """Run with the smallest batches only: exact ascent has none, and an oracle is hardly helped by larger ones."""
-
-REPORTED, SELECTION = "reported", "selection"
 
 
 def seeds_of(method: str, seeds: int) -> range:
@@ -134,44 +139,21 @@ def panel_training(
 
 
 def panel_cell(cell: Cell, configuration: Mapping[str, Any], checkpoint: Path) -> list[dict[str, Any]]:
-    """Choose settings, train one panel and return tidy rows: a curve per reported run, a score per selection run."""
+    """Train one panel and return tidy rows: one per run and point of its curve."""
     options = dict(configuration)
-    points, search = int(options.pop("points")), int(options.pop("search_iterations"))
+    points, every = int(options.pop("points")), options.pop("settings")
+    settings = {**UNTUNED}
+    for method, (rate, step) in every.get(str(cell["temperature"]), {}).items():
+        settings[method] = Setting(learning_rate=rate, critic_step_size=step)
     if cell["batch_steps"] != min(STREAMS):
         options["methods"] = [method for method in options["methods"] if method not in ONCE]
-    settings, scores = UNTUNED, []
-    found = checkpoint.with_name(f"{checkpoint.stem}-selection.npz")
-    if search:
-        scores = _search(cell, options["methods"], search, options["entropy"], found)
-        settings = {**UNTUNED, **choose(scores)}
     training = panel_training(**cell, **options, settings=settings)
     history = train(training, checkpoint=checkpoint, checkpoint_every=250)
-    found.unlink(missing_ok=True)
-    return [{"stage": REPORTED, **row} for row in _critics_only(curve_rows(history, points=points))] + [
-        {"stage": SELECTION, **row} for row in _critics_only(scores)
-    ]
+    return critics_only(curve_rows(history, points=points))
 
 
-def _search(cell: Cell, methods: Sequence[str], iterations: int, entropy: int, file: Path) -> list[dict[str, Any]]:
-    runs = selection_runs({method: 1 if method in MOST_SEEDS else len(SELECTION_SEEDS) for method in methods})
-    training = panel_training(**cell, runs=runs, iterations=iterations, entropy=entropy)
-    history = train(training, checkpoint=file, checkpoint_every=250)
-    scores = history.final(SELECTION_SHARE)
-    return [
-        {
-            "method": run.method,
-            "seed": run.seed,
-            "learning_rate": run.learning_rate,
-            "critic_step_size": run.critic_step_size,
-            "iteration": iterations,
-            "score": round(float(score), 6),
-        }
-        for run, score in zip(training.runs, scores, strict=True)
-    ]
-
-
-def _critics_only(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Leave α out where a method has no critic."""
+def critics_only(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Leave α out of rows of methods that have no critic."""
     return [
         {**row, "critic_step_size": row["critic_step_size"] if METHODS[row["method"]].critic == "sarsa" else None}
         for row in rows
@@ -182,12 +164,12 @@ def panel_sweep(
     folder: Path,
     *,
     variants: Sequence[str] = ("published",),
-    temperatures: Sequence[float] = (0.001, 0.003, 0.005),
+    temperatures: Sequence[float] = TEMPERATURES,
     batches: Sequence[int] = (100,),
     methods: Sequence[str] = FIGURE_METHODS,
     seeds: int = 10,
     iterations: int = 10_000,
-    search_iterations: int = 1000,
+    tuned: bool = True,
     entropy: int = 0,
     points: int = 50,
 ) -> Sweep:
@@ -195,8 +177,8 @@ def panel_sweep(
 
     Parameters
     ----------
-    search_iterations
-        Outer iterations of the runs that settings are chosen by; 0: settings are `UNTUNED`.
+    tuned
+        False: step sizes are `UNTUNED`.
     points
         Of a thinned curve.
     """
@@ -208,8 +190,12 @@ def panel_sweep(
         "methods": list(methods),
         "seeds": seeds,
         "iterations": iterations,
-        "search_iterations": search_iterations,
+        "settings": {str(each): _plain(chosen_settings(each)) for each in TEMPERATURES} if tuned else {},
         "entropy": entropy,
         "points": points,
     }
     return Sweep(function=panel_cell, grid=grid, folder=folder, configuration=configuration)
+
+
+def _plain(settings: Mapping[str, Setting]) -> dict[str, list[float]]:
+    return {name: [each.learning_rate, each.critic_step_size] for name, each in sorted(settings.items())}

@@ -3,15 +3,16 @@
 import numpy as np
 import pytest
 
-from bilevelrl.benchmarks import four_rooms_training
+from bilevelrl.benchmarks import four_rooms_search
 from bilevelrl.benchmarks.comparisons import comparison_table
 from bilevelrl.benchmarks.curves import curve_rows
 from bilevelrl.benchmarks.four_rooms_figures import compare
-from bilevelrl.benchmarks.four_rooms_selection import SELECTION_SEEDS, Setting, choose, settings_of
-from bilevelrl.benchmarks.four_rooms_training import VARIANTS, panel_cell, panel_training
+from bilevelrl.benchmarks.four_rooms_search import best_of_stages, search_cell
+from bilevelrl.benchmarks.four_rooms_selection import SELECTION_SEEDS, Setting, choose, finalists, settings_of
+from bilevelrl.benchmarks.four_rooms_training import VARIANTS, panel_cell, panel_sweep, panel_training
 from bilevelrl.benchmarks.paper_curves import paper_curve
 from bilevelrl.benchmarks.sweep_store import read_table
-from bilevelrl.estimators.training import train
+from bilevelrl.estimators.training import Run, train
 from bilevelrl.reference.errors import InvalidInputError, UnknownNameError
 from bilevelrl.tasks import FOUR_ROOMS_KERNELS
 from bilevelrl.verification.command_line import main
@@ -96,7 +97,7 @@ def test_comparisons_take_one_end_per_seed_and_the_papers_own():
 
 @pytest.mark.exact
 def test_the_command_trains_draws_and_continues(tmp_path, capsys):
-    words = ["reproduce", "fig2", "--iterations", "30", "--seeds", "1", "--search", "0", "--temperature", "0.005"]
+    words = ["reproduce", "fig2", "--iterations", "30", "--seeds", "1", "--untuned", "--temperature", "0.005"]
     assert main([*words, "--output", str(tmp_path)]) == 0
     shown = capsys.readouterr().out
     assert "Only 30 outer iterations" in shown
@@ -115,35 +116,33 @@ def test_the_command_trains_draws_and_continues(tmp_path, capsys):
     assert "another configuration" in capsys.readouterr().err
 
 
+SEARCH = {"methods": ["hpgd_mc", "naive_pgd"], "short": 3, "long": 5, "entropy": 0}
+PANEL = {"variant": "published", "temperature": 0.005, "batch_steps": 100}
+
+
 @pytest.mark.exact
-def test_a_panel_trains_the_settings_that_its_search_chose(tmp_path):
-    cell = {"variant": "published", "temperature": 0.005, "batch_steps": 200}
-    common = {"methods": ["hpgd_mc", "exact"], "seeds": 2, "iterations": 4, "entropy": 0, "points": 2}
-    rows = panel_cell(cell, {**common, "search_iterations": 3}, tmp_path / "one.npz")
-    searched, reported = ([row for row in rows if row["stage"] == stage] for stage in ("selection", "reported"))
-    # Exact ascent samples nothing, so it runs with the smallest batches only.
-    assert {row["method"] for row in rows} == {"hpgd_mc"}
-    assert {row["seed"] for row in searched} == set(SELECTION_SEEDS)
-    assert {row["seed"] for row in reported} == {0, 1}
-    assert len(searched) == 3 * len(settings_of("hpgd_mc"))
-    best = choose(searched)["hpgd_mc"]
-    assert {row["learning_rate"] for row in reported} == {best.learning_rate}
+def test_a_search_has_two_stages_on_seeds_of_its_own(tmp_path):
+    rows = search_cell(PANEL, SEARCH, tmp_path / "one.npz")
+    short, long = ([row for row in rows if row["stage"] == stage] for stage in ("short", "long"))
+    assert len(short) == 4 * 3 + 4
+    assert {row["seed"] for row in rows} == set(SELECTION_SEEDS)
+    assert {row["iterations"] for row in long} == {5}
+    # Without a critic there is one setting per learning rate; what hardly depends on the seed has no second stage.
+    assert {(row["method"], row["learning_rate"]) for row in long} == {("hpgd_mc", rate) for rate in (0.5, 0.1, 0.05)}
     assert {row["critic_step_size"] for row in rows} == {None}
-    means = {}
-    for row in searched:
-        means.setdefault(row["learning_rate"], []).append(row["score"])
-    assert best.learning_rate == max(means, key=lambda rate: np.mean(means[rate]))
-    assert len({round(float(np.mean(each)), 5) for each in means.values()}) > 1
-    untuned = panel_cell(cell, {**common, "search_iterations": 0}, tmp_path / "two.npz")
-    assert {row["learning_rate"] for row in untuned} == {0.1}
-    assert not list(tmp_path.glob("*selection*"))
+    history = train(panel_training(**PANEL, runs=[Run(method="hpgd_mc", seed=101, learning_rate=0.1)], iterations=5))
+    (own,) = (row for row in long if row["learning_rate"] == 0.1 and row["seed"] == 101)
+    assert own["score"] == pytest.approx(history.final(0.1)[0], abs=1e-5)
+    assert not list(tmp_path.glob("*.npz"))
+    best = best_of_stages(rows)
+    assert set(best["hpgd_mc"]) == {"short", "long"}
+    assert set(best["naive_pgd"]) == {"short"}
 
 
 @pytest.mark.exact
 def test_an_interrupted_search_ends_in_the_same_rows(tmp_path, monkeypatch):
-    cell = {"variant": "published", "temperature": 0.005, "batch_steps": 100}
-    common = {"methods": ["hpgd_mc"], "seeds": 1, "iterations": 12, "entropy": 0, "points": 2, "search_iterations": 11}
-    whole = panel_cell(cell, common, tmp_path / "whole.npz")
+    configuration = {**SEARCH, "long": 12}
+    whole = search_cell(PANEL, configuration, tmp_path / "whole.npz")
 
     def train_and_stop(training, **options):
         history = train(training, **options, callbacks=[lambda found: found.iteration < 10])
@@ -153,15 +152,11 @@ def test_an_interrupted_search_ends_in_the_same_rows(tmp_path, monkeypatch):
 
     interrupted = tmp_path / "interrupted.npz"
     with monkeypatch.context() as patch:
-        patch.setattr(four_rooms_training, "train", train_and_stop)
+        patch.setattr(four_rooms_search, "train", train_and_stop)
         with pytest.raises(KeyboardInterrupt):
-            panel_cell(cell, common, interrupted)
-    assert interrupted.with_name("interrupted-selection.npz").exists()
-    again = panel_cell(cell, common, interrupted)
-    untimed = [
-        [{k: v for k, v in row.items() if k != "cpu_ms_per_iteration"} for row in rows] for rows in (whole, again)
-    ]
-    assert untimed[0] == untimed[1]
+            search_cell(PANEL, configuration, interrupted)
+    assert interrupted.with_name("interrupted-long.npz").exists()
+    assert search_cell(PANEL, configuration, interrupted) == whole
 
 
 @pytest.mark.exact
@@ -170,12 +165,44 @@ def test_choices_are_refused_where_settings_cannot_be_compared():
     other = {**row, "learning_rate": 0.5, "score": 0.2}
     assert choose([row, other])["bc_hg"] == Setting(learning_rate=0.5)
     assert choose([row, {**other, "score": 0.1}])["bc_hg"] == Setting(learning_rate=0.1)
+    low = [{**row, "learning_rate": 0.01, "score": 0.9}, {**row, "critic_step_size": 0.7, "score": 0.0}]
+    third = {**row, "critic_step_size": 0.9, "score": -0.1}
+    # Two for each learning rate, but none of the lowest.
+    assert finalists([row, other, *low, third])["bc_hg"] == [
+        Setting(learning_rate=0.5),
+        Setting(learning_rate=0.1),
+        Setting(learning_rate=0.1, critic_step_size=0.7),
+    ]
     with pytest.raises(InvalidInputError, match="every setting on the same seeds"):
         choose([row, {**row, "seed": 101}, other])
     with pytest.raises(InvalidInputError, match="expected a finite number"):
         choose([{**row, "score": float("nan")}])
     assert len(settings_of("hpgd_sa")) == 24
     assert len(settings_of("sobirl")) == 4
+
+
+@pytest.mark.exact
+def test_a_panel_trains_the_chosen_settings(tmp_path):
+    sweep = panel_sweep(tmp_path, methods=["hpgd_sa", "exact"], seeds=2, iterations=3, points=1)
+    assert len(sweep.grid) == 3
+    configuration = {**sweep.configuration, "settings": {"0.005": {"hpgd_sa": [0.05, 0.9]}}}
+    rows = panel_cell(PANEL, configuration, tmp_path / "one.npz")
+    settings = {row["method"]: (row["learning_rate"], row["critic_step_size"]) for row in rows}
+    assert settings == {"hpgd_sa": (0.05, 0.9), "exact": (0.5, None)}
+    elsewhere = panel_cell({**PANEL, "temperature": 0.003, "batch_steps": 200}, configuration, tmp_path / "two.npz")
+    # Exact ascent has no samples, so one batch size says it all.
+    assert {(row["method"], row["learning_rate"], row["critic_step_size"]) for row in elsewhere} == {
+        ("hpgd_sa", 0.1, 0.5)
+    }
+    untuned = panel_sweep(tmp_path, tuned=False)
+    assert untuned.configuration["settings"] == {}
+
+
+@pytest.mark.exact
+def test_the_quick_search_runs_from_the_command_line(tmp_path, capsys):
+    words = ["reproduce", "step_sizes", "--quick", "--iterations", "4", "--temperature", "0.003"]
+    assert main([*words, "--output", str(tmp_path)]) == 0
+    assert "| 0.003 | HPGD (MC) | rate " in capsys.readouterr().out
 
 
 @pytest.mark.exact

@@ -24,6 +24,7 @@ FIGURE_MODULES = (
     "building_figures",
     "building_network",
     "building_search",
+    "building_verdicts",
     "escape_figure",
     "escape_leader",
     "four_rooms_figures",

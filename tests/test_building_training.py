@@ -10,7 +10,9 @@ import pytest
 from bilevelrl.benchmarks.building_causes import ARMS, Arm, first_directions, gains
 from bilevelrl.benchmarks.building_figures import paper_curve, paper_end, with_parts
 from bilevelrl.benchmarks.building_training import SELECTED, building_training
-from bilevelrl.estimators import Context, LQRSimulator
+from bilevelrl.benchmarks.building_verdicts import sampled_verdict, verdict_in_one_dimension
+from bilevelrl.estimators import Context, LQRSimulator, lqr_covariance
+from bilevelrl.estimators.lqr_expectations import policy_covariance
 from bilevelrl.estimators.networks import DenseNetwork
 from bilevelrl.estimators.training import Run, train
 from bilevelrl.estimators.training.lqr import LQRTraining
@@ -20,6 +22,7 @@ from bilevelrl.estimators.training.lqr_networks import ActionValueNetwork, TDOpt
 from bilevelrl.reference import hypergradient, leader_objective, solve_follower
 from bilevelrl.reference.errors import InvalidInputError, UnknownNameError
 from bilevelrl.tasks import building_thermal_control
+from bilevelrl.verification.verdicts import Outcome
 
 SMALL_NETWORK = NetworkCritics(steps=3, warm_start=True, hidden=4, actions=2)
 
@@ -240,3 +243,27 @@ def test_gains_are_shares_of_exact_progress():
     assert (learnt > 0.9).all()
     noise = gains(first_directions(Arm(method="bc_hg"), batches=20), truth, (4, 4))
     assert noise.std() > 0.2
+
+
+# --- verdicts -----------------------------------------------------------------------------------------------------
+
+
+def test_verdicts_have_three_values():
+    """Few episodes: the covariance has no power yet, a planted bias of twice the truth is seen all the same."""
+    verdict, rows = sampled_verdict("policy covariance", episodes=300)
+    assert verdict.outcome is Outcome.NO_POWER
+    assert rows.shape == (300, 8)
+    assert sampled_verdict("BC-HG", episodes=300)[0].outcome is Outcome.NO_POWER
+    assert sampled_verdict("HPGD, raw return", episodes=300)[0].outcome is Outcome.MEASURED
+    for form in ("policy covariance", "HPGD, raw Q_L"):
+        assert verdict_in_one_dimension(form, seed=0)[0].outcome is Outcome.PASSED
+
+
+def test_a_wrong_covariance_fails_in_one_dimension(monkeypatch):
+    """A factor two in the covariance's constant part is a mistake that only quadrature sees."""
+
+    def wrong(follower, leader, gradient, moments, weights):
+        return policy_covariance(follower, leader, gradient, moments, 2.0 * weights)
+
+    monkeypatch.setattr(lqr_covariance, "policy_covariance", wrong)
+    assert verdict_in_one_dimension("policy covariance", seed=0)[0].failed

@@ -27,7 +27,7 @@ from bilevelrl.benchmarks.toy_game_tables import (
     setting_ends,
     variants_table,
 )
-from bilevelrl.benchmarks.toy_game_training import COUNTS, FIGURE_METHODS, VARIANTS, setting_sweep
+from bilevelrl.benchmarks.toy_game_training import CONTROLS, COUNTS, FIGURE_METHODS, VARIANTS, setting_sweep
 from bilevelrl.estimators.training.games_methods import GAME_METHODS
 from bilevelrl.reference import leader_objective
 from bilevelrl.reference.arrays import FloatArray
@@ -47,6 +47,7 @@ _COLOURS: Mapping[str, str] = {
     "naive_pgd_replay": "#9a9a9a",
     "bi_ac": "#1769aa",
     "bi_ac_replay": "#5aa9e6",
+    "exact_partial": "#b8860b",
     "exact": "#000000",
 }
 _AXES: Mapping[int, str] = {1: "150-step return, discounted", 2: "150-step return, undiscounted"}
@@ -110,7 +111,7 @@ def draw_paths(path: Path, rows: Sequence[Row]) -> None:
             axis.axhline(best.p, color="#2e7d32", lw=1.0)
             axis.axhline(best.switch, color="#777777", lw=0.9, ls="--")
             axis.spines[["top", "right"]].set_visible(False)
-        line[0].annotate("p*", (0.98, best.p), xycoords=("axes fraction", "data"), va="bottom", ha="right", fontsize=9)
+        line[0].annotate("p*", (0.4, best.p), xycoords=("axes fraction", "data"), va="bottom", ha="right", fontsize=9)
         line[0].annotate(
             "switch", (0.98, best.switch), xycoords=("axes fraction", "data"), va="bottom", ha="right", fontsize=8
         )
@@ -134,7 +135,7 @@ def draw_errors(path: Path, rows: Sequence[Row]) -> None:
     """
     plt = pyplot()
     bonuses = list(dict.fromkeys(row["bonus"] for row in rows))
-    methods = [name for name in dict.fromkeys(row["method"] for row in rows) if name != "exact"]
+    methods = [name for name in dict.fromkeys(row["method"] for row in rows) if name not in CONTROLS]
     figure, axes = plt.subplots(
         len(bonuses), 3, figsize=(13.0, 3.1 * len(bonuses) + 0.7), squeeze=False, sharex=True, layout="constrained"
     )
@@ -222,7 +223,7 @@ def _returns_rows(folder: Path, options: FigureOptions, run: SweepRunner) -> lis
         setting_sweep(
             folder / "cells",
             bonuses=_BONUSES,
-            methods=(*methods, "exact"),
+            methods=(*methods, *CONTROLS),
             seeds=options.seeds,
             iterations=options.iterations,
         )

@@ -23,6 +23,7 @@ from bilevelrl.reference.errors import UnknownNameError
 from bilevelrl.tasks import toy_markov_game
 
 __all__ = [
+    "CONTROLS",
     "COUNTS",
     "FIGURE_METHODS",
     "SELECTED",
@@ -34,6 +35,9 @@ __all__ = [
 
 FIGURE_METHODS = ("bc_hg", "naive_pgd", "naive_pgd_replay", "bi_ac", "bi_ac_replay")
 """The five methods of the paper."""
+
+CONTROLS = ("exact_partial", "exact")
+"""What Naive-PGD and BC-HG estimate, by the model."""
 
 COUNTS = (1, 2, 5, 10, 20)
 """Updates of the grid, for actors and critics alike."""
@@ -47,6 +51,7 @@ SELECTED: Mapping[int, Mapping[str, tuple[int, int]]] = MappingProxyType(
                 "naive_pgd_replay": (5, 1),
                 "bi_ac": (2, 10),
                 "bi_ac_replay": (5, 1),
+                "exact_partial": (2, 10),
                 "exact": (10, 1),
             }
         ),
@@ -57,12 +62,13 @@ SELECTED: Mapping[int, Mapping[str, tuple[int, int]]] = MappingProxyType(
                 "naive_pgd_replay": (1, 10),
                 "bi_ac": (1, 5),
                 "bi_ac_replay": (1, 5),
+                "exact_partial": (1, 20),
                 "exact": (1, 1),
             }
         ),
     }
 )
-"""By bonus R and method: the published actor and critic updates; exact ascent steps as often as BC-HG."""
+"""By bonus R and method: the published updates; the controls step as often as what they are controls of."""
 
 VARIANTS: Mapping[str, GameOptions] = MappingProxyType(
     {

@@ -5,13 +5,21 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from bilevelrl.benchmarks.comparisons import Comparison, compare_ends, comparison_table
 from bilevelrl.benchmarks.curves import Curve, draw_curves, pyplot, seed_curves
 from bilevelrl.benchmarks.figures import Figure, FigureOptions, Row, SweepRunner
-from bilevelrl.benchmarks.four_rooms_training import FIGURE_METHODS, STREAMS, TEMPERATURES, VARIANTS, panel_sweep
+from bilevelrl.benchmarks.four_rooms_training import (
+    FIGURE_METHODS,
+    ORACLE,
+    STREAMS,
+    TEMPERATURES,
+    VARIANTS,
+    panel_sweep,
+)
 from bilevelrl.benchmarks.paper_curves import PAPER_SEEDS, paper_curve
 from bilevelrl.estimators.training import METHODS
 from bilevelrl.reference.arrays import FloatArray
@@ -127,22 +135,26 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--variant", nargs="+", default=["published"], help=f"kernels: {', '.join(VARIANTS)}")
     parser.add_argument("--temperature", type=float, nargs="+", default=list(TEMPERATURES), metavar="β")
     parser.add_argument("--batch", type=int, nargs="+", choices=list(STREAMS), help="steps in a batch")
+    parser.add_argument(
+        "--oracle", action="store_true", help="HPGD (oracle) too, with batches of 100 steps: ten times as dear"
+    )
     parser.add_argument("--untuned", action="store_true", help="one setting everywhere instead of the search's")
 
 
 def _rows(batches: Sequence[int], folder: Path, options: FigureOptions, run: SweepRunner) -> list[Row]:
-    sweep = panel_sweep(
-        folder / "cells",
-        variants=options.own["variant"],
-        temperatures=options.own["temperature"],
-        batches=options.own["batch"] or (batches[:1] if options.quick else batches),
-        methods=_QUICK_METHODS if options.quick else FIGURE_METHODS,
-        seeds=options.seeds,
-        iterations=options.iterations,
-        tuned=not options.own["untuned"],
-        points=25 if options.quick else 50,
-    )
-    return run(sweep)
+    shared: dict[str, Any] = {
+        "variants": options.own["variant"],
+        "temperatures": options.own["temperature"],
+        "seeds": options.seeds,
+        "iterations": options.iterations,
+        "tuned": not options.own["untuned"],
+    }
+    wanted = options.own["batch"] or (batches[:1] if options.quick else batches)
+    methods, points = (_QUICK_METHODS, 25) if options.quick else (FIGURE_METHODS, 50)
+    rows = run(panel_sweep(folder / "cells", batches=wanted, methods=methods, points=points, **shared))
+    if options.own["oracle"] and not options.quick:
+        rows += run(panel_sweep(folder / "oracle", methods=(ORACLE,), points=points, **shared))
+    return rows
 
 
 def _table(rows: Sequence[Row], options: FigureOptions) -> str:

@@ -2,7 +2,7 @@
 
 The paper (Kudo et al. 2026, arXiv:2603.14867, Appendix C) takes the setting with the best mean over the last tenth of
 10,000 outer iterations, on the seeds that it reports. Here the search has two stages and seeds of its own: all settings
-for 1000 iterations, then finalists at full length. One short stage would not do: after 1000 iterations most settings
+for 1000 iterations, then finalists for 7000. One short stage would not do: after 1000 iterations most settings
 are still on the plateau that they start on, and the largest learning rate wins because it has left first.
 """
 
@@ -145,7 +145,7 @@ def finalists(
     each
         Settings of one learning rate.
     smallest
-        Learning rate; lower ones do not get off the plateau at full length either.
+        Learning rate; lower ones are still on the plateau at the end.
     """
     found: dict[str, list[Setting]] = {}
     for method, settings in mean_scores(scores).items():

@@ -26,7 +26,7 @@ from bilevelrl.estimators.kinds import default_simulator
 from bilevelrl.estimators.sampling_lqr import LQRSimulator
 from bilevelrl.estimators.trajectories import Trajectories
 from bilevelrl.estimators.walk import OwnUniforms, Record, SharedUniforms, Uniforms, Walk, record_to_batch
-from bilevelrl.reference import ConfigurableLQR, ConfigurableMDP, LQRGame, MarkovGame
+from bilevelrl.reference import ConfigurableLQR, ConfigurableMDP, LQRGame, MarkovGame, Tables
 from bilevelrl.reference.arrays import FloatArray, IntArray
 from bilevelrl.reference.errors import InvalidInputError, ShapeError, StochasticityError, UnknownNameError, refusal
 from bilevelrl.reference.transitions import ROW_SUM_TOLERANCE, Transition, check_rows
@@ -81,15 +81,15 @@ class TabularSimulator:
         if self.restart not in ("initial", "uniform"):
             raise UnknownNameError("restart", self.restart, ("initial", "uniform"))
 
-    def kernel(self, problem: ConfigurableMDP, theta: FloatArray) -> Transition:
-        """Return the transition kernel that moves the samples.
+    def kernel(self, problem: ConfigurableMDP, theta: FloatArray, tables: Tables | None = None) -> Transition:
+        """Return the transition kernel that moves the samples; `tables` are the problem's, where they are known.
 
         Raises
         ------
         ShapeError
             If the dynamics have other states or actions than the problem.
         """
-        own = problem.tables_at(theta).transition
+        own = (problem.tables_at(theta) if tables is None else tables).transition
         if self.dynamics is None:
             return own
         assert isinstance(self.dynamics, ConfigurableMDP)  # `sample` has seen to it
@@ -100,9 +100,9 @@ class TabularSimulator:
             )
         return other
 
-    def start_law(self, problem: ConfigurableMDP, theta: FloatArray) -> FloatArray:
-        """Return the law of an episode's first state, shape (S,)."""
-        tables = problem.tables_at(theta)
+    def start_law(self, problem: ConfigurableMDP, theta: FloatArray, tables: Tables | None = None) -> FloatArray:
+        """Return the law of an episode's first state, shape (S,); `tables` are the problem's, where they are known."""
+        tables = problem.tables_at(theta) if tables is None else tables
         if self.restart == "uniform":
             return np.full(tables.states, 1.0 / tables.states)
         law: FloatArray = np.asarray(tables.initial, dtype=np.float64)
@@ -167,9 +167,9 @@ class TabularSimulator:
         walk = Walk(
             states=tables.states,
             actions=tables.actions,
-            moves=self._moves(self.kernel(problem, theta)),
+            moves=self._moves(self.kernel(problem, theta, tables)),
             policy=policy,
-            starts=_start_draws(self.start_law(problem, theta)),
+            starts=_start_draws(self.start_law(problem, theta, tables)),
         )
         start = None if first_state is None else _indices("first_state", first_state, streams, tables.states)
         action = None if first_action is None else _indices("first_action", first_action, streams, tables.actions)

@@ -20,6 +20,7 @@ from bilevelrl.benchmarks.toy_game_tables import (
     METRICS,
     constants,
     constants_table,
+    directions_table,
     ends_table,
     grid_tables,
     paper_curve,
@@ -234,7 +235,12 @@ def _returns_table(rows: Sequence[Row], options: FigureOptions) -> str:
     note = "Over the last 5 % of the outer iterations. R = 1: discounted, R = 2: undiscounted return of 150 steps."
     if options.iterations < WHOLE:
         note += f" Only {options.iterations} outer iterations of the paper's {WHOLE}."
-    return f"{ends_table(setting_ends(rows))}\n\n{note}"
+    directions = (
+        "Directions along the paths, against the exact hypergradient. Of minibatches: mean cosine, median relative "
+        "error. Of what they average to, given each run's critic: mean cosine. In the logit of p: the spread of the "
+        "curves' points, two minibatches each, about that average; its mean; and the truth's."
+    )
+    return f"{ends_table(setting_ends(rows))}\n\n{note}\n\n{directions}\n\n{directions_table(rows)}"
 
 
 def _returns_pictures(folder: Path, rows: Sequence[Row], options: FigureOptions) -> list[Path]:

@@ -24,6 +24,7 @@ __all__ = [
     "SettingEnd",
     "constants",
     "constants_table",
+    "directions_table",
     "ends_table",
     "grid_tables",
     "paper_curve",
@@ -34,6 +35,15 @@ __all__ = [
 
 METRICS: Mapping[int, str] = {1: "discounted_return", 2: "undiscounted_return"}
 """What the paper shows over 150 steps, by bonus R: the two scales do not compare."""
+
+_DIRECTIONS = (
+    "cosine",
+    "relative_error",
+    "expected_cosine",
+    "logit_direction",
+    "expected_logit_direction",
+    "logit_truth",
+)
 
 Setting = tuple[int, str, int, int]
 """Bonus, method, actor and critic updates."""
@@ -185,6 +195,43 @@ def variants_table(ends: Sequence[SettingEnd]) -> str:
                 else f"{end.mean:.1f} ± {_deviation(end.ends):.1f}; p = {_spread(end.probabilities, 2)}"
             )
         lines.append((variant if variant != "published" else "nothing (as published)", *cells))
+    return _markdown(lines)
+
+
+def directions_table(rows: Sequence[Row], *, early: int = 100) -> str:
+    """Return how directions compare with the exact hypergradient along the paths, early and late, as Markdown.
+
+    Parameters
+    ----------
+    rows
+        Of `setting_sweep`, with curves.
+    early
+        Outer iterations up to it are early.
+    """
+    titles = ("R", "method", "iterations", "cosine", "relative error", "expected cosine", "SD", "expected", "truth")
+    lines: list[Sequence[str]] = [titles, ("---",) * len(titles)]
+    last = max(row["iteration"] for row in rows)
+    for bonus, method in dict.fromkeys((row["bonus"], row["method"]) for row in rows):
+        for begin, end in ((0, min(early, last)), (early, last)):
+            own = [row for row in rows if (row["bonus"], row["method"]) == (bonus, method)]
+            own = [row for row in own if begin < row["iteration"] <= end]
+            if not own:
+                continue
+            of = {name: np.array([row[name] for row in own]) for name in _DIRECTIONS}
+            noise = of["logit_direction"] - of["expected_logit_direction"]
+            lines.append(
+                (
+                    f"{bonus}",
+                    GAME_METHODS[method].title,
+                    f"{begin}–{end}",
+                    f"{of['cosine'].mean():+.2f}",
+                    f"{np.median(of['relative_error']):.2g}",
+                    f"{of['expected_cosine'].mean():+.2f}",
+                    f"{_deviation(noise):.2g}",
+                    f"{of['expected_logit_direction'].mean():+.2g}",
+                    f"{of['logit_truth'].mean():+.2g}",
+                )
+            )
     return _markdown(lines)
 
 

@@ -26,6 +26,7 @@ from bilevelrl.benchmarks.four_rooms_training import (
     panel_training,
 )
 from bilevelrl.benchmarks.sweep_grid import Cell, Grid
+from bilevelrl.benchmarks.sweep_store import write_table
 from bilevelrl.benchmarks.sweeps import Sweep
 from bilevelrl.estimators.training import METHODS, train
 
@@ -114,6 +115,26 @@ def _table(rows: Sequence[Row], options: FigureOptions) -> str:
     return "\n".join(f"| {line} |" for line in lines)
 
 
+def _settings(folder: Path, rows: Sequence[Row], options: FigureOptions) -> list[Path]:
+    """Write the chosen settings, as `benchmarks/data/four_rooms_settings.csv` has them."""
+    chosen: list[Row] = []
+    for temperature in dict.fromkeys(row["temperature"] for row in rows):
+        best = best_of_stages([row for row in rows if row["temperature"] == temperature])
+        for method, stages in best.items():
+            setting, _ = stages["long" if "long" in stages else "short"]
+            chosen.append(
+                {
+                    "temperature": temperature,
+                    "method": method,
+                    "learning_rate": setting.learning_rate,
+                    "critic_step_size": setting.critic_step_size,
+                }
+            )
+    path = folder / "four_rooms_settings.csv"
+    write_table(path, chosen)
+    return [path]
+
+
 def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--temperature", type=float, nargs="+", default=list(TEMPERATURES), metavar="β")
 
@@ -121,14 +142,14 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 FIGURES = (
     Figure(
         name="step_sizes",
-        title="Four-Rooms: the search for step sizes, batches of 100 steps (no picture)",
+        title="Four-Rooms: the search for step sizes, batches of 100 steps",
         seeds=len(SELECTION_SEEDS),
         iterations=LONG,
         quick_seeds=len(SELECTION_SEEDS),
         quick_iterations=100,
         rows=_rows,
         table=_table,
-        draw=lambda folder, rows, options: [],
+        draw=_settings,
         arguments=_arguments,
     ),
 )

@@ -203,6 +203,9 @@ def test_the_quick_search_runs_from_the_command_line(tmp_path, capsys):
     words = ["reproduce", "step_sizes", "--quick", "--iterations", "4", "--temperature", "0.003"]
     assert main([*words, "--output", str(tmp_path)]) == 0
     assert "| 0.003 | HPGD (MC) | rate " in capsys.readouterr().out
+    chosen = read_table(tmp_path / "four_rooms_settings.csv")
+    assert [(row["temperature"], row["method"]) for row in chosen] == [(0.003, "hpgd_mc"), (0.003, "naive_pgd")]
+    assert {row["learning_rate"] for row in chosen} <= {0.5, 0.1, 0.05, 0.01}
 
 
 @pytest.mark.exact

@@ -7,6 +7,10 @@ from bilevelrl.estimators.training.followers import (
     SharedDynamics,
     SweepingFollower,
 )
+from bilevelrl.estimators.training.games import GameTraining
+from bilevelrl.estimators.training.games_follower import GameFollowerRule
+from bilevelrl.estimators.training.games_methods import GAME_METHODS
+from bilevelrl.estimators.training.games_options import GameOptions
 from bilevelrl.estimators.training.gradient_errors import GRADIENT_COLUMNS, gradient_errors
 from bilevelrl.estimators.training.loop import Callback, Evaluation, History, train
 from bilevelrl.estimators.training.methods import METHODS, Method, batch_hypergradients, batch_objectives, get_method
@@ -16,6 +20,7 @@ from bilevelrl.estimators.training.sampled_followers import NaturalPolicyGradien
 from bilevelrl.estimators.training.tabular import Training, published_simulator
 
 __all__ = [
+    "GAME_METHODS",
     "GRADIENT_COLUMNS",
     "METHODS",
     "SCHEDULES",
@@ -25,6 +30,9 @@ __all__ = [
     "Evaluation",
     "ExactFollower",
     "FollowerRule",
+    "GameFollowerRule",
+    "GameOptions",
+    "GameTraining",
     "History",
     "LeaderTraining",
     "Method",

@@ -146,11 +146,10 @@ class GameWorld:
         self.follower_tables = self.solved.table
         self.played, acting = self.solved, self.policies
         if options.unprepared_start and iteration == 0:
-            self.played = GameResponses.of_table(np.zeros_like(self.follower_tables), game.temperature)
-            # Zero is what an unsolved table says of every value; the soft value of a table of zeros is not zero.
-            self.played = GameResponses(
-                table=self.played.table, value=np.zeros_like(self.played.value), policy=self.played.policy
-            )
+            # Nothing is valued yet; the soft value of a table of zeros would be β log A.
+            nothing = np.zeros_like(self.follower_tables)
+            uniform = np.full_like(nothing, 1.0 / game.actions)
+            self.played = GameResponses(table=nothing, value=nothing[..., 0], policy=uniform)
             acting = np.full_like(self.policies, 1.0 / game.leader_actions)
         self._truths: list[Any] | None = None
         if not self.sampled.size:

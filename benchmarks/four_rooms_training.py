@@ -47,6 +47,9 @@ VARIANTS = ("published", "planner", "paper")
 FIGURE_METHODS = ("bc_hg", "hpgd_mc", "hpgd_sa", "naive_pgd", "sobirl", "exact")
 """Methods of a panel; exact ascent is the control, which the paper does not show."""
 
+ONE_BATCH_SIZE = ("exact", "sobirl")
+"""Run with the smallest batches only: the one has no samples, the other is Naive-PGD where rewards ignore actions."""
+
 ORACLE = "hpgd_oracle"
 """Ten times as dear as the others, so it has cells of its own, with batches of 100 steps."""
 
@@ -147,8 +150,7 @@ def panel_cell(cell: Cell, configuration: Mapping[str, Any], checkpoint: Path) -
     for method, (rate, step) in every.get(str(cell["temperature"]), {}).items():
         settings[method] = Setting(learning_rate=rate, critic_step_size=step)
     if cell["batch_steps"] != min(STREAMS):
-        # Exact ascent has no samples: one batch size says it all.
-        options["methods"] = [method for method in options["methods"] if method != "exact"]
+        options["methods"] = [method for method in options["methods"] if method not in ONE_BATCH_SIZE]
     training = panel_training(**cell, **options, settings=settings)
     history = train(training, checkpoint=checkpoint, checkpoint_every=250)
     return critics_only(curve_rows(history, points=points))

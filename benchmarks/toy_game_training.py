@@ -79,6 +79,7 @@ VARIANTS: Mapping[str, GameOptions] = MappingProxyType(
         "τ = 1": replace(PUBLISHED, target_rate=1.0),
         "best response": replace(PUBLISHED, follower=GameFollowerRule()),
         "valid baseline": replace(PUBLISHED, baseline="state_value"),
+        "influence of 20 steps": replace(PUBLISHED, influence_steps=20),
         "expected targets, τ = .1": replace(PUBLISHED, targets="expected", target_rate=0.1),
         "sound": SOUND,
         "sound, exact critic": replace(SOUND, critic="exact"),

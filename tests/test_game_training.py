@@ -237,7 +237,7 @@ class TestDirections:
             wanted = METHODS[method](training.options).estimate(batch, context).mean
             assert found[row] * (1.0 - gamma) * seen.sum() == pytest.approx(wanted, rel=1e-9, abs=1e-11)
 
-    @pytest.mark.parametrize("options", [PUBLISHED, SOUND])
+    @pytest.mark.parametrize("options", [PUBLISHED, SOUND, replace(SOUND, influence_steps=3)])
     def test_a_minibatch_is_the_mean_of_its_transitions(self, options):
         training = training_of(
             "bc_hg", "naive_pgd_replay", seeds=1, base=options, actor="tabular", minibatch=7, ascent_steps=2
@@ -267,7 +267,7 @@ class TestDirections:
                     continue
                 benefit = table[state, leader_action, action] - g[state, leader_action] @ table[state, leader_action]
                 for k, (s, later, _, _) in enumerate(path):
-                    if k == 0 and not options.same_step:
+                    if (k == 0 and not options.same_step) or k >= (options.influence_steps or len(path)):
                         continue
                     worth = value[s, later] - f[s] @ value[s]
                     weight = GAME.discount_follower**k * benefit * worth / GAME.temperature
@@ -398,7 +398,8 @@ class TestTraining:
 
 class TestRefusals:
     @pytest.mark.parametrize(
-        "options", [{"minibatch": 0}, {"critic_steps": 0}, {"target_rate": 0.0}, {"target_rate": np.nan}]
+        "options",
+        [{"minibatch": 0}, {"critic_steps": 0}, {"influence_steps": 0}, {"target_rate": 0.0}, {"target_rate": np.nan}],
     )
     def test_numbers(self, options):
         with pytest.raises(InvalidInputError):
@@ -414,6 +415,8 @@ class TestRefusals:
             training_of("hpgd")
         with pytest.raises(InvalidInputError, match="probe"):
             training_of("bc_hg", probe=(9, 0))
+        with pytest.raises(InvalidInputError, match="influence_steps"):
+            training_of("bc_hg", influence_steps=12)
         with pytest.raises(InvalidInputError, match="past data"):
             training_of("bi_ac_replay", minibatch=None)
         with pytest.raises(UnsupportedError, match="sees"):

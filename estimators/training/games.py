@@ -81,6 +81,11 @@ class GameTraining(LeaderTraining):
             raise InvalidInputError(
                 refusal("probe", self.probe, f"(state, leader action) below {shape}", "count from 0")
             )
+        ahead = self.options.influence_steps
+        if ahead is not None and ahead >= self.steps:
+            raise InvalidInputError(
+                refusal("influence_steps", ahead, f"less than steps={self.steps}", "pass None for all")
+            )
         for run in self.runs:
             if self.options.minibatch is None and GAME_METHODS[run.method].replay:
                 raise InvalidInputError(

@@ -98,7 +98,13 @@ def draw_minibatches(
 
 
 def guided_visits(
-    game: MarkovGame, codes: IntArray, benefits: FloatArray, batches: Minibatches, *, same_step: bool
+    game: MarkovGame,
+    codes: IntArray,
+    benefits: FloatArray,
+    batches: Minibatches,
+    *,
+    same_step: bool,
+    longest: int | None = None,
 ) -> FloatArray:
     """Return the weighted sums of B_i C_i(s,l) over each minibatch's transitions, (R, actor batches, S, L).
 
@@ -114,19 +120,24 @@ def guided_visits(
         What was drawn of them.
     same_step
         Whether C counts the transition's own leader action.
+    longest
+        C counts leader actions less than so many steps ahead; None: to the end of the episode.
     """
     states, leader_actions, actions = game.reward_leader.shape
     runs, number = codes.shape[0], states * leader_actions
     pairs = codes // (actions * states)
-    later = suffix_visits(pairs, number, game.discount_follower)
+    visits = suffix_visits(pairs, number, game.discount_follower)
+    later = visits.copy()
+    if longest is not None:
+        later[:, :, :-longest] -= game.discount_follower**longest * visits[:, :, longest:]
     if not same_step:
-        later = later - np.eye(number)[pairs]
+        later -= np.eye(number)[pairs]
     earned = np.take_along_axis(benefits.reshape(runs, -1), (codes // states).reshape(runs, -1), axis=1)
     row = np.arange(runs)[:, None, None]
     drawn = batches.weights * earned[row, batches.places]
     total = np.matmul(drawn[:, :, None, :], later.reshape(runs, -1, number)[row, batches.places])
-    visits: FloatArray = total.reshape(runs, -1, states, leader_actions)
-    return visits
+    guided: FloatArray = total.reshape(runs, -1, states, leader_actions)
+    return guided
 
 
 def _frequencies(codes: IntArray, weights: FloatArray, transitions: int) -> FloatArray:

@@ -53,6 +53,9 @@ class GameOptions:
         Of the leader's own term: see `GameSide`.
     influence_baseline, same_step
         Of the guiding term: see `BCHGGame`.
+    influence_steps
+        How many steps ahead its inner sum reaches, less than an episode has; None: to the episode's end. What it leaves
+        out is a bias; most of the term's variance goes with it.
     unprepared_start
         The first batch has uniformly random leader actions and a uniform follower that values nothing.
     follower
@@ -80,6 +83,7 @@ class GameOptions:
     baseline: Baseline = "state_value"
     influence_baseline: bool = True
     same_step: bool = False
+    influence_steps: int | None = None
     unprepared_start: bool = False
     follower: GameFollowerRule = field(default_factory=GameFollowerRule)
 
@@ -87,10 +91,10 @@ class GameOptions:
         for name, known in _NAMES.items():
             if getattr(self, name) not in known:
                 raise UnknownNameError(name, getattr(self, name), known)
-        for name in ("critic_steps", "minibatch"):
+        for name in ("critic_steps", "minibatch", "influence_steps"):
             value = getattr(self, name)
             whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-            if not (whole and value >= 1) and not (name == "minibatch" and value is None):
+            if not (whole and value >= 1) and not (name != "critic_steps" and value is None):
                 raise InvalidInputError(refusal(name, value, "an integer >= 1", "count them"))
         if not (np.isfinite(self.target_rate) and 0.0 < self.target_rate <= 1.0):
             raise InvalidInputError(refusal("target_rate", self.target_rate, "a number in (0, 1]", "1 copies"))

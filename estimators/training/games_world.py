@@ -234,7 +234,12 @@ class GameWorld:
         benefits = self.tables[rows] - np.vecdot(self.played.policy[rows], self.tables[rows])[..., None]
         benefits[~self.guiding[rows]] = 0.0
         self.guided[rows] = guided_visits(
-            self.game, self.codes[rows], benefits, self.drawn[True], same_step=self.options.same_step
+            self.game,
+            self.codes[rows],
+            benefits,
+            self.drawn[True],
+            same_step=self.options.same_step,
+            longest=self.options.influence_steps,
         )
 
     def direction(self, thetas: FloatArray, step: int) -> FloatArray:
@@ -286,7 +291,8 @@ class GameWorld:
         Where a method has no such closed form, the direction itself.
         """
         method, options = self.methods[row], self.options
-        if method.source != "samples" or method.greedy:
+        cut = method.guiding and options.influence_steps is not None
+        if method.source != "samples" or method.greedy or cut:
             own: FloatArray = self._cotangents[row]
             return own
         estimator: BCHGGame | PolicyGradient = PolicyGradient(

@@ -43,7 +43,7 @@ COLOURS: Mapping[str, str] = MappingProxyType(
         "exact_partial": "#9e9e9e",
     }
 )
-_FEW_SEEDS = 3
+_FEW_SEEDS, _SOME_SEEDS = 3, 5
 _QUANTITIES = ("stability", "energy", "insulation", "airflow")
 
 
@@ -64,7 +64,7 @@ def paper_curve(quantity: str, learning_rate: float, method: str) -> FloatArray 
 
     Examples
     --------
-    >>> paper_curve("return", 0.1, "BC-HG")[1, -1].round(0)
+    >>> float(paper_curve("return", 0.1, "BC-HG")[1, -1].round(0))
     -196.0
     """
     wanted = (quantity, learning_rate, method)
@@ -127,7 +127,9 @@ def _training_rows(folder: Path, options: FigureOptions, run: SweepRunner) -> li
     sweep("exact", ("exact", "exact_partial"), 0.1, 1, options.iterations)
     for rate in LEARNING_RATES:
         shown = [method for method, selected in SELECTED.items() if selected == rate]
-        sweep(f"shown-{rate}", shown, rate, options.seeds, options.iterations)
+        # HPGD's directions are noise at every θ (errors of 10^6 times the truth): more seeds show nothing more.
+        seeds = options.seeds if rate == 0.1 else min(_SOME_SEEDS, options.seeds)
+        sweep(f"shown-{rate}", shown, rate, seeds, options.iterations)
     for rate in () if options.quick else LEARNING_RATES:
         others = [method for method, selected in SELECTED.items() if selected != rate]
         sweep(f"other-{rate}", others, rate, min(_FEW_SEEDS, options.seeds), max(1, options.iterations // 2))

@@ -20,6 +20,7 @@ from bilevelrl.reference.errors import UnknownNameError
 __all__ = ["FIGURE_MODULES", "Figure", "FigureOptions", "Row", "SweepRunner", "all_figures", "get_figure"]
 
 FIGURE_MODULES = (
+    "building_budget",
     "building_causes",
     "building_figures",
     "building_network",

@@ -12,7 +12,7 @@ from bilevelrl.benchmarks.toy_game_training import setting_training
 @pytest.mark.parametrize("seeds", [1, 10, 50])
 def test_bc_hg(benchmark: Any, seeds: int) -> None:
     """Followers, samples, critics, directions and Adam's steps of all seeds together, without evaluations."""
-    training = setting_training(bonus=1, method="bc_hg", actor_steps=10, critic_steps=1, seeds=seeds)
+    training = setting_training(bonus=1, methods=["bc_hg"], actor_steps=10, critic_steps=1, seeds=seeds)
     world, thetas = training.world(training.generators()), training.start()
     rates = np.full(seeds, 1e-4)
     state = training.optimiser.start(thetas.shape)

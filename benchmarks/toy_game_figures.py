@@ -256,7 +256,7 @@ def _grid_rows(folder: Path, options: FigureOptions, run: SweepRunner) -> list[R
     if options.quick:
         grids = [(bonus, (1, 10), (1, 10)) for bonus in _BONUSES]
     else:
-        grids = [(2, COUNTS, COUNTS), (1, _PAPER_COUNTS[1], _PAPER_COUNTS[1])]
+        grids = [(bonus, _PAPER_COUNTS[bonus], _PAPER_COUNTS[bonus]) for bonus in _BONUSES]
         grids += [(1, (20,), COUNTS), (1, _PAPER_COUNTS[1], (20,))]
     found: list[Row] = []
     for bonus, actors, critics in grids:

@@ -243,7 +243,7 @@ def constants() -> list[Row]:
     >>> all(row["ours"] == row["published"] for row in constants())
     True
     """
-    training = setting_training(bonus=1, method="bc_hg", actor_steps=1, critic_steps=1)
+    training = setting_training(bonus=1, methods=["bc_hg"], actor_steps=1, critic_steps=1)
     game, options = training.problem, training.options
     actor = DenseNetwork(sizes=(game.states, 64, 64, game.leader_actions))
     critic = NetworkCritic.architecture(game)

@@ -107,7 +107,7 @@ _AT_A = (1, 1)
 def setting_training(
     *,
     bonus: int,
-    method: str,
+    methods: Sequence[str],
     actor_steps: int,
     critic_steps: int,
     variant: str = "published",
@@ -116,14 +116,14 @@ def setting_training(
     evaluate_every: int = 5,
     entropy: int = 0,
 ) -> GameTraining:
-    """Return the training of one method at one setting, with the published networks and learning rates.
+    """Return the training of some methods at one setting, with the published networks and learning rates.
 
     Parameters
     ----------
     bonus
         R of the game.
-    method
-        A name in `GAME_METHODS`.
+    methods
+        Names in `GAME_METHODS`.
     actor_steps, critic_steps
         Updates per outer iteration.
     variant
@@ -138,7 +138,7 @@ def setting_training(
 
     Examples
     --------
-    >>> training = setting_training(bonus=1, method="bc_hg", actor_steps=10, critic_steps=1)
+    >>> training = setting_training(bonus=1, methods=["bc_hg"], actor_steps=10, critic_steps=1)
     >>> len(training.runs), training.ascent_steps, training.start().shape
     (10, 10, (10, 4546))
     """
@@ -146,7 +146,11 @@ def setting_training(
         raise UnknownNameError("variant", variant, VARIANTS)
     return GameTraining(
         problem=toy_markov_game(float(bonus)),
-        runs=[Run(method=method, seed=seed, learning_rate=1e-4, critic_step_size=1e-3) for seed in range(seeds)],
+        runs=[
+            Run(method=method, seed=seed, learning_rate=1e-4, critic_step_size=1e-3)
+            for method in methods
+            for seed in range(seeds)
+        ],
         iterations=iterations,
         ascent_steps=actor_steps,
         options=replace(VARIANTS[variant], critic_steps=critic_steps),
@@ -157,11 +161,13 @@ def setting_training(
 
 
 def setting_cell(cell: Cell, configuration: Mapping[str, Any], checkpoint: Path) -> list[dict[str, Any]]:
-    """Train one method at one setting and return tidy rows: one per run and point of its curve."""
+    """Train one method, or all of the configuration's, at one setting; return tidy rows: one per run and point."""
     options = {name: value for name, value in configuration.items() if name not in ("points", "selected")}
     asked = dict(cell)
     if configuration.get("selected"):
         asked["actor_steps"], asked["critic_steps"] = SELECTED[cell["bonus"]][cell["method"]]
+    if "method" in asked:
+        asked["methods"] = [asked.pop("method")]
     history = train(setting_training(**asked, **options), checkpoint=checkpoint)
     rows = curve_rows(history, points=int(configuration["points"]), names=LOGGED)
     finals = {name: history.final(name=name) for name in ("discounted_return", "undiscounted_return", "probability")}
@@ -183,7 +189,9 @@ def setting_sweep(
     points: int = 50,
     evaluate_every: int = 5,
 ) -> Sweep:
-    """Return a sweep over bonuses, variants and methods, at the selected settings or over a grid of them.
+    """Return a sweep over bonuses, variants and methods at the selected settings, or over a grid of settings.
+
+    A cell of the grid trains all methods together, which costs less.
 
     Parameters
     ----------
@@ -197,7 +205,7 @@ def setting_sweep(
         Of each training.
     """
     axes: list[tuple[str, Sequence[Any]]] = [("bonus", list(bonuses)), ("variant", list(variants))]
-    axes += [("method", list(methods)), *((name, list(values)) for name, values in settings)]
+    axes += [(name, list(values)) for name, values in settings] if settings else [("method", list(methods))]
     known = ("bonus", "variant", "method", "actor_steps", "critic_steps")
     configuration = {
         "seeds": seeds,
@@ -205,5 +213,6 @@ def setting_sweep(
         "points": points,
         "evaluate_every": evaluate_every,
         "selected": not settings,
+        **({"methods": list(methods)} if settings else {}),
     }
     return Sweep(function=setting_cell, grid=Grid(axes=axes, known=known), folder=folder, configuration=configuration)

@@ -94,7 +94,7 @@ class TestTables:
     def test_every_variant_undoes_something(self):
         assert all((options == PUBLISHED) == (name == "published") for name, options in VARIANTS.items())
         with pytest.raises(UnknownNameError, match="soundd"):
-            setting_training(bonus=1, method="bc_hg", actor_steps=1, critic_steps=1, variant="soundd")
+            setting_training(bonus=1, methods=["bc_hg"], actor_steps=1, critic_steps=1, variant="soundd")
 
 
 class TestCommands:

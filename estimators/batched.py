@@ -383,6 +383,9 @@ class _Union:
 
     def tables(self, thetas: Any) -> _UnionTables:
         """Return the follower's rewards on the states (seed, state); traceable."""
+        if self._problem.stacked_rewards is not None:
+            follower, _ = self._problem.stacked_rewards(thetas)
+            return _UnionTables(anp.reshape(follower, (-1, follower.shape[2])))
         rewards = [self._problem.tables(theta).reward_follower for theta in thetas]
         return _UnionTables(anp.concatenate(rewards, axis=0))
 

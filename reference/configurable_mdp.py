@@ -45,8 +45,8 @@ class ConfigurableMDP:
     tables_pullback
         Optional closed form: (θ, {table name: cotangent of the table's shape}) → (N,), the vector-Jacobian product.
     stacked_rewards, stacked_pullback
-        Optional forms for many θ at once, (R, *theta_shape): rewards of follower and leader, (R, S, A) each, and the
-        vector-Jacobian products (R, N) of cotangents with R in front. Rows must not depend on each other.
+        Optional forms for many θ at once, (R, *theta_shape): rewards of follower and leader, (R, S, A) each, traceable
+        as `tables`, and the vector-Jacobian products (R, N) of cotangents with R in front. Rows must not mix.
     name
         Used in messages and tables.
 
@@ -74,7 +74,7 @@ class ConfigurableMDP:
     theta_shape: tuple[int, ...] | None = None
     tables_jacobian: Callable[[FloatArray], Mapping[str, FloatArray]] | None = None
     tables_pullback: Callable[[FloatArray, Mapping[str, FloatArray]], FloatArray] | None = None
-    stacked_rewards: Callable[[FloatArray], tuple[FloatArray, FloatArray]] | None = None
+    stacked_rewards: Callable[[Any], tuple[Any, Any]] | None = None
     stacked_pullback: Callable[[FloatArray, Mapping[str, FloatArray]], FloatArray] | None = None
     name: str = "configurable MDP"
     _memory: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)

@@ -211,7 +211,7 @@ def penalised_grid(
         penalty = penalties.values(theta)
         return goals - charged * penalty, targets - cost * goals * anp.sum(penalty, axis=-1, keepdims=True)
 
-    def stacked_rewards(thetas: FloatArray) -> tuple[FloatArray, FloatArray]:
+    def stacked_rewards(thetas: Any) -> tuple[Any, Any]:
         follower, leader = by_cell(thetas)
         return follower[..., None] * any_action, leader[..., None] * any_action
 

@@ -29,7 +29,7 @@ Loop = TypeVar("Loop", bound=Callable[..., None])
 
 
 @cache
-def _compiler() -> Callable[[Any], Any] | None:
+def _compile(loop: Callable[..., None]) -> Any:
     # Imported at first use: it takes as long as the rest of the package.
     try:
         import numba  # type: ignore[import-not-found,import-untyped,unused-ignore]
@@ -38,14 +38,10 @@ def _compiler() -> Callable[[Any], Any] | None:
     options: Any = numba.config
     if options.DISABLE_JIT:
         return None
-    decorator: Callable[[Any], Any] = numba.njit(cache=True, error_model="numpy", nogil=True)
-    return decorator
-
-
-@cache
-def _compile(loop: Callable[..., None]) -> Any:
-    compiler = _compiler()
-    return None if compiler is None else compiler(loop)
+    try:
+        return numba.njit(cache=True, error_model="numpy", nogil=True)(loop)
+    except RuntimeError:  # there is no place that machine code could be kept in
+        return numba.njit(error_model="numpy", nogil=True)(loop)
 
 
 def compiled(loop: Loop) -> Loop | None:

@@ -1,7 +1,9 @@
 """Compiled loops: the same bits as NumPy, with numba, without it, and as plain Python."""
 
 import importlib.util
+import sys
 from dataclasses import fields, replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -163,3 +165,22 @@ def test_a_training_is_the_same_bits(monkeypatch, way):
         np.testing.assert_array_equal(one.thetas, other.thetas)
         np.testing.assert_array_equal(one.objective, other.objective)
     assert np.ptp(one.thetas, axis=0).max() > 0.01
+
+
+@pytest.mark.exact
+def test_loops_are_not_compiled_where_numba_is_missing_or_turned_off(monkeypatch):
+    fresh = compiled_module._compile.__wrapped__
+    monkeypatch.setitem(sys.modules, "numba", None)
+    assert fresh(compiled_module.trace_loop) is None
+    off = SimpleNamespace(config=SimpleNamespace(DISABLE_JIT=1))
+    monkeypatch.setitem(sys.modules, "numba", off)
+    assert fresh(compiled_module.trace_loop) is None
+
+    def njit(*, cache=False, **options):
+        if cache:
+            raise RuntimeError("cannot cache function: no locator available")
+        return lambda loop: loop
+
+    homeless = SimpleNamespace(config=SimpleNamespace(DISABLE_JIT=0), njit=njit)
+    monkeypatch.setitem(sys.modules, "numba", homeless)
+    assert fresh(compiled_module.trace_loop) is compiled_module.trace_loop

@@ -19,7 +19,7 @@ from bilevelrl.reference import hypergradient, leader_objective, solve_follower
 from bilevelrl.reference.errors import InvalidInputError, NotConvergedError, UnknownNameError, UnsupportedError
 from bilevelrl.tasks import random_markov_game, toy_game_theta, toy_markov_game
 
-GAME = random_markov_game(states=4, seed=3, follower_sees_leader_action=True)
+GAME = random_markov_game(states=4, leader_actions=3, seed=3, follower_sees_leader_action=True)
 EXACT = replace(SOUND, critic="exact")
 THETAS = np.random.default_rng(0).normal(size=(3, *GAME.theta_shape))
 

@@ -68,6 +68,8 @@ ARMS: tuple[Arm, ...] = (
     Arm(method="bc_hg_pathwise", change="derivatives along the path in place of scores"),
     Arm(method="policy_covariance", change="covariance over the policy in closed form"),
     Arm(method="policy_covariance", critics="exact", change="the same, exact critics"),
+    Arm(method="policy_covariance", critics="least_squares_unweighed", change="all transitions weighed alike"),
+    Arm(method="policy_covariance_scores", change="∇Q_F learnt from V_F times scores"),
     Arm(method="hpgd_mc", change="as published: raw return"),
     Arm(method="hpgd_td", change="as published: raw Q_L"),
     Arm(method="hpgd_td_benefit", change="benefit in place of raw Q_L"),

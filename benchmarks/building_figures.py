@@ -107,7 +107,7 @@ def with_parts(row: Row) -> Row:
 
 
 def _training_rows(folder: Path, options: FigureOptions, run: SweepRunner) -> list[Row]:
-    """All methods at the learning rate shown, at the others with fewer seeds and half as long, and the controls."""
+    """Methods at the rates shown, at the others with fewer seeds and a quarter as long, and the controls."""
     rows: list[Row] = []
     points = 25 if options.quick else 40
 
@@ -132,7 +132,7 @@ def _training_rows(folder: Path, options: FigureOptions, run: SweepRunner) -> li
         sweep(f"shown-{rate}", shown, rate, seeds, options.iterations)
     for rate in () if options.quick else LEARNING_RATES:
         others = [method for method, selected in SELECTED.items() if selected != rate]
-        sweep(f"other-{rate}", others, rate, min(_FEW_SEEDS, options.seeds), max(1, options.iterations // 2))
+        sweep(f"other-{rate}", others, rate, min(_FEW_SEEDS, options.seeds), max(1, options.iterations // 4))
     return rows
 
 

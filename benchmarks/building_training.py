@@ -33,6 +33,7 @@ SELECTED: Mapping[str, float] = MappingProxyType({"bc_hg": 0.1, "naive_pgd": 0.1
 CRITICS: Mapping[str, Callable[[], CriticRule]] = MappingProxyType(
     {
         "least_squares": LeastSquaresCritics,
+        "least_squares_unweighed": lambda: LeastSquaresCritics(weighting="none"),
         "exact": ExactCritics,
         "published_network": NetworkCritics,
         "warm_network": lambda: NetworkCritics(steps=100, learning_rate=1e-3, warm_start=True, actions=16),

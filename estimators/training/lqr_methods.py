@@ -137,6 +137,13 @@ LQR_METHODS: Mapping[str, LQRMethod] = MappingProxyType(
                 wanted=Wanted(leader="state_action", gradient="state_action"),
             ),
             LQRMethod(
+                name="policy_covariance_scores",
+                title="policy covariance, ∇Q_F from scores",
+                summary="the same with ∇Q_F learnt from V_F times scores, as published networks learn ∇V_F",
+                make=lambda blocks: PolicyCovariance(critic="context"),
+                wanted=Wanted(leader="state_action", gradient="state_action", gradient_rewards="score"),
+            ),
+            LQRMethod(
                 name="exact",
                 title="exact ascent",
                 summary="the exact hypergradient: the control of every comparison",

@@ -22,7 +22,10 @@ from bilevelrl.estimators.estimator import (
 from bilevelrl.estimators.game_critics import GameCritic, learn_game_critic
 from bilevelrl.estimators.game_side import GAME_ESTIMATORS
 from bilevelrl.estimators.hpgd import HPGD
+from bilevelrl.estimators.lqr_covariance import PolicyCovariance
 from bilevelrl.estimators.lqr_critics import QuadraticCritic, fit_lstd_critic
+from bilevelrl.estimators.lqr_hpgd import LQRHPGD
+from bilevelrl.estimators.lqr_registry import LQR_ESTIMATORS, register_lqr_estimator
 from bilevelrl.estimators.naive_pgd import NaivePGD
 from bilevelrl.estimators.pathwise import PathwiseBCHG
 from bilevelrl.estimators.policy_gradient import PolicyGradient
@@ -43,6 +46,8 @@ __all__ = [
     "ESTIMATORS",
     "GAME_ESTIMATORS",
     "HPGD",
+    "LQRHPGD",
+    "LQR_ESTIMATORS",
     "BCHGGame",
     "BiAC",
     "Claim",
@@ -58,6 +63,7 @@ __all__ = [
     "LeaderCritic",
     "NaivePGD",
     "PathwiseBCHG",
+    "PolicyCovariance",
     "PolicyGradient",
     "QuadraticCritic",
     "SarsaCritic",
@@ -72,6 +78,7 @@ __all__ = [
     "fit_lstd_critic",
     "learn_game_critic",
     "register_estimator",
+    "register_lqr_estimator",
     "sample_stopped_trajectories",
     "sample_suffixes",
     "sample_trajectories",

@@ -25,6 +25,7 @@ from bilevelrl.estimators.lqr_critics import QuadraticCritic
 from bilevelrl.estimators.lqr_expectations import policy_covariance, quadratic_critic_expectation
 from bilevelrl.estimators.lqr_gradient_critics import QuadraticGradientCritic
 from bilevelrl.estimators.lqr_hpgd import gradient_critic
+from bilevelrl.estimators.lqr_registry import register_lqr_estimator
 from bilevelrl.estimators.pathwise import PathwiseBCHG
 from bilevelrl.estimators.trajectories import Trajectories
 from bilevelrl.reference.arrays import FloatArray, IntArray
@@ -128,3 +129,13 @@ class PolicyCovariance(PathwiseBCHG):
         """
         leader, gradient = self._critics(context)
         return quadratic_critic_expectation(self, context, leader, gradient.matrices, horizon)
+
+
+register_lqr_estimator(
+    "policy_covariance",
+    summary="BC-HG with the covariance over the follower's policy in closed form, from exact quadratic critics",
+    level="formula",
+    make=lambda target: PolicyCovariance(
+        target=target, critic="exact" if target.horizon is None else "exact_truncated"
+    ),
+)

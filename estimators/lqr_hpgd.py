@@ -20,6 +20,7 @@ from bilevelrl.estimators.critics import CriticReading, leader_discount
 from bilevelrl.estimators.estimator import Claim, Context, Contribution
 from bilevelrl.estimators.lqr_expectations import uncentred_bias
 from bilevelrl.estimators.lqr_gradient_critics import FollowerGradientCritic, QuadraticGradientCritic
+from bilevelrl.estimators.lqr_registry import register_lqr_estimator
 from bilevelrl.estimators.traces import backward_sum
 from bilevelrl.estimators.trajectories import Trajectories
 from bilevelrl.reference import ConfigurableLQR
@@ -136,3 +137,19 @@ class LQRHPGD(BCHG):
                 self, context, gradient_critic(self.name, context), horizon
             )
         return parts
+
+
+def _register(factor: GuidingFactor, what: str) -> None:
+    register_lqr_estimator(
+        f"lqr_hpgd_{factor}",
+        summary=f"HPGD with the exact gradient of the follower's values, times {what}",
+        level="formula",
+        make=lambda target: LQRHPGD(
+            target=target, critic="exact" if target.horizon is None else "exact_truncated", factor=factor
+        ),
+    )
+
+
+_register("benefit", "the benefit")
+_register("action_value", "the raw action value, as published in HPGD (TD)")
+_register("return", "the raw return of the same suffix, as published in HPGD (MC)")

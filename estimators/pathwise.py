@@ -19,6 +19,7 @@ from bilevelrl.estimators.bchg import BCHG
 from bilevelrl.estimators.critics import leader_discount
 from bilevelrl.estimators.estimator import Context, Contribution
 from bilevelrl.estimators.lqr_critics import QuadraticCritic
+from bilevelrl.estimators.lqr_registry import register_lqr_estimator
 from bilevelrl.estimators.trajectories import Trajectories
 from bilevelrl.reference import ConfigurableLQR
 from bilevelrl.reference.errors import InvalidInputError, UnsupportedError
@@ -111,3 +112,11 @@ class PathwiseBCHG(BCHG):
         if not isinstance(critic, QuadraticCritic):
             raise UnsupportedError(f"{self.name}: critic of type {type(critic).__name__}: expected a QuadraticCritic")
         return critic
+
+
+register_lqr_estimator(
+    "pathwise_bc_hg",
+    summary="BC-HG with the dynamics' derivatives along the path in place of scores, with the exact critic",
+    level="formula",
+    make=lambda target: PathwiseBCHG(target=target, critic="exact" if target.horizon is None else "exact_truncated"),
+)

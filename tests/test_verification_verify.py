@@ -17,6 +17,7 @@ from bilevelrl.verification.figure import draw_report, save_figure
 from bilevelrl.verification.jobs import Job, run_jobs
 from bilevelrl.verification.route_check import check_route
 from bilevelrl.verification.sampled import SamplingPlan, check_by_sampling
+from bilevelrl.verification.sampling_cases import four_rooms_case
 from bilevelrl.verification.small_problems import small_problems
 from bilevelrl.verification.terminal import TextTable, plain_report, summary_line
 
@@ -73,7 +74,7 @@ def registry():
 
 
 def run(**options):
-    return verify(quick=True, problems=small_problems()[:2], **options)
+    return verify(quick=True, problems=small_problems()[:2], cases=[four_rooms_case(0.003)], **options)
 
 
 @pytest.mark.statistical
@@ -157,8 +158,8 @@ def test_a_wrong_route_fails_the_job(registry):
 
 @pytest.mark.statistical
 def test_sampling_repeats_itself_and_depends_on_the_seed():
-    one, two = (check_by_sampling("naive_pgd", 0.005, PLAN) for _ in range(2))
-    other = check_by_sampling("naive_pgd", 0.005, SamplingPlan(seed=1, step_budget=600_000, checks=6))
+    one, two = (check_by_sampling("naive_pgd", four_rooms_case(0.005), PLAN) for _ in range(2))
+    other = check_by_sampling("naive_pgd", four_rooms_case(0.005), SamplingPlan(seed=1, step_budget=600_000, checks=6))
     assert (one.bias_along, one.standard_deviation, one.draws) == (two.bias_along, two.standard_deviation, two.draws)
     assert one.bias_along != other.bias_along
     # θ is drawn from the seed too, so the truth differs a little.
@@ -168,7 +169,7 @@ def test_sampling_repeats_itself_and_depends_on_the_seed():
 
 @pytest.mark.statistical
 def test_practical_estimators_are_measured_over_whole_batches():
-    row = check_by_sampling("naive_pgd_practical", 0.005, PLAN)
+    row = check_by_sampling("naive_pgd_practical", four_rooms_case(0.005), PLAN)
     assert row.verdict.outcome is Outcome.MEASURED
     assert row.draws == 30
     assert row.steps_per_draw == 100

@@ -1,8 +1,8 @@
 """The main job: hold every estimator against the truth; or one estimator of yours.
 
 With no argument: all exact routes side by side on Four-Rooms, every registered estimator's exact bias by enumeration on
-small problems, and its sampled bias, standard deviation, cosine and cost on Four-Rooms. With an estimator: exact bias
-by enumeration on problems that tell which part of it is wrong.
+small problems, and its sampled bias, standard deviation, cosine and cost on the paper's four tasks. With an estimator:
+exact bias by enumeration on problems that tell which part of it is wrong.
 """
 
 from __future__ import annotations
@@ -21,10 +21,13 @@ from bilevelrl.verification.contract import EstimatorFunction
 from bilevelrl.verification.jobs import Job, Progress, run_jobs
 from bilevelrl.verification.results import EstimatorRow, Report, RouteRow, ordered
 from bilevelrl.verification.route_check import check_route
-from bilevelrl.verification.sampled import (
+from bilevelrl.verification.sampled import SamplingPlan, check_by_sampling
+from bilevelrl.verification.sampling_cases import (
+    CONTINUOUS_CASES,
     FOUR_ROOMS_TEMPERATURES,
-    SamplingPlan,
-    check_by_sampling,
+    GAME_CASES,
+    SamplingCase,
+    four_rooms_case,
 )
 from bilevelrl.verification.scenario_rows import rows_on_scenarios
 from bilevelrl.verification.small_problems import (
@@ -47,6 +50,7 @@ def verify(
     *,
     scenarios: Iterable[Scenario] | None = None,
     problems: Sequence[SmallProblem] | None = None,
+    cases: Sequence[SamplingCase] | None = None,
     claim: Claim | None = None,
     expected_failures: Mapping[str, str] | None = None,
     seed: int = 0,
@@ -65,6 +69,8 @@ def verify(
         Where to check one estimator; default: every scenario whose paths end, so that nothing is truncated.
     problems
         Small problems that the main job enumerates; default: `small_problems()` and `small_games()`.
+    cases
+        Larger problems that the main job samples; default: the paper's four tasks.
     claim
         What a plain function claims; default: unbiased.
     expected_failures
@@ -138,7 +144,8 @@ def verify(
         )
     temperatures = FOUR_ROOMS_TEMPERATURES[1:2] if quick else FOUR_ROOMS_TEMPERATURES
     plan = _plan(seed, quick)
-    jobs = [*_route_jobs(temperatures, seed), *_sampling_jobs(temperatures, plan)]
+    sampled = _cases(temperatures) if cases is None else cases
+    jobs = [*_route_jobs(temperatures, seed), *_sampling_jobs(sampled, plan)]
     jobs.extend(_enumeration_jobs((*small_problems(), *small_games()) if problems is None else problems))
     found = run_jobs(jobs, workers=workers, progress=progress)
     return Report(
@@ -175,16 +182,20 @@ def _route_jobs(temperatures: Sequence[float], seed: int) -> list[Job]:
     ]
 
 
-def _sampling_jobs(temperatures: Sequence[float], plan: SamplingPlan) -> list[Job]:
+def _cases(temperatures: Sequence[float]) -> tuple[SamplingCase, ...]:
+    return (*(four_rooms_case(temperature) for temperature in temperatures), *GAME_CASES, *CONTINUOUS_CASES)
+
+
+def _sampling_jobs(cases: Sequence[SamplingCase], plan: SamplingPlan) -> list[Job]:
     return [
         Job(
             function=check_by_sampling,
-            arguments=(name, temperature, plan),
-            label=f"{name} on Four-Rooms at β = {temperature}",
-            effort=2.0,
+            arguments=(name, case, plan),
+            label=f"{name} on {case.title}, {' '.join(case.key)}",
+            effort=2.0 * case.share,
         )
-        for temperature in temperatures
-        for name in ESTIMATORS
+        for case in cases
+        for name in case.entries()
     ]
 
 
@@ -199,7 +210,7 @@ def _enumeration_jobs(problems: Sequence[SmallProblem]) -> list[Job]:
 
 def _plan(seed: int, quick: bool) -> SamplingPlan:
     # The family does not shrink with `quick`, so that verdicts mean the same.
-    checks = max(1, len(ESTIMATORS)) * len(FOUR_ROOMS_TEMPERATURES)
+    checks = max(1, sum(len(case.entries()) for case in _cases(FOUR_ROOMS_TEMPERATURES)))
     if quick:
         return SamplingPlan(seed=seed, step_budget=600_000, batches=50, batch_budget=60_000, checks=checks)
     return SamplingPlan(seed=seed, checks=checks)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from bilevelrl.estimators.training import History
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.errors import MissingExtraError
 
-__all__ = ["Curve", "curve_rows", "draw_curves", "pyplot", "seed_curves"]
+__all__ = ["Curve", "curve_rows", "draw_curves", "pyplot", "save_small", "seed_curves"]
 
 _HEAVY_TAILED = ("gradient_norm", "relative_error")
 """Summed up by medians, everything else by means."""
@@ -129,3 +130,13 @@ def pyplot() -> Any:
     except ImportError as error:
         raise MissingExtraError("drawing", "matplotlib", "cli") from error
     return plt
+
+
+def save_small(figure: Any, path: Path, *, dpi: int = 110, colours: int = 64) -> None:
+    """Write a figure as PNG with few colours, which many faint lines would otherwise make large."""
+    from PIL import Image  # matplotlib needs it too
+
+    figure.savefig(path, dpi=dpi)
+    with Image.open(path) as image:
+        reduced = image.convert("RGB").quantize(colours)
+    reduced.save(path, optimize=True)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from bilevelrl.benchmarks.comparisons import Comparison, compare_ends, comparison_table
-from bilevelrl.benchmarks.curves import Curve, draw_curves, pyplot, seed_curves
+from bilevelrl.benchmarks.curves import Curve, draw_curves, pyplot, save_small, seed_curves
 from bilevelrl.benchmarks.figures import Figure, FigureOptions, Row, SweepRunner
 from bilevelrl.benchmarks.four_rooms_training import (
     FIGURE_METHODS,
@@ -98,7 +98,8 @@ def draw_panels(path: Path, rows: Sequence[Row], *, variant: str = "published") 
     figure, axes = plt.subplots(
         len(batches),
         len(temperatures),
-        figsize=(4.6 * len(temperatures), 3.6 * len(batches) + 0.8),
+        figsize=(3.4 * len(temperatures), 2.5 * len(batches) + 1.0),
+        sharex=True,
         squeeze=False,
         layout="constrained",
     )
@@ -120,14 +121,18 @@ def draw_panels(path: Path, rows: Sequence[Row], *, variant: str = "published") 
                 )
             )
         draw_curves(axes[i, j], curves)
+        axes[i, j].tick_params(labelsize=8)
+        axes[i, j].xaxis.set_major_locator(plt.MaxNLocator(4))
         axes[i, j].set_title(f"β = {temperature:g}, {batch} steps", fontsize=10, loc="left")
         if i == len(batches) - 1:
             axes[i, j].set_xlabel("outer iteration")
         if j == 0:
             axes[i, j].set_ylabel("leader's objective J")
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
-    figure.savefig(path, dpi=110)
+    named: dict[str, Any] = {}
+    for each in axes.flat:
+        named.update(zip(*reversed(each.get_legend_handles_labels()), strict=True))
+    figure.legend(named.values(), named, loc="outside lower center", ncols=4, frameon=False, fontsize=8)
+    save_small(figure, path)
     plt.close(figure)
 
 
@@ -181,7 +186,7 @@ def _figure(name: str, title: str, batches: Sequence[int]) -> Figure:
         seeds=10,
         iterations=WHOLE,
         quick_seeds=2,
-        quick_iterations=500,
+        quick_iterations=2000,
         rows=lambda folder, options, run: _rows(batches, folder, options, run),
         table=_table,
         draw=lambda folder, rows, options: _draw(name, folder, rows, options),

@@ -104,7 +104,7 @@ def test_the_command_trains_draws_and_continues(tmp_path, capsys):
     for title in ("BC-HG", "HPGD (MC)", "HPGD (SA)", "Naive-PGD", "SoBiRL", "exact ascent"):
         assert f"| {title} |" in shown
     pytest.importorskip("matplotlib")
-    assert (tmp_path / "fig2-published.png").stat().st_size > 10_000
+    assert (tmp_path / "fig2-published.png").stat().st_size > 5_000
     rows = read_table(tmp_path / "curves.csv")
     assert {row["seed"] for row in rows} == {0}
     assert {"version_numpy", "learning_rate", "entropy", "variant"} <= set(rows[0])

@@ -24,8 +24,10 @@ from bilevelrl.estimators.game_side import GAME_ESTIMATORS
 from bilevelrl.estimators.hpgd import HPGD
 from bilevelrl.estimators.lqr_covariance import PolicyCovariance
 from bilevelrl.estimators.lqr_critics import QuadraticCritic, fit_lstd_critic
+from bilevelrl.estimators.lqr_gradient_critics import QuadraticGradientCritic, fit_lstd_gradient
 from bilevelrl.estimators.lqr_hpgd import LQRHPGD
 from bilevelrl.estimators.lqr_registry import LQR_ESTIMATORS, register_lqr_estimator
+from bilevelrl.estimators.lqr_regression import QuadraticRegression
 from bilevelrl.estimators.naive_pgd import NaivePGD
 from bilevelrl.estimators.pathwise import PathwiseBCHG
 from bilevelrl.estimators.policy_gradient import PolicyGradient
@@ -66,6 +68,8 @@ __all__ = [
     "PolicyCovariance",
     "PolicyGradient",
     "QuadraticCritic",
+    "QuadraticGradientCritic",
+    "QuadraticRegression",
     "SarsaCritic",
     "SeedBatch",
     "SeedEstimates",
@@ -76,6 +80,7 @@ __all__ = [
     "TotalDerivative",
     "Trajectories",
     "fit_lstd_critic",
+    "fit_lstd_gradient",
     "learn_game_critic",
     "register_estimator",
     "register_lqr_estimator",

@@ -13,6 +13,9 @@ from bilevelrl.estimators.training.games_methods import GAME_METHODS
 from bilevelrl.estimators.training.games_options import GameOptions
 from bilevelrl.estimators.training.gradient_errors import GRADIENT_COLUMNS, gradient_errors
 from bilevelrl.estimators.training.loop import Callback, Evaluation, History, train
+from bilevelrl.estimators.training.lqr import LQRTraining
+from bilevelrl.estimators.training.lqr_critics import ExactCritics, LeastSquaresCritics, NetworkCritics
+from bilevelrl.estimators.training.lqr_methods import LQR_METHODS, LQRMethod
 from bilevelrl.estimators.training.methods import METHODS, Method, batch_hypergradients, batch_objectives, get_method
 from bilevelrl.estimators.training.optimisers import SCHEDULES, SGD, Adam, Optimiser, clip_to_norm, make_optimiser
 from bilevelrl.estimators.training.runs import LeaderTraining, Run, World
@@ -22,21 +25,27 @@ from bilevelrl.estimators.training.tabular import Training, published_simulator
 __all__ = [
     "GAME_METHODS",
     "GRADIENT_COLUMNS",
+    "LQR_METHODS",
     "METHODS",
     "SCHEDULES",
     "SGD",
     "Adam",
     "Callback",
     "Evaluation",
+    "ExactCritics",
     "ExactFollower",
     "FollowerRule",
     "GameFollowerRule",
     "GameOptions",
     "GameTraining",
     "History",
+    "LQRMethod",
+    "LQRTraining",
     "LeaderTraining",
+    "LeastSquaresCritics",
     "Method",
     "NaturalPolicyGradient",
+    "NetworkCritics",
     "Optimiser",
     "Run",
     "SharedDynamics",

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bilevelrl.benchmarks.toy_game_training import setting_training
+from bilevelrl.benchmarks.toy_game_training import outer_iteration, setting_training
 
 
 @pytest.mark.benchmark(group="outer iteration, toy game")
@@ -13,21 +13,7 @@ from bilevelrl.benchmarks.toy_game_training import setting_training
 def test_bc_hg(benchmark: Any, seeds: int) -> None:
     """Followers, samples, critics, directions and Adam's steps of all seeds together, without evaluations."""
     training = setting_training(bonus=1, methods=["bc_hg"], actor_steps=10, critic_steps=1, seeds=seeds)
-    world, thetas = training.world(training.generators()), training.start()
-    rates = np.full(seeds, 1e-4)
-    state = training.optimiser.start(thetas.shape)
-    world.prepare(thetas, 0)  # the first one solves followers from nothing
-    world.finish(thetas)
-
-    def iteration() -> None:
-        nonlocal thetas, state
-        world.prepare(thetas, 1)
-        for step in range(training.ascent_steps):
-            move, state = training.optimiser.step(world.direction(thetas, step), rates, state)
-            thetas = thetas + move
-        world.finish(thetas)
-
-    benchmark(iteration)
+    thetas = benchmark(outer_iteration(training))
     assert np.isfinite(thetas).all()
     benchmark.extra_info.update(seeds=seeds, actor_steps=10, critic_steps=1)
     if benchmark.stats is not None:

@@ -6,11 +6,13 @@ runs decided are undone: each by itself, or all of them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
+
+import numpy as np
 
 from bilevelrl.benchmarks.curves import curve_rows
 from bilevelrl.benchmarks.sweep_grid import Cell, Grid
@@ -19,6 +21,7 @@ from bilevelrl.estimators.training import Run, train
 from bilevelrl.estimators.training.games import GameTraining
 from bilevelrl.estimators.training.games_follower import GameFollowerRule
 from bilevelrl.estimators.training.games_options import PUBLISHED, SOUND, GameOptions
+from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.errors import UnknownNameError
 from bilevelrl.tasks import toy_markov_game
 
@@ -28,6 +31,7 @@ __all__ = [
     "FIGURE_METHODS",
     "SELECTED",
     "VARIANTS",
+    "outer_iteration",
     "setting_cell",
     "setting_sweep",
     "setting_training",
@@ -158,6 +162,33 @@ def setting_training(
         probe=_AT_A,
         entropy=entropy,
     )
+
+
+def outer_iteration(training: GameTraining) -> Callable[[], FloatArray]:
+    """Return a function that makes one outer iteration of all runs, without evaluations, and returns θ.
+
+    Examples
+    --------
+    >>> training = setting_training(bonus=1, methods=["bc_hg"], actor_steps=2, critic_steps=1, seeds=3)
+    >>> outer_iteration(training)().shape
+    (3, 4546)
+    """
+    world, thetas = training.world(training.generators()), training.start()
+    rates = np.array([run.learning_rate for run in training.runs])
+    state = training.optimiser.start(thetas.shape)
+    world.prepare(thetas, 0)  # the first one solves followers from nothing
+    world.finish(thetas)
+
+    def iteration() -> FloatArray:
+        nonlocal thetas, state
+        world.prepare(thetas, 1)
+        for step in range(training.ascent_steps):
+            move, state = training.optimiser.step(world.direction(thetas, step), rates, state)
+            thetas = thetas + move
+        world.finish(thetas)
+        return thetas
+
+    return iteration
 
 
 def setting_cell(cell: Cell, configuration: Mapping[str, Any], checkpoint: Path) -> list[dict[str, Any]]:

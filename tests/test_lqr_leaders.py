@@ -284,9 +284,9 @@ def test_with_learnt_critics_the_error_on_the_building_falls_as_one_over_the_roo
     truth = hypergradient(problem, theta).value
     estimator = PolicyCovariance(critic="context")
     errors = []
-    for streams in (20, 2000):
+    for streams in (10, 500):
         squares = []
-        for batch_number in range(6):
+        for batch_number in range(8):
             batch = sample_trajectories(
                 problem, theta, base.follower, streams=streams, steps=100, rng=named_stream(3, streams, batch_number)
             )
@@ -298,8 +298,8 @@ def test_with_learnt_critics_the_error_on_the_building_falls_as_one_over_the_roo
             )
             squares.append(np.sum((estimator.estimate(batch, context).mean - truth) ** 2))
         errors.append(np.sqrt(np.mean(squares)))
-    assert 0.05 < errors[1] / errors[0] < 0.2  # 0.1 in theory, each error known to a fifth
-    assert errors[1] < 0.1 * np.linalg.norm(truth)
+    assert 0.07 < errors[1] / errors[0] < 0.28  # 0.14 in theory, each error known to a fifth
+    assert errors[1] < 0.2 * np.linalg.norm(truth)
 
 
 def test_it_needs_quadratic_critics_of_an_lqr():

@@ -12,9 +12,10 @@ from bilevelrl.benchmarks.four_rooms_selection import SELECTION_SEEDS, Setting, 
 from bilevelrl.benchmarks.four_rooms_training import VARIANTS, panel_cell, panel_sweep, panel_training
 from bilevelrl.benchmarks.paper_curves import paper_curve
 from bilevelrl.benchmarks.sweep_store import read_table
+from bilevelrl.benchmarks.trainings import make_training
 from bilevelrl.estimators.training import Run, train
-from bilevelrl.reference.errors import InvalidInputError, UnknownNameError
-from bilevelrl.tasks import FOUR_ROOMS_KERNELS
+from bilevelrl.reference.errors import InvalidInputError, UnknownNameError, UnsupportedError
+from bilevelrl.tasks import FOUR_ROOMS_KERNELS, random_mdp
 from bilevelrl.verification.command_line import main
 
 
@@ -222,5 +223,31 @@ def test_training_from_the_command_line(tmp_path, capsys):
     assert "BC-HG" in capsys.readouterr().out  # θ enters the dynamics: run by run
     assert main(["train", "--method", "values_leader", "--iterations", "1", "--steps", "5", "--seeds", "1"]) == 0
     assert "search on a model" in capsys.readouterr().out
-    assert main(["train", "--task", "toy_markov_game"]) == 2
-    assert "expected a configurable MDP" in capsys.readouterr().err
+
+
+@pytest.mark.exact
+@pytest.mark.parametrize(
+    ("task", "methods", "title"),
+    [
+        ("toy_markov_game", ["bc_hg", "exact"], "Exact hypergradient"),
+        ("building_thermal_control", ["exact", "exact_partial", "--clip-blocks", "4", "4"], "exact"),
+        ("lqr_game", ["bc_hg", "naive_pgd_on", "--published"], "BC-HG"),
+    ],
+)
+def test_every_kind_of_task_trains_from_the_command_line(task, methods, title, tmp_path, capsys):
+    words = ["train", "--task", task, "--iterations", "2", "--seeds", "1", "--output", str(tmp_path), "--method"]
+    assert main([*words, *methods]) == 0
+    assert title in capsys.readouterr().out
+    assert {"objective", "cosine", "relative_error"} <= set(read_table(tmp_path / "history.csv")[0])
+    assert main(["train", "--task", task, "--method", "bchg"]) == 2
+    assert "did you mean 'bc_hg'" in capsys.readouterr().err
+
+
+@pytest.mark.exact
+def test_methods_of_two_kinds_and_settings_of_another_are_refused(capsys):
+    assert main(["train", "--method", "bc_hg", "model_leader", "--iterations", "1"]) == 2
+    assert "methods of one kind" in capsys.readouterr().err
+    with pytest.raises(InvalidInputError, match="has no such setting"):
+        make_training(random_mdp(seed=0), ["exact"], seeds=1, iterations=1, setup="x")
+    with pytest.raises(UnsupportedError, match="problem of type int"):
+        make_training(3, ["exact"], seeds=1, iterations=1)

@@ -1,0 +1,190 @@
+"""Which training serves which kind of problem and which methods: what `bilevelrl train` and `bilevelrl list` go by."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import numpy as np
+
+from bilevelrl.estimators.replay import MODEL_METHODS, SEARCHING, ModelTraining
+from bilevelrl.estimators.training import (
+    METHODS,
+    LeaderTraining,
+    Run,
+    Training,
+    games_methods,
+    games_options,
+    lqr_game,
+    lqr_game_world,
+    lqr_methods,
+)
+from bilevelrl.estimators.training import games as games_module
+from bilevelrl.estimators.training import lqr as lqr_module
+from bilevelrl.reference import ConfigurableLQR, ConfigurableMDP, LQRGame, MarkovGame
+from bilevelrl.reference.errors import InvalidInputError, UnknownNameError, UnsupportedError
+
+__all__ = ["TRAINING_KINDS", "TrainingKind", "make_training", "training_kind"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingKind:
+    """A class of trainings: what it is for, and how it runs unless told otherwise.
+
+    Attributes
+    ----------
+    problem, training : type
+        Which problems, which class.
+    titles : mapping
+        Name of a method → its title.
+    learning_rate : float
+        Of its runs.
+    settings, published : mapping
+        Fields of the training: ours, and those of the paper's runs.
+    """
+
+    problem: type[Any]
+    training: type[LeaderTraining]
+    titles: Mapping[str, str]
+    learning_rate: float = 0.1
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    published: Mapping[str, Any] = field(default_factory=dict)
+
+
+def _titles(methods: Mapping[str, Any]) -> dict[str, str]:
+    return {name: method.title for name, method in methods.items()}
+
+
+TRAINING_KINDS = (
+    TrainingKind(problem=ConfigurableMDP, training=Training, titles=_titles(METHODS)),
+    TrainingKind(
+        problem=ConfigurableMDP,
+        training=ModelTraining,
+        titles={name: title for name, title in MODEL_METHODS.items() if name not in SEARCHING},
+    ),
+    TrainingKind(
+        problem=ConfigurableMDP,
+        training=ModelTraining,
+        titles={name: title for name, title in MODEL_METHODS.items() if name in SEARCHING},
+        learning_rate=1.0,
+        settings={"largest_norm": np.inf},
+    ),
+    TrainingKind(
+        problem=MarkovGame,
+        training=games_module.GameTraining,
+        titles=_titles(games_methods.GAME_METHODS),
+        learning_rate=1e-4,
+        published={"options": games_options.PUBLISHED},
+    ),
+    TrainingKind(problem=ConfigurableLQR, training=lqr_module.LQRTraining, titles=_titles(lqr_methods.LQR_METHODS)),
+    TrainingKind(
+        problem=LQRGame,
+        training=lqr_game.LQRGameTraining,
+        titles=_titles(lqr_game_world.METHODS),
+        learning_rate=lqr_game.SOUND.learning_rate,
+        settings={"schedule": lqr_game.SOUND.schedule, "largest_norm": lqr_game.SOUND.largest_norm},
+        published={
+            "setup": lqr_game.PUBLISHED,
+            "schedule": lqr_game.PUBLISHED.schedule,
+            "ascent_steps": lqr_game.PUBLISHED.ascent_steps,
+        },
+    ),
+)
+"""Every kind; a new one is one entry."""
+
+
+def training_kind(problem: Any, methods: Sequence[str]) -> TrainingKind:
+    """Return the kind that trains all the methods on the problem.
+
+    Raises
+    ------
+    UnsupportedError
+        If there is none for such problems.
+    UnknownNameError
+        If a method is not known there, with close matches.
+    InvalidInputError
+        If the methods are of different kinds.
+
+    Examples
+    --------
+    >>> from bilevelrl.tasks import toy_markov_game
+    >>> training_kind(toy_markov_game(), ["bc_hg", "bi_ac_on"]).training.__name__
+    'GameTraining'
+    """
+    kinds = [kind for kind in TRAINING_KINDS if isinstance(problem, kind.problem)]
+    if not kinds:
+        raise UnsupportedError(f"problem of type {type(problem).__name__}: expected one of this package's problems")
+    known = [name for kind in kinds for name in kind.titles]
+    for method in methods:
+        if method not in known:
+            raise UnknownNameError("method", method, known)
+    for kind in kinds:
+        if set(methods) <= set(kind.titles):
+            return kind
+    raise InvalidInputError(
+        f"methods={list(methods)}: expected methods of one kind ({'; '.join(', '.join(k.titles) for k in kinds)}); "
+        "train the others in a run of their own"
+    )
+
+
+def make_training(
+    problem: Any,
+    methods: Sequence[str],
+    *,
+    seeds: int,
+    iterations: int,
+    learning_rates: Sequence[float] | None = None,
+    critic_step_size: float | None = None,
+    published: bool = False,
+    **options: Any,
+) -> LeaderTraining:
+    """Return the training of some methods on a problem.
+
+    Parameters
+    ----------
+    problem, methods
+        See `training_kind`.
+    seeds, iterations
+        Runs of each method and learning rate; outer iterations.
+    learning_rates, critic_step_size
+        None: the kind's, and the default of `Run`.
+    published
+        As the paper's runs are set up, where they differ from ours.
+    options
+        Further fields of the training; None leaves a default.
+
+    Raises
+    ------
+    InvalidInputError
+        If this kind of training has no such field.
+
+    Examples
+    --------
+    >>> from bilevelrl.tasks import lqr_game
+    >>> make_training(lqr_game(), ["bc_hg"], seeds=2, iterations=10, published=True).ascent_steps
+    10
+    """
+    kind = training_kind(problem, methods)
+    settings: dict[str, Any] = {**kind.settings, **(kind.published if published else {})}
+    own = {entry.name for entry in fields(kind.training)}
+    for name, value in options.items():
+        if value is None:
+            continue
+        if name not in own:
+            raise InvalidInputError(
+                f"{name}={value!r}: {kind.training.__name__} has no such setting; expected one of {sorted(own)}"
+            )
+        settings[name] = value
+    step_size = {} if critic_step_size is None else {"critic_step_size": critic_step_size}
+    runs = [
+        Run(method=method, seed=seed, learning_rate=rate, **step_size)
+        for method in methods
+        for rate in (learning_rates or [kind.learning_rate])
+        for seed in range(seeds)
+    ]
+    if kind.training is ModelTraining and "plans" not in settings:
+        settings["plans"] = tuple(sorted({int(share * iterations) for share in (0.3, 0.4, 0.6)}))
+    training: Any = kind.training
+    made: LeaderTraining = training(problem=problem, runs=runs, iterations=iterations, **settings)
+    return made

@@ -109,7 +109,7 @@ def training_kind(problem: Any, methods: Sequence[str]) -> TrainingKind:
     Examples
     --------
     >>> from bilevelrl.tasks import toy_markov_game
-    >>> training_kind(toy_markov_game(), ["bc_hg", "bi_ac_on"]).training.__name__
+    >>> training_kind(toy_markov_game(), ["bc_hg", "naive_pgd"]).training.__name__
     'GameTraining'
     """
     kinds = [kind for kind in TRAINING_KINDS if isinstance(problem, kind.problem)]

@@ -31,6 +31,7 @@ FIGURE_MODULES = (
     "four_rooms_figures",
     "four_rooms_search",
     "gallery",
+    "lqr_constants",
     "toy_game_figures",
 )
 """Modules of this package that have figures."""

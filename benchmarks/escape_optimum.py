@@ -35,6 +35,8 @@ __all__ = ["Polished", "find_optimum", "main", "polish", "starting_points"]
 
 CELLS = FOUR_ROOMS_GRID.states
 TEMPERATURES = (0.001, 0.003, 0.005)
+_RESTARTS = 8
+_STATIONARY = 1e-6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,21 +136,26 @@ def polish(kernel: str, temperature: float, shares: FloatArray, *, iterations: i
         return -exact.objective, -exact.value
 
     minimise: Any = optimize.minimize
-    found = minimise(
-        negative,
-        shares,
-        jac=True,
-        method="SLSQP",
-        bounds=[(0.0, 1.0)] * CELLS,
-        constraints=[{"type": "ineq", "fun": lambda p: 1.0 - p.sum(), "jac": lambda p: -np.ones(CELLS)}],
-        options={"maxiter": iterations, "ftol": 1e-12},
-    )
-    best = np.clip(found.x, 0.0, 1.0)
-    best /= max(1.0, float(best.sum()))
-    value, gradient = negative(best)
-    gain = np.append(-gradient, 0.0)  # of a unit in each cell, and of one left unused
-    used = np.append(best, 1.0 - best.sum()) > 1e-6
-    return Polished(shares=best, objective=-value, slope=float(gain.max() - gain[used].min()))
+    best, slope, value = shares, np.inf, np.inf
+    for _ in range(_RESTARTS):  # its line search may give up before there is nothing left to gain
+        found = minimise(
+            negative,
+            best,
+            jac=True,
+            method="SLSQP",
+            bounds=[(0.0, 1.0)] * CELLS,
+            constraints=[{"type": "ineq", "fun": lambda p: 1.0 - p.sum(), "jac": lambda p: -np.ones(CELLS)}],
+            options={"maxiter": iterations, "ftol": 1e-13},
+        )
+        best = np.clip(found.x, 0.0, 1.0)
+        best /= max(1.0, float(best.sum()))
+        value, gradient = negative(best)
+        gain = np.append(-gradient, 0.0)  # of a unit in each cell, and of one left unused
+        used = np.append(best, 1.0 - best.sum()) > 1e-6
+        slope = float(gain.max() - gain[used].min())
+        if slope < _STATIONARY:
+            break
+    return Polished(shares=best, objective=-value, slope=slope)
 
 
 def find_optimum(kernel: str, temperature: float, *, count: int = 2000, steps: int = 400) -> tuple[Row, Row]:
@@ -169,7 +176,7 @@ def find_optimum(kernel: str, temperature: float, *, count: int = 2000, steps: i
         **panel,
         "objective": round(best.objective, 6),
         "slope": float(f"{best.slope:.2g}"),
-        "unused": round(1.0 - float(best.shares.sum()), 4),
+        "unused": abs(round(1.0 - float(best.shares.sum()), 4)),
         "support": "; ".join(f"{FOUR_ROOMS_GRID.cell_of(int(k))}: {best.shares[k]:.3f}" for k in support),
     }
     led = {**panel, **{kind: round(plan.objective, 4) for kind, plan in plans.items()}}

@@ -198,7 +198,8 @@ class _EscapeWorld:
         if arm.noise != "none":
             direction = direction + np.stack([self._noise(rng) for rng in self.generators])
         if arm.normalised:
-            direction = direction / np.linalg.norm(direction, axis=1, keepdims=True)
+            norm = np.linalg.norm(direction, axis=1, keepdims=True)
+            direction = direction / np.where(norm > 0.0, norm, 1.0)  # at a vertex of the softmax it is zero exactly
         return direction
 
     def evaluate(self, thetas: FloatArray, direction: FloatArray) -> dict[str, FloatArray]:

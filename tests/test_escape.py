@@ -1,0 +1,170 @@
+"""The escape experiment: each arm does what it declares, and its summaries count what they say."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from bilevelrl.benchmarks.escape_arms import ARMS, Arm, get_arm
+from bilevelrl.benchmarks.escape_figure import ArmSummary, binomial_interval, escape_cell
+from bilevelrl.benchmarks.escape_leader import PUBLISHED_METHODS, judge, leader_training
+from bilevelrl.benchmarks.escape_optimum import polish
+from bilevelrl.benchmarks.escape_world import _EscapeWorld, escape_training, measure_noise
+from bilevelrl.benchmarks.paper_curves import paper_curve
+from bilevelrl.estimators.training import SharedDynamics, batch_hypergradients, train
+from bilevelrl.estimators.training.methods import batch_truths
+from bilevelrl.reference import named_stream
+from bilevelrl.reference.errors import InvalidInputError, UnknownNameError
+from bilevelrl.tasks import FOUR_ROOMS_GRID, four_rooms
+
+PROBLEM = four_rooms(temperature=0.005)
+
+
+def world(arm, seeds=2, iterations=4):
+    training = escape_training(arm, PROBLEM, seeds=seeds, iterations=iterations)
+    return training, _EscapeWorld(training, training.generators())
+
+
+@pytest.mark.parametrize("arm", ["bc_hg_delayed", "resampled_1_clipped", "hot_0.02", "sarsa_critic"])
+def test_every_run_is_the_run_alone_and_survives_an_interruption(arm, tmp_path):
+    training = replace(escape_training(arm, PROBLEM, seeds=3, iterations=6), evaluate_every=2)
+    history = train(training)
+    alone = train(replace(training, runs=[training.runs[2]]))
+    np.testing.assert_array_equal(alone.thetas[0], history.thetas[2])
+    np.testing.assert_array_equal(alone.objective[:, 0], history.objective[:, 2])
+    train(training, checkpoint=tmp_path / "half.npz", checkpoint_every=3, callbacks=[lambda seen: seen.iteration < 4])
+    again = train(training, checkpoint=tmp_path / "half.npz")
+    np.testing.assert_array_equal(again.thetas, history.thetas)
+
+
+def test_added_noise_has_the_measured_spread():
+    noise = measure_noise(escape_training("exact", PROBLEM, seeds=1, iterations=1))
+    covariance = noise.deviations.T @ noise.deviations / len(noise.deviations)
+    assert abs(np.trace(covariance) - noise.root_mean_square**2) < 1e-9 * noise.root_mean_square**2
+    for arm, wanted in (
+        ("shaped_1_clipped", covariance),
+        ("shaped_0.1_clipped", 0.01 * covariance),
+        ("isotropic_1_clipped", noise.root_mean_square**2 / 105 * np.eye(105)),
+    ):
+        root = world(arm)[1].root
+        assert np.abs(root.T @ root - wanted).max() < 1e-9 * np.abs(wanted).max()
+    resampled = world("resampled_1_clipped")[1]
+    drawn = resampled._noise(named_stream(0, "escape", "test"))
+    assert (np.abs(noise.deviations - drawn).max(axis=1) == 0.0).any()
+
+
+def test_noise_and_scaling_are_all_that_their_arms_change():
+    training, noisy = world("isotropic_0.1_clipped")
+    exact = world("exact")[1]
+    theta = training.start()
+    for each in (noisy, exact):
+        each.prepare(theta, 0)
+    copies = training.generators()
+    added = noisy.direction(theta, 0) - exact.direction(theta, 0)
+    wanted = np.stack([rng.standard_normal(105) @ noisy.root for rng in copies])
+    assert np.abs(added - wanted).max() < 1e-12
+    normalised = world("normalised_0.1")[1]
+    normalised.prepare(theta, 0)
+    direction, plain = normalised.direction(theta, 0), exact.direction(theta, 0)
+    np.testing.assert_allclose(direction, plain / np.linalg.norm(plain, axis=1, keepdims=True), rtol=1e-12)
+
+
+def test_exact_weights_with_the_exact_benefit_are_the_exact_hypergradient():
+    _, exact = world("frozen_critic")
+    theta = named_stream(0, "escape", "theta").standard_normal((2, 105))
+    exact.prepare(theta, 0)
+    truth = batch_hypergradients(exact.dynamics, exact.seen)
+    critic = exact.seen.exact_critic()
+    exact.read = critic.action_values.reshape(exact.seen.policy.shape)
+    assert np.abs(exact.direction(theta, 0) - truth).max() < 1e-10 * np.abs(truth).max()
+    exact.read = exact.tables
+    assert np.abs(exact.direction(theta, 0) - truth).max() > 0.1 * np.abs(truth).max()
+    without = batch_truths(exact.dynamics, exact.seen, benefit=np.zeros_like(exact.tables))[1]
+    assert np.abs(without - truth).max() > 1e-3 * np.abs(truth).max()  # the guiding term is left out
+
+
+def test_delayed_critics_are_read_before_they_learn():
+    for arm, same in (("bc_hg", True), ("bc_hg_delayed", False)):
+        training, tried = world(arm)
+        before = tried.tables.copy()
+        tried.prepare(training.start(), 0)
+        assert np.array_equal(tried.read, tried.tables) == same
+        assert np.array_equal(tried.read, before) != same
+        assert not np.array_equal(tried.tables, before)
+
+
+def test_the_temperature_falls_to_the_tasks_own_by_the_middle():
+    training, hot = world("hot_0.02", iterations=80)
+    seen = []
+    for iteration in range(80):
+        hot.thetas = training.start()
+        seen.append(hot._dynamics(iteration).problem.temperature)
+    assert seen[0] == 0.02
+    assert (np.diff(seen) <= 0.0).all()
+    assert len(set(seen)) == 41
+    assert set(seen[40:]) == {0.005}
+
+
+def test_cells_give_a_row_per_run_and_skip_what_does_not_sample(tmp_path):
+    cell = {"arm": "bc_hg", "variant": "published", "temperature": 0.003}
+    rows = escape_cell(cell, {"seeds": 2, "iterations": 3}, tmp_path / "cell.npz")
+    assert [row["seed"] for row in rows] == [0, 1]
+    assert escape_cell({**cell, "arm": "exact"}, {"seeds": 2, "iterations": 3}, tmp_path / "other.npz") == []
+
+
+def test_summaries_count_escapes_and_their_interval():
+    summary = ArmSummary(np.array([0.0, 0.9, 0.3, 0.2]))
+    assert summary.escaped == 2  # 0.2 itself has not
+    low, high = binomial_interval(2, 4)
+    assert (summary.low, summary.high) == (low, high)
+    # Clopper and Pearson: at the ends, the observed or more (fewer) has probability 2.5 %.
+    from scipy.stats import binom
+
+    assert abs(binom.sf(1, 4, low) - 0.025) < 1e-9
+    assert abs(binom.cdf(2, 4, high) - 0.025) < 1e-9
+
+
+def test_a_win_is_more_than_the_joint_interval_over_the_best_published():
+    rival = max(paper_curve(0.003, 200, name).final_mean for name in PUBLISHED_METHODS)
+    assert rival == 0.5515
+    just = judge(rival + 0.02 + 0.001 * np.arange(10), 0.003, 200)
+    clear = judge(rival + 0.06 + 0.001 * np.arange(10), 0.003, 200)
+    assert not just.wins  # the paper's standard error is .0137
+    assert clear.wins
+    assert abs(clear.difference - 0.0645) < 1e-9
+
+
+def test_leaders_of_panels_are_refused_by_name():
+    good = {"variant": "planner", "temperature": 0.003, "batch_steps": 100, "seeds": [0]}
+    with pytest.raises(UnknownNameError, match="values_leader"):
+        leader_training("values_leadr", **good)
+    with pytest.raises(UnknownNameError, match="planner"):
+        leader_training("values_leader", **{**good, "variant": "plannr"})
+    with pytest.raises(InvalidInputError, match="batch_steps"):
+        leader_training("values_leader", **{**good, "batch_steps": 300})
+
+
+def test_the_polish_ends_where_nothing_leads_up_to_first_order():
+    start = np.zeros(104)
+    start[FOUR_ROOMS_GRID.index_of((3, 5))] = 0.75
+    polished = polish("planner", 0.003, start)
+    assert polished.objective > 0.61
+    assert abs(polished.slope) < 1e-6
+    problem = four_rooms(temperature=0.003, coordinates="shares")
+    rng, taken = named_stream(0, "escape", "polish"), SharedDynamics(problem, polished.shares)
+    from bilevelrl.estimators.training.followers import ExactFollower
+
+    others = np.clip(polished.shares + 1e-3 * rng.standard_normal((50, 104)), 0.0, None)
+    others /= np.maximum(1.0, others.sum(axis=1, keepdims=True))
+    followers, _ = ExactFollower().respond(taken, taken.rewards(others), {})
+    assert (batch_truths(taken, followers)[0] < polished.objective).all()
+
+
+def test_arms_are_checked():
+    with pytest.raises(UnknownNameError, match="exact"):
+        get_arm("exactt")
+    with pytest.raises(InvalidInputError, match="critic"):
+        Arm(name="a", group="g", title="t", guidance="exact weights")
+    with pytest.raises(InvalidInputError, match="noise"):
+        Arm(name="a", group="g", title="t", guidance="samples", noise="shaped")
+    assert len({arm.title + arm.group for arm in ARMS.values()}) == len(ARMS)

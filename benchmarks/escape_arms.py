@@ -42,6 +42,8 @@ class Arm:
         See the types.
     critic_scale : float
         Standard deviation of the critic's table at the start.
+    chains : int
+        How many independent batches, each with a critic of its own, a direction from samples is averaged over.
     noise, noise_scale
         What is added, in units of BC-HG's deviations at the usual start (their root mean square).
     normalised : bool
@@ -60,6 +62,7 @@ class Arm:
     guidance: Guidance = "exact"
     critic: Critic = "exact"
     critic_scale: float = 1.0
+    chains: int = 1
     noise: Noise = "none"
     noise_scale: float = 1.0
     normalised: bool = False
@@ -72,6 +75,8 @@ class Arm:
     def __post_init__(self) -> None:
         if (self.critic == "exact") != (self.guidance == "exact") and self.guidance != "samples":
             raise InvalidInputError(f"arm {self.name!r}: expected a critic with guidance='exact weights' alone")
+        if self.chains != 1 and self.guidance != "samples":
+            raise InvalidInputError(f"arm {self.name!r}: expected several chains of samples alone")
         if self.noise != "none" and self.guidance != "exact":
             raise InvalidInputError(f"arm {self.name!r}: expected noise on the exact gradient alone")
 
@@ -143,6 +148,21 @@ _ALL = (
             ("bc_hg_zero", "SARSA from zeros, same batch", "sarsa", 0.0),
             ("bc_hg_delayed", "SARSA from N(0, 1), table of the batch before", "delayed sarsa", 1.0),
             ("bc_hg_exact_benefit", "exact benefit", "exact", 1.0),
+        )
+    ),
+    *(
+        Arm(
+            name=f"{name}_averaged",
+            group="samples (BC-HG)",
+            title=title,
+            guidance="samples",
+            critic=critic,
+            critic_scale=scale,
+            chains=8,
+        )
+        for name, title, critic, scale in _declared(
+            ("bc_hg", "same batch, averaged over 8 batches with a critic each", "sarsa", 1.0),
+            ("bc_hg_delayed", "batch before, averaged over 8 batches with a critic each", "delayed sarsa", 1.0),
         )
     ),
     *(

@@ -51,6 +51,9 @@ class MeasuredNoise:
         Of the deviations' norms.
     exact_norm, bias_norm : float
         Norm of the exact hypergradient, and of the estimates' mean less it.
+    bias_error : float
+        Root mean square error of that mean, from the spread of independent chains' means: the bias is there where its
+        norm is well above.
     """
 
     deviations: FloatArray
@@ -58,6 +61,7 @@ class MeasuredNoise:
     median_norm: float
     exact_norm: float
     bias_norm: float
+    bias_error: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,16 +147,18 @@ class _EscapeWorld:
         self.training, self.generators, self.arm = training, generators, training.arm
         start = training.start()
         self.dynamics = SharedDynamics(training.problem, start[0])
-        shape = (len(start), self.dynamics.states, self.dynamics.actions)
-        self.tables = np.zeros(shape)
+        shape = (self.arm.chains, self.dynamics.states, self.dynamics.actions)
+        self.tables = np.zeros((len(start) * shape[0], *shape[1:]))
         if self.arm.critic != "exact":
-            self.tables = self.arm.critic_scale * np.stack([rng.standard_normal(shape[1:]) for rng in generators])
+            self.tables = self.arm.critic_scale * np.concatenate([rng.standard_normal(shape) for rng in generators])
+        self.chain = np.repeat(np.arange(len(start)), self.arm.chains)
         self.root = np.zeros((0, start.shape[1]))
         if self.arm.noise != "none":
             self.root = self._noise_root()
         self.carried: Carried = {}
         self.hot: tuple[float, SharedDynamics] | None = None
         self.seen: SeedBatch
+        self.sampled: SeedBatch
         self.read: FloatArray
         self.trajectories: Trajectories | None = None
 
@@ -172,12 +178,13 @@ class _EscapeWorld:
         self.seen, self.carried = ExactFollower().respond(dynamics, dynamics.rewards(thetas), self.carried)
         self.played_on, self.read = dynamics, self.tables
         if self.arm.guidance == "samples" or self.arm.critic in ("sarsa", "delayed sarsa"):
-            self.trajectories = self.seen.sample(
+            self.sampled = self.seen if self.arm.chains == 1 else self.seen.select(self.chain)
+            self.trajectories = self.sampled.sample(
                 streams=1, steps=self.training.steps, rng=self.generators, simulator=self.training.simulator
             )
         if self.arm.critic in ("sarsa", "delayed sarsa"):
             assert self.trajectories is not None
-            self.tables = _learnt(self.training, self.tables, self.trajectories, self.seen, self.generators)
+            self.tables = _learnt(self.training, self.tables, self.trajectories, self.sampled, self.generators)
             if self.arm.critic == "sarsa":
                 self.read = self.tables
 
@@ -186,10 +193,11 @@ class _EscapeWorld:
         arm = self.arm
         if arm.guidance == "samples":
             assert self.trajectories is not None
-            critic = self.seen.exact_critic() if arm.critic == "exact" else self.seen.table_critic(self.read)
+            critic = self.sampled.exact_critic() if arm.critic == "exact" else self.sampled.table_critic(self.read)
             estimator = METHODS["bc_hg"].estimator
             assert estimator is not None
-            direction = self.seen.estimate(estimator, self.trajectories, critic, parts=False).mean
+            each = self.sampled.estimate(estimator, self.trajectories, critic, parts=False).mean
+            direction = each.reshape(len(thetas), arm.chains, -1).mean(axis=1)
         elif arm.guidance == "exact weights":
             benefit = self.read - (self.seen.policy * self.read).sum(axis=2, keepdims=True)
             direction = batch_truths(self.played_on, self.seen, benefit=benefit)[1]
@@ -253,6 +261,7 @@ def _learnt(
     followers: SeedBatch,
     generators: Sequence[Generator],
 ) -> FloatArray:
+    chains = len(tables) // len(generators)
     return sarsa_pass(
         tables,
         trajectories,
@@ -260,14 +269,15 @@ def _learnt(
         discount_leader=training.problem.discount_leader,
         step_size=0.5,
         truncation="cut",
-        order=np.stack([rng.permutation(training.steps) for rng in generators]),
+        order=np.stack([rng.permutation(training.steps) for rng in generators for _ in range(chains)]),
     )
 
 
 def measure_noise(training: EscapeTraining) -> MeasuredNoise:
-    """Measure BC-HG's estimates at θ = 0, with critics as they are after some batches.
+    """Measure estimates of an arm that samples at θ = 0, with critics as they are after some batches.
 
-    The published estimator, its critics included, is run on independent chains at a θ that does not move.
+    The estimator, its critics included, is run on independent chains at a θ that does not move. Where an arm does not
+    sample, it is the published one; averages over several chains are not made.
 
     Examples
     --------
@@ -280,14 +290,18 @@ def measure_noise(training: EscapeTraining) -> MeasuredNoise:
     thetas = np.zeros((_CHAINS, training.start().shape[1]))
     dynamics = SharedDynamics(training.problem, thetas[0])
     played, _ = ExactFollower().respond(dynamics, dynamics.rewards(thetas), {})
-    tables = np.stack([rng.standard_normal((dynamics.states, dynamics.actions)) for rng in generators])
+    arm = training.arm if training.arm.guidance == "samples" else get_arm("bc_hg")
+    shape = (dynamics.states, dynamics.actions)
+    tables = arm.critic_scale * np.stack([rng.standard_normal(shape) for rng in generators])
     estimator, found = METHODS["bc_hg"].estimator, []
     assert estimator is not None
     for batch in range(_SETTLE + _DRAWS):
         trajectories = played.sample(streams=1, steps=training.steps, rng=generators, simulator=training.simulator)
-        tables = _learnt(training, tables, trajectories, played, generators)
+        before, tables = tables, _learnt(training, tables, trajectories, played, generators)
         if batch >= _SETTLE:
-            found.append(played.estimate(estimator, trajectories, played.table_critic(tables), parts=False).mean)
+            read = before if arm.critic == "delayed sarsa" else tables
+            critic = played.exact_critic() if arm.critic == "exact" else played.table_critic(read)
+            found.append(played.estimate(estimator, trajectories, critic, parts=False).mean)
     estimates, truth = np.concatenate(found), batch_hypergradients(dynamics, played)[0]
     mean = estimates.mean(axis=0)
     norms = np.linalg.norm(estimates - mean, axis=1)
@@ -297,4 +311,5 @@ def measure_noise(training: EscapeTraining) -> MeasuredNoise:
         median_norm=float(np.median(norms)),
         exact_norm=float(np.linalg.norm(truth)),
         bias_norm=float(np.linalg.norm(mean - truth)),
+        bias_error=float(np.sqrt(np.mean(found, axis=0).var(axis=0, ddof=1).sum() / _CHAINS)),
     )

@@ -11,7 +11,7 @@ from bilevelrl.benchmarks.escape_leader import PUBLISHED_METHODS, judge, leader_
 from bilevelrl.benchmarks.escape_optimum import polish
 from bilevelrl.benchmarks.escape_world import _EscapeWorld, escape_training, measure_noise
 from bilevelrl.benchmarks.paper_curves import paper_curve
-from bilevelrl.estimators.training import SharedDynamics, batch_hypergradients, train
+from bilevelrl.estimators.training import METHODS, SharedDynamics, batch_hypergradients, train
 from bilevelrl.estimators.training.methods import batch_truths
 from bilevelrl.reference import named_stream
 from bilevelrl.reference.errors import InvalidInputError, UnknownNameError
@@ -25,7 +25,7 @@ def world(arm, seeds=2, iterations=4):
     return training, _EscapeWorld(training, training.generators())
 
 
-@pytest.mark.parametrize("arm", ["bc_hg_delayed", "resampled_1_clipped", "hot_0.02", "sarsa_critic"])
+@pytest.mark.parametrize("arm", ["bc_hg_delayed", "bc_hg_averaged", "resampled_1_clipped", "hot_0.02", "sarsa_critic"])
 def test_every_run_is_the_run_alone_and_survives_an_interruption(arm, tmp_path):
     training = replace(escape_training(arm, PROBLEM, seeds=3, iterations=6), evaluate_every=2)
     history = train(training)
@@ -91,6 +91,22 @@ def test_delayed_critics_are_read_before_they_learn():
         assert np.array_equal(tried.read, tried.tables) == same
         assert np.array_equal(tried.read, before) != same
         assert not np.array_equal(tried.tables, before)
+
+
+def test_averaging_over_chains_keeps_the_mean_of_their_estimates():
+    training, averaged = world("bc_hg_averaged")
+    averaged.prepare(training.start(), 0)
+    assert averaged.tables.shape == (16, 104, 4)
+    direction = averaged.direction(training.start(), 0)
+    assert averaged.trajectories.streams == 16
+    for run in range(2):
+        own = slice(8 * run, 8 * run + 8)
+        batch = averaged.seen.select(np.full(8, run))
+        critic = batch.table_critic(averaged.tables[own])
+        estimator = METHODS["bc_hg"].estimator
+        each = batch.estimate(estimator, averaged.trajectories.select(np.arange(16)[own]), critic, parts=False).mean
+        assert np.ptp(each, axis=0).max() > 1e-3  # eight different batches
+        np.testing.assert_allclose(direction[run], each.mean(axis=0), rtol=0, atol=1e-12)
 
 
 def test_the_temperature_falls_to_the_tasks_own_by_the_middle():

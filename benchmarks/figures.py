@@ -32,6 +32,7 @@ FIGURE_MODULES = (
     "four_rooms_search",
     "gallery",
     "lqr_constants",
+    "lqr_game_figures",
     "toy_game_figures",
 )
 """Modules of this package that have figures."""

@@ -197,7 +197,7 @@ class _EscapeWorld:
             estimator = METHODS["bc_hg"].estimator
             assert estimator is not None
             each = self.sampled.estimate(estimator, self.trajectories, critic, parts=False).mean
-            direction = each.reshape(len(thetas), arm.chains, -1).mean(axis=1)
+            direction = np.asarray(each.reshape(len(thetas), arm.chains, -1).mean(axis=1), dtype=np.float64)
         elif arm.guidance == "exact weights":
             benefit = self.read - (self.seen.policy * self.read).sum(axis=2, keepdims=True)
             direction = batch_truths(self.played_on, self.seen, benefit=benefit)[1]

@@ -7,7 +7,7 @@ import pytest
 
 from bilevelrl.benchmarks.escape_arms import ARMS, Arm, get_arm
 from bilevelrl.benchmarks.escape_figure import ArmSummary, binomial_interval, escape_cell
-from bilevelrl.benchmarks.escape_leader import PUBLISHED_METHODS, judge, leader_training
+from bilevelrl.benchmarks.escape_leader import PUBLISHED_METHODS, judge, leader_training, own_rival, published_rival
 from bilevelrl.benchmarks.escape_optimum import polish
 from bilevelrl.benchmarks.escape_world import _EscapeWorld, escape_training, measure_noise
 from bilevelrl.benchmarks.paper_curves import paper_curve
@@ -143,11 +143,21 @@ def test_summaries_count_escapes_and_their_interval():
 def test_a_win_is_more_than_the_joint_interval_over_the_best_published():
     rival = max(paper_curve(0.003, 200, name).final_mean for name in PUBLISHED_METHODS)
     assert rival == 0.5515
-    just = judge(rival + 0.02 + 0.001 * np.arange(10), 0.003, 200)
-    clear = judge(rival + 0.06 + 0.001 * np.arange(10), 0.003, 200)
+    just = judge(rival + 0.02 + 0.001 * np.arange(10), published_rival(0.003, 200))
+    clear = judge(rival + 0.06 + 0.001 * np.arange(10), published_rival(0.003, 200))
     assert not just.wins  # the paper's standard error is .0137
     assert clear.wins
     assert abs(clear.difference - 0.0645) < 1e-9
+    ours = [
+        {"temperature": 0.003, "batch_steps": 200, "method": method, "seed": seed, "final_objective": end + 0.1 * seed}
+        for method, end in (("bc_hg", 0.2), ("hpgd_mc", 0.4))
+        for seed in (0, 1)
+    ]
+    best = own_rival(ours, 0.003, 200)
+    assert (best.name, best.runs) == ("HPGD (MC)", 2)
+    assert abs(best.mean - 0.45) < 1e-12
+    assert abs(best.error - 0.05) < 1e-12
+    assert own_rival(ours, 0.003, 100) is None
 
 
 def test_leaders_of_panels_are_refused_by_name():

@@ -244,7 +244,7 @@ def judge(ends: FloatArray, rival: Rival) -> Verdict:
 
     Examples
     --------
-    >>> verdict = judge(np.array([0.70, 0.72, 0.74]), published_rival(0.001, 100))
+    >>> verdict = judge(np.array([0.66, 0.72, 0.78]), published_rival(0.001, 100))
     >>> round(verdict.difference, 3), verdict.wins
     (0.053, False)
     """

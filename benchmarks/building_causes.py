@@ -42,12 +42,15 @@ class Arm:
         Whether critics learn from a batch of their own.
     change : str
         What differs from the line it is compared with.
+    trains : bool
+        False: only errors and gains are measured, over half as many batches.
     """
 
     method: str
     critics: str = "least_squares"
     separate: bool = False
     change: str = ""
+    trains: bool = True
 
     @property
     def name(self) -> str:
@@ -62,6 +65,7 @@ ARMS: tuple[Arm, ...] = (
     Arm(method="bc_hg", change="as published"),
     Arm(method="bc_hg", critics="exact", change="exact critic"),
     Arm(method="bc_hg", separate=True, change="critic from another batch"),
+    Arm(method="bc_hg", critics="short_network", change="critic a network", trains=False),
     Arm(method="bc_hg_whole_scores", change="scores whole"),
     Arm(method="bc_hg_centred", change="scores whole, V_L and V_F less their expectations"),
     Arm(method="hpgd_centred", change="the same less a learnt ∇V_F"),
@@ -118,7 +122,7 @@ def gains(directions: FloatArray, truth: FloatArray, blocks: Sequence[int]) -> F
 def arm_cell(cell: Cell, configuration: Mapping[str, Any], checkpoint: Path) -> list[Row]:
     """Measure one arm, and train it."""
     arm = next(arm for arm in ARMS if arm.name == cell["arm"])
-    directions = first_directions(arm, batches=configuration["batches"])
+    directions = first_directions(arm, batches=configuration["batches"] // (1 if arm.trains else 2))
     training = building_training(
         method=arm.method,
         learning_rate=0.1,
@@ -133,8 +137,9 @@ def arm_cell(cell: Cell, configuration: Mapping[str, Any], checkpoint: Path) -> 
     mean = directions.mean(axis=0)
     noise = np.sqrt(directions.var(axis=0, ddof=1).sum() / len(directions))
     gained = gains(directions, truth, training.clip_blocks)
-    history = train(training, checkpoint=checkpoint, checkpoint_every=50)
-    ends = history.final()
+    ends: FloatArray = np.zeros(0)
+    if arm.trains:
+        ends = train(training, checkpoint=checkpoint, checkpoint_every=50).final()
     size = float(np.linalg.norm(truth))
     return [
         {
@@ -153,9 +158,9 @@ def arm_cell(cell: Cell, configuration: Mapping[str, Any], checkpoint: Path) -> 
             "gain_error": _short(gained.std(ddof=1) / np.sqrt(len(gained))),
             "seeds": len(ends),
             "iterations": training.iterations,
-            "end": round(float(ends.mean()), 2),
-            "worst_end": round(float(ends.min()), 2),
-            "best_end": round(float(ends.max()), 2),
+            "end": round(float(ends.mean()), 2) if ends.size else None,
+            "worst_end": round(float(ends.min()), 2) if ends.size else None,
+            "best_end": round(float(ends.max()), 2) if ends.size else None,
         }
     ]
 
@@ -198,12 +203,13 @@ def _table(rows: Sequence[Row], options: FigureOptions) -> str:
             f"{row['relative_rms_error']:.3g}",
             f"{row['mean_cosine']:+.3f}",
             f"{row['gain']:+.3f} ± {row['gain_error']:.3f}",
-            f"{row['end']:.1f} ({row['worst_end']:.1f} … {row['best_end']:.1f})",
+            "–" if row["end"] is None else f"{row['end']:.1f} ({row['worst_end']:.1f} … {row['best_end']:.1f})",
         )
         lines.append(" | ".join(cells))
     first = rows[0]
     note = (
-        f"Errors, cosines and gains at θ = 0 over {first['batches']} batches of 10,000 transitions; the gain is the "
+        f"Errors, cosines and gains at θ = 0 over {first['batches']} batches of 10,000 transitions (half of them "
+        "for arms that do not train); the gain is the "
         "share of exact ascent's first-order progress that a clipped step makes, with its standard error. Ends: mean "
         f"over the last 5 % of {first['iterations']} outer iterations at learning rate 0.1, {first['seeds']} seeds. "
         "The optimum is -162.5."

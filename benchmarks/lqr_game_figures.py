@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -95,10 +96,10 @@ def draw_returns(path: Path, rows: Sequence[Row]) -> None:
     for arm in _arms(rows, "published", "leaders"):
         method = ARMS[arm].method
         points, seeds = seed_curves(_of(rows, arm, "curve"), _VALUE)
-        curve = {"label": METHODS[method].title, "colour": _COLOURS[method], "points": points, "seeds": seeds}
-        every.append(Curve(**curve))
+        curve = Curve(label=METHODS[method].title, colour=_COLOURS[method], points=points, seeds=seeds)
+        every.append(curve)
         if ARMS[arm].part == "published":
-            published.append(Curve(**curve, paper=paper_curve(method)))
+            published.append(replace(curve, paper=paper_curve(method)))
     if published:
         draw_curves(left, published)
         left.legend(frameon=False, fontsize=8, loc="upper left")
@@ -108,20 +109,20 @@ def draw_returns(path: Path, rows: Sequence[Row]) -> None:
     middle.axhline(GOAL, color="#2e7d32", lw=0.8, ls=":")
     middle.set(xlabel="outer iteration", yscale="log", ylim=(5e-3, 30.0))
     middle.set_title("The same, and leaders that know the dynamics", loc="left", fontsize=10)
-    for place, curve_ in enumerate(every):
-        ends = curve_.seeds[:, -1]
+    for place, curve in enumerate(every):
+        ends = curve.seeds[:, -1]
         spread = np.linspace(-0.25, 0.25, len(ends)) if len(ends) > 1 else np.zeros(1)
-        right.plot(np.maximum(np.sort(ends), 5e-3), place + spread, "o", color=curve_.colour, ms=4, alpha=0.8)
+        right.plot(np.maximum(np.sort(ends), 5e-3), place + spread, "o", color=curve.colour, ms=4, alpha=0.8)
     right.axvline(GOAL, color="#2e7d32", lw=0.8, ls=":")
     right.set(xscale="log", xlim=(4e-3, 30.0), xlabel="return at the end, every seed")
-    right.set_yticks(range(len(every)), [curve_.label for curve_ in every], fontsize=8)
+    right.set_yticks(range(len(every)), [curve.label for curve in every], fontsize=8)
     right.invert_yaxis()
     right.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=75)
     plt.close(figure)
 
 
-def draw_paths(path: Path, rows: Sequence[Row], *, resolution: int = 48) -> None:
+def draw_paths(path: Path, rows: Sequence[Row], *, resolution: int = 36) -> None:
     """Draw every run's gains over the exact landscape of the return."""
     plt = pyplot()
     arms = [arm for arm in _arms(rows, "published", "leaders") if ARMS[arm].method not in ("pathwise_raw", "exact")]

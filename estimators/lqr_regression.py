@@ -97,8 +97,6 @@ class QuadraticRegression:
 
     Attributes
     ----------
-    features : (F, samples)
-        φ.
     instruments : (F, samples)
         ω φ.
     products, products_next : (F, F)
@@ -109,7 +107,6 @@ class QuadraticRegression:
         k, of what the features are made of.
     """
 
-    features: FloatArray
     instruments: FloatArray
     products: FloatArray
     products_next: FloatArray
@@ -156,12 +153,10 @@ class QuadraticRegression:
             z_tp1 = np.concatenate([z_tp1, follower.mean(z_tp1)], axis=1)
         now, after = quadratic_features(z), quadratic_features(z_tp1, spread)
         weighed = now if weight is None else now * weight
-        both = weighed @ np.concatenate([now, after]).T
         return cls(
-            features=now,
             instruments=weighed,
-            products=both[:, : len(now)],
-            products_next=both[:, len(now) :],
+            products=weighed @ now.T,
+            products_next=weighed @ after.T,
             used=used,
             dimension=z.shape[1],
         )
@@ -187,7 +182,7 @@ class QuadraticRegression:
         """
         if not ridge >= 0.0:
             raise InvalidInputError(f"ridge={ridge!r}: expected a number >= 0; 0 is plain least squares")
-        size, samples = self.features.shape
+        size, samples = self.instruments.shape
         scale = np.sqrt(np.diag(self.products) / samples)
         scale[scale == 0.0] = 1.0
         normal = (self.products - discount * self.products_next) / (scale[:, None] * scale)

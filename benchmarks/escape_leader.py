@@ -41,6 +41,7 @@ __all__ = [
     "leader_cell",
     "leader_training",
     "own_rival",
+    "panel_ends",
     "published_rival",
 ]
 
@@ -319,11 +320,12 @@ def _draw_metric(path: Path, rows: Sequence[Row]) -> None:
         1, len(temperatures), figsize=(4.2 * len(temperatures), 3.8), squeeze=False, layout="constrained"
     )
     for axis, temperature in zip(axes[0], temperatures, strict=True):
-        curves = [[paper_curve(temperature, steps, name).final_mean for steps in STREAMS] for name in PUBLISHED_METHODS]
-        for name, means in zip(PUBLISHED_METHODS, curves, strict=True):
-            axis.plot(range(len(STREAMS)), means, color="#aaaaaa", lw=1, marker=".", ms=4, zorder=1)
-            if name == "BC-HG":
-                axis.plot(range(len(STREAMS)), means, color="#c2410c", lw=1.6, label="BC-HG, the paper's", zorder=2)
+        for name in PUBLISHED_METHODS if set(variants) != {"paper"} else ():
+            means = [paper_curve(temperature, steps, name).final_mean for steps in STREAMS]
+            colour, width, label = "#aaaaaa", 1.0, "the others, the paper's" if name == PUBLISHED_METHODS[1] else None
+            if name == PUBLISHED_METHODS[0]:
+                colour, width, label = "#c2410c", 1.6, f"{name}, the paper's"
+            axis.plot(range(len(STREAMS)), means, color=colour, lw=width, marker=".", ms=4, label=label, zorder=1)
         for (variant, method, own, steps), found in panels.items():
             if own != temperature:
                 continue

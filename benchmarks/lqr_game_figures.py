@@ -218,6 +218,7 @@ _SPECIAL: Mapping[str, str] = {
     "none": "nothing changed",
     "exact_critic": "exact critic",
     "naive": "without the guiding term",
+    "fitted": "inner sum replaced by the quadratic fit",
     "slower": "learning rate 0.02",
     "clipping": "clipped like BC-HG",
     "exploration": "no random first actions",

@@ -131,6 +131,7 @@ def _arms() -> Iterator[tuple[str, Arm]]:
         "from_naive/none": ("naive_pgd_on", fast, _FEW),
         "from_naive/clipping": ("naive_pgd_on", changed(fast, {"clipping": "all"}), _FEW),
         "from_naive/exploration": ("naive_pgd_on", changed(fast, {"exploring_iterations": 0}), _FEW),
+        "from_exact_critic/fitted": ("bc_hg", changed(exact, {"form.suffix": "fitted"}), _FEW),
         "from_exact_critic/slower": ("bc_hg", changed(exact, {"learning_rate": 0.02}), _FEWEST),
         "from_naive/both": ("naive_pgd_on", changed(fast, {"clipping": "all", "exploring_iterations": 0}), _FEW),
         "from_sound/naive": ("naive_pgd_on", SOUND, _FEW),

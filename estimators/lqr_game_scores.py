@@ -18,6 +18,7 @@ import numpy as np
 from numpy.random import Generator
 
 from bilevelrl.estimators.lqr_game_batch import LQRGameBatch, StackedFollowers, check_linear_leader
+from bilevelrl.estimators.lqr_game_pathwise import fit_cost_gradient
 from bilevelrl.estimators.sampling_lqr import gaussian_root
 from bilevelrl.reference import LQRGame
 from bilevelrl.reference.arrays import FloatArray, IntArray
@@ -29,10 +30,12 @@ __all__ = ["Draws", "LeaderValues", "ScoreForm", "score_directions", "truncated_
 Influence = Literal["value", "advantage"]
 Baseline = Literal["action_dependent", "state_value", "coupled"]
 Averages = Literal["sampled", "quadrature"]
+Suffix = Literal["sampled", "fitted"]
 _CHOICES = {
     "influence": ("value", "advantage"),
     "baseline": ("action_dependent", "state_value", "coupled"),
     "averages": ("sampled", "quadrature"),
+    "suffix": ("sampled", "fitted"),
 }
 _LEADER_DRAWS, _FOLLOWER_DRAWS = 32, 256
 _LEADER_NODES, _FOLLOWER_NODES = 3, 8
@@ -65,6 +68,10 @@ class ScoreForm:
         Over the players' actions: "sampled", 32 leader's and 256 follower's ones as published; "quadrature",
         Gauss-Hermite with 3 and 8 nodes, for scalar actions.
 
+    suffix
+        ∇Q_F of the guiding term: "sampled", the inner sum over the rest of the episode; "fitted", minus its mean over
+        the follower's action, from the quadratic fit of `fit_cost_gradient`, which takes no scores.
+
     Raises
     ------
     UnknownNameError, InvalidInputError
@@ -80,6 +87,7 @@ class ScoreForm:
     same_step: bool = False
     baseline: Baseline = "coupled"
     averages: Averages = "quadrature"
+    suffix: Suffix = "sampled"
 
     def __post_init__(self) -> None:
         for option, known in _CHOICES.items():
@@ -207,7 +215,10 @@ def score_directions(
     if not guiding:
         return direction
     benefit = seen - averages.over_follower(critic, state, leader)
-    suffix = _suffixes(game, averages, followers, batch, form)[at]
+    if form.suffix == "fitted":
+        suffix = _fitted(game, averages, followers, batch, state, leader, action)
+    else:
+        suffix = _suffixes(game, averages, followers, batch, form)[at]
     direction += _weighted(draws.weight * benefit, suffix) / game.temperature
     return direction
 
@@ -233,6 +244,26 @@ def _suffixes(
         later = pushed[:, :, t] + onward
         total[:, :, t] = later if form.same_step else onward
     return total
+
+
+def _fitted(
+    game: LQRGame,
+    averages: _Averages,
+    followers: StackedFollowers,
+    batch: LQRGameBatch,
+    state: FloatArray,
+    leader: FloatArray,
+    action: FloatArray,
+) -> FloatArray:
+    """∇Q_F minus its mean over the follower's action, (R, B, N): quadratic in the next state."""
+    fitted, b = fit_cost_gradient(game, followers, batch), game.dynamics_action
+    planned = state @ game.dynamics_state.T + leader @ game.dynamics_leader.T
+    mean = planned + averages.response(state, leader) @ b.T
+    tremble = planned + action @ b.T - mean
+    spread = np.sum(fitted * (b @ followers.covariance @ b.T)[:, None], axis=(2, 3))
+    crossed = np.einsum("rbi,rnij,rbj->rbn", tremble, fitted, 2.0 * mean + tremble)
+    centred: FloatArray = -game.discount_follower * (crossed - spread[:, None])
+    return centred
 
 
 class _Averages:

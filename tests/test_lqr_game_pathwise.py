@@ -211,6 +211,41 @@ def test_baselines_that_are_valid_and_the_one_that_is_not():
     np.testing.assert_allclose(found("state_value"), expected + extra, rtol=1e-8)
 
 
+def test_fitted_suffixes_have_the_response_in_expectation_with_less_noise():
+    game, theta, runs = lqr_game(discount_leader=0.8), np.array([-7.0, 0.0]), 40
+    followers = StackedFollowers.solve(game, np.tile(theta, (runs, 1)))
+    batch = sample_games(game, followers, streams=40, steps=30, rng=streams_of("fitted", runs))
+    critic = _ExactByHorizon(
+        LQRGameCritic.solve(Context(problem=game, theta=theta, follower=followers.solutions[0]), Target(horizon=40))
+    )
+    truth = hypergradient(game, theta).parts["response"]
+    spread = {}
+    for suffix in ("fitted", "sampled"):
+        form = ScoreForm(suffix=suffix)
+        both, own = (
+            score_directions(
+                game,
+                np.tile(theta, (runs, 1)).reshape(runs, 1, 2),
+                followers,
+                batch,
+                Draws.every(0.8, runs, 40, 30),
+                critic,
+                form=form,
+                guiding=guiding,
+                rng=streams_of("none", runs),
+            )
+            for guiding in (True, False)
+        )
+        found = truncated_discount(0.8, 30) * (both - own)
+        spread[suffix] = found.std(axis=0)
+        if suffix == "fitted":  # of visits up to 30 steps, with all that follows them
+            late = 0.8**30 * np.linalg.norm(truth)
+            off = np.abs(found.mean(axis=0) - truth)
+            assert (off < 5.0 * spread[suffix] / np.sqrt(runs) + late).all()
+            assert (5.0 * spread[suffix] / np.sqrt(runs) < 0.5 * np.linalg.norm(truth)).all()
+    assert (spread["fitted"] < 0.5 * spread["sampled"]).all()
+
+
 def test_sampled_averages_converge_to_quadrature():
     game, runs = lqr_game(), 40
     theta = np.tile([-7.0, -2.0], (runs, 1))

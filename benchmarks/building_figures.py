@@ -110,8 +110,11 @@ def _training_rows(folder: Path, options: FigureOptions, run: SweepRunner) -> li
     """Methods at the rates shown, at the others with fewer seeds and a quarter as long, and the controls."""
     rows: list[Row] = []
     points = 25 if options.quick else 40
+    chosen = options.own.get("method", list(SELECTED))
 
     def sweep(name: str, methods: Sequence[str], rate: float, seeds: int, iterations: int) -> None:
+        if not methods:
+            return
         found = run(
             building_sweep(
                 folder / "cells" / name,
@@ -126,12 +129,12 @@ def _training_rows(folder: Path, options: FigureOptions, run: SweepRunner) -> li
     sweep("covariance", ("policy_covariance",), 0.1, options.seeds, max(1, options.iterations // 4))
     sweep("exact", ("exact", "exact_partial"), 0.1, 1, options.iterations)
     for rate in LEARNING_RATES:
-        shown = [method for method, selected in SELECTED.items() if selected == rate]
+        shown = [method for method in chosen if SELECTED[method] == rate]
         # HPGD's directions are noise at every θ (errors of 10^6 times the truth): more seeds show nothing more.
         seeds = options.seeds if rate == 0.1 else min(_SOME_SEEDS, options.seeds)
         sweep(f"shown-{rate}", shown, rate, seeds, options.iterations)
-    for rate in () if options.quick else LEARNING_RATES:
-        others = [method for method, selected in SELECTED.items() if selected != rate]
+    for rate in () if options.quick or options.own.get("shown_only") else LEARNING_RATES:
+        others = [method for method in chosen if SELECTED[method] != rate]
         sweep(f"other-{rate}", others, rate, min(_FEW_SEEDS, options.seeds), max(1, options.iterations // 4))
     return rows
 
@@ -243,8 +246,11 @@ def _draw(folder: Path, rows: Sequence[Row], options: FigureOptions) -> list[Pat
     ]
 
 
-def _no_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add nothing."""
+def _arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--method", nargs="+", choices=sorted(SELECTED), default=list(SELECTED), help="published methods"
+    )
+    parser.add_argument("--shown-only", action="store_true", help="the learning rates that the paper shows, no others")
 
 
 FIGURES = (
@@ -258,6 +264,6 @@ FIGURES = (
         rows=_training_rows,
         table=_table,
         draw=_draw,
-        arguments=_no_arguments,
+        arguments=_arguments,
     ),
 )

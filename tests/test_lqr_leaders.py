@@ -17,6 +17,7 @@ from bilevelrl.estimators import (
     fit_lstd_critic,
     sample_trajectories,
 )
+from bilevelrl.estimators.batched import SeedBatch
 from bilevelrl.estimators.lqr_covariance import PolicyCovariance
 from bilevelrl.estimators.lqr_gradient_critics import (
     QuadraticGradientCritic,
@@ -26,10 +27,11 @@ from bilevelrl.estimators.lqr_gradient_critics import (
 )
 from bilevelrl.estimators.lqr_hpgd import LQRHPGD
 from bilevelrl.estimators.lqr_regression import QuadraticRegression
+from bilevelrl.estimators.pathwise import PathwiseBCHG
 from bilevelrl.estimators.single_transitions import single_derivatives
 from bilevelrl.reference import LQRMatrices, hypergradient, named_stream, solve_follower
 from bilevelrl.reference.errors import EstimatorError, InvalidInputError, UnknownNameError, UnsupportedError
-from bilevelrl.tasks import building_thermal_control, layered_mdp, random_lqr
+from bilevelrl.tasks import building_thermal_control, four_rooms, layered_mdp, random_lqr, random_mdp
 from bilevelrl.verification.quadrature import quadrature_moments
 
 THETA = np.array([0.3, -0.2, 0.1])
@@ -225,6 +227,23 @@ def test_shortened_scores_are_shortened_one_by_one():
         estimator.expectation(context, horizon=3)
     with pytest.raises(InvalidInputError, match="score_blocks"):
         NaivePGD(score_blocks=(4, 4))
+
+
+def test_shortened_scores_serve_tables_one_seed_at_a_time():
+    tabular, zeros = random_mdp(seed=0), np.zeros(3)
+    context = Context(problem=tabular, theta=zeros, follower=solve_follower(tabular, zeros))
+    batch = sample_trajectories(tabular, zeros, context.follower, streams=3, steps=3, rng=np.random.default_rng(0))
+    whole, short = (NaivePGD(largest_score=largest)(batch, context) for largest in (np.inf, 1e-3))
+    np.testing.assert_allclose(whole, NaivePGD()(batch, context), rtol=1e-12)
+    assert np.abs(short - whole).max() > 1e-2
+    seeds = SeedBatch.solve(four_rooms(), np.zeros((1, 105)))
+    paths = seeds.sample(streams=2, steps=3, rng=np.random.default_rng(0))
+    with pytest.raises(UnsupportedError, match="seed after seed"):
+        seeds.estimate(NaivePGD(critic="context", largest_score=1.0), paths, seeds.exact_critic())
+    with pytest.raises(InvalidInputError, match="largest_score"):
+        PathwiseBCHG(largest_score=1.0)
+    with pytest.raises(InvalidInputError, match="start_visits"):
+        NaivePGD(largest_score=1.0, leader_average="start_visits")
 
 
 def test_what_shortening_scores_costs_in_bias():

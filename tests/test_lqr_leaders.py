@@ -242,7 +242,7 @@ def test_shortened_scores_serve_tables_one_seed_at_a_time():
         seeds.estimate(NaivePGD(critic="context", largest_score=1.0), paths, seeds.exact_critic())
     with pytest.raises(InvalidInputError, match="largest_score"):
         PathwiseBCHG(largest_score=1.0)
-    with pytest.raises(InvalidInputError, match="start_visits"):
+    with pytest.raises(InvalidInputError, match="leader_average"):
         NaivePGD(largest_score=1.0, leader_average="start_visits")
 
 

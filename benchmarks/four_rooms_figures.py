@@ -128,6 +128,7 @@ def draw_panels(path: Path, rows: Sequence[Row], *, variant: str = "published") 
             axes[i, j].set_xlabel("outer iteration")
         if j == 0:
             axes[i, j].set_ylabel("leader's objective J")
+    axes[0, 0].set_xlim(0, max(row["iteration"] for row in own))  # panels that were run for less share the axis
     named: dict[str, Any] = {}
     for each in axes.flat:
         named.update(zip(*reversed(each.get_legend_handles_labels()), strict=True))

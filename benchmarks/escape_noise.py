@@ -6,7 +6,9 @@ OMP_NUM_THREADS=1 python -m bilevelrl.benchmarks.escape_noise --output benchmark
 from __future__ import annotations
 
 import argparse
+import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from bilevelrl.benchmarks.escape_arms import ARMS
@@ -20,24 +22,27 @@ __all__ = ["main", "noise_rows"]
 TEMPERATURES = (0.001, 0.003, 0.005)
 
 
-def noise_rows(kernel: str, temperature: float) -> list[Row]:
+def noise_rows(kernel: str, temperature: float, steps: int = 100) -> list[Row]:
     """Return a row for each arm that samples.
 
     Parameters
     ----------
     kernel, temperature
         Which Four-Rooms; samples come from the same kernel.
+    steps
+        Of a batch, one stream.
     """
     rows = []
     for arm in ARMS.values():
         if arm.guidance != "samples" or arm.chains > 1:
             continue
         problem = four_rooms(temperature=temperature, kernel=kernel)
-        noise = measure_noise(escape_training(arm.name, problem, seeds=1, iterations=1))
+        noise = measure_noise(replace(escape_training(arm.name, problem, seeds=1, iterations=1), steps=steps))
         rows.append(
             {
                 "kernel": kernel,
                 "temperature": temperature,
+                "steps": steps,
                 "arm": arm.name,
                 "title": arm.title,
                 "exact_norm": float(f"{noise.exact_norm:.4g}"),
@@ -56,16 +61,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, required=True, help="CSV file")
     parser.add_argument("--kernel", nargs="+", default=["planner"])
     parser.add_argument("--temperature", type=float, nargs="+", default=list(TEMPERATURES), metavar="β")
+    parser.add_argument("--steps", type=int, nargs="+", default=[100, 1000], help="of a batch")
     options = parser.parse_args(arguments)
-    write_table(
-        options.output,
-        [
-            row
-            for kernel in options.kernel
-            for temperature in options.temperature
-            for row in noise_rows(kernel, temperature)
-        ],
-    )
+    panels = itertools.product(options.kernel, options.steps, options.temperature)
+    rows = [row for kernel, steps, temperature in panels for row in noise_rows(kernel, temperature, steps)]
+    write_table(options.output, rows)
     return 0
 
 

@@ -1,5 +1,6 @@
 """The escape experiment: each arm does what it declares, and its summaries count what they say."""
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -7,10 +8,19 @@ import pytest
 
 from bilevelrl.benchmarks.escape_arms import ARMS, Arm, get_arm
 from bilevelrl.benchmarks.escape_figure import ArmSummary, binomial_interval, escape_cell
-from bilevelrl.benchmarks.escape_leader import PUBLISHED_METHODS, judge, leader_training, own_rival, published_rival
+from bilevelrl.benchmarks.escape_leader import (
+    PUBLISHED_METHODS,
+    RIVALS,
+    judge,
+    leader_training,
+    own_rival,
+    panel_ends,
+    published_rival,
+)
 from bilevelrl.benchmarks.escape_optimum import polish
 from bilevelrl.benchmarks.escape_world import _EscapeWorld, escape_training, measure_noise
 from bilevelrl.benchmarks.paper_curves import paper_curve
+from bilevelrl.benchmarks.sweep_store import read_table
 from bilevelrl.estimators.training import METHODS, SharedDynamics, batch_hypergradients, train
 from bilevelrl.estimators.training.methods import batch_truths
 from bilevelrl.reference import named_stream
@@ -194,3 +204,34 @@ def test_arms_are_checked():
     with pytest.raises(InvalidInputError, match="noise"):
         Arm(name="a", group="g", title="t", guidance="samples", noise="shaped")
     assert len({arm.title + arm.group for arm in ARMS.values()}) == len(ARMS)
+
+
+def test_the_stored_leaders_win_every_panel_of_both_kernels():
+    results = RIVALS.parent
+    panels, rivals = panel_ends(read_table(results / "escape_leader.csv")), read_table(RIVALS)
+    steps = {100: 20_000, 200: 40_000, 400: 80_000, 1000: 200_000}  # the published methods take 50 times more
+    for variant, temperature, batch_steps in itertools.product(("planner", "paper"), (0.001, 0.003, 0.005), steps):
+        rows = panels[variant, "values_leader", temperature, batch_steps]
+        assert [row["seed"] for row in rows] == list(range(10))
+        assert {row["environment_steps"] for row in rows} == {steps[batch_steps]}
+        rival = published_rival(temperature, batch_steps)
+        if variant == "paper":
+            rival = own_rival(rivals, temperature, batch_steps)
+        assert judge(np.array([row["final_objective"] for row in rows]), rival).wins, (
+            variant,
+            temperature,
+            batch_steps,
+        )
+
+
+def test_the_stored_optima_are_at_least_what_was_known_and_above_every_leader():
+    optima = {(row["kernel"], row["temperature"]): row for row in read_table(RIVALS.parent / "escape_optimum.csv")}
+    known = {"planner": (0.724, 0.599, 1.59), "paper": (0.504, 0.460, 0.612)}
+    leaders = read_table(RIVALS.parent / "escape_leader.csv")
+    for kernel, values in known.items():
+        for temperature, value in zip((0.001, 0.003, 0.005), values, strict=True):
+            best = optima[kernel, temperature]
+            assert best["objective"] > value
+            assert best["slope"] < 1e-4
+            own = [row for row in leaders if (row["variant"], row["temperature"]) == (kernel, temperature)]
+            assert max(row["final_objective"] for row in own) < best["objective"]

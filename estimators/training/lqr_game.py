@@ -6,7 +6,7 @@ estimation in several ways. Each is one field here, so that any can be changed a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -22,7 +22,7 @@ from bilevelrl.reference import LQRGame
 from bilevelrl.reference.arrays import FloatArray, check_positive
 from bilevelrl.reference.errors import InvalidInputError, UnknownNameError, refusal
 
-__all__ = ["PUBLISHED", "SOUND", "CriticOptions", "LQRGameTraining", "Setup", "lqr_game_training"]
+__all__ = ["PUBLISHED", "SOUND", "CriticOptions", "LQRGameTraining", "Setup", "changed", "lqr_game_training"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -241,8 +241,14 @@ def lqr_game_training(
     )
 
 
-def replaced(setup: Setup, **changes: Any) -> Setup:
-    """Return a set-up with fields changed, those of its form as `form.name`, of its critic as `critic.name`."""
+def changed(setup: Setup, changes: Mapping[str, Any]) -> Setup:
+    """Return a set-up with fields changed: those of its form by the name `form.field`, of its critic `critic.field`.
+
+    Examples
+    --------
+    >>> changed(SOUND, {"ascent_steps": 10, "critic.rate": 0.1}).critic.rate
+    0.1
+    """
     own = {name: value for name, value in changes.items() if "." not in name}
     for group in ("form", "critic"):
         inner = {name.split(".")[1]: value for name, value in changes.items() if name.startswith(f"{group}.")}

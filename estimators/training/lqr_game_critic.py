@@ -128,7 +128,8 @@ class NetworkCritics:
         wanted = game.reward_leader(state) + game.discount_leader * later[..., 0]
         found, tape = network.forward(self.weights, np.concatenate([state, action, leader], axis=2))
         off = (2.0 / episode.shape[1]) * (wanted[..., None] - found)
-        step, self.state = Adam().step(network.backward(tape, off), np.full(len(self.weights), self.rate), self.state)
+        gradient = network.backward(tape, off).astype(np.float64)  # squares of far states leave single precision
+        step, self.state = Adam().step(gradient, np.full(len(self.weights), self.rate), self.state)
         self.weights = (self.weights + step).astype(network.dtype)
 
     def follow(self, gains: FloatArray) -> None:

@@ -72,14 +72,14 @@ METHODS: Mapping[str, GameMethod] = MappingProxyType(
 class LQRGameWorld:
     """Followers, samples and critics of all runs."""
 
-    columns = ("objective", "objective_undiscounted", "dead_units", "theta_norm", *GRADIENT_COLUMNS)
-
     def __init__(self, training: LQRGameTraining, generators: Sequence[Generator]) -> None:
         self.training = training
         names = [run.method for run in training.runs]
         self.rows = {name: np.flatnonzero([other == name for other in names]) for name in dict.fromkeys(names)}
         self.generators = {name: [generators[int(row)] for row in rows] for name, rows in self.rows.items()}
         thetas = training.start()
+        gains = tuple(f"theta_{place}" for place in range(thetas.shape[1]))
+        self.columns = ("objective", "objective_undiscounted", "dead_units", *gains, *GRADIENT_COLUMNS)
         self.learners = {
             name: _Learner(training, name, thetas[rows], self.generators[name])
             for name, rows in self.rows.items()
@@ -139,7 +139,7 @@ class LQRGameWorld:
             "objective": np.array([truth.objective for truth in truths]),
             "objective_undiscounted": np.array(undiscounted),
             "dead_units": dead,
-            "theta_norm": np.linalg.norm(thetas, axis=1),
+            **{f"theta_{place}": column for place, column in enumerate(thetas.T)},
             **gradient_errors(self.scale[:, None] * direction, np.stack([truth.value for truth in truths])),
         }
 

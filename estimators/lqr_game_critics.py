@@ -101,10 +101,21 @@ class LQRGameCritic:
         """Return V_L(x), before the leader's action is drawn."""
         return self._return(state, np.zeros_like(self.game.width), steps_to_go)
 
-    def _ahead(self, visits: Any, steps_to_go: Any, *, averaged: bool) -> FloatArray:
-        game, x, seen = self.game, visits.state_t, visits.leader_action_t
-        action = self.follower.mean(x, seen) if averaged else visits.action_t
-        state_tp1 = x @ game.dynamics_state.T + action @ game.dynamics_action.T + seen @ game.dynamics_leader.T
+    def over_follower(self, state: Any, leader_action: Any, *, steps_to_go: Any = None) -> FloatArray:
+        """Return E_a Q_L given the leader's action."""
+        return self._paid(state, steps_to_go) + self._ahead(state, leader_action, None, steps_to_go)
+
+    def _paid(self, state: Any, steps_to_go: Any) -> FloatArray:
+        paid = True if steps_to_go is None else steps_to_go > 0
+        earned: FloatArray = np.where(paid, self.game.reward_leader(state), 0.0)
+        return earned
+
+    def _ahead(self, state: Any, leader_action: Any, action: Any, steps_to_go: Any) -> FloatArray:
+        """γ E V_L(x'), of an action, or of the follower's policy where there is none."""
+        game, averaged = self.game, action is None
+        chosen = self.follower.mean(state, leader_action) if averaged else action
+        state_tp1 = state @ game.dynamics_state.T + chosen @ game.dynamics_action.T
+        state_tp1 = state_tp1 + leader_action @ game.dynamics_leader.T
         b = game.dynamics_action
         extra = b @ self.follower.covariance @ b.T * float(averaged)
         after = None if steps_to_go is None else np.maximum(steps_to_go - 1, 0)
@@ -112,7 +123,8 @@ class LQRGameCritic:
 
     def benefit_t(self, visits: Any, steps_to_go: Any = None) -> FloatArray:
         """Return B = Q_L - E_a Q_L at visited (x, l, a)."""
-        return self._ahead(visits, steps_to_go, averaged=False) - self._ahead(visits, steps_to_go, averaged=True)
+        at = visits.state_t, visits.leader_action_t
+        return self._ahead(*at, visits.action_t, steps_to_go) - self._ahead(*at, None, steps_to_go)
 
     def advantage_t(
         self, visits: Any, steps_to_go: Any = None, *, baseline: Literal["state_value", "none", "action_dependent"]
@@ -126,9 +138,8 @@ class LQRGameCritic:
         """
         if baseline == "action_dependent":
             raise UnsupportedError("baseline='action_dependent': expected 'state_value' or 'none' in an LQRGame")
-        paid = True if steps_to_go is None else steps_to_go > 0
-        earned = np.where(paid, self.game.reward_leader(visits.state_t), 0.0)
-        action_value = earned + self._ahead(visits, steps_to_go, averaged=False)
+        ahead = self._ahead(visits.state_t, visits.leader_action_t, visits.action_t, steps_to_go)
+        action_value = self._paid(visits.state_t, steps_to_go) + ahead
         if baseline == "none":
             return action_value
         return action_value - self.value(visits.state_t, steps_to_go=steps_to_go)

@@ -12,7 +12,7 @@ the follower. Transitions are drawn with probability proportional to γ_L^t, so 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.random import Generator
@@ -25,7 +25,7 @@ from bilevelrl.reference.arrays import FloatArray, IntArray
 from bilevelrl.reference.errors import InvalidInputError, UnknownNameError, UnsupportedError, refusal
 from bilevelrl.reference.lqr_scores import covariance_inverse
 
-__all__ = ["Draws", "LeaderValues", "ScoreForm", "score_directions", "truncated_discount"]
+__all__ = ["AveragedValues", "Draws", "LeaderValues", "ScoreForm", "score_directions", "truncated_discount"]
 
 Influence = Literal["value", "advantage"]
 Baseline = Literal["action_dependent", "state_value", "coupled"]
@@ -38,7 +38,8 @@ _CHOICES = {
     "suffix": ("sampled", "fitted"),
 }
 _LEADER_DRAWS, _FOLLOWER_DRAWS = 32, 256
-_LEADER_NODES, _FOLLOWER_NODES = 3, 8
+# The leader hardly trembles; the follower's noise is twice as wide as the leader's reward, which eight nodes step over.
+_LEADER_NODES, _FOLLOWER_NODES = 3, 32
 
 
 class LeaderValues(Protocol):
@@ -46,6 +47,15 @@ class LeaderValues(Protocol):
 
     def action_value(self, state: FloatArray, leader_action: FloatArray, action: FloatArray) -> FloatArray:
         """Return Q_L (R, B) at states (R, B, n), leader's actions (R, B, p) and follower's actions (R, B, m)."""
+        ...
+
+
+@runtime_checkable
+class AveragedValues(LeaderValues, Protocol):
+    """Values that know their mean over the follower's action."""
+
+    def over_follower(self, state: FloatArray, leader_action: FloatArray) -> FloatArray:
+        """Return E_a Q_L (R, B) at states (R, B, n) and leader's actions (R, B, p)."""
         ...
 
 
@@ -316,14 +326,17 @@ class _Averages:
         if self.form.baseline == "coupled":
             deviation = action - self.response(state, leader)
             return _mean(critic, state, others, planned + deviation[:, :, None], weights)
-        trembles, chances = self._nodes(action, self.reacting, _LEADER_DRAWS, _FOLLOWER_NODES)
         if self.form.averages == "sampled":
+            trembles, _ = self._nodes(action, self.reacting, _LEADER_DRAWS, _FOLLOWER_NODES)
             return _mean(critic, state, others, planned + trembles, weights)
-        both = (planned[:, :, :, None] + trembles[:, :, None]).reshape(*action.shape[:2], -1, action.shape[2])
-        return _mean(critic, state, np.repeat(others, len(chances), axis=2), both, np.outer(weights, chances).ravel())
+        answered = [self.over_follower(critic, state, others[:, :, node]) for node in range(len(weights))]
+        mean: FloatArray = np.tensordot(weights, np.stack(answered), axes=1)
+        return mean
 
     def over_follower(self, critic: LeaderValues, state: FloatArray, leader: FloatArray) -> FloatArray:
         """E_a Q_L given the leader's action, (R, B)."""
+        if self.form.averages == "quadrature" and isinstance(critic, AveragedValues):
+            return critic.over_follower(state, leader)
         centre = self.response(state, leader)
         offsets, weights = self._nodes(centre, self.reacting, _FOLLOWER_DRAWS, _FOLLOWER_NODES)
         return _mean(critic, state, leader, centre[:, :, None] + offsets, weights)

@@ -192,3 +192,10 @@ class ExactGameCritics:
             state_tp1 = state_tp1 + leader_action[row] @ game.dynamics_leader.T
             found[row] = game.reward_leader(state[row]) + critic.discount * critic.value(state_tp1)
         return found
+
+    def over_follower(self, state: FloatArray, leader_action: FloatArray) -> FloatArray:
+        """Return E_a Q_L given the leader's action, (R, B), in closed form."""
+        found = np.empty(state.shape[:2])
+        for row, critic in enumerate(self.critics):
+            found[row] = critic.over_follower(state[row], leader_action[row])
+        return found

@@ -132,3 +132,14 @@ def test_nonsense_is_refused(options, message):
 def test_unknown_methods_are_refused_with_a_suggestion():
     with pytest.raises(UnknownNameError, match="model_leader"):
         leaders(runs=[Run(method="model_leder", seed=0, learning_rate=1.0)])
+
+
+@pytest.mark.exact
+def test_plans_must_be_made_before_the_end():
+    with pytest.raises(InvalidInputError, match="iterations=20: expected more than 600"):
+        ModelTraining(
+            problem=four_rooms(),
+            runs=[Run(method="model_leader", seed=0, learning_rate=1.0)],
+            iterations=20,
+            largest_norm=np.inf,
+        )

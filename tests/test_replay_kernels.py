@@ -168,3 +168,15 @@ def test_the_kernel_is_all_that_changes():
     assert found.objective == wanted.objective
     np.testing.assert_array_equal(found.value, wanted.value)
     assert replace(other, tables=problem.tables, name=problem.name) == problem
+
+
+@pytest.mark.exact
+def test_what_is_not_finite_or_no_discount_is_refused():
+    value, policy, reward = np.zeros(2), np.full((2, 2), 0.5), np.zeros((2, 2))
+    for changes in ({"value": np.array([0.0, np.nan])}, {"policy": np.full((2, 2), np.nan)}, {"discount": 1.0}):
+        given = {"value": value, "policy": policy, "reward": reward, "temperature": 1.0, "discount": 0.5, **changes}
+        with pytest.raises(InvalidInputError, match=next(iter(changes))):
+            continuations(given.pop("value"), given.pop("policy"), given.pop("reward"), **given)
+    kernel = np.full((2, 1, 2), 0.5)
+    with pytest.raises(InvalidInputError, match="values"):
+        kernel_from_values(np.full((2, 2), np.nan), np.zeros((2, 2, 1)), kernel)

@@ -74,6 +74,14 @@ def test_a_run_is_the_same_bit_for_bit_whatever_is_trained_beside_it():
 
 
 @pytest.mark.exact
+def test_what_is_logged_does_not_depend_on_the_others_either():
+    follower = SweepingFollower(iterations=2, carry=True, noise=1.0)
+    runs = [Run(method=name, seed=0, learning_rate=0.1) for name in ("bc_hg", "exact")]
+    together = train(training(runs=runs, follower=follower))
+    assert_same(train(training(runs=runs[:1], follower=follower)), together, slice(0, 1))
+
+
+@pytest.mark.exact
 def test_random_numbers_belong_to_method_and_seed():
     seeds = [Run(method="bc_hg", seed=seed, learning_rate=0.1) for seed in range(2)]
     found = train(training(runs=seeds))

@@ -42,7 +42,7 @@ def continuations(
     Raises
     ------
     InvalidInputError
-        If the temperature or the discount is not positive.
+        If the temperature is not positive, the discount not in (0, 1), or an array not finite.
 
     Examples
     --------
@@ -52,6 +52,11 @@ def continuations(
     """
     check_positive("temperature", temperature, "pass the follower's")
     check_positive("discount", discount, "pass the follower's")
+    if discount >= 1.0:
+        raise InvalidInputError(refusal("discount", discount, "a number in (0, 1)", "pass the follower's"))
+    for name, given in (("value", value), ("policy", policy), ("reward", reward)):
+        if not np.isfinite(given).all():
+            raise InvalidInputError(f"{name}: expected finite numbers; solve the follower again")
     seen = policy >= np.finfo(np.float64).tiny
     logarithm = np.log(np.where(seen, policy, 1.0))
     expected: FloatArray = (value[..., None] + temperature * logarithm - reward) / discount
@@ -102,6 +107,9 @@ def kernel_from_values(
         )
     if not 0.0 < cutoff < 1.0:
         raise InvalidInputError(refusal("cutoff", cutoff, "a number in (0, 1)", "1e-9 suits values exact to 1e-11"))
+    for name, given in (("values", values), ("guess", guess)):
+        if not np.isfinite(given).all():
+            raise InvalidInputError(f"{name}: expected finite numbers; only `expected` may have gaps")
     rows = guess.reshape(-1, states)
     missing = expected.reshape(plays, -1) - values @ rows.T
     unseen = np.isnan(missing)

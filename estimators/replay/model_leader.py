@@ -120,6 +120,14 @@ class ModelTraining(LeaderTraining):
             raise InvalidInputError(
                 refusal("plans", self.plans, "increasing integers >= 0", "(300, 400, 600) is usual")
             )
+        searching = any(run.method in SEARCHING for run in self.runs)
+        last = self.plans[-1] if self.decision is None else max(self.decision, self.plans[-1])
+        if searching and last >= self.iterations:
+            raise InvalidInputError(
+                refusal(
+                    "iterations", self.iterations, f"more than {last}, when the last plan is made", "train for longer"
+                )
+            )
         if self.decision is not None and self.decision <= self.plans[-1]:
             raise InvalidInputError(
                 refusal(

@@ -113,4 +113,8 @@ PUBLISHED = GameOptions(
 """What the paper's toy-game runs did, but for the benefit's mean over 256 draws, which is exact here."""
 
 SOUND = GameOptions()
-"""The same learner, with nothing that biases the direction but the critic's own error and the cut after `steps`."""
+"""The same learner without the published biases.
+
+What is left: the critic's own error, which shares its data with the benefit; the cut after `steps`; and, with several ascent
+steps, data and follower of the policy before the first of them.
+"""

@@ -85,7 +85,7 @@ class NaturalPolicyGradient:
 
     Q^π is the soft value of the current policy, learnt by expected temporal differences from pairs that are visited
     uniformly at random and moves that are sampled. η = 1 is soft policy iteration. With exact values the error of
-    log π falls by the factor 1 - η (1 - γ_F) in each update.
+    log π falls at least as fast as a constant times (1 - η (1 - γ_F))^updates, often much faster.
 
     Parameters
     ----------

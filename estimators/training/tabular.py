@@ -145,24 +145,19 @@ class _TabularWorld:
         for row in self.learning:
             self.tables[row] = generators[int(row)].standard_normal(shape[1:])
         self.carried: Carried = {}
-        self.best_carried: Carried = {}
         self.rewards: Rewards
         self.played: SeedBatch
         self.trajectories: Trajectories | None = None
 
     def arrays(self) -> dict[str, FloatArray]:
         """Return the critics and what followers carry on."""
-        groups = {"follower": self.carried, "best": self.best_carried}
-        stored = {f"{group}.{name}": array for group, named in groups.items() for name, array in named.items()}
-        return {**stored, "tables": self.tables}
+        return {**{f"follower.{name}": array for name, array in self.carried.items()}, "tables": self.tables}
 
     def restore(self, arrays: Mapping[str, FloatArray]) -> None:
         """Continue from what `arrays` returned."""
         self.tables = arrays["tables"]
-        for group, name in (("follower", "carried"), ("best", "best_carried")):
-            prefix = f"{group}."
-            found = {key.removeprefix(prefix): value for key, value in arrays.items() if key.startswith(prefix)}
-            setattr(self, name, found)
+        prefix = "follower."
+        self.carried = {key.removeprefix(prefix): value for key, value in arrays.items() if key.startswith(prefix)}
 
     def prepare(self, thetas: FloatArray, iteration: int) -> None:
         """Let the followers respond, every run sample, and SARSA critics learn."""
@@ -228,7 +223,8 @@ class _TabularWorld:
         if self._best is None:
             self._best = self.played
             if not isinstance(self.training.follower, ExactFollower):
-                self._best, self.best_carried = ExactFollower().respond(self.dynamics, self.rewards, self.best_carried)
+                # From nothing: a response that went on from an earlier one would depend on when one was asked for.
+                self._best, _ = ExactFollower().respond(self.dynamics, self.rewards, {})
         return self._best
 
     def _own(self, rows: IntArray) -> Trajectories:

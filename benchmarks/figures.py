@@ -34,6 +34,7 @@ FIGURE_MODULES = (
     "lqr_constants",
     "lqr_game_figures",
     "toy_game_figures",
+    "toy_game_spreads",
 )
 """Modules of this package that have figures."""
 

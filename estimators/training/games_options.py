@@ -115,6 +115,6 @@ PUBLISHED = GameOptions(
 SOUND = GameOptions()
 """The same learner without the published biases.
 
-What is left: the critic's own error, which shares its data with the benefit; the cut after `steps`; and, with several ascent
-steps, data and follower of the policy before the first of them.
+What is left: the critic's own error, which shares its data with the benefit; the cut after `steps`; and, with several
+ascent steps, data and follower of the policy before the first of them.
 """

@@ -101,12 +101,13 @@ def test_games_of_several_dimensions(seed):
     theta_rows = np.tile(theta, (runs, 1))
     followers = StackedFollowers.solve(game, theta_rows)
     batch = sample_games(game, followers, streams=60, steps=30, rng=streams_of(seed, runs))
-    found = PathwiseGame().parts(game, followers, batch)
     exact = hypergradient(game, theta, horizon=30)
-    for part in ("policy", "response"):
-        error = found[part].std(axis=0, ddof=1) / np.sqrt(runs)
-        assert (np.abs(found[part].mean(axis=0) - exact.parts[part]) < 5.0 * error).all(), part
-        assert np.linalg.norm(error) < 0.1 * np.linalg.norm(exact.parts[part]), part
+    for average in (True, False):
+        found = PathwiseGame(average_reward=average).parts(game, followers, batch)
+        for part in ("policy", "response"):
+            error = found[part].std(axis=0, ddof=1) / np.sqrt(runs)
+            assert (np.abs(found[part].mean(axis=0) - exact.parts[part]) < 5.0 * error).all(), (part, average)
+            assert np.linalg.norm(error) < 0.1 * np.linalg.norm(exact.parts[part]), (part, average)
 
 
 def test_averaging_rewards_takes_most_of_the_noise_away():

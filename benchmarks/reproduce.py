@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bilevelrl.benchmarks.figures import Figure, FigureOptions, Row, all_figures
-from bilevelrl.benchmarks.sweep_store import write_table
-from bilevelrl.benchmarks.sweeps import Sweep, run_sweep
+from bilevelrl.benchmarks.sweeping.figures import Figure, FigureOptions, Row, all_figures
+from bilevelrl.benchmarks.sweeping.sweep_store import write_table
+from bilevelrl.benchmarks.sweeping.sweeps import Sweep, run_sweep
 from bilevelrl.estimators.training import write_atomically
 from bilevelrl.reference.errors import MissingExtraError
 

@@ -17,11 +17,11 @@ from pathlib import Path
 import numpy as np
 
 from bilevelrl.benchmarks.cases import reverse_mode, warm_four_rooms
+from bilevelrl.benchmarks.experiments.toy_game_training import outer_iteration as game_iteration
+from bilevelrl.benchmarks.experiments.toy_game_training import setting_training
 from bilevelrl.benchmarks.outer_iteration import STEPS, outer_iteration
 from bilevelrl.benchmarks.sparse_scaling import SIZES, exponent, in_own_process
 from bilevelrl.benchmarks.timing import Timing, machine, take_turns
-from bilevelrl.benchmarks.toy_game_training import outer_iteration as game_iteration
-from bilevelrl.benchmarks.toy_game_training import setting_training
 from bilevelrl.estimators import BCHG, sample_trajectories
 from bilevelrl.reference import HYPERGRADIENT_ROUTES, ConfigurableMDP, hypergradient, named_stream
 from bilevelrl.tasks import four_rooms, random_mdp

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bilevelrl.benchmarks.building_training import building_training
+from bilevelrl.benchmarks.experiments.building_training import building_training
 
 
 @pytest.mark.benchmark(group="building, training iteration")

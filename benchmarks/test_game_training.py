@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bilevelrl.benchmarks.toy_game_training import outer_iteration, setting_training
+from bilevelrl.benchmarks.experiments.toy_game_training import outer_iteration, setting_training
 
 
 @pytest.mark.benchmark(group="outer iteration, toy game")

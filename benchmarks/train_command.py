@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from bilevelrl.benchmarks.sweep_store import write_table
+from bilevelrl.benchmarks.sweeping.sweep_store import write_table
 from bilevelrl.benchmarks.trainings import TRAINING_KINDS, make_training, training_kind
 from bilevelrl.estimators.training import SCHEDULES, History, make_optimiser, train
 from bilevelrl.tasks import make_task

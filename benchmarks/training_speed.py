@@ -13,8 +13,8 @@ import argparse
 import time
 from collections.abc import Sequence
 
-from bilevelrl.benchmarks.four_rooms_selection import UNTUNED
-from bilevelrl.benchmarks.four_rooms_training import FIGURE_METHODS, panel_training
+from bilevelrl.benchmarks.experiments.four_rooms_selection import UNTUNED
+from bilevelrl.benchmarks.experiments.four_rooms_training import FIGURE_METHODS, panel_training
 from bilevelrl.estimators.training import METHODS, Run, train
 from bilevelrl.reference.errors import InvalidInputError
 

@@ -4,8 +4,8 @@ import os
 import signal
 from pathlib import Path
 
-from bilevelrl.benchmarks.sweep_grid import Grid
-from bilevelrl.benchmarks.sweeps import Sweep, run_sweep
+from bilevelrl.benchmarks.sweeping.sweep_grid import Grid
+from bilevelrl.benchmarks.sweeping.sweeps import Sweep, run_sweep
 from bilevelrl.estimators.training import Run, Training, train
 from bilevelrl.tasks import four_rooms
 

@@ -8,7 +8,7 @@ import pytest
 
 matplotlib.use("Agg")
 
-from bilevelrl.benchmarks.four_rooms_ascent import ascend, certify_no_penalty, main
+from bilevelrl.benchmarks.experiments.four_rooms_ascent import ascend, certify_no_penalty, main
 from bilevelrl.reference import leader_objective, named_stream
 from bilevelrl.reference.errors import InvalidInputError
 from bilevelrl.tasks import FOUR_ROOMS_GRID, four_rooms, initial_theta

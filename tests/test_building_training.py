@@ -7,10 +7,10 @@ import autograd.numpy as anp
 import numpy as np
 import pytest
 
-from bilevelrl.benchmarks.building_causes import ARMS, Arm, first_directions, gains
-from bilevelrl.benchmarks.building_figures import paper_curve, paper_end, with_parts
-from bilevelrl.benchmarks.building_training import SELECTED, building_training
-from bilevelrl.benchmarks.building_verdicts import sampled_verdict, verdict_in_one_dimension
+from bilevelrl.benchmarks.experiments.building_causes import ARMS, Arm, first_directions, gains
+from bilevelrl.benchmarks.experiments.building_figures import paper_curve, paper_end, with_parts
+from bilevelrl.benchmarks.experiments.building_training import SELECTED, building_training
+from bilevelrl.benchmarks.experiments.building_verdicts import sampled_verdict, verdict_in_one_dimension
 from bilevelrl.estimators import Context, LQRSimulator, lqr_covariance
 from bilevelrl.estimators.lqr_expectations import policy_covariance
 from bilevelrl.estimators.networks import DenseNetwork

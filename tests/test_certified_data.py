@@ -89,7 +89,7 @@ def test_files_round_trip_and_keep_to_the_schema(name):
 @pytest.mark.parametrize("name", ["mdp_one_state", "mdp_layered", "mdp_discount_0.9999", "toy_game_2_unseen"])
 def test_the_data_is_what_the_generator_certifies(name):
     pytest.importorskip("flint")
-    from bilevelrl.benchmarks.reference_cases import reference_cases
+    from bilevelrl.benchmarks.reference_problems.reference_cases import reference_cases
     from bilevelrl.reference.certified import Enclosure, certified_hypergradient
 
     (case,) = [case for case in reference_cases() if case.problem.name == name]

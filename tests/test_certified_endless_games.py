@@ -12,7 +12,7 @@ pytest.importorskip("flint")
 
 from flint import arb, arb_mat, ctx
 
-from bilevelrl.benchmarks.reference_lqrs import lqr_game_form
+from bilevelrl.benchmarks.reference_problems.reference_lqrs import lqr_game_form
 from bilevelrl.reference import LQRGame, certified_hypergradient, hypergradient
 from bilevelrl.reference.certified import gaussian_return
 from bilevelrl.reference.certified.gaussian_return import power_bound

@@ -12,9 +12,9 @@ pytest.importorskip("flint")
 
 from flint import arb, ctx
 
-from bilevelrl.benchmarks.certified_statements import main
-from bilevelrl.benchmarks.reference_games import toy_game_form
-from bilevelrl.benchmarks.reference_lqrs import BUILDING_OPTIMUM, building_form
+from bilevelrl.benchmarks.reference_problems.certified_statements import main
+from bilevelrl.benchmarks.reference_problems.reference_games import toy_game_form
+from bilevelrl.benchmarks.reference_problems.reference_lqrs import BUILDING_OPTIMUM, building_form
 from bilevelrl.reference import certified_hypergradient, leader_objective
 from bilevelrl.reference.certified.stationary import (
     certify_bounded_maximum,

@@ -2,13 +2,14 @@
 
 import itertools
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from bilevelrl.benchmarks.escape_arms import ARMS, Arm, get_arm
-from bilevelrl.benchmarks.escape_figure import ArmSummary, binomial_interval, escape_cell
-from bilevelrl.benchmarks.escape_leader import (
+from bilevelrl.benchmarks.experiments.escape_arms import ARMS, Arm, get_arm
+from bilevelrl.benchmarks.experiments.escape_figure import ArmSummary, binomial_interval, escape_cell
+from bilevelrl.benchmarks.experiments.escape_leader import (
     PUBLISHED_METHODS,
     RIVALS,
     judge,
@@ -17,10 +18,10 @@ from bilevelrl.benchmarks.escape_leader import (
     panel_ends,
     published_rival,
 )
-from bilevelrl.benchmarks.escape_optimum import polish
-from bilevelrl.benchmarks.escape_world import _EscapeWorld, escape_training, measure_noise
-from bilevelrl.benchmarks.paper_curves import paper_curve
-from bilevelrl.benchmarks.sweep_store import read_table
+from bilevelrl.benchmarks.experiments.escape_optimum import polish
+from bilevelrl.benchmarks.experiments.escape_world import _EscapeWorld, escape_training, measure_noise
+from bilevelrl.benchmarks.experiments.paper_curves import paper_curve
+from bilevelrl.benchmarks.sweeping.sweep_store import read_table
 from bilevelrl.estimators.training import METHODS, SharedDynamics, batch_hypergradients, train
 from bilevelrl.estimators.training.methods import batch_truths
 from bilevelrl.reference import named_stream
@@ -28,6 +29,8 @@ from bilevelrl.reference.errors import InvalidInputError, UnknownNameError
 from bilevelrl.tasks import FOUR_ROOMS_GRID, four_rooms
 
 PROBLEM = four_rooms(temperature=0.005)
+
+RESULTS = Path(__file__).resolve().parent.parent / "benchmarks" / "results"
 
 
 def world(arm, seeds=2, iterations=4):
@@ -207,7 +210,7 @@ def test_arms_are_checked():
 
 
 def test_the_stored_leaders_win_every_panel_of_both_kernels():
-    results = RIVALS.parent
+    results = RESULTS
     panels, rivals = panel_ends(read_table(results / "escape_leader.csv")), read_table(RIVALS)
     steps = {100: 20_000, 200: 40_000, 400: 80_000, 1000: 200_000}  # the published methods take 50 times more
     for variant, temperature, batch_steps in itertools.product(("planner", "paper"), (0.001, 0.003, 0.005), steps):
@@ -225,9 +228,9 @@ def test_the_stored_leaders_win_every_panel_of_both_kernels():
 
 
 def test_the_stored_optima_are_at_least_what_was_known_and_above_every_leader():
-    optima = {(row["kernel"], row["temperature"]): row for row in read_table(RIVALS.parent / "escape_optimum.csv")}
+    optima = {(row["kernel"], row["temperature"]): row for row in read_table(RESULTS / "escape_optimum.csv")}
     known = {"planner": (0.724, 0.599, 1.59), "paper": (0.504, 0.460, 0.612)}
-    leaders = read_table(RIVALS.parent / "escape_leader.csv")
+    leaders = read_table(RESULTS / "escape_leader.csv")
     for kernel, values in known.items():
         for temperature, value in zip((0.001, 0.003, 0.005), values, strict=True):
             best = optima[kernel, temperature]

@@ -5,8 +5,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from bilevelrl.benchmarks.gallery import SNAPSHOTS, snapshots
-from bilevelrl.benchmarks.sweep_store import read_table
+from bilevelrl.benchmarks.experiments.gallery import SNAPSHOTS, snapshots
+from bilevelrl.benchmarks.sweeping.sweep_store import read_table
 from bilevelrl.reference import solve_follower
 from bilevelrl.reference.errors import InvalidInputError
 from bilevelrl.tasks import (

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bilevelrl.benchmarks.published_follower import log_sum_exp_of_the_mean
+from bilevelrl.benchmarks.experiments.published_follower import log_sum_exp_of_the_mean
 from bilevelrl.estimators import BCHGGame, BiAC, Context, GameCritic, PolicyGradient, TotalDerivative
 from bilevelrl.estimators.training import SGD, Run, train
 from bilevelrl.estimators.training.games import GameTraining

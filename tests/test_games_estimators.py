@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from bilevelrl.benchmarks.published_follower import log_sum_exp_of_the_mean
+from bilevelrl.benchmarks.experiments.published_follower import log_sum_exp_of_the_mean
 from bilevelrl.estimators import (
     BCHG,
     GAME_ESTIMATORS,

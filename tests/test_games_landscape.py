@@ -5,8 +5,8 @@ import csv
 import numpy as np
 import pytest
 
-from bilevelrl.benchmarks.published_follower import log_sum_exp_of_the_mean
-from bilevelrl.benchmarks.toy_game_landscape import ascend, directions, landscape, main, optimum
+from bilevelrl.benchmarks.experiments.published_follower import log_sum_exp_of_the_mean
+from bilevelrl.benchmarks.experiments.toy_game_landscape import ascend, directions, landscape, main, optimum
 from bilevelrl.reference import hypergradient
 from bilevelrl.reference.errors import UnsupportedError
 from bilevelrl.tasks import toy_game_theta, toy_markov_game

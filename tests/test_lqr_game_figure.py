@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bilevelrl.benchmarks.figures import FigureOptions, get_figure
-from bilevelrl.benchmarks.lqr_game_figures import GOAL, paper_curve, paper_end
-from bilevelrl.benchmarks.lqr_game_training import ARMS, SWITCHES, game_sweep
-from bilevelrl.benchmarks.sweep_store import read_table
-from bilevelrl.benchmarks.sweeps import run_sweep
+from bilevelrl.benchmarks.experiments.lqr_game_figures import GOAL, paper_curve, paper_end
+from bilevelrl.benchmarks.experiments.lqr_game_training import ARMS, SWITCHES, game_sweep
+from bilevelrl.benchmarks.sweeping.figures import FigureOptions, get_figure
+from bilevelrl.benchmarks.sweeping.sweep_store import read_table
+from bilevelrl.benchmarks.sweeping.sweeps import run_sweep
 from bilevelrl.estimators.training.lqr_game import PUBLISHED, SOUND, changed
 from bilevelrl.reference import leader_objective
 from bilevelrl.reference.errors import UnknownNameError

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bilevelrl.benchmarks.figures import all_figures
+from bilevelrl.benchmarks.sweeping.figures import all_figures
 from bilevelrl.benchmarks.trainings import TRAINING_KINDS
 from bilevelrl.estimators import ESTIMATORS, GAME_ESTIMATORS, LQR_ESTIMATORS
 from bilevelrl.reference import HYPERGRADIENT_ROUTES

@@ -75,6 +75,18 @@ def test_links_lead_somewhere(path):
         assert (path.parent / target).exists(), target
 
 
+def test_every_package_is_installed():
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
+    folders = {
+        str(path.parent.relative_to(ROOT))
+        for name in ("reference", "estimators", "tasks", "verification", "benchmarks")
+        for path in (ROOT / name).rglob("__init__.py")
+    }
+    assert {f"bilevelrl.{folder.replace('/', '.')}" for folder in folders} == set(declared["packages"])
+    assert set(declared["package-dir"].values()) <= folders
+    assert {"reference", "benchmarks/sweeping", "estimators/replay"} <= folders
+
+
 def test_folders_import_in_one_direction():
     allowed = {
         "reference": {"reference"},

@@ -3,15 +3,21 @@
 import numpy as np
 import pytest
 
-from bilevelrl.benchmarks import four_rooms_search
-from bilevelrl.benchmarks.comparisons import comparison_table
-from bilevelrl.benchmarks.curves import curve_rows
-from bilevelrl.benchmarks.four_rooms_figures import compare
-from bilevelrl.benchmarks.four_rooms_search import best_of_stages, search_cell
-from bilevelrl.benchmarks.four_rooms_selection import SELECTION_SEEDS, Setting, choose, finalists, settings_of
-from bilevelrl.benchmarks.four_rooms_training import VARIANTS, panel_cell, panel_sweep, panel_training
-from bilevelrl.benchmarks.paper_curves import paper_curve
-from bilevelrl.benchmarks.sweep_store import read_table
+from bilevelrl.benchmarks.experiments import four_rooms_search
+from bilevelrl.benchmarks.experiments.four_rooms_figures import compare
+from bilevelrl.benchmarks.experiments.four_rooms_search import best_of_stages, search_cell
+from bilevelrl.benchmarks.experiments.four_rooms_selection import (
+    SELECTION_SEEDS,
+    Setting,
+    choose,
+    finalists,
+    settings_of,
+)
+from bilevelrl.benchmarks.experiments.four_rooms_training import VARIANTS, panel_cell, panel_sweep, panel_training
+from bilevelrl.benchmarks.experiments.paper_curves import paper_curve
+from bilevelrl.benchmarks.sweeping.comparisons import comparison_table
+from bilevelrl.benchmarks.sweeping.curves import curve_rows
+from bilevelrl.benchmarks.sweeping.sweep_store import read_table
 from bilevelrl.benchmarks.trainings import make_training
 from bilevelrl.estimators.training import Run, train
 from bilevelrl.reference.errors import InvalidInputError, UnknownNameError, UnsupportedError

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import sweep_cells
 
-from bilevelrl.benchmarks.summary import interquartile_mean, summarise
-from bilevelrl.benchmarks.sweep_grid import Grid, cell_name
-from bilevelrl.benchmarks.sweep_store import read_table, write_table
-from bilevelrl.benchmarks.sweeps import Sweep, SweepError, run_sweep
+from bilevelrl.benchmarks.sweeping.summary import interquartile_mean, summarise
+from bilevelrl.benchmarks.sweeping.sweep_grid import Grid, cell_name
+from bilevelrl.benchmarks.sweeping.sweep_store import read_table, write_table
+from bilevelrl.benchmarks.sweeping.sweeps import Sweep, SweepError, run_sweep
 from bilevelrl.estimators.training import StorageError
 from bilevelrl.reference.errors import InvalidInputError, MissingExtraError, UnknownNameError
 

@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from bilevelrl.benchmarks.sweep_store import read_table
-from bilevelrl.benchmarks.toy_game_tables import (
+from bilevelrl.benchmarks.experiments.toy_game_tables import (
     constants,
     ends_table,
     grid_tables,
@@ -13,7 +12,14 @@ from bilevelrl.benchmarks.toy_game_tables import (
     setting_ends,
     variants_table,
 )
-from bilevelrl.benchmarks.toy_game_training import COUNTS, FIGURE_METHODS, SELECTED, VARIANTS, setting_training
+from bilevelrl.benchmarks.experiments.toy_game_training import (
+    COUNTS,
+    FIGURE_METHODS,
+    SELECTED,
+    VARIANTS,
+    setting_training,
+)
+from bilevelrl.benchmarks.sweeping.sweep_store import read_table
 from bilevelrl.estimators.training.games_options import PUBLISHED
 from bilevelrl.reference.errors import UnknownNameError
 from bilevelrl.verification.command_line import main

@@ -1,0 +1,1 @@
+"""How the certified reference data of `bilevelrl.tasks` and the certified statements are made."""

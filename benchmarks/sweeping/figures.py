@@ -1,0 +1,135 @@
+"""What a figure of the paper is here: how its runs are made, its table beside the paper's numbers, and its pictures.
+
+A figure is a module of `bilevelrl.benchmarks.experiments` with a `FIGURES` tuple, named once in `FIGURE_MODULES`; the
+command `bilevelrl reproduce`, its quick version and the docs' tables pick it up from there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, TypeAlias
+
+from bilevelrl.benchmarks.sweeping.sweeps import Sweep
+from bilevelrl.reference.errors import UnknownNameError
+
+__all__ = ["FIGURE_MODULES", "Figure", "FigureOptions", "Row", "SweepRunner", "all_figures", "get_figure"]
+
+FIGURE_MODULES = (
+    "building_budget",
+    "building_causes",
+    "building_figures",
+    "building_network",
+    "building_search",
+    "building_verdicts",
+    "escape_figure",
+    "escape_leader",
+    "four_rooms_figures",
+    "four_rooms_search",
+    "gallery",
+    "lqr_constants",
+    "lqr_game_figures",
+    "toy_game_figures",
+    "toy_game_spreads",
+)
+"""Modules of `bilevelrl.benchmarks.experiments` that have figures."""
+
+Row: TypeAlias = dict[str, Any]
+"""One line of a tidy table."""
+
+SweepRunner: TypeAlias = Callable[[Sweep], list[Row]]
+"""Runs a sweep, or what is left of it, and returns all its rows."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FigureOptions:
+    """What was asked for.
+
+    Attributes
+    ----------
+    seeds, iterations : int
+        Of each method.
+    quick : bool
+        A version of about a minute, which shows that everything runs and says little else.
+    own : mapping
+        The figure's own arguments, by name.
+    """
+
+    seeds: int
+    iterations: int
+    quick: bool = False
+    own: Mapping[str, Any] = field(default_factory=dict)
+
+
+def _no_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figure:
+    """A figure that can be made anew.
+
+    Attributes
+    ----------
+    name, title : str
+        Word on the command line, and what it shows.
+    seeds, iterations : int
+        By default, and of the quick version.
+    rows
+        Makes the tidy rows: (folder for sweeps, options, runner of sweeps).
+    table
+        Their comparison with the paper, in Markdown: (rows, options).
+    draw
+        Draws into a folder and returns the files: (folder, rows, options). May raise `MissingExtraError`.
+    arguments
+        Adds the figure's own arguments to a parser.
+    """
+
+    name: str
+    title: str
+    seeds: int
+    iterations: int
+    quick_seeds: int
+    quick_iterations: int
+    rows: Callable[[Path, FigureOptions, SweepRunner], list[Row]]
+    table: Callable[[Sequence[Row], FigureOptions], str]
+    draw: Callable[[Path, Sequence[Row], FigureOptions], list[Path]]
+    arguments: Callable[[argparse.ArgumentParser], None] = _no_arguments
+
+
+def all_figures() -> Mapping[str, Figure]:
+    """Return every figure by name.
+
+    Examples
+    --------
+    >>> {"fig1", "fig2", "fig6"} <= set(all_figures())
+    True
+    """
+    found = {}
+    for module in FIGURE_MODULES:
+        for figure in importlib.import_module(f"bilevelrl.benchmarks.experiments.{module}").FIGURES:
+            found[figure.name] = figure
+    return MappingProxyType(found)
+
+
+def get_figure(name: str) -> Figure:
+    """Return a figure by name.
+
+    Raises
+    ------
+    UnknownNameError
+        With close matches.
+
+    Examples
+    --------
+    >>> get_figure("fig2").iterations
+    10000
+    """
+    figures = all_figures()
+    if name not in figures:
+        raise UnknownNameError("figure", name, figures)
+    return figures[name]

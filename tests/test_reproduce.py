@@ -5,6 +5,7 @@ import pytest
 
 from bilevelrl.benchmarks.experiments import four_rooms_search
 from bilevelrl.benchmarks.experiments.four_rooms_figures import compare
+from bilevelrl.benchmarks.experiments.four_rooms_panels import SEARCHED, searched_cell
 from bilevelrl.benchmarks.experiments.four_rooms_search import best_of_stages, search_cell
 from bilevelrl.benchmarks.experiments.four_rooms_selection import (
     SELECTION_SEEDS,
@@ -257,3 +258,22 @@ def test_methods_of_two_kinds_and_settings_of_another_are_refused(capsys):
         make_training(random_mdp(seed=0), ["exact"], seeds=1, iterations=1, setup="x")
     with pytest.raises(UnsupportedError, match="problem of type int"):
         make_training(3, ["exact"], seeds=1, iterations=1)
+
+
+@pytest.mark.exact
+def test_panels_are_searched_on_seeds_of_their_own(tmp_path, capsys):
+    configuration = {"seeds": 2, "iterations": 4, "search": 3, "points": 2}
+    rows = searched_cell({"batch_steps": 200, "temperature": 0.005}, configuration, tmp_path / "state.npz")
+    assert {row["seed"] for row in rows} == {0, 1}
+    assert not {row["seed"] for row in rows} & set(SELECTION_SEEDS)
+    for name in SEARCHED:
+        own = [row for row in rows if row["method"] == name]
+        assert len({(row["learning_rate"], row["critic_step_size"]) for row in own}) == 1
+        setting = own[0]["learning_rate"], own[0]["critic_step_size"]
+        run = Run(method=name, seed=1, learning_rate=setting[0], critic_step_size=setting[1])
+        training = panel_training(variant="published", temperature=0.005, batch_steps=200, runs=[run], iterations=4)
+        final = [row["final_objective"] for row in own if row["seed"] == 1]
+        assert final[0] == pytest.approx(train(training).final()[0], abs=1e-6)
+    words = ["reproduce", "fig6_searched", "--quick", "--batch", "200", "--temperature", "0.005"]
+    assert main([*words, "--output", str(tmp_path / "quick")]) == 0
+    assert "Chosen by the search" in capsys.readouterr().out

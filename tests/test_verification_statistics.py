@@ -4,10 +4,15 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from bilevelrl.estimators import ESTIMATORS
 from bilevelrl.reference import named_stream
 from bilevelrl.reference.errors import InvalidInputError, ShapeError
 from bilevelrl.verification import POWER_LIMIT, Outcome, mean_test, sampled
+from bilevelrl.verification.sampling_cases import (
+    CONTINUOUS_CASES,
+    FOUR_ROOMS_TEMPERATURES,
+    GAME_CASES,
+    four_rooms_case,
+)
 from bilevelrl.verification.statistics import (
     ERROR_RATE,
     MedianOfMeans,
@@ -183,7 +188,8 @@ def test_sampled_verdicts():
 
 @pytest.mark.exact
 def test_gaussian_group_means_carry_more_than_a_median_of_means_has_blocks():
-    checks = len(ESTIMATORS) * len(sampled.FOUR_ROOMS_TEMPERATURES)
+    cases = (*map(four_rooms_case, FOUR_ROOMS_TEMPERATURES), *GAME_CASES, *CONTINUOUS_CASES)
+    checks = sum(len(case.entries()) for case in cases)
     blocks = MedianOfMeans.design(error_rate=0.5 * ERROR_RATE, comparisons=checks).blocks
     kurtosis = 3.0
     assert sampled.LEAST_GROUPS / kurtosis >= blocks > 64 / kurtosis  # sixty-four would not do

@@ -7,6 +7,7 @@ from bilevelrl.tasks.building import Building, building_thermal_control
 from bilevelrl.tasks.chain import chain
 from bilevelrl.tasks.four_rooms import FOUR_ROOMS_GRID, FOUR_ROOMS_KERNELS, FOUR_ROOMS_MARKS, four_rooms, initial_theta
 from bilevelrl.tasks.game_diagram import GameMove, draw_game, game_moves
+from bilevelrl.tasks.game_scenarios import GameScenario, game_scenarios
 from bilevelrl.tasks.generators import (
     absorbing_mdp,
     garnet,
@@ -51,6 +52,7 @@ __all__ = [
     "TOY_GAME_STATES",
     "Building",
     "GameMove",
+    "GameScenario",
     "Provenance",
     "ReferenceProblem",
     "RoomGrid",
@@ -67,6 +69,7 @@ __all__ = [
     "draw_values",
     "four_rooms",
     "game_moves",
+    "game_scenarios",
     "garnet",
     "grid_rooms",
     "hard_markov_game",

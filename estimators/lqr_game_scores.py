@@ -11,6 +11,7 @@ the follower. Transitions are drawn with probability proportional to γ_L^t, so 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
@@ -352,10 +353,12 @@ class _Averages:
         return points[None, None, :, None] * root[:, None, None, 0], weights / weights.sum()
 
     @staticmethod
-    def _repeated(function: object, state: FloatArray, others: FloatArray) -> FloatArray:
+    def _repeated(
+        function: Callable[[FloatArray, FloatArray], FloatArray], state: FloatArray, others: FloatArray
+    ) -> FloatArray:
         flat = np.repeat(state, others.shape[2], axis=1)
-        result = function(flat, others.reshape(len(others), -1, others.shape[3]))  # type: ignore[operator]
-        return np.asarray(result.reshape(*others.shape[:3], -1))
+        result = function(flat, others.reshape(len(others), -1, others.shape[3]))
+        return result.reshape(*others.shape[:3], -1)
 
 
 def _mean(

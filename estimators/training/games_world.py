@@ -10,7 +10,6 @@ its i-th transition to the end of the episode,
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,6 +31,7 @@ from bilevelrl.estimators.training.games_minibatches import (
     whole_batch,
 )
 from bilevelrl.estimators.training.games_samples import EpisodeMemory, sample_codes, trajectories_of
+from bilevelrl.estimators.training.games_truth import PlayedResponse, all_logits, episode_returns, free_logits
 from bilevelrl.estimators.training.gradient_errors import GRADIENT_COLUMNS, gradient_errors
 from bilevelrl.reference import hypergradient, named_stream
 from bilevelrl.reference.arrays import FloatArray
@@ -40,19 +40,6 @@ if TYPE_CHECKING:
     from bilevelrl.estimators.training.games import GameTraining
 
 __all__ = ["GameWorld"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Played:
-    """One run's response, as estimators read a follower's."""
-
-    value: FloatArray
-    policy: FloatArray
-
-    @property
-    def response(self) -> FloatArray:
-        """G at the decision points (s, l)."""
-        return self.policy
 
 
 class GameWorld:
@@ -275,8 +262,8 @@ class GameWorld:
 
     def _context(self, row: int, logits: FloatArray) -> Context:
         """What estimators are told about one run: θ in the logits, the follower that is watched, the critic's table."""
-        theta = (logits[row, :, 1:] - logits[row, :, :1]).ravel()
-        played = _Played(value=self.played.value[row], policy=self.played.policy[row])
+        theta = free_logits(logits[row])
+        played = PlayedResponse(value=self.played.value[row], policy=self.played.policy[row])
         critic = GameCritic(
             action_values=self.tables[row][None],
             policy=self.logit_game.policy_at(theta),
@@ -307,7 +294,7 @@ class GameWorld:
                 same_step=options.same_step,
             )
         parts = estimator.expectation(self._context(row, logits), horizon=1)
-        return self._full(np.sum([parts[name] for name in parts], axis=0))
+        return all_logits(np.sum(list(parts.values()), axis=0), self.game.states)
 
     def _batch_cotangent(self, row: int, logits: FloatArray) -> FloatArray:
         """The estimate of the registered estimator on the run's whole batch, in the logits."""
@@ -316,12 +303,13 @@ class GameWorld:
         estimate = TotalDerivative(critic="context", baseline=self.options.baseline).estimate(batch, context)
         # Sums over the steps that were seen; as for minibatches, the cut after `steps` is made up for.
         powers = self.game.discount_leader ** np.arange(self.training.steps)
-        return self._full(estimate.mean * self.scale / powers.sum())
+        return all_logits(estimate.mean * self.scale / powers.sum(), self.game.states)
 
     def _exact_cotangent(self, row: int, logits: FloatArray, step: int) -> FloatArray:
         truth = self._truth(row, logits) if step == 0 else self._solve_truth(row, logits)
         parts = truth.parts
-        return self._full(parts["policy"] if self.methods[row].source == "partial" else truth.value)
+        wanted = parts["policy"] if self.methods[row].source == "partial" else truth.value
+        return all_logits(wanted, self.game.states)
 
     def _truth(self, row: int, logits: FloatArray) -> Any:
         """The exact hypergradient in the logits at the outer iteration's θ, once."""
@@ -332,28 +320,24 @@ class GameWorld:
         return self._truths[row]
 
     def _solve_truth(self, row: int, logits: FloatArray) -> Any:
-        theta = (logits[row, :, 1:] - logits[row, :, :1]).ravel()
+        theta = free_logits(logits[row])
         return hypergradient(self.logit_game, theta, bound=False)
-
-    def _full(self, gradient: FloatArray) -> FloatArray:
-        """Turn a gradient in the logits against action 0 into one in all logits, (S, L)."""
-        free = gradient.reshape(self.game.states, -1)
-        return np.hstack([-free.sum(axis=1, keepdims=True), free])
 
     def evaluate(self, thetas: FloatArray, direction: FloatArray) -> dict[str, FloatArray]:
         """Return exact returns at θ, and how far the direction is from the truth.
 
         `objective` is the infinite-horizon return under the best response; the other two returns are over `steps`
-        steps, against the followers that the options ask for. What is "expected" averages over all that a minibatch
-        could have held, given the critic: what is left of its distance from the truth is bias.
+        steps, against the followers that the options ask for. What is "expected" averages over fresh on-policy data
+        that never end, given critic and follower: what is left of its distance from the truth is their bias and the
+        formula's. It is not what a memory of old data, or one batch, averages to.
         """
         logits, tape = self.actor.logits(thetas)
         truths = [self._truth(row, logits) for row in range(len(self.methods))]
-        exact = np.stack([self._full(truth.value) for truth in truths])
+        exact = np.stack([all_logits(truth.value, self.game.states) for truth in truths])
         expected = np.stack([self._expected_cotangent(row, logits) for row in range(len(self.methods))])
         truth_in_theta = self.actor.pull(tape, exact)
         state, leader_action = self.training.probe
-        discounted, undiscounted = self._returns()
+        discounted, undiscounted = episode_returns(self.game, self.policies, self.solved.policy, self.training.steps)
         return {
             "objective": np.array([truth.objective for truth in truths]),
             "discounted_return": discounted,
@@ -366,27 +350,12 @@ class GameWorld:
             **gradient_errors(direction, truth_in_theta),
         }
 
-    def _returns(self) -> tuple[FloatArray, FloatArray]:
-        """The leader's returns over `steps` steps, discounted and not, against the solved followers."""
-        game, states = self.game, self.game.states
-        joint = self.policies[..., None] * self.solved.policy
-        earned = (joint * game.reward_leader).sum(axis=(2, 3))
-        flat = game.transition.reshape(states, -1, states)
-        chain = np.matmul(joint.reshape(-1, states, 1, flat.shape[1]), flat)[:, :, 0]
-        found = []
-        for discount in (game.discount_leader, 1.0):
-            value = np.zeros_like(earned)
-            for _ in range(self.training.steps):
-                value = earned + discount * np.matmul(chain, value[..., None])[..., 0]
-            found.append(np.vecdot(value, game.initial))
-        return found[0], found[1]
-
     def _exact_critic(self, row: int, thetas: FloatArray) -> GameCritic:
         logits, _ = self.actor.logits(thetas[row : row + 1])
-        played = _Played(value=self.played.value[row], policy=self.played.policy[row])
+        played = PlayedResponse(value=self.played.value[row], policy=self.played.policy[row])
         return GameCritic.solve(
             self.logit_game,
-            (logits[0, :, 1:] - logits[0, :, :1]).ravel(),
+            free_logits(logits[0]),
             played,
             operator="stackelberg" if self.stackelberg[row] else "expected",
         )

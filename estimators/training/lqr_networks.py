@@ -92,7 +92,7 @@ def fit_network(
     optimiser, rates = Adam(), np.array([options.learning_rate])
     rows = np.asarray(weights, dtype=np.float64)[None]
     state = optimiser.start((1, network.parameters))
-    kept = network.dtype.type(discount)  # type: ignore[union-attr]
+    kept = np.asarray(discount, dtype=network.dtype)
     for _ in range(options.steps):
         gradient: FloatArray = np.zeros((1, network.parameters))
         current = rows.astype(network.dtype)

@@ -19,6 +19,7 @@ from bilevelrl.benchmarks.experiments.escape_leader import (
     published_rival,
 )
 from bilevelrl.benchmarks.experiments.escape_optimum import polish
+from bilevelrl.benchmarks.experiments.escape_values import value_rows, value_table
 from bilevelrl.benchmarks.experiments.escape_world import _EscapeWorld, escape_training, measure_noise
 from bilevelrl.benchmarks.experiments.paper_curves import paper_curve
 from bilevelrl.benchmarks.sweeping.sweep_store import read_table
@@ -120,6 +121,24 @@ def test_averaging_over_chains_keeps_the_mean_of_their_estimates():
         each = batch.estimate(estimator, averaged.trajectories.select(np.arange(16)[own]), critic, parts=False).mean
         assert np.ptp(each, axis=0).max() > 1e-3  # eight different batches
         np.testing.assert_allclose(direction[run], each.mean(axis=0), rtol=0, atol=1e-12)
+
+
+def test_arms_without_clipping_differ_in_nothing_else():
+    for name in ("bc_hg", "bc_hg_zero", "bc_hg_delayed"):
+        clipped, free = get_arm(name), get_arm(f"{name}_unclipped")
+        assert replace(clipped, name=free.name, title=free.title, largest_norm=np.inf) == free
+    training = escape_training("bc_hg_unclipped", PROBLEM, seeds=2, iterations=1)
+    first = train(training)
+    norm = first.values["gradient_norm"][0]
+    np.testing.assert_allclose(np.linalg.norm(first.thetas - training.start(), axis=1), 0.1 * norm, rtol=1e-12, atol=0)
+    assert norm.max() > 1.0  # a direction that clipping would have shortened
+
+
+def test_values_with_an_error_give_a_row_per_run():
+    rows = value_rows(0.005, 1e-3, seeds=2, shortened=40)
+    assert [row["seed"] for row in rows] == [0, 1]
+    assert {row["value_noise"] for row in rows} == {1e-3}
+    assert "| 0.001 | 0.005 |" in value_table(rows)
 
 
 def test_the_temperature_falls_to_the_tasks_own_by_the_middle():

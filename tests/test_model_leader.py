@@ -28,8 +28,9 @@ def assert_same(one, other, rows=slice(None)):
         np.testing.assert_array_equal(values, other.values[name][:, rows], err_msg=name)
 
 
-def test_every_run_is_the_run_alone():
-    together = leaders(("model_leader", "values_leader", "model_ascent"))
+@pytest.mark.parametrize("noise", [0.0, 1e-3])
+def test_every_run_is_the_run_alone(noise):
+    together = leaders(("model_leader", "values_leader", "model_ascent"), value_noise=noise)
     history = train(together)
     for row in (1, 2, 4):
         assert_same(train(replace(together, runs=[together.runs[row]])), history, [row])
@@ -41,7 +42,7 @@ class StoppedError(Exception):
 
 @pytest.mark.parametrize("stop", [3, 6])
 def test_a_killed_training_ends_where_an_uninterrupted_one_does(tmp_path, monkeypatch, stop):
-    training = leaders(("model_leader", "values_leader", "model_ascent"))
+    training = leaders(("model_leader", "values_leader", "model_ascent"), value_noise=1e-3)
     advance = loop_module._Loop.advance
 
     def dies(loop):
@@ -105,6 +106,31 @@ def test_planning_finds_the_best_of_what_it_looks_at():
     assert plan.objective >= best - 1e-6
 
 
+def test_values_are_read_with_the_declared_error_by_those_who_read_values_alone():
+    training = leaders(remembered=6, value_noise=1e-3)
+    worlds = [replace(training, value_noise=noise).world(training.generators()) for noise in (0.0, 1e-3)]
+    for iteration, theta in enumerate(named_stream(0, "values", "test").standard_normal((6, 105))):
+        for each in worlds:
+            each.prepare(np.stack([theta] * 4), iteration)
+    exact, read = (each.values for each in worlds)
+    errors = (read / exact - 1.0).ravel()  # 2,496 independent draws
+    assert abs(errors.mean()) < 5e-3 / np.sqrt(errors.size)
+    assert abs(errors.std() - 1e-3) < 5e-3 / np.sqrt(2.0 * errors.size)
+    assert len(set(np.round(errors, 12))) == errors.size // 2  # runs of one seed read the same
+    problem = training.problem
+    # What is expected of the next state takes the error along: V_F(s) enters it as it was read.
+    np.testing.assert_allclose(
+        worlds[1].expected - worlds[0].expected,
+        np.broadcast_to((read - exact)[..., None] / problem.discount_follower, worlds[0].expected.shape),
+        rtol=0,
+        atol=1e-12,
+    )
+    rows = [training.runs.index(run) for run in training.runs if run.method == "model_leader"]
+    with_noise, without = train(leaders(value_noise=1e-3)), train(leaders())
+    np.testing.assert_array_equal(with_noise.thetas[rows], without.thetas[rows])
+    assert np.abs(with_noise.thetas - without.thetas).max() > 0.0
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -120,6 +146,8 @@ def test_planning_finds_the_best_of_what_it_looks_at():
         ({"schedule": "linear"}, "jump"),
         ({"ascent_steps": 2}, "ascent_steps"),
         ({"start_scale": -1.0}, "start_scale"),
+        ({"value_noise": -1e-3}, "value_noise"),
+        ({"value_noise": 0.5}, "value_noise"),
         ({"runs": [Run(method="model_leader", seed=0, learning_rate=0.5)]}, "jump"),
         ({"problem": replace(four_rooms(), theta_shape=None)}, "theta_shape"),
     ],

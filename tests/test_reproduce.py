@@ -5,12 +5,12 @@ import pytest
 
 from bilevelrl.benchmarks.experiments import four_rooms_search
 from bilevelrl.benchmarks.experiments.four_rooms_figures import compare
-from bilevelrl.benchmarks.experiments.four_rooms_panels import SEARCHED, searched_cell
 from bilevelrl.benchmarks.experiments.four_rooms_search import best_of_stages, search_cell
 from bilevelrl.benchmarks.experiments.four_rooms_selection import (
     SELECTION_SEEDS,
     Setting,
     choose,
+    chosen_settings,
     finalists,
     settings_of,
 )
@@ -124,33 +124,41 @@ def test_the_command_trains_draws_and_continues(tmp_path, capsys):
     assert "another configuration" in capsys.readouterr().err
 
 
-SEARCH = {"methods": ["hpgd_mc", "naive_pgd"], "short": 3, "long": 5, "entropy": 0}
+SEARCH = {"short": 3, "long": 5, "entropy": 0}
 PANEL = {"variant": "published", "temperature": 0.005, "batch_steps": 100}
+
+
+def search(method, path, **lengths):
+    rows = search_cell({**PANEL, "method": method}, {**SEARCH, **lengths}, path)
+    return [{**PANEL, "method": method, **row} for row in rows]
 
 
 @pytest.mark.exact
 def test_a_search_has_two_stages_on_seeds_of_its_own(tmp_path):
-    rows = search_cell(PANEL, SEARCH, tmp_path / "one.npz")
+    rows = search("hpgd_mc", tmp_path / "one.npz")
     short, long = ([row for row in rows if row["stage"] == stage] for stage in ("short", "long"))
-    assert len(short) == 4 * 3 + 4
+    assert len(short) == 4 * len(SELECTION_SEEDS)
     assert {row["seed"] for row in rows} == set(SELECTION_SEEDS)
     assert {row["iterations"] for row in long} == {5}
-    # Without a critic there is one setting per learning rate; what hardly depends on the seed has no second stage.
-    assert {(row["method"], row["learning_rate"]) for row in long} == {("hpgd_mc", rate) for rate in (0.5, 0.1, 0.05)}
+    # Without a critic there is one setting per learning rate, and all are finalists.
+    assert {row["learning_rate"] for row in long} == {0.5, 0.1, 0.05, 0.01}
     assert {row["critic_step_size"] for row in rows} == {None}
     history = train(panel_training(**PANEL, runs=[Run(method="hpgd_mc", seed=101, learning_rate=0.1)], iterations=5))
     (own,) = (row for row in long if row["learning_rate"] == 0.1 and row["seed"] == 101)
     assert own["score"] == pytest.approx(history.final(0.1)[0], abs=1e-5)
     assert not list(tmp_path.glob("*.npz"))
-    best = best_of_stages(rows)
-    assert set(best["hpgd_mc"]) == {"short", "long"}
-    assert set(best["naive_pgd"]) == {"short"}
+    best = best_of_stages(rows + search("naive_pgd", tmp_path / "two.npz"))
+    assert set(best[100, 0.005, "hpgd_mc"]) == {"short", "long"}
+    assert set(best[100, 0.005, "naive_pgd"]) == {"short"}  # hardly depends on the seed
+    critics = search("bc_hg", tmp_path / "three.npz", short=1, long=2)
+    tried = {(row["learning_rate"], row["critic_step_size"]) for row in critics if row["stage"] == "short"}
+    assert len(tried) == 18  # of 24, without the rate that never leaves the plateau
+    assert {row["learning_rate"] for row in critics} == {0.5, 0.1, 0.05}
 
 
 @pytest.mark.exact
 def test_an_interrupted_search_ends_in_the_same_rows(tmp_path, monkeypatch):
-    configuration = {**SEARCH, "long": 12}
-    whole = search_cell(PANEL, configuration, tmp_path / "whole.npz")
+    whole = search("hpgd_mc", tmp_path / "whole.npz", long=12)
 
     def train_and_stop(training, **options):
         history = train(training, **options, callbacks=[lambda found: found.iteration < 10])
@@ -162,9 +170,9 @@ def test_an_interrupted_search_ends_in_the_same_rows(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(four_rooms_search, "train", train_and_stop)
         with pytest.raises(KeyboardInterrupt):
-            search_cell(PANEL, configuration, interrupted)
+            search("hpgd_mc", interrupted, long=12)
     assert interrupted.with_name("interrupted-long.npz").exists()
-    assert search_cell(PANEL, configuration, interrupted) == whole
+    assert search("hpgd_mc", interrupted, long=12) == whole
 
 
 @pytest.mark.exact
@@ -193,7 +201,7 @@ def test_choices_are_refused_where_settings_cannot_be_compared():
 def test_a_panel_trains_the_chosen_settings(tmp_path):
     sweep = panel_sweep(tmp_path, methods=["hpgd_sa", "exact"], seeds=2, iterations=3, points=1)
     assert len(sweep.grid) == 3
-    configuration = {**sweep.configuration, "settings": {"0.005": {"hpgd_sa": [0.05, 0.9]}}}
+    configuration = {**sweep.configuration, "settings": {"100": {"0.005": {"hpgd_sa": [0.05, 0.9]}}}}
     rows = panel_cell(PANEL, configuration, tmp_path / "one.npz")
     settings = {row["method"]: (row["learning_rate"], row["critic_step_size"]) for row in rows}
     assert settings == {"hpgd_sa": (0.05, 0.9), "exact": (0.5, None)}
@@ -202,6 +210,8 @@ def test_a_panel_trains_the_chosen_settings(tmp_path):
     assert {(row["method"], row["learning_rate"], row["critic_step_size"]) for row in elsewhere} == {
         ("hpgd_sa", 0.1, 0.5)
     }
+    chosen = chosen_settings(0.003, 400)["bc_hg"]
+    assert sweep.configuration["settings"]["400"]["0.003"]["bc_hg"] == [chosen.learning_rate, chosen.critic_step_size]
     untuned = panel_sweep(tmp_path, tuned=False)
     assert untuned.configuration["settings"] == {}
 
@@ -210,7 +220,7 @@ def test_a_panel_trains_the_chosen_settings(tmp_path):
 def test_the_quick_search_runs_from_the_command_line(tmp_path, capsys):
     words = ["reproduce", "step_sizes", "--quick", "--iterations", "4", "--temperature", "0.003"]
     assert main([*words, "--output", str(tmp_path)]) == 0
-    assert "| 0.003 | HPGD (MC) | rate " in capsys.readouterr().out
+    assert "| 0.003 | 100 | HPGD (MC) | rate " in capsys.readouterr().out
     chosen = read_table(tmp_path / "four_rooms_settings.csv")
     assert [(row["temperature"], row["method"]) for row in chosen] == [(0.003, "hpgd_mc"), (0.003, "naive_pgd")]
     assert {row["learning_rate"] for row in chosen} <= {0.5, 0.1, 0.05, 0.01}
@@ -258,22 +268,3 @@ def test_methods_of_two_kinds_and_settings_of_another_are_refused(capsys):
         make_training(random_mdp(seed=0), ["exact"], seeds=1, iterations=1, setup="x")
     with pytest.raises(UnsupportedError, match="problem of type int"):
         make_training(3, ["exact"], seeds=1, iterations=1)
-
-
-@pytest.mark.exact
-def test_panels_are_searched_on_seeds_of_their_own(tmp_path, capsys):
-    configuration = {"seeds": 2, "iterations": 4, "search": 3, "points": 2}
-    rows = searched_cell({"batch_steps": 200, "temperature": 0.005}, configuration, tmp_path / "state.npz")
-    assert {row["seed"] for row in rows} == {0, 1}
-    assert not {row["seed"] for row in rows} & set(SELECTION_SEEDS)
-    for name in SEARCHED:
-        own = [row for row in rows if row["method"] == name]
-        assert len({(row["learning_rate"], row["critic_step_size"]) for row in own}) == 1
-        setting = own[0]["learning_rate"], own[0]["critic_step_size"]
-        run = Run(method=name, seed=1, learning_rate=setting[0], critic_step_size=setting[1])
-        training = panel_training(variant="published", temperature=0.005, batch_steps=200, runs=[run], iterations=4)
-        final = [row["final_objective"] for row in own if row["seed"] == 1]
-        assert final[0] == pytest.approx(train(training).final()[0], abs=1e-6)
-    words = ["reproduce", "fig6_searched", "--quick", "--batch", "200", "--temperature", "0.005"]
-    assert main([*words, "--output", str(tmp_path / "quick")]) == 0
-    assert "Chosen by the search" in capsys.readouterr().out

@@ -167,6 +167,22 @@ _ALL = (
     ),
     *(
         Arm(
+            name=f"{name}_unclipped",
+            group="samples (BC-HG)",
+            title=f"{title}, not clipped",
+            guidance="samples",
+            critic=critic,
+            critic_scale=scale,
+            largest_norm=np.inf,
+        )
+        for name, title, critic, scale in _declared(
+            ("bc_hg", "SARSA from N(0, 1), same batch", "sarsa", 1.0),
+            ("bc_hg_zero", "SARSA from zeros, same batch", "sarsa", 0.0),
+            ("bc_hg_delayed", "SARSA from N(0, 1), table of the batch before", "delayed sarsa", 1.0),
+        )
+    ),
+    *(
+        Arm(
             name=f"hot_{hottest:g}",
             group="temperature continuation",
             title=f"exact gradient, Adam, β from {hottest:g}",

@@ -11,7 +11,6 @@ from bilevelrl.benchmarks.experiments.four_rooms_selection import (
     SELECTION_SEEDS,
     SELECTION_SHARE,
     Setting,
-    choose,
     finalists,
     mean_scores,
     selection_runs,
@@ -20,8 +19,8 @@ from bilevelrl.benchmarks.experiments.four_rooms_selection import (
 from bilevelrl.benchmarks.experiments.four_rooms_training import (
     MOST_SEEDS,
     ORACLE,
+    STREAMS,
     TEMPERATURES,
-    critics_only,
     panel_training,
 )
 from bilevelrl.benchmarks.sweeping.figures import Figure, FigureOptions, Row, SweepRunner
@@ -34,31 +33,47 @@ __all__ = ["FIGURES", "SHORT", "best_of_stages", "search_cell"]
 
 SEARCHED = ("bc_hg", "hpgd_mc", "hpgd_sa", ORACLE, "naive_pgd", "sobirl", "exact")
 
-SHORT = 1000
+_QUICK = ("hpgd_mc", "naive_pgd")
+
+SHORT = 4000
 """Outer iterations of the first stage."""
 
-LONG = 7000
-"""Outer iterations of the second stage, by when all finalists have left the plateau or never will."""
+LONG = 10_000
+"""Outer iterations of the second stage: the paper's."""
+
+_LOWEST = 0.05
+"""Learning rate, of methods with a SARSA critic; with lower ones they are still on the plateau at the paper's end."""
 
 
 def search_cell(cell: Cell, configuration: Mapping[str, Any], checkpoint: Path) -> list[Row]:
-    """Search one panel and return one row per stage, setting and seed, with its score.
+    """Search one method in one panel and return one row per stage, setting and seed, with its score.
 
     Methods whose curves hardly depend on the seed, and the oracle, have one seed and no second stage.
+
+    Parameters
+    ----------
+    cell
+        `variant`, `batch_steps`, `temperature` and `method`.
+    configuration
+        Outer iterations of the stages, `short` and `long`, and `entropy`.
+    checkpoint
+        Of the stages, whose files stand beside it.
     """
-    methods, entropy = configuration["methods"], configuration["entropy"]
+    panel, method, entropy = dict(cell), str(cell["method"]), configuration["entropy"]
+    del panel["method"]
+    lowest = _LOWEST if METHODS[method].critic == "sarsa" else 0.0
     lengths = {"short": configuration["short"], "long": configuration["long"]}
     files = {stage: checkpoint.with_name(f"{checkpoint.stem}-{stage}.npz") for stage in lengths}
-    grids: dict[str, Sequence[Setting]] = {method: settings_of(method) for method in methods}
+    settings: Sequence[Setting] = [each for each in settings_of(method) if each.learning_rate >= lowest]
+    seeds = {method: 1 if method in MOST_SEEDS else len(SELECTION_SEEDS)}
     rows: list[Row] = []
     for stage, iterations in lengths.items():
-        seeds = {method: 1 if method in MOST_SEEDS else len(SELECTION_SEEDS) for method in grids}
-        training = panel_training(**cell, runs=selection_runs(grids, seeds), iterations=iterations, entropy=entropy)
+        runs = selection_runs({method: settings}, seeds)
+        training = panel_training(**panel, runs=runs, iterations=iterations, entropy=entropy)
         scores = train(training, checkpoint=files[stage], checkpoint_every=250).final(SELECTION_SHARE)
         found: list[Row] = [
             {
                 "stage": stage,
-                "method": run.method,
                 "learning_rate": run.learning_rate,
                 "critic_step_size": run.critic_step_size,
                 "seed": run.seed,
@@ -69,67 +84,72 @@ def search_cell(cell: Cell, configuration: Mapping[str, Any], checkpoint: Path) 
             for run, score in zip(training.runs, scores, strict=True)
         ]
         rows += found
-        grids = {method: each for method, each in finalists(found).items() if method not in MOST_SEEDS}
-        if not grids:
+        if method in MOST_SEEDS:
             break
+        settings = finalists([{"method": method, **row} for row in found], smallest=lowest)[method]
     for file in files.values():
         file.unlink(missing_ok=True)
-    return critics_only(rows)
+    if METHODS[method].critic != "sarsa":
+        rows = [{**row, "critic_step_size": None} for row in rows]
+    return rows
 
 
 def _rows(folder: Path, options: FigureOptions, run: SweepRunner) -> list[Row]:
-    grid = Grid(axes=[("variant", ["published"]), ("batch_steps", [100]), ("temperature", options.own["temperature"])])
-    configuration = {
-        "methods": list(SEARCHED if not options.quick else ("hpgd_mc", "naive_pgd")),
-        "short": min(SHORT, options.iterations),
-        "long": options.iterations,
-        "entropy": 0,
-    }
+    grid = Grid(
+        axes=[
+            ("variant", ["published"]),
+            ("batch_steps", list(options.own["batch"])),
+            ("temperature", list(options.own["temperature"])),
+            ("method", list(_QUICK if options.quick else options.own["method"])),
+        ],
+        known=("variant", "batch_steps", "temperature", "method"),
+    )
+    configuration = {"short": min(SHORT, options.iterations), "long": options.iterations, "entropy": 0}
     return run(Sweep(function=search_cell, grid=grid, folder=folder / "cells", configuration=configuration))
 
 
-def best_of_stages(rows: Sequence[Row]) -> dict[str, dict[str, tuple[Setting, float]]]:
-    """Return {method: {stage: best setting and its mean score}} of one panel."""
-    found: dict[str, dict[str, tuple[Setting, float]]] = {}
-    for stage in ("short", "long"):
-        own = [row for row in rows if row["stage"] == stage]
-        for method, setting in choose(own).items():
-            found.setdefault(method, {})[stage] = setting, mean_scores(own)[method][setting]
+def best_of_stages(rows: Sequence[Row]) -> dict[tuple[int, float, str], dict[str, tuple[Setting, float]]]:
+    """Return {(batch_steps, temperature, method): {stage: best setting and its mean score}}."""
+    found: dict[tuple[int, float, str], dict[str, tuple[Setting, float]]] = {}
+    for key in dict.fromkeys((row["batch_steps"], row["temperature"], row["method"]) for row in rows):
+        own = [row for row in rows if (row["batch_steps"], row["temperature"], row["method"]) == key]
+        for stage in dict.fromkeys(row["stage"] for row in own):
+            scores = mean_scores([row for row in own if row["stage"] == stage])[key[2]]
+            best = next(iter(scores))
+            found.setdefault(key, {})[stage] = best, scores[best]
     return found
 
 
 def _table(rows: Sequence[Row], options: FigureOptions) -> str:
-    lines = ["β | method | best after the short stage | its score | best after the long stage | its score"]
-    lines.append(" | ".join(["---"] * 6))
-    for temperature in dict.fromkeys(row["temperature"] for row in rows):
-        for method, stages in best_of_stages([row for row in rows if row["temperature"] == temperature]).items():
-            cells = [f"{temperature:g}", METHODS[method].title]
-            for stage in ("short", "long"):
-                if stage not in stages:
-                    cells += ["–", "–"]
-                    continue
-                setting, score = stages[stage]
-                critic = f", α {setting.critic_step_size:g}" if METHODS[method].critic == "sarsa" else ""
-                cells += [f"rate {setting.learning_rate:g}{critic}", f"{score:.3f}"]
-            lines.append(" | ".join(cells))
+    lines = ["β | steps | method | best after the short stage | its score | best after the long stage | its score"]
+    lines.append(" | ".join(["---"] * 7))
+    for (batch_steps, temperature, method), stages in best_of_stages(rows).items():
+        cells = [f"{temperature:g}", str(batch_steps), METHODS[method].title]
+        for stage in ("short", "long"):
+            if stage not in stages:
+                cells += ["–", "–"]
+                continue
+            setting, score = stages[stage]
+            critic = f", α {setting.critic_step_size:g}" if METHODS[method].critic == "sarsa" else ""
+            cells += [f"rate {setting.learning_rate:g}{critic}", f"{score:.3f}"]
+        lines.append(" | ".join(cells))
     return "\n".join(f"| {line} |" for line in lines)
 
 
 def _settings(folder: Path, rows: Sequence[Row], options: FigureOptions) -> list[Path]:
     """Write the chosen settings, as `benchmarks/data/four_rooms_settings.csv` has them."""
     chosen: list[Row] = []
-    for temperature in dict.fromkeys(row["temperature"] for row in rows):
-        best = best_of_stages([row for row in rows if row["temperature"] == temperature])
-        for method, stages in best.items():
-            setting, _ = stages["long" if "long" in stages else "short"]
-            chosen.append(
-                {
-                    "temperature": temperature,
-                    "method": method,
-                    "learning_rate": setting.learning_rate,
-                    "critic_step_size": setting.critic_step_size,
-                }
-            )
+    for (batch_steps, temperature, method), stages in best_of_stages(rows).items():
+        setting, _ = stages["long" if "long" in stages else "short"]
+        chosen.append(
+            {
+                "batch_steps": batch_steps,
+                "temperature": temperature,
+                "method": method,
+                "learning_rate": setting.learning_rate,
+                "critic_step_size": setting.critic_step_size if METHODS[method].critic == "sarsa" else None,
+            }
+        )
     path = folder / "four_rooms_settings.csv"
     write_table(path, chosen)
     return [path]
@@ -137,12 +157,14 @@ def _settings(folder: Path, rows: Sequence[Row], options: FigureOptions) -> list
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--temperature", type=float, nargs="+", default=list(TEMPERATURES), metavar="β")
+    parser.add_argument("--batch", type=int, nargs="+", default=[100], choices=list(STREAMS), help="steps in a batch")
+    parser.add_argument("--method", nargs="+", default=list(SEARCHED), choices=list(SEARCHED))
 
 
 FIGURES = (
     Figure(
         name="step_sizes",
-        title="Four-Rooms: the search for step sizes, batches of 100 steps",
+        title="Four-Rooms: the search for step sizes, panel by panel",
         seeds=len(SELECTION_SEEDS),
         iterations=LONG,
         quick_seeds=len(SELECTION_SEEDS),

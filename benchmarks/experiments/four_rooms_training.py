@@ -6,7 +6,7 @@ Variants of the kernels
 from the one with .67. That is what gives the published start values together with the published curves. "planner" and
 "paper": one of the two everywhere.
 
-Step sizes are those that `four_rooms_search` chose, on other seeds, with batches of 100 steps.
+Step sizes are those that `four_rooms_search` chose, panel by panel, on other seeds.
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ def panel_cell(cell: Cell, configuration: Mapping[str, Any], checkpoint: Path) -
     options = dict(configuration)
     points, every = int(options.pop("points")), options.pop("settings")
     settings = {**UNTUNED}
-    for method, (rate, step) in every.get(str(cell["temperature"]), {}).items():
+    for method, (rate, step) in every.get(str(cell["batch_steps"]), {}).get(str(cell["temperature"]), {}).items():
         settings[method] = Setting(learning_rate=rate, critic_step_size=step)
     if cell["batch_steps"] != min(STREAMS):
         options["methods"] = [method for method in options["methods"] if method not in ONE_BATCH_SIZE]
@@ -194,7 +194,11 @@ def panel_sweep(
         "methods": list(methods),
         "seeds": seeds,
         "iterations": iterations,
-        "settings": {str(each): _plain(chosen_settings(each)) for each in TEMPERATURES} if tuned else {},
+        "settings": {
+            str(batch): {str(each): _plain(chosen_settings(each, batch)) for each in TEMPERATURES} for batch in STREAMS
+        }
+        if tuned
+        else {},
         "entropy": entropy,
         "points": points,
     }

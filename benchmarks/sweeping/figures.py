@@ -29,7 +29,6 @@ FIGURE_MODULES = (
     "escape_figure",
     "escape_leader",
     "four_rooms_figures",
-    "four_rooms_panels",
     "four_rooms_search",
     "gallery",
     "lqr_constants",

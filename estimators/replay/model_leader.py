@@ -30,7 +30,7 @@ from bilevelrl.estimators.training.methods import batch_hypergradients, batch_ob
 from bilevelrl.estimators.training.optimisers import SGD
 from bilevelrl.estimators.training.runs import LeaderTraining, World, check_count
 from bilevelrl.estimators.training.tabular import published_simulator
-from bilevelrl.reference import ConfigurableMDP
+from bilevelrl.reference import ConfigurableMDP, named_stream
 from bilevelrl.reference.arrays import FloatArray, check_positive
 from bilevelrl.reference.errors import InvalidInputError, refusal
 from bilevelrl.reference.transitions import to_dense
@@ -46,6 +46,11 @@ MODEL_METHODS: Mapping[str, str] = {
 
 SEARCHING = ("model_leader", "values_leader")
 """Those that search, and jump to what they find."""
+
+_ROUNDING = 1e-9
+"""Relative singular value below which exact values do not differ."""
+_MOST_NOISE = 0.05
+"""Relative error of values beyond which nothing is left to read off them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +71,9 @@ class ModelTraining(LeaderTraining):
         Outer iterations, increasing, at whose end leaders search; before the first one they play random points.
     remembered
         How many of the first plays' values "values_leader" uses.
+    value_noise
+        Relative error of the values that it reads: each is multiplied by 1 + N(0, value_noise²). It knows the size, and
+        takes singular values below that share of the largest for no difference.
     decision
         Outer iteration at whose end the leader returns to the best of the plans that it has played, by what the model
         makes of the policies that followers showed there; None: it stays with the latest.
@@ -104,6 +112,7 @@ class ModelTraining(LeaderTraining):
     decision: int | None = None
     planner: Planner = field(default_factory=Planner)
     remembered: int = 160
+    value_noise: float = 0.0
     refit_every: int = 10
     start_scale: float = 0.01
 
@@ -114,6 +123,10 @@ class ModelTraining(LeaderTraining):
         check_positive("pooling", self.pooling, "2 is usual")
         if not (np.isfinite(self.start_scale) and self.start_scale >= 0.0):
             raise InvalidInputError(refusal("start_scale", self.start_scale, "a finite number >= 0", "0.01 is usual"))
+        if not 0.0 <= self.value_noise <= _MOST_NOISE:
+            raise InvalidInputError(
+                refusal("value_noise", self.value_noise, f"a number in [0, {_MOST_NOISE:g}]", "0 is exact")
+            )
         if not self.plans or any(
             later <= earlier for earlier, later in zip((-1, *self.plans), self.plans, strict=False)
         ):
@@ -224,9 +237,10 @@ class _ModelWorld:
             self.played_plans[:, place], self.shown[:, place] = thetas, self.played.policy
         if iteration < self.values.shape[1]:
             problem = training.problem
-            self.values[:, iteration] = self.played.value
+            seen = self._read(iteration)
+            self.values[:, iteration] = seen
             self.expected[:, iteration] = continuations(
-                self.played.value,
+                seen,
                 self.played.policy,
                 rewards.follower,
                 temperature=problem.temperature,
@@ -260,11 +274,22 @@ class _ModelWorld:
     def finish(self, thetas: FloatArray) -> None:
         """Nothing is left to do."""
 
+    def _read(self, iteration: int) -> FloatArray:
+        """Return the followers' values as leaders read them; the noise is a stream of its own for every play."""
+        training, exact = self.training, self.played.value
+        if training.value_noise == 0.0:
+            return exact
+        names = [(training.entropy, "values", run.seed, iteration) for run in training.runs]
+        noise = np.stack([named_stream(*name).standard_normal(exact.shape[1]) for name in names])
+        read: FloatArray = exact * (1.0 + training.value_noise * noise)
+        return read
+
     def _fit(self, row: int) -> SharedDynamics:
         kernel = learnt_kernel(self.counts.table[row], pooling=self.training.pooling)
         if self.training.runs[row].method == "values_leader":
             seen = min(self.iteration + 1, self.values.shape[1])
-            kernel = kernel_from_values(self.values[row, :seen], self.expected[row, :seen], kernel)
+            cutoff = max(_ROUNDING, self.training.value_noise)
+            kernel = kernel_from_values(self.values[row, :seen], self.expected[row, :seen], kernel, cutoff=cutoff)
         self.kernels[row] = kernel
         return self._model(row)
 

@@ -25,10 +25,13 @@ from bilevelrl.estimators.training import METHODS
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.errors import InvalidInputError
 
-__all__ = ["FIGURES", "WHOLE", "compare", "draw_panels"]
+__all__ = ["FIGURES", "HEAD", "WHOLE", "compare", "draw_panels"]
 
 WHOLE = 10_000
 """Outer iterations of the paper's curves."""
+
+HEAD = ("kernels", "β", "steps", "method", "rate / α")
+"""Columns that say which curve it is, in tables of `compare`."""
 
 _QUICK_METHODS = ("bc_hg", "hpgd_sa", "naive_pgd", "exact")
 _COLOURS: Mapping[str, str] = {
@@ -58,10 +61,16 @@ def compare(rows: Sequence[Row], *, whole: bool = True) -> list[Comparison]:
         own = [row for row in rows if tuple(row[name] for name in (*_PANEL, "method")) == key]
         ends = list({row["seed"]: row["final_objective"] for row in own}.values())
         variant, temperature, batch_steps, method = key
-        labels = (variant, f"{temperature:g}", str(batch_steps), METHODS[method].title)
+        setting = ", ".join(dict.fromkeys(_setting(row) for row in own))
+        labels = (variant, f"{temperature:g}", str(batch_steps), METHODS[method].title, setting)
         last = None if whole else max(row["iteration"] for row in own)
         found.append(compare_ends(labels, ends, _paper_end(temperature, batch_steps, method, last)))
     return found
+
+
+def _setting(row: Row) -> str:
+    critic = row["critic_step_size"]
+    return f"{row['learning_rate']:g}" + (f" / {critic:g}" if critic is not None else "")
 
 
 def _paper_end(temperature: float, batch_steps: int, method: str, iteration: int | None) -> tuple[float, float] | None:
@@ -144,6 +153,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--oracle", action="store_true", help="HPGD (oracle) too, with batches of 100 steps: ten times as dear"
     )
+    parser.add_argument("--method", nargs="+", choices=list(FIGURE_METHODS), help="default: all")
     parser.add_argument("--untuned", action="store_true", help="one setting everywhere instead of the search's")
 
 
@@ -157,6 +167,7 @@ def _rows(batches: Sequence[int], folder: Path, options: FigureOptions, run: Swe
     }
     wanted = options.own["batch"] or (batches[:1] if options.quick else batches)
     methods, points = (_QUICK_METHODS, 25) if options.quick else (FIGURE_METHODS, 50)
+    methods = tuple(options.own["method"] or methods)
     rows = run(panel_sweep(folder / "cells", batches=wanted, methods=methods, points=points, **shared))
     if options.own["oracle"] and not options.quick:
         rows += run(panel_sweep(folder / "oracle", methods=(ORACLE,), points=points, **shared))
@@ -165,8 +176,11 @@ def _rows(batches: Sequence[int], folder: Path, options: FigureOptions, run: Swe
 
 def _table(rows: Sequence[Row], options: FigureOptions) -> str:
     whole = options.iterations >= WHOLE
-    table = comparison_table(("kernels", "β", "steps", "method"), compare(rows, whole=whole))
-    note = f"Ours: mean over the last 5 % of the outer iterations. The paper's: {PAPER_SEEDS} seeds, standard error."
+    table = comparison_table(HEAD, compare(rows, whole=whole))
+    note = (
+        "Rate of the ascent, and α of the SARSA critic. Ours: mean over the last 5 % of the outer iterations, seeds "
+        f"from 0 on. The paper's: {PAPER_SEEDS} seeds, standard error."
+    )
     if not whole:
         note += f"\nOnly {options.iterations} outer iterations; the paper's curves are read where ours end."
     return f"{table}\n\n{note}"

@@ -22,8 +22,10 @@ __all__ = ["FIGURE_MODULES", "Figure", "FigureOptions", "Row", "SweepRunner", "a
 FIGURE_MODULES = (
     "building_budget",
     "building_causes",
+    "building_drift",
     "building_figures",
     "building_network",
+    "building_offset",
     "building_search",
     "building_verdicts",
     "escape_figure",

@@ -1,0 +1,71 @@
+"""Pairs of batches with opposite process noise: what they keep, what they flip, and which drifts they see."""
+
+import numpy as np
+import pytest
+
+from bilevelrl.benchmarks.experiments import building_drift
+from bilevelrl.benchmarks.experiments.building_drift import drift_cell, opposite_noise, paper_drift
+from bilevelrl.benchmarks.experiments.building_offset import OffsetCritics
+from bilevelrl.estimators import Context
+from bilevelrl.estimators.sampling_lqr import LQRSimulator
+from bilevelrl.reference import solve_follower
+from bilevelrl.reference.errors import InvalidInputError
+from bilevelrl.tasks import building_thermal_control, random_lqr
+
+
+def _batch(problem, *, steps=20, **limits):
+    theta = np.zeros(problem.theta_shape)
+    context = Context(problem=problem, theta=theta, follower=solve_follower(problem, theta))
+    rng = np.random.default_rng(0)
+    return LQRSimulator(**limits).sample(problem, theta, context.follower, streams=4, steps=steps, rng=rng), context
+
+
+@pytest.mark.parametrize("problem", [building_thermal_control(), random_lqr(seed=3)], ids=["building", "random"])
+def test_partners_share_starts_and_action_noise_and_nothing_of_the_process_noise(problem):
+    batch, context = _batch(problem)
+    partner = opposite_noise(batch, context)
+    matrices = problem.matrices_at(context.theta)
+
+    def noises(trajectories):
+        mean = trajectories.state_t @ matrices.dynamics_state.T + trajectories.action_t @ matrices.dynamics_action.T
+        return trajectories.state_tp1 - mean, trajectories.action_t - context.follower.mean(trajectories.state_t)
+
+    (noise, played), (opposite, played_too) = noises(batch), noises(partner)
+    # differences of states of size s are exact to a few rounding errors of s
+    rounding = 64 * np.finfo(float).eps * np.abs(batch.state_tp1).max()
+    assert np.abs(noise).max() > 1e6 * rounding
+    np.testing.assert_allclose(opposite, -noise, rtol=0, atol=rounding)
+    np.testing.assert_allclose(played_too, played, rtol=0, atol=rounding)
+    np.testing.assert_array_equal(partner.state_t[:, 0], batch.state_t[:, 0])
+    np.testing.assert_allclose(
+        partner.reward_leader_t, matrices.reward_leader(partner.state_t, partner.action_t), rtol=0, atol=0
+    )
+
+
+def test_batches_of_several_episodes_per_stream_are_refused():
+    batch, context = _batch(building_thermal_control(), step_limit=5, single_episode=False)
+    with pytest.raises(InvalidInputError, match="one whole episode"):
+        opposite_noise(batch, context)
+
+
+def test_pairs_see_a_planted_offset_and_none_in_the_exact_benefit(monkeypatch, tmp_path):
+    cell = {"critics": "exact", "group": "action_value", "first_pair": 0}
+    configuration = {"pairs_per_cell": 8, "episodes": 100}
+    monkeypatch.setattr(building_drift, "_GROUPS", {"action_value": ("bc_hg",)})
+
+    def drifts(offset):
+        monkeypatch.setattr(building_drift, "_RULES", {"exact": OffsetCritics(offset=offset)})
+        return np.array([row["drift"] for row in drift_cell(cell, configuration, tmp_path / "checkpoint")])
+
+    exact, up, down = drifts(0.0), drifts(11.0), drifts(-11.0)  # the same pairs of batches
+    assert np.all(up > np.abs(exact))  # eight of eight: 1 in 256 by chance, for each direction
+    assert np.all(down < -np.abs(exact))
+
+
+def test_the_papers_drift_is_read_back_from_curves_with_a_known_one(monkeypatch):
+    iterations = np.arange(0.0, 2001.0, 40.0)
+    level = 1.0 / (1.0 + np.exp(-0.03 * 0.01 * iterations))
+    curve = np.array([iterations, 40.0 * level**2, 0.0 * level])
+    monkeypatch.setattr(building_drift, "paper_curve", lambda quantity, rate, method: curve)
+    assert paper_drift("any", 0.01) == pytest.approx(0.03, rel=1e-9)
+    assert paper_drift("any", 0.02) == pytest.approx(0.015, rel=1e-9)

@@ -21,7 +21,7 @@ from bilevelrl.reference.lqr_solvers import (
     symmetric,
 )
 
-__all__ = ["lyapunov_primitive", "riccati_primitive"]
+__all__ = ["lyapunov_primitive", "recurrence_primitive", "riccati_primitive"]
 
 
 @primitive
@@ -88,3 +88,42 @@ def _lyapunov_jvp(argnums: Any, tangents: Any, ans: Any, args: Any, kwargs: Any)
 
 defvjp_argnums(lyapunov_primitive, _lyapunov_vjp)
 defjvp_argnums(lyapunov_primitive, _lyapunov_jvp)
+
+
+@primitive
+def recurrence_primitive(left: Any, right: Any, start: Any, constants: Any) -> Any:
+    """Return X_0 = start and `X_{t+1} = constants_t + left X_t right` as a stack (T, n, m) for autograd.
+
+    Examples
+    --------
+    >>> half, one = np.array([[0.5]]), np.array([[1.0]])
+    >>> recurrence_primitive(half, one, one, np.ones((2, 1, 1))).ravel()
+    array([1.  , 1.5 , 1.75])
+    """
+    found = np.empty((len(constants) + 1, *np.shape(start)))
+    found[0] = start
+    with np.errstate(over="ignore", invalid="ignore"):
+        for t, constant in enumerate(constants):
+            found[t + 1] = constant + left @ found[t] @ right
+    return found
+
+
+def _recurrence_vjp(argnums: Any, ans: Any, args: Any, kwargs: Any) -> Any:
+    left, right = args[:2]
+
+    def pull(cotangent: Any) -> tuple[Any, ...]:
+        flipped = recurrence_primitive(left.T, right.T, cotangent[-1], cotangent[-2::-1])
+        adjoint = flipped[::-1]
+        ahead, behind = adjoint[1:], ans[:-1]
+        by_argument = (
+            (ahead @ (behind @ right).swapaxes(1, 2)).sum(axis=0),
+            ((left @ behind).swapaxes(1, 2) @ ahead).sum(axis=0),
+            adjoint[0],
+            ahead,
+        )
+        return tuple(by_argument[argnum] for argnum in argnums)
+
+    return pull
+
+
+defvjp_argnums(recurrence_primitive, _recurrence_vjp)

@@ -9,17 +9,29 @@ import numpy as np
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.follower import solve_follower
 from bilevelrl.reference.leader import check_horizon
-from bilevelrl.reference.lqr import ConfigurableLQR
+from bilevelrl.reference.lqr import ConfigurableLQR, LQRMatrices
+from bilevelrl.reference.lqr_error_bounds import LeaderSweeps, lqr_error_bounds
 from bilevelrl.reference.lqr_follower import LQRFollower
 from bilevelrl.reference.lqr_game import LQRGame
+from bilevelrl.reference.lqr_game_error_bounds import lqr_game_error_bounds
+from bilevelrl.reference.lqr_response_errors import Tail
+from bilevelrl.reference.lqr_solvers import RiccatiSolution, solve_riccati
 from bilevelrl.reference.problem import GAME_PARTS, PARTS
 from bilevelrl.reference.registry import Hypergradient, leader_objective, register_route
-from bilevelrl.reference.routes.lqr_split import differentiate_split, split_game, split_lqr
+from bilevelrl.reference.routes.lqr_split import (
+    differentiate_split,
+    leader_sweeps,
+    riccati_sweeps,
+    split_game,
+    split_lqr,
+)
 
 __all__ = ["lqr_closed_form", "lqr_unrolled"]
 
 
-def _differentiate(problem: Any, theta: FloatArray, route: str, horizon: int | None, discounted: bool) -> Hypergradient:
+def _differentiate(
+    problem: Any, theta: FloatArray, route: str, horizon: int | None, discounted: bool, bound: bool
+) -> Hypergradient:
     check_horizon(horizon, discounted)
     # These refuse what cannot be solved or has no value; their numbers are not used.
     follower: LQRFollower = solve_follower(problem, theta)
@@ -37,10 +49,50 @@ def _differentiate(problem: Any, theta: FloatArray, route: str, horizon: int | N
         objective=objective,
         residual=follower.residual,
         condition=follower.riccati.amplification,
-        error_bound=np.inf,
+        error_bound=_error_bound(problem, theta, route, horizon, discounted) if bound else np.inf,
         route=route,
         status=follower.status.value,
     )
+
+
+def _error_bound(problem: Any, theta: FloatArray, route: str, horizon: int | None, discounted: bool) -> float:
+    """The bound for what the tape holds: P by SciPy's solver, or by as many sweeps as there are on it."""
+    game = isinstance(problem, LQRGame)
+    discount = problem.discount_follower
+    if game:
+        planned = problem.planned_dynamics(problem.policy_at(theta))
+        system = planned, problem.dynamics_action, problem.cost_state, problem.cost_action
+    else:
+        matrices = problem.matrices_at(theta)
+        system = (
+            matrices.dynamics_state,
+            matrices.dynamics_action,
+            matrices.cost_state_follower,
+            matrices.cost_action_follower,
+        )
+    options: dict[str, Any] = {"horizon": horizon, "discounted": discounted}
+    if route == "closed_form":
+        riccati = solve_riccati(*system, discount, method="scipy")
+        if not game:
+            options["method"] = "scipy"
+    else:
+        earlier, later = riccati_sweeps(*system, discount)
+        riccati = solve_riccati(*system, discount, method="sweeps", stop_after=earlier + later)
+        options["tail"] = Tail.of(*system, discount, earlier=earlier, later=later)
+        if not game and horizon is None:
+            options["sweeps"] = _leader_sweeps(matrices, riccati, problem.discount_leader)
+    bounds = lqr_game_error_bounds if game else lqr_error_bounds
+    return bounds(problem, theta, riccati.cost_to_go, **options).gradient
+
+
+def _leader_sweeps(matrices: LQRMatrices, riccati: RiccatiSolution, discount: float) -> LeaderSweeps:
+    loop, gain = riccati.closed_loop, riccati.gain
+    cost = matrices.cost_state_leader + gain.T @ matrices.cost_action_leader @ gain
+    count = 2 * leader_sweeps(loop, cost, discount)
+    to_go = np.zeros_like(cost)
+    for _ in range(count):
+        to_go = cost + discount * loop.T @ to_go @ loop
+    return LeaderSweeps(count=count, cost_to_go=to_go)
 
 
 def lqr_unrolled(
@@ -59,7 +111,7 @@ def lqr_unrolled(
     TooLargeError
         If more sweeps than `SWEEP_LIMIT` would be needed.
     """
-    return _differentiate(problem, theta, "unrolled", horizon, discounted)
+    return _differentiate(problem, theta, "unrolled", horizon, discounted, bound)
 
 
 def lqr_closed_form(
@@ -72,7 +124,7 @@ def lqr_closed_form(
     bound: bool = True,
 ) -> Hypergradient:
     """∇J of the closed-form objective by reverse mode: equations solved by SciPy, differentiated by this package."""
-    return _differentiate(problem, theta, "closed_form", horizon, discounted)
+    return _differentiate(problem, theta, "closed_form", horizon, discounted, bound)
 
 
 for _kind in (ConfigurableLQR, LQRGame):
@@ -81,7 +133,7 @@ for _kind in (ConfigurableLQR, LQRGame):
         _kind,
         summary="reverse mode (autograd) through the unrolled solver and evaluation",
         family="autograd sweeps",
-        accuracy="truncation of the sweeps plus rounding",
+        accuracy="error_bound: truncation of the sweeps plus rounding",
     )(lqr_unrolled)
     register_route(
         "closed_form",

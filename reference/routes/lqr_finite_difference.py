@@ -7,13 +7,17 @@ from typing import Any
 import numpy as np
 
 from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.errors import IllPosedError, NotConvergedError
 from bilevelrl.reference.follower import solve_follower
 from bilevelrl.reference.leader import check_horizon
 from bilevelrl.reference.lqr import ConfigurableLQR
+from bilevelrl.reference.lqr_error_bounds import lqr_error_bounds
 from bilevelrl.reference.lqr_follower import LQRFollower, action_covariance
 from bilevelrl.reference.lqr_game import LQRGame
+from bilevelrl.reference.lqr_game_error_bounds import lqr_game_error_bounds
 from bilevelrl.reference.lqr_game_leader import closed_loop, evaluate_game_leader
 from bilevelrl.reference.lqr_leader import evaluate_lqr_leader
+from bilevelrl.reference.lqr_response_errors import ErrorBounds
 from bilevelrl.reference.lqr_solvers import solve_riccati
 from bilevelrl.reference.problem import GAME_PARTS, PARTS, Part
 from bilevelrl.reference.registry import Hypergradient, register_route
@@ -29,6 +33,9 @@ _ENTRIES: dict[Part, tuple[str, ...]] = {
     "policy": ("gain", "covariance"),
     "regulariser": ("regulariser",),
 }
+
+
+_GUESS = 1e-12  # of the objective, where no bound on its rounding is known
 
 
 class _Split:
@@ -47,12 +54,13 @@ class _Split:
         return bool(self._problem.varying(self._theta).intersection(names))
 
     def noise(self, part: Part) -> float:
-        """Bound on the rounding of the values that are differenced: backward stable solvers, times the condition."""
-        condition = self.follower.riccati.amplification if part == "response" else 1.0
-        return 64.0 * float(np.finfo(np.float64).eps) * len(self.follower.cost_to_go) * condition * self.scale()
+        """Bound on the rounding of the values that are differenced, the solver's part in it only where it is called."""
+        bound = self.bounds(frozen=part != "response", gradient=False).objective
+        # Steps have to be chosen where nothing is proven, too; the error bound is infinite there.
+        return bound if np.isfinite(bound) else _GUESS * (1.0 + abs(self.base))
 
-    def scale(self) -> float:
-        """Size of the objective's terms."""
+    def bounds(self, *, frozen: bool, gradient: bool) -> ErrorBounds:
+        """Bounds on what the objective, or its exact derivative, makes of the computed follower and of rounding."""
         raise NotImplementedError
 
     def objective(self, part: Part, point: FloatArray) -> float:
@@ -66,25 +74,25 @@ class _Split:
         for i, (offset, coordinate) in enumerate(zip(x.ravel(), j.ravel(), strict=True)):
             point = self._theta.copy()
             point.flat[int(coordinate)] += offset
-            result[i] = self.objective(part, point)
+            try:
+                result[i] = self.objective(part, point)
+            except (IllPosedError, NotConvergedError):  # the step has left what has a value
+                result[i] = np.nan
         self.evaluations += x.size
         return result.reshape(x.shape)
 
 
 class _SplitLQR(_Split):
-    def scale(self) -> float:
-        matrices, follower = self._problem.matrices_at(self._theta), self.follower
-        evaluation = evaluate_lqr_leader(
-            matrices.replace(
-                {name: np.abs(value) for name, value in matrices.differentiable().items() if "leader" in name}
-            ),
-            follower.gain,
-            follower.covariance,
-            self._problem.discount_leader,
+    def bounds(self, *, frozen: bool, gradient: bool) -> ErrorBounds:
+        return lqr_error_bounds(
+            self._problem,
+            self._theta,
+            self.follower.cost_to_go,
             horizon=self._horizon,
             discounted=self._discounted,
+            frozen=frozen,
+            gradient=gradient,
         )
-        return abs(evaluation.objective) + abs(self.base)
 
     def objective(self, part: Part, point: FloatArray) -> float:
         base, moved = self._problem.matrices_at(self._theta), self._problem.matrices_at(point)
@@ -112,8 +120,16 @@ class _SplitLQR(_Split):
 
 
 class _SplitGame(_Split):
-    def scale(self) -> float:
-        return 1.0 + abs(self.base) + float(self._horizon or 1.0 / (1.0 - self._problem.discount_leader))
+    def bounds(self, *, frozen: bool, gradient: bool) -> ErrorBounds:
+        return lqr_game_error_bounds(
+            self._problem,
+            self._theta,
+            self.follower.cost_to_go,
+            horizon=self._horizon,
+            discounted=self._discounted,
+            frozen=frozen,
+            gradient=gradient,
+        )
 
     def objective(self, part: Part, point: FloatArray) -> float:
         game: LQRGame = self._problem
@@ -150,7 +166,11 @@ def lqr_finite_difference(
     warm_start: LQRFollower | None = None,
     bound: bool = True,
 ) -> Hypergradient:
-    """∇J by finite differences; `error_bound` is the largest error estimate summed over the parts."""
+    """∇J by finite differences.
+
+    `error_bound` is the largest error estimate summed over the parts, plus what the exact derivative makes of the
+    errors of the follower, which differences do not see.
+    """
     check_horizon(horizon, discounted)
     game = isinstance(problem, LQRGame)
     split = (_SplitGame if game else _SplitLQR)(problem, theta, horizon, discounted)
@@ -160,13 +180,16 @@ def lqr_finite_difference(
     for part in GAME_PARTS if game else PARTS:
         parts[part], part_error = differentiate_part(moved, part, theta.size)
         error += part_error
+    error_bound = np.inf
+    if bound:
+        error_bound = float(error.max(initial=0.0)) + split.bounds(frozen=False, gradient=True).gradient
     return Hypergradient(
         value=sum(parts.values(), np.zeros(theta.size)),
         parts=parts,
         objective=split.base,
         residual=split.follower.residual,
         condition=split.follower.riccati.amplification,
-        error_bound=float(error.max(initial=0.0)) if bound else np.inf,
+        error_bound=error_bound,
         route="finite_difference",
         status=split.follower.status.value,
         counters={"evaluations": split.evaluations},
@@ -179,5 +202,5 @@ for _kind in (ConfigurableLQR, LQRGame):
         _kind,
         summary="central differences of order 8 with an error estimate (scipy.differentiate)",
         family="objective values",
-        accuracy="its own error estimate, 1e-9 relative where the objective allows",
+        accuracy="error_bound: its own error estimate plus rounding, 1e-9 relative where the objective allows",
     )(lqr_finite_difference)

@@ -14,8 +14,10 @@ from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.follower import solve_follower
 from bilevelrl.reference.leader import check_horizon
 from bilevelrl.reference.lqr import ConfigurableLQR
+from bilevelrl.reference.lqr_error_bounds import lqr_error_bounds
 from bilevelrl.reference.lqr_follower import LQRFollower, best_response, follower_riccati, response_cotangents
 from bilevelrl.reference.lqr_game import LQRGame
+from bilevelrl.reference.lqr_game_error_bounds import lqr_game_error_bounds
 from bilevelrl.reference.lqr_game_leader import closed_loop, evaluate_game_leader
 from bilevelrl.reference.lqr_leader import evaluate_lqr_leader
 from bilevelrl.reference.lqr_solvers import symmetric
@@ -87,7 +89,11 @@ def lqr_implicit(
         objective=evaluation.objective,
         residual=riccati.residual,
         condition=riccati.amplification,
-        error_bound=np.inf,
+        error_bound=(
+            lqr_error_bounds(problem, theta, riccati.cost_to_go, horizon=horizon, discounted=discounted).gradient
+            if bound
+            else np.inf
+        ),
         route="implicit",
         status=follower.status.value,
         counters={"doublings": riccati.iterations, "lyapunov_solves": 5 if horizon is None else 3},
@@ -142,7 +148,11 @@ def lqr_game_implicit(
         objective=evaluation.objective + float(policy.regulariser),
         residual=riccati.residual,
         condition=riccati.amplification,
-        error_bound=np.inf,
+        error_bound=(
+            lqr_game_error_bounds(problem, theta, riccati.cost_to_go, horizon=horizon, discounted=discounted).gradient
+            if bound
+            else np.inf
+        ),
         route="implicit",
         status=follower.status.value,
         counters={"doublings": riccati.iterations, "steps": len(evaluation.reward)},

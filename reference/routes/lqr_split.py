@@ -22,6 +22,7 @@ from bilevelrl.reference.lqr_game_leader import SPREAD_LIMIT, game_steps
 from bilevelrl.reference.lqr_primitives import lyapunov_primitive, riccati_primitive
 from bilevelrl.reference.lqr_solvers import riccati_backup
 from bilevelrl.reference.problem import Part
+from bilevelrl.reference.rounding import plain
 
 __all__ = [
     "SWEEP_LIMIT",
@@ -30,6 +31,8 @@ __all__ = [
     "by_primitive",
     "by_sweeps",
     "differentiate_split",
+    "leader_sweeps",
+    "riccati_sweeps",
     "split_game",
     "split_lqr",
 ]
@@ -47,19 +50,34 @@ def by_primitive(a: Any, b: Any, q: Any, r: Any, discount: float) -> Any:
 
 
 def by_sweeps(a: Any, b: Any, q: Any, r: Any, discount: float) -> Any:
-    """P by Riccati sweeps on the tape: as many again as settle its value, so that its derivative settles too."""
-    plain_a, plain_b, plain_q, plain_r = (np.asarray(_value(matrix)) for matrix in (a, b, q, r))
-    sweeps = 2 * _settled(lambda p: riccati_backup(p, plain_a, plain_b, plain_q, plain_r, discount)[0], plain_q)
+    """P by Riccati sweeps on the tape, as many as `riccati_sweeps` says."""
     cost = q
-    for _ in range(sweeps):
+    earlier, later = riccati_sweeps(plain(a), plain(b), plain(q), plain(r), discount)
+    for _ in range(earlier + later):
         cost = riccati_backup(cost, a, b, q, r, discount, solve=anp.linalg.solve)[0]
     return cost
 
 
-def _value(value: Any) -> Any:
-    while hasattr(value, "_value"):
-        value = value._value
-    return value
+def riccati_sweeps(a: FloatArray, b: FloatArray, q: FloatArray, r: FloatArray, discount: float) -> tuple[int, int]:
+    """Return the sweeps that settle P, and those after them that settle its derivative at that P's closed loop."""
+    settled = [q]
+
+    def sweep(cost: FloatArray) -> FloatArray:
+        settled[0] = riccati_backup(cost, a, b, q, r, discount)[0]
+        return settled[0]
+
+    earlier = _settled(sweep, q)
+    _, _, reaction = riccati_backup(settled[0], a, b, q, r, discount)
+    return earlier, leader_sweeps(a - b @ (reaction @ a), np.zeros_like(q), discount)
+
+
+def leader_sweeps(loop: FloatArray, cost: FloatArray, discount: float) -> int:
+    """Return the sweeps that settle `M = cost + discount · loop' M loop`, and M for any other cost.
+
+    A cost need not see every mode of the loop; its derivative does.
+    """
+    every = cost + (1.0 + float(np.linalg.norm(cost))) * np.eye(len(loop))
+    return _settled(lambda m: every + discount * loop.T @ m @ loop, np.zeros_like(every))
 
 
 def _settled(step: Callable[[FloatArray], FloatArray], start: FloatArray) -> int:
@@ -125,11 +143,8 @@ def _leader_primitive(loop: Any, cost: Any, discount: float) -> Any:
 
 
 def _leader_sweeps(loop: Any, cost: Any, discount: float) -> Any:
-    numbers = np.asarray(_value(loop)), np.asarray(_value(cost))
-    start = np.zeros_like(numbers[1])
-    sweeps = 2 * _settled(lambda m: numbers[1] + discount * numbers[0].T @ m @ numbers[0], start)
-    to_go: Any = start
-    for _ in range(sweeps):
+    to_go: Any = np.zeros_like(plain(cost))
+    for _ in range(2 * leader_sweeps(plain(loop), plain(cost), discount)):
         to_go = cost + discount * anp.dot(anp.dot(loop.T, to_go), loop)
     return to_go
 
@@ -176,8 +191,8 @@ def split_game(game: LQRGame, points: tuple[Any, ...], *, unrolled: bool, horizo
         total = total + weight * scale * anp.exp(-0.5 * anp.dot(off, anp.linalg.solve(wide, off)))
         mean, law = anp.dot(loop, mean), anp.dot(anp.dot(loop, law), loop.T) + noise
         weight *= discount
-        spread = np.asarray(_value(law)) + game.width
-        if not np.max(np.abs(spread)) + np.max(np.abs(_value(mean))) < 1e50:
+        spread = plain(law) + game.width
+        if not np.max(np.abs(spread)) + np.max(np.abs(plain(mean))) < 1e50:
             break  # the loop has carried the state away for good
         if np.linalg.cond(spread) > SPREAD_LIMIT:
             break

@@ -155,7 +155,7 @@ class LQRWorld:
         for row, theta in enumerate(thetas):
             estimator, sample = self.estimators[row], self.samples[row]
             if estimator is None or sample is None:
-                truth = hypergradient(self.training.problem, theta)
+                truth = hypergradient(self.training.problem, theta, bound=False)
                 kept = truth.value
                 if self.methods[row].exact == "partial":
                     kept = kept - truth.parts["response"]
@@ -169,7 +169,7 @@ class LQRWorld:
         """Return `columns`; costs are discounted sums over an infinite horizon."""
         problem, truth, found = self.training.problem, np.empty_like(thetas), []
         for row, theta in enumerate(thetas):
-            truth[row] = hypergradient(problem, theta).value
+            truth[row] = hypergradient(problem, theta, bound=False).value
             m, follower = problem.matrices_at(theta), solve_follower(problem, theta)
             leader = evaluate_lqr_leader(m, follower.gain, follower.covariance, problem.discount_leader)
             played = follower.gain @ leader.visits @ follower.gain.T + leader.length * follower.covariance

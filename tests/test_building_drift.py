@@ -5,7 +5,7 @@ import pytest
 
 from bilevelrl.benchmarks.experiments import building_drift
 from bilevelrl.benchmarks.experiments.building_drift import drift_cell, opposite_noise, paper_drift
-from bilevelrl.benchmarks.experiments.building_offset import OffsetCritics
+from bilevelrl.benchmarks.experiments.building_planted import PlantedCritics
 from bilevelrl.estimators import Context
 from bilevelrl.estimators.sampling_lqr import LQRSimulator
 from bilevelrl.reference import solve_follower
@@ -48,18 +48,19 @@ def test_batches_of_several_episodes_per_stream_are_refused():
         opposite_noise(batch, context)
 
 
-def test_pairs_see_a_planted_offset_and_none_in_the_exact_benefit(monkeypatch, tmp_path):
+def test_pairs_see_planted_errors_and_none_in_the_exact_benefit(monkeypatch, tmp_path):
     cell = {"critics": "exact", "group": "action_value", "first_pair": 0}
     configuration = {"pairs_per_cell": 8, "episodes": 100}
     monkeypatch.setattr(building_drift, "_GROUPS", {"action_value": ("bc_hg",)})
 
-    def drifts(offset):
-        monkeypatch.setattr(building_drift, "_RULES", {"exact": OffsetCritics(offset=offset)})
+    def drifts(**error):
+        monkeypatch.setattr(building_drift, "_RULES", {"exact": PlantedCritics(**error)})
         return np.array([row["drift"] for row in drift_cell(cell, configuration, tmp_path / "checkpoint")])
 
-    exact, up, down = drifts(0.0), drifts(11.0), drifts(-11.0)  # the same pairs of batches
-    assert np.all(up > np.abs(exact))  # eight of eight: 1 in 256 by chance, for each direction
-    assert np.all(down < -np.abs(exact))
+    exact = np.abs(drifts())  # the same pairs of batches every time
+    assert np.all(drifts(offset=11.0) > exact)  # eight of eight: 1 in 256 by chance, for each error
+    assert np.all(drifts(surprise=-0.2) > exact)
+    assert np.all(drifts(surprise=0.2) < -exact)
 
 
 def test_the_papers_drift_is_read_back_from_curves_with_a_known_one(monkeypatch):

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from bilevelrl.benchmarks.experiments.building_figures import paper_curve
+from bilevelrl.benchmarks.experiments.building_planted import PlantedCritics
 from bilevelrl.benchmarks.experiments.building_training import CRITICS, LEARNING_RATES
 from bilevelrl.benchmarks.sweeping.figures import Figure, FigureOptions, Row, SweepRunner
 from bilevelrl.benchmarks.sweeping.sweep_grid import Cell, Grid
@@ -46,12 +47,22 @@ _RULES: Mapping[str, CriticRule] = MappingProxyType(
     {
         **{name: CRITICS[name]() for name in ("exact", "least_squares", "short_network", "published_network")},
         "no_gradient": CRITICS["exact"](),
+        "offset": PlantedCritics(offset=4.0),
+        "large_offset": PlantedCritics(offset=100.0),
+        "surprise": PlantedCritics(surprise=0.2),
+        "reverse_surprise": PlantedCritics(surprise=-0.2),
         "published_network_warm": NetworkCritics(warm_start=True),
     }
 )
+_PLANTED = ("no_gradient", "offset", "large_offset", "surprise", "reverse_surprise")
+_HPGD = ("hpgd_mc", "hpgd_td")
 _TITLES = {
     "exact": "exact",
     "no_gradient": "exact, ∇V_F not taken off",
+    "offset": "exact, Q_L + 4",
+    "large_offset": "exact, Q_L + 100",
+    "surprise": "exact, Q_L + .2 of the surprise",
+    "reverse_surprise": "exact, Q_L - .2 of the surprise",
     "least_squares": "least squares",
     "short_network": "short network",
     "published_network": "published network",
@@ -157,8 +168,11 @@ def drift_cell(cell: Cell, configuration: Mapping[str, Any], checkpoint: Path) -
             for method in methods:
                 make = LQR_METHODS[method].make
                 assert make is not None  # no exact gradient is among them
-                mean = make(_BLOCKS).estimate(seen, given).mean
-                directions[method].append(clip_to_norm(mean[None], 1.0, _BLOCKS)[0])
+                found = make(_BLOCKS).estimate(seen, given)
+                guiding = found.parts.get("response", np.zeros_like(theta))  # none in Naive-PGD
+                directions[method].append(
+                    clip_to_norm(np.stack([found.mean, found.mean - 2.0 * guiding]), 1.0, _BLOCKS)
+                )
         carried = after
         rows += [
             {
@@ -166,8 +180,9 @@ def drift_cell(cell: Cell, configuration: Mapping[str, Any], checkpoint: Path) -
                 "method": method,
                 "pair": pair,
                 "fits_before": pair - first if cell["critics"].endswith("warm") else 0,
-                "drift": float(f"{np.mean(both):.5g}"),
-                "cosine_of_partners": float(f"{both[0] @ both[1] / 2.0:.5g}"),
+                "drift": float(f"{np.mean([both[0][0], both[1][0]]):.5g}"),
+                "drift_with_costs": float(f"{np.mean([both[0][1], both[1][1]]):.5g}"),
+                "cosine_of_partners": float(f"{both[0][0] @ both[1][0] / 2.0:.5g}"),
             }
             for method, both in directions.items()
         ]
@@ -176,7 +191,7 @@ def drift_cell(cell: Cell, configuration: Mapping[str, Any], checkpoint: Path) -
 
 def _rows(folder: Path, options: FigureOptions, run: SweepRunner) -> list[Row]:
     pairs = options.iterations
-    plan = {"exact": (pairs, 10), "no_gradient": (pairs, 10), "least_squares": (pairs, 10)}
+    plan = dict.fromkeys(("exact", *_PLANTED, "least_squares"), (pairs, 10))
     if not options.quick:
         plan["short_network"] = (max(1, pairs // 5), 1)
         if options.own["networks"]:
@@ -187,7 +202,7 @@ def _rows(folder: Path, options: FigureOptions, run: SweepRunner) -> list[Row]:
         each = min(each, count)
         axes: list[tuple[str, Sequence[Any]]] = [
             ("critics", [critics]),
-            ("group", list(_GROUPS)),
+            ("group", list(_GROUPS) if critics not in _PLANTED[1:] else ["action_value"]),
             ("first_pair", list(range(0, count, each))),
         ]
         configuration = {"pairs_per_cell": each, "episodes": 100}
@@ -196,7 +211,12 @@ def _rows(folder: Path, options: FigureOptions, run: SweepRunner) -> list[Row]:
     return rows
 
 
-_HEAD = ("method", "critics", "pairs", "drift", "between pairs", "cosine of partners", "paper, rates .001, .01, .1")
+_HEAD = ("method", "critics", "pairs", "drift", "with costs", "cosine of partners", "paper, rates .001, .01, .1")
+
+
+def _with_error(values: FloatArray) -> str:
+    error = f"{values.std(ddof=1) / np.sqrt(len(values)):.4f}" if len(values) > 1 else "?"
+    return f"{values.mean():+.4f} ± {error}"
 
 
 def _table(rows: Sequence[Row], options: FigureOptions) -> str:
@@ -206,16 +226,17 @@ def _table(rows: Sequence[Row], options: FigureOptions) -> str:
         paper = ", ".join(f"{paper_drift(title, rate):+.3f}" for rate in reversed(LEARNING_RATES))
         for critics in dict.fromkeys(row["critics"] for row in rows):
             own = [row for row in rows if (row["method"], row["critics"]) == (method, critics)]
-            if not own or (critics == "no_gradient" and not method.startswith("hpgd")):
+            # Planted errors of the benefit are of BC-HG's only factor; a gradient to take off is HPGD's.
+            wanted = critics not in _PLANTED or method in (_HPGD if critics == "no_gradient" else ("bc_hg",))
+            if not (own and wanted):
                 continue
-            drift = np.array([row["drift"] for row in own])
-            spread = drift.std(ddof=1) if len(drift) > 1 else np.nan
+            drift, reverse = (np.array([row[name] for row in own]) for name in ("drift", "drift_with_costs"))
             cells = (
                 title,
                 _TITLES[critics],
                 str(len(own)),
-                f"{drift.mean():+.4f} ± {spread / np.sqrt(len(own)):.4f}",
-                f"{spread:.4f}",
+                _with_error(drift),
+                "–" if method == "naive_pgd" else _with_error(reverse),
                 f"{np.mean([row['cosine_of_partners'] for row in own]):+.3f}",
                 paper,
             )
@@ -228,6 +249,7 @@ def _table(rows: Sequence[Row], options: FigureOptions) -> str:
     note = (
         "Mean entry of the clipped directions at θ = 0, over pairs of batches of 100 episodes with opposite process "
         f"noise, with its standard error; the exact hypergradient has {exact:+.2f}, its partial part {partial:+.2f}. "
+        "With costs: the follower's costs in place of its values, which turns the guiding term round. "
         "The paper's: mean change of the logits per outer iteration over the learning rate, from its cost curves."
     )
     return "\n".join(f"| {line} |" for line in lines) + f"\n\n{note}"

@@ -25,7 +25,6 @@ FIGURE_MODULES = (
     "building_drift",
     "building_figures",
     "building_network",
-    "building_offset",
     "building_search",
     "building_verdicts",
     "escape_figure",

@@ -17,6 +17,7 @@ from typing import Any
 
 import autograd.numpy as anp
 import numpy as np
+import scipy.linalg
 
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.errors import IllPosedError
@@ -94,8 +95,8 @@ class Response:
     ----------
     cost_to_go, inverse_curvature, reaction, covariance, gain, loop
         As in `RiccatiSolution`.
-    loop_error : float
-        Bound on the spectral norm of the error of A_c.
+    loop_error : (n, n)
+        Bounds on the errors of the entries of A_c.
     """
 
     cost_to_go: Any
@@ -104,7 +105,7 @@ class Response:
     covariance: Any
     gain: Any
     loop: Any
-    loop_error: float
+    loop_error: FloatArray
 
 
 def column(vector: FloatArray) -> FloatArray:
@@ -112,41 +113,53 @@ def column(vector: FloatArray) -> FloatArray:
     return np.reshape(vector, (-1, 1))
 
 
-def _amplification(loop: FloatArray, discount: float) -> float:
-    """‖(X → X - γ F'X F)^{-1}‖ and that of its adjoint, whichever is larger."""
-    size = np.eye(len(loop))
-    try:
-        spreads = [discounted_lyapunov(matrix, size, discount) for matrix in (loop, loop.T)]
-    except IllPosedError as unstable:
-        raise UnprovenError(str(unstable)) from None
-    for spread, matrix in zip(spreads, (loop, loop.T), strict=True):
-        left = np.linalg.eigvalsh(spread - discount * matrix.T @ spread @ matrix)[0]
-        if not (left >= 0.5 and np.linalg.eigvalsh(spread)[0] >= 0.5):  # Lyapunov's theorem: stable
+def _units(loop: FloatArray) -> FloatArray:
+    """Units (n,) of the state in which the loop's rows and columns are of similar size: norms depend on them."""
+    _, (units, _) = scipy.linalg.matrix_balance(loop, permute=False, separate=True)
+    return np.asarray(units, dtype=np.float64)
+
+
+def _spread(loop: FloatArray, discount: float, steps: int | None) -> FloatArray:
+    """Σ_k γ^k F'^k F^k over so many steps; None: the infinite sum, if it is shown to exist."""
+    identity = np.eye(len(loop))
+    if steps is None:
+        try:
+            found = discounted_lyapunov(loop, identity, discount)
+        except IllPosedError as unstable:
+            raise UnprovenError(str(unstable)) from None
+        left = np.linalg.eigvalsh(found - discount * loop.T @ found @ loop)[0]
+        if not (left >= 0.5 and np.linalg.eigvalsh(found)[0] >= 0.5):  # Lyapunov's theorem: stable
             raise UnprovenError("the closed loop is not shown to be stable")
-    return max(float(np.linalg.norm(spread, 2)) for spread in spreads)
+        return found
+    step = np.sqrt(discount) * loop
+    total, power = identity, step
+    for bit in bin(steps)[3:]:  # twice as many, and one more where the bit says so
+        total, power = total + power.T @ total @ power, power @ power
+        if bit == "1":
+            total, power = identity + step.T @ total @ step, power @ step
+    if not np.isfinite(total).all():
+        raise UnprovenError("the closed loop grows beyond all numbers")
+    return total
 
 
-def stretch_of(loop: FloatArray, loop_error: float, discount: float, steps: int | None) -> float:
+def stretch_of(loop: FloatArray, loop_error: FloatArray, discount: float, steps: int | None) -> float:
     """Return the relative change of a Lyapunov operator, or of a recursion of so many steps, that an error can make.
+
+    With Y the spread, it is at most `|γ (δF'Y F + F'Y δF + δF'Y δF)|`, for the loop or its transpose, in units in which
+    the loop is balanced.
 
     Raises
     ------
     UnprovenError
         If the loop is not shown to be stable, or the change is not small.
     """
-    size = float(np.linalg.norm(loop, 2))
-    if steps is None:
-        amplification = _amplification(loop, discount)
-    else:  # |F|^T - |F*|^T is at most T times the largest product of powers
-        amplification, power, grown = 1.0, np.eye(len(loop)), 1.0
-        for _ in range(min(steps, 400)):
-            power = np.sqrt(discount) * loop @ power
-            grown = max(grown, float(np.linalg.norm(power, 2)))
-            amplification += grown * grown
-            if not np.isfinite(amplification):
-                break
-        amplification *= max(1.0, steps / 400)
-    stretch = 2.0 * discount * loop_error * max(size, 1.0) * amplification
+    units = _units(loop)
+    scaled, off = loop * units / units[:, None], loop_error * units / units[:, None]
+    stretch = 0.0
+    for matrix, error in ((scaled, off), (scaled.T, off.T)):
+        spread = _spread(matrix, discount, steps)
+        change = error.T @ (2.0 * np.abs(spread @ matrix) + np.abs(spread) @ error)
+        stretch = max(stretch, discount * float(np.linalg.norm(change)))
     if not stretch < FIRST_ORDER:
         raise UnprovenError("the closed loop is known too coarsely for the first order")
     return stretch
@@ -183,11 +196,13 @@ def respond(
     size += unit * (np.abs(plain_q) + abs_p + abs_k.T @ np.abs(plain_r) @ abs_k + discount * carried @ abs_f)
     size += discount * (carried @ off_loop + off_loop.T @ carried.T) + off_gain.T @ np.abs(curvature) @ off_gain
     p: Any = cost_to_go
-    amplification = _amplification(loop, discount)
-    norms = [float(np.linalg.norm(matrix, 2)) for matrix in (loop, b, inverse)]
-    error = float(np.linalg.norm(size)) * amplification
-    move = discount * norms[1] ** 2 * norms[2] * error  # of B K, relative to A_c
-    loop_error = move * norms[0] + float(np.linalg.norm(off_loop + abs_b @ off_gain))
+    # -spread ≤ E ≤ spread, so that |u'E v| ≤ sqrt(u'spread u · v'spread v); A_c moves by -γ B S^{-1} B'E A_c.
+    units = _units(loop)
+    _spread(loop * units / units[:, None], discount, None)  # refuses what is not shown to be stable
+    spread = discounted_lyapunov(loop, np.diag(size @ units / units), discount)
+    by_action, by_loop = (np.sqrt(np.abs(np.diagonal(m.T @ spread @ m))) for m in (b, loop))
+    moved = discount * np.abs(b @ np.linalg.inv(curvature)) @ np.outer(by_action, by_loop)
+    loop_error = moved + off_loop + abs_b @ off_gain
     if not frozen:
         p = cost_to_go + lyapunov_primitive(loop, ledger.off(np.zeros_like(cost_to_go), size), discount)
     pushed = ledger.product(discount * b.T, p)

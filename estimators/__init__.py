@@ -4,6 +4,7 @@ from bilevelrl.estimators import lqr_kind as _lqr_kind  # registers configurable
 from bilevelrl.estimators.batched import SeedBatch, SeedEstimates
 from bilevelrl.estimators.bchg import BCHG
 from bilevelrl.estimators.bchg_game import BCHGGame
+from bilevelrl.estimators.bchg_lambda import LambdaBCHG
 from bilevelrl.estimators.bi_ac import BiAC
 from bilevelrl.estimators.critics import ExactCritic, TableCritic
 from bilevelrl.estimators.estimator import (
@@ -21,6 +22,7 @@ from bilevelrl.estimators.estimator import (
 )
 from bilevelrl.estimators.game_critics import GameCritic, learn_game_critic
 from bilevelrl.estimators.game_side import GAME_ESTIMATORS
+from bilevelrl.estimators.gradient_tables import GradientTable
 from bilevelrl.estimators.hpgd import HPGD
 from bilevelrl.estimators.lqr_covariance import PolicyCovariance
 from bilevelrl.estimators.lqr_critics import QuadraticCritic, fit_lstd_critic
@@ -39,7 +41,9 @@ from bilevelrl.estimators.sampling import (
 )
 from bilevelrl.estimators.sampling_lqr import LQRSimulator
 from bilevelrl.estimators.sarsa import SarsaCritic, sarsa_pass
+from bilevelrl.estimators.sarsa_lambda import SarsaLambdaCritic
 from bilevelrl.estimators.sobirl import SoBiRL
+from bilevelrl.estimators.state_baselines import StateBaseline
 from bilevelrl.estimators.total_derivative import TotalDerivative
 from bilevelrl.estimators.trajectories import Trajectories
 
@@ -61,7 +65,9 @@ __all__ = [
     "EstimatorEntry",
     "ExactCritic",
     "GameCritic",
+    "GradientTable",
     "LQRSimulator",
+    "LambdaBCHG",
     "LeaderCritic",
     "NaivePGD",
     "PathwiseBCHG",
@@ -71,9 +77,11 @@ __all__ = [
     "QuadraticGradientCritic",
     "QuadraticRegression",
     "SarsaCritic",
+    "SarsaLambdaCritic",
     "SeedBatch",
     "SeedEstimates",
     "SoBiRL",
+    "StateBaseline",
     "TableCritic",
     "TabularSimulator",
     "Target",

@@ -142,7 +142,11 @@ class BCHG(LeaderSide):
             actions = context.follower.policy.shape[-1]
             pair = trajectories.state_t * actions + trajectories.action_t
             impulses = average_over_visits(impulses, pair, trajectories.valid)
-        return forward_trace(trajectories, impulses, context.problem.discount_follower)
+        return forward_trace(trajectories, impulses, self.trace_discount(context))
+
+    def trace_discount(self, context: Context) -> float:
+        """Return the discount of the trace: that of the sum over the suffix."""
+        return float(context.problem.discount_follower)
 
     def expectation(self, context: Context, *, horizon: int) -> Mapping[Part, FloatArray]:
         """Return the exact expectation for streams of `horizon` steps; with stopping, whatever the horizon.

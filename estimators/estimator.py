@@ -100,6 +100,8 @@ class Context:
         Leader's critic, or None for estimators that bring their own.
     follower_gradient
         Critic of the gradient of the follower's values, for estimators that read one; None: the exact one.
+    baseline
+        State-dependent baseline of that gradient, for estimators that read one.
     simulator
         Where fresh samples come from, for estimators that reset; None: the problem's own model.
     rng
@@ -111,6 +113,7 @@ class Context:
     follower: Any
     critic: LeaderCritic | None = None
     follower_gradient: Any = None
+    baseline: Any = None
     simulator: Any = None
     rng: Generator | None = None
 

@@ -40,11 +40,30 @@ from bilevelrl.reference.transitions import (
     policy_transition,
 )
 
-__all__ = ["expected_parts"]
+__all__ = ["Completion", "expected_parts"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completion:
+    """What is added to and taken from a guiding term whose suffixes are λ-returns.
+
+    Attributes
+    ----------
+    trace_decay : float
+        λ.
+    gradients : (S, N)
+        ∇V̂_F, which completes n-step sums.
+    baseline : (S, N) or None
+        Taken away at each state.
+    """
+
+    trace_decay: float
+    gradients: FloatArray
+    baseline: FloatArray | None = None
 
 
 def expected_parts(
-    estimator: LeaderSide, context: Context, *, horizon: int, guiding: bool
+    estimator: LeaderSide, context: Context, *, horizon: int, guiding: bool, completion: Completion | None = None
 ) -> Mapping[Part, FloatArray]:
     """Return {part: (N,)}, the exact expectation of an estimate, given the follower and the critic.
 
@@ -59,6 +78,9 @@ def expected_parts(
         Steps of every stream (one episode each). Not used with geometric stopping.
     guiding
         Whether the guiding term is part of the estimate.
+    completion
+        What λ-returns add to the guiding term, and baselines take away; without stopping, and for critics that are
+        tables or fresh suffixes.
 
     Raises
     ------
@@ -80,7 +102,7 @@ def expected_parts(
         raise EstimatorError(f"{estimator.name}: expected one episode per stream; use single_episode=True")
     if simulator.step_limit is not None:
         horizon = min(horizon, simulator.step_limit)
-    model = _Model.of(estimator, context, simulator)
+    model = _Model.of(estimator, context, simulator, completion)
     weights = model.stopped() if estimator.stopping is not None else model.truncated(horizon)
     return model.gradients(weights, guiding)
 
@@ -134,6 +156,8 @@ class _Weights:
     transition: _Scores
     response: FloatArray  # (S, A), of ∇r_F
     response_transition: _Scores
+    ended: FloatArray  # (S,), of the critic of ∇V_F where λ-returns end
+    centred: FloatArray  # (S,), of baselines: zero where benefits are centred
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,9 +173,16 @@ class _Model:
     sampled: ExactCritic | None  # what fresh suffixes are worth in expectation
     discount: float
     scored: bool  # whether the kernel depends on θ
+    completion: Completion | None
 
     @classmethod
-    def of(cls, estimator: LeaderSide, context: Context, simulator: TabularSimulator) -> _Model:
+    def of(
+        cls,
+        estimator: LeaderSide,
+        context: Context,
+        simulator: TabularSimulator,
+        completion: Completion | None = None,
+    ) -> _Model:
         problem, theta, target = context.problem, context.theta, estimator.target
         tables = problem.tables_at(theta)
         kernel = tables.transition if simulator.dynamics is None else simulator.kernel(problem, theta)
@@ -175,12 +206,14 @@ class _Model:
             sampled=sampled,
             discount=leader_discount(problem, target),
             scored="transition" in problem.varying(theta),
+            completion=completion,
         )
 
     def truncated(self, horizon: int) -> _Weights:
         """Streams of `horizon` steps."""
         policy = self.context.follower.policy
-        discount_follower = self.context.problem.discount_follower
+        decay = 1.0 if self.completion is None else self.completion.trace_decay
+        discount_follower = decay * self.context.problem.discount_follower
         limit = self.estimator.target.horizon
         paid = [float(limit is None or t < limit) for t in range(horizon)]
         same_suffix = self.estimator.critic == "monte_carlo"
@@ -203,6 +236,10 @@ class _Model:
             self._respond(weights, trace)
             carried = _push(self.kernel, trace)
             law = _push(self.kernel, visits)
+            if self.completion is not None:
+                # Every n-step sum that ends here, and the last of them with all the weight that is left.
+                weights.ended += (1.0 - decay if k + 1 < horizon else 1.0) * carried
+                weights.centred += (visits * impulse).sum(axis=1)
         return weights
 
     def stopped(self) -> _Weights:
@@ -243,6 +280,12 @@ class _Model:
                 cotangents["response"]["transition"] = moved
         parts = {part: problem.vector_jacobian(theta, entries) for part, entries in cotangents.items()}
         parts["regulariser"] = problem.regulariser_gradient(theta)
+        if guiding and self.completion is not None:
+            ended = problem.discount_follower * weights.ended / problem.temperature
+            parts["response"] = parts["response"] + ended @ self.completion.gradients
+            if self.completion.baseline is not None:
+                centred = weights.centred / problem.temperature
+                parts["response"] = parts["response"] - centred @ self.completion.baseline
         return parts
 
     def _start(self, value: FloatArray) -> _Weights:
@@ -253,6 +296,8 @@ class _Model:
             transition=_Scores.zeros(self.kernel),
             response=np.zeros(shape),
             response_transition=_Scores.zeros(self.kernel),
+            ended=np.zeros(shape[0]),
+            centred=np.zeros(shape[0]),
         )
 
     def _leader_step(self, weights: _Weights, visits: FloatArray, k: int, value_ahead: FloatArray) -> None:

@@ -11,6 +11,7 @@ from bilevelrl.verification.certify import Agreement, certify_results
 from bilevelrl.verification.deterministic_checks import CheckResult, check_estimator, check_gradient, enumerate_scenario
 from bilevelrl.verification.enumeration import Moments, enumerate_moments
 from bilevelrl.verification.error_budget import ErrorBudget
+from bilevelrl.verification.exact_spread import ExactSpread, exact_spread
 from bilevelrl.verification.judge import Judgement, judge_draws, read_draws
 from bilevelrl.verification.judge_causes import Explanation, explain
 from bilevelrl.verification.kill_matrix import KillMatrix, kill_matrix
@@ -45,6 +46,7 @@ __all__ = [
     "CheckFailedError",
     "CheckResult",
     "ErrorBudget",
+    "ExactSpread",
     "EstimatorRow",
     "Explanation",
     "Judgement",
@@ -72,6 +74,7 @@ __all__ = [
     "covariance_test",
     "draws_needed",
     "enumerate_moments",
+    "exact_spread",
     "enumerate_scenario",
     "estimator_checks",
     "explain",

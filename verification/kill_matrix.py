@@ -21,6 +21,7 @@ from bilevelrl.tasks import Scenario
 from bilevelrl.verification.deterministic_checks import CheckResult, check_estimator, check_gradient, worst
 from bilevelrl.verification.mutants import MUTANTS, Mutant
 from bilevelrl.verification.mutants_exact import ExactFormula
+from bilevelrl.verification.mutants_lambda import LambdaFormula
 from bilevelrl.verification.mutants_sample import SampleFormula
 from bilevelrl.verification.order_checks import check_orders
 
@@ -181,6 +182,7 @@ def correct_subjects() -> dict[str, tuple[str, Callable[[], Any]]]:
         "sample formula, whole path": ("estimator", lambda: SampleFormula(suffix="whole")),
         "sample formula, Q(∇Q-∇V)": ("estimator", lambda: SampleFormula(guiding="Q(∇Q-∇V)")),
         "sample formula, B(∇Q-∇V)": ("estimator", lambda: SampleFormula(guiding="B(∇Q-∇V)")),
+        "sample formula, λ-returns": ("estimator", LambdaFormula),
         "exact formula": ("gradient", ExactFormula),
     }
     estimators = {name: ("registered", _maker(name)) for name in ESTIMATORS}

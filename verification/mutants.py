@@ -22,6 +22,7 @@ from bilevelrl.reference import ConfigurableMDP, leader_objective
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.errors import InvalidInputError, refusal
 from bilevelrl.verification.mutants_exact import ExactFormula, Remembering
+from bilevelrl.verification.mutants_lambda import LAMBDA_SLIPS
 from bilevelrl.verification.mutants_sample import SampleFormula
 
 __all__ = ["MUTANTS", "Mutant"]
@@ -195,6 +196,9 @@ _estimator(
     batch="finished",
 )
 _estimator("single precision", "rows rounded to float32", "HPGD train_zero_order.py: float32", precision="single")
+# λ-returns and baselines.
+for _name, _changes, _make in LAMBDA_SLIPS:
+    _add(_name, "estimator", _changes, SLIP, "bias", _make)
 # What makes an answer no sample at all.
 _estimator("mean for every row", "rows that are not independent", SLIP, "contract", contract="mean")
 _estimator(

@@ -162,7 +162,10 @@ class RiccatiSolution:
     @property
     def error_bound(self) -> float:
         """First-order bound on the spectral norm of the error of P, the rounding of the residual included."""
-        rounding = 8.0 * len(self.cost_to_go) * _EPS * float(np.linalg.norm(self.cost_to_go))
+        # γ A'PA and K'SK cancel where control is cheap: both are larger than P = Q + γ A'PA - K'SK there.
+        gain = np.abs(self.gain)
+        terms = np.linalg.norm(self.cost_to_go) + 2.0 * np.linalg.norm(gain.T @ np.abs(self.curvature) @ gain)
+        rounding = 8.0 * (len(self.cost_to_go) + 2) * _EPS * float(terms)
         return (self.residual + rounding) * self.amplification
 
 

@@ -18,7 +18,7 @@ from bilevelrl.reference.lqr_game_error_bounds import lqr_game_error_bounds
 from bilevelrl.reference.lqr_game_leader import closed_loop, evaluate_game_leader
 from bilevelrl.reference.lqr_leader import evaluate_lqr_leader
 from bilevelrl.reference.lqr_response_errors import ErrorBounds
-from bilevelrl.reference.lqr_solvers import solve_riccati
+from bilevelrl.reference.lqr_solvers import RiccatiSolution, solve_riccati
 from bilevelrl.reference.problem import GAME_PARTS, PARTS, Part
 from bilevelrl.reference.registry import Hypergradient, register_route
 from bilevelrl.reference.routes.finite_difference import SplitObjective, differentiate_part
@@ -55,12 +55,27 @@ class _Split:
 
     def noise(self, part: Part) -> float:
         """Bound on the rounding of the values that are differenced, the solver's part in it only where it is called."""
-        bound = self.bounds(frozen=part != "response", gradient=False).objective
+        solved = part == "response"
+        found = self.solved(self._theta) if solved else self.follower.riccati
+        bound = self.bounds(found, frozen=not solved, gradient=False).objective
         # Steps have to be chosen where nothing is proven, too; the error bound is infinite there.
         return bound if np.isfinite(bound) else _GUESS * (1.0 + abs(self.base))
 
-    def bounds(self, *, frozen: bool, gradient: bool) -> ErrorBounds:
-        """Bounds on what the objective, or its exact derivative, makes of the computed follower and of rounding."""
+    def bounds(self, riccati: RiccatiSolution, *, frozen: bool, gradient: bool) -> ErrorBounds:
+        """Bounds on what the objective, or its exact derivative, makes of a computed follower and of rounding."""
+        bounds = lqr_game_error_bounds if isinstance(self._problem, LQRGame) else lqr_error_bounds
+        return bounds(
+            self._problem,
+            self._theta,
+            riccati.cost_to_go,
+            horizon=self._horizon,
+            discounted=self._discounted,
+            frozen=frozen,
+            gradient=gradient,
+        )
+
+    def solved(self, point: FloatArray) -> RiccatiSolution:
+        """The follower's Riccati equation at θ = point, by a solver that other routes do not start from."""
         raise NotImplementedError
 
     def objective(self, part: Part, point: FloatArray) -> float:
@@ -83,29 +98,22 @@ class _Split:
 
 
 class _SplitLQR(_Split):
-    def bounds(self, *, frozen: bool, gradient: bool) -> ErrorBounds:
-        return lqr_error_bounds(
-            self._problem,
-            self._theta,
-            self.follower.cost_to_go,
-            horizon=self._horizon,
-            discounted=self._discounted,
-            frozen=frozen,
-            gradient=gradient,
+    def solved(self, point: FloatArray) -> RiccatiSolution:
+        moved = self._problem.matrices_at(point)
+        return solve_riccati(
+            moved.dynamics_state,
+            moved.dynamics_action,
+            moved.cost_state_follower,
+            moved.cost_action_follower,
+            self._problem.discount_follower,
+            method="scipy",
         )
 
     def objective(self, part: Part, point: FloatArray) -> float:
         base, moved = self._problem.matrices_at(self._theta), self._problem.matrices_at(point)
         gain, covariance = self.follower.gain, self.follower.covariance
         if part == "response":
-            riccati = solve_riccati(
-                moved.dynamics_state,
-                moved.dynamics_action,
-                moved.cost_state_follower,
-                moved.cost_action_follower,
-                self._problem.discount_follower,
-                method="scipy",
-            )
+            riccati = self.solved(point)
             gain, covariance = riccati.gain, action_covariance(riccati.curvature, self._problem.temperature)
         else:
             base = base.replace({name: getattr(moved, name) for name in _ENTRIES[part]})
@@ -120,15 +128,15 @@ class _SplitLQR(_Split):
 
 
 class _SplitGame(_Split):
-    def bounds(self, *, frozen: bool, gradient: bool) -> ErrorBounds:
-        return lqr_game_error_bounds(
-            self._problem,
-            self._theta,
-            self.follower.cost_to_go,
-            horizon=self._horizon,
-            discounted=self._discounted,
-            frozen=frozen,
-            gradient=gradient,
+    def solved(self, point: FloatArray) -> RiccatiSolution:
+        game: LQRGame = self._problem
+        return solve_riccati(
+            game.planned_dynamics(game.policy_at(point)),
+            game.dynamics_action,
+            game.cost_state,
+            game.cost_action,
+            game.discount_follower,
+            method="scipy",
         )
 
     def objective(self, part: Part, point: FloatArray) -> float:
@@ -137,14 +145,7 @@ class _SplitGame(_Split):
         reaction, covariance = self.follower.riccati.reaction, self.follower.covariance
         played, added = base, float(base.regulariser)
         if part == "response":
-            riccati = solve_riccati(
-                game.planned_dynamics(moved),
-                game.dynamics_action,
-                game.cost_state,
-                game.cost_action,
-                game.discount_follower,
-                method="scipy",
-            )
+            riccati = self.solved(point)
             reaction, covariance = riccati.reaction, action_covariance(riccati.curvature, game.temperature)
         elif part == "policy":
             played = moved
@@ -182,7 +183,9 @@ def lqr_finite_difference(
         error += part_error
     error_bound = np.inf
     if bound:
-        error_bound = float(error.max(initial=0.0)) + split.bounds(frozen=False, gradient=True).gradient
+        error_bound = (
+            float(error.max(initial=0.0)) + split.bounds(split.follower.riccati, frozen=False, gradient=True).gradient
+        )
     return Hypergradient(
         value=sum(parts.values(), np.zeros(theta.size)),
         parts=parts,

@@ -2,9 +2,11 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from bilevelrl.estimators import GAME_ESTIMATORS, LQR_ESTIMATORS, PolicyCovariance, register_lqr_estimator
+from bilevelrl.reference import hypergradient
 from bilevelrl.verification import sampling_cases
 from bilevelrl.verification.sampled import SamplingPlan, check_by_sampling
 from bilevelrl.verification.sampling_cases import CONTINUOUS_CASES, FOUR_ROOMS_TEMPERATURES, GAME_CASES, four_rooms_case
@@ -61,3 +63,11 @@ def test_cases_name_estimators_that_exist_and_streams_of_their_own():
     assert set(LQR_ESTIMATORS) <= set(BUILDING.entries())
     assert {name for name, entry in GAME_ESTIMATORS.items() if entry.level == "formula"} == set(GAME_CASES[0].entries())
     assert sampling_cases.FOUR_ROOMS_TEMPERATURES == (0.001, 0.003, 0.005)
+
+
+@pytest.mark.exact
+def test_the_truth_of_every_case_is_known_far_better_than_any_sample():
+    for case in (*map(four_rooms_case, FOUR_ROOMS_TEMPERATURES[1:]), *GAME_CASES, *CONTINUOUS_CASES):
+        for horizon in (None, PLAN.horizon):
+            truth = hypergradient(case.make_problem(), case.make_theta(0), horizon=horizon)
+            assert truth.error_bound <= 1e-6 * np.linalg.norm(truth.value), (case.title, horizon)

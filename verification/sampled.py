@@ -164,20 +164,6 @@ class _Sampler:
         declared = self.estimator.expectation(self.context, horizon=self._plan.horizon)
         return sum(declared.values(), np.zeros(self._theta.size))
 
-    def known_error(self, truth: Hypergradient) -> float:
-        """Return a bound on the error of the truth; of a route that has none, by one that shares nothing with it."""
-        if np.isfinite(truth.error_bound):
-            return truth.error_bound
-        target = self.estimator.target
-        other = hypergradient(
-            self._problem,
-            self._theta,
-            route="finite_difference",
-            horizon=target.horizon,
-            discounted=target.discounted,
-        )
-        return other.error_bound + float(np.abs(other.value - truth.value).max())
-
     def rows(self, draws: int) -> FloatArray:
         """Return single draws (draws, N)."""
         if self._batched:
@@ -270,7 +256,7 @@ def _row(
     projected = means @ directions
     sample = SampleMoments.of(projected)
     claimed = truth.value if expected is None else expected
-    test = _tested(projected, claimed @ directions, sampler.known_error(truth), plan)
+    test = _tested(projected, claimed @ directions, truth.error_bound, plan)
     verdict = (
         unjudged(Outcome.MEASURED, unsaid)
         if expected is None

@@ -20,7 +20,7 @@ import autograd
 import autograd.numpy as anp
 import numpy as np
 from autograd.extend import defvjp_argnums, primitive
-from autograd.tracer import getval
+from autograd.tracer import getval, isbox
 
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.lqr_primitives import lyapunov_primitive, recurrence_primitive
@@ -100,7 +100,8 @@ class Ledger:
             raise UnprovenError("a step of the computation is not finite")
         self.sizes.append(bound)
         self.slopes.append(None)
-        return _tap(value, self._dummy, self.slopes, len(self.sizes) - 1)
+        dummy = 0.0 if isbox(value) else self._dummy
+        return _tap(value, dummy, self.slopes, len(self.sizes) - 1)
 
     def error(self) -> float:
         """Return Σ ⟨|slope|, size⟩ over the steps."""

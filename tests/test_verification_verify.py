@@ -17,7 +17,7 @@ from bilevelrl.verification.figure import draw_report, save_figure
 from bilevelrl.verification.jobs import Job, run_jobs
 from bilevelrl.verification.route_check import check_route
 from bilevelrl.verification.sampled import SamplingPlan, check_by_sampling
-from bilevelrl.verification.sampling_cases import four_rooms_case
+from bilevelrl.verification.sampling_cases import CONTINUOUS_CASES, GAME_CASES, four_rooms_case
 from bilevelrl.verification.small_problems import small_problems
 from bilevelrl.verification.terminal import TextTable, plain_report, summary_line
 
@@ -150,10 +150,24 @@ def test_a_wrong_route_fails_the_job(registry):
         accuracy="none",
         kinds={kind: perturbed(function) for kind, function in right.kinds.items()},
     )
-    assert check_route("theorem1", 0.003, 0).verdict.outcome is Outcome.PASSED
-    row = check_route("wrong", 0.003, 0)
+    assert check_route("theorem1", four_rooms_case(0.003), 0).verdict.outcome is Outcome.PASSED
+    row = check_route("wrong", four_rooms_case(0.003), 0)
     assert row.verdict.outcome is Outcome.FAILED
     assert row.verdict.detectable < 1e-4
+
+
+@pytest.mark.exact
+@pytest.mark.parametrize("case", [*GAME_CASES, *CONTINUOUS_CASES], ids=lambda case: case.title)
+def test_routes_of_every_kind_agree_within_bounds_that_say_something(case):
+    kind = type(case.make_problem())
+    slow = ("unrolled", "closed_form" if case.kind == "lqr_game" else "")  # thousands of steps on a tape
+    names = [name for name, entry in HYPERGRADIENT_ROUTES.items() if kind in entry.kinds and name not in slow]
+    assert len(names) >= 3
+    for name in names:
+        row = check_route(name, case, 0)
+        assert row.verdict.outcome in (Outcome.PASSED, Outcome.REFUSED), name
+        if row.verdict.outcome is Outcome.PASSED:
+            assert row.error_bound <= 1e-6 * row.norm, name
 
 
 @pytest.mark.statistical
@@ -241,7 +255,7 @@ def a_report():
                 verdict=passed,
             ),
         ),
-        routes=(check_route("implicit", 0.003, 0),),
+        routes=(check_route("implicit", four_rooms_case(0.003), 0),),
         configuration={"seed": 5},
         seconds=1.0,
     )

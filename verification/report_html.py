@@ -195,6 +195,7 @@ def _routes(rows: Sequence[RouteRow]) -> str:
     lines = [
         [
             _chip(row.verdict.outcome),
+            _text(row.problem),
             f"<code>{_text(row.route)}</code>",
             _text(row.family),
             f"{row.temperature:g}",
@@ -204,8 +205,8 @@ def _routes(rows: Sequence[RouteRow]) -> str:
         ]
         for row in rows
     ]
-    head = ["verdict", "route", "family", "β", "difference", "its bound", "seconds"]
-    return "<h2>Exact routes</h2>" + _table(head, lines, numbers={3, 4, 5, 6})
+    head = ["verdict", "problem", "route", "family", "β", "difference", "its bound", "seconds"]
+    return "<h2>Exact routes</h2>" + _table(head, lines, numbers={4, 5, 6, 7})
 
 
 def _study_table(study: Sequence[StudyRow]) -> str:

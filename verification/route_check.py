@@ -7,25 +7,25 @@ import time
 
 import numpy as np
 
-from bilevelrl.reference import HYPERGRADIENT_ROUTES, hypergradient, named_stream
+from bilevelrl.reference import HYPERGRADIENT_ROUTES, hypergradient
 from bilevelrl.reference.errors import BilevelRLError, MissingExtraError, UnsupportedError
-from bilevelrl.tasks import four_rooms, initial_theta
 from bilevelrl.verification.results import RouteRow
+from bilevelrl.verification.sampling_cases import SamplingCase
 from bilevelrl.verification.verdicts import Outcome, Verdict, judge_exact, unjudged
 
 __all__ = ["check_route"]
 
 
-def check_route(route: str, temperature: float, seed: int) -> RouteRow:
-    """Return one route's hypergradient on Four-Rooms, judged against `implicit` within both error bounds.
+def check_route(route: str, case: SamplingCase, seed: int) -> RouteRow:
+    """Return one route's hypergradient on a case, judged against `implicit` within both error bounds.
 
     Examples
     --------
-    >>> check_route("theorem1", 0.003, seed=0).verdict.outcome.value
+    >>> from bilevelrl.verification.sampling_cases import four_rooms_case
+    >>> check_route("theorem1", four_rooms_case(0.003), seed=0).verdict.outcome.value
     'passed'
     """
-    problem = four_rooms(temperature=temperature)
-    theta = initial_theta(named_stream(seed, "theta"))
+    problem, theta = case.make_problem(), case.make_theta(seed)
     reference = hypergradient(problem, theta, route="implicit")
     started = time.perf_counter()
     norm, difference, bound = math.nan, math.nan, math.inf
@@ -42,8 +42,8 @@ def check_route(route: str, temperature: float, seed: int) -> RouteRow:
             off, tolerance=bound + reference.error_bound, scale=float(np.linalg.norm(reference.value))
         )
     return RouteRow(
-        problem="Four-Rooms",
-        temperature=temperature,
+        problem=case.title,
+        temperature=problem.temperature,
         route=route,
         family=HYPERGRADIENT_ROUTES[route].family,
         norm=norm,

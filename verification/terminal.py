@@ -42,9 +42,10 @@ def report_tables(report: Report) -> list[TextTable]:
     if report.routes:
         tables.append(
             TextTable(
-                title="Exact routes on Four-Rooms, against `implicit`",
-                columns=("β", "route", "‖∇J‖", "difference", "its bound", "seconds", "verdict"),
+                title="Exact routes, against `implicit`",
+                columns=("problem", "β", "route", "‖∇J‖", "difference", "its bound", "seconds", "verdict"),
                 rows=tuple(_route_cells(row) for row in report.routes),
+                text_columns=3,
             )
         )
     enumerated = _shown(report, "enumeration")
@@ -164,6 +165,7 @@ _STYLES = {
 
 def _route_cells(row: RouteRow) -> tuple[str, ...]:
     return (
+        row.problem,
         f"{row.temperature:g}",
         row.route,
         _number(row.norm, ".6g"),

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from bilevelrl.estimators import ESTIMATORS, GAME_ESTIMATORS, Claim, Estimator
-from bilevelrl.reference import HYPERGRADIENT_ROUTES, ConfigurableMDP
+from bilevelrl.reference import HYPERGRADIENT_ROUTES
 from bilevelrl.reference.errors import InvalidInputError, refusal
 from bilevelrl.tasks import Scenario
 from bilevelrl.verification.assertions import default_scenarios
@@ -70,7 +70,7 @@ def verify(
     problems
         Small problems that the main job enumerates; default: `small_problems()` and `small_games()`.
     cases
-        Larger problems that the main job samples; default: the paper's four tasks.
+        Larger problems that the main job samples, and on which it compares the routes; default: the paper's four tasks.
     claim
         What a plain function claims; default: unbiased.
     expected_failures
@@ -145,7 +145,7 @@ def verify(
     temperatures = FOUR_ROOMS_TEMPERATURES[1:2] if quick else FOUR_ROOMS_TEMPERATURES
     plan = _plan(seed, quick)
     sampled = _cases(temperatures) if cases is None else cases
-    jobs = [*_route_jobs(temperatures, seed), *_sampling_jobs(sampled, plan)]
+    jobs = [*_route_jobs(sampled, seed), *_sampling_jobs(sampled, plan)]
     jobs.extend(_enumeration_jobs((*small_problems(), *small_games()) if problems is None else problems))
     found = run_jobs(jobs, workers=workers, progress=progress)
     return Report(
@@ -168,17 +168,17 @@ def check_registered(name: str, small: SmallProblem) -> EstimatorRow:
     return replace(check_by_enumeration(entry.make(small.target), small, level=entry.level), estimator=name)
 
 
-def _route_jobs(temperatures: Sequence[float], seed: int) -> list[Job]:
+def _route_jobs(cases: Sequence[SamplingCase], seed: int) -> list[Job]:
     return [
         Job(
             function=check_route,
-            arguments=(route, temperature, seed),
-            label=f"route {route} at β = {temperature}",
+            arguments=(route, case, seed),
+            label=f"route {route} on {case.title}, {' '.join(case.key)}",
             effort=_ROUTE_EFFORT.get(route, 0.5),
         )
-        for temperature in temperatures
+        for case in cases
         for route, entry in HYPERGRADIENT_ROUTES.items()
-        if ConfigurableMDP in entry.kinds
+        if type(case.make_problem()) in entry.kinds
     ]
 
 

@@ -16,7 +16,7 @@ A critic that has learnt from a batch and is then used on it makes the benefit d
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, Self, TypeAlias
 
 import numpy as np
 from numpy.random import Generator
@@ -103,7 +103,7 @@ class SarsaCritic:
         step_size: float = 0.5,
         truncation: TruncationTreatment = "bootstrap",
         order: UpdateOrder = "random",
-    ) -> SarsaCritic:
+    ) -> Self:
         """Return a critic with an initial table drawn from N(0, 1), or of zeros without a generator.
 
         Examples
@@ -135,7 +135,7 @@ class SarsaCritic:
         result: FloatArray = np.append((self.policy * self.table).sum(axis=1), 0.0)[state]
         return result
 
-    def with_policy(self, policy: FloatArray) -> SarsaCritic:
+    def with_policy(self, policy: FloatArray) -> Self:
         """Return the same table under another follower's policy, at the start of the next outer iteration."""
         return replace(self, policy=policy)
 

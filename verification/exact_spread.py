@@ -16,8 +16,10 @@ long. Enumeration says the same where it can list them.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from scipy.sparse import csr_array
 
 from bilevelrl.estimators import BCHG, Context, Draw, LambdaBCHG, LeaderCritic
 from bilevelrl.estimators.critics import leader_discount
@@ -146,6 +148,7 @@ class _Pass:
     ahead: FloatArray | None  # γ_F ∇V̂_F at the state after each outcome, (M, N)
     baseline: FloatArray | None  # b at the state before, (M, N)
     follower: FloatArray  # x of each outcome, (M, N)
+    gather: Any  # (S + 1, M), sparse: 1 where an outcome leads
 
     @classmethod
     def of(cls, estimator: BCHG, context: Context, horizon: int) -> _Pass:
@@ -161,6 +164,9 @@ class _Pass:
         if estimator.scores == "td_error":
             rest = context.follower.action_value - problem.tables_at(context.theta).reward_follower
             weight = weight - rest[outcomes.state, outcomes.action]
+        count = outcomes.after.size
+        places = (outcomes.after, np.arange(count))
+        gather = csr_array((np.ones(count), places), shape=(context.follower.policy.shape[0] + 1, count))
         follower = outcomes.reward_follower + weight[:, None] * outcomes.score
         return cls(
             estimator=estimator,
@@ -171,6 +177,7 @@ class _Pass:
             ahead=ahead,
             baseline=baseline,
             follower=follower,
+            gather=gather,
         )
 
     def run(self) -> ExactSpread:
@@ -236,7 +243,5 @@ class _Pass:
 
     def _gathered(self, moment: FloatArray) -> FloatArray:
         """Sum over outcomes by the state after them, S being the end."""
-        states = self.context.follower.policy.shape[0] + 1
-        result = np.zeros((states, *moment.shape[1:]))
-        np.add.at(result, self.outcomes.after, moment)
+        result: FloatArray = self.gather @ moment
         return result

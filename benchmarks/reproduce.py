@@ -35,7 +35,7 @@ def register(commands: Any) -> None:
 
 
 def make_figure(figure: Figure, folder: Path, options: FigureOptions, *, workers: int = 1) -> tuple[str, list[Path]]:
-    """Make the rows of a figure, or what is left of them, and write curves, table and pictures.
+    """Make the rows of a figure, or what is left of them, and write curves, table, smaller tables and pictures.
 
     Parameters
     ----------
@@ -71,6 +71,9 @@ def make_figure(figure: Figure, folder: Path, options: FigureOptions, *, workers
     written = [folder / "curves.csv", folder / "comparison.md"]
     write_table(written[0], rows)
     write_atomically(written[1], f"{table}\n".encode())
+    for name, smaller in figure.kept(rows).items():
+        written.append(folder / name)
+        write_table(written[-1], smaller)
     try:
         written += figure.draw(folder, rows, options)
     except MissingExtraError as missing:

@@ -77,8 +77,7 @@ class ScoreForm:
         cancels the follower's noise.
     averages
         Over the players' actions: "sampled", 32 leader's and 256 follower's ones as published; "quadrature",
-        Gauss-Hermite with 3 and 8 nodes, for scalar actions.
-
+        Gauss-Hermite with 3 and 32 nodes, for scalar actions, or the critic's own closed form.
     suffix
         ∇Q_F of the guiding term: "sampled", the inner sum over the rest of the episode; "fitted", minus its mean over
         the follower's action, from the quadratic fit of `fit_cost_gradient`, which takes no scores.

@@ -1,13 +1,16 @@
 """Figure 5 made anew: arms, rows, tables and pictures, and the results that are kept."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from bilevelrl.benchmarks.experiments.lqr_game_figures import GOAL, paper_curve, paper_end
+from bilevelrl.benchmarks.experiments.lqr_game_spreads import BatchDirections
 from bilevelrl.benchmarks.experiments.lqr_game_training import ARMS, SWITCHES, game_sweep
+from bilevelrl.benchmarks.reproduce import make_figure
 from bilevelrl.benchmarks.sweeping.figures import FigureOptions, get_figure
 from bilevelrl.benchmarks.sweeping.sweep_store import read_table
 from bilevelrl.benchmarks.sweeping.sweeps import run_sweep
@@ -47,11 +50,17 @@ def test_rows_tables_and_pictures(tmp_path):
             seeds=2,
             iterations=6,
             points=3,
-            arms=["published/naive_pgd_off", "leaders/pathwise", "from_sound/modes", "steps/naive_pgd_on/2"],
+            arms=[
+                "published/naive_pgd_off",
+                "leaders/pathwise",
+                "from_sound/modes",
+                "steps/naive_pgd_on/2",
+                "noise/fitted/critic/0.1",
+            ],
         )
     ).rows
     runs = [row for row in rows if row["kind"] == "run"]
-    assert [row["seed"] for row in runs] == [0, 1] * 4
+    assert [row["seed"] for row in runs] == [0, 1] * 5
     game = lqr_game()
     for row in rows:
         if row["kind"] == "curve" and row["iteration"] == 0:
@@ -60,11 +69,49 @@ def test_rows_tables_and_pictures(tmp_path):
             assert row["objective_undiscounted"] == pytest.approx(exact, abs=1e-5)
     figure, options = get_figure("fig5"), FigureOptions(seeds=2, iterations=6)
     table = figure.table(rows, options)
-    for word in ("Naive-PGD (off-policy)", "pathwise BC-HG", "with: critic's targets at modes", "ascent steps"):
+    for word in (
+        "Naive-PGD (off-policy)",
+        "pathwise BC-HG",
+        "with: critic's targets at modes",
+        "ascent steps",
+        "0.1 in the critic's data",
+    ):
         assert word in table
     written = figure.draw(tmp_path, rows, options)
     assert [path.name for path in written] == ["fig5.png", "fig5_paths.png", "fig5_errors.png"]
     assert all(path.stat().st_size > 1000 for path in written)
+
+
+def test_the_command_writes_what_is_kept(tmp_path):
+    arms = ["leaders/pathwise", "steps/naive_pgd_on/1"]
+
+    def rows(folder, options, run):
+        return run(game_sweep(folder / "cells", seeds=options.seeds, iterations=30, points=6, arms=arms))
+
+    figure = replace(get_figure("fig5"), rows=rows, draw=lambda folder, rows, options: [])
+    make_figure(figure, tmp_path, FigureOptions(seeds=2, iterations=30))
+    runs, curves = (read_table(tmp_path / name) for name in ("fig5_runs.csv", "fig5_curves.csv"))
+    assert [(row["arm"], row["seed"]) for row in runs] == [(arm, seed) for arm in arms for seed in (0, 1)]
+    assert list(runs[0]) == list(read_table(RESULTS / "fig5_runs.csv")[0])
+    # Every second point and the last one, of arms that are drawn.
+    assert {row["arm"] for row in curves} == {"leaders/pathwise"}
+    assert [row["iteration"] for row in curves if row["seed"] == 0] == [0, 10, 20, 29]
+    assert list(curves[0]) == list(read_table(RESULTS / "fig5_curves.csv")[0])
+    whole = read_table(tmp_path / "curves.csv")
+    last = [row for row in whole if row["kind"] == "curve" and row["arm"] == arms[0] and row["iteration"] == 29]
+    assert [row["theta_0"] for row in curves if row["iteration"] == 29] == [round(row["theta_0"], 3) for row in last]
+
+
+def test_what_clipping_leaves():
+    estimates, truth = np.array([[3.0, 4.0], [0.3, 0.4], [0.0, 0.0]]), np.array([0.0, 2.0])
+    left = BatchDirections(estimates=estimates, truth=truth).clipped()
+    assert left.share == pytest.approx(1 / 3)
+    np.testing.assert_allclose(left.mean, [0.3, 0.4])
+    np.testing.assert_allclose(left.standard_error, np.std([[0.6, 0.8], [0.3, 0.4], [0.0, 0.0]], axis=0) / np.sqrt(2))
+    np.testing.assert_allclose(left.truth, [0.0, 1.0])
+    # On the scale of the estimates: over Σ γ^t for scores, and as it is along paths.
+    scores, paths = (BatchDirections.draw((-9.9, -9.5), form, batches=1) for form in ("scores", "pathwise"))
+    np.testing.assert_allclose(paths.truth, scores.truth * np.sum(0.99 ** np.arange(100)), rtol=1e-12)
 
 
 def test_unknown_names():

@@ -18,7 +18,7 @@ from bilevelrl.estimators.training.lqr_game import (
 from bilevelrl.estimators.training.lqr_game_critic import ExactGameCritics, NetworkCritics
 from bilevelrl.estimators.training.lqr_game_world import METHODS
 from bilevelrl.reference import hypergradient, leader_objective, named_stream
-from bilevelrl.reference.errors import InvalidInputError, UnknownNameError
+from bilevelrl.reference.errors import InvalidInputError, UnknownNameError, UnsupportedError
 from bilevelrl.tasks import lqr_game, random_lqr_game
 
 pytestmark = pytest.mark.exact
@@ -222,8 +222,6 @@ def test_set_ups():
 
 
 def raise_on(game):
-    from bilevelrl.reference.errors import UnsupportedError
-
     try:
         lqr_game_training(game, "pathwise", seeds=[0])
     except UnsupportedError as error:
@@ -242,3 +240,33 @@ def test_first_actions_are_random_only_while_exploring():
         world.finish(one.start())
     assert min(deviations[:2]) > 0.5
     assert deviations[2] < 2e-3
+
+
+def test_critics_may_learn_from_wider_actions(monkeypatch):
+    seen, original = [], NetworkCritics.learn
+
+    def learn(self, followers, batch, episode, time, rng):
+        residual = batch.leader_action_t - batch.state_t[:, :, :-1] @ followers.gains[:, None].swapaxes(2, 3)
+        seen.append(residual)
+        original(self, followers, batch, episode, time, rng)
+
+    monkeypatch.setattr(NetworkCritics, "learn", learn)
+    batches = []
+    for deviation in (None, 0.1):
+        one = training("bc_hg", setup=changed(SOUND, {"critic.data_deviation": deviation, "critic.steps": 1}))
+        world = one.world(one.generators())
+        world.prepare(one.start(), 0)
+        batches.append(world.batches["bc_hg"])
+    np.testing.assert_array_equal(batches[0].action_t, batches[1].action_t)  # what directions are made of stays
+    # A standard deviation from n = 1200 normal numbers has a relative error of 1 / sqrt(2 n) = 2 %.
+    assert np.std(seen[0]) == pytest.approx(1e-3, rel=0.1)
+    assert np.std(seen[1]) == pytest.approx(0.1, rel=0.1)
+
+
+def test_wider_actions_are_refused_where_they_mean_nothing():
+    with pytest.raises(InvalidInputError, match=r"data_deviation.*learns from no data"):
+        CriticOptions(kind="exact", data_deviation=0.1)
+    with pytest.raises(InvalidInputError, match="data_deviation"):
+        CriticOptions(data_deviation=0.0)
+    with pytest.raises(UnsupportedError, match="naive_pgd_off"):
+        training("naive_pgd_off", setup=changed(SOUND, {"critic.data_deviation": 0.1}))

@@ -7,7 +7,7 @@ leaders that get there, and what each part of the published set-up does.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
@@ -25,7 +25,7 @@ from bilevelrl.estimators.training.lqr_game_world import METHODS
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.tasks import lqr_game
 
-__all__ = ["FIGURES", "GOAL", "draw_errors", "draw_paths", "draw_returns", "paper_curve", "paper_end"]
+__all__ = ["FIGURES", "GOAL", "draw_errors", "draw_paths", "draw_returns", "kept_tables", "paper_curve", "paper_end"]
 
 PAPER_SEEDS = 20
 GOAL = 15.0
@@ -47,6 +47,17 @@ _COLOURS: Mapping[str, str] = {
     "exact_partial": "#d8b365",
 }
 _VALUE = "objective_undiscounted"
+_RUN_COLUMNS = (
+    *("arm", "method", "seed", "end", "end_discounted", "best", "median_cosine", "median_relative_error"),
+    *("dead_units", "last_theta_0", "last_theta_1", "cpu_ms_per_iteration"),
+)
+_CURVE_DIGITS: Mapping[str, Callable[[float], float]] = {
+    _VALUE: lambda value: round(value, 4),
+    "cosine": lambda value: round(value, 3),
+    "relative_error": lambda value: float(f"{value:.3g}"),
+    "theta_0": lambda value: round(value, 3),
+    "theta_1": lambda value: round(value, 3),
+}
 _WINDOW = ((-13.0, 6.0), (-14.0, 8.0))
 
 
@@ -226,6 +237,20 @@ _SPECIAL: Mapping[str, str] = {
 }
 
 
+_NOISE_BASES: Mapping[str, str] = {
+    "sampled": "nothing else",
+    "fitted": "the quadratic fit",
+    "exact": "the quadratic fit, exact critic",
+    "longer": "the quadratic fit, 100 critic steps",
+}
+
+
+def _noise(arm: str) -> tuple[str, str]:
+    _, base, where, deviation = arm.split("/")
+    places = {"policy": "of the game's leader", "critic": "in the critic's data"}
+    return _NOISE_BASES[base], f"{deviation} {places[where]}"
+
+
 def _cause(arm: str) -> tuple[str, str]:
     base, name = arm.split("/")
     label = ARMS[arm].title or _SPECIAL[name]
@@ -257,7 +282,32 @@ def _table(rows: Sequence[Row], options: FigureOptions) -> str:
     ]
     if causes:
         sections.append("One change at a time\n\n" + _lines(rows, ("from", "change"), causes))
+    noise = [(arm, _noise(arm)) for arm in _arms(rows, "noise")]
+    if noise:
+        sections.append("Leader's actions that spread further\n\n" + _lines(rows, ("sound with", "spread"), noise))
     return "\n\n".join(sections)
+
+
+def kept_tables(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """Return what is kept of the rows: every run as a whole, and every second point of the shown arms' curves, rounded.
+
+    Examples
+    --------
+    >>> run = {"arm": "leaders/exact", "kind": "run", "method": "exact", "seed": 0, "end": 18.359}
+    >>> kept_tables([run])
+    {'fig5_runs.csv': [{'arm': 'leaders/exact', 'method': 'exact', 'seed': 0, 'end': 18.359}]}
+    """
+    runs = [{name: row[name] for name in row if name in _RUN_COLUMNS} for row in rows if row["kind"] == "run"]
+    curves: list[Row] = []
+    for arm in _arms(rows, "published", "leaders"):
+        points = sorted({row["iteration"] for row in _of(rows, arm, "curve")})
+        chosen = {*points[::2], *points[-1:]}
+        for row in _of(rows, arm, "curve"):
+            if row["iteration"] in chosen:
+                shown = {name: rounded(row[name]) for name, rounded in _CURVE_DIGITS.items()}
+                curves.append({"arm": arm, "seed": row["seed"], "iteration": row["iteration"], **shown})
+    tables = {"fig5_runs.csv": runs, "fig5_curves.csv": curves}
+    return {name: table for name, table in tables.items() if table}
 
 
 def _draw(folder: Path, rows: Sequence[Row], options: FigureOptions) -> list[Path]:
@@ -304,5 +354,6 @@ FIGURES = (
         table=_table,
         draw=_draw,
         arguments=_arguments,
+        kept=kept_tables,
     ),
 )

@@ -6,7 +6,8 @@ Parts
 -----
 "published": the three methods of the figure as their code runs them. "steps": the same over the published grid of
 ascent steps. "leaders": pathwise and exact ascent. "causes": one switch at a time, from the published set-up towards
-the sound one, from the sound one back, and from the sound one with the exact critic back.
+the sound one, from the sound one back, and from the sound one with the exact critic back. "noise": the sound one where
+the leader's actions spread further, in the episodes that the critic learns from or in the game itself.
 """
 
 from __future__ import annotations
@@ -30,11 +31,13 @@ from bilevelrl.tasks import lqr_game
 
 __all__ = ["ARMS", "PARTS", "SWITCHES", "Arm", "Switch", "game_cell", "game_sweep", "run_rows"]
 
-PARTS = ("published", "leaders", "steps", "causes")
+PARTS = ("published", "leaders", "steps", "causes", "noise")
 """What can be run; see the module."""
 
 _FEW, _FEWEST = 10, 5  # seeds of arms that show a cause, and of those with the costly exact critic
 _EVALUATE_EVERY = 5
+_DEVIATIONS = (0.03, 0.1, 0.3)  # of the leader's actions, for the part "noise"
+_MANY_STEPS = 100  # of a critic in each outer iteration, where the sound set-up makes 5
 _CURVE = ("objective_undiscounted", "cosine", "relative_error", "dead_units", "theta_0", "theta_1")
 
 
@@ -91,6 +94,8 @@ class Arm:
     setup : Setup
     most_seeds : int
         More are not run.
+    policy_deviation : float
+        Of the leader's actions in the game that is played; .001 is the paper's.
     """
 
     part: str
@@ -98,6 +103,7 @@ class Arm:
     method: str
     setup: Setup
     most_seeds: int = 1000
+    policy_deviation: float = 1e-3
 
 
 def _arms() -> Iterator[tuple[str, Arm]]:
@@ -138,6 +144,24 @@ def _arms() -> Iterator[tuple[str, Arm]]:
     }
     for name, (method, setup, most) in others.items():
         yield name, Arm(part="causes", title="", method=method, setup=setup, most_seeds=most)
+    yield from _noise_arms()
+
+
+def _noise_arms() -> Iterator[tuple[str, Arm]]:
+    fitted = changed(SOUND, {"form.suffix": "fitted"})
+    common: dict[str, Any] = {"part": "noise", "title": "", "method": "bc_hg", "most_seeds": _FEWEST}
+    for suffix, setup in (("sampled", SOUND), ("fitted", fitted)):
+        yield f"noise/{suffix}/policy/0.001", Arm(setup=setup, **common)
+        for deviation in _DEVIATIONS:
+            wider = changed(setup, {"critic.data_deviation": deviation})
+            yield f"noise/{suffix}/critic/{deviation}", Arm(setup=wider, **common)
+            yield f"noise/{suffix}/policy/{deviation}", Arm(setup=setup, policy_deviation=deviation, **common)
+    for deviation in _DEVIATIONS:
+        exact = changed(fitted, {"critic.kind": "exact"})
+        yield f"noise/exact/policy/{deviation}", Arm(setup=exact, policy_deviation=deviation, **common)
+    for name, changes in (("policy/0.001", {}), ("critic/0.1", {"critic.data_deviation": 0.1})):
+        longer = changed(fitted, {"critic.steps": _MANY_STEPS, **changes})
+        yield f"noise/longer/{name}", Arm(setup=longer, **common)
 
 
 ARMS: Mapping[str, Arm] = MappingProxyType(dict(_arms()))
@@ -149,7 +173,7 @@ def game_cell(cell: Cell, configuration: Mapping[str, Any], checkpoint: Path) ->
     arm = ARMS[cell["arm"]]
     first = int(configuration.get("first_seed", 0))
     training = lqr_game_training(
-        lqr_game(),
+        lqr_game(policy_deviation=arm.policy_deviation),
         arm.method,
         seeds=range(first, first + min(int(configuration["seeds"]), arm.most_seeds)),
         iterations=int(configuration["iterations"]),

@@ -70,6 +70,11 @@ def _no_arguments(parser: argparse.ArgumentParser) -> None:
     """Add nothing."""
 
 
+def _nothing_kept(rows: Sequence[Row]) -> Mapping[str, Sequence[Row]]:
+    """Keep no smaller tables."""
+    return {}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figure:
     """A figure that can be made anew.
@@ -88,6 +93,8 @@ class Figure:
         Draws into a folder and returns the files: (folder, rows, options). May raise `MissingExtraError`.
     arguments
         Adds the figure's own arguments to a parser.
+    kept
+        Smaller tables out of the rows, by the name of the file that they are written to, for results that are kept.
     """
 
     name: str
@@ -100,6 +107,7 @@ class Figure:
     table: Callable[[Sequence[Row], FigureOptions], str]
     draw: Callable[[Path, Sequence[Row], FigureOptions], list[Path]]
     arguments: Callable[[argparse.ArgumentParser], None] = _no_arguments
+    kept: Callable[[Sequence[Row]], Mapping[str, Sequence[Row]]] = _nothing_kept
 
 
 def all_figures() -> Mapping[str, Figure]:

@@ -20,7 +20,7 @@ from bilevelrl.estimators.training.optimisers import Adam, check_positive_or_inf
 from bilevelrl.estimators.training.runs import LeaderTraining, Run, World, check_count
 from bilevelrl.reference import LQRGame
 from bilevelrl.reference.arrays import FloatArray, check_positive
-from bilevelrl.reference.errors import InvalidInputError, UnknownNameError, refusal
+from bilevelrl.reference.errors import InvalidInputError, UnknownNameError, UnsupportedError, refusal
 
 __all__ = ["PUBLISHED", "SOUND", "CriticOptions", "LQRGameTraining", "Setup", "changed", "lqr_game_training"]
 
@@ -39,6 +39,9 @@ class CriticOptions:
         Bootstrap at the modes of both policies instead of draws from them.
     target_share
         By which target network and target leader follow, once per outer iteration.
+    data_deviation
+        Standard deviation of the leader's actions in episodes of their own, as many as the others, from which the
+        critic alone learns. None: it learns from the others.
 
     Raises
     ------
@@ -52,6 +55,7 @@ class CriticOptions:
     minibatch: int = 64
     modes: bool = False
     target_share: float = 0.05
+    data_deviation: float | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in ("network", "exact"):
@@ -61,6 +65,12 @@ class CriticOptions:
         check_count("minibatch", self.minibatch)
         if not 0.0 < self.target_share <= 1.0:
             raise InvalidInputError(refusal("target_share", self.target_share, "a number in (0, 1]", "0.01 is usual"))
+        if self.data_deviation is not None:
+            check_positive("data_deviation", self.data_deviation, "0.1, or None for the policy's own actions")
+            if self.kind == "exact":
+                raise InvalidInputError(
+                    refusal("data_deviation", self.data_deviation, "None", "the exact critic learns from no data")
+                )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,6 +189,9 @@ class LQRGameTraining(LeaderTraining):
         check_linear_leader(self.problem)
         check_count("streams", self.streams)
         check_count("steps", self.steps)
+        replaying = [run.method for run in self.runs if METHODS[run.method].replay]
+        if replaying and self.setup.critic.data_deviation is not None:
+            raise UnsupportedError(f"data_deviation: expected None for {replaying[0]}, whose episodes are all kept")
         if not (np.isfinite(self.start_scale) and self.start_scale >= 0.0):
             raise InvalidInputError(refusal("start_scale", self.start_scale, "a finite number >= 0", "1.0 is usual"))
 

@@ -6,7 +6,7 @@ Score-function methods keep stored episodes and critics; pathwise ones only the 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal
 
@@ -202,10 +202,17 @@ class _Learner:
             self.exact = ExactGameCritics.solve(self.training.problem, thetas, followers, steps=self.training.steps)
             return
         uniforms = np.stack([one.random((options.steps, options.minibatch, 2)) for one in self.rng])
-        episode = self._floor(uniforms[..., 0], self.stored)
+        data = self._episodes if options.data_deviation is None else self._wider(followers, options.data_deviation)
+        episode = self._floor(uniforms[..., 0], data.action_t.shape[1])
         time = self._floor(uniforms[..., 1], self.training.steps)
         for step in range(options.steps):
-            self.networks.learn(followers, self._episodes, episode[:, step], time[:, step], self.rng)
+            self.networks.learn(followers, data, episode[:, step], time[:, step], self.rng)
+
+    def _wider(self, followers: StackedFollowers, deviation: float) -> LQRGameBatch:
+        """Draw episodes in which the leader's actions spread by `deviation`; what a step is worth does not change."""
+        training = self.training
+        game = replace(training.problem, leader_covariance=deviation**2 * np.eye(self.leaders.shape[-1]))
+        return sample_games(game, followers, streams=training.streams, steps=training.steps, rng=self.rng)
 
     def direction(self, thetas: FloatArray, followers: StackedFollowers) -> FloatArray:
         """Estimate from stored episodes."""

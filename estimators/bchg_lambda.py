@@ -215,7 +215,7 @@ def _practical(target: Target) -> LambdaBCHG:
 
 register_estimator(
     "bc_hg_lambda_practical",
-    summary="BC-HG with λ-returns and the value baseline, a learnt benefit, and averages as published experiments do",
+    summary="BC-HG with λ-returns to the exact ∇V_F, the value baseline, a learnt benefit, averages as published",
     level="practical",
     make=_practical,
 )

@@ -210,6 +210,37 @@ def test_a_learnt_benefit_keeps_its_declared_expectation():
     assert np.abs(found.mean - expected).max() < 1e-12 * max(1.0, found.magnitude.max())
 
 
+@pytest.mark.exact
+def test_fresh_suffixes_for_the_benefit_leave_no_bias_and_add_their_variance():
+    small = SMALL["going on"]
+    problem, theta = small.make()
+    truth = hypergradient(problem, theta, horizon=small.target.horizon)
+    spread = {}
+    for critic in ("independent", "exact_truncated"):
+        estimator = LambdaBCHG(target=small.target, critic=critic, trace_decay=0.5, baseline="value")
+        assert estimator.claim is Claim.UNBIASED
+        found = enumerate_moments(estimator, problem, theta, horizon=small.horizon)
+        assert np.abs(found.mean - truth.value).max() < 1e-12 * max(1.0, found.magnitude.max())
+        spread[critic] = np.diag(found.covariance)
+    assert (spread["independent"] > spread["exact_truncated"]).all()
+
+
+@pytest.mark.exact
+@pytest.mark.parametrize("baseline", [None, "estimate"])
+def test_samples_of_another_kernel_have_the_declared_expectation(baseline):
+    small = SMALL["going on"]
+    problem, theta = small.make()
+    other = SMALL["going on, θ in rewards"].make()[0]
+    simulator = TabularSimulator(dynamics=other)
+    estimator = LambdaBCHG(target=small.target, critic="exact_truncated", trace_decay=0.5, baseline=baseline)
+    found = enumerate_moments(estimator, problem, theta, horizon=small.horizon, simulator=simulator)
+    context = context_of(problem, theta, simulator=simulator)
+    expected = sum(estimator.expectation(context, horizon=small.horizon).values())
+    assert np.abs(found.mean - expected).max() < 1e-12 * max(1.0, found.magnitude.max())
+    own = sum(estimator.expectation(context_of(problem, theta), horizon=small.horizon).values())
+    assert np.abs(own - expected).max() > 1e-3
+
+
 # --- critics ----------------------------------------------------------------------------------------------------------
 
 

@@ -55,6 +55,11 @@ _RULES: Mapping[str, CriticRule] = MappingProxyType(
     }
 )
 _PLANTED = ("no_gradient", "offset", "large_offset", "surprise", "reverse_surprise")
+_ACTION_VALUES_ONLY = (
+    *_PLANTED[1:],
+    "published_network",
+    "published_network_warm",
+)  # the costly ones, where it matters
 _HPGD = ("hpgd_mc", "hpgd_td")
 _TITLES = {
     "exact": "exact",
@@ -202,7 +207,7 @@ def _rows(folder: Path, options: FigureOptions, run: SweepRunner) -> list[Row]:
         each = min(each, count)
         axes: list[tuple[str, Sequence[Any]]] = [
             ("critics", [critics]),
-            ("group", list(_GROUPS) if critics not in _PLANTED[1:] else ["action_value"]),
+            ("group", list(_GROUPS) if critics not in _ACTION_VALUES_ONLY else ["action_value"]),
             ("first_pair", list(range(0, count, each))),
         ]
         configuration = {"pairs_per_cell": each, "episodes": 100}

@@ -200,7 +200,8 @@ def _cotangents(
     found: _Sums,
     tail: Tail | None,
 ) -> dict[Part, dict[str, Any]]:
-    a, b, d = matrices.dynamics_state, matrices.dynamics_action, matrices.cost_action_leader
+    a, b = matrices.dynamics_state, matrices.dynamics_action
+    d = ledger.symmetric(matrices.cost_action_leader)
     gain, length = response.gain, found.length
     by_gain = ledger.total((2.0, b.T, found.flow), (-2.0, d, gain, found.visits))
     through = response_cotangents(

@@ -127,7 +127,9 @@ def _cotangents(
 ) -> dict[Part, dict[str, Any]]:
     b, c = game.dynamics_action, game.dynamics_leader
     by_noise = 0.5 * (chain.by_noise + chain.by_noise.T)
-    by_after = ledger.total((1.0, chain.by_loop, planned.T), (2.0, by_noise, through, policy.covariance, c.T))
+    by_after = ledger.total(
+        (1.0, chain.by_loop, planned.T), (2.0, by_noise, through, ledger.symmetric(policy.covariance), c.T)
+    )
     found = response_cotangents(
         ledger,
         response,

@@ -255,6 +255,8 @@ def solve_riccati(
     if method == "scipy" and discount > 0.0:
         root = np.sqrt(discount)
         try:
+            # SciPy refuses an asymmetry that the checks of this package let pass as rounding.
+            q, r = symmetric(q), symmetric(r)
             cost, iterations = scipy.linalg.solve_discrete_are(root * a, root * b, q, r, balanced=False), 0
         except (np.linalg.LinAlgError, ValueError) as error:
             raise IllPosedError(

@@ -45,7 +45,7 @@ class Hypergradient:
     condition : float
         Condition number of the follower's linear system `I - γ_F P_π` in the maximum norm.
     error_bound : float
-        First-order bound on max |value - truth|; inf where none was computed.
+        First-order bound on max |value - truth|, each part included; inf where none was computed or nothing shown.
     route : str
         Which route computed it.
     status : str

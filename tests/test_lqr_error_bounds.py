@@ -152,6 +152,24 @@ def test_every_route_of_drawn_problems(objective):
     hold(random_lqr_game(seed=3, discount_leader=0.7), THETA, ROUTES, loosest=1e-6, **objective)
 
 
+def test_inputs_that_are_symmetric_up_to_rounding_only():
+    """Only symmetric parts are meant; what the routes make of the rest is in the bound."""
+    problem = random_lqr(states=3, actions=3, seed=6)
+    upper = np.triu(np.ones((3, 3)), 1)
+
+    def tilted(theta):
+        found = problem.matrices(theta)
+        costs = [name for name in found.differentiable() if name.startswith("cost") and "constant" not in name]
+        return found.replace({name: getattr(found, name) + 2e-13 * upper for name in costs})
+
+    tilt = replace(problem, matrices=tilted)
+    hold(tilt, THETA, ("implicit", "closed_form"), loosest=1e-9)
+    for horizon in (3, None):
+        assert hypergradient(tilt, THETA, horizon=horizon).error_bound > 1.1 * (
+            hypergradient(problem, THETA, horizon=horizon).error_bound
+        )
+
+
 # --- from below: the bounds say something, and mistakes exceed them ---------------------------------------------------
 
 

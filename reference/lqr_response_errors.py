@@ -20,6 +20,7 @@ import numpy as np
 import scipy.linalg
 
 from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.error_bounds import FIRST_ORDER
 from bilevelrl.reference.errors import IllPosedError
 from bilevelrl.reference.lqr_primitives import lyapunov_primitive
 from bilevelrl.reference.lqr_solvers import discounted_lyapunov, riccati_backup
@@ -27,7 +28,6 @@ from bilevelrl.reference.problem import Part
 from bilevelrl.reference.rounding import EPSILON, Ledger, UnprovenError, first_order_errors, plain
 
 __all__ = [
-    "FIRST_ORDER",
     "UNKNOWN",
     "ErrorBounds",
     "Response",
@@ -39,9 +39,6 @@ __all__ = [
     "response_cotangents",
     "stretch_of",
 ]
-
-FIRST_ORDER = 0.1
-"""Relative change of a Lyapunov operator beyond which the first order is not trusted."""
 
 _REPEATED = 2.0  # a residual may differ by rounding where the same equation is solved again
 _ROUNDINGS = 16.0 * EPSILON  # of each Jacobian's own formula

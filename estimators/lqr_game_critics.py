@@ -88,12 +88,15 @@ class LQRGameCritic:
         to_go = np.broadcast_to(longest if steps_to_go is None else steps_to_go, x.shape[:-1])
         total = np.zeros(x.shape[:-1])
         _, log_width = np.linalg.slogdet(self.game.width)
-        for j in range(min(longest, int(np.max(to_go, initial=0)))):
-            power = self.powers[j]
-            wide = np.linalg.inv(self.game.width + self.spreads[j] + power @ extra @ power.T)
-            _, log_wide = np.linalg.slogdet(wide)
+        steps = min(longest, int(np.max(to_go, initial=0)))
+        added = np.zeros_like(self.spreads[:steps])
+        for j, power in enumerate(self.powers[:steps]):
+            added[j] = power @ extra @ power.T
+        wide = np.linalg.inv(self.game.width + self.spreads[:steps] + added)
+        _, log_wide = np.linalg.slogdet(wide)
+        for j, power in enumerate(self.powers[:steps]):
             off = x @ power.T - self.game.target
-            bump = np.exp(0.5 * (log_wide + log_width - np.vecdot(off @ wide, off)))
+            bump = np.exp(0.5 * (log_wide[j] + log_width - np.vecdot(off @ wide[j], off)))
             total += np.where(j < to_go, self.discount**j * bump, 0.0)
         return total
 

@@ -55,7 +55,7 @@ def test_rows_tables_and_pictures(tmp_path):
                 "leaders/pathwise",
                 "from_sound/modes",
                 "steps/naive_pgd_on/2",
-                "noise/fitted/critic/0.1",
+                "noise/sampled/critic/0.1",
             ],
         )
     ).rows

@@ -239,9 +239,7 @@ _SPECIAL: Mapping[str, str] = {
 
 _NOISE_BASES: Mapping[str, str] = {
     "sampled": "nothing else",
-    "fitted": "the quadratic fit",
-    "exact": "the quadratic fit, exact critic",
-    "longer": "the quadratic fit, 100 critic steps",
+    "longer": "the quadratic fit and 100 critic steps",
 }
 
 

@@ -148,20 +148,14 @@ def _arms() -> Iterator[tuple[str, Arm]]:
 
 
 def _noise_arms() -> Iterator[tuple[str, Arm]]:
-    fitted = changed(SOUND, {"form.suffix": "fitted"})
     common: dict[str, Any] = {"part": "noise", "title": "", "method": "bc_hg", "most_seeds": _FEWEST}
-    for suffix, setup in (("sampled", SOUND), ("fitted", fitted)):
-        yield f"noise/{suffix}/policy/0.001", Arm(setup=setup, **common)
-        for deviation in _DEVIATIONS:
-            wider = changed(setup, {"critic.data_deviation": deviation})
-            yield f"noise/{suffix}/critic/{deviation}", Arm(setup=wider, **common)
-            yield f"noise/{suffix}/policy/{deviation}", Arm(setup=setup, policy_deviation=deviation, **common)
     for deviation in _DEVIATIONS:
-        exact = changed(fitted, {"critic.kind": "exact"})
-        yield f"noise/exact/policy/{deviation}", Arm(setup=exact, policy_deviation=deviation, **common)
-    for name, changes in (("policy/0.001", {}), ("critic/0.1", {"critic.data_deviation": 0.1})):
-        longer = changed(fitted, {"critic.steps": _MANY_STEPS, **changes})
-        yield f"noise/longer/{name}", Arm(setup=longer, **common)
+        wider = changed(SOUND, {"critic.data_deviation": deviation})
+        yield f"noise/sampled/critic/{deviation}", Arm(setup=wider, **common)
+        yield f"noise/sampled/policy/{deviation}", Arm(setup=SOUND, policy_deviation=deviation, **common)
+    longer = changed(SOUND, {"form.suffix": "fitted", "critic.steps": _MANY_STEPS})
+    yield "noise/longer/policy/0.001", Arm(setup=longer, **common)
+    yield "noise/longer/critic/0.1", Arm(setup=changed(longer, {"critic.data_deviation": 0.1}), **common)
 
 
 ARMS: Mapping[str, Arm] = MappingProxyType(dict(_arms()))

@@ -52,3 +52,16 @@ def test_runs_start_alike_and_move(tmp_path):
     with output.open(encoding="utf-8") as file:
         found = [float(row["final_objective"]) for row in csv.DictReader(file)]
     assert found == [round(end, 5) for end in ends]
+    written = output.read_text(encoding="utf-8").replace(str(found[0]), "0.125")
+    output.write_text(written, encoding="utf-8")
+    assert main(["--output", str(output), "--temperature", "0.005", "--seeds", "1", "--iterations", "3"]) == 0
+    assert output.read_text(encoding="utf-8") == written  # nothing is run twice
+
+
+@pytest.mark.exact
+def test_temperatures_fall_in_the_first_half_to_their_own():
+    continued = RUNS[-1]
+    assert continued.temperature(0.005, 0.0) == pytest.approx(0.02)
+    assert continued.temperature(0.005, 0.25) == pytest.approx(0.01)
+    assert continued.temperature(0.005, 0.5) == continued.temperature(0.005, 0.9) == 0.005
+    assert RUNS[0].temperature(0.005, 0.0) == 0.005

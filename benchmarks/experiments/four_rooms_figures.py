@@ -70,7 +70,7 @@ def compare(rows: Sequence[Row], *, whole: bool = True) -> list[Comparison]:
 
 def _setting(row: Row) -> str:
     critic = row["critic_step_size"]
-    return f"{row['learning_rate']:g}" + (f" / {critic:g}" if critic is not None else "")
+    return f"{row['learning_rate']:g}" + (f" / {critic:g}" if critic else "")
 
 
 def _paper_end(temperature: float, batch_steps: int, method: str, iteration: int | None) -> tuple[float, float] | None:

@@ -26,6 +26,7 @@ from bilevelrl.tasks import four_rooms, layered_mdp
 from bilevelrl.verification import enumerate_moments
 from bilevelrl.verification.exact_spread import exact_spread
 from bilevelrl.verification.small_problems import small_problems
+from bilevelrl.verification.studies import study_estimator
 
 SMALL = {small.name: small for small in small_problems()}
 ENDING = ("layered", "layered, with exits", "layered, θ in rewards")
@@ -99,6 +100,14 @@ def test_where_there_is_one_step_and_nothing_else_each_step_s_own_optimum_is_the
     own, whole = (StateBaseline.solve(kind, context).table for kind in ("step", "estimate"))
     np.testing.assert_allclose(own, whole, rtol=1e-10)
     assert np.abs(own - GradientTable.solve(context).gradients).max() > 1e-3
+
+
+@pytest.mark.exact
+def test_in_a_bandit_it_takes_away_all_variance_and_studies_say_so():
+    row = study_estimator("bc_hg_step_baseline", "bandit", samples=(1,), replicates=3)[0]
+    assert row.moments == "exact"
+    assert row.standard_deviation < 1e-7
+    assert study_estimator("bc_hg", "bandit", samples=(1,), replicates=3)[0].standard_deviation > 0.1
 
 
 @pytest.mark.exact

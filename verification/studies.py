@@ -260,7 +260,8 @@ def _exact_moments(estimator: Estimator, on: Scenario) -> tuple[float, float] | 
         found = enumerate_scenario(estimator, on)
     except (TooLargeError, UnsupportedError):
         return None
-    return float(np.linalg.norm(found.bias)), float(np.trace(found.covariance))
+    # A baseline can take away all variance, up to rounding of either sign.
+    return float(np.linalg.norm(found.bias)), max(0.0, float(np.trace(found.covariance)))
 
 
 def _sampled_moments(estimates: FloatArray, truth: FloatArray, norm: float) -> tuple[float, float]:

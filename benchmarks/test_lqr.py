@@ -16,7 +16,7 @@ ROUTES = ("implicit", "closed_form", "unrolled")
 @pytest.mark.parametrize("route", ROUTES)
 def test_building(benchmark: Any, route: str) -> None:
     problem, theta = building_thermal_control(), np.zeros(8)
-    found = benchmark(lambda: hypergradient(problem, theta, route=route, bound=False))
+    found = benchmark(lambda: hypergradient(problem, theta, route=route))
     exact = hypergradient(problem, theta).value
     benchmark.extra_info.update(distance_to_implicit=float(np.abs(found.value - exact).max()))
 
@@ -25,7 +25,7 @@ def test_building(benchmark: Any, route: str) -> None:
 @pytest.mark.parametrize("route", ROUTES)
 def test_game(benchmark: Any, route: str) -> None:
     problem, theta = lqr_game(), np.array([-9.0, -9.5])
-    found = benchmark(lambda: hypergradient(problem, theta, route=route, horizon=100, bound=False))
+    found = benchmark(lambda: hypergradient(problem, theta, route=route, horizon=100))
     exact = hypergradient(problem, theta, horizon=100).value
     benchmark.extra_info.update(distance_to_implicit=float(np.abs(found.value - exact).max()))
 

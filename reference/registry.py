@@ -8,8 +8,10 @@ through a solver call one that raises when a tracer or a complex number enters i
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Protocol
+
+import numpy as np
 
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.errors import UnknownNameError, UnsupportedError
@@ -45,7 +47,8 @@ class Hypergradient:
     condition : float
         Condition number of the follower's linear system `I - γ_F P_π` in the maximum norm.
     error_bound : float
-        First-order bound on max |value - truth|, each part included; inf where none was computed or nothing shown.
+        First-order bound on max |value - truth|, each part included; inf where none was asked for or nothing is shown.
+        Some routes work it out when it is first read, for it costs more than the gradient.
     route : str
         Which route computed it.
     status : str
@@ -59,10 +62,27 @@ class Hypergradient:
     objective: float
     residual: float
     condition: float
-    error_bound: float
+    error_bound_source: float | Callable[[], float] = field(repr=False)
     route: str
     status: str
     counters: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def error_bound(self) -> float:
+        """First-order bound on max |value - truth|."""
+        if callable(self.error_bound_source):
+            object.__setattr__(self, "error_bound_source", float(self.error_bound_source()))
+        assert not callable(self.error_bound_source)  # it has just been replaced
+        return self.error_bound_source
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle with the bound worked out: what it would be worked out from stays behind."""
+        kept = {entry.name: getattr(self, entry.name) for entry in fields(self)}
+        return _rebuilt, (kept | {"error_bound_source": self.error_bound},)
+
+
+def _rebuilt(kept: Mapping[str, Any]) -> Hypergradient:
+    return Hypergradient(**kept)
 
 
 class RouteFunction(Protocol):
@@ -207,7 +227,7 @@ def hypergradient(
     warm_start
         A previous follower solution; changes the cost, never the answer.
     bound
-        Compute `error_bound`, which needs the Jacobian of the tables; otherwise it is inf.
+        Offer `error_bound`, which needs the Jacobian of the tables; otherwise it is inf.
 
     Returns
     -------
@@ -241,7 +261,7 @@ def hypergradient(
     kinds = HYPERGRADIENT_ROUTES[route].kinds
     for kind in type(problem).__mro__:
         if kind in kinds:
-            theta = problem.check_theta(theta)
+            theta = np.array(problem.check_theta(theta))  # ours: bounds may be worked out after the caller changes his
             return kinds[kind](
                 problem, theta, horizon=horizon, discounted=discounted, warm_start=warm_start, bound=bound
             )

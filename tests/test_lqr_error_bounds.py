@@ -1,5 +1,6 @@
 """Error bounds of linear-quadratic hypergradients: no error exceeds them, and mistakes do."""
 
+import pickle
 from dataclasses import replace
 
 import autograd.numpy as anp
@@ -372,3 +373,16 @@ def test_settled_sweeps_are_the_same_follower():
     earlier, later = riccati_sweeps(*system)
     swept = solve_riccati(*system, method="sweeps", stop_after=earlier + later)
     assert np.linalg.norm(swept.cost_to_go - solve_riccati(*system).cost_to_go, 2) <= 2.0 * swept.error_bound
+
+
+@pytest.mark.parametrize("route", ["implicit", "closed_form", "unrolled", "finite_difference"])
+def test_a_bound_is_that_of_the_call_whenever_it_is_read(route):
+    problem, theta = building_thermal_control(), np.zeros(8)
+    at_once = hypergradient(problem, theta, route=route).error_bound
+    later = hypergradient(problem, theta, route=route)
+    sent = pickle.loads(pickle.dumps(hypergradient(problem, theta, route=route)))
+    theta += 3.0
+    assert later.error_bound == sent.error_bound == at_once < 1e-6
+    assert later.error_bound == at_once  # and again
+    np.testing.assert_array_equal(sent.value, later.value)
+    assert hypergradient(problem, theta, route=route, bound=False).error_bound == np.inf

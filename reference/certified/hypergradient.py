@@ -105,7 +105,7 @@ class CertifiedHypergradient:
             objective=float(self.objective),
             residual=self.residual,
             condition=self.condition,
-            error_bound=max((entry.distance(float(entry)) for entry in everything), default=0.0),
+            error_bound_source=max((entry.distance(float(entry)) for entry in everything), default=0.0),
             route=route,
             status=f"certified to {self.digits} digits at {self.bits} bits",
             counters={"linear_solves": self.steps + 4},

@@ -94,7 +94,7 @@ def complex_step(
         objective=objective + constant_return(plan.centre_leader, problem.discount_leader, horizon, discounted),
         residual=plan.residual,
         condition=(1 + problem.discount_follower) / (1 - problem.discount_follower),
-        error_bound=error,
+        error_bound_source=error,
         route="complex_step",
         status="converged: sweeps as many as the tolerance needs",
         counters={"sweeps": theta.size * (plan.follower + steps), "evaluations": theta.size},

@@ -106,7 +106,7 @@ def differentiate_parts(
         objective=split.base,
         residual=follower.residual,
         condition=(1 + discount_follower) / (1 - discount_follower),
-        error_bound=float(error.max(initial=0.0)) if bound else np.inf,
+        error_bound_source=float(error.max(initial=0.0)) if bound else np.inf,
         route="finite_difference",
         status=follower.status.value,
         counters={"evaluations": split.evaluations},

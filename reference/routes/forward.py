@@ -100,7 +100,7 @@ def forward(
         + constant_return(plan.centre_leader, problem.discount_leader, horizon, discounted),
         residual=plan.residual,
         condition=(1 + problem.discount_follower) / (1 - problem.discount_follower),
-        error_bound=error,
+        error_bound_source=error,
         route="forward",
         status="converged: sweeps as many as the tolerance needs",
         counters={"sweeps": plan.follower + 1 + (plan.leader if horizon is None else horizon)},

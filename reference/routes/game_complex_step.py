@@ -69,7 +69,7 @@ def game_complex_step(
         objective=float(problem.initial @ base) + constant + problem.regulariser_at(theta),
         residual=plan.residual,
         condition=(1 + problem.discount_follower) / (1 - problem.discount_follower),
-        error_bound=plan.error_bound(problem, theta, horizon, discounted) if bound else np.inf,
+        error_bound_source=plan.error_bound(problem, theta, horizon, discounted) if bound else np.inf,
         route="complex_step",
         status="converged: sweeps as many as the tolerance needs",
         counters={"sweeps": theta.size * (plan.follower + steps), "evaluations": theta.size},

@@ -90,7 +90,7 @@ def game_implicit(
         objective=evaluation.objective + problem.regulariser_at(theta),
         residual=follower.residual,
         condition=system.condition(),
-        error_bound=error,
+        error_bound_source=error,
         route="implicit",
         status=follower.status.value,
         counters={

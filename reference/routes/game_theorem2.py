@@ -127,7 +127,7 @@ def theorem2(
         objective=objective + constant + problem.regulariser_at(theta),
         residual=follower.residual,
         condition=float(np.linalg.cond(np.eye(problem.states) - problem.discount_follower * chain, np.inf)),
-        error_bound=error,
+        error_bound_source=error,
         route="theorem2",
         status=follower.status.value,
         counters={"sweeps": follower.sweeps, "linear_solves": follower.linear_solves + 2 + theta.size},

@@ -158,7 +158,7 @@ def game_total_derivative(
         objective=evaluation.objective + problem.regulariser_at(theta),
         residual=follower.residual,
         condition=condition,
-        error_bound=error,
+        error_bound_source=error,
         route="total_derivative",
         status=follower.status.value,
         counters={"sweeps": follower.sweeps, "linear_solves": follower.linear_solves + 1, "evaluations": free.size},

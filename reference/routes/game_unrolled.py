@@ -133,7 +133,7 @@ def game_unrolled(
         objective=float(objective(*[theta] * count)) + constant,
         residual=plan.residual,
         condition=(1 + problem.discount_follower) / (1 - problem.discount_follower),
-        error_bound=plan.error_bound(problem, theta, horizon, discounted) if bound else np.inf,
+        error_bound_source=plan.error_bound(problem, theta, horizon, discounted) if bound else np.inf,
         route="unrolled",
         status="converged: sweeps as many as the tolerance needs",
         counters={"sweeps": plan.follower + steps, "evaluations": count},

@@ -94,7 +94,7 @@ def implicit(
         objective=evaluation.objective,
         residual=follower.residual,
         condition=system.condition(),
-        error_bound=(
+        error_bound_source=(
             tabular_error_bound(
                 problem,
                 theta,

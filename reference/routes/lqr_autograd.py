@@ -49,7 +49,7 @@ def _differentiate(
         objective=objective,
         residual=follower.residual,
         condition=follower.riccati.amplification,
-        error_bound=_error_bound(problem, theta, route, horizon, discounted) if bound else np.inf,
+        error_bound_source=(lambda: _error_bound(problem, theta, route, horizon, discounted)) if bound else np.inf,
         route=route,
         status=follower.status.value,
     )

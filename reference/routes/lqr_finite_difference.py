@@ -181,18 +181,18 @@ def lqr_finite_difference(
     for part in GAME_PARTS if game else PARTS:
         parts[part], part_error = differentiate_part(moved, part, theta.size)
         error += part_error
-    error_bound = np.inf
-    if bound:
-        error_bound = (
-            float(error.max(initial=0.0)) + split.bounds(split.follower.riccati, frozen=False, gradient=True).gradient
-        )
+
+    def error_bound() -> float:
+        solved = split.bounds(split.follower.riccati, frozen=False, gradient=True)
+        return float(error.max(initial=0.0)) + solved.gradient
+
     return Hypergradient(
         value=sum(parts.values(), np.zeros(theta.size)),
         parts=parts,
         objective=split.base,
         residual=split.follower.residual,
         condition=split.follower.riccati.amplification,
-        error_bound=error_bound,
+        error_bound_source=error_bound if bound else np.inf,
         route="finite_difference",
         status=split.follower.status.value,
         counters={"evaluations": split.evaluations},

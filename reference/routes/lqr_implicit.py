@@ -45,6 +45,7 @@ def lqr_implicit(
 ) -> Hypergradient:
     """∇J of a configurable LQR; a warm start is not needed and ignored."""
     check_horizon(horizon, discounted)
+    options: dict[str, Any] = {"horizon": horizon, "discounted": discounted}
     matrices = problem.matrices_at(theta)
     discount = problem.discount_follower
     riccati, _ = follower_riccati(
@@ -89,10 +90,8 @@ def lqr_implicit(
         objective=evaluation.objective,
         residual=riccati.residual,
         condition=riccati.amplification,
-        error_bound=(
-            lqr_error_bounds(problem, theta, riccati.cost_to_go, horizon=horizon, discounted=discounted).gradient
-            if bound
-            else np.inf
+        error_bound_source=(
+            (lambda: lqr_error_bounds(problem, theta, riccati.cost_to_go, **options).gradient) if bound else np.inf
         ),
         route="implicit",
         status=follower.status.value,
@@ -118,6 +117,7 @@ def lqr_game_implicit(
 ) -> Hypergradient:
     """∇J of a linear-quadratic game; a warm start is not needed and ignored."""
     check_horizon(horizon, discounted)
+    options: dict[str, Any] = {"horizon": horizon, "discounted": discounted}
     policy = problem.policy_at(theta)
     follower: LQRFollower = solve_follower(problem, theta)
     riccati = follower.riccati
@@ -148,10 +148,8 @@ def lqr_game_implicit(
         objective=evaluation.objective + float(policy.regulariser),
         residual=riccati.residual,
         condition=riccati.amplification,
-        error_bound=(
-            lqr_game_error_bounds(problem, theta, riccati.cost_to_go, horizon=horizon, discounted=discounted).gradient
-            if bound
-            else np.inf
+        error_bound_source=(
+            (lambda: lqr_game_error_bounds(problem, theta, riccati.cost_to_go, **options).gradient) if bound else np.inf
         ),
         route="implicit",
         status=follower.status.value,

@@ -175,7 +175,7 @@ def m_sobirl(
         objective=system.evaluation.objective,
         residual=follower.residual,
         condition=factor.condition(),
-        error_bound=error,
+        error_bound_source=error,
         route="m_sobirl",
         status=follower.status.value,
         counters={"sweeps": follower.sweeps, "linear_solves": follower.linear_solves + 2},

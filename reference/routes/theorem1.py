@@ -121,7 +121,7 @@ def _formula(
         objective=evaluation.objective,
         residual=follower.residual,
         condition=(1 + problem.discount_follower) * effective_horizon(tables, policy, problem.discount_follower),
-        error_bound=error,
+        error_bound_source=error,
         route=route,
         status=follower.status.value,
         counters={"sweeps": follower.sweeps, "linear_solves": follower.linear_solves + 2 + theta.size},

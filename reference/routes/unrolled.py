@@ -140,7 +140,7 @@ def unrolled(
         objective=float(objective(*[theta] * len(PARTS))) + constant,
         residual=plan.residual,
         condition=(1 + problem.discount_follower) / (1 - problem.discount_follower),
-        error_bound=error,
+        error_bound_source=error,
         route="unrolled",
         status="converged: sweeps as many as the tolerance needs",
         counters={"sweeps": plan.follower + steps, "evaluations": 5},

@@ -147,6 +147,14 @@ def expected_follower_steps(context: Context) -> FloatArray:
     ------
     UnsupportedError
         If the problem is not a configurable MDP.
+
+    Examples
+    --------
+    >>> from bilevelrl.reference import solve_follower
+    >>> from bilevelrl.tasks import random_mdp
+    >>> problem, theta = random_mdp(states=4, actions=2, parameters=3, seed=0), np.zeros(3)
+    >>> expected_follower_steps(Context(problem=problem, theta=theta, follower=solve_follower(problem, theta))).shape
+    (4, 2, 3)
     """
     reward = reward_slope(context, "reward_follower")
     return reward + kernel_slope(context, context.problem.discount_follower * context.follower.value)

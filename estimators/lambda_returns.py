@@ -137,6 +137,23 @@ def lambda_pass(
     Returns
     -------
     (rows, D)
+
+    Raises
+    ------
+    InvalidInputError
+        If λ or the step size is out of range.
+
+    Examples
+    --------
+    Two steps that earn one each and end, discounted by a half:
+
+    >>> from bilevelrl.estimators.traces import _two_episodes
+    >>> path = _two_episodes()
+    >>> lambda_pass(
+    ...     np.zeros((2, 1)), path, place=np.array([[0, 1, 1, 0]]), increments=np.ones((1, 4, 1)),
+    ...     ahead_place=np.array([[[1], [0], [0], [0]]]), ahead_weight=np.array([[[1.0], [0.0], [0.0], [0.0]]]),
+    ...     discount=0.5, trace_decay=0.0, step_size=1.0).ravel()
+    array([1.5, 1. ])
     """
     check_trace_decay(trace_decay)
     if not (np.isfinite(step_size) and 0.0 < step_size <= 1.0):

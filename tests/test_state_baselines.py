@@ -16,6 +16,7 @@ from bilevelrl.estimators import (
     LambdaBCHG,
     NaivePGD,
     StateBaseline,
+    TableCritic,
     TabularSimulator,
     Target,
     sample_trajectories,
@@ -76,6 +77,31 @@ def test_no_state_baseline_moves_the_mean_and_the_optimal_one_is_at_the_bottom(n
         sides = [variances(problem, theta, step + sign * away, decay, small.horizon)[1] for sign in (1, -1)]
         skewed = max(skewed, float(np.abs(sides[0] / sides[1] - 1).max()))
     assert skewed > 1e-2  # another baseline is not at the bottom, and the test sees it
+
+
+@pytest.mark.exact
+def test_the_optimum_is_that_of_the_critics_that_are_read():
+    """With wrong tables of both critics the bottom is elsewhere, and still at the bottom."""
+    problem, theta = SMALL["layered, with exits"].make()
+    rng = np.random.default_rng(3)
+    context = context_of(problem, theta)
+    policy = context.follower.policy
+    critic = TableCritic(action_values=rng.standard_normal(policy.shape), policy=policy)
+    gradients = GradientTable(gradients=rng.standard_normal((policy.shape[0], theta.size)))
+    told = replace(context, critic=critic, follower_gradient=gradients)
+    best = StateBaseline.solve("estimate", told, trace_decay=0.6, critic=critic, gradient_critic=gradients).table
+    away, estimator = (
+        rng.standard_normal(best.shape),
+        LambdaBCHG(trace_decay=0.6, critic="context", gradient_critic="context", baseline="context"),
+    )
+
+    def at(table):
+        return exact_spread(estimator, replace(told, baseline=StateBaseline(table=table)), horizon=3).variance
+
+    np.testing.assert_allclose(at(best + away), at(best - away), rtol=1e-10)
+    assert (at(best) < at(StateBaseline.solve("estimate", context, trace_decay=0.6).table)).all()
+    solved = replace(estimator, baseline="estimate")
+    np.testing.assert_array_equal(exact_spread(solved, told, horizon=3).variance, at(best))
 
 
 @pytest.mark.exact

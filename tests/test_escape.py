@@ -257,6 +257,15 @@ def test_the_stored_leaders_win_every_panel_of_both_kernels():
         )
 
 
+def test_counts_alone_win_every_panel_of_the_planners_kernel():
+    panels = panel_ends(read_table(RESULTS / "escape_leader.csv"))
+    for temperature, batch_steps in itertools.product((0.001, 0.003, 0.005), (100, 200, 400, 1000)):
+        rows = panels["planner", "model_leader", temperature, batch_steps]
+        assert {row["environment_steps"] for row in rows} == {6500 * batch_steps}  # the published take 10,000 batches
+        ends = np.array([row["final_objective"] for row in rows])
+        assert judge(ends, published_rival(temperature, batch_steps)).wins, (temperature, batch_steps)
+
+
 def test_the_stored_optima_are_at_least_what_was_known_and_above_every_leader():
     optima = {(row["kernel"], row["temperature"]): row for row in read_table(RESULTS / "escape_optimum.csv")}
     known = {"planner": (0.724, 0.599, 1.59), "paper": (0.504, 0.460, 0.612)}

@@ -20,6 +20,7 @@ from bilevelrl.reference.errors import UnknownNameError
 from bilevelrl.tasks import lqr_game
 
 RESULTS = Path(__file__).parent.parent / "benchmarks" / "results"
+LONGER = ("policy/0.001", "critic/0.1")
 pytestmark = pytest.mark.exact
 
 
@@ -102,6 +103,16 @@ def test_the_command_writes_what_is_kept(tmp_path):
     assert [row["theta_0"] for row in curves if row["iteration"] == 29] == [round(row["theta_0"], 3) for row in last]
 
 
+def test_what_is_kept_is_complete():
+    runs, curves = (read_table(RESULTS / name) for name in ("fig5_runs.csv", "fig5_curves.csv"))
+    assert {row["arm"] for row in runs} == set(ARMS)
+    assert {row["arm"] for row in curves} == {
+        name for name, arm in ARMS.items() if arm.part in ("published", "leaders")
+    }
+    for name, arm in ARMS.items():
+        assert [row["seed"] for row in runs if row["arm"] == name] == list(range(min(20, arm.most_seeds)))
+
+
 def test_what_clipping_leaves():
     estimates, truth = np.array([[3.0, 4.0], [0.3, 0.4], [0.0, 0.0]]), np.array([0.0, 2.0])
     left = BatchDirections(estimates=estimates, truth=truth).clipped()
@@ -143,6 +154,10 @@ def test_kept_results_say_what_the_documents_say():
         assert min(row["end"] for row in arms[arm]) > GOAL
     assert max(row["best"] for row in arms["leaders/pathwise_partial"]) < 1.0
     assert max(row["end"] for row in arms["published/bc_hg"]) < 1.0
+    assert min(row["end"] for row in arms["from_exact_critic/fitted"]) > GOAL
+    assert sum(row["end"] > GOAL for row in arms["from_exact_critic/none"]) == 2
+    wider = {name: np.median([row["median_cosine"] for row in arms[f"noise/longer/{name}"]]) for name in LONGER}
+    assert wider["policy/0.001"] < 0.1 < 0.8 < wider["critic/0.1"]
     game = lqr_game()
     for row in arms["leaders/pathwise"][:3]:
         gain = np.array([row["last_theta_0"], row["last_theta_1"]])

@@ -18,9 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from bilevelrl.benchmarks.experiments.building_figures import paper_curve
+from bilevelrl.benchmarks.experiments.building_figures import COLOURS, paper_curve
 from bilevelrl.benchmarks.experiments.building_planted import PlantedCritics
 from bilevelrl.benchmarks.experiments.building_training import CRITICS, LEARNING_RATES
+from bilevelrl.benchmarks.sweeping.curves import pyplot
 from bilevelrl.benchmarks.sweeping.figures import Figure, FigureOptions, Row, SweepRunner
 from bilevelrl.benchmarks.sweeping.sweep_grid import Cell, Grid
 from bilevelrl.benchmarks.sweeping.sweeps import Sweep
@@ -61,6 +62,7 @@ _ACTION_VALUES_ONLY = (
     "published_network_warm",
 )  # the costly ones, where it matters
 _HPGD = ("hpgd_mc", "hpgd_td")
+_METHODS = ("naive_pgd", *_HPGD, "bc_hg")
 _TITLES = {
     "exact": "exact",
     "no_gradient": "exact, ∇V_F not taken off",
@@ -219,6 +221,16 @@ def _rows(folder: Path, options: FigureOptions, run: SweepRunner) -> list[Row]:
 _HEAD = ("method", "critics", "pairs", "drift", "with costs", "cosine of partners", "paper, rates .001, .01, .1")
 
 
+def _shown(rows: Sequence[Row], method: str) -> dict[str, list[Row]]:
+    """Rows of a method by its critics; planted errors of the benefit are BC-HG's, a gradient to take off is HPGD's."""
+    found = {}
+    for critics in dict.fromkeys(row["critics"] for row in rows):
+        own = [row for row in rows if (row["method"], row["critics"]) == (method, critics)]
+        if own and (critics not in _PLANTED or method in (_HPGD if critics == "no_gradient" else ("bc_hg",))):
+            found[critics] = own
+    return found
+
+
 def _with_error(values: FloatArray) -> str:
     error = f"{values.std(ddof=1) / np.sqrt(len(values)):.4f}" if len(values) > 1 else "?"
     return f"{values.mean():+.4f} ± {error}"
@@ -226,15 +238,10 @@ def _with_error(values: FloatArray) -> str:
 
 def _table(rows: Sequence[Row], options: FigureOptions) -> str:
     lines = [" | ".join(_HEAD), " | ".join("---" for _ in _HEAD)]
-    for method in ("naive_pgd", "hpgd_mc", "hpgd_td", "bc_hg"):
+    for method in _METHODS:
         title = LQR_METHODS[method].title
         paper = ", ".join(f"{paper_drift(title, rate):+.3f}" for rate in reversed(LEARNING_RATES))
-        for critics in dict.fromkeys(row["critics"] for row in rows):
-            own = [row for row in rows if (row["method"], row["critics"]) == (method, critics)]
-            # Planted errors of the benefit are of BC-HG's only factor; a gradient to take off is HPGD's.
-            wanted = critics not in _PLANTED or method in (_HPGD if critics == "no_gradient" else ("bc_hg",))
-            if not (own and wanted):
-                continue
+        for critics, own in _shown(rows, method).items():
             drift, reverse = (np.array([row[name] for row in own]) for name in ("drift", "drift_with_costs"))
             cells = (
                 title,
@@ -260,8 +267,31 @@ def _table(rows: Sequence[Row], options: FigureOptions) -> str:
     return "\n".join(f"| {line} |" for line in lines) + f"\n\n{note}"
 
 
-def _nothing_to_draw(folder: Path, rows: Sequence[Row], options: FigureOptions) -> list[Path]:
-    return []
+def _draw(folder: Path, rows: Sequence[Row], options: FigureOptions) -> list[Path]:
+    plt: Any = pyplot()
+    figure, axes = plt.subplots(2, 2, figsize=(10.5, 5.6), layout="constrained")
+    for panel, method in zip(axes.flat, _METHODS, strict=True):
+        title, shown = LQR_METHODS[method].title, _shown(rows, method)
+        for place, own in enumerate(shown.values()):
+            drift = np.array([row["drift"] for row in own])
+            error = drift.std(ddof=1) / np.sqrt(len(drift)) if len(drift) > 1 else 0.0
+            label = "ours, ± one standard error" if place == 0 else None
+            panel.errorbar(drift.mean(), place, xerr=error, fmt="o", ms=5, color=COLOURS["bc_hg"], label=label)
+        for place, rate in enumerate(LEARNING_RATES):
+            label = "the paper's, at its three learning rates" if place == 0 else None
+            panel.axvline(paper_drift(title, rate), color="#222222", ls="--", lw=0.9, label=label)
+        panel.axvline(0.0, color="#999999", lw=0.8)
+        panel.set_yticks(range(len(shown)), [_TITLES[critics] for critics in shown], fontsize=8)
+        panel.set_ylim(len(shown) - 0.5, -0.5)
+        panel.set_title(title, fontsize=10, loc="left")
+        panel.locator_params(axis="x", nbins=6)
+        panel.set_xlabel("drift")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False, fontsize=8)
+    path = folder / "building-drift.png"
+    figure.savefig(path, dpi=100)
+    plt.close(figure)
+    return [path]
 
 
 def _arguments(parser: Any) -> None:
@@ -280,7 +310,7 @@ FIGURES = (
         quick_iterations=4,
         rows=_rows,
         table=_table,
-        draw=_nothing_to_draw,
+        draw=_draw,
         arguments=_arguments,
     ),
 )

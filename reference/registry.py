@@ -48,7 +48,8 @@ class Hypergradient:
         Condition number of the follower's linear system `I - γ_F P_π` in the maximum norm.
     error_bound : float
         First-order bound on max |value - truth|, each part included; inf where none was asked for or nothing is shown.
-        Some routes work it out when it is first read, for it costs more than the gradient.
+        Some routes work it out when it is first read, for it costs more than the gradient; arrays that the problem
+        closes over must not have changed until then.
     route : str
         Which route computed it.
     status : str
@@ -70,10 +71,11 @@ class Hypergradient:
     @property
     def error_bound(self) -> float:
         """First-order bound on max |value - truth|."""
-        if callable(self.error_bound_source):
-            object.__setattr__(self, "error_bound_source", float(self.error_bound_source()))
-        assert not callable(self.error_bound_source)  # it has just been replaced
-        return self.error_bound_source
+        source = self.error_bound_source  # read once: another thread may replace it
+        if callable(source):
+            source = float(source())
+            object.__setattr__(self, "error_bound_source", source)
+        return source
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle with the bound worked out: what it would be worked out from stays behind."""

@@ -1,5 +1,7 @@
 """Pairs of batches with opposite process noise: what they keep, what they flip, and which drifts they see."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -70,3 +72,37 @@ def test_the_papers_drift_is_read_back_from_curves_with_a_known_one(monkeypatch)
     monkeypatch.setattr(building_drift, "paper_curve", lambda quantity, rate, method: curve)
     assert paper_drift("any", 0.01) == pytest.approx(0.03, rel=1e-9)
     assert paper_drift("any", 0.02) == pytest.approx(0.015, rel=1e-9)
+
+
+def test_costs_for_values_turn_hpgds_guiding_term_and_leave_naive_pgd_alone(tmp_path):
+    configuration = {"pairs_per_cell": 2, "episodes": 20}
+    rows = [
+        row
+        for group in ("action_value", "state_value")
+        for row in drift_cell(
+            {"critics": "no_gradient", "group": group, "first_pair": 0}, configuration, tmp_path / "c"
+        )
+    ]
+    assert {row["method"] for row in rows} == {"bc_hg", "hpgd_td", "naive_pgd", "hpgd_mc"}
+    for row in rows:
+        if row["method"] == "naive_pgd":
+            assert row["drift_with_costs"] == row["drift"]
+        elif row["method"].startswith("hpgd"):  # the guiding term is 1e5 times the rest
+            assert row["drift_with_costs"] == pytest.approx(-row["drift"], abs=1e-3)
+        assert -1.0 <= row["cosine_of_partners"] <= 1.0
+
+
+def test_warm_networks_go_on_from_the_first_batch_of_a_pair(monkeypatch, tmp_path):
+    class Counting(PlantedCritics):
+        def learn(self, wanted, trajectories, context, carried, rng):
+            learnt = super().learn(wanted, trajectories, context, carried, rng)
+            seen.append(int(carried.get("fits", np.zeros(1))[0]))
+            return replace(learnt, carried={"fits": np.array([seen[-1] + 1.0])})
+
+    seen = []
+    monkeypatch.setattr(building_drift, "_RULES", {"a_warm": Counting()})
+    monkeypatch.setattr(building_drift, "_GROUPS", {"action_value": ("bc_hg",)})
+    cell = {"critics": "a_warm", "group": "action_value", "first_pair": 0}
+    rows = drift_cell(cell, {"pairs_per_cell": 3, "episodes": 5}, tmp_path / "checkpoint")
+    assert seen == [0, 0, 1, 1, 2, 2]  # both of a pair start alike
+    assert [row["fits_before"] for row in rows] == [0, 1, 2]

@@ -33,11 +33,14 @@ def size_of(truth):
 def test_theorem_2_is_the_derivative_of_the_unrolled_solver(drawn, objective):
     options = dict(zip(("horizon", "discounted"), objective, strict=True))
     truth = hypergradient(drawn.problem, drawn.theta, route="unrolled", **options)
+    # Bounds take the table of ∇f as it is. Routes differentiate f in different ways, and its entries are differences of
+    # slopes of order one, which leaves a few roundings of the drawn problem's own scale even where all else cancels.
+    own = 8.0 * np.finfo(float).eps * size_of(truth)
     for route in ("theorem2", "implicit", "reduction", "total_derivative", "complex_step"):
         found = hypergradient(drawn.problem, drawn.theta, route=route, **options)
         for part, value in truth.parts.items():
             assert np.abs(found.parts[part] - value).max() <= 1e-10 * size_of(truth), (route, part)
-            assert np.abs(found.parts[part] - value).max() <= found.error_bound + truth.error_bound, (route, part)
+            assert np.abs(found.parts[part] - value).max() <= found.error_bound + truth.error_bound + own, (route, part)
 
 
 @given(markov_games(), HORIZONS)

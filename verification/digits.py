@@ -101,6 +101,7 @@ def measure_digits(
         found = hypergradient(
             stored.problem(), stored.theta(), route=route, horizon=form.horizon, discounted=form.discounted, bound=bound
         )
+        error_bound = found.error_bound
     except BilevelRLError as refused:
         return _unmeasured(stored, route, f"{type(refused).__name__}: {refused}")
     gradient = found.value.tolist()
@@ -110,7 +111,7 @@ def measure_digits(
         objective=min(MOST, agreeing_digits([found.objective], [stored.objective])),
         gradient=min(MOST, agreeing_digits(gradient, stored.gradient)),
         error=max(map(float, distances), default=0.0),
-        error_bound=found.error_bound,
+        error_bound=error_bound,
     )
 
 

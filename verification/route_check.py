@@ -31,13 +31,14 @@ def check_route(route: str, case: SamplingCase, seed: int) -> RouteRow:
     norm, difference, bound = math.nan, math.nan, math.inf
     try:
         found = hypergradient(problem, theta, route=route)
+        bound = found.error_bound
     except (MissingExtraError, UnsupportedError) as refused:
         verdict = unjudged(Outcome.REFUSED, str(refused))
     except BilevelRLError as broken:
         verdict = Verdict(outcome=Outcome.FAILED, detectable=math.inf, reason=str(broken))
     else:
         off = found.value - reference.value
-        norm, difference, bound = float(np.linalg.norm(found.value)), float(np.abs(off).max()), found.error_bound
+        norm, difference = float(np.linalg.norm(found.value)), float(np.abs(off).max())
         verdict = judge_exact(
             off, tolerance=bound + reference.error_bound, scale=float(np.linalg.norm(reference.value))
         )

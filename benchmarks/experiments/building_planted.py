@@ -1,9 +1,10 @@
 """Benefits with planted errors, to see which of them would make an estimator on the building drift, and how far.
 
-A benefit that is right has mean zero given the state and does not know the noise of its own transition. Two errors
-break one of these each: a constant that is added to every benefit, and a share of the surprise of the benefit's own
-transition, `γ (V_L(x') - E[V_L(x')])`. A critic that has learnt a sample by heart has a positive share; a share of one
-is the action value's Monte-Carlo return, one step long.
+A benefit that is right has mean zero given the state and does not know the noise of its own transition. Errors that
+break the first: a constant that is added to every benefit, or one that depends on the state alone, and is largest where
+the state has come to rest. One that breaks the second: a share of the surprise of the benefit's own transition,
+`γ (V_L(x') - E[V_L(x')])`. A critic that has learnt a sample by heart has a positive share; a share of one is the
+action value's Monte-Carlo return, one step long.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 from numpy.random import Generator
 
 from bilevelrl.estimators import Context, LeaderCritic, Trajectories
@@ -43,17 +45,19 @@ class PlantedCritics:
     ----------
     offset
         A constant, in units of the leader's return.
+    at_rest
+        Divided by |x|², and added.
     surprise
         The share of each transition's own surprise.
 
     Examples
     --------
-    >>> import numpy as np
     >>> PlantedCritics(offset=4.0).start(Wanted(), 4, 2, 8, np.random.default_rng(0))
     {}
     """
 
     offset: float = 0.0
+    at_rest: float = 0.0
     surprise: float = 0.0
 
     def start(
@@ -77,5 +81,5 @@ class PlantedCritics:
         discount = context.problem.discount_leader
         happened = reward + discount * learnt.leader.value(trajectories.state_tp1)
         surprise = happened - learnt.leader.action_value(state, action)
-        added = self.offset + self.surprise * surprise
+        added = self.offset + self.at_rest / np.sum(state**2, axis=-1) + self.surprise * surprise
         return replace(learnt, leader=_Added(critic=learnt.leader, added=added))

@@ -47,8 +47,8 @@ class Hypergradient:
     condition : float
         Condition number of the follower's linear system `I - γ_F P_π` in the maximum norm.
     error_bound : float
-        First-order bound on max |value - truth|, each part included, for the tables and their derivatives as the numbers
-        they are; inf where none was asked for or nothing is shown.
+        First-order bound on max |value - truth|, each part included, for the tables and their derivatives as the
+        numbers they are; inf where none was asked for or nothing is shown.
         Some routes work it out when it is first read, for it costs more than the gradient; arrays that the problem
         closes over must not have changed until then.
     route : str

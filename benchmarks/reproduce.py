@@ -11,8 +11,8 @@ from typing import Any
 from bilevelrl.benchmarks.sweeping.figures import Figure, FigureOptions, Row, all_figures
 from bilevelrl.benchmarks.sweeping.sweep_store import write_table
 from bilevelrl.benchmarks.sweeping.sweeps import Sweep, run_sweep
-from bilevelrl.estimators.training import write_atomically
 from bilevelrl.reference.errors import MissingExtraError
+from bilevelrl.reference.storage import write_atomically
 
 __all__ = ["make_figure", "register"]
 
@@ -70,7 +70,7 @@ def make_figure(figure: Figure, folder: Path, options: FigureOptions, *, workers
     table = figure.table(rows, options)
     written = [folder / "curves.csv", folder / "comparison.md"]
     write_table(written[0], rows)
-    write_atomically(written[1], f"{table}\n".encode())
+    write_atomically(written[1], f"{table}\n")
     for name, smaller in figure.kept(rows).items():
         written.append(folder / name)
         write_table(written[-1], smaller)

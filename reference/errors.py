@@ -19,6 +19,7 @@ __all__ = [
     "PrecisionError",
     "ShapeError",
     "StochasticityError",
+    "StorageError",
     "SupportError",
     "TooLargeError",
     "UnknownNameError",
@@ -72,6 +73,10 @@ class MissingExtraError(BilevelRLError, ImportError):
 
     def __init__(self, purpose: str, package: str, extra: str) -> None:
         super().__init__(f"{purpose} needs {package}, which is not installed; run: pip install 'bilevelrl[{extra}]'")
+
+
+class StorageError(BilevelRLError, OSError):
+    """A result could not be written or read; what was there before is still there."""
 
 
 class TooLargeError(BilevelRLError, MemoryError):

@@ -8,6 +8,7 @@ from bilevelrl.benchmarks.sweeping.sweep_grid import Grid
 from bilevelrl.benchmarks.sweeping.sweeps import Sweep, run_sweep
 from bilevelrl.estimators.training import Run, Training, train
 from bilevelrl.tasks import four_rooms
+from bilevelrl.verification.ending import ended
 
 
 def note(configuration, cell):
@@ -62,3 +63,15 @@ def training_sweep(folder, iterations=60):
 def main(folder):
     """What the test kills."""
     run_sweep(training_sweep(folder))
+
+
+def endless(cell, configuration, checkpoint):
+    """Work that ends with its process only."""
+    while True:
+        sum(range(10**5))
+
+
+def main_apart():
+    """What the test interrupts: two cells in two processes, as a command runs them."""
+    sweep = Sweep(function=endless, grid=Grid(axes={"x": [1, 2, 3]}), folder=Path("sweep"))
+    return ended(lambda: len(run_sweep(sweep, backend="joblib", workers=2).rows))

@@ -126,11 +126,11 @@ def test_verify_refuses_an_output_that_is_no_directory_before_it_works(monkeypat
     monkeypatch.setattr(command_line, "verify", never)
     (tmp_path / "file").touch()
     assert main(["verify", "--output", str(tmp_path / "file")]) == 2
-    assert "cannot be a directory" in capsys.readouterr().err
+    assert "expected a folder that can be written (File exists)" in capsys.readouterr().err
 
 
 @pytest.mark.exact
-@pytest.mark.parametrize(("outcome", "status"), [(Outcome.PASSED, 0), (Outcome.FAILED, 1), (Outcome.NO_POWER, 1)])
+@pytest.mark.parametrize(("outcome", "status"), [(Outcome.PASSED, 0), (Outcome.FAILED, 1), (Outcome.NO_POWER, 2)])
 def test_verify_ends_with_the_verdict_and_writes_files(monkeypatch, capsys, tmp_path, outcome, status):
     asked = {}
 

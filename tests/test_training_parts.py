@@ -26,10 +26,10 @@ from bilevelrl.estimators.training import (
     make_optimiser,
     published_simulator,
     save_checkpoint,
-    write_atomically,
 )
 from bilevelrl.reference import hypergradient, leader_objective, named_stream, solve_follower
 from bilevelrl.reference.errors import InvalidInputError, NotConvergedError, UnknownNameError
+from bilevelrl.reference.storage import write_atomically
 from bilevelrl.tasks import four_rooms, random_mdp
 
 REWARDS = ("reward_follower", "reward_leader", "regulariser")

@@ -4,7 +4,8 @@ Another package adds a subcommand by an entry point of the group `bilevelrl.comm
 takes the object of `argparse.ArgumentParser.add_subparsers` and registers itself there with
 `set_defaults(run=function of the parsed arguments)`; `run` returns the exit status.
 
-Exit status: 0 where everything holds, 1 where a check failed, 2 where the question could not be answered.
+Exit status: 0 where everything holds, 1 where a check failed, 2 where the question could not be answered; the others
+are in `ending`.
 """
 
 from __future__ import annotations
@@ -25,15 +26,17 @@ import numpy as np
 from bilevelrl.estimators import ESTIMATORS
 from bilevelrl.reference import HYPERGRADIENT_ROUTES, hypergradient
 from bilevelrl.reference.arrays import FloatArray
-from bilevelrl.reference.errors import BilevelRLError, InvalidInputError, refusal
+from bilevelrl.reference.errors import InvalidInputError, refusal
+from bilevelrl.reference.storage import software_versions, writable_file, writable_folder, write_atomically
 from bilevelrl.tasks import TASKS, make_task
 from bilevelrl.verification.certify import register_certify
 from bilevelrl.verification.digits import register_digits
+from bilevelrl.verification.ending import CHECK_FAILED, HOLDS, UNANSWERED, ended
+from bilevelrl.verification.figure import missing_figures, save_figure
 from bilevelrl.verification.fresh_seeds import register_fresh_seeds
 from bilevelrl.verification.jobs import Progress
 from bilevelrl.verification.judge_command import register_judge
 from bilevelrl.verification.report import register_report
-from bilevelrl.verification.results import Report, software_versions
 from bilevelrl.verification.terminal import print_report
 from bilevelrl.verification.verify import verify
 
@@ -55,25 +58,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     >>> main(["gradient", "--task", "chain", "--route", "implicit", "--horizon", "0"])
     2
     """
+    return ended(lambda: _run(arguments))
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     parser = build_parser()
     parsed = parser.parse_args(arguments)
     if not hasattr(parsed, "run"):
         parser.print_help()
-        return 2
-    try:
-        status = int(parsed.run(parsed))
-        sys.stdout.flush()
-        return status
-    except BrokenPipeError:
-        # The reader, `head` say, has seen enough; what Python flushes at exit must not fail on the closed pipe.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
-    except BilevelRLError as refused:
-        print(f"bilevelrl: {' '.join(str(refused).split())}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("bilevelrl: interrupted", file=sys.stderr)
-        return 130
+        return UNANSWERED
+    return int(parsed.run(parsed))
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -132,28 +126,24 @@ def _join(entry: metadata.EntryPoint, commands: Any) -> None:
 
 
 def _verify(parsed: argparse.Namespace) -> int:
+    without_figure = None
     if parsed.output is not None:  # before a minute of work, not after it
-        try:
-            parsed.output.mkdir(parents=True, exist_ok=True)
-        except OSError as broken:
-            raise InvalidInputError(f"output={str(parsed.output)!r}: cannot be a directory ({broken})") from None
+        writable_folder("--output", parsed.output)
+        without_figure = missing_figures()
+        if without_figure is not None:
+            print(f"bilevelrl: there will be no verify.png: {without_figure}", file=sys.stderr)
     with _progress() as progress:
         report = verify(seed=parsed.seed, quick=parsed.quick, workers=parsed.workers, progress=progress)
     print_report(report)
     if parsed.output is not None:
-        for path in _save(report, parsed.output):
+        written = report.save(parsed.output)
+        if without_figure is None:
+            written += (save_figure(report, parsed.output / "verify.png"),)
+        for path in written:
             print(f"wrote {path}", file=sys.stderr)
-    return 0 if report.passed else 1
-
-
-def _save(report: Report, directory: Path) -> Iterator[Path]:
-    yield from report.save(directory)
-    try:
-        from bilevelrl.verification.figure import save_figure
-    except ImportError:
-        print("bilevelrl: no figure without matplotlib; pip install 'bilevelrl[cli]'", file=sys.stderr)
-        return
-    yield save_figure(report, directory / "verify.png")
+    if report.failures:
+        return CHECK_FAILED
+    return HOLDS if report.passed else UNANSWERED
 
 
 @contextmanager
@@ -255,10 +245,12 @@ def _mutants(parsed: argparse.Namespace) -> int:
         for name, mutant in MUTANTS.items():
             print(f"{name:<{width}}  {mutant.changes} ({mutant.origin}); killed by {mutant.meant_for}")
         return 0
+    if parsed.output is not None:
+        writable_file("--output", parsed.output)
     matrix = kill_matrix(mutants=parsed.names, correct=()) if parsed.names else kill_matrix()
     print(matrix)
     if parsed.output is not None:
-        parsed.output.write_text(matrix.to_csv(), encoding="utf-8")
+        write_atomically(parsed.output, matrix.to_csv())
         print(f"wrote {parsed.output}", file=sys.stderr)
     return 0 if matrix.complete else 1
 

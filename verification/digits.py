@@ -24,6 +24,7 @@ import numpy as np
 
 from bilevelrl.reference import HYPERGRADIENT_ROUTES, hypergradient
 from bilevelrl.reference.errors import BilevelRLError, UnsupportedError
+from bilevelrl.reference.storage import writable_file, write_atomically
 from bilevelrl.tasks.reference_data import ReferenceProblem, agreeing_digits, reference_problems
 from bilevelrl.verification.terminal import TextTable
 
@@ -199,6 +200,8 @@ def register_digits(commands: Any) -> None:
 
 
 def _run(parsed: argparse.Namespace) -> int:
+    if parsed.csv is not None:
+        writable_file("--csv", parsed.csv)
     chosen = [stored for stored in reference_problems() if parsed.only in stored.name]
     rows = []
     for stored in chosen:
@@ -215,6 +218,6 @@ def _run(parsed: argparse.Namespace) -> int:
     print()
     print(digits_summary(rows).plain())
     if parsed.csv is not None:
-        parsed.csv.write_text(digits_csv(rows), encoding="utf-8")
+        write_atomically(parsed.csv, digits_csv(rows))
         print(f"wrote {parsed.csv}")
     return 0 if all(row.honest for row in rows) else 1

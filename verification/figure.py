@@ -6,13 +6,14 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bilevelrl.reference.errors import UnsupportedError
+from bilevelrl.reference.errors import MissingExtraError
+from bilevelrl.reference.storage import write_atomically
 from bilevelrl.verification.verdicts import POWER_LIMIT, Outcome
 
 if TYPE_CHECKING:
     from bilevelrl.verification.results import EstimatorRow, Report
 
-__all__ = ["draw_report", "save_figure"]
+__all__ = ["draw_report", "missing_figures", "save_figure"]
 
 # Okabe and Ito's palette: distinguishable without colour vision.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000")
@@ -25,13 +26,22 @@ def save_figure(report: Report, path: str | Path) -> Path:
 
     Raises
     ------
-    UnsupportedError
+    MissingExtraError
         If matplotlib is not installed.
+    StorageError
+        If it cannot be written.
     """
-    written = Path(path)
-    written.parent.mkdir(parents=True, exist_ok=True)
-    draw_report(report).savefig(written, dpi=160)
-    return written
+    figure, format = draw_report(report), Path(path).suffix.removeprefix(".") or "png"
+    return write_atomically(path, lambda file: figure.savefig(file, dpi=160, format=format))
+
+
+def missing_figures() -> MissingExtraError | None:
+    """Return what there is to say where matplotlib is not installed."""
+    try:
+        import matplotlib.figure  # noqa: F401
+    except ImportError:
+        return MissingExtraError("drawing", "matplotlib", "cli")
+    return None
 
 
 def draw_report(report: Report) -> Any:
@@ -42,13 +52,14 @@ def draw_report(report: Report) -> Any:
 
     Raises
     ------
-    UnsupportedError
+    MissingExtraError
         If matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise UnsupportedError("figures need matplotlib: pip install 'bilevelrl[cli]'") from None
+    missing = missing_figures()
+    if missing is not None:
+        raise missing
+    from matplotlib.figure import Figure
+
     rows = [row for row in report.estimators if row.verdict.outcome is not Outcome.REFUSED]
     names = list(dict.fromkeys(row.estimator for row in rows))
     figure = Figure(figsize=(15.0, 1.9 + 0.36 * max(len(names), 3)), layout="constrained")

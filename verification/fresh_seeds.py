@@ -31,12 +31,12 @@ from bilevelrl.estimators.critics import ExactCritic
 from bilevelrl.reference import ConfigurableMDP, TabularFollower, hypergradient, named_stream, solve_follower
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.errors import InvalidInputError, UnsupportedError, refusal
+from bilevelrl.reference.storage import software_versions, writable_file, write_atomically
 from bilevelrl.reference.transitions import to_dense
 from bilevelrl.tasks import Truth, layered_mdp, random_mdp
 from bilevelrl.verification.enumeration import enumerate_moments
 from bilevelrl.verification.error_budget import ErrorBudget
 from bilevelrl.verification.judge import comparison_directions
-from bilevelrl.verification.results import software_versions
 from bilevelrl.verification.statistics import ERROR_RATE, POWER, mean_test
 
 __all__ = ["Tally", "fresh_run", "fresh_seeds", "register_fresh_seeds"]
@@ -170,6 +170,9 @@ def register_fresh_seeds(commands: Any) -> None:
 def _fresh_seeds(parsed: argparse.Namespace) -> int:
     seed = secrets.randbits(64) if parsed.seed is None else parsed.seed
 
+    if parsed.output is not None:
+        writable_file("--output", parsed.output)
+
     def progress(done: int, runs: int) -> None:
         if sys.stderr.isatty():
             print(f"\r{done} of {runs} runs", end="" if done < runs else "\n", file=sys.stderr)
@@ -200,7 +203,7 @@ def _fresh_seeds(parsed: argparse.Namespace) -> int:
             "estimators": [asdict(tally) for tally in tallies],
             "versions": software_versions(),
         }
-        parsed.output.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        write_atomically(parsed.output, json.dumps(record, indent=1) + "\n")
     return 0 if refused == 0 else 1
 
 

@@ -24,10 +24,10 @@ import numpy as np
 from bilevelrl.reference import hypergradient
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.errors import InvalidInputError, ShapeError, UnknownNameError, refusal
+from bilevelrl.reference.storage import software_versions
 from bilevelrl.tasks import Scenario, Truth, scenario
 from bilevelrl.verification.error_budget import ErrorBudget
 from bilevelrl.verification.judge_causes import Evidence, Explanation, explain
-from bilevelrl.verification.results import software_versions
 from bilevelrl.verification.statistics import (
     ERROR_RATE,
     POWER,

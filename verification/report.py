@@ -12,6 +12,7 @@ from typing import Any
 
 from bilevelrl.estimators import ESTIMATORS, Target
 from bilevelrl.reference.errors import MissingExtraError
+from bilevelrl.reference.storage import writable_file, write_atomically
 from bilevelrl.tasks import Scenario, scenario, scenarios
 from bilevelrl.verification.jobs import Job, Progress, run_jobs
 from bilevelrl.verification.report_figures import bias_map, cosine_figure, error_figure
@@ -63,10 +64,8 @@ def write_report(path: str | Path, report: Report, *, study: Sequence[StudyRow] 
     title
         Of the page.
     """
-    file = Path(path)
     options = {} if title is None else {"title": title}
-    file.write_text(html_report(report, study=study, figures=_figures(study), **options), encoding="utf-8")
-    return file
+    return write_atomically(path, html_report(report, study=study, figures=_figures(study), **options))
 
 
 def register_report(commands: Any) -> None:
@@ -81,13 +80,16 @@ def register_report(commands: Any) -> None:
 
 
 def _report(parsed: argparse.Namespace) -> int:
+    writable_file("--output", parsed.output)
     at = [scenario(name) for name in FEATURED_SCENARIOS] if parsed.quick else list(scenarios())
     if parsed.study is not None and parsed.study.exists():
         study = read_study(parsed.study)
     else:
+        if parsed.study is not None:
+            writable_file("--study", parsed.study)
         study = run_study(on=at, seed=parsed.seed, replicates=8 if parsed.quick else 24, workers=parsed.workers)
         if parsed.study is not None:
-            parsed.study.write_text(study_csv(study), encoding="utf-8")
+            write_atomically(parsed.study, study_csv(study))
     report = registered_report(at, workers=parsed.workers)
     settings = {**report.configuration, "seed of the study": parsed.seed, "command": "bilevelrl report"}
     report = replace(report, configuration=settings)

@@ -10,7 +10,8 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from bilevelrl.verification.results import EstimatorRow, Report, RouteRow, software_versions
+from bilevelrl.reference.storage import software_versions
+from bilevelrl.verification.results import EstimatorRow, Report, RouteRow
 from bilevelrl.verification.studies import StudyRow
 from bilevelrl.verification.verdicts import Outcome
 

@@ -5,18 +5,17 @@ from __future__ import annotations
 import csv
 import json
 import math
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from importlib import metadata
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
+from bilevelrl.reference.storage import software_versions, write_atomically
 from bilevelrl.verification.judge_causes import Explanation
 from bilevelrl.verification.verdicts import Outcome, Verdict
 
-__all__ = ["EstimatorRow", "Report", "RouteRow", "software_versions"]
+__all__ = ["EstimatorRow", "Report", "RouteRow"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,32 +183,14 @@ class Report:
 
     def save(self, directory: str | Path) -> tuple[Path, ...]:
         """Write `verify.csv` and `verify.json` into a directory and return their paths."""
-        folder = Path(directory)
-        folder.mkdir(parents=True, exist_ok=True)
-        written = []
-        for name, text in (("verify.csv", self.to_csv()), ("verify.json", self.to_json() + "\n")):
-            path = folder / name
-            path.write_text(text, encoding="utf-8")
-            written.append(path)
-        return tuple(written)
+        files = {"verify.csv": self.to_csv(), "verify.json": self.to_json() + "\n"}
+        return tuple(write_atomically(Path(directory) / name, text) for name, text in files.items())
 
     def __str__(self) -> str:
         """The tables as plain text."""
         from bilevelrl.verification.terminal import plain_report
 
         return plain_report(self)
-
-
-def software_versions() -> dict[str, str]:
-    """Return the versions that a result depends on.
-
-    Examples
-    --------
-    >>> sorted(software_versions())
-    ['autograd', 'bilevelrl', 'machine', 'numpy', 'python', 'scipy']
-    """
-    packages = {name: metadata.version(name) for name in ("bilevelrl", "numpy", "scipy", "autograd")}
-    return {"python": platform.python_version(), "machine": platform.machine(), **packages}
 
 
 def _flat(kind: str, row: EstimatorRow | RouteRow) -> dict[str, Any]:

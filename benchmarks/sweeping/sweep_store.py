@@ -7,7 +7,6 @@ interruption at any moment loses at most what the unfinished cells did since the
 from __future__ import annotations
 
 import csv
-import fcntl
 import hashlib
 import io
 import json
@@ -18,9 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from bilevelrl.benchmarks.sweeping.sweep_grid import Cell, Grid, cell_name
-from bilevelrl.estimators.training import StorageError, write_atomically
-from bilevelrl.reference.errors import InvalidInputError, MissingExtraError, refusal
-from bilevelrl.verification.results import software_versions
+from bilevelrl.reference.errors import InvalidInputError, MissingExtraError, StorageError, refusal
+from bilevelrl.reference.storage import locked, software_versions, write_atomically
 
 __all__ = ["SweepFolder", "read_table", "write_table"]
 
@@ -77,13 +75,7 @@ class SweepFolder:
         StorageError
             If another process is at work in the folder.
         """
-        with (self.path / ".lock").open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise StorageError(
-                    f"{self.path}: another process is running this sweep; wait for it or end it"
-                ) from None
+        with locked(self.path):
             for left in self.path.glob(".*.part"):
                 left.unlink(missing_ok=True)  # of a process that was killed while it wrote
             yield

@@ -6,9 +6,11 @@ results as an uninterrupted one. Workers write their results themselves: what fi
 
 from __future__ import annotations
 
+import functools
+import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -16,6 +18,7 @@ from typing import Any, Literal, TypeAlias
 from bilevelrl.benchmarks.sweeping.sweep_grid import Cell, Grid
 from bilevelrl.benchmarks.sweeping.sweep_store import SweepFolder
 from bilevelrl.reference.errors import BilevelRLError, InvalidInputError, MissingExtraError, UnknownNameError, refusal
+from bilevelrl.verification.ending import end_with_parent
 
 __all__ = ["Sweep", "SweepError", "SweepReport", "run_sweep"]
 
@@ -128,10 +131,11 @@ def run_sweep(
         with _shown(progress) as tell:
             tell(done, len(sweep.grid))
             try:
-                for failure in _finished(sweep, waiting, backend, workers, client):
-                    failures.extend([failure] if failure else [])
-                    done += not failure
-                    tell(done, len(sweep.grid))
+                with closing(_finished(sweep, waiting, backend, workers, client)) as ends:
+                    for failure in ends:
+                        failures.extend([failure] if failure else [])
+                        done += not failure
+                        tell(done, len(sweep.grid))
             except (SweepError, KeyboardInterrupt) as ended:
                 kept = sum(store.result_path(cell).exists() for cell in sweep.grid)
                 if isinstance(ended, KeyboardInterrupt):
@@ -168,7 +172,20 @@ def _run_cell(function: CellFunction, cell: Cell, store: SweepFolder) -> str:
     return ""
 
 
-def _finished(sweep: Sweep, waiting: Sequence[Cell], backend: Backend, workers: int, client: Any) -> Iterator[str]:
+def _run_cell_apart(parent: int, function: CellFunction, cell: Cell, store: SweepFolder) -> str:
+    """Run one cell in a process that ends with its parent: none may go on writing where another sweep has begun."""
+    _tie(parent)
+    return _run_cell(function, cell, store)
+
+
+@functools.cache
+def _tie(parent: int) -> None:
+    end_with_parent(parent)
+
+
+def _finished(
+    sweep: Sweep, waiting: Sequence[Cell], backend: Backend, workers: int, client: Any
+) -> Generator[str, None, None]:
     """Run cells and yield, as each ends, what went wrong."""
     store = sweep.store
     if backend == "serial":
@@ -189,8 +206,9 @@ def _by_joblib(function: CellFunction, waiting: Sequence[Cell], store: SweepFold
     except ImportError as error:
         raise MissingExtraError("running cells in several processes", "joblib", "sweeps") from error
     pool = joblib.Parallel(n_jobs=workers, backend="loky", return_as="generator_unordered", batch_size=1)
+    parent = os.getpid()
     try:
-        yield from pool(joblib.delayed(_run_cell)(function, cell, store) for cell in waiting)
+        yield from pool(joblib.delayed(_run_cell_apart)(parent, function, cell, store) for cell in waiting)
     except TerminatedWorkerError as died:
         raise SweepError("a worker process died (killed, or out of memory)") from died
 

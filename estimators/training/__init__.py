@@ -1,6 +1,6 @@
 """The leader's training loop: optimisers, followers, methods, checkpoints; batched over seeds and hyper-parameters."""
 
-from bilevelrl.estimators.training.checkpoints import StorageError, load_checkpoint, save_checkpoint, write_atomically
+from bilevelrl.estimators.training.checkpoints import load_checkpoint, save_checkpoint
 from bilevelrl.estimators.training.followers import (
     ExactFollower,
     FollowerRule,
@@ -21,6 +21,7 @@ from bilevelrl.estimators.training.optimisers import SCHEDULES, SGD, Adam, Optim
 from bilevelrl.estimators.training.runs import LeaderTraining, Run, World
 from bilevelrl.estimators.training.sampled_followers import NaturalPolicyGradient, SoftQLearning
 from bilevelrl.estimators.training.tabular import Training, published_simulator
+from bilevelrl.reference.errors import StorageError
 
 __all__ = [
     "GAME_METHODS",
@@ -64,5 +65,4 @@ __all__ = [
     "published_simulator",
     "save_checkpoint",
     "train",
-    "write_atomically",
 ]

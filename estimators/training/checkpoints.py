@@ -1,15 +1,9 @@
-"""Checkpoints that are there whole or not at all, and that know which training they belong to.
-
-A checkpoint is written beside its place, flushed to disk, and then renamed onto it: an interruption at any moment, or a
-full disk, leaves the previous one as it was.
-"""
+"""Checkpoints that are there whole or not at all, and that know which training they belong to."""
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
-import os
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,47 +13,10 @@ import numpy as np
 from numpy.random import Generator
 
 from bilevelrl.reference.arrays import FloatArray
-from bilevelrl.reference.errors import BilevelRLError, InvalidInputError
+from bilevelrl.reference.errors import InvalidInputError, StorageError
+from bilevelrl.reference.storage import write_atomically
 
-__all__ = ["StorageError", "load_checkpoint", "save_checkpoint", "write_atomically"]
-
-
-class StorageError(BilevelRLError, OSError):
-    """A result could not be written or read; what was there before is still there."""
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file that appears whole or not at all.
-
-    Raises
-    ------
-    StorageError
-        If the disk is full or the folder cannot be written; an older file of that name is untouched.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     write_atomically(Path(folder) / "a.txt", b"whole")
-    ...     (Path(folder) / "a.txt").read_bytes(), len(list(Path(folder).iterdir()))
-    (b'whole', 1)
-    """
-    path = Path(path)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with beside.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    except OSError as failed:
-        with contextlib.suppress(OSError):
-            beside.unlink()
-        raise StorageError(
-            f"{path}: cannot be written ({failed.strerror or failed}); earlier results are untouched, "
-            "free space or choose another folder and start again to continue"
-        ) from failed
+__all__ = ["load_checkpoint", "save_checkpoint"]
 
 
 def save_checkpoint(

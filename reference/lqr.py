@@ -20,11 +20,12 @@ from bilevelrl.reference.arrays import FloatArray, check_discount, check_positiv
 from bilevelrl.reference.entries import Jacobian, entries_jacobian, pull_streams, pullback_at, varying_entries
 from bilevelrl.reference.errors import InvalidInputError, ShapeError, refusal
 from bilevelrl.reference.lqr_scores import lqr_cotangents
+from bilevelrl.reference.lqr_units import smallest_direction
 from bilevelrl.reference.problem import Term, TransitionBatch
 
 __all__ = ["ConfigurableLQR", "LQRMatrices", "check_covariance", "check_matrices", "check_matrix"]
 
-_TOLERANCE = 1e-12  # of asymmetry and of negative eigenvalues, relative to the largest entry
+_TOLERANCE = 1e-12  # of asymmetry and of negative eigenvalues, relative to the largest entry; of definiteness
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,11 +132,12 @@ def check_covariance(name: str, value: FloatArray, *, definite: bool | None = Fa
     if definite is None:
         return
     smallest = float(np.linalg.eigvalsh(value).min())
-    if definite and not smallest > _TOLERANCE * scale:
-        raise InvalidInputError(
-            refusal(f"smallest eigenvalue of {name}", smallest, "positive", "make every direction count")
-        )
-    if not smallest >= -_TOLERANCE * scale:
+    if definite:
+        if not smallest_direction(value) > _TOLERANCE:
+            raise InvalidInputError(
+                refusal(f"smallest eigenvalue of {name}", smallest, "positive", "make every direction count")
+            )
+    elif not smallest >= -_TOLERANCE * scale:
         raise InvalidInputError(
             refusal(f"smallest eigenvalue of {name}", smallest, "at least 0", "an indefinite matrix has no minimum")
         )

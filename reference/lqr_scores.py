@@ -16,6 +16,7 @@ import numpy as np
 
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.errors import SupportError, UnsupportedError
+from bilevelrl.reference.lqr_units import smallest_direction
 from bilevelrl.reference.problem import Term, TransitionBatch
 
 if TYPE_CHECKING:
@@ -37,11 +38,10 @@ def covariance_inverse(name: str, covariance: FloatArray) -> FloatArray:
     >>> covariance_inverse("noise_covariance", np.array([[4.0]]))
     array([[0.25]])
     """
-    eigenvalues = np.linalg.eigvalsh(covariance)
-    if not eigenvalues[0] > 1e-14 * abs(eigenvalues[-1]):
+    if not smallest_direction(covariance) > 1e-14:
         raise SupportError(
-            f"{name}: smallest eigenvalue {eigenvalues[0]:.3g}: expected a definite covariance for a score; a law "
-            "without density has none: use an exact route, or add noise"
+            f"{name}: smallest eigenvalue {np.linalg.eigvalsh(covariance)[0]:.3g}: expected a definite covariance for "
+            "a score; a law without density has none: use an exact route, or add noise"
         )
     return np.asarray(np.linalg.inv(covariance), dtype=np.float64)
 

@@ -23,11 +23,11 @@ import scipy.linalg
 
 from bilevelrl.reference.arrays import FloatArray, refuse_differentiation
 from bilevelrl.reference.errors import IllPosedError, NotConvergedError, UnknownNameError
+from bilevelrl.reference.lqr_units import Units, check_follower_problem, smallest_direction, symmetric
 
 __all__ = [
     "EquationSolver",
     "RiccatiSolution",
-    "check_follower_problem",
     "discounted_lyapunov",
     "riccati_backup",
     "solve_riccati",
@@ -41,13 +41,10 @@ EquationSolver: TypeAlias = Literal["doubling", "scipy"]
 SOLVERS: tuple[EquationSolver, ...] = ("doubling", "scipy")
 
 _EPS = float(np.finfo(np.float64).eps)
+_SETTLED = 1e-6  # of P: what its residual times the amplification may be for the first order to mean anything
+_DEFINITE = 1e-12  # of S: fewer than four digits of its inverse are left below
 _DOUBLINGS = 60  # 2^60 steps of the plain iteration
 _DIVERGED = 1e60  # squared size of a power of the matrix that no stable matrix of this package's sizes reaches
-
-
-def symmetric(matrix: Any) -> Any:
-    """Return the symmetric part of the last two axes."""
-    return 0.5 * (matrix + np.swapaxes(matrix, -1, -2))
 
 
 def spectral_radius(matrix: FloatArray) -> float:
@@ -185,6 +182,8 @@ def _finish(
     cost_to_go: FloatArray, a: FloatArray, b: FloatArray, q: FloatArray, r: FloatArray, discount: float, iterations: int
 ) -> RiccatiSolution:
     updated, curvature, reaction = riccati_backup(cost_to_go, a, b, q, r, discount)
+    if not smallest_direction(curvature) > _DEFINITE:
+        raise np.linalg.LinAlgError("S is singular to rounding")
     gain = reaction @ a
     closed_loop = a - b @ gain
     try:
@@ -247,13 +246,28 @@ def solve_riccati(
     array([[1.61803399]])
     """
     refuse_differentiation("solve_riccati", a, b, q, r)
-    if method == "sweeps":
-        return _sweeps(a, b, q, r, discount, tolerance, max_iterations, stop_after, start)
-    if method not in SOLVERS:
+    if method not in (*SOLVERS, "sweeps"):
         raise UnknownNameError("method", method, (*SOLVERS, "sweeps"))
-    check_follower_problem(a, b, q, discount)
+    units = Units.of(b, q, r)
+    b, q, r = b * units.control, q * units.money, r * units.money * units.control[:, None] * units.control
+    try:
+        if method == "sweeps":
+            begun = q if start is None else start * units.money
+            return units.undo(_sweeps(a, b, q, r, discount, tolerance, max_iterations, stop_after, begun))
+        check_follower_problem(a, b, q, discount)
+        return units.undo(_solve(a, b, q, r, discount, method))
+    except np.linalg.LinAlgError as error:
+        raise IllPosedError(
+            f"discounted Riccati equation: {error}; expected S = R + discount B'PB that can be inverted: let R reach "
+            "every action, beside what B'PB makes of it"
+        ) from None
+
+
+def _solve(
+    a: FloatArray, b: FloatArray, q: FloatArray, r: FloatArray, discount: float, method: EquationSolver
+) -> RiccatiSolution:
+    root = np.sqrt(discount)
     if method == "scipy" and discount > 0.0:
-        root = np.sqrt(discount)
         try:
             # SciPy refuses an asymmetry that the checks of this package let pass as rounding.
             q, r = symmetric(q), symmetric(r)
@@ -263,12 +277,19 @@ def solve_riccati(
                 f"discounted Riccati equation: {error}; expected a pair that can be stabilised"
             ) from None
     else:
-        cost, iterations = _doubling(np.sqrt(discount) * a, np.sqrt(discount) * b, q, r)
+        cost, iterations = _doubling(root * a, root * b, q, r)
     # Newton's method on the Riccati equation: the error squares, and what remains is rounding.
     _, _, reaction = riccati_backup(cost, a, b, q, r, discount)
     gain = reaction @ a
     cost = discounted_lyapunov(a - b @ gain, q + gain.T @ r @ gain, discount)
-    return _finish(symmetric(cost), a, b, q, r, discount, iterations)
+    found = _finish(symmetric(cost), a, b, q, r, discount, iterations)
+    if not found.residual * found.amplification <= _SETTLED * float(np.linalg.norm(found.cost_to_go)):
+        raise NotConvergedError(
+            f"discounted Riccati equation: residual {found.residual:.3g} times amplification {found.amplification:.3g} "
+            f"for P of size {float(np.linalg.norm(found.cost_to_go)):.3g}; expected a solution that stabilises: Q "
+            "positive semi-definite, and a pair that can be stabilised and detected with some margin"
+        )
+    return found
 
 
 def _doubling(a: FloatArray, b: FloatArray, q: FloatArray, r: FloatArray) -> tuple[FloatArray, int]:
@@ -284,10 +305,10 @@ def _doubling(a: FloatArray, b: FloatArray, q: FloatArray, r: FloatArray) -> tup
         cost = cost + change
         spread = spread + a @ shared @ a.T
         a = a @ step
-        moved, total = float(np.vdot(change, change)), float(np.vdot(cost, cost))
+        moved, total = float(np.abs(change).max()), float(np.abs(cost).max())
         if not np.isfinite(total):
             break
-        if moved <= 1e-16 * total:  # relative 1e-8: the next change is its square
+        if moved <= 1e-8 * total:  # the next change is its square
             return symmetric(cost), count
     raise NotConvergedError(
         "discounted Riccati equation: doubling did not settle; expected a pair that can be stabilised and detected "
@@ -304,9 +325,8 @@ def _sweeps(
     tolerance: float,
     max_iterations: int,
     stop_after: int | None,
-    start: FloatArray | None,
+    cost: FloatArray,
 ) -> RiccatiSolution:
-    cost = q if start is None else start
     limit = max_iterations if stop_after is None else stop_after
     for count in range(limit):
         updated, _, _ = riccati_backup(cost, a, b, q, r, discount)
@@ -323,33 +343,3 @@ def _sweeps(
         f"discounted Riccati equation: {limit} sweeps did not bring the relative change below {tolerance:g}; "
         "raise max_iterations or use method='newton'"
     )
-
-
-def check_follower_problem(a: FloatArray, b: FloatArray, q: FloatArray, discount: float) -> None:
-    """Refuse pairs that no feedback stabilises, and unstable modes that the cost does not see.
-
-    Popov-Belevitch-Hautus: at every eigenvalue λ of √γ A with |λ| ≥ 1, `[λI - √γ A, √γ B]` and `[λI - √γ A; Q]` must
-    have full rank.
-
-    Raises
-    ------
-    IllPosedError
-        Naming the eigenvalue.
-    """
-    root = np.sqrt(discount)
-    eigenvalues = np.linalg.eigvals(root * a)
-    identity = np.eye(a.shape[0])
-    scale = max(1.0, float(np.abs(a).max(initial=0.0)))
-    for eigenvalue in eigenvalues[np.abs(eigenvalues) >= 1.0 - 1e-12]:
-        shifted = eigenvalue * identity - root * a
-        for name, pair, extra in (
-            ("stabilised (A, B)", np.hstack([shifted, root * b]), b),
-            ("detected (A, Q)", np.vstack([shifted, q]), q),
-        ):
-            tiny = 1e-10 * max(scale, float(np.abs(extra).max(initial=0.0)))
-            if np.linalg.svd(pair, compute_uv=False).min() <= tiny:
-                raise IllPosedError(
-                    f"eigenvalue {complex(eigenvalue):.6g} of sqrt(discount_follower) * A: expected a pair that can be "
-                    f"{name}; the follower's optimal cost is not a stabilising Riccati solution: "
-                    "let B or Q reach this mode, or discount more"
-                )

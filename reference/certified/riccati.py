@@ -51,9 +51,14 @@ class Regulator:
         """Return (Ric(P), A - B K, A - B K̃) with K̃ the gain of P': both closed loops coincide where P is symmetric."""
         a, b, gamma = self.dynamics, self.control, self.discount
         seen = b.transpose() * value
-        gain = (self.cost_action + seen * b * gamma).solve(seen * a) * gamma
         mirrored = b.transpose() * value.transpose()
-        other = (self.cost_action.transpose() + mirrored * b * gamma).solve(mirrored * a) * gamma
+        try:
+            gain = (self.cost_action + seen * b * gamma).solve(seen * a) * gamma
+            other = (self.cost_action.transpose() + mirrored * b * gamma).solve(mirrored * a) * gamma
+        except ZeroDivisionError:
+            raise PrecisionError(
+                f"Riccati equation: S = R + γ B'PB is not shown to be regular at {ctx.prec} bits; raise the limit"
+            ) from None
         moved = self.cost_state + a.transpose() * value * (a - b * gain) * gamma
         return moved, a - b * gain, a - b * other
 
@@ -138,7 +143,9 @@ def enclose_riccati(regulator: Regulator) -> RiccatiSolution:
     middle, steps = _approximate(regulator.midpoint())
     moved, loop, mirrored = regulator.step(middle)
     defect = moved - middle
-    size, unit = middle.nrows(), (largest(middle.entries()) + arb(2) ** (-ctx.prec)) * arb(2) ** (-ctx.prec)
+    size, tiny = middle.nrows(), arb(2) ** (-ctx.prec)
+    found = largest(middle.entries())
+    unit = (found if found > 0 else largest(regulator.cost_action.entries()) * tiny) * tiny  # a box has an inside
     radius = [upper(entry) * 2 + unit for entry in lyapunov(mirrored, loop, regulator.discount, defect).entries()]
     for _ in range(30):
         box = arb_mat(size, size, [widened(p, r) for p, r in zip(middle.entries(), radius, strict=True)])

@@ -59,7 +59,11 @@ class _Split:
         found = self.solved(self._theta) if solved else self.follower.riccati
         bound = self.bounds(found, frozen=not solved, gradient=False).objective
         # Steps have to be chosen where nothing is proven, too; the error bound is infinite there.
-        return bound if np.isfinite(bound) else _GUESS * (1.0 + abs(self.base))
+        return bound if np.isfinite(bound) else _GUESS * (self.size() + abs(self.base))
+
+    def size(self) -> float:
+        """The size of the leader's rewards."""
+        raise NotImplementedError
 
     def bounds(self, riccati: RiccatiSolution, *, frozen: bool, gradient: bool) -> ErrorBounds:
         """Bounds on what the objective, or its exact derivative, makes of a computed follower and of rounding."""
@@ -98,6 +102,13 @@ class _Split:
 
 
 class _SplitLQR(_Split):
+    def size(self) -> float:
+        at = self._problem.matrices_at(self._theta)
+        mean = at.initial_mean
+        moment = np.abs(np.outer(mean, mean)) + np.abs(at.initial_covariance) + np.abs(at.noise_covariance)
+        effort = np.vdot(np.abs(at.cost_action_leader), np.abs(self.follower.covariance))
+        return float(np.vdot(np.abs(at.cost_state_leader), moment) + effort + np.abs(at.cost_constant_leader))
+
     def solved(self, point: FloatArray) -> RiccatiSolution:
         moved = self._problem.matrices_at(point)
         return solve_riccati(
@@ -128,6 +139,9 @@ class _SplitLQR(_Split):
 
 
 class _SplitGame(_Split):
+    def size(self) -> float:
+        return 1.0
+
     def solved(self, point: FloatArray) -> RiccatiSolution:
         game: LQRGame = self._problem
         return solve_riccati(

@@ -76,7 +76,7 @@ def leader_sweeps(loop: FloatArray, cost: FloatArray, discount: float) -> int:
 
     A cost need not see every mode of the loop; its derivative does.
     """
-    every = cost + (1.0 + float(np.linalg.norm(cost))) * np.eye(len(loop))
+    every = cost + (2.0 * float(np.abs(cost).max()) or 1.0) * np.eye(len(loop))
     return _settled(lambda m: every + discount * loop.T @ m @ loop, np.zeros_like(every))
 
 
@@ -86,7 +86,7 @@ def _settled(step: Callable[[FloatArray], FloatArray], start: FloatArray) -> int
     still = 0
     for count in range(1, SWEEP_LIMIT // 2):
         updated = step(value)
-        change, size = float(np.linalg.norm(updated - value)), float(np.linalg.norm(updated))
+        change, size = float(np.abs(updated - value).max()), float(np.abs(updated).max())
         value = updated
         if not np.isfinite(size):
             break

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,9 +11,11 @@ from typing import Any
 
 from bilevelrl.benchmarks.sweeping.figures import Figure, FigureOptions, Row, all_figures
 from bilevelrl.benchmarks.sweeping.sweep_store import write_table
-from bilevelrl.benchmarks.sweeping.sweeps import Sweep, run_sweep
+from bilevelrl.benchmarks.sweeping.sweeps import Sweep, need_processes, run_sweep
 from bilevelrl.reference.errors import MissingExtraError
-from bilevelrl.reference.storage import write_atomically
+from bilevelrl.reference.storage import locked, writable_folder, write_atomically
+from bilevelrl.verification.arguments import count
+from bilevelrl.verification.figure import missing_figures
 
 __all__ = ["make_figure", "register"]
 
@@ -27,9 +30,9 @@ def register(commands: Any) -> None:
         own = figures.add_parser(name, help=figure.title)
         own.add_argument("--output", metavar="DIR", type=Path, help=f"folder (default: results/{name})")
         own.add_argument("--quick", action="store_true", help="about a minute: shows that it runs, says little else")
-        own.add_argument("--seeds", type=int, help=f"of each method (default {figure.seeds})")
-        own.add_argument("--iterations", type=int, help=f"outer iterations (default {figure.iterations})")
-        own.add_argument("--workers", type=int, default=1, help="processes (default 1; more need joblib)")
+        own.add_argument("--seeds", type=count, help=f"of each method (default {figure.seeds})")
+        own.add_argument("--iterations", type=count, help=f"outer iterations (default {figure.iterations})")
+        own.add_argument("--workers", type=count, default=1, help="processes (default 1; more need joblib)")
         figure.arguments(own)
         own.set_defaults(run=_reproduce)
 
@@ -66,18 +69,22 @@ def make_figure(figure: Figure, folder: Path, options: FigureOptions, *, workers
     def run(sweep: Sweep) -> list[Row]:
         return run_sweep(sweep, backend="joblib" if workers > 1 else "serial", workers=workers).rows
 
-    rows: Sequence[Row] = figure.rows(folder, options, run)
-    table = figure.table(rows, options)
-    written = [folder / "curves.csv", folder / "comparison.md"]
-    write_table(written[0], rows)
-    write_atomically(written[1], f"{table}\n")
-    for name, smaller in figure.kept(rows).items():
-        written.append(folder / name)
-        write_table(written[-1], smaller)
-    try:
-        written += figure.draw(folder, rows, options)
-    except MissingExtraError as missing:
-        print(f"bilevelrl: no picture: {missing}", file=sys.stderr)
+    if workers > 1:
+        need_processes()
+    without = missing_figures()
+    if without is not None:
+        print(f"bilevelrl: there will be no picture: {without}", file=sys.stderr)
+    with locked(writable_folder("--output", folder)):
+        rows: Sequence[Row] = figure.rows(folder, options, run)
+        table = figure.table(rows, options)
+        written = [folder / "curves.csv", folder / "comparison.md"]
+        write_table(written[0], rows)
+        write_atomically(written[1], f"{table}\n")
+        for name, smaller in figure.kept(rows).items():
+            written.append(folder / name)
+            write_table(written[-1], smaller)
+        with contextlib.suppress(MissingExtraError):  # said already
+            written += figure.draw(folder, rows, options)
     return table, written
 
 

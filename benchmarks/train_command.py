@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ import numpy as np
 from bilevelrl.benchmarks.sweeping.sweep_store import write_table
 from bilevelrl.benchmarks.trainings import TRAINING_KINDS, make_training, training_kind
 from bilevelrl.estimators.training import SCHEDULES, History, make_optimiser, train
+from bilevelrl.reference.storage import locked, writable_folder, write_atomically
 from bilevelrl.tasks import make_task
+from bilevelrl.verification.arguments import count, seed
 
 __all__ = ["history_rows", "register"]
 
@@ -29,20 +32,20 @@ def register(commands: Any) -> None:
     add.add_argument("--task", default="four_rooms", help="a task of `bilevelrl list` (default four_rooms)")
     add.add_argument("--temperature", type=float, help="the follower's β (default: the task's)")
     add.add_argument("--method", nargs="+", default=["bc_hg"], help="one or several of one kind, see below")
-    add.add_argument("--seeds", type=int, default=3, help="of each method (default 3)")
-    add.add_argument("--iterations", type=int, default=1000, help="outer iterations (default 1000)")
-    add.add_argument("--streams", type=int, help="streams of a batch (default: the kind's)")
-    add.add_argument("--steps", type=int, help="steps of a stream (default: the kind's)")
+    add.add_argument("--seeds", type=count, default=3, help="of each method (default 3)")
+    add.add_argument("--iterations", type=count, default=1000, help="outer iterations (default 1000)")
+    add.add_argument("--streams", type=count, help="streams of a batch (default: the kind's)")
+    add.add_argument("--steps", type=count, help="steps of a stream (default: the kind's)")
     add.add_argument("--learning-rate", type=float, nargs="+", help="one or several (default: the kind's)")
     add.add_argument("--critic-step-size", type=float, help="of SARSA, or of a game's critic (default .5)")
     add.add_argument("--optimiser", help="sgd or adam (default: the kind's)")
     add.add_argument("--schedule", help=f"of the learning rate: {', '.join(SCHEDULES)} (default: the kind's)")
     add.add_argument("--largest-norm", type=float, help="directions are clipped to it (default: the kind's)")
-    add.add_argument("--clip-blocks", type=int, nargs="+", metavar="SIZE", help="blocks of θ that are clipped alone")
-    add.add_argument("--ascent-steps", type=int, help="steps on each batch (default: the kind's)")
-    add.add_argument("--evaluate-every", type=int, help="outer iterations between exact evaluations (default 10)")
+    add.add_argument("--clip-blocks", type=count, nargs="+", metavar="SIZE", help="blocks of θ that are clipped alone")
+    add.add_argument("--ascent-steps", type=count, help="steps on each batch (default: the kind's)")
+    add.add_argument("--evaluate-every", type=count, help="outer iterations between exact evaluations (default 10)")
     add.add_argument("--published", action="store_true", help="as the paper's runs, where they differ from ours")
-    add.add_argument("--entropy", type=int, help="root of all random streams (default 0)")
+    add.add_argument("--entropy", type=seed, help="root of all random streams (default 0)")
     add.add_argument("--output", metavar="DIR", type=Path, help="write history.csv, theta.npy, and a checkpoint there")
     add.set_defaults(run=_train)
 
@@ -65,9 +68,20 @@ def _train(parsed: argparse.Namespace) -> int:
         **{name: getattr(parsed, name) for name in _PASSED_ON},
     )
     titles = training_kind(problem, parsed.method).titles
-    checkpoint = None if parsed.output is None else parsed.output / "checkpoint.npz"
-    history = train(training, checkpoint=checkpoint)
-    final = history.final()
+    if parsed.output is None:
+        _print_ends(train(training), titles)
+        return 0
+    with locked(writable_folder("--output", parsed.output)):
+        history = train(training, checkpoint=parsed.output / "checkpoint.npz")
+        _print_ends(history, titles)
+        write_table(parsed.output / "history.csv", history_rows(history))
+        write_atomically(parsed.output / "theta.npy", lambda file: np.save(file, history.thetas))
+    print(f"wrote {parsed.output / 'history.csv'}, {parsed.output / 'theta.npy'}", file=sys.stderr)
+    return 0
+
+
+def _print_ends(history: History, titles: Mapping[str, str]) -> None:
+    training, final = history.training, history.final()
     for row, run in enumerate(training.runs):
         print(
             f"{titles[run.method]:<22} seed {run.seed}  rate {run.learning_rate:<6g}"
@@ -75,11 +89,6 @@ def _train(parsed: argparse.Namespace) -> int:
         )
     per_iteration = 1e3 * history.seconds / (training.iterations * len(training.runs))
     print(f"{per_iteration:.3f} ms of CPU time per run and outer iteration")
-    if parsed.output is not None:
-        write_table(parsed.output / "history.csv", history_rows(history))
-        np.save(parsed.output / "theta.npy", history.thetas)
-        print(f"wrote {parsed.output / 'history.csv'}, {parsed.output / 'theta.npy'}", file=sys.stderr)
-    return 0
 
 
 def history_rows(history: History) -> list[dict[str, Any]]:

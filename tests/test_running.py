@@ -1,5 +1,7 @@
 """How commands end: by signals without a process left, by refusals before the work, and with results that are whole."""
 
+import hashlib
+import json
 import os
 import signal
 import subprocess
@@ -7,10 +9,15 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from bilevelrl.benchmarks.sweeping import sweep_store
+from bilevelrl.benchmarks.sweeping.sweep_grid import Grid
+from bilevelrl.benchmarks.sweeping.sweeps import MixedSoftwareWarning, Sweep, SweepError, run_sweep, squares
+from bilevelrl.estimators.training import checkpoints
 from bilevelrl.reference.errors import InvalidInputError, StorageError
-from bilevelrl.reference.storage import locked, writable_file, writable_folder, write_atomically
+from bilevelrl.reference.storage import locked, software_versions, writable_file, writable_folder, write_atomically
 from bilevelrl.verification import Report, command_line
 from bilevelrl.verification.command_line import main
 from bilevelrl.verification.ending import OWN_MISTAKE, ended
@@ -219,3 +226,89 @@ def test_verify_without_matplotlib_says_so_first_and_keeps_its_verdict(tmp_path,
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     assert main(["verify", "--output", str(tmp_path)]) == 2  # nothing was judged
     assert {path.name for path in tmp_path.iterdir()} == {"verify.csv", "verify.json"}
+
+
+@pytest.mark.exact
+def test_a_refused_request_leaves_its_folder_to_the_next_one(tmp_path, capsys):
+    words = ["reproduce", "fig2", "--untuned", "--temperature", "0.005", "--method", "naive_pgd", "--quick"]
+    words += ["--iterations", "1", "--output", str(tmp_path / "made")]
+    assert main([*words, "--seeds", "0"]) == 2
+    assert "argument --seeds: '0': expected an integer from 1" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+    # Nor does one that fails later, before anything was made.
+    failed = Sweep(function=no_cell, grid=Grid(axes={"x": [1]}), folder=tmp_path / "cells", configuration={"seeds": 0})
+    with pytest.raises(SweepError, match="1 of 1 cells failed"):
+        run_sweep(failed)
+    made = Sweep(function=squares, grid=Grid(axes={"x": [3]}), folder=tmp_path / "cells", configuration={"seeds": 1})
+    assert run_sweep(made).rows[0]["square"] == 9
+    with pytest.raises(InvalidInputError, match="another configuration"):
+        run_sweep(failed)
+
+
+def no_cell(cell, configuration, checkpoint):
+    raise ValueError("planted")
+
+
+TRAIN = ["train", "--task", "four_rooms", "--iterations", "3", "--seeds", "1", "--streams", "1", "--steps", "5"]
+
+
+@pytest.mark.exact
+@pytest.mark.parametrize(
+    "words",
+    [TRAIN, ["reproduce", "table1", "--quick"]],
+    ids=["train", "reproduce"],
+)
+def test_a_second_command_in_a_folder_is_told_whose_it_is(words, tmp_path, capsys):
+    with locked(tmp_path):
+        before = sorted(tmp_path.rglob("*"))
+        assert main([*words, "--output", str(tmp_path)]) == 2
+        assert sorted(tmp_path.rglob("*")) == before
+    assert f"{tmp_path}: process {os.getpid()} is at work there" in capsys.readouterr().err
+    assert main([*words, "--output", str(tmp_path)]) == 0
+
+
+@pytest.mark.exact
+def test_no_training_goes_on_with_other_software(tmp_path, monkeypatch, capsys):
+    assert main([*TRAIN, "--output", str(tmp_path)]) == 0
+    theta = (tmp_path / "theta.npy").read_bytes()
+    assert main([*TRAIN, "--output", str(tmp_path)]) == 0
+    capsys.readouterr()
+    monkeypatch.setattr(checkpoints, "software_versions", lambda: {**software_versions(), "numpy": "99.0"})
+    assert main([*TRAIN, "--output", str(tmp_path)]) == 2
+    said = capsys.readouterr().err
+    assert f"numpy {software_versions()['numpy']} (now 99.0); remove it to start this training anew" in said
+    # One of before versions were recorded is continued.
+    path = tmp_path / "checkpoint.npz"
+    with np.load(path) as stored:
+        arrays = {name: stored[name] for name in stored.files}
+    header = json.loads(str(arrays["header"]))
+    assert header.pop("versions") == software_versions()
+    np.savez(path, **{**arrays, "header": np.array(json.dumps(header))})
+    assert main([*TRAIN, "--output", str(tmp_path)]) == 0
+    assert (tmp_path / "theta.npy").read_bytes() == theta
+
+
+@pytest.mark.exact
+def test_cells_know_their_sweep_and_their_software(tmp_path, monkeypatch):
+    def sweep(xs, **configuration):
+        return Sweep(function=squares, grid=Grid(axes={"x": xs}), folder=tmp_path / "a", configuration=configuration)
+
+    first = run_sweep(sweep([1, 2])).rows
+    path = sweep([1]).store.result_path({"x": 1})
+    # A whole result, carried over from a folder of another configuration.
+    other = Sweep(function=squares, grid=Grid(axes={"x": [1]}), folder=tmp_path / "b", configuration={"own": 1})
+    run_sweep(other)
+    right = path.read_bytes()
+    path.write_bytes(other.store.result_path({"x": 1}).read_bytes())
+    with pytest.raises(StorageError, match="a result of another configuration; remove it"):
+        run_sweep(sweep([1, 2]))
+    # One of before sweeps were recorded, as the committed ones are.
+    record = json.loads(right.decode().splitlines()[1])
+    assert record.pop("sweep") == sweep([1]).store.fingerprint()
+    body = json.dumps(record)
+    path.write_text(f"{hashlib.sha256(body.encode()).hexdigest()}\n{body}\n")
+    assert run_sweep(sweep([1, 2])).rows == first
+    monkeypatch.setattr(sweep_store, "software_versions", lambda: {**software_versions(), "numpy": "99.0"})
+    with pytest.warns(MixedSoftwareWarning, match=r"numpy \d+[\d.]+ and 99.0.*remove the folder"):
+        rows = run_sweep(sweep([1, 2, 3])).rows
+    assert [row["version_numpy"] for row in rows] == [first[0]["version_numpy"]] * 2 + ["99.0"]

@@ -18,6 +18,7 @@ from bilevelrl.benchmarks.sweeping.sweep_store import read_table, write_table
 from bilevelrl.benchmarks.sweeping.sweeps import Sweep, SweepError, run_sweep
 from bilevelrl.estimators.training import StorageError
 from bilevelrl.reference.errors import InvalidInputError, MissingExtraError, UnknownNameError
+from bilevelrl.reference.storage import locked
 
 
 def sweep_of(function, tmp_path, values=(1, 2, 3), **configuration):
@@ -190,7 +191,7 @@ def test_folders_of_others_damaged_files_and_second_processes_are_named(tmp_path
     with pytest.raises(InvalidInputError, match="they differ in function"):
         run_sweep(sweep_of(sweep_cells.failing, tmp_path))
     store = sweep.store
-    with store.locked(), pytest.raises(StorageError, match=r"process \d+ is at work there"):
+    with locked(store.path), pytest.raises(StorageError, match=r"process \d+ is at work there"):
         run_sweep(sweep)
     path = store.result_path({"x": 2})
     whole = path.read_bytes()

@@ -29,6 +29,7 @@ from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.errors import InvalidInputError, refusal
 from bilevelrl.reference.storage import software_versions, writable_file, writable_folder, write_atomically
 from bilevelrl.tasks import TASKS, make_task
+from bilevelrl.verification.arguments import Parser, count, seed
 from bilevelrl.verification.certify import register_certify
 from bilevelrl.verification.digits import register_digits
 from bilevelrl.verification.ending import CHECK_FAILED, HOLDS, UNANSWERED, ended
@@ -63,26 +64,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(arguments: Sequence[str] | None) -> int:
     parser = build_parser()
-    parsed = parser.parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    for word in words:
+        if word.startswith("--") and word.endswith("=--"):  # argparse would make a list of it
+            parser.error(f"argument {word[:-3]}: expected a value, not '--'")
+    parsed = parser.parse_args(words)
     if not hasattr(parsed, "run"):
         parser.print_help()
         return UNANSWERED
     return int(parsed.run(parsed))
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> Parser:
     """Return the parser, with the subcommands of other installed packages."""
-    parser = argparse.ArgumentParser(
-        prog="bilevelrl", description="Hypergradients for bi-level reinforcement learning, verified."
-    )
+    parser = Parser(prog="bilevelrl", description="Hypergradients for bi-level reinforcement learning, verified.")
     parser.add_argument("--version", action="version", version=f"bilevelrl {software_versions()['bilevelrl']}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
 
     add = commands.add_parser("verify", help="hold every route and estimator against the truth (under a minute)")
     add.add_argument("--output", metavar="DIR", type=Path, help="write verify.csv, verify.json and verify.png there")
-    add.add_argument("--seed", type=int, default=0, help="root of all random streams (default 0)")
+    add.add_argument("--seed", type=seed, default=0, help="root of all random streams (default 0)")
     add.add_argument("--quick", action="store_true", help="one temperature and a tenth of the sampling")
-    add.add_argument("--workers", type=int, default=min(2, os.cpu_count() or 1), help="processes (default 2)")
+    add.add_argument("--workers", type=count, default=min(2, os.cpu_count() or 1), help="processes (default 2)")
     add.set_defaults(run=_verify)
 
     add = commands.add_parser("gradient", help="print one exact hypergradient")
@@ -90,7 +93,7 @@ def build_parser() -> argparse.ArgumentParser:
     add.add_argument("--route", default="implicit", help="a route of `bilevelrl routes` (default implicit)")
     add.add_argument("--theta", default="zeros", help="a .npy or .csv file, or zeros (default)")
     add.add_argument("--temperature", type=float, help="the follower's β (default: the task's)")
-    add.add_argument("--horizon", type=int, help="episodes of so many steps (default: for ever)")
+    add.add_argument("--horizon", type=count, help="episodes of so many steps (default: for ever)")
     add.add_argument("--undiscounted", action="store_true", help="undiscounted leader returns; needs --horizon")
     add.add_argument("--json", action="store_true", help="print JSON with all parts")
     add.set_defaults(run=_gradient)

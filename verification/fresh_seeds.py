@@ -34,6 +34,7 @@ from bilevelrl.reference.errors import InvalidInputError, UnsupportedError, refu
 from bilevelrl.reference.storage import software_versions, writable_file, write_atomically
 from bilevelrl.reference.transitions import to_dense
 from bilevelrl.tasks import Truth, layered_mdp, random_mdp
+from bilevelrl.verification.arguments import count, seed
 from bilevelrl.verification.enumeration import enumerate_moments
 from bilevelrl.verification.error_budget import ErrorBudget
 from bilevelrl.verification.judge import comparison_directions
@@ -161,14 +162,14 @@ def fresh_run(seed: int, run: int, *, draws: int = DRAWS) -> list[Tally]:
 def register_fresh_seeds(commands: Any) -> None:
     """Add `fresh-seeds` to the subcommands of `bilevelrl`."""
     add = commands.add_parser("fresh-seeds", help="many runs with fresh seeds: no correct estimator may be refused")
-    add.add_argument("--runs", type=int, default=1000, help="default 1000")
-    add.add_argument("--seed", type=int, help="root of all runs (default: fresh, and written down)")
+    add.add_argument("--runs", type=count, default=1000, help="default 1000")
+    add.add_argument("--seed", type=seed, help="root of all runs (default: fresh, and written down)")
     add.add_argument("--output", metavar="FILE", type=Path, help="write the tallies as JSON")
     add.set_defaults(run=_fresh_seeds)
 
 
 def _fresh_seeds(parsed: argparse.Namespace) -> int:
-    seed = secrets.randbits(64) if parsed.seed is None else parsed.seed
+    root = secrets.randbits(64) if parsed.seed is None else parsed.seed
 
     if parsed.output is not None:
         writable_file("--output", parsed.output)
@@ -177,7 +178,7 @@ def _fresh_seeds(parsed: argparse.Namespace) -> int:
         if sys.stderr.isatty():
             print(f"\r{done} of {runs} runs", end="" if done < runs else "\n", file=sys.stderr)
 
-    tallies = fresh_seeds(parsed.runs, seed=seed, progress=progress)
+    tallies = fresh_seeds(parsed.runs, seed=root, progress=progress)
     refused = sum(tally.sampled_refused + tally.enumerated_refused for tally in tallies)
     missed = sum(tally.planted - tally.planted_caught for tally in tallies)
     width = max(len(tally.estimator) for tally in tallies)
@@ -189,11 +190,11 @@ def _fresh_seeds(parsed: argparse.Namespace) -> int:
         )
     total = sum(tally.sampled + tally.enumerated for tally in tallies)
     said = f"{refused} of {total} judgements refused something correct; {missed} planted biases missed"
-    print(f"{parsed.runs} runs, seed {seed}: {said}")
+    print(f"{parsed.runs} runs, seed {root}: {said}")
     if parsed.output is not None:
         record = {
             "runs": parsed.runs,
-            "seed": str(seed),
+            "seed": str(root),
             "draws": DRAWS,
             "error_rate_per_run": ERROR_RATE,
             "power": POWER,

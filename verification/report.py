@@ -14,6 +14,7 @@ from bilevelrl.estimators import ESTIMATORS, Target
 from bilevelrl.reference.errors import MissingExtraError
 from bilevelrl.reference.storage import writable_file, write_atomically
 from bilevelrl.tasks import Scenario, scenario, scenarios
+from bilevelrl.verification.arguments import count, seed
 from bilevelrl.verification.jobs import Job, Progress, run_jobs
 from bilevelrl.verification.report_figures import bias_map, cosine_figure, error_figure
 from bilevelrl.verification.report_html import html_report
@@ -73,9 +74,9 @@ def register_report(commands: Any) -> None:
     add = commands.add_parser("report", help="judge and study every estimator on every scenario, as one HTML page")
     add.add_argument("--output", metavar="FILE", type=Path, default=Path("report.html"), help="default report.html")
     add.add_argument("--study", metavar="FILE", type=Path, help="read the study from this .csv, or write it there")
-    add.add_argument("--seed", type=int, default=0, help="root of all random streams of the study (default 0)")
+    add.add_argument("--seed", type=seed, default=0, help="root of all random streams of the study (default 0)")
     add.add_argument("--quick", action="store_true", help="the featured scenarios only, few replicates")
-    add.add_argument("--workers", type=int, default=1, help="processes (default 1)")
+    add.add_argument("--workers", type=count, default=1, help="processes (default 1)")
     add.set_defaults(run=_report)
 
 

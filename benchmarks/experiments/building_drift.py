@@ -34,6 +34,7 @@ from bilevelrl.reference import LQRFollower, hypergradient, named_stream, solve_
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.errors import InvalidInputError
 from bilevelrl.tasks import building_thermal_control
+from bilevelrl.verification.arguments import natural
 
 __all__ = ["FIGURES", "drift_cell", "opposite_noise", "paper_drift"]
 
@@ -302,7 +303,7 @@ def _draw(folder: Path, rows: Sequence[Row], options: FigureOptions) -> list[Pat
 
 def _arguments(parser: Any) -> None:
     parser.add_argument(
-        "--networks", type=int, default=0, help="pairs with the published network, cold and warm (4 CPU min each)"
+        "--networks", type=natural, default=0, help="pairs with the published network, cold and warm (4 CPU min each)"
     )
 
 

@@ -179,9 +179,11 @@ def _draw_variant(path: Path, summaries: Mapping[tuple[float, str], ArmSummary])
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--variant", nargs="+", default=["planner", "paper"], help=f"kernels: {', '.join(VARIANTS)}")
+    parser.add_argument("--variant", nargs="+", choices=list(VARIANTS), default=["planner", "paper"], help="kernels")
     parser.add_argument("--temperature", type=float, nargs="+", default=list(TEMPERATURES), metavar="β")
-    parser.add_argument("--arm", nargs="+", default=list(ARMS), help="arms of the experiment (default: all)")
+    parser.add_argument(
+        "--arm", nargs="+", choices=list(ARMS), default=list(ARMS), help="of the experiment (default: all)"
+    )
 
 
 def _rows(folder: Path, options: FigureOptions, run: SweepRunner) -> list[Row]:

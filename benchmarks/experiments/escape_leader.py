@@ -30,6 +30,7 @@ from bilevelrl.estimators.training import METHODS, Run, published_simulator, tra
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.errors import InvalidInputError, UnknownNameError
 from bilevelrl.tasks import four_rooms
+from bilevelrl.verification.arguments import seed
 
 __all__ = [
     "FIGURES",
@@ -361,11 +362,15 @@ def _draw_metric(path: Path, rows: Sequence[Row]) -> None:
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--variant", nargs="+", default=list(VARIANTS), help=f"kernels: {', '.join(VARIANTS)}")
-    parser.add_argument("--temperature", type=float, nargs="+", default=list(TEMPERATURES), metavar="β")
-    parser.add_argument("--batch-steps", type=int, nargs="+", default=list(STREAMS), help="sampled steps per iteration")
-    parser.add_argument("--method", nargs="+", default=["values_leader"], help=f"of {', '.join(SETTINGS)}")
-    parser.add_argument("--first-seed", type=int, default=0, help="seeds are counted from here (default 0)")
+    parser.add_argument("--variant", nargs="+", choices=list(VARIANTS), default=list(VARIANTS), help="kernels")
+    parser.add_argument(
+        "--temperature", type=float, nargs="+", choices=TEMPERATURES, default=list(TEMPERATURES), metavar="β"
+    )
+    parser.add_argument(
+        "--batch-steps", type=int, nargs="+", choices=list(STREAMS), default=list(STREAMS), help="per iteration"
+    )
+    parser.add_argument("--method", nargs="+", choices=list(SETTINGS), default=["values_leader"])
+    parser.add_argument("--first-seed", type=seed, default=0, help="seeds are counted from here (default 0)")
 
 
 def _rows(folder: Path, options: FigureOptions, run: SweepRunner) -> list[Row]:

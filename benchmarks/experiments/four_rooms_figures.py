@@ -147,8 +147,10 @@ def draw_panels(path: Path, rows: Sequence[Row], *, variant: str = "published") 
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--variant", nargs="+", default=["published"], help=f"kernels: {', '.join(VARIANTS)}")
-    parser.add_argument("--temperature", type=float, nargs="+", default=list(TEMPERATURES), metavar="β")
+    parser.add_argument("--variant", nargs="+", choices=list(VARIANTS), default=["published"], help="kernels")
+    parser.add_argument(
+        "--temperature", type=float, nargs="+", choices=TEMPERATURES, default=list(TEMPERATURES), metavar="β"
+    )
     parser.add_argument("--batch", type=int, nargs="+", choices=list(STREAMS), help="steps in a batch")
     parser.add_argument(
         "--oracle", action="store_true", help="HPGD (oracle) too, with batches of 100 steps: ten times as dear"

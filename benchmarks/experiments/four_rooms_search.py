@@ -156,7 +156,9 @@ def _settings(folder: Path, rows: Sequence[Row], options: FigureOptions) -> list
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--temperature", type=float, nargs="+", default=list(TEMPERATURES), metavar="β")
+    parser.add_argument(
+        "--temperature", type=float, nargs="+", choices=TEMPERATURES, default=list(TEMPERATURES), metavar="β"
+    )
     parser.add_argument("--batch", type=int, nargs="+", default=[100], choices=list(STREAMS), help="steps in a batch")
     parser.add_argument("--method", nargs="+", default=list(SEARCHED), choices=list(SEARCHED))
 

@@ -31,6 +31,7 @@ from bilevelrl.tasks import (
     game_moves,
     toy_markov_game,
 )
+from bilevelrl.verification.arguments import seed
 
 __all__ = ["FIGURES", "snapshots"]
 
@@ -191,7 +192,7 @@ def _draw_maps(folder: Path, rows: Sequence[Row], options: FigureOptions) -> lis
 
 
 def _seed_argument(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--seed", type=int, default=0, help="of the run that is shown (default 0)")
+    parser.add_argument("--seed", type=seed, default=0, help="of the run that is shown (default 0)")
 
 
 FIGURES = (

@@ -10,17 +10,16 @@ import csv
 import hashlib
 import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bilevelrl.benchmarks.sweeping.sweep_grid import Cell, Grid, cell_name
 from bilevelrl.reference.errors import InvalidInputError, MissingExtraError, StorageError, refusal
-from bilevelrl.reference.storage import locked, software_versions, write_atomically
+from bilevelrl.reference.storage import software_versions, write_atomically
 
-__all__ = ["SweepFolder", "read_table", "write_table"]
+__all__ = ["SweepFolder", "mixed_software", "read_table", "write_table"]
 
 Row = dict[str, Any]
 
@@ -41,7 +40,7 @@ class SweepFolder:
     configuration: Mapping[str, Any]
 
     def open(self) -> None:
-        """Make the folder, or check that it is of this configuration.
+        """Make the folder, or check that it is of this configuration; it must be `locked`.
 
         Raises
         ------
@@ -51,13 +50,11 @@ class SweepFolder:
             If it cannot be read or written.
         """
         manifest, wanted = self.path / "sweep.json", json.loads(json.dumps(dict(self.configuration)))
+        kept = {path for ending in ("json", "npz") for path in self.path.glob(f"*.{ending}")} - {manifest}
+        if not kept:  # a folder in which nothing was made belongs to nobody, whatever was tried there
+            write_atomically(manifest, json.dumps(wanted, indent=1, sort_keys=True))
         if not manifest.exists():
-            if self.path.is_dir() and any(self.path.glob("*.json")):
-                raise InvalidInputError(
-                    f"{self.path}: holds other files; expected an empty folder or one of this sweep"
-                )
-            write_atomically(manifest, json.dumps(wanted, indent=1, sort_keys=True).encode())
-            return
+            raise InvalidInputError(f"{self.path}: holds other files; expected an empty folder or one of this sweep")
         found = _read_json(manifest)
         if found != wanted:
             keys = sorted(key for key in {*found, *wanted} if found.get(key) != wanted.get(key))
@@ -65,20 +62,8 @@ class SweepFolder:
                 f"{self.path}: results of another configuration (they differ in {', '.join(keys)}); "
                 "choose another folder, or the configuration that it was made with"
             )
-
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Keep other processes out; the lock ends with the process, however it ends.
-
-        Raises
-        ------
-        StorageError
-            If another process is at work in the folder.
-        """
-        with locked(self.path):
-            for left in self.path.glob(".*.part"):
-                left.unlink(missing_ok=True)  # of a process that was killed while it wrote
-            yield
+        for left in self.path.glob(".*.part"):
+            left.unlink(missing_ok=True)  # of a process that was killed while it wrote
 
     def result_path(self, cell: Cell) -> Path:
         """Return the file of a finished cell."""
@@ -88,6 +73,10 @@ class SweepFolder:
         """Return the file that an unfinished cell may continue from."""
         return self.path / f"{cell_name(cell)}.npz"
 
+    def fingerprint(self) -> str:
+        """Return a digest of the configuration, which every result carries."""
+        return hashlib.sha256(json.dumps(dict(self.configuration), sort_keys=True).encode()).hexdigest()
+
     def store(self, cell: Cell, rows: Sequence[Row]) -> None:
         """Write the rows of a finished cell.
 
@@ -96,7 +85,8 @@ class SweepFolder:
         StorageError
             If it cannot be written.
         """
-        body = json.dumps({"cell": dict(cell), "rows": list(rows), "versions": software_versions()}, allow_nan=False)
+        record = {"cell": dict(cell), "rows": list(rows), "versions": software_versions(), "sweep": self.fingerprint()}
+        body = json.dumps(record, allow_nan=False)
         digest = hashlib.sha256(body.encode()).hexdigest()
         write_atomically(self.result_path(cell), f"{digest}\n{body}\n".encode())
         self.checkpoint_path(cell).unlink(missing_ok=True)
@@ -107,7 +97,7 @@ class SweepFolder:
         Raises
         ------
         StorageError
-            If the file is damaged.
+            If the file is damaged, or was made by another sweep. A file of before this was recorded is taken as it is.
         """
         path = self.result_path(cell)
         if not path.exists():
@@ -116,6 +106,10 @@ class SweepFolder:
         if hashlib.sha256(body.removesuffix("\n").encode()).hexdigest() != digest:
             raise StorageError(f"{path}: not a whole result; remove it to run {dict(cell)} again, the others are kept")
         record = json.loads(body)
+        if record.get("sweep", self.fingerprint()) != self.fingerprint():
+            raise StorageError(
+                f"{path}: a result of another configuration; remove it to run {dict(cell)} again, the others are kept"
+            )
         return record["rows"], record["versions"]
 
     def table(self, grid: Grid) -> list[Row]:
@@ -128,6 +122,20 @@ class SweepFolder:
                 made_by = {f"version_{name}": version for name, version in versions.items()}
                 tidy.extend({**cell, **row, **made_by} for row in rows)
         return tidy
+
+
+def mixed_software(rows: Sequence[Row]) -> str:
+    """Return which versions differ among rows of `SweepFolder.table`, or nothing where all were made alike.
+
+    Examples
+    --------
+    >>> mixed_software([{"version_numpy": "2.0"}, {"version_numpy": "2.1"}, {"version_numpy": "2.0"}])
+    'numpy 2.0 and 2.1'
+    """
+    names = dict.fromkeys(name for row in rows for name in row if name.startswith("version_"))
+    made_by = {name: sorted({str(row.get(name, "not recorded")) for row in rows}) for name in names}
+    differing = (f"{name[8:]} {' and '.join(found)}" for name, found in made_by.items() if len(found) > 1)
+    return ", ".join(differing)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

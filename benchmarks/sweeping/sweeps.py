@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import os
 import sys
+import warnings
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
@@ -16,11 +17,12 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from bilevelrl.benchmarks.sweeping.sweep_grid import Cell, Grid
-from bilevelrl.benchmarks.sweeping.sweep_store import SweepFolder
+from bilevelrl.benchmarks.sweeping.sweep_store import SweepFolder, mixed_software
 from bilevelrl.reference.errors import BilevelRLError, InvalidInputError, MissingExtraError, UnknownNameError, refusal
+from bilevelrl.reference.storage import locked
 from bilevelrl.verification.ending import end_with_parent
 
-__all__ = ["Sweep", "SweepError", "SweepReport", "run_sweep"]
+__all__ = ["MixedSoftwareWarning", "Sweep", "SweepError", "SweepReport", "need_processes", "run_sweep"]
 
 CellFunction: TypeAlias = Callable[[Cell, Mapping[str, Any], Path], Sequence[dict[str, Any]]]
 """(cell, configuration, checkpoint file to continue from or to write) → tidy rows."""
@@ -34,6 +36,10 @@ Progress: TypeAlias = Callable[[int, int], object]
 
 class SweepError(BilevelRLError, RuntimeError):
     """Cells failed or a worker died; what finished is stored, and starting again continues."""
+
+
+class MixedSoftwareWarning(UserWarning):
+    """Results that different versions made were put together."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +113,11 @@ def run_sweep(
     MissingExtraError
         If the backend is not installed.
 
+    Warns
+    -----
+    MixedSoftwareWarning
+        If cells that finished before were made by other versions than the rest.
+
     Examples
     --------
     >>> import tempfile
@@ -122,9 +133,11 @@ def run_sweep(
         raise InvalidInputError(refusal("workers", workers, "an integer >= 1", "os.cpu_count() at most"))
     if backend == "dask" and client is None:
         raise InvalidInputError("client=None: expected a dask.distributed.Client with backend='dask'")
+    if backend == "joblib":
+        need_processes()
     store = sweep.store
-    store.open()
-    with store.locked():
+    with locked(store.path):
+        store.open()
         waiting = [cell for cell in sweep.grid if store.load(cell) is None]
         done = found = len(sweep.grid) - len(waiting)
         failures: list[str] = []
@@ -148,7 +161,30 @@ def run_sweep(
                 f"{len(failures)} of {len(sweep.grid)} cells failed, the others are stored in {store.path}: "
                 + "; ".join(failures[:3])
             )
-        return SweepReport(rows=store.table(sweep.grid), found=found, run=len(waiting))
+        rows = store.table(sweep.grid)
+        if mixed := mixed_software(rows):
+            warnings.warn(
+                f"{store.path}: results of different software ({mixed}), which every row names; remove the folder to "
+                "make all of them anew",
+                MixedSoftwareWarning,
+                stacklevel=2,
+            )
+        return SweepReport(rows=rows, found=found, run=len(waiting))
+
+
+def need_processes() -> Any:
+    """Return joblib, which runs cells in several processes.
+
+    Raises
+    ------
+    MissingExtraError
+        If it is not installed.
+    """
+    try:
+        import joblib  # type: ignore[import-untyped,unused-ignore]
+    except ImportError as error:
+        raise MissingExtraError("running cells in several processes", "joblib", "sweeps") from error
+    return joblib
 
 
 def squares(cell: Cell, configuration: Mapping[str, Any], checkpoint: Path) -> list[dict[str, Any]]:
@@ -198,13 +234,11 @@ def _finished(
 
 
 def _by_joblib(function: CellFunction, waiting: Sequence[Cell], store: SweepFolder, workers: int) -> Iterator[str]:
-    try:
-        import joblib  # type: ignore[import-untyped,unused-ignore]
-        from joblib.externals.loky.process_executor import (  # type: ignore[import-untyped,unused-ignore]
-            TerminatedWorkerError,
-        )
-    except ImportError as error:
-        raise MissingExtraError("running cells in several processes", "joblib", "sweeps") from error
+    joblib = need_processes()
+    from joblib.externals.loky.process_executor import (  # type: ignore[import-untyped,unused-ignore]
+        TerminatedWorkerError,
+    )
+
     pool = joblib.Parallel(n_jobs=workers, backend="loky", return_as="generator_unordered", batch_size=1)
     parent = os.getpid()
     try:

@@ -14,7 +14,7 @@ from numpy.random import Generator
 
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.errors import InvalidInputError, StorageError
-from bilevelrl.reference.storage import write_atomically
+from bilevelrl.reference.storage import software_versions, write_atomically
 
 __all__ = ["load_checkpoint", "save_checkpoint"]
 
@@ -48,9 +48,9 @@ def save_checkpoint(
         If it cannot be written.
     """
     states = {name: rng.bit_generator.state for name, rng in generators.items()}
-    header = json.dumps({"fingerprint": fingerprint, "iteration": iteration, "generators": states})
+    record = {"fingerprint": fingerprint, "iteration": iteration, "generators": states, "versions": software_versions()}
     content = io.BytesIO()
-    members: dict[str, Any] = {**arrays, "header": np.array(header)}
+    members: dict[str, Any] = {**arrays, "header": np.array(json.dumps(record))}
     np.savez(content, **members)
     write_atomically(path, content.getvalue())
 
@@ -58,12 +58,14 @@ def save_checkpoint(
 def load_checkpoint(path: Path, *, fingerprint: str) -> tuple[int, dict[str, FloatArray], dict[str, Any]]:
     """Return iteration, arrays and the states of generators of a stored training.
 
+    A checkpoint of before versions were recorded is taken as it is.
+
     Raises
     ------
     StorageError
         If the file is damaged.
     InvalidInputError
-        If it belongs to another training.
+        If it belongs to another training, or was made by other versions: what continues it would be of neither.
     """
     try:
         with np.load(io.BytesIO(Path(path).read_bytes()), allow_pickle=False) as stored:
@@ -78,5 +80,11 @@ def load_checkpoint(path: Path, *, fingerprint: str) -> tuple[int, dict[str, Flo
         raise InvalidInputError(
             f"{path}: checkpoint of another configuration ({found[:12]}, this one is {fingerprint[:12]}); "
             "use another file, or the configuration that it was made with"
+        )
+    now, before = software_versions(), header.get("versions", {})
+    if changed := [f"{name} {before[name]} (now {now.get(name)})" for name in before if before[name] != now.get(name)]:
+        raise InvalidInputError(
+            f"{path}: checkpoint of other software: {', '.join(changed)}; remove it to start this training anew, or "
+            "install what it was made with"
         )
     return iteration, arrays, states

@@ -27,6 +27,7 @@ from bilevelrl.reference.fixed_point import (
     soft_bellman,
     start_value,
 )
+from bilevelrl.reference.registry import Hypergradient
 from bilevelrl.reference.tables import Tables
 from bilevelrl.reference.transitions import DiscountedSystem, policy_transition
 
@@ -134,7 +135,7 @@ def solve_follower(
     method: FollowerMethod = ...,
     tolerance: float = ...,
     max_iterations: int | None = ...,
-    warm_start: TabularFollower | FloatArray | None = ...,
+    warm_start: Hypergradient | TabularFollower | FloatArray | None = ...,
     stop_after: int | None = ...,
     throw: bool = ...,
 ) -> TabularFollower: ...
@@ -148,7 +149,7 @@ def solve_follower(
     method: FollowerMethod = ...,
     tolerance: float = ...,
     max_iterations: int | None = ...,
-    warm_start: GameFollower | FloatArray | None = ...,
+    warm_start: Hypergradient | GameFollower | FloatArray | None = ...,
     stop_after: int | None = ...,
     throw: bool = ...,
 ) -> GameFollower: ...
@@ -193,7 +194,7 @@ def solve_follower(
     max_iterations
         Default 200 for Newton; otherwise what the contraction needs, at most 1,000,000.
     warm_start
-        A previous solution, or values (S,), to start from; zeros by default.
+        A previous solution or `Hypergradient`, or values (S,), to start from; zeros by default.
     stop_after
         Stop after so many iterations whatever the residual: a suboptimal follower.
     throw
@@ -238,7 +239,7 @@ def solve_follower(
                 method=method,
                 tolerance=tolerance,
                 max_iterations=max_iterations,
-                warm_start=warm_start,
+                warm_start=warm_start.follower if isinstance(warm_start, Hypergradient) else warm_start,
                 stop_after=stop_after,
                 throw=throw,
             )

@@ -15,7 +15,14 @@ import numpy as np
 from numpy.random import Generator
 
 from bilevelrl.reference.arrays import FloatArray
-from bilevelrl.reference.errors import NotConvergedError, UnknownNameError, UnsupportedError
+from bilevelrl.reference.errors import (
+    InvalidInputError,
+    NotConvergedError,
+    ShapeError,
+    UnknownNameError,
+    UnsupportedError,
+    refusal,
+)
 from bilevelrl.reference.fixed_point import Status
 from bilevelrl.reference.follower import register_follower_solver
 from bilevelrl.reference.lqr import ConfigurableLQR, LQRMatrices
@@ -236,9 +243,9 @@ def follower_riccati(
         if method == "modified_policy_iteration":
             raise UnsupportedError("method='modified_policy_iteration': for tabular problems; use 'newton'")
         raise UnknownNameError("method", method, solvers)
+    start = None if warm_start is None else _start(warm_start, np.shape(a))
     if stop_after is None and method == "newton":
         return solve_riccati(a, b, q, r, discount), Status.CONVERGED
-    start = None if warm_start is None else warm_start.cost_to_go
     limit = 1_000_000 if max_iterations is None else max_iterations
     try:
         riccati = solve_riccati(
@@ -259,6 +266,19 @@ def follower_riccati(
         riccati = solve_riccati(a, b, q, r, discount, method="sweeps", stop_after=limit, start=start)
         return riccati, Status.ITERATION_LIMIT
     return riccati, Status.CONVERGED if stop_after is None else Status.STOPPED_EARLY
+
+
+def _start(warm_start: Any, shape: tuple[int, ...]) -> FloatArray:
+    """Return P of a previous solution, refusing what is none or another problem's."""
+    if not isinstance(warm_start, LQRFollower):
+        found = type(warm_start).__name__
+        raise InvalidInputError(
+            refusal("warm_start", found, "an LQRFollower or a Hypergradient", "start from a solution of this problem")
+        )
+    if warm_start.cost_to_go.shape != shape:
+        remedy = "start from a solution of this problem"
+        raise ShapeError(refusal("warm_start.shape", warm_start.cost_to_go.shape, f"{shape}", remedy))
+    return warm_start.cost_to_go
 
 
 @register_follower_solver(ConfigurableLQR)

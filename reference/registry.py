@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from bilevelrl.reference.arrays import FloatArray
-from bilevelrl.reference.errors import UnknownNameError, UnsupportedError
+from bilevelrl.reference.errors import BilevelRLError, UnknownNameError, UnsupportedError
 from bilevelrl.reference.problem import Part
 
 __all__ = [
@@ -49,10 +49,13 @@ class Hypergradient:
     error_bound : float
         First-order bound on max |value - truth|, each part included, for the tables and their derivatives as the
         numbers they are; inf where none was asked for or nothing is shown.
-        Some routes work it out when it is first read, for it costs more than the gradient; arrays that the problem
-        closes over must not have changed until then.
+        It costs more than the gradient and is worked out when it is first read. Arrays that the problem closes over
+        must not have changed until then: where the tables at θ have, reading it raises `InvalidInputError`.
     route : str
         Which route computed it.
+    follower : TabularFollower, GameFollower, LQRFollower or None
+        The response it was computed from, to start from at the next θ: `hypergradient(..., warm_start=previous)`; None
+        where a route has none of the problem's kind.
     status : str
         How the follower's solver ended.
     counters : {name: int}
@@ -66,6 +69,7 @@ class Hypergradient:
     condition: float
     error_bound_source: float | Callable[[], float] = field(repr=False)
     route: str
+    follower: Any = field(default=None, repr=False)
     status: str
     counters: Mapping[str, int] = field(default_factory=dict)
 
@@ -79,9 +83,13 @@ class Hypergradient:
         return source
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle with the bound worked out: what it would be worked out from stays behind."""
+        """Pickle with the bound worked out, inf where it is refused: what it is worked out from stays behind."""
         kept = {entry.name: getattr(self, entry.name) for entry in fields(self)}
-        return _rebuilt, (kept | {"error_bound_source": self.error_bound},)
+        try:
+            bound = self.error_bound
+        except BilevelRLError:
+            bound = np.inf
+        return _rebuilt, (kept | {"error_bound_source": bound},)
 
 
 def _rebuilt(kept: Mapping[str, Any]) -> Hypergradient:
@@ -228,9 +236,10 @@ def hypergradient(
     horizon, discounted
         Which objective: see `leader_objective`.
     warm_start
-        A previous follower solution; changes the cost, never the answer.
+        Where the follower's solver starts: a previous `Hypergradient` or follower solution, or values (S,); changes
+        the cost, never the answer.
     bound
-        Offer `error_bound`, which needs the Jacobian of the tables; otherwise it is inf.
+        Offer `error_bound`, worked out when it is read; otherwise it is inf.
 
     Returns
     -------
@@ -258,6 +267,11 @@ def hypergradient(
     >>> unrolled = hypergradient(problem, theta, route="unrolled")
     >>> bool(np.max(np.abs(exact.value - unrolled.value)) <= exact.error_bound + unrolled.error_bound)
     True
+
+    The next θ starts from the follower of this one:
+
+    >>> hypergradient(problem, theta + 0.01, warm_start=exact).counters["sweeps"] < exact.counters["sweeps"]
+    True
     """
     if not isinstance(route, str) or route not in HYPERGRADIENT_ROUTES:
         raise UnknownNameError("route", route, HYPERGRADIENT_ROUTES)
@@ -265,6 +279,7 @@ def hypergradient(
     for kind in type(problem).__mro__:
         if kind in kinds:
             theta = np.array(problem.check_theta(theta))  # ours: bounds may be worked out after the caller changes his
+            warm_start = warm_start.follower if isinstance(warm_start, Hypergradient) else warm_start
             return kinds[kind](
                 problem, theta, horizon=horizon, discounted=discounted, warm_start=warm_start, bound=bound
             )

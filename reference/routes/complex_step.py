@@ -20,6 +20,7 @@ from bilevelrl.reference.configurable_mdp import ConfigurableMDP
 from bilevelrl.reference.errors import InvalidInputError
 from bilevelrl.reference.follower import TabularFollower
 from bilevelrl.reference.leader import check_horizon, constant_return
+from bilevelrl.reference.on_demand import when_read
 from bilevelrl.reference.problem import PARTS, Part
 from bilevelrl.reference.registry import Hypergradient, register_route
 from bilevelrl.reference.routes.sweep_count import plan_sweeps
@@ -85,16 +86,17 @@ def complex_step(
             for name, start in starts.items():
                 parts[name][j] = float(np.imag(start)) / STEP
     total = sum(parts.values(), np.zeros(theta.size))
-    error = np.inf
-    if bound:
-        error = plan.error_bound(problem, theta, horizon, discounted)
+
+    def error_bound() -> float:
+        return plan.error_bound(problem, theta, horizon, discounted)
+
     return Hypergradient(
         value=total,
         parts=parts,
         objective=objective + constant_return(plan.centre_leader, problem.discount_leader, horizon, discounted),
         residual=plan.residual,
         condition=(1 + problem.discount_follower) / (1 - problem.discount_follower),
-        error_bound_source=error,
+        error_bound_source=when_read(problem.tables_at, theta, tables, error_bound) if bound else np.inf,
         route="complex_step",
         status="converged: sweeps as many as the tolerance needs",
         counters={"sweeps": theta.size * (plan.follower + steps), "evaluations": theta.size},

@@ -108,6 +108,7 @@ def differentiate_parts(
         condition=(1 + discount_follower) / (1 - discount_follower),
         error_bound_source=float(error.max(initial=0.0)) if bound else np.inf,
         route="finite_difference",
+        follower=follower,
         status=follower.status.value,
         counters={"evaluations": split.evaluations},
     )

@@ -13,6 +13,7 @@ from bilevelrl.reference.configurable_mdp import ConfigurableMDP
 from bilevelrl.reference.error_bounds import dense_jacobian
 from bilevelrl.reference.follower import TabularFollower
 from bilevelrl.reference.leader import check_horizon, constant_return
+from bilevelrl.reference.on_demand import when_read
 from bilevelrl.reference.problem import Part
 from bilevelrl.reference.registry import Hypergradient, register_route
 from bilevelrl.reference.routes.sweep_count import plan_sweeps
@@ -90,9 +91,10 @@ def forward(
         "regulariser": jacobian.get("regulariser", np.zeros(count)).copy(),
     }
     total = sum(parts.values(), np.zeros(count))
-    error = np.inf
-    if bound:
-        error = plan.error_bound(problem, theta, horizon, discounted)
+
+    def error_bound() -> float:
+        return plan.error_bound(problem, theta, horizon, discounted)
+
     return Hypergradient(
         value=total,
         parts=parts,
@@ -100,7 +102,7 @@ def forward(
         + constant_return(plan.centre_leader, problem.discount_leader, horizon, discounted),
         residual=plan.residual,
         condition=(1 + problem.discount_follower) / (1 - problem.discount_follower),
-        error_bound_source=error,
+        error_bound_source=when_read(problem.tables_at, theta, tables, error_bound) if bound else np.inf,
         route="forward",
         status="converged: sweeps as many as the tolerance needs",
         counters={"sweeps": plan.follower + 1 + (plan.leader if horizon is None else horizon)},

@@ -14,6 +14,7 @@ from bilevelrl.reference.errors import InvalidInputError
 from bilevelrl.reference.game_follower import GameFollower
 from bilevelrl.reference.leader import check_horizon, constant_return
 from bilevelrl.reference.markov_game import MarkovGame
+from bilevelrl.reference.on_demand import when_read
 from bilevelrl.reference.problem import GAME_PARTS, Part
 from bilevelrl.reference.registry import Hypergradient, register_route
 from bilevelrl.reference.routes.complex_step import STEP
@@ -63,13 +64,17 @@ def game_complex_step(
         points = (_shifted(theta, j) for j in range(theta.size))
         parts["regulariser"] = np.array([np.imag(problem.regulariser(point)) / STEP for point in points])
     constant = constant_return(plan.points.centre_leader, problem.discount_leader, horizon, discounted)
+
+    def error_bound() -> float:
+        return plan.error_bound(problem, theta, horizon, discounted)
+
     return Hypergradient(
         value=sum(parts.values(), np.zeros(theta.size)),
         parts=parts,
         objective=float(problem.initial @ base) + constant + problem.regulariser_at(theta),
         residual=plan.residual,
         condition=(1 + problem.discount_follower) / (1 - problem.discount_follower),
-        error_bound_source=plan.error_bound(problem, theta, horizon, discounted) if bound else np.inf,
+        error_bound_source=when_read(problem.policy_at, theta, plan.policy, error_bound) if bound else np.inf,
         route="complex_step",
         status="converged: sweeps as many as the tolerance needs",
         counters={"sweeps": theta.size * (plan.follower + steps), "evaluations": theta.size},

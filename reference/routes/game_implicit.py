@@ -24,6 +24,7 @@ from bilevelrl.reference.game_follower import DecisionPoints, GameFollower, solv
 from bilevelrl.reference.game_leader import evaluate_game_leader
 from bilevelrl.reference.leader import check_horizon
 from bilevelrl.reference.markov_game import MarkovGame
+from bilevelrl.reference.on_demand import when_read
 from bilevelrl.reference.problem import Part
 from bilevelrl.reference.registry import Hypergradient, register_route
 from bilevelrl.reference.transitions import DiscountedSystem
@@ -71,9 +72,9 @@ def game_implicit(
         "response": responded,
         "regulariser": problem.regulariser_gradient(theta),
     }
-    error = np.inf
-    if bound:
-        error = game_error_bound(
+
+    def error_bound() -> float:
+        return game_error_bound(
             problem,
             theta,
             policy=policy,
@@ -84,14 +85,16 @@ def game_implicit(
             discounted=discounted,
             value_error=follower.centred_error_bound,
         )
+
     return Hypergradient(
         value=sum(parts.values(), np.zeros(theta.size)),
         parts=parts,
         objective=evaluation.objective + problem.regulariser_at(theta),
         residual=follower.residual,
         condition=system.condition(),
-        error_bound_source=error,
+        error_bound_source=when_read(problem.policy_at, theta, policy, error_bound) if bound else np.inf,
         route="implicit",
+        follower=follower,
         status=follower.status.value,
         counters={
             "sweeps": follower.sweeps,

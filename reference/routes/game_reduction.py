@@ -58,7 +58,7 @@ def game_reduction(
         objective=solved.objective + constant_return(constant, problem.discount_leader, horizon, discounted),
         residual=solved.residual,
         condition=solved.condition,
-        error_bound_source=solved.error_bound,
+        error_bound_source=solved.error_bound_source,
         route="reduction",
         status=solved.status,
         counters=solved.counters,

@@ -18,6 +18,7 @@ from bilevelrl.reference.game_error_bounds import game_error_bound
 from bilevelrl.reference.game_follower import DecisionPoints, GameFollower
 from bilevelrl.reference.leader import check_horizon, constant_return
 from bilevelrl.reference.markov_game import MarkovGame
+from bilevelrl.reference.on_demand import when_read
 from bilevelrl.reference.problem import Part
 from bilevelrl.reference.registry import Hypergradient, register_route
 
@@ -107,9 +108,9 @@ def theorem2(
         visits = weight[:, None, None] * policy[:, :, None] * g
         parts["response"] += np.einsum("sla,slan->n", visits * benefit, gradient) / problem.temperature
         objective += float(weight @ earned) if horizon is not None else float(problem.initial @ ahead)
-    error = np.inf
-    if bound:
-        error = game_error_bound(
+
+    def error_bound() -> float:
+        return game_error_bound(
             problem,
             theta,
             policy=policy,
@@ -120,6 +121,7 @@ def theorem2(
             discounted=discounted,
             value_error=follower.centred_error_bound,
         )
+
     constant = constant_return(points.centre_leader, problem.discount_leader, horizon, discounted)
     return Hypergradient(
         value=sum(parts.values(), np.zeros(theta.size)),
@@ -127,8 +129,9 @@ def theorem2(
         objective=objective + constant + problem.regulariser_at(theta),
         residual=follower.residual,
         condition=float(np.linalg.cond(np.eye(problem.states) - problem.discount_follower * chain, np.inf)),
-        error_bound_source=error,
+        error_bound_source=when_read(problem.policy_at, theta, policy, error_bound) if bound else np.inf,
         route="theorem2",
+        follower=follower,
         status=follower.status.value,
         counters={"sweeps": follower.sweeps, "linear_solves": follower.linear_solves + 2 + theta.size},
     )

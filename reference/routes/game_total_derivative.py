@@ -29,6 +29,7 @@ from bilevelrl.reference.game_follower import DecisionPoints, GameFollower
 from bilevelrl.reference.game_leader import evaluate_game_leader
 from bilevelrl.reference.leader import check_horizon
 from bilevelrl.reference.markov_game import MarkovGame
+from bilevelrl.reference.on_demand import when_read
 from bilevelrl.reference.problem import Part
 from bilevelrl.reference.registry import Hypergradient, register_route
 from bilevelrl.reference.transitions import DiscountedSystem
@@ -125,18 +126,17 @@ def game_total_derivative(
         hessian[row] = np.asarray(of_logits).ravel()[free] / scale
         mixed[row] = np.asarray(of_policy).ravel() @ slope
     pushed = evaluation.response_weight.ravel()[free] / scale
-    condition, extra = 1.0, 0.0
+    condition = 1.0
     responded = np.zeros(theta.size)
     if free.size:
         adjoint: FloatArray
         adjoint, _, _, singular = np.linalg.lstsq(hessian.T, pushed, rcond=None)  # type: ignore[assignment]
         responded = -(adjoint @ mixed)
         condition = float(singular[0] / singular[-1])
-        if bound and theta.size:
-            extra = _own_error(problem, follower, hessian, mixed, adjoint)
-    error = np.inf
-    if bound:
-        error = extra + game_error_bound(
+
+    def error_bound() -> float:
+        own = _own_error(problem, follower, hessian, mixed, adjoint) if free.size and theta.size else 0.0
+        return own + game_error_bound(
             problem,
             theta,
             policy=policy,
@@ -147,6 +147,7 @@ def game_total_derivative(
             discounted=discounted,
             value_error=follower.centred_error_bound,
         )
+
     parts: dict[Part, FloatArray] = {
         "policy": problem.policy_pullback(theta, evaluation.policy_weight[None])[0],
         "response": responded,
@@ -158,8 +159,9 @@ def game_total_derivative(
         objective=evaluation.objective + problem.regulariser_at(theta),
         residual=follower.residual,
         condition=condition,
-        error_bound_source=error,
+        error_bound_source=when_read(problem.policy_at, theta, policy, error_bound) if bound else np.inf,
         route="total_derivative",
+        follower=follower,
         status=follower.status.value,
         counters={"sweeps": follower.sweeps, "linear_solves": follower.linear_solves + 1, "evaluations": free.size},
     )

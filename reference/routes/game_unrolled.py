@@ -19,6 +19,7 @@ from bilevelrl.reference.errors import TooLargeError
 from bilevelrl.reference.game_follower import GameFollower
 from bilevelrl.reference.leader import check_horizon, constant_return
 from bilevelrl.reference.markov_game import MarkovGame
+from bilevelrl.reference.on_demand import when_read
 from bilevelrl.reference.problem import GAME_PARTS, Part
 from bilevelrl.reference.registry import Hypergradient, register_route
 from bilevelrl.reference.routes.game_sweeps import plan_game_sweeps
@@ -127,13 +128,17 @@ def game_unrolled(
         part: np.asarray(pulled, dtype=np.float64).ravel() for part, pulled in zip(GAME_PARTS, gradients, strict=True)
     }
     constant = constant_return(centre_leader, problem.discount_leader, horizon, discounted)
+
+    def error_bound() -> float:
+        return plan.error_bound(problem, theta, horizon, discounted)
+
     return Hypergradient(
         value=sum(parts.values(), np.zeros(theta.size)),
         parts=parts,
         objective=float(objective(*[theta] * count)) + constant,
         residual=plan.residual,
         condition=(1 + problem.discount_follower) / (1 - problem.discount_follower),
-        error_bound_source=plan.error_bound(problem, theta, horizon, discounted) if bound else np.inf,
+        error_bound_source=when_read(problem.policy_at, theta, plan.policy, error_bound) if bound else np.inf,
         route="unrolled",
         status="converged: sweeps as many as the tolerance needs",
         counters={"sweeps": plan.follower + steps, "evaluations": count},

@@ -18,6 +18,7 @@ from bilevelrl.reference.configurable_mdp import ConfigurableMDP
 from bilevelrl.reference.error_bounds import tabular_error_bound
 from bilevelrl.reference.follower import TabularFollower, solve_tables
 from bilevelrl.reference.leader import check_horizon, evaluate_leader, gradient_centres, visited_next
+from bilevelrl.reference.on_demand import when_read
 from bilevelrl.reference.problem import Part
 from bilevelrl.reference.registry import Hypergradient, register_route
 from bilevelrl.reference.tables import Tables
@@ -88,26 +89,27 @@ def implicit(
         ),
         "regulariser": problem.regulariser_gradient(theta),
     }
+
+    def error_bound() -> float:
+        return tabular_error_bound(
+            problem,
+            theta,
+            policy=follower.policy,
+            follower_value=values,
+            horizon=horizon,
+            discounted=discounted,
+            value_error=value_error,
+        )
+
     return Hypergradient(
         value=sum(parts.values(), np.zeros(theta.size)),
         parts=parts,
         objective=evaluation.objective,
         residual=follower.residual,
         condition=system.condition(),
-        error_bound_source=(
-            tabular_error_bound(
-                problem,
-                theta,
-                policy=follower.policy,
-                follower_value=values,
-                horizon=horizon,
-                discounted=discounted,
-                value_error=value_error,
-            )
-            if bound
-            else np.inf
-        ),
+        error_bound_source=when_read(problem.tables_at, theta, tables, error_bound) if bound else np.inf,
         route="implicit",
+        follower=follower,
         status=follower.status.value,
         counters={
             "sweeps": follower.sweeps,

@@ -16,6 +16,7 @@ from bilevelrl.reference.lqr_game import LQRGame
 from bilevelrl.reference.lqr_game_error_bounds import lqr_game_error_bounds
 from bilevelrl.reference.lqr_response_errors import Tail
 from bilevelrl.reference.lqr_solvers import RiccatiSolution, solve_riccati
+from bilevelrl.reference.on_demand import when_read
 from bilevelrl.reference.problem import GAME_PARTS, PARTS
 from bilevelrl.reference.registry import Hypergradient, leader_objective, register_route
 from bilevelrl.reference.routes.lqr_split import (
@@ -30,11 +31,17 @@ __all__ = ["lqr_closed_form", "lqr_unrolled"]
 
 
 def _differentiate(
-    problem: Any, theta: FloatArray, route: str, horizon: int | None, discounted: bool, bound: bool
+    problem: Any,
+    theta: FloatArray,
+    route: str,
+    horizon: int | None,
+    discounted: bool,
+    warm_start: LQRFollower | None,
+    bound: bool,
 ) -> Hypergradient:
     check_horizon(horizon, discounted)
     # These refuse what cannot be solved or has no value; their numbers are not used.
-    follower: LQRFollower = solve_follower(problem, theta)
+    follower: LQRFollower = solve_follower(problem, theta, warm_start=warm_start)
     leader_objective(problem, theta, horizon=horizon, discounted=discounted, follower=follower)
     game = isinstance(problem, LQRGame)
     split: Any = split_game if game else split_lqr
@@ -43,14 +50,20 @@ def _differentiate(
         GAME_PARTS if game else PARTS,
         theta,
     )
+    read = problem.policy_at if game else problem.matrices_at
+
+    def error_bound() -> float:
+        return _error_bound(problem, theta, route, horizon, discounted)
+
     return Hypergradient(
         value=sum(parts.values(), np.zeros(theta.size)),
         parts=parts,
         objective=objective,
         residual=follower.residual,
         condition=follower.riccati.amplification,
-        error_bound_source=(lambda: _error_bound(problem, theta, route, horizon, discounted)) if bound else np.inf,
+        error_bound_source=when_read(read, theta, read(theta), error_bound) if bound else np.inf,
         route=route,
+        follower=follower,
         status=follower.status.value,
     )
 
@@ -111,7 +124,7 @@ def lqr_unrolled(
     TooLargeError
         If more sweeps than `SWEEP_LIMIT` would be needed.
     """
-    return _differentiate(problem, theta, "unrolled", horizon, discounted, bound)
+    return _differentiate(problem, theta, "unrolled", horizon, discounted, warm_start, bound)
 
 
 def lqr_closed_form(
@@ -124,7 +137,7 @@ def lqr_closed_form(
     bound: bool = True,
 ) -> Hypergradient:
     """∇J of the closed-form objective by reverse mode: equations solved by SciPy, differentiated by this package."""
-    return _differentiate(problem, theta, "closed_form", horizon, discounted, bound)
+    return _differentiate(problem, theta, "closed_form", horizon, discounted, warm_start, bound)
 
 
 for _kind in (ConfigurableLQR, LQRGame):

@@ -19,6 +19,7 @@ from bilevelrl.reference.lqr_game_leader import closed_loop, evaluate_game_leade
 from bilevelrl.reference.lqr_leader import evaluate_lqr_leader
 from bilevelrl.reference.lqr_response_errors import ErrorBounds
 from bilevelrl.reference.lqr_solvers import RiccatiSolution, solve_riccati
+from bilevelrl.reference.on_demand import when_read
 from bilevelrl.reference.problem import GAME_PARTS, PARTS, Part
 from bilevelrl.reference.registry import Hypergradient, register_route
 from bilevelrl.reference.routes.finite_difference import SplitObjective, differentiate_part
@@ -41,10 +42,12 @@ _GUESS = 1e-12  # of the objective, where no bound on its rounding is known
 class _Split:
     """What both kinds of problem share: which parts move, and the loop over displaced θ."""
 
-    def __init__(self, problem: Any, theta: FloatArray, horizon: int | None, discounted: bool) -> None:
+    def __init__(
+        self, problem: Any, theta: FloatArray, horizon: int | None, discounted: bool, warm_start: LQRFollower | None
+    ) -> None:
         self._problem, self._theta = problem, theta
         self._horizon, self._discounted = horizon, discounted
-        self.follower: LQRFollower = solve_follower(problem, theta)
+        self.follower: LQRFollower = solve_follower(problem, theta, warm_start=warm_start)
         self.evaluations = 0
         self.base = self.objective("regulariser", theta)
 
@@ -188,13 +191,15 @@ def lqr_finite_difference(
     """
     check_horizon(horizon, discounted)
     game = isinstance(problem, LQRGame)
-    split = (_SplitGame if game else _SplitLQR)(problem, theta, horizon, discounted)
+    split = (_SplitGame if game else _SplitLQR)(problem, theta, horizon, discounted, warm_start)
     moved: SplitObjective = split
     parts: dict[Part, FloatArray] = {}
     error = np.zeros(theta.size)
     for part in GAME_PARTS if game else PARTS:
         parts[part], part_error = differentiate_part(moved, part, theta.size)
         error += part_error
+
+    read = problem.policy_at if game else problem.matrices_at
 
     def error_bound() -> float:
         solved = split.bounds(split.follower.riccati, frozen=False, gradient=True)
@@ -206,8 +211,9 @@ def lqr_finite_difference(
         objective=split.base,
         residual=split.follower.residual,
         condition=split.follower.riccati.amplification,
-        error_bound_source=error_bound if bound else np.inf,
+        error_bound_source=when_read(read, theta, read(theta), error_bound) if bound else np.inf,
         route="finite_difference",
+        follower=split.follower,
         status=split.follower.status.value,
         counters={"evaluations": split.evaluations},
     )

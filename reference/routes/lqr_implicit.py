@@ -21,6 +21,7 @@ from bilevelrl.reference.lqr_game_error_bounds import lqr_game_error_bounds
 from bilevelrl.reference.lqr_game_leader import closed_loop, evaluate_game_leader
 from bilevelrl.reference.lqr_leader import evaluate_lqr_leader
 from bilevelrl.reference.lqr_solvers import symmetric
+from bilevelrl.reference.on_demand import when_read
 from bilevelrl.reference.problem import GAME_PARTS, PARTS, Part
 from bilevelrl.reference.registry import Hypergradient, register_route
 
@@ -43,7 +44,7 @@ def lqr_implicit(
     warm_start: LQRFollower | None = None,
     bound: bool = True,
 ) -> Hypergradient:
-    """∇J of a configurable LQR; a warm start is not needed and ignored."""
+    """∇J of a configurable LQR; doubling starts from nothing, and a warm start changes nothing."""
     check_horizon(horizon, discounted)
     options: dict[str, Any] = {"horizon": horizon, "discounted": discounted}
     matrices = problem.matrices_at(theta)
@@ -54,6 +55,7 @@ def lqr_implicit(
         matrices.cost_state_follower,
         matrices.cost_action_follower,
         discount,
+        warm_start=warm_start,
     )
     follower = best_response(matrices, riccati, discount, problem.temperature)
     evaluation = evaluate_lqr_leader(
@@ -84,16 +86,19 @@ def lqr_implicit(
     }
     pull = problem.pullback_at(theta)
     parts: dict[Part, FloatArray] = {part: pull(cotangents[part]) for part in PARTS}
+
+    def error_bound() -> float:
+        return lqr_error_bounds(problem, theta, riccati.cost_to_go, **options).gradient
+
     return Hypergradient(
         value=sum(parts.values(), np.zeros(theta.size)),
         parts=parts,
         objective=evaluation.objective,
         residual=riccati.residual,
         condition=riccati.amplification,
-        error_bound_source=(
-            (lambda: lqr_error_bounds(problem, theta, riccati.cost_to_go, **options).gradient) if bound else np.inf
-        ),
+        error_bound_source=when_read(problem.matrices_at, theta, matrices, error_bound) if bound else np.inf,
         route="implicit",
+        follower=follower,
         status=follower.status.value,
         counters={"doublings": riccati.iterations, "lyapunov_solves": 5 if horizon is None else 3},
     )
@@ -115,11 +120,11 @@ def lqr_game_implicit(
     warm_start: LQRFollower | None = None,
     bound: bool = True,
 ) -> Hypergradient:
-    """∇J of a linear-quadratic game; a warm start is not needed and ignored."""
+    """∇J of a linear-quadratic game; doubling starts from nothing, and a warm start changes nothing."""
     check_horizon(horizon, discounted)
     options: dict[str, Any] = {"horizon": horizon, "discounted": discounted}
     policy = problem.policy_at(theta)
-    follower: LQRFollower = solve_follower(problem, theta)
+    follower: LQRFollower = solve_follower(problem, theta, warm_start=warm_start)
     riccati = follower.riccati
     loop = closed_loop(problem, policy.gain, policy.covariance, riccati.reaction, follower.covariance)
     evaluation = evaluate_game_leader(problem, loop, horizon=horizon, discounted=discounted)
@@ -142,16 +147,19 @@ def lqr_game_implicit(
     }
     pull = problem.pullback_at(theta)
     parts: dict[Part, FloatArray] = {part: pull(cotangents[part]) for part in GAME_PARTS}
+
+    def error_bound() -> float:
+        return lqr_game_error_bounds(problem, theta, riccati.cost_to_go, **options).gradient
+
     return Hypergradient(
         value=sum(parts.values(), np.zeros(theta.size)),
         parts=parts,
         objective=evaluation.objective + float(policy.regulariser),
         residual=riccati.residual,
         condition=riccati.amplification,
-        error_bound_source=(
-            (lambda: lqr_game_error_bounds(problem, theta, riccati.cost_to_go, **options).gradient) if bound else np.inf
-        ),
+        error_bound_source=when_read(problem.policy_at, theta, policy, error_bound) if bound else np.inf,
         route="implicit",
+        follower=follower,
         status=follower.status.value,
         counters={"doublings": riccati.iterations, "steps": len(evaluation.reward)},
     )

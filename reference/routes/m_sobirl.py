@@ -30,6 +30,7 @@ from bilevelrl.reference.error_bounds import dense_jacobian, tabular_error_bound
 from bilevelrl.reference.errors import InvalidInputError, NotConvergedError, ShapeError, refusal
 from bilevelrl.reference.follower import TabularFollower, solve_follower
 from bilevelrl.reference.leader import LeaderEvaluation, check_horizon, evaluate_leader, gradient_centres, visited_next
+from bilevelrl.reference.on_demand import when_read
 from bilevelrl.reference.problem import Part
 from bilevelrl.reference.registry import Hypergradient, register_route
 from bilevelrl.reference.tables import Tables
@@ -156,8 +157,8 @@ def m_sobirl(
     factor = DiscountedSystem.factorise(system.chain, problem.discount_follower)
     adjoint = factor.solve_transposed(system.right_hand_side)
     parts = _parts(problem, theta, system, adjoint)
-    error = np.inf
-    if bound:
+
+    def error_bound() -> float:
         error = tabular_error_bound(
             problem,
             theta,
@@ -167,16 +168,17 @@ def m_sobirl(
             discounted=discounted,
             value_error=system.value_error,
         )
-        if np.isfinite(error):
-            error += _cancellation(problem, theta, system, adjoint, factor)
+        return error + _cancellation(problem, theta, system, adjoint, factor) if np.isfinite(error) else error
+
     return Hypergradient(
         value=sum(parts.values(), np.zeros(theta.size)),
         parts=parts,
         objective=system.evaluation.objective,
         residual=follower.residual,
         condition=factor.condition(),
-        error_bound_source=error,
+        error_bound_source=when_read(problem.tables_at, theta, system.tables, error_bound) if bound else np.inf,
         route="m_sobirl",
+        follower=follower,
         status=follower.status.value,
         counters={"sweeps": follower.sweeps, "linear_solves": follower.linear_solves + 2},
     )

@@ -20,6 +20,7 @@ from bilevelrl.reference.configurable_mdp import ConfigurableMDP
 from bilevelrl.reference.error_bounds import dense_jacobian, effective_horizon, tabular_error_bound
 from bilevelrl.reference.follower import TabularFollower, solve_follower
 from bilevelrl.reference.leader import check_horizon, evaluate_leader, gradient_centres
+from bilevelrl.reference.on_demand import when_read
 from bilevelrl.reference.problem import PARTS, Part
 from bilevelrl.reference.registry import Hypergradient, register_route
 from bilevelrl.reference.tables import Tables
@@ -104,9 +105,9 @@ def _formula(
         if last and "initial" in jacobian:
             parts["initial"] += jacobian["initial"].T @ value
     evaluation = evaluate_leader(tables, policy, problem.discount_leader, horizon=horizon, discounted=discounted)
-    error = np.inf
-    if bound:
-        error = tabular_error_bound(
+
+    def error_bound() -> float:
+        return tabular_error_bound(
             problem,
             theta,
             policy=policy,
@@ -115,14 +116,16 @@ def _formula(
             discounted=discounted,
             value_error=value_error,
         )
+
     return Hypergradient(
         value=sum(parts.values(), np.zeros(theta.size)),
         parts=parts,
         objective=evaluation.objective,
         residual=follower.residual,
         condition=(1 + problem.discount_follower) * effective_horizon(tables, policy, problem.discount_follower),
-        error_bound_source=error,
+        error_bound_source=when_read(problem.tables_at, theta, tables, error_bound) if bound else np.inf,
         route=route,
+        follower=follower,
         status=follower.status.value,
         counters={"sweeps": follower.sweeps, "linear_solves": follower.linear_solves + 2 + theta.size},
     )

@@ -19,6 +19,7 @@ from bilevelrl.reference.configurable_mdp import ConfigurableMDP
 from bilevelrl.reference.errors import TooLargeError
 from bilevelrl.reference.follower import TabularFollower
 from bilevelrl.reference.leader import check_horizon, constant_return
+from bilevelrl.reference.on_demand import when_read
 from bilevelrl.reference.problem import PARTS, Part
 from bilevelrl.reference.registry import Hypergradient, register_route
 from bilevelrl.reference.routes.sweep_count import plan_sweeps
@@ -131,16 +132,17 @@ def unrolled(
     }
     value = sum(parts.values(), np.zeros(theta.size))
     constant = constant_return(plan.centre_leader, problem.discount_leader, horizon, discounted)
-    error = np.inf
-    if bound:
-        error = plan.error_bound(problem, theta, horizon, discounted)
+
+    def error_bound() -> float:
+        return plan.error_bound(problem, theta, horizon, discounted)
+
     return Hypergradient(
         value=value,
         parts=parts,
         objective=float(objective(*[theta] * len(PARTS))) + constant,
         residual=plan.residual,
         condition=(1 + problem.discount_follower) / (1 - problem.discount_follower),
-        error_bound_source=error,
+        error_bound_source=when_read(problem.tables_at, theta, tables, error_bound) if bound else np.inf,
         route="unrolled",
         status="converged: sweeps as many as the tolerance needs",
         counters={"sweeps": plan.follower + steps, "evaluations": 5},

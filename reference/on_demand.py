@@ -1,0 +1,85 @@
+"""Bounds that are worked out when somebody reads them, for a problem that must still be the same then.
+
+A bound costs ten times its gradient, and most gradients are used without it. It needs the slopes of the problem's
+functions once more, which may close over arrays that their owner has changed in the meantime: what the functions gave
+is remembered, and a bound of something else is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+import numpy as np
+
+from bilevelrl.reference.errors import InvalidInputError
+
+__all__ = ["when_read"]
+
+_COPIED = 2**20  # bytes: a copy costs a quarter of a hash, but is held for as long as the result
+
+
+def when_read(function: Callable[[Any], Any], theta: Any, seen: Any, bound: Callable[[], float]) -> Callable[[], float]:
+    """Return `bound`, refusing once `function(theta)` is no longer what was seen.
+
+    Parameters
+    ----------
+    function, theta
+        What the problem is made of, and where.
+    seen
+        What `function(theta)` gave: an array, a number or a dataclass of them.
+    bound
+        Works the bound out.
+
+    Raises
+    ------
+    InvalidInputError
+        By the function returned, if the problem has changed.
+
+    Examples
+    --------
+    >>> table = np.zeros(2)
+    >>> source = when_read(lambda theta: table, None, table, lambda: 1e-15)
+    >>> source()
+    1e-15
+    >>> table[0] = 1.0
+    >>> source()
+    Traceback (most recent call last):
+        ...
+    bilevelrl.reference.errors.InvalidInputError: error_bound: the problem's functions no longer give the arrays that \
+the hypergradient was computed from, ...
+    """
+    marks = [_mark(entry) for entry in _entries(seen)]
+
+    def checked() -> float:
+        now = list(_entries(function(theta)))
+        if len(now) != len(marks) or not all(map(_is_same, marks, now)):
+            raise InvalidInputError(
+                "error_bound: the problem's functions no longer give the arrays that the hypergradient was computed "
+                "from, expected a problem that stays as it is; read error_bound before changing what it closes over"
+            )
+        return bound()
+
+    return checked
+
+
+def _entries(values: Any) -> Iterator[Any]:
+    if is_dataclass(values):
+        for entry in fields(values):
+            yield from _entries(getattr(values, entry.name))
+    else:
+        yield np.asarray(values)
+
+
+def _mark(array: Any) -> Any:
+    """What an array is known by later: itself if nobody can write to it, a copy, or a hash if it is large."""
+    if not array.flags.writeable:
+        return array
+    return array.copy() if array.nbytes <= _COPIED else hash(array.tobytes())
+
+
+def _is_same(mark: Any, array: Any) -> bool:
+    if isinstance(mark, int):
+        return hash(array.tobytes()) == mark
+    return mark is array or np.array_equal(mark, array)

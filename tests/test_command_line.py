@@ -82,8 +82,8 @@ FILES = {"SHORT": "short.npy", "TEXT": "text.csv", "EMPTY": "empty.csv"}
         (["--task", "four_rooms", "--theta", "ones"], "theta='ones'"),
         (["--task", "four_rooms", "--theta", "missing.npy"], "cannot be read"),
         (["--task", "four_rooms", "--theta", "SHORT"], "theta"),
-        (["--task", "four_rooms", "--theta", "TEXT"], "cannot be read"),
-        (["--task", "four_rooms", "--theta", "EMPTY"], "the file is empty"),
+        (["--task", "four_rooms", "--theta", "TEXT"], "holds no numbers"),
+        (["--task", "four_rooms", "--theta", "EMPTY"], "holds no numbers"),
     ],
 )
 def test_errors_are_one_clear_line(capsys, tmp_path, words, message):

@@ -11,7 +11,7 @@ from bilevelrl.reference import named_stream, solve_follower
 from bilevelrl.reference.errors import InvalidInputError, ShapeError, UnknownNameError
 from bilevelrl.tasks import scenario, scenarios
 from bilevelrl.verification.command_line import main
-from bilevelrl.verification.judge import judge_draws, read_draws
+from bilevelrl.verification.judge import judge_draws
 from bilevelrl.verification.judge_causes import Evidence, explain, part_causes
 from bilevelrl.verification.verdicts import POWER_LIMIT, Outcome
 
@@ -130,27 +130,6 @@ class TestWhatIsHandedOver:
             judge_draws(np.zeros((10, 3)), "layred")
         with pytest.raises(UnknownNameError, match="unbiased"):
             judge_draws(np.ones((10, 3)), "layered", claim="unbiassed")
-
-    @pytest.mark.parametrize("kind", ["csv", "csv with names", "npy", "npz"])
-    def test_files(self, tmp_path, kind):
-        rows = named_stream(4, "rows").standard_normal((20, 3))
-        path = tmp_path / f"draws.{kind.split()[0]}"
-        if kind.startswith("csv"):
-            np.savetxt(path, rows, delimiter=",", header="a,b,c" if "names" in kind else "", comments="", fmt="%.17g")
-        elif kind == "npy":
-            np.save(path, rows)
-        else:
-            np.savez(path, draws=rows)
-        assert np.array_equal(read_draws(path), rows)
-
-    @pytest.mark.parametrize("content", ["1,2\n3\n", "a,b\nc,d\n"])
-    def test_files_that_are_something_else(self, tmp_path, content):
-        path = tmp_path / "draws.csv"
-        path.write_text(content)
-        with pytest.raises(InvalidInputError, match="cannot be read"):
-            read_draws(path)
-        with pytest.raises(InvalidInputError, match=r"\.csv"):
-            read_draws(tmp_path / "draws.txt")
 
 
 class TestCommand:

@@ -16,12 +16,12 @@ from bilevelrl.verification.sampling_cases import (
 from bilevelrl.verification.statistics import (
     ERROR_RATE,
     MedianOfMeans,
-    cosine_interval,
     critical_value,
     draws_for_tail,
     draws_needed,
     smallest_detectable_bias,
 )
+from bilevelrl.verification.statistics_cosine import cosine_interval
 from bilevelrl.verification.verdicts import judge_exact, judge_sampled, unjudged
 
 

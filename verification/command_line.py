@@ -26,7 +26,7 @@ import numpy as np
 from bilevelrl.estimators import ESTIMATORS
 from bilevelrl.reference import HYPERGRADIENT_ROUTES, hypergradient
 from bilevelrl.reference.arrays import FloatArray
-from bilevelrl.reference.errors import InvalidInputError, refusal
+from bilevelrl.reference.errors import InvalidInputError
 from bilevelrl.reference.storage import software_versions, writable_file, writable_folder, write_atomically
 from bilevelrl.tasks import TASKS, make_task
 from bilevelrl.verification.arguments import Parser, count, seed
@@ -37,6 +37,7 @@ from bilevelrl.verification.figure import missing_figures, save_figure
 from bilevelrl.verification.fresh_seeds import register_fresh_seeds
 from bilevelrl.verification.jobs import Progress
 from bilevelrl.verification.judge_command import register_judge
+from bilevelrl.verification.reading import read_array
 from bilevelrl.verification.report import register_report
 from bilevelrl.verification.terminal import print_report
 from bilevelrl.verification.verify import verify
@@ -208,16 +209,8 @@ def _theta(source: str, problem: Any, task: str) -> FloatArray:
         if shape is None:
             raise InvalidInputError(f"theta='zeros': task {task!r} has no fixed shape of θ; pass a .npy or .csv file")
         return np.zeros(shape)
-    path = Path(source)
-    if path.suffix not in (".npy", ".csv"):
-        raise InvalidInputError(refusal("theta", source, "zeros, or a file ending in .npy or .csv", "name the file so"))
-    try:
-        if path.stat().st_size == 0:
-            raise ValueError("the file is empty")
-        values = np.load(path) if path.suffix == ".npy" else np.loadtxt(path, delimiter=",").ravel()
-    except (OSError, ValueError) as broken:
-        raise InvalidInputError(f"theta={source!r}: cannot be read ({broken}); expected one number per entry") from None
-    theta = np.asarray(values, dtype=np.float64)
+    found = read_array(source, "theta")
+    theta = found.ravel() if source.lower().endswith(".csv") else found
     return theta.reshape(shape) if shape is not None and theta.size == math.prod(shape) else theta
 
 

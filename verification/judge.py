@@ -23,21 +23,25 @@ import numpy as np
 
 from bilevelrl.reference import hypergradient
 from bilevelrl.reference.arrays import FloatArray
-from bilevelrl.reference.errors import InvalidInputError, ShapeError, UnknownNameError, refusal
+from bilevelrl.reference.errors import InvalidInputError, ShapeError, TooLargeError, UnknownNameError, refusal
 from bilevelrl.reference.storage import software_versions
 from bilevelrl.tasks import Scenario, Truth, scenario
 from bilevelrl.verification.error_budget import ErrorBudget
+from bilevelrl.verification.independence import Independence
+from bilevelrl.verification.jobs import Progress
 from bilevelrl.verification.judge_causes import Evidence, Explanation, explain
+from bilevelrl.verification.reading import open_draws, read_array
 from bilevelrl.verification.statistics import (
     ERROR_RATE,
     POWER,
-    CosineInterval,
     MeanTest,
-    SampleMoments,
-    cosine_interval,
+    MedianOfMeans,
     draws_needed,
-    mean_test,
+    mean_test_of,
 )
+from bilevelrl.verification.statistics_cosine import CosineInterval, cosine_interval_of, cosines
+from bilevelrl.verification.statistics_search import LARGEST_COUNT
+from bilevelrl.verification.statistics_stream import BlockMeans, RunningMoments, SampleMoments
 from bilevelrl.verification.verdicts import POWER_LIMIT, Outcome, Verdict, judge_sampled, unjudged
 
 __all__ = ["Judgement", "comparison_directions", "judge_draws", "read_draws", "scenario_truth"]
@@ -62,8 +66,10 @@ class Judgement:
         What each comparison is called.
     truth, mean, standard_deviation : (N,)
         The truth, and moments of one draw.
-    draws, draws_needed : int
-        How many there are; how many a bias of `POWER_LIMIT` of the truth needs, by Student's interval.
+    draws : int
+        How many there are.
+    draws_needed : int or None
+        How many a bias of `POWER_LIMIT` of the truth needs, by Student's interval; None: more than `LARGEST_COUNT`.
     cosine : CosineInterval
         Mean cosine of one draw with the truth.
     explanation : Explanation or None
@@ -81,7 +87,7 @@ class Judgement:
     mean: FloatArray
     standard_deviation: FloatArray
     draws: int
-    draws_needed: int
+    draws_needed: int | None
     cosine: CosineInterval
     explanation: Explanation | None
     budget: str
@@ -100,7 +106,8 @@ class Judgement:
         if self.explanation is not None:
             lines.append(f"  {self.explanation}")
         if self.verdict.outcome is Outcome.NO_POWER:
-            lines.append(f"  a bias of {POWER_LIMIT:.0%} of the truth needs about {self.draws_needed:,} draws")
+            wanted = f"more than {LARGEST_COUNT:.0e}" if self.draws_needed is None else f"about {self.draws_needed:,}"
+            lines.append(f"  a bias of {POWER_LIMIT:.0%} of the truth needs {wanted} draws")
         with np.errstate(divide="ignore", invalid="ignore"):
             strength = np.nan_to_num(np.abs(self.test.bias) / self.test.half_width)
         for i in np.argsort(-strength)[:5]:
@@ -151,6 +158,7 @@ def judge_draws(
     tolerated_bias: float = 0.0,
     error_rate: float = ERROR_RATE,
     power: float = POWER,
+    progress: Progress | None = None,
 ) -> Judgement:
     """Judge independent estimates of a scenario's hypergradient.
 
@@ -162,7 +170,9 @@ def judge_draws(
     Parameters
     ----------
     draws : (R, N)
-        One independent estimate per row: a NumPy array, or anything that converts to one (JAX, PyTorch).
+        One independent estimate per row: a NumPy array, or anything that converts to one (JAX, PyTorch); the path of a
+        .csv, .npy or .npz file; or an iterator over blocks (r, N). They are worked on in blocks, so that files and
+        iterators may hold more than memory does.
     on
         A scenario or its name.
     claim
@@ -174,13 +184,15 @@ def judge_draws(
         Bias per comparison that is no reason for refusal, relative to the truth's norm.
     error_rate, power
         For the whole judgement; power of each comparison.
+    progress
+        Told after each block: (draws done, draws in all, what is done).
 
     Raises
     ------
     ShapeError
         If the draws are not (R, N) with R >= 4.
     InvalidInputError
-        If a draw is not finite.
+        If a draw is not a finite real number, or a file cannot be read.
 
     Examples
     --------
@@ -194,7 +206,6 @@ def judge_draws(
     ('failed', 'the direct part is missing')
     """
     at = scenario(on) if isinstance(on, str) else on
-    rows = _checked_draws(draws, at.theta.size)
     if not 0.0 <= tolerated_bias < math.inf:
         raise InvalidInputError(
             refusal("tolerated_bias", tolerated_bias, "a finite number >= 0", "relative to the truth's norm")
@@ -204,26 +215,41 @@ def judge_draws(
     ascent = isinstance(claim, str) and claim == "ascent"
     norm = float(np.linalg.norm(truth.value))
     directions, names = comparison_directions(truth)
+    size = at.theta.size
+    parts = directions[:, : len(names) - size]
     if ascent:
-        directions, names = directions[:, :1], names[:1]
+        names = names[:1]
+    compared = slice(0, len(names))
     budget = ErrorBudget(error_rate)
     rates = budget.split({"independence": 1, "mean": len(names)})
-    projected = rows @ directions
-    test = mean_test(
-        projected,
-        expected @ directions,
+    with open_draws(draws, size, progress=progress) as opened:
+        running = RunningMoments.start(parts.shape[1] + size + 1)
+        for rows in opened.blocks("moments of the draws"):
+            running = running.updated(np.concatenate([rows @ parts, rows, cosines(rows, truth.value)], axis=1))
+        sample = running.sample()
+        independence = Independence(sample.columns(slice(0, 1)), error_rate=rates["independence"])
+        robust = MedianOfMeans.design(error_rate=rates["mean"], power=power, comparisons=len(names))
+        means = BlockMeans(blocks=robust.blocks, draws=sample.draws, columns=len(names))
+        for rows in opened.blocks("dependence of the draws"):
+            projected = np.concatenate([rows @ parts, rows], axis=1)[:, compared]
+            means.add(projected)
+            independence.add(projected[:, 0])
+    test = mean_test_of(
+        sample.columns(compared),
+        (expected @ directions)[compared],
+        medians=means.median(),
         error_rate=rates["mean"],
         power=power,
         known_error=truth.error_bound + tolerated_bias * norm,
     )
-    single = SampleMoments.of(rows)
+    single = sample.columns(slice(parts.shape[1], -1))
     verdict = judge_ascent(test, norm) if ascent else judge_sampled(test, along=0, scale=norm, names=list(names))
-    dependence = _dependence(projected[:, 0], error_rate=rates["independence"])
+    dependence = independence.refusal()
     if dependence is not None:
         verdict = unjudged(Outcome.REFUSED, dependence)
     explanation = None
     if verdict.failed and not ascent:
-        coordinates = slice(len(names) - at.theta.size, None)
+        coordinates = slice(len(names) - size, None)
         explanation = explain(
             [
                 Evidence(
@@ -234,11 +260,6 @@ def judge_draws(
                 )
             ]
         )
-    spread = float(projected[:, 0].std(ddof=1))
-    bias = POWER_LIMIT * norm
-    needed = (
-        draws_needed(bias, spread, error_rate=rates["mean"], power=power, comparisons=len(names)) if bias > 0 else 0
-    )
     return Judgement(
         scenario=at.name,
         claim=stated,
@@ -248,9 +269,9 @@ def judge_draws(
         truth=truth.value,
         mean=single.mean,
         standard_deviation=single.standard_deviation,
-        draws=rows.shape[0],
-        draws_needed=needed,
-        cosine=cosine_interval(rows, truth.value),
+        draws=sample.draws,
+        draws_needed=_draws_for_power(sample, norm, rates["mean"], power, len(names)),
+        cosine=cosine_interval_of(sample.columns(slice(-1, None))),
         explanation=explanation,
         budget=str(budget),
     )
@@ -313,51 +334,7 @@ def read_draws(path: str | Path) -> FloatArray:
     InvalidInputError
         If the file cannot be read, or holds something else.
     """
-    file = Path(path)
-    try:
-        if file.suffix == ".npy":
-            found = np.load(file)
-        elif file.suffix == ".npz":
-            with np.load(file) as archive:
-                if len(archive.files) != 1:
-                    raise InvalidInputError(f"{file}: holds {archive.files}; expected one array of draws (R, N)")
-                found = archive[archive.files[0]]
-        elif file.suffix == ".csv":
-            with file.open(encoding="utf-8") as lines:
-                header = not _is_numeric(lines.readline())
-            found = np.loadtxt(file, delimiter=",", skiprows=int(header), ndmin=2)
-        else:
-            raise InvalidInputError(refusal("draws", str(file), "a .csv, .npy or .npz file", "save one row per draw"))
-    except (OSError, ValueError) as broken:
-        if isinstance(broken, InvalidInputError):
-            raise
-        raise InvalidInputError(f"{file}: cannot be read ({broken}); expected one row of numbers per draw") from None
-    return np.asarray(found)
-
-
-def _is_numeric(line: str) -> bool:
-    try:
-        [float(entry) for entry in line.split(",")]
-    except ValueError:
-        return False
-    return True
-
-
-def _checked_draws(draws: Any, parameters: int) -> FloatArray:
-    rows = np.asarray(draws)
-    if rows.ndim == 1 and parameters == 1:
-        rows = rows[:, None]
-    if rows.ndim != 2 or rows.shape[1] != parameters or rows.shape[0] < 4:
-        hint = "one independent estimate per row; a mean of them cannot be judged"
-        raise ShapeError(refusal("draws.shape", rows.shape, f"(R, {parameters}) with R >= 4", hint))
-    if rows.dtype.kind not in "fiu":
-        raise InvalidInputError(refusal("draws.dtype", str(rows.dtype), "real numbers", "convert them"))
-    if not np.isfinite(rows).all():
-        draw, parameter = (int(i) for i in np.argwhere(~np.isfinite(rows))[0])
-        raise InvalidInputError(
-            refusal(f"draws[{draw}, {parameter}]", float(rows[draw, parameter]), "finite draws", "check the estimator")
-        )
-    return rows.astype(np.float64)
+    return read_array(path)
 
 
 def _claimed(claim: Any, truth: Truth) -> tuple[str, FloatArray]:
@@ -373,23 +350,15 @@ def _claimed(claim: Any, truth: Truth) -> tuple[str, FloatArray]:
     return "to have a declared expectation", expected
 
 
-def _dependence(values: FloatArray, *, error_rate: float) -> str | None:
-    """Say so where consecutive draws are correlated: products of disjoint pairs have mean zero if they are not."""
-    centred = values - values.mean()
-    pairs = centred.size // 2
-    if pairs < 2 or not centred.any():
+def _draws_for_power(sample: SampleMoments, norm: float, error_rate: float, power: float, family: int) -> int | None:
+    """Draws that a bias of `POWER_LIMIT` of the truth needs; None where no feasible number is enough."""
+    if norm == 0.0:
+        return 0
+    spread = float(sample.standard_deviation[0])
+    try:
+        return draws_needed(POWER_LIMIT * norm, spread, error_rate=error_rate, power=power, comparisons=family)
+    except TooLargeError:
         return None
-    products = (centred[0 : 2 * pairs : 2] * centred[1 : 2 * pairs : 2])[:, None]
-    # Centring by the sample's own mean takes one part in R of the variance from each product.
-    known = float(np.mean(centred**2)) / centred.size
-    test = mean_test(products, np.zeros(1), error_rate=error_rate, known_error=known)
-    if not test.rejected[0]:
-        return None
-    correlation = float(products.mean() / np.mean(centred**2))
-    return (
-        f"consecutive draws are correlated ({correlation:+.2f}), so no interval holds; "
-        "expected independent estimates, one fresh seed each"
-    )
 
 
 def _finite(value: Any) -> Any:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bilevelrl.tasks import scenario, scenarios
-from bilevelrl.verification.judge import judge_draws, read_draws
+from bilevelrl.verification.judge import judge_draws
 from bilevelrl.verification.statistics import ERROR_RATE
 from bilevelrl.verification.verdicts import Outcome
 
@@ -34,7 +34,7 @@ def register_judge(commands: Any) -> None:
 
 def _judge(parsed: argparse.Namespace) -> int:
     judged = judge_draws(
-        read_draws(parsed.draws),
+        parsed.draws,
         parsed.scenario,
         claim=parsed.claim,
         horizon=parsed.horizon,

@@ -29,11 +29,11 @@ from bilevelrl.verification.statistics import (
     MeanTest,
     MedianOfMeans,
     SampleMoments,
-    cosine_interval,
     draws_for_tail,
     draws_needed,
     mean_test,
 )
+from bilevelrl.verification.statistics_cosine import cosine_interval
 from bilevelrl.verification.verdicts import POWER_LIMIT, Outcome, Verdict, judge_sampled, unjudged
 
 __all__ = ["SamplingPlan", "check_by_sampling"]

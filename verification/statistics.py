@@ -31,17 +31,19 @@ from scipy import optimize, special, stats
 
 from bilevelrl.reference.arrays import BoolArray, FloatArray
 from bilevelrl.reference.errors import InvalidInputError, ShapeError, refusal
+from bilevelrl.verification.statistics_search import smallest_count
+from bilevelrl.verification.statistics_stream import BlockMeans, SampleMoments
 
 __all__ = [
-    "CosineInterval",
     "MeanTest",
     "MedianOfMeans",
     "SampleMoments",
-    "cosine_interval",
+    "check_rate",
     "critical_value",
     "draws_for_tail",
     "draws_needed",
     "mean_test",
+    "mean_test_of",
     "smallest_detectable_bias",
 ]
 
@@ -49,58 +51,6 @@ ERROR_RATE = 1e-6
 POWER = 1.0 - 1e-3
 # Largest factor by which the tail of Student's statistic is corrected for skewness.
 TAIL_DISTORTION = 20.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SampleMoments:
-    """First three moments of independent draws, per coordinate.
-
-    Attributes
-    ----------
-    draws : int
-        Number of draws n.
-    mean, standard_deviation, skewness : (K,)
-        Of one draw; skewness is zero where nothing varies.
-    """
-
-    draws: int
-    mean: FloatArray
-    standard_deviation: FloatArray
-    skewness: FloatArray
-
-    @classmethod
-    def of(cls, rows: FloatArray) -> SampleMoments:
-        """Compute them from draws (n, K).
-
-        Raises
-        ------
-        ShapeError
-            If there are fewer than two draws.
-        InvalidInputError
-            If a draw is not finite.
-
-        Examples
-        --------
-        >>> SampleMoments.of(np.array([[0.0], [2.0]])).standard_deviation.tolist()
-        [1.4142135623730951]
-        """
-        if rows.ndim != 2 or rows.shape[0] < 2:
-            raise ShapeError(refusal("rows.shape", rows.shape, "(n, K) with n >= 2", "draw more replicates"))
-        if not np.isfinite(rows).all():
-            raise InvalidInputError("rows: expected finite draws; check the estimator")
-        mean = rows.mean(axis=0)
-        centred = rows - mean
-        variance = np.mean(centred**2, axis=0)
-        third = np.mean(centred**3, axis=0)
-        # A coordinate that varies by rounding only is constant.
-        constant = np.sqrt(variance) <= 8 * np.finfo(np.float64).eps * np.abs(rows).max(axis=0)
-        safe = np.where(constant, 1.0, variance)
-        return cls(
-            draws=rows.shape[0],
-            mean=mean,
-            standard_deviation=np.where(constant, 0.0, np.sqrt(variance * rows.shape[0] / (rows.shape[0] - 1))),
-            skewness=np.where(constant, 0.0, third / safe**1.5),
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,7 +95,7 @@ def critical_value(draws: int, *, error_rate: float = ERROR_RATE, comparisons: i
     >>> round(critical_value(1_000_000, error_rate=0.05), 2)
     1.96
     """
-    _check_rate("error_rate", error_rate)
+    check_rate("error_rate", error_rate)
     if draws < 2 or comparisons < 1:
         raise InvalidInputError(f"draws={draws}, comparisons={comparisons}: expected draws >= 2 and comparisons >= 1")
     return float(stats.t.isf(0.5 * error_rate / comparisons, draws - 1))
@@ -164,7 +114,7 @@ def smallest_detectable_bias(
     >>> round(smallest_detectable_bias(10_000, 1.0, error_rate=1e-6, power=0.999), 3)
     0.08
     """
-    _check_rate("power", power)
+    check_rate("power", power)
     quantile = critical_value(draws, error_rate=error_rate, comparisons=comparisons)
     return _noncentrality(quantile, draws, power) * standard_deviation / math.sqrt(draws)
 
@@ -194,6 +144,13 @@ def draws_needed(
 ) -> int:
     """Return the smallest number of draws whose `smallest_detectable_bias` is at most `bias`.
 
+    Raises
+    ------
+    InvalidInputError
+        If the bias is not > 0, or the spread not finite.
+    TooLargeError
+        If no number of draws up to `LARGEST_COUNT` is enough.
+
     Examples
     --------
     >>> n = draws_needed(0.08, 1.0)
@@ -202,6 +159,10 @@ def draws_needed(
     """
     if not bias > 0.0:
         raise InvalidInputError(refusal("bias", bias, "a number > 0", "no number of draws sees a bias of zero"))
+    if not 0.0 <= standard_deviation < math.inf:
+        raise InvalidInputError(
+            refusal("standard_deviation", standard_deviation, "a finite number >= 0", "check the draws")
+        )
 
     def sees(draws: int) -> bool:
         found = smallest_detectable_bias(
@@ -209,14 +170,7 @@ def draws_needed(
         )
         return found <= bias
 
-    high = 2
-    while not sees(high):
-        high *= 2
-    low = high // 2
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if sees(middle) else (middle, high)
-    return high
+    return smallest_count(sees)
 
 
 def draws_for_tail(skewness: float, *, error_rate: float = ERROR_RATE, comparisons: int = 1) -> float:
@@ -276,8 +230,8 @@ class MedianOfMeans:
         >>> design.blocks, round(design.radius, 1)
         (33, 16.6)
         """
-        _check_rate("error_rate", error_rate)
-        _check_rate("power", power)
+        check_rate("error_rate", error_rate)
+        check_rate("power", power)
         # P(|block mean − E| > c σ √(k/n)) ≤ 1/c² = p; p = .12 makes the interval nearly as short as any.
         p = 0.12
         blocks = math.ceil(math.log(comparisons / error_rate) / _divergence_from_half(p))
@@ -287,12 +241,11 @@ class MedianOfMeans:
         p_power = 0.5 * (1.0 - math.sqrt(1.0 - math.exp(-2.0 * wanted)))
         return cls(blocks=blocks, radius=radius, reach=radius + math.sqrt(blocks / p_power))
 
-    def estimate(self, rows: FloatArray) -> FloatArray:
-        """Return the median of the means of consecutive blocks of rows (n, K); rows beyond k⌊n/k⌋ are not used."""
-        size = rows.shape[0] // self.blocks
-        means = rows[: size * self.blocks].reshape(self.blocks, size, -1).mean(axis=1)
-        result: FloatArray = np.median(means, axis=0)
-        return result
+    def estimate(self, rows: FloatArray) -> FloatArray | None:
+        """Return the median (K,) of the means of k consecutive blocks of rows (n, K); None where n < k."""
+        means = BlockMeans(blocks=self.blocks, draws=rows.shape[0], columns=rows.shape[1])
+        means.add(rows)
+        return means.median()
 
 
 def _divergence_from_half(p: float) -> float:
@@ -339,9 +292,50 @@ def mean_test(
     >>> mean_test(rows, np.zeros(2)).rejected.tolist()
     [False, True]
     """
-    _check_rate("error_rate", error_rate)
-    _check_rate("power", power)
     sample = SampleMoments.of(rows)
+    family = rows.shape[1] if comparisons is None else comparisons
+    return mean_test_of(
+        sample,
+        expected,
+        medians=MedianOfMeans.design(error_rate=error_rate, power=power, comparisons=family).estimate(rows),
+        error_rate=error_rate,
+        power=power,
+        comparisons=comparisons,
+        known_error=known_error,
+    )
+
+
+def mean_test_of(
+    sample: SampleMoments,
+    expected: FloatArray,
+    *,
+    medians: FloatArray | None,
+    error_rate: float = ERROR_RATE,
+    power: float = POWER,
+    comparisons: int | None = None,
+    known_error: float | FloatArray = 0.0,
+) -> MeanTest:
+    """Hold a mean against an expected mean, from moments of the draws: `mean_test` without the draws.
+
+    Parameters
+    ----------
+    sample
+        Moments of K coordinates.
+    expected : (K,)
+        What their expectation should be.
+    medians : (K,) or None
+        `MedianOfMeans.estimate` of the same family; None where there are fewer draws than blocks.
+    error_rate, power, comparisons, known_error
+        As in `mean_test`.
+
+    Examples
+    --------
+    >>> rows = np.random.default_rng(0).standard_normal((30, 1))  # fewer than there are blocks
+    >>> mean_test_of(SampleMoments.of(rows), np.zeros(1), medians=None).rejected.tolist()
+    [False]
+    """
+    check_rate("error_rate", error_rate)
+    check_rate("power", power)
     if np.shape(expected) != sample.mean.shape:
         raise ShapeError(refusal("expected.shape", np.shape(expected), f"{sample.mean.shape}", "one per coordinate"))
     family = sample.mean.size if comparisons is None else comparisons
@@ -355,13 +349,13 @@ def mean_test(
     short = stats.norm.isf(0.5 * missed) - float(stats.norm.isf(1.0 - power))
     reach = _noncentrality(quantile, sample.draws, power) + (radius - quantile) + short
     robust = MedianOfMeans.design(error_rate=error_rate, power=power, comparisons=family)
-    enough = sample.draws >= robust.blocks
-    centre = np.where(gaussian | (not enough), sample.mean, robust.estimate(rows) if enough else sample.mean)
+    enough = medians is not None
+    centre = sample.mean if medians is None else np.where(gaussian, sample.mean, medians)
     used = (sample.draws // robust.blocks) * robust.blocks
     wider = math.sqrt(sample.draws / used) if enough else math.inf
     known = known_error + 4 * np.finfo(np.float64).eps * (np.abs(centre) + np.abs(expected))
     # A variance carried by fewer draws than there are blocks may be several times larger: nothing is known then.
-    told = gaussian | (_carrying_draws(rows) >= robust.blocks) | (error == 0.0)
+    told = gaussian | (sample.carrying >= robust.blocks) | (error == 0.0)
     half_width = np.where(gaussian, radius * error, _times(robust.radius * wider, error)) + known
     half_width = np.where(told, half_width, np.inf)
     detectable = np.where(gaussian, reach * error, _times(robust.reach * wider, error)) + 2 * known
@@ -378,54 +372,11 @@ def mean_test(
     )
 
 
-def _carrying_draws(rows: FloatArray) -> FloatArray:
-    """How many draws the sample variance rests on: n over the kurtosis; one where a single draw makes all of it."""
-    squares = (rows - rows.mean(axis=0)) ** 2
-    fourth = np.sum(squares**2, axis=0)
-    safe = np.where(fourth > 0.0, fourth, 1.0)
-    result: FloatArray = np.where(fourth > 0.0, np.sum(squares, axis=0) ** 2 / safe, float(len(rows)))
-    return result
-
-
 def _times(factor: float, error: FloatArray) -> FloatArray:
     return factor * error if math.isfinite(factor) else np.full_like(error, np.inf)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CosineInterval:
-    """Mean cosine between single estimates and the truth, with a confidence interval.
-
-    Attributes
-    ----------
-    mean, low, high : float
-        All in [−1, 1]. An estimate that is exactly zero counts as cosine 0.
-    """
-
-    mean: float
-    low: float
-    high: float
-
-
-def cosine_interval(rows: FloatArray, truth: FloatArray, *, error_rate: float = 0.05) -> CosineInterval:
-    """Return the mean cosine of the rows (n, N) with a direction, and an interval that holds at every n.
-
-    The empirical Bernstein bound for values in [−1, 1] (Maurer & Pontil 2009, Theorem 4, both sides): no limit theorem.
-
-    Examples
-    --------
-    >>> cosine_interval(np.ones((100, 2)), np.array([1.0, 0.0])).mean.__round__(4)
-    0.7071
-    """
-    _check_rate("error_rate", error_rate)
-    lengths = np.linalg.norm(rows, axis=1) * float(np.linalg.norm(truth))
-    cosines = np.divide(rows @ truth, lengths, out=np.zeros(len(rows)), where=lengths > 0.0)
-    count = len(cosines)
-    logarithm = math.log(4.0 / error_rate)
-    half = float(cosines.std(ddof=1)) * math.sqrt(2.0 * logarithm / count) + 14.0 * logarithm / (3.0 * (count - 1))
-    mean = float(cosines.mean())
-    return CosineInterval(mean=mean, low=max(-1.0, mean - half), high=min(1.0, mean + half))
-
-
-def _check_rate(name: str, value: float) -> None:
+def check_rate(name: str, value: float) -> None:
+    """Refuse what is no rate."""
     if not 0.0 < value < 1.0:
         raise InvalidInputError(refusal(name, value, "a number strictly between 0 and 1", "e.g. 1e-6 or 0.999"))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from bilevelrl.reference.errors import InvalidInputError
+from bilevelrl.reference.errors import TooLargeError
 
-__all__ = ["smallest_count", "smallest_size"]
+__all__ = ["LARGEST_COUNT", "smallest_count", "smallest_size"]
 
 LARGEST_COUNT = 2**60
 
@@ -17,8 +17,8 @@ def smallest_count(sees: Callable[[int], bool], *, start: int = 2) -> int:
 
     Raises
     ------
-    InvalidInputError
-        If no number of draws up to 2^60 is enough.
+    TooLargeError
+        If no number of draws up to `LARGEST_COUNT` = 2^60 is enough.
 
     Examples
     --------
@@ -31,7 +31,7 @@ def smallest_count(sees: Callable[[int], bool], *, start: int = 2) -> int:
     while not sees(high):
         high *= 2
         if high > LARGEST_COUNT:
-            raise InvalidInputError("draws needed: more than 2^60; ask for a larger bias or a smaller power")
+            raise TooLargeError("draws needed: more than 2^60; ask for a larger bias or a smaller power")
     low = high // 2
     while high - low > 1:
         middle = (low + high) // 2

@@ -108,4 +108,13 @@ def refusal(argument: str, value: object, expected: str, remedy: str) -> str:
     >>> refusal("temperature", -1.0, "a finite number > 0", "pass the entropy weight")
     'temperature=-1.0: expected a finite number > 0; pass the entropy weight'
     """
-    return f"{argument}={value!r}: expected {expected}; {remedy}"
+    return f"{argument}={_shown(value)}: expected {expected}; {remedy}"
+
+
+def _shown(value: object) -> str:
+    """What a message has room for."""
+    try:
+        text = repr(value)
+    except Exception:  # nested too deeply, too many digits, or an object of somebody else
+        return f"<{type(value).__name__}>"
+    return text if len(text) <= 400 else f"{text[:300]} … {text[-60:]}"

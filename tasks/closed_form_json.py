@@ -7,6 +7,8 @@ machines, in `tasks/data/schema.json`.
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any
@@ -15,7 +17,45 @@ from bilevelrl.reference.certified import ClosedForm, ClosedFormTable, FeatureBl
 from bilevelrl.reference.certified.closed_form import Exact
 from bilevelrl.reference.errors import InvalidInputError, ShapeError, refusal
 
-__all__ = ["problem_from_json", "problem_to_json", "read_number"]
+__all__ = ["parse_json", "problem_from_json", "problem_to_json", "read_number"]
+
+MOST_DIGITS = 4000
+"""Of a decimal, and of the power of ten that it is multiplied by: beyond, exact arithmetic takes for ever."""
+_DECIMAL = re.compile(r"\s*[+-]?(\d+(/\d+)?|(?=\.?\d)\d*\.?\d*([eE](?P<exponent>[+-]?\d+))?)\s*", re.ASCII)
+
+
+def parse_json(text: str, where: str) -> Any:
+    """Return what a JSON text says.
+
+    Raises
+    ------
+    InvalidInputError
+        If it is no JSON, names a key twice, is nested deeper or has integers longer than can be read.
+
+    Examples
+    --------
+    >>> parse_json('{"a": 1, "a": 2}', "results")
+    Traceback (most recent call last):
+        ...
+    bilevelrl.reference.errors.InvalidInputError: results: key 'a' is there twice; expected each once; leave one out
+    """
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for key, value in pairs:
+            if key in found:
+                raise InvalidInputError(f"{where}: key {key!r} is there twice; expected each once; leave one out")
+            found[key] = value
+        return found
+
+    try:
+        return json.loads(text, object_pairs_hook=unique)
+    except InvalidInputError:
+        raise
+    except RecursionError:
+        raise InvalidInputError(f"{where}: not JSON that can be read; expected a few levels, not hundreds") from None
+    except ValueError as broken:
+        raise InvalidInputError(f"{where}: not JSON ({broken}); expected one JSON object; see the format") from None
 
 
 def read_number(value: Any, where: str = "number") -> Exact:
@@ -24,7 +64,7 @@ def read_number(value: Any, where: str = "number") -> Exact:
     Raises
     ------
     InvalidInputError
-        If it is neither a finite number nor a string of one.
+        If it is neither a finite number nor a string of one, or has more digits than `MOST_DIGITS` or a larger power.
 
     Examples
     --------
@@ -33,10 +73,16 @@ def read_number(value: Any, where: str = "number") -> Exact:
     """
     if isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < float("inf"):
         return value
-    if isinstance(value, str):
+    if isinstance(value, str) and (decimal := _DECIMAL.fullmatch(value)):
+        exponent = decimal["exponent"] or "0"
+        # The length first: an exponent may itself have more digits than are read.
+        if len(value) > MOST_DIGITS or len(exponent) > 9 or abs(int(exponent)) > MOST_DIGITS:
+            raise InvalidInputError(
+                refusal(where, value, f"at most {MOST_DIGITS} digits, and powers of ten", "round it")
+            )
         try:
             return Fraction(value)
-        except (ValueError, ZeroDivisionError):
+        except ZeroDivisionError:
             pass
     raise InvalidInputError(
         refusal(where, value, "a finite number, or a string such as '1/3' or '2.5e-7'", "write it so")

@@ -6,7 +6,6 @@ alone: comparing with them needs no ball arithmetic.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.certified import ClosedForm
 from bilevelrl.reference.certified.closed_form import Exact
 from bilevelrl.reference.errors import InvalidInputError, ShapeError, UnknownNameError, UnsupportedError, refusal
-from bilevelrl.tasks.closed_form_json import problem_from_json
+from bilevelrl.tasks.closed_form_json import parse_json, problem_from_json, read_number
 from bilevelrl.tasks.closed_form_problems import build_problem, theta_of
 from bilevelrl.tasks.scenario import Provenance, Scenario, Truth
 
@@ -199,10 +198,8 @@ def _stored(record: Any, where: str, length: int | None = None) -> tuple[StoredN
         values, radii = [values], [radii]
     elif not (isinstance(values, list) and isinstance(radii, list) and len(values) == len(radii) == length):
         raise ShapeError(refusal(where, "lists of other lengths", f"{length} values and radii", "one per entry of θ"))
-    try:
-        return tuple(StoredNumber(Fraction(v), abs(Fraction(r))) for v, r in zip(values, radii, strict=True))
-    except (ValueError, TypeError, ZeroDivisionError):
-        raise InvalidInputError(f"{where}: expected decimal strings such as '1.25e-3'; see the schema") from None
+    exact = [[Fraction(read_number(number, where)) for number in numbers] for numbers in (values, radii)]
+    return tuple(StoredNumber(value, abs(radius)) for value, radius in zip(*exact, strict=True))
 
 
 def parse_reference_problem(text: str, where: str = "reference data") -> ReferenceProblem:
@@ -228,8 +225,8 @@ def parse_reference_problem(text: str, where: str = "reference data") -> Referen
                 part: _stored(entries, f"{where}: {part}", problem.parameters)
                 for part, entries in answer["parts"].items()
             },
-            condition=float(difficulty["condition"]),
-            digits_in_double=float(difficulty["digits_in_double"]),
+            condition=float(read_number(difficulty["condition"], f"{where}: condition")),
+            digits_in_double=float(read_number(difficulty["digits_in_double"], f"{where}: digits_in_double")),
             provenance=record["provenance"],
         )
     except KeyError as missing:
@@ -246,10 +243,7 @@ def check_header(text: str, where: str, wanted: str, newest: int) -> dict[str, A
     InvalidInputError
         If it is no JSON object, of another format, or newer.
     """
-    try:
-        record = json.loads(text)
-    except json.JSONDecodeError as broken:
-        raise InvalidInputError(f"{where}: not JSON ({broken}); expected one JSON object") from None
+    record = parse_json(text, where)
     if not isinstance(record, dict) or record.get("format") != wanted:
         found = record.get("format") if isinstance(record, dict) else type(record).__name__
         raise InvalidInputError(refusal(f"{where}: format", found, repr(wanted), "name the format in the file"))

@@ -245,6 +245,17 @@ def test_the_command_passes_and_fails(tmp_path, capsys):
         (results(mdp_one_state={"gradient": 1.0}), InvalidInputError, "list"),
         (results(mdp_one_state={}), InvalidInputError, "at least one"),
         (results(mdp_one_state=[1.0]), InvalidInputError, "object"),
+        (results(mdp_one_state={"objective": "1e1000000000"}), InvalidInputError, "powers of ten"),
+        (results(mdp_one_state={"objective": "1e-1000000000"}), InvalidInputError, "powers of ten"),
+        (results(mdp_one_state={"objective": "1e" + 5000 * "9"}), InvalidInputError, "powers of ten"),
+        (results(mdp_one_state={"objective": 5000 * "9"}), InvalidInputError, "4000 digits"),
+        (results(mdp_one_state={"objective": "1_000"}), InvalidInputError, "objective"),
+        (results(mdp_one_state={"objective": "1/0"}), InvalidInputError, "objective"),
+        (results(mdp_one_state={"objective": 1}).replace("1}", "1e999}"), InvalidInputError, "objective=inf"),
+        (results(mdp_one_state={"objective": 1}).replace("1}", 5000 * "9" + "}"), InvalidInputError, "not JSON"),
+        (results(mdp_one_state={"objective": 1}).replace("1}", '1, "objective": 2}'), InvalidInputError, "twice"),
+        (results(mdp_one_state={"objective": 1}).replace("1}", 10**5 * "[" + "}"), InvalidInputError, "few levels"),
+        (results(mdp_one_state=json.loads(300 * "[" + 300 * "]")), InvalidInputError, "object"),
     ],
 )
 def test_bad_results_are_refused_by_name(text, error, match, tmp_path, capsys):
@@ -254,6 +265,32 @@ def test_bad_results_are_refused_by_name(text, error, match, tmp_path, capsys):
     path.write_text(text)
     assert main(["certify", str(path)]) == 2
     assert "bilevelrl:" in capsys.readouterr().err
+
+
+def test_numbers_are_exact_up_to_thousands_of_digits():
+    digits = "1." + 3000 * "3"
+    assert read_number(digits) == Fraction(int("1" + 3000 * "3"), 10**3000)
+    assert read_number("-2.5e-4000") == Fraction(-25, 10**4001)
+    assert [read_number(text) for text in (".5", "2.", "+1/4", " 3 ", "1E2")] == [
+        Fraction(1, 2),
+        2,
+        Fraction(1, 4),
+        3,
+        100,
+    ]
+    for text in ("", ".", "e5", "1/", "/2", "1/2e3", "1.5/2", "0x10", "nan", "٣", "1e", "1e+"):
+        with pytest.raises(InvalidInputError, match="number="):
+            read_number(text)
+
+
+def test_the_command_reads_a_byte_order_mark(tmp_path, capsys):
+    stored = reference_problem("mdp_one_state")
+    path = tmp_path / "results.json"
+    path.write_text(results(mdp_one_state=doubles(stored)), encoding="utf-8-sig")
+    assert main(["certify", str(path)]) == 0
+    path.write_text(results(mdp_one_state=doubles(stored)), encoding="utf-16")
+    assert main(["certify", str(path)]) == 2
+    assert "UTF-8" in capsys.readouterr().err
 
 
 def test_the_command_refuses_files_it_cannot_read(tmp_path, capsys):
@@ -270,7 +307,8 @@ def test_bad_data_files_are_refused():
         ({"format": "x"}, "format"),
         ({"kind": "bandit"}, "kind"),
         ({"answer": {**raw["answer"], "gradient": {"value": ["1"], "radius": ["0"]}}}, "gradient"),
-        ({"answer": {**raw["answer"], "objective": {"value": "x", "radius": "0"}}}, "decimal"),
+        ({"answer": {**raw["answer"], "objective": {"value": "x", "radius": "0"}}}, "objective"),
+        ({"answer": {**raw["answer"], "objective": {"value": "1", "radius": "1e-1000000000"}}}, "powers of ten"),
         ({"problem": {**raw["problem"], "theta": [0]}}, "features"),
         ({"problem": {**raw["problem"], "theta": ["zero", 0]}}, "theta"),
         ({"problem": {**raw["problem"], "horizon": 0}}, "horizon"),

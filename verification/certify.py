@@ -32,6 +32,7 @@ from bilevelrl.tasks.reference_data import (
     reference_names,
     reference_problem,
 )
+from bilevelrl.verification.reading import read_text
 from bilevelrl.verification.terminal import TextTable
 from bilevelrl.verification.verdicts import Outcome
 
@@ -223,10 +224,7 @@ def _run(parsed: argparse.Namespace) -> int:
         raise InvalidInputError("RESULTS.json: expected a file of results; see `bilevelrl certify --help`")
     if parsed.digits is not None and not (math.isfinite(parsed.digits) and parsed.digits > 0):
         raise InvalidInputError(refusal("--digits", parsed.digits, "a finite number > 0", "ask for 6"))
-    try:
-        text = parsed.results.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as broken:
-        raise InvalidInputError(f"{parsed.results}: cannot be read ({broken}); expected a JSON file") from None
+    text = read_text(parsed.results)
     agreements = certify_results(text, where=str(parsed.results), digits=parsed.digits)
     counts = {outcome: sum(a.outcome is outcome for a in agreements) for outcome in Outcome}
     if parsed.json:

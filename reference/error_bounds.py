@@ -1,7 +1,7 @@
 """How far a floating-point hypergradient of a configurable MDP can be from the truth: a first-order bound.
 
-Let ε bound the error of the follower's values and u the rounding of one inner product. The policy then errs by at most
-`η π` with `η(s,a) = (exp(2 ε/β) - 1) (1 - π(a|s)) + u`. With `R = (I - γ P_π)^{-1}` of either player, and for every
+Let ε(s) bound the error of the follower's values and `η π` that of the policy, both from `value_errors`, and u the
+rounding of one inner product. With `R = (I - γ P_π)^{-1}` of either player, and for every
 number of steps to go, entry by entry and to first order,
 
     |δd|    ≤ R_Lᵀ (γ_L (η π P)ᵀ d + u d)                                       occupancies
@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -29,6 +30,7 @@ from bilevelrl.reference.configurable_mdp import ConfigurableMDP
 from bilevelrl.reference.leader import gradient_centres
 from bilevelrl.reference.tables import Tables
 from bilevelrl.reference.transitions import DiscountedSystem, SparseTransition, policy_transition, to_dense
+from bilevelrl.reference.value_errors import ValueErrors
 
 __all__ = [
     "BOUND_SIZE_LIMIT",
@@ -37,7 +39,7 @@ __all__ = [
     "effective_horizon",
     "gradient_error_bound",
     "objective_noise",
-    "policy_error",
+    "relevant_states",
     "tabular_error_bound",
 ]
 
@@ -57,26 +59,6 @@ def effective_horizon(tables: Tables, policy: FloatArray, discount: float) -> fl
 def rounding_unit(tables: Tables) -> float:
     """Relative rounding of one inner product over states or actions, and of the few operations around it."""
     return (tables.states + tables.actions + 8) * float(np.finfo(np.float64).eps)
-
-
-def policy_error(policy: FloatArray, value_error: float, temperature: float, rounding: float) -> FloatArray:
-    """Return η (S, A), the bound on the relative error of every π(a|s); inf where nothing can be said.
-
-    Raising one action by 2 ε/β against all others moves its probability by the factor
-    `exp(2 ε/β) / (π exp(2 ε/β) + 1 - π)`, and no change of the action values by ε moves it further.
-
-    Examples
-    --------
-    >>> policy_error(np.array([[0.5, 0.5], [1.0, 0.0]]), 1e-10, 1.0, 0.0).round(12)
-    array([[1.e-10, 1.e-10],
-           [0.e+00, 2.e-10]])
-    """
-    exponent = 2.0 * value_error / temperature
-    if not exponent < 1.0:
-        return np.full(policy.shape, np.inf)
-    others = policy.sum(axis=1, keepdims=True) - policy
-    result: FloatArray = np.expm1(exponent) * np.maximum(others, 0.0) + rounding
-    return result
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,7 +170,7 @@ def gradient_error_bound(
     discount_follower: float,
     temperature: float,
     centre_leader: float,
-    value_error: float,
+    errors: ValueErrors,
     horizon: int | None,
     remainder: float = 0.0,
 ) -> float:
@@ -204,13 +186,13 @@ def gradient_error_bound(
         1 for undiscounted returns of finite `horizon`.
     centre_leader
         The constant that was split off the leader's rewards.
-    value_error
-        ε.
+    errors
+        ε and η.
     remainder
         Largest discounted mass, relative to one, that is left where sums over time are cut off.
     """
     rounding = rounding_unit(tables)
-    off = policy_error(policy, value_error, temperature, rounding)
+    off = errors.policy
     span = effective_horizon(tables, policy, discount_leader) if horizon is None else float(horizon)
     span = max(span, effective_horizon(tables, policy, discount_follower))
     stretch = float(off.max()) * span
@@ -221,8 +203,10 @@ def gradient_error_bound(
     )
     # What truncation leaves out of an infinite sum may sit in any state.
     cut = 0.0 if horizon is not None else remainder
+    played = policy > 0.0
+    largest = float((leader.action_size * played).max())
     law_off = leader.law_off + cut
-    value_off = leader.value_off + cut * leader.action_size.max()
+    value_off = leader.value_off + cut * largest
     visits = leader.law[:, :, None] * policy
     visits_off = law_off[:, :, None] * policy + visits * off
 
@@ -250,10 +234,12 @@ def gradient_error_bound(
     magnitude = np.abs(gradient)
     source_off = rounding * (size + magnitude)
     if kernel_slope is not None:
-        source_off = source_off + discount_follower * value_error * kernel_slope.sum(axis=2)
-    gradient_off = carried(off[:, :, None] * centred + source_off) + remainder * size.max(axis=(0, 1))
+        source_off = source_off + discount_follower * np.einsum("satn,t->san", kernel_slope, errors.value)
+    gradient_off = carried(off[:, :, None] * centred + source_off) + remainder * np.max(
+        size * played[:, :, None], axis=(0, 1)
+    )
 
-    pair = (visits_off * leader.benefit + visits * leader.action_off).sum(axis=0) + cut * leader.action_size.max()
+    pair = (visits_off * leader.benefit + visits * leader.action_off).sum(axis=0) + cut * largest * played
     error = np.einsum("sa,san->n", pair, centred)
     error += np.einsum("sa,san->n", (visits * leader.benefit).sum(axis=0), gradient_off)
     error += rounding * np.einsum("sa,san->n", (visits * leader.action_size).sum(axis=0), magnitude)
@@ -263,7 +249,7 @@ def gradient_error_bound(
         error += np.einsum("sa,san->n", visits_off.sum(axis=0), np.abs(jacobian["reward_leader"]))
     if kernel_slope is not None:
         weight = np.einsum("ksa,kt->sat", visits_off, leader.ahead) + np.einsum("ksa,kt->sat", visits, leader.ahead_off)
-        weight += visits.sum(axis=0)[:, :, None] * cut * leader.action_size.max()
+        weight += visits.sum(axis=0)[:, :, None] * cut * largest
         error += discount_leader * np.einsum("sat,satn->n", weight, kernel_slope)
     if "initial" in jacobian:
         error += np.einsum("sn,s->n", np.abs(jacobian["initial"]), value_off + rounding * leader.value)
@@ -278,20 +264,47 @@ def objective_noise(
     policy: FloatArray,
     *,
     discount_leader: float,
-    temperature: float,
     centre_leader: float,
-    value_error: float,
+    errors: ValueErrors | None,
     horizon: int | None,
 ) -> float:
-    """Return the bound on the error of the objective (without its regulariser) for a value error ε; may be inf."""
+    """Return the bound on the error of the objective (without its regulariser); may be inf.
+
+    `errors` are those of the policy; None where it is meant as it is.
+    """
     rounding = rounding_unit(tables)
-    off = policy_error(policy, value_error, temperature, rounding)
+    off = np.full(policy.shape, rounding) if errors is None else errors.policy
+    seen = relevant_states(tables, policy, {})
+    if not seen.all():
+        tables, policy, off = _at(tables, seen), policy[seen], off[seen]
     if not np.isfinite(off).all():
         return float(np.inf)
     leader = _leader_errors(
         tables, policy, off, centre=centre_leader, discount=discount_leader, horizon=horizon, rounding=rounding
     )
     return float(np.asarray(tables.initial) @ (leader.value_off + rounding * leader.value))
+
+
+def relevant_states(tables: Tables, policy: FloatArray, jacobian: Mapping[str, FloatArray]) -> Any:
+    """Return which states (S,) the objective or its derivative can see: reached from where the process starts.
+
+    A first-order change of the kernel or of the initial law reaches a state too.
+    """
+    kernel = tables.transition
+    moved, started = jacobian.get("transition"), jacobian.get("initial")
+    seen = np.asarray(tables.initial) > 0.0
+    if started is not None:
+        seen = seen | (started != 0.0).any(axis=1)
+    linked = policy_transition(kernel, (policy > 0.0).astype(np.float64)) > 0.0
+    if moved is not None:
+        linked = (linked if isinstance(linked, np.ndarray) else linked.toarray()) | (
+            (moved != 0.0).any(axis=3) & (policy > 0.0)[:, :, None]
+        ).any(axis=1)
+    while True:
+        onward = (seen.astype(np.float64) @ linked) > 0.0
+        if not (onward & ~seen).any():
+            return seen
+        seen = seen | onward
 
 
 def dense_jacobian(tables: Tables, jacobian: FloatArray) -> FloatArray:
@@ -314,7 +327,7 @@ def tabular_error_bound(
     follower_value: FloatArray,
     horizon: int | None,
     discounted: bool,
-    value_error: float,
+    errors: ValueErrors,
     remainder: float = 0.0,
 ) -> float:
     """The bound for a solved problem, or inf where its Jacobian would not fit (`BOUND_SIZE_LIMIT`)."""
@@ -328,6 +341,13 @@ def tabular_error_bound(
     jacobian = problem.jacobian(theta)
     if "transition" in jacobian:
         jacobian["transition"] = dense_jacobian(tables, jacobian["transition"])
+    centre = gradient_centres(problem, theta, tables)[1]
+    seen = relevant_states(tables, policy, jacobian)
+    if not seen.all():  # the others are worth anything, and known as badly as they like
+        tables, policy, follower_value, errors = _at(tables, seen), policy[seen], follower_value[seen], errors.at(seen)
+        jacobian = {name: table if name == "regulariser" else table[seen] for name, table in jacobian.items()}
+        if "transition" in jacobian:
+            jacobian["transition"] = jacobian["transition"][:, :, seen]
     return gradient_error_bound(
         tables,
         policy,
@@ -336,8 +356,19 @@ def tabular_error_bound(
         discount_leader=problem.discount_leader if discounted else 1.0,
         discount_follower=problem.discount_follower,
         temperature=problem.temperature,
-        centre_leader=gradient_centres(problem, theta, tables)[1],
-        value_error=value_error,
+        centre_leader=centre,
+        errors=errors,
         horizon=horizon,
         remainder=remainder,
+    )
+
+
+def _at(tables: Tables, states: Any) -> Tables:
+    """Return the tables of some of the states; what leads to the others ends the process."""
+    return Tables(
+        transition=to_dense(tables.transition)[states][:, :, states],
+        reward_follower=np.asarray(tables.reward_follower)[states],
+        reward_leader=np.asarray(tables.reward_leader)[states],
+        initial=np.asarray(tables.initial)[states],
+        regulariser=tables.regulariser,
     )

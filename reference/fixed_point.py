@@ -1,8 +1,7 @@
-"""The follower's soft-optimal response, with proof of how well it is known.
+"""The follower's soft-optimal response: the soft Bellman operator and the iterations to its fixed point.
 
 The soft Bellman operator `(TV)(s) = β log Σ_a exp((r_F(s,a) + γ_F Σ_s' P(s'|s,a) V(s'))/β)` is a γ_F-contraction in the
-maximum norm with a unique fixed point V*, so `‖V - V*‖ ≤ ‖TV - V‖ / (1 - γ_F)` for every V. Rounding adds
-`c ε max|Q|` to the residual. The policy `exp((Q - V)/β)` inherits a relative error of at most twice that over β.
+maximum norm with a unique fixed point V*. How far an iterate is from it, state by state, `value_errors` says.
 
 Newton's method on `TV - V = 0` is soft policy iteration: it converges monotonically from any start and quadratically
 near the solution. Where all rows sum to one the rewards are centred first, which saves the digits that a constant
@@ -21,22 +20,22 @@ import numpy as np
 from bilevelrl.reference.arrays import FloatArray, check_positive, refuse_differentiation
 from bilevelrl.reference.errors import InvalidInputError, NotConvergedError, ShapeError, refusal
 from bilevelrl.reference.tables import Tables
-from bilevelrl.reference.transitions import SparseTransition, Transition, expected_next
+from bilevelrl.reference.transitions import DiscountedSystem, SparseTransition, Transition, expected_next
 
 __all__ = [
     "METHODS",
     "FixedPoint",
     "FollowerMethod",
+    "SoftOperator",
     "Status",
     "check_stopping",
     "entropy",
     "find_fixed_point",
-    "policy_error_of",
     "reward_centre",
     "reward_centres",
-    "rounding_level",
     "soft_bellman",
     "start_value",
+    "state_scale",
 ]
 
 FollowerMethod: TypeAlias = Literal["newton", "value_iteration", "modified_policy_iteration"]
@@ -76,16 +75,6 @@ def soft_bellman(
     return largest + temperature * np.log(total), action_value, policy
 
 
-def rounding_level(tables: Tables, largest: float) -> float:
-    """Bound on the rounding error of one soft Bellman backup whose |Q| and |TV| are at most `largest`.
-
-    Inner products over S (sparse: K) terms, and A exponentials.
-    """
-    kernel = tables.transition
-    terms = kernel.successor.shape[2] if isinstance(kernel, SparseTransition) else tables.states
-    return float((terms + tables.actions + 8) * np.finfo(np.float64).eps * largest)
-
-
 def reward_centre(tables: Tables, reward: FloatArray) -> float:
     """The constant reward to split off: zero unless every row sums to one, for only then does it move V alone."""
     if not _is_large(reward.min(), reward.max()):  # the usual case, decided without a look at the kernel
@@ -110,17 +99,72 @@ def reward_centres(rows: FloatArray, reward: FloatArray) -> FloatArray:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SoftOperator:
+    """A soft Bellman operator `(TV)(s) = Σ_d reach β log Σ_a exp((r + γ P V)/β)` and what Newton's method asks of it.
+
+    Attributes
+    ----------
+    reward : (S, ..., A)
+        r, without the constant.
+    discount, temperature : float
+        γ_F and β.
+    unit : float
+        Relative rounding of one backup: sums over successors and actions.
+    backup
+        V → (TV, Q, π).
+    ahead
+        V → Σ_s' P V, (S, ..., A).
+    average
+        (π, x (S, ..., A)) → Σ reach π x, (S,).
+    chain
+        π → P_π.
+    """
+
+    reward: FloatArray
+    discount: float
+    temperature: float
+    unit: float
+    backup: Callable[[FloatArray], tuple[FloatArray, FloatArray, FloatArray]]
+    ahead: Callable[[FloatArray], FloatArray]
+    average: Callable[[FloatArray, FloatArray], FloatArray]
+    chain: Callable[[FloatArray], Any]
+
+    def size(self, value: FloatArray) -> FloatArray:
+        """Return |r| + γ P |V|, of which rounding leaves `unit` in Q."""
+        result: FloatArray = np.abs(self.reward) + self.discount * self.ahead(np.abs(value))
+        return result
+
+    def system(self, policy: FloatArray) -> DiscountedSystem:
+        """Return `I - γ P_π`, factorised."""
+        return DiscountedSystem.factorise(self.chain(policy), self.discount)
+
+    def frozen(self, policy: FloatArray) -> Callable[[FloatArray], FloatArray]:
+        """Return one backup with the policy frozen, entropy included."""
+        earned = self.average(policy, self.reward - self.temperature * _log(policy))
+        chain = self.chain(policy)
+        return lambda value: earned + self.discount * (chain @ value)
+
+
+def state_scale(backed_up: FloatArray, temperature: float) -> FloatArray:
+    """Return what the error of V(s) is held against: |V(s)|, or β where that is larger.
+
+    An error far below β moves no probability; and what another state is worth has no say.
+    """
+    return np.maximum(np.abs(backed_up), temperature)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FixedPoint:
     """Where an iteration of the soft Bellman operator ended.
 
     Attributes
     ----------
     iterate
-        The last iterate.
+        The last iterate V.
     value, action_value, policy
         One backup after it.
-    residual, rounding : float
-        Largest change of that backup, and the bound on its rounding.
+    residual : float
+        Largest change of that backup.
     status, iterations, sweeps, linear_solves
         How it ended and what it cost.
     """
@@ -130,25 +174,16 @@ class FixedPoint:
     action_value: FloatArray
     policy: FloatArray
     residual: float
-    rounding: float
     status: Status
     iterations: int
     sweeps: int
     linear_solves: int
 
-    def error_bound(self, discount: float) -> float:
-        """Return the bound on max |value - V*| that the contraction gives."""
-        return (self.residual + self.rounding) / (1.0 - discount)
-
 
 def find_fixed_point(
     value: FloatArray,
+    operator: SoftOperator,
     *,
-    backup: Callable[[FloatArray], tuple[FloatArray, FloatArray, FloatArray]],
-    correct: Callable[[FloatArray, FloatArray], FloatArray],
-    frozen: Callable[[FloatArray], Callable[[FloatArray], FloatArray]],
-    rounding: Callable[[float], float],
-    discount: float,
     method: FollowerMethod,
     tolerance: float,
     max_iterations: int | None,
@@ -157,73 +192,68 @@ def find_fixed_point(
 ) -> FixedPoint:
     """Iterate a soft Bellman operator to its fixed point; what `solve_follower` does for each kind of problem.
 
+    Each state is held against its own scale and its own rounding, so that a number which is large elsewhere (a state
+    that is never reached, an action that is never taken) neither stops the iteration early nor hides what it left.
+
     Parameters
     ----------
     value
         Where to start.
-    backup
-        V → (TV, Q, π).
-    correct
-        (π, TV - V) → the Newton step `(I - γ P_π)^{-1} (TV - V)`.
-    frozen
-        π → (V → one backup of V with the policy frozen, entropy included).
-    rounding
-        Largest |Q| or |TV| → bound on the rounding of a backup.
-    discount, method, tolerance, max_iterations, stop_after, throw
+    operator
+        The operator.
+    method, tolerance, max_iterations, stop_after, throw
         As in `solve_follower`.
     """
     check_stopping(tolerance, max_iterations)
-    if max_iterations is None:
-        max_iterations = _iteration_limit(method, discount, tolerance)
+    wanted = tolerance * (1.0 - operator.discount)
     sweeps = solves = iteration = 0
     best, since_best = np.inf, 0
     while True:
-        backed_up, action_value, policy = backup(value)
+        backed_up, action_value, policy = operator.backup(value)
         sweeps += 1
         change = backed_up - value
-        residual = float(np.abs(change).max())
-        # The entropy can make V larger than every Q.
-        largest = max(float(np.abs(action_value).max()), float(np.abs(backed_up).max()))
-        level = rounding(largest)
-        scale = max(1.0, largest)
+        off = np.abs(change)
+        relative = float((off / state_scale(backed_up, operator.temperature)).max())
+        if max_iterations is None:
+            max_iterations = _iteration_limit(method, operator.discount, wanted, relative)
         status = None
         if stop_after is not None:
             # The follower plays softmax(Q_k/β) with Q_k the backup of V_k: k iterations, then this one look.
             status = Status.STOPPED_EARLY if iteration == stop_after else None
-        elif residual <= tolerance * (1.0 - discount) * scale:
+        elif relative <= wanted:
             status = Status.CONVERGED
-        elif residual <= level and since_best >= 2:
+        elif since_best >= 2 and _at_rounding(operator, value, backed_up, policy, off):
             status = Status.AT_ROUNDING
         elif iteration == max_iterations:
             status = Status.ITERATION_LIMIT
         if status is not None:
             break
-        since_best = since_best + 1 if residual >= 0.5 * best else 0
-        best = min(best, residual)
+        since_best = since_best + 1 if relative >= 0.5 * best else 0
+        best = min(best, relative)
         if method == "newton":
-            value = value + correct(policy, change)
+            value = value + operator.system(policy).solve(change)
             solves += 1
         else:
             value = backed_up
             # Four more backups with the greedy policy frozen: five per iteration, as in the published solver.
             if method == "modified_policy_iteration":
-                evaluate = frozen(policy)
+                evaluate = operator.frozen(policy)
                 for _ in range(4):
                     value = evaluate(value)
                 sweeps += 4
         iteration += 1
     if status is Status.ITERATION_LIMIT and throw:
+        worst = int(np.argmax(off / state_scale(backed_up, operator.temperature)))
         raise NotConvergedError(
-            f"follower ({method}): residual {residual:.3g} after {iteration} iterations, "
-            f"expected at most {tolerance * (1.0 - discount) * scale:.3g}; {status.value}"
+            f"follower ({method}): state {worst} has residual {off[worst]:.3g} after {iteration} iterations, "
+            f"expected at most {wanted * max(abs(backed_up[worst]), operator.temperature):.3g}; {status.value}"
         )
     return FixedPoint(
         iterate=value,
         value=backed_up,
         action_value=action_value,
         policy=policy,
-        residual=residual,
-        rounding=level,
+        residual=float(off.max()),
         status=status,
         iterations=iteration,
         sweeps=sweeps,
@@ -231,16 +261,25 @@ def find_fixed_point(
     )
 
 
-def policy_error_of(value_error: float, temperature: float) -> float:
-    """Return the bound on the relative error of every probability that an error of the values leaves."""
-    return float(np.expm1(min(2.0 * value_error / temperature, 700.0)))
+def _at_rounding(
+    operator: SoftOperator, value: FloatArray, backed_up: FloatArray, policy: FloatArray, off: FloatArray
+) -> bool:
+    """Whether every state moves by no more than the rounding of what it averages over."""
+    level = operator.unit * (
+        operator.average(policy, operator.size(value)) + state_scale(backed_up, operator.temperature)
+    )
+    return bool((off <= level).all())
 
 
 def entropy(policy: FloatArray) -> FloatArray:
     """Return -Σ π log π over the last axis; an action of probability zero adds nothing."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        result: FloatArray = -np.where(policy > 0.0, policy * np.log(policy), 0.0).sum(axis=-1)
+    result: FloatArray = -(policy * _log(policy)).sum(axis=-1)
     return result
+
+
+def _log(policy: FloatArray) -> FloatArray:
+    """Return log π where it is finite, and zero where π is."""
+    return np.log(policy, out=np.zeros_like(policy), where=policy > 0.0)
 
 
 def check_stopping(tolerance: float, max_iterations: int | None) -> None:
@@ -252,12 +291,13 @@ def check_stopping(tolerance: float, max_iterations: int | None) -> None:
         )
 
 
-def _iteration_limit(method: FollowerMethod, discount: float, tolerance: float) -> int:
+def _iteration_limit(method: FollowerMethod, discount: float, wanted: float, first: float) -> int:
+    """Return how many iterations may be needed to bring the first residual down to the wanted one."""
     if method == "newton":
         return 200
     if discount == 0.0:
         return 8
-    needed = np.log(max(tolerance, 1e-16) * (1.0 - discount)) / np.log(discount)
+    needed = np.log(max(wanted, 1e-16 * (1.0 - discount)) / max(first, 1.0)) / np.log(discount)
     return int(min(1_000_000, 64 + np.ceil(needed)))
 
 

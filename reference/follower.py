@@ -18,18 +18,17 @@ from bilevelrl.reference.errors import InvalidInputError, UnknownNameError, Unsu
 from bilevelrl.reference.fixed_point import (
     METHODS,
     FollowerMethod,
+    SoftOperator,
     Status,
-    entropy,
     find_fixed_point,
-    policy_error_of,
     reward_centre,
-    rounding_level,
     soft_bellman,
     start_value,
 )
 from bilevelrl.reference.registry import Hypergradient
 from bilevelrl.reference.tables import Tables
-from bilevelrl.reference.transitions import DiscountedSystem, policy_transition
+from bilevelrl.reference.transitions import SparseTransition, expected_next, policy_transition
+from bilevelrl.reference.value_errors import ErrorsOnDemand, ValueErrors, value_errors
 
 if TYPE_CHECKING:
     from bilevelrl.reference.game_follower import GameFollower
@@ -41,6 +40,7 @@ __all__ = [
     "register_follower_solver",
     "solve_follower",
     "solve_tables",
+    "tabular_operator",
 ]
 
 
@@ -58,16 +58,13 @@ class TabularFollower:
         π(a|s) = exp((Q_F - V_F)/β); rows sum to one.
     residual : float
         max |TV - V| at the last iterate before `value`.
-    error_bound : float
-        `(residual + c ε max|Q|) / (1 - γ_F)`, bound on max |value - V*|.
-    policy_error_bound : float
-        Bound on the relative error of every π(a|s) against the best response.
     centre : float
         The constant that was split off the values before iterating: zero, or the return of a constant reward.
     centred_value : (S,)
         `value - centre` with all its digits.
-    centred_error_bound : float
-        Bound on the error of `centred_value`.
+    errors_on_demand
+        Bounds on the errors of `centred_value` and π, state by state, worked out when first called, from the tables as
+        they are then.
     status, iterations, sweeps, linear_solves
         How it ended and what it cost.
     """
@@ -76,22 +73,38 @@ class TabularFollower:
     action_value: FloatArray
     policy: FloatArray
     residual: float
-    error_bound: float
-    policy_error_bound: float
     status: Status
     iterations: int
     sweeps: int
     linear_solves: int
     centred_value: FloatArray
-    centred_error_bound: float
     centre: float
+    errors_on_demand: ErrorsOnDemand = field(repr=False, compare=False)
     _cumulative: list[FloatArray] = field(default_factory=list, init=False, repr=False, compare=False)
 
-    def value_without(self, constant: float) -> tuple[FloatArray, float]:
-        """Return `value - constant` and the bound on its error; all digits where the constant is `centre`."""
-        if constant == self.centre:
-            return self.centred_value, self.centred_error_bound
-        return self.value - constant, self.error_bound
+    @property
+    def error_bound(self) -> float:
+        """Bound on max |value - V*|."""
+        return float(self.errors_without(0.0).value.max())
+
+    @property
+    def policy_error_bound(self) -> float:
+        """Bound on the relative error of every π(a|s) against the best response."""
+        return float(self.errors_on_demand().policy.max())
+
+    @property
+    def centred_error_bound(self) -> float:
+        """Bound on the error of `centred_value`."""
+        return float(self.errors_on_demand().value.max())
+
+    def value_without(self, constant: float) -> FloatArray:
+        """Return `value - constant` (S,); all digits where the constant is `centre`."""
+        return self.centred_value if constant == self.centre else self.value - constant
+
+    def errors_without(self, constant: float) -> ValueErrors:
+        """Return the bounds on the errors of `value_without` and of the policy, state by state."""
+        rounded = 0.0 if constant == self.centre else float(np.finfo(np.float64).eps) * abs(self.centre)
+        return self.errors_on_demand().shifted(rounded)
 
     def cumulative_policy(self) -> FloatArray:
         """Return Σ_{a' ≤ a} π(a'|s), computed once."""
@@ -190,7 +203,7 @@ def solve_follower(
         "newton" (soft policy iteration, quadratic), "value_iteration" (one backup per iteration) or
         "modified_policy_iteration" (five backups with the policy frozen per iteration).
     tolerance
-        Wanted bound on max |V - V*|, relative to max(1, max|Q|).
+        Wanted bound on |V - V*|, relative to max(β, |V|), in every state.
     max_iterations
         Default 200 for Newton; otherwise what the contraction needs, at most 1,000,000.
     warm_start
@@ -268,43 +281,45 @@ def solve_tables(
     centre = reward_centre(tables, tables.reward_follower)
     reward = tables.reward_follower - centre
     offset = centre / (1.0 - discount)
-    kernel = tables.transition
-
-    def frozen(policy: FloatArray) -> Callable[[FloatArray], FloatArray]:
-        earned = (policy * reward).sum(axis=1) + temperature * entropy(policy)
-        chain = policy_transition(kernel, policy)
-        return lambda value: earned + discount * (chain @ value)
-
+    operator = tabular_operator(tables, reward, discount, temperature)
     found = find_fixed_point(
         start_value(tables.states, warm_start, offset),
-        backup=lambda value: soft_bellman(kernel, reward, discount, temperature, value),
-        correct=lambda policy, change: DiscountedSystem.factorise(policy_transition(kernel, policy), discount).solve(
-            change
-        ),
-        frozen=frozen,
-        rounding=lambda largest: rounding_level(tables, largest),
-        discount=discount,
+        operator,
         method=method,
         tolerance=tolerance,
         max_iterations=max_iterations,
         stop_after=stop_after,
         throw=throw,
     )
-    bound = found.error_bound(discount)
     return TabularFollower(
         value=found.value + offset,
         action_value=found.action_value + offset,
         policy=found.policy,
         residual=found.residual,
-        error_bound=bound + float(np.finfo(np.float64).eps) * abs(offset),
-        policy_error_bound=policy_error_of(bound, temperature),
         status=found.status,
         iterations=found.iterations,
         sweeps=found.sweeps,
         linear_solves=found.linear_solves,
         centred_value=found.value,
-        centred_error_bound=bound,
         centre=offset,
+        errors_on_demand=ErrorsOnDemand(lambda: value_errors(operator, found.iterate)),
+    )
+
+
+def tabular_operator(tables: Tables, reward: FloatArray, discount: float, temperature: float) -> SoftOperator:
+    """Return the follower's operator for given tables and rewards (S, A) without their constant."""
+    kernel = tables.transition
+    # Sums over S (sparse: K) successors and A actions, and a few operations around them.
+    terms = kernel.successor.shape[2] if isinstance(kernel, SparseTransition) else tables.states
+    return SoftOperator(
+        reward=reward,
+        discount=discount,
+        temperature=temperature,
+        unit=(terms + tables.actions + 8) * float(np.finfo(np.float64).eps),
+        backup=lambda value: soft_bellman(kernel, reward, discount, temperature, value),
+        ahead=lambda value: expected_next(kernel, value),
+        average=lambda policy, x: np.vecdot(policy, x),
+        chain=lambda policy: policy_transition(kernel, policy),
     )
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.configurable_mdp import ConfigurableMDP
 from bilevelrl.reference.errors import InvalidInputError, NotConvergedError, ShapeError, refusal
-from bilevelrl.reference.fixed_point import check_stopping, reward_centres
+from bilevelrl.reference.fixed_point import check_stopping, reward_centres, state_scale
 from bilevelrl.reference.transitions import SparseTransition
 
 __all__ = [
@@ -99,23 +99,23 @@ def newton_batch(
     rows = kernel.reshape(kernel.shape[0], states * actions, states)
     value = np.zeros((batch, states)) if warm_start is None else np.asarray(warm_start, np.float64) - offset[:, None]
     eps = np.finfo(np.float64).eps
-    best = np.full(batch, np.inf)
+    best, wanted = np.full(batch, np.inf), tolerance * (1.0 - discount)
     for _ in range(max_iterations + 1):
-        if kernel.shape[0] == 1:
-            ahead = (value @ rows[0].T).reshape(reward.shape)
-        else:
-            ahead = np.matmul(rows, value[:, :, None]).reshape(reward.shape)
-        action_value = reward + discount * ahead
+        action_value = reward + discount * _ahead(rows, value, reward.shape)
         largest = action_value.max(axis=2, keepdims=True)
         weights = np.exp((action_value - largest) / temperature)
         total = weights.sum(axis=2, keepdims=True)
         policy = weights / total
         backed_up = (largest + temperature * np.log(total))[:, :, 0]
         change = backed_up - value
-        residual = np.abs(change).max(axis=1)
-        scale = np.maximum(np.abs(action_value).max(axis=(1, 2)), np.abs(backed_up).max(axis=1)).clip(min=1.0)
-        floor = (states + actions + 8) * eps * scale
-        done = (residual <= tolerance * (1.0 - discount) * scale) | ((residual <= floor) & (residual >= 0.5 * best))
+        off, scale = np.abs(change), state_scale(backed_up, temperature)
+        residual = (off / scale).max(axis=1)
+        done = residual <= wanted
+        stalled = ~done & (residual >= 0.5 * best)
+        if stalled.any():
+            size = np.abs(reward) + discount * _ahead(rows, np.abs(value), reward.shape)
+            level = (states + actions + 8) * eps * (np.vecdot(policy, size) + scale)
+            done |= stalled & (off <= level).all(axis=1)
         if done.all():
             return backed_up + offset[:, None], action_value + offset[:, None, None], policy
         best = np.minimum(best, residual)
@@ -126,8 +126,17 @@ def newton_batch(
         system *= -discount
         system.reshape(moving.size, -1)[:, :: states + 1] += 1.0
         value[moving] += np.linalg.solve(system, change[moving, :, None])[:, :, 0]
-    worst = int(np.argmax(residual / scale))
+    worst = int(np.argmax(residual))
     raise NotConvergedError(
-        f"follower batch: member {worst} has residual {residual[worst]:.3g} after {max_iterations} Newton iterations; "
-        "raise max_iterations or solve it alone to see its status"
+        f"follower batch: member {worst} has residual {residual[worst]:.3g}, relative to each state's value, after "
+        f"{max_iterations} Newton iterations; raise max_iterations or solve it alone to see its status"
     )
+
+
+def _ahead(rows: FloatArray, value: FloatArray, shape: tuple[int, ...]) -> FloatArray:
+    """Return Σ_s' P V for kernel rows (B or 1, S·A, S) and values (B, S), (B, S, A)."""
+    if rows.shape[0] == 1:
+        result: FloatArray = (value @ rows[0].T).reshape(shape)
+    else:
+        result = np.matmul(rows, value[:, :, None]).reshape(shape)
+    return result

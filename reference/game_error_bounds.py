@@ -1,9 +1,9 @@
 """How far a floating-point hypergradient of a Markov game can be from the truth: a first-order bound.
 
 The same argument as for configurable MDPs, at the follower's decision points d: (s, l) if it sees the leader's action,
-s if it does not. Let ε bound the error of the follower's values, u the rounding of one inner product, and η the
-relative error of g that follows from ε. With `R = (I - γ P)^{-1}` over states for either player, entry by entry and
-to first order,
+s if it does not. Let ε(s) bound the error of the follower's values and η the relative error of g, both from
+`value_errors`, and u the rounding of one inner product. With `R = (I - γ P)^{-1}` over states for either player, entry
+by entry and to first order,
 
     |δlaw|  ≤ R_Lᵀ (γ_L (η g K)ᵀ law + u law)
     |δV_L|  ≤ R_L Σ reach g (η |B| + u |Q_L|),    |δQ_L| ≤ γ_L P |δV_L| + u |Q_L|
@@ -16,16 +16,18 @@ see; both take V_F and Q_F relative to their mean, since Σ_l ∇f = 0.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from bilevelrl.reference.arrays import FloatArray
-from bilevelrl.reference.error_bounds import BOUND_SIZE_LIMIT, FIRST_ORDER, policy_error
+from bilevelrl.reference.error_bounds import BOUND_SIZE_LIMIT, FIRST_ORDER
 from bilevelrl.reference.game_follower import DecisionPoints
 from bilevelrl.reference.game_leader import truncated_stages
 from bilevelrl.reference.markov_game import MarkovGame
 from bilevelrl.reference.transitions import DiscountedSystem
+from bilevelrl.reference.value_errors import ValueErrors
 
 __all__ = ["game_error_bound", "game_objective_noise"]
 
@@ -131,7 +133,7 @@ def game_error_bound(
     state_value: FloatArray,
     horizon: int | None,
     discounted: bool,
-    value_error: float,
+    errors: ValueErrors,
     remainder: float = 0.0,
 ) -> float:
     """Return the first-order bound on max_j |∂J/∂θ_j - truth|, which bounds every part as well.
@@ -144,8 +146,8 @@ def game_error_bound(
         f (S, L), the decision points, g at them (S, D, A), and W (S,) without its constant.
     horizon, discounted
         Which objective.
-    value_error
-        ε.
+    errors
+        ε and η, with Q_F's by the leader's action.
     remainder
         Largest discounted mass, relative to one, that is left where sums over time are cut off.
 
@@ -159,8 +161,13 @@ def game_error_bound(
         return float(np.inf)
     rounding = _rounding(game)
     discount = game.discount_leader if discounted else 1.0
-    states, _, actions = response.shape
-    off = policy_error(response.reshape(-1, actions), value_error, game.temperature, rounding).reshape(response.shape)
+    slope = game.policy_jacobian(theta)  # (S, L, N)
+    seen = _relevant(game, policy, points, response, slope)
+    if not seen.all():  # the others are worth anything, and known as badly as they like
+        game, points = _at(game, points, seen)
+        policy, response, state_value, slope = policy[seen], response[seen], state_value[seen], slope[seen]
+        errors = errors.at(seen)
+    states, off = game.states, errors.policy
     follower = DiscountedSystem.factorise(points.chain(response), game.discount_follower)
     span = float(follower.solve(np.ones(states)).max())
     if horizon is None:
@@ -175,7 +182,6 @@ def game_error_bound(
     law_off = leader.law_off + cut
     size = float(leader.size.max())
     leader_off = leader.off + cut * size
-    slope = game.policy_jacobian(theta)  # (S, L, N)
     steep = np.abs(slope)
     spread = np.broadcast_to(response, game.reward_leader.shape)
     spread_off = np.broadcast_to(off, game.reward_leader.shape)
@@ -191,7 +197,7 @@ def game_error_bound(
 
     # The follower's gradient and its error.
     gradient, gradient_off = _follower_gradient(
-        game, points, response, off, follower, state_value, slope, policy, value_error, remainder
+        game, points, response, off, follower, state_value, slope, policy, errors, remainder
     )
     mean = np.einsum("sda,sdan->sdn", response, gradient)
     apart = np.abs(gradient - mean[:, :, None])
@@ -222,7 +228,7 @@ def _follower_gradient(
     state_value: FloatArray,
     slope: FloatArray,
     policy: FloatArray,
-    value_error: float,
+    errors: ValueErrors,
     remainder: float,
 ) -> tuple[FloatArray, FloatArray]:
     """Return ∇Q at the decision points, (S, D, A, N), and the bound on its error."""
@@ -237,14 +243,16 @@ def _follower_gradient(
         )
         relative = soft - np.vecdot(policy, soft)[:, None]
         own = np.einsum("sln,sl->sn", slope, relative)
-        own_off = np.einsum("sln,sl->sn", steep, 2.0 * value_error + rounding * np.abs(soft))
+        soft_off = errors.point_value + np.vecdot(policy, errors.point_value)[:, None]
+        own_off = np.einsum("sln,sl->sn", steep, soft_off + rounding * np.abs(soft))
         direct: FloatArray = np.zeros((*response.shape, parameters))
         direct_off = direct
     else:
         relative = action_value - np.matmul(policy[:, None, :], action_value)
         own = own_off = np.zeros((states, parameters))
         direct = np.einsum("sln,sla->san", slope, relative)[:, None]
-        direct_off = np.einsum("sln,sla->san", steep, 2.0 * value_error + rounding * np.abs(action_value))[:, None]
+        action_off = errors.action_value + np.matmul(policy[:, None, :], errors.action_value)
+        direct_off = np.einsum("sln,sla->san", steep, action_off + rounding * np.abs(action_value))[:, None]
     flat = points.kernel.reshape(-1, states)
 
     def ahead(x: FloatArray) -> FloatArray:
@@ -261,6 +269,43 @@ def _follower_gradient(
     return gradient, direct_off + ahead(system.solve(source)) + left
 
 
+def _relevant(
+    game: MarkovGame, policy: FloatArray, points: DecisionPoints, response: FloatArray, slope: FloatArray | None = None
+) -> Any:
+    """Return which states (S,) the objective or its derivative can see: reached from where the process starts."""
+    played = policy > 0.0
+    if slope is not None:
+        played |= (slope != 0.0).any(axis=2)
+    answered = np.broadcast_to(response > 0.0, game.reward_leader.shape)
+    linked: Any = ((played[:, :, None] & answered)[..., None] & (game.transition > 0.0)).any(axis=(1, 2))
+    seen = game.initial > 0.0
+    while True:
+        onward = linked[seen].any(axis=0)
+        if not (onward & ~seen).any():
+            return seen
+        seen = seen | onward
+
+
+def _at(game: MarkovGame, points: DecisionPoints, states: Any) -> tuple[MarkovGame, DecisionPoints]:
+    """Return the game of some of the states; what leads to the others ends the process."""
+    policy = game.policy
+    smaller = replace(
+        game,
+        transition=game.transition[states][..., states],
+        reward_follower=game.reward_follower[states],
+        reward_leader=game.reward_leader[states],
+        initial=game.initial[states],
+        policy=lambda theta: policy(theta)[states],
+    )
+    return smaller, replace(
+        points,
+        reach=points.reach[states],
+        kernel=points.kernel[states][..., states],
+        reward_follower=points.reward_follower[states],
+        reward_leader=points.reward_leader[states],
+    )
+
+
 def game_objective_noise(
     game: MarkovGame,
     policy: FloatArray,
@@ -268,13 +313,19 @@ def game_objective_noise(
     response: FloatArray,
     *,
     discount: float,
-    value_error: float,
+    errors: ValueErrors | None,
     horizon: int | None,
 ) -> float:
-    """Return the bound on the error of the objective (without its regulariser) for a value error ε; may be inf."""
+    """Return the bound on the error of the objective (without its regulariser); may be inf.
+
+    `errors` are those of the response; None where it is meant as it is.
+    """
     rounding = _rounding(game)
-    shape = response.shape
-    off = policy_error(response.reshape(-1, shape[2]), value_error, game.temperature, rounding).reshape(shape)
+    off = np.full(response.shape, rounding) if errors is None else errors.policy
+    seen = _relevant(game, policy, points, response)
+    if not seen.all():
+        game, points = _at(game, points, seen)
+        policy, response, off = policy[seen], response[seen], off[seen]
     if not np.isfinite(off).all():
         return float(np.inf)
     leader = _leader(game, policy, points, response, off, discount=discount, horizon=horizon)

@@ -13,8 +13,7 @@ state, and tables averaged over f. Exchanging expectation and soft value would t
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -24,18 +23,17 @@ from bilevelrl.reference.arrays import FloatArray, IntArray
 from bilevelrl.reference.errors import InvalidInputError
 from bilevelrl.reference.fixed_point import (
     FollowerMethod,
+    SoftOperator,
     Status,
-    entropy,
     find_fixed_point,
-    policy_error_of,
     reward_centres,
     start_value,
 )
 from bilevelrl.reference.follower import register_follower_solver
 from bilevelrl.reference.markov_game import MarkovGame
-from bilevelrl.reference.transitions import DiscountedSystem
+from bilevelrl.reference.value_errors import ErrorsOnDemand, ValueErrors, value_errors
 
-__all__ = ["DecisionPoints", "GameFollower", "game_reward_centre", "solve_game"]
+__all__ = ["DecisionPoints", "GameFollower", "game_operator", "game_reward_centre", "game_value_errors", "solve_game"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,10 +108,10 @@ class DecisionPoints:
         result: FloatArray = np.vecdot(self.reach, np.vecdot(response, values))
         return result
 
-    def rounding(self, largest: float) -> float:
-        """Bound on the rounding error of one backup with max |Q| = largest: sums over s', d and a."""
+    def unit(self) -> float:
+        """Relative rounding of one backup: sums over s', d and a."""
         states, points, actions, _ = self.kernel.shape
-        return float((states + points + actions + 8) * np.finfo(np.float64).eps * largest)
+        return float((states + points + actions + 8) * np.finfo(np.float64).eps)
 
 
 def game_reward_centre(transition: FloatArray, reward: FloatArray) -> float:
@@ -143,10 +141,6 @@ class GameFollower:
         g(a|s, l); the same for every l if it does not see. Rows sum to one.
     residual : float
         Largest change of `state_value` by one more backup.
-    error_bound : float
-        `(residual + c ε max|Q|) / (1 - γ_F)`, bound on the error of `state_value`, `value` and `action_value`.
-    policy_error_bound : float
-        Bound on the relative error of every g against the best response.
     centre : float
         The constant that was split off the values before iterating.
     centred_value : (S, D), D = L or 1
@@ -155,8 +149,8 @@ class GameFollower:
         `action_value - centre` with all its digits.
     centred_state_value : (S,)
         `state_value - centre` with all its digits.
-    centred_error_bound : float
-        Bound on the error of the centred values.
+    errors_on_demand
+        Bounds on the errors of `centred_state_value` and g, state by state, worked out when first called.
     status, iterations, sweeps, linear_solves
         How it ended and what it cost.
     """
@@ -167,8 +161,6 @@ class GameFollower:
     action_value: FloatArray
     policy: FloatArray
     residual: float
-    error_bound: float
-    policy_error_bound: float
     status: Status
     iterations: int
     sweeps: int
@@ -177,8 +169,23 @@ class GameFollower:
     centred_value: FloatArray
     centred_action_value: FloatArray
     centred_state_value: FloatArray
-    centred_error_bound: float
+    errors_on_demand: ErrorsOnDemand = field(repr=False, compare=False)
     _cumulative: list[FloatArray] = field(default_factory=list, init=False, repr=False, compare=False)
+
+    @property
+    def error_bound(self) -> float:
+        """Bound on the error of `state_value`, `value` and `action_value`."""
+        return self.errors_on_demand().bound + float(np.finfo(np.float64).eps) * abs(self.centre)
+
+    @property
+    def policy_error_bound(self) -> float:
+        """Bound on the relative error of every g against the best response."""
+        return float(self.errors_on_demand().policy.max())
+
+    @property
+    def centred_error_bound(self) -> float:
+        """Bound on the error of the centred values."""
+        return self.errors_on_demand().bound
 
     @property
     def response(self) -> FloatArray:
@@ -275,23 +282,9 @@ def solve_decisions(
     discount, temperature = game.discount_follower, game.temperature
     offset = points.centre_follower / (1.0 - discount)
 
-    def backup(value: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-        action_value = points.reward_follower + discount * points.ahead(value)
-        soft, response = soft_values(action_value, temperature)
-        return np.vecdot(points.reach, soft), action_value, response
-
-    def frozen(response: FloatArray) -> Callable[[FloatArray], FloatArray]:
-        gained = np.vecdot(points.reach, np.vecdot(response, points.reward_follower) + temperature * entropy(response))
-        chain = points.chain(response)
-        return lambda value: gained + discount * (chain @ value)
-
     found = find_fixed_point(
         start_value(game.states, warm_start, offset),
-        backup=backup,
-        correct=lambda response, change: DiscountedSystem.factorise(points.chain(response), discount).solve(change),
-        frozen=frozen,
-        rounding=points.rounding,
-        discount=discount,
+        game_operator(points, discount, temperature),
         method=method,
         tolerance=tolerance,
         max_iterations=max_iterations,
@@ -304,7 +297,7 @@ def solve_decisions(
     if not sees:
         # From the iterate that the policy was made from, so that Σ_l f Q_F is what the follower compared.
         action_value = game.reward_follower - points.centre_follower + discount * (game.transition @ found.iterate)
-    bound = found.error_bound(discount)
+
     public = value if sees else value[:, 0]
     return GameFollower(
         sees_leader_action=sees,
@@ -313,8 +306,6 @@ def solve_decisions(
         action_value=action_value + offset,
         policy=np.broadcast_to(found.policy, game.reward_follower.shape).copy() if not sees else found.policy,
         residual=found.residual,
-        error_bound=bound + float(np.finfo(np.float64).eps) * abs(offset),
-        policy_error_bound=policy_error_of(bound, temperature),
         status=found.status,
         iterations=found.iterations,
         sweeps=found.sweeps,
@@ -323,5 +314,37 @@ def solve_decisions(
         centred_value=value,
         centred_action_value=action_value,
         centred_state_value=found.value,
-        centred_error_bound=bound,
+        errors_on_demand=ErrorsOnDemand(lambda: game_value_errors(game, points, found.iterate)),
+    )
+
+
+def game_value_errors(game: MarkovGame, points: DecisionPoints, iterate: FloatArray) -> ValueErrors:
+    """Return the bounds for W = `iterate` (S,) and one backup of it, those on Q_F by the leader's action (S, L, A)."""
+    operator = game_operator(points, game.discount_follower, game.temperature)
+    bounds = value_errors(operator, iterate)
+    if game.follower_sees_leader_action:
+        return bounds
+    size = np.abs(game.reward_follower - points.centre_follower)
+    size += game.discount_follower * (game.transition @ np.abs(iterate))
+    off = game.discount_follower * (game.transition @ bounds.value) + operator.unit * size
+    return replace(bounds, action_value=off)
+
+
+def game_operator(points: DecisionPoints, discount: float, temperature: float) -> SoftOperator:
+    """Return the follower's operator on W (S,)."""
+
+    def backup(value: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+        action_value = points.reward_follower + discount * points.ahead(value)
+        soft, response = soft_values(action_value, temperature)
+        return np.vecdot(points.reach, soft), action_value, response
+
+    return SoftOperator(
+        reward=points.reward_follower,
+        discount=discount,
+        temperature=temperature,
+        unit=points.unit(),
+        backup=backup,
+        ahead=points.ahead,
+        average=points.average,
+        chain=points.chain,
     )

@@ -17,7 +17,7 @@ from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.configurable_mdp import ConfigurableMDP
 from bilevelrl.reference.error_bounds import objective_noise
 from bilevelrl.reference.errors import IllPosedError, StochasticityError
-from bilevelrl.reference.follower import TabularFollower, solve_follower
+from bilevelrl.reference.follower import TabularFollower, solve_follower, tabular_operator
 from bilevelrl.reference.follower_batch import newton_batch
 from bilevelrl.reference.game_follower import GameFollower
 from bilevelrl.reference.leader import check_horizon, constant_return, gradient_centres
@@ -25,6 +25,7 @@ from bilevelrl.reference.problem import PARTS, Part
 from bilevelrl.reference.registry import Hypergradient, register_route
 from bilevelrl.reference.tables import Tables
 from bilevelrl.reference.transitions import DiscountedSystem, to_dense
+from bilevelrl.reference.value_errors import value_errors
 
 __all__ = ["INITIAL_STEPS", "SplitObjective", "differentiate_part", "differentiate_parts", "finite_difference"]
 
@@ -178,7 +179,7 @@ class _SplitObjective:
         self._frozen: DiscountedSystem | None = None
         self.evaluations = 0
         self._centre_follower, self._centre_leader = gradient_centres(problem, theta, self._tables)
-        self._start, _ = follower.value_without(self._centre_follower / (1.0 - problem.discount_follower))
+        self._start = follower.value_without(self._centre_follower / (1.0 - problem.discount_follower))
         self._length = constant_return(1.0, problem.discount_leader, horizon, discounted)
         self.base = (
             self._leader(self._tables, self._kernel, follower.policy)
@@ -192,20 +193,24 @@ class _SplitObjective:
         tables = self._tables
         if part == "regulariser":
             return ulps * abs(float(tables.regulariser))
-        value_error = 0.0
+        errors = None
         if part == "response":
-            _, value_error = self._follower.value_without(self._follower.centre)
-            formula = float(np.abs(tables.reward_follower).max())
+            formula = np.abs(np.asarray(tables.reward_follower))
             if "transition" in self._problem.varying(self._theta):
-                formula += float(np.abs(self._follower.centred_value).max())
-            value_error += ulps * formula / (1.0 - self._problem.discount_follower)
+                formula = formula + float(np.abs(self._start).max())
+            operator = tabular_operator(
+                tables,
+                np.asarray(tables.reward_follower) - self._centre_follower,
+                self._problem.discount_follower,
+                self._problem.temperature,
+            )
+            errors = value_errors(operator, self._start, ulps * formula)
         noise = objective_noise(
             tables,
             self._follower.policy,
             discount_leader=self._discount,
-            temperature=self._problem.temperature,
             centre_leader=self._centre_leader,
-            value_error=value_error,
+            errors=errors,
             horizon=self._horizon,
         )
         largest = float(np.abs(tables.reward_leader).max()) if part == "direct" else self._largest_reward()

@@ -14,12 +14,13 @@ from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.errors import NotConvergedError
 from bilevelrl.reference.follower import solve_follower
 from bilevelrl.reference.game_error_bounds import game_objective_noise
-from bilevelrl.reference.game_follower import DecisionPoints, GameFollower
+from bilevelrl.reference.game_follower import DecisionPoints, GameFollower, game_operator
 from bilevelrl.reference.leader import check_horizon, constant_return
 from bilevelrl.reference.markov_game import MarkovGame
 from bilevelrl.reference.problem import GAME_PARTS, Part
 from bilevelrl.reference.registry import Hypergradient, register_route
 from bilevelrl.reference.routes.finite_difference import differentiate_parts
+from bilevelrl.reference.value_errors import value_errors
 
 __all__ = ["game_finite_difference"]
 
@@ -80,17 +81,21 @@ class _SplitGame:
         game, follower = self._game, self._follower
         if part == "regulariser":
             return ulps * abs(game.regulariser_at(self._theta))
-        value_error = 0.0
-        if part == "response":
-            spread = float(np.abs(follower.centred_action_value).max())
-            value_error = follower.centred_error_bound + ulps * spread / (1.0 - game.discount_follower)
+        errors = None
+        if part == "response":  # f's own rounding moves what the follower averages
+            operator = game_operator(self._points, game.discount_follower, game.temperature)
+            size = np.abs(game.reward_follower - self._points.centre_follower)
+            size += game.discount_follower * (game.transition @ np.abs(follower.centred_state_value))
+            if not game.follower_sees_leader_action:
+                size = np.matmul(self._policy[:, None, :], size)
+            errors = value_errors(operator, follower.centred_state_value, ulps * size)
         noise = game_objective_noise(
             game,
             self._policy,
             self._points,
             follower.response,
             discount=self._discount,
-            value_error=value_error,
+            errors=errors,
             horizon=self._horizon,
         )
         return noise + ulps * self._length * self._length * float(np.abs(self._reward).max())
@@ -134,7 +139,7 @@ class _SplitGame:
             soft = (peak + game.temperature * np.log(total))[..., 0]
             change = (np.einsum("bsl,bsl->bs", policies, soft) if sees else soft[:, :, 0]) - value
             residual = np.abs(change).max(axis=1)
-            floor = self._points.rounding(float(np.abs(action_value).max()))
+            floor = self._points.unit() * float(np.abs(action_value).max())
             # The values are within rounding, and one more step does not bring them closer.
             if ((residual <= floor) & (residual >= 0.5 * best)).all() or not residual.any():
                 found: FloatArray = response

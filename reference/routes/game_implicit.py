@@ -83,7 +83,7 @@ def game_implicit(
             state_value=follower.centred_state_value,
             horizon=horizon,
             discounted=discounted,
-            value_error=follower.centred_error_bound,
+            errors=follower.errors_on_demand(),
         )
 
     return Hypergradient(

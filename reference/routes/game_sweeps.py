@@ -8,7 +8,7 @@ import numpy as np
 
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.game_error_bounds import game_error_bound
-from bilevelrl.reference.game_follower import DecisionPoints
+from bilevelrl.reference.game_follower import DecisionPoints, game_value_errors
 from bilevelrl.reference.markov_game import MarkovGame
 from bilevelrl.reference.routes.sweep_count import mixing_sweeps, settle
 
@@ -25,8 +25,8 @@ class GameSweepPlan:
         Numbers of sweeps.
     remainder : float
         Largest relative truncation error that is left.
-    residual, value_error : float
-        The follower's last change, and the bound on the error of its values, rounding included.
+    residual : float
+        The follower's last change.
     state_value, response : (S,), (S, D, A)
         Where the follower's sweeps ended, without the constant.
     policy : (S, L)
@@ -39,7 +39,6 @@ class GameSweepPlan:
     leader: int
     remainder: float
     residual: float
-    value_error: float
     state_value: FloatArray
     response: FloatArray
     policy: FloatArray
@@ -56,7 +55,7 @@ class GameSweepPlan:
             state_value=self.state_value,
             horizon=horizon,
             discounted=discounted,
-            value_error=self.value_error,
+            errors=game_value_errors(game, self.points, self.state_value),
             remainder=self.remainder,
         )
 
@@ -73,21 +72,21 @@ def plan_game_sweeps(game: MarkovGame, theta: FloatArray) -> GameSweepPlan:
     points = DecisionPoints.of(game, policy)
     discount, temperature = game.discount_follower, game.temperature
 
-    def sweep(value: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+    def sweep(value: FloatArray) -> tuple[FloatArray, FloatArray]:
         action_value = points.reward_follower + discount * points.kernel @ value
         top = action_value.max(axis=2)
         weights = np.exp((action_value - top[:, :, None]) / temperature)
-        soft = top + temperature * np.log(weights.sum(axis=2))
-        return (points.reach * soft).sum(axis=1), action_value, weights
+        mass = weights.sum(axis=2)
+        return (points.reach * (top + temperature * np.log(mass))).sum(axis=1), weights / mass[:, :, None]
 
-    value, action_value, weights, residual, sweeps = settle(
-        sweep,
-        np.zeros(game.states),
-        discount=discount,
-        temperature=temperature,
-        rounding=lambda scale: 4 * points.rounding(scale),
+    def level(value: FloatArray, response: FloatArray) -> FloatArray:
+        size = np.abs(points.reward_follower) + discount * points.kernel @ np.abs(value)
+        noise: FloatArray = 4 * points.unit() * (points.reach * (response * size).sum(axis=2)).sum(axis=1)
+        return noise
+
+    value, response, residual, sweeps = settle(
+        sweep, np.zeros(game.states), discount=discount, temperature=temperature, level=level
     )
-    response = weights / weights.sum(axis=2, keepdims=True)
     chain = points.chain(response)
     extra, left_follower = mixing_sweeps(chain, discount)
     leader, left_leader = mixing_sweeps(chain, game.discount_leader)
@@ -98,7 +97,6 @@ def plan_game_sweeps(game: MarkovGame, theta: FloatArray) -> GameSweepPlan:
         leader=leader,
         remainder=max(left_follower, left_leader),
         residual=residual,
-        value_error=(residual + points.rounding(float(np.abs(action_value).max()))) / (1.0 - discount),
         state_value=value,
         response=response,
         policy=policy,

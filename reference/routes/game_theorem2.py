@@ -119,7 +119,7 @@ def theorem2(
             state_value=follower.centred_state_value,
             horizon=horizon,
             discounted=discounted,
-            value_error=follower.centred_error_bound,
+            errors=follower.errors_on_demand(),
         )
 
     constant = constant_return(points.centre_leader, problem.discount_leader, horizon, discounted)

@@ -135,7 +135,9 @@ def game_total_derivative(
         condition = float(singular[0] / singular[-1])
 
     def error_bound() -> float:
-        own = _own_error(problem, follower, hessian, mixed, adjoint) if free.size and theta.size else 0.0
+        # Where the game goes: elsewhere values may be large, and known badly.
+        met = (visits[:, :, None] * response > 0.0) & (policy > 0.0)[:, :, None]
+        own = _own_error(problem, follower, met, hessian, mixed, adjoint) if free.size and theta.size else 0.0
         return own + game_error_bound(
             problem,
             theta,
@@ -145,7 +147,7 @@ def game_total_derivative(
             state_value=follower.centred_state_value,
             horizon=horizon,
             discounted=discounted,
-            value_error=follower.centred_error_bound,
+            errors=follower.errors_on_demand(),
         )
 
     parts: dict[Part, FloatArray] = {
@@ -168,7 +170,7 @@ def game_total_derivative(
 
 
 def _own_error(
-    game: MarkovGame, follower: GameFollower, hessian: FloatArray, mixed: FloatArray, adjoint: FloatArray
+    game: MarkovGame, follower: GameFollower, met: Any, hessian: FloatArray, mixed: FloatArray, adjoint: FloatArray
 ) -> float:
     """Bound what rounding and the follower's own error do to the scaled system `H y = p` and to its product.
 
@@ -178,8 +180,8 @@ def _own_error(
     eps = float(np.finfo(np.float64).eps)
     rounding = (game.states + game.leader_actions + game.actions + 8) * eps
     span = 1.0 / (1.0 - game.discount_follower)
-    size = game.temperature + span * float(np.abs(follower.centred_action_value).max())
-    off = rounding * size + 2.0 * follower.centred_error_bound
+    size = game.temperature + span * float(np.abs(follower.centred_action_value[met]).max())
+    off = rounding * size + 2.0 * float(follower.errors_on_demand().action_value[met].max())
     moved = np.linalg.lstsq(hessian, mixed, rcond=None)[0]
     length = float(np.linalg.norm(adjoint))
     own = off * np.linalg.norm(moved, axis=0) + rounding * span * np.linalg.norm(mixed, axis=0)

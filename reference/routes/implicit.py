@@ -74,7 +74,8 @@ def implicit(
         follower_system=system,
     )
     weight = follower_adjoint(tables, follower.policy, evaluation.benefit_weight / problem.temperature, system)
-    values, value_error = follower.value_without(centre_follower / (1.0 - discount))
+    constant = centre_follower / (1.0 - discount)
+    values = follower.value_without(constant)
     ones = np.ones((1, tables.states))
     pull = problem.vector_jacobian
     parts: dict[Part, FloatArray] = {
@@ -98,7 +99,7 @@ def implicit(
             follower_value=values,
             horizon=horizon,
             discounted=discounted,
-            value_error=value_error,
+            errors=follower.errors_without(constant),
         )
 
     return Hypergradient(

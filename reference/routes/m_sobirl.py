@@ -72,7 +72,7 @@ class _AdjointSystem:
     tables: Tables
     follower: TabularFollower
     follower_value: FloatArray
-    value_error: float
+    follower_constant: float
     evaluation: LeaderEvaluation
     policy_weight: FloatArray  # f, (S, A)
     chain: Any  # P_π, (S, S)
@@ -89,7 +89,8 @@ def _adjoint_system(
         tables, policy, problem.discount_leader, horizon=horizon, discounted=discounted, centre=centre_leader
     )
     reward = tables.reward_leader - centre_leader
-    follower_value, value_error = follower.value_without(centre_follower / (1.0 - problem.discount_follower))
+    constant = centre_follower / (1.0 - problem.discount_follower)
+    follower_value = follower.value_without(constant)
     ahead: FloatArray = expected_next(tables.transition, evaluation.value_factor.T)  # (S, A, K)
     # γ_L is already a factor of state_factor.
     weight = policy * (evaluation.occupancy[:, None] * reward + np.einsum("ks,sak->sa", evaluation.state_factor, ahead))
@@ -97,7 +98,7 @@ def _adjoint_system(
         tables=tables,
         follower=follower,
         follower_value=follower_value,
-        value_error=value_error,
+        follower_constant=constant,
         evaluation=evaluation,
         policy_weight=weight,
         chain=policy_transition(tables.transition, policy),
@@ -166,7 +167,7 @@ def m_sobirl(
             follower_value=system.follower_value,
             horizon=horizon,
             discounted=discounted,
-            value_error=system.value_error,
+            errors=follower.errors_without(system.follower_constant),
         )
         return error + _cancellation(problem, theta, system, adjoint, factor) if np.isfinite(error) else error
 

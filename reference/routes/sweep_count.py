@@ -16,9 +16,11 @@ from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.configurable_mdp import ConfigurableMDP
 from bilevelrl.reference.error_bounds import tabular_error_bound
 from bilevelrl.reference.errors import TooLargeError
-from bilevelrl.reference.fixed_point import rounding_level
+from bilevelrl.reference.fixed_point import state_scale
+from bilevelrl.reference.follower import tabular_operator
 from bilevelrl.reference.leader import gradient_centres
 from bilevelrl.reference.transitions import to_dense
+from bilevelrl.reference.value_errors import ValueErrors, value_errors
 
 __all__ = ["SWEEP_LIMIT", "TOLERANCE", "SweepPlan", "check_sweeps", "mixing_sweeps", "plan_sweeps", "settle"]
 
@@ -42,8 +44,6 @@ class SweepPlan:
         Largest relative truncation error that is left.
     residual : float
         The follower's last change.
-    value_error : float
-        Bound on the error of the follower's values, rounding included.
     value, policy : (S,), (S, A)
         Where the follower's sweeps ended, without the constant.
     """
@@ -54,7 +54,6 @@ class SweepPlan:
     centre_leader: float
     remainder: float
     residual: float
-    value_error: float
     value: FloatArray
     policy: FloatArray
 
@@ -67,9 +66,16 @@ class SweepPlan:
             follower_value=self.value,
             horizon=horizon,
             discounted=discounted,
-            value_error=self.value_error,
+            errors=self.errors(problem, theta),
             remainder=self.remainder,
         )
+
+    def errors(self, problem: ConfigurableMDP, theta: FloatArray) -> ValueErrors:
+        """Return the bounds on what the follower's sweeps leave."""
+        tables = problem.tables_at(theta)
+        reward = np.asarray(tables.reward_follower, dtype=np.float64) - self.centre_follower
+        operator = tabular_operator(tables, reward, problem.discount_follower, problem.temperature)
+        return value_errors(operator, self.value)
 
 
 def plan_sweeps(problem: ConfigurableMDP, theta: FloatArray) -> SweepPlan:
@@ -88,26 +94,26 @@ def plan_sweeps(problem: ConfigurableMDP, theta: FloatArray) -> SweepPlan:
     rows = kernel.reshape(states * actions, states)
     reward = np.asarray(tables.reward_follower, dtype=np.float64) - centre_follower
 
-    def sweep(value: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+    def sweep(value: FloatArray) -> tuple[FloatArray, FloatArray]:
         action_value = reward + discount * (rows @ value).reshape(states, actions)
         top = action_value.max(axis=1)
         weights = np.exp((action_value - top[:, None]) / temperature)
-        return top + temperature * np.log(weights.sum(axis=1)), action_value, weights
+        mass = weights.sum(axis=1)
+        return top + temperature * np.log(mass), weights / mass[:, None]
 
-    value, action_value, weights, residual, sweeps = settle(
-        sweep,
-        np.zeros(states),
-        discount=discount,
-        temperature=temperature,
-        rounding=lambda scale: 64 * (states + actions) * float(np.finfo(np.float64).eps) * scale,
+    def level(value: FloatArray, policy: FloatArray) -> FloatArray:
+        size = np.abs(reward) + discount * (rows @ np.abs(value)).reshape(states, actions)
+        noise: FloatArray = 64 * (states + actions) * float(np.finfo(np.float64).eps) * (policy * size).sum(axis=1)
+        return noise
+
+    value, policy, residual, sweeps = settle(
+        sweep, np.zeros(states), discount=discount, temperature=temperature, level=level
     )
-    policy = weights / weights.sum(axis=1, keepdims=True)
     chain = np.einsum("sa,sat->st", policy, kernel)
     extra, left_follower = mixing_sweeps(chain, discount)
     leader, left_leader = mixing_sweeps(chain, problem.discount_leader)
     # The leader's derivatives sweep along with the values that they are derivatives of, whose own tails add up.
     left_leader *= 1.0 + leader * (1.0 - problem.discount_leader)
-    largest = max(float(np.abs(action_value).max()), float(np.abs(value).max()))
     return SweepPlan(
         follower=sweeps + extra,
         leader=leader,
@@ -115,36 +121,35 @@ def plan_sweeps(problem: ConfigurableMDP, theta: FloatArray) -> SweepPlan:
         centre_leader=centre_leader,
         remainder=max(left_follower, left_leader),
         residual=residual,
-        value_error=(residual + rounding_level(tables, largest)) / (1.0 - discount),
         value=value,
         policy=policy,
     )
 
 
 def settle(
-    sweep: Callable[[FloatArray], tuple[FloatArray, FloatArray, FloatArray]],
+    sweep: Callable[[FloatArray], tuple[FloatArray, FloatArray]],
     value: FloatArray,
     *,
     discount: float,
     temperature: float,
-    rounding: Callable[[float], float],
-) -> tuple[FloatArray, FloatArray, FloatArray, float, int]:
-    """Sweep until the values settle: to the tolerance, or to where rounding keeps them moving.
+    level: Callable[[FloatArray, FloatArray], FloatArray],
+) -> tuple[FloatArray, FloatArray, float, int]:
+    """Sweep until the values of every state settle: far below β, or to where its own rounding keeps them moving.
 
     Parameters
     ----------
     sweep
-        value → (value backed up, action values, unnormalised policy).
+        value → (value backed up, policy).
     value
         Where to start.
     discount, temperature
         The follower's.
-    rounding
-        Size of the values → the residual that rounding alone can leave.
+    level
+        (value, policy) → the change (S,) that rounding alone can leave.
 
     Returns
     -------
-    value, action_value, weights, residual, sweeps
+    value, policy, residual, sweeps
 
     Raises
     ------
@@ -153,19 +158,20 @@ def settle(
     """
     best, stalled, sweeps = math.inf, 0, 0
     while True:
-        backed_up, action_value, weights = sweep(value)
-        residual = float(np.abs(backed_up - value).max())
+        backed_up, policy = sweep(value)
+        change = np.abs(backed_up - value)
         value = backed_up
         sweeps += 1
-        scale = max(1.0, float(np.abs(value).max()))
-        if residual <= TOLERANCE * (1.0 - discount) * min(1.0, temperature) * scale:
+        if (change <= TOLERANCE * (1.0 - discount) * temperature).all():
             break
-        stalled = 0 if residual < 0.999 * best else stalled + 1
-        best = min(best, residual)
-        if stalled > 20 and residual <= rounding(scale):
+        scale = state_scale(value, temperature)
+        relative = float((change / scale).max())
+        stalled = 0 if relative < 0.999 * best else stalled + 1
+        best = min(best, relative)
+        if stalled > 20 and (change <= level(value, policy) + 64 * float(np.finfo(np.float64).eps) * scale).all():
             break
         check_sweeps(sweeps)
-    return value, action_value, weights, residual, sweeps
+    return value, policy, float(change.max()), sweeps
 
 
 def mixing_sweeps(chain: FloatArray, discount: float) -> tuple[int, float]:

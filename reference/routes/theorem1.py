@@ -80,7 +80,8 @@ def _formula(
     policy, kernel = follower.policy, to_dense(tables.transition)
     jacobian = problem.jacobian(theta)
     centre_follower, centre_leader = gradient_centres(problem, theta, tables)
-    follower_value, value_error = follower.value_without(centre_follower / (1.0 - problem.discount_follower))
+    constant = centre_follower / (1.0 - problem.discount_follower)
+    follower_value = follower.value_without(constant)
     source = follower_source(tables, jacobian, follower_value, problem.discount_follower, theta.size)
     action_gradient = gradients(kernel, policy, source, problem.discount_follower)
     if centred_gradient:
@@ -114,7 +115,7 @@ def _formula(
             follower_value=follower_value,
             horizon=horizon,
             discounted=discounted,
-            value_error=value_error,
+            errors=follower.errors_without(constant),
         )
 
     return Hypergradient(

@@ -1,0 +1,166 @@
+"""How far an iterate of the soft Bellman operator is from its fixed point, state by state, rounding included.
+
+Let π and T̂V be the policy and the backup computed from V, let `u m` with `m = |r| + γ P|V|` bound the rounding of the
+action values, and `ρ` that of the logarithm of the sum. If `w ≥ 0` satisfies in every state
+
+    Σ_d reach β log Σ_a π exp((γ P w + u m)/β) + |T̂V - V| + ρ  ≤  w,                                                (1)
+
+then `|V - V*| ≤ w` and `|T̂V - V*| ≤ w`. For T is monotone and convex with derivative γ P_π at V. The left side without
+`|T̂V - V|` bounds `T(V + w) - T̂V`, hence `T(V + w) ≤ V + w`, and V* lies below every such point. By convexity and
+Jensen's inequality it bounds `T̂V - T(V - w)` as well, hence `T(V - w) ≥ V - w`, and V* lies above. T̂V's claim follows.
+
+To first order (1) is the linear system `(I - γ P_π) w = |T̂V - V| + ρ + u Σ π m`: a state's bound takes from the states
+that it reaches, each as probable as it is, and from no other. The second order is made up for by correcting w; should
+that fail, the constant `max(...)/(1 - γ)` of the contraction satisfies (1) always.
+
+The policy: with `x = (γ P w + u m)/β`, the bound on the error of every Q/β, and δ the errors themselves, the ratio
+`π/π* = Σ_b π_b exp(δ_b - δ_a)` is one up to
+
+    η_a = Σ_(b≠a) π_b (exp(x_a + x_b) - 1).                                                                          (2)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+
+from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.fixed_point import SoftOperator, state_scale
+
+__all__ = ["ErrorsOnDemand", "ValueErrors", "value_errors"]
+
+_CORRECTIONS = 8  # of w
+_LARGE = 10.0  # of an exponent
+_LARGEST = 1e300
+_NEVER = -690.0  # log of a probability that counts as zero
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ValueErrors:
+    """Bounds on the error of a follower's response.
+
+    Attributes
+    ----------
+    value : (S,)
+        On |V - V*|, for the iterate and for its backup.
+    action_value : (S, ..., A)
+        On |Q - Q*|.
+    point_value : (S, ...)
+        On |V - V*| where the follower decides.
+    policy : (S, ..., A)
+        On |π - π*|/π*: (2) and a few roundings; zero where both are below 1e-299, inf beyond exp(10).
+    """
+
+    value: FloatArray
+    action_value: FloatArray
+    point_value: FloatArray
+    policy: FloatArray
+
+    def shifted(self, size: float) -> ValueErrors:
+        """Return the bounds for values from which a constant was split off, or added, at the cost of `size`."""
+        return replace(
+            self,
+            value=self.value + size,
+            action_value=self.action_value + size,
+            point_value=self.point_value + size,
+        )
+
+    def at(self, states: Any) -> ValueErrors:
+        """Return the bounds at some of the states."""
+        return ValueErrors(**{entry.name: getattr(self, entry.name)[states] for entry in fields(self)})
+
+    @property
+    def bound(self) -> float:
+        """Bound on max |V - V*| and max |Q - Q*|."""
+        return float(max(self.value.max(), self.action_value.max()))
+
+
+def value_errors(operator: SoftOperator, iterate: FloatArray, noise: FloatArray | float = 0.0) -> ValueErrors:
+    """Return the bounds of the module's formulas for V = `iterate` (S,) and for what one backup makes of it.
+
+    `noise` is what each reward may be off by besides: (S, ..., A).
+    """
+    discount, temperature, unit = operator.discount, operator.temperature, operator.unit
+    backed_up, action_value, policy = operator.backup(iterate)
+    rounded = unit * operator.size(iterate) + noise
+    shifted = (action_value - action_value.max(axis=-1, keepdims=True)) / temperature
+    log_policy = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    base = np.abs(backed_up - iterate) + unit * state_scale(backed_up, temperature)
+
+    def exponents(w: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Return x = (γ P w + u m)/β, π (exp(x) - 1) as far as it is small, and log Σ_a π exp(x)."""
+        with np.errstate(over="ignore"):
+            x = np.minimum((discount * operator.ahead(w) + rounded) / temperature, _LARGEST)
+        tilted = log_policy + x  # where π is the zero that π exp(x) is not
+        peak = tilted.max(axis=-1, keepdims=True)
+        grown = np.where(x <= 1.0, policy * np.expm1(np.minimum(x, 1.0)), np.exp(np.minimum(tilted, _LARGE)) - policy)
+        beyond = peak[..., 0] + np.log(np.exp(tilted - peak).sum(axis=-1))
+        return x, grown, np.where(peak[..., 0] <= _LARGE, np.log1p(grown.sum(axis=-1)), beyond)
+
+    def left(w: FloatArray) -> FloatArray:
+        """Return the left side of (1)."""
+        soft = exponents(w)[2][..., None]
+        result: FloatArray = (1.0 + unit) * temperature * operator.average(np.ones_like(soft), soft) + base
+        return result
+
+    w = _supersolution(operator, policy, base + operator.average(policy, rounded), left)
+    x, grown, soft = exponents(w)
+    relative = _relative(policy, x, grown) + unit - 2.0 * np.finfo(np.float64).eps * log_policy
+    relative[log_policy + x + soft[..., None] < _NEVER] = 0.0
+    return ValueErrors(value=w, action_value=temperature * x, point_value=temperature * soft, policy=relative)
+
+
+def _relative(policy: FloatArray, x: FloatArray, grown: FloatArray) -> FloatArray:
+    """Return (2), inf where it is out of all proportion."""
+    others = np.maximum(policy.sum(axis=-1, keepdims=True) - policy, 0.0)
+    grown_others = np.maximum(grown.sum(axis=-1, keepdims=True) - grown, 0.0)
+    moved = np.minimum(x, _LARGE)
+    result: FloatArray = np.expm1(moved) * others + np.exp(moved) * grown_others
+    return np.where((x < _LARGE) & (result < np.exp(_LARGE)), result, np.inf)
+
+
+def _supersolution(
+    operator: SoftOperator, policy: FloatArray, source: FloatArray, left: Callable[[FloatArray], FloatArray]
+) -> FloatArray:
+    """Return w that satisfies (1)."""
+    solve = operator.system(policy).solve
+    w = np.maximum(solve(source), source) * (1.0 + 1e-6)
+    for _ in range(_CORRECTIONS):
+        lacking = np.maximum(left(w) - w, 0.0)
+        if not lacking.any():
+            return w
+        w = w + 2.0 * np.maximum(solve(lacking), lacking)
+    failing = _reaching(operator, ~(left(w) <= w))
+    return np.where(failing, float(left(np.zeros_like(w)).max()) / (1.0 - operator.discount), w)
+
+
+def _reaching(operator: SoftOperator, states: Any) -> Any:
+    """Return which states are among the given ones or lead to one of them; the others are a problem of their own."""
+    while True:
+        ahead = operator.ahead(states.astype(np.float64)).reshape(states.size, -1).any(axis=1)
+        if not (ahead & ~states).any():
+            return states
+        states = states | ahead
+
+
+class ErrorsOnDemand:
+    """Bounds worked out when they are first read; pickled with them worked out."""
+
+    __slots__ = ("_source",)
+
+    def __init__(self, source: Callable[[], ValueErrors] | ValueErrors) -> None:
+        self._source = source
+
+    def __call__(self) -> ValueErrors:
+        """Return the bounds."""
+        source = self._source
+        if not isinstance(source, ValueErrors):
+            source = self._source = source()
+        return source
+
+    def __reduce__(self) -> tuple[type[ErrorsOnDemand], tuple[ValueErrors]]:
+        """Pickle the bounds: what they would be worked out from stays behind."""
+        return ErrorsOnDemand, (self(),)

@@ -4,8 +4,9 @@ import dataclasses
 
 import numpy as np
 import pytest
+from high_precision import HighPrecision
 
-from bilevelrl.reference import hypergradient, solve_follower
+from bilevelrl.reference import ConfigurableMDP, hypergradient, solve_follower
 from bilevelrl.reference.errors import InvalidInputError, NotConvergedError, ShapeError
 from bilevelrl.reference.routes import m_sobirl as module
 from bilevelrl.reference.routes.m_sobirl import m_sobirl_gradient_steps
@@ -57,9 +58,34 @@ def test_the_agreement_catches_a_planted_error(planted, monkeypatch):
         monkeypatch.setattr(module.DiscountedSystem, "solve_transposed", module.DiscountedSystem.solve)
     else:
         problem = dataclasses.replace(problem, discount_follower=0.89)
+    if planted == "transposed chain":  # the route sees by itself that its adjoint solves nothing
+        with pytest.raises(NotConvergedError, match="adjoint's residual"):
+            hypergradient(problem, theta, route="m_sobirl")
+        monkeypatch.setattr(module, "_relative_residual", lambda *arguments: 0.0)
     wrong = hypergradient(problem, theta, route="m_sobirl")
     monkeypatch.setattr(module.DiscountedSystem, "solve_transposed", solve)
     assert np.abs(wrong.value - truth.value).max() > 1e3 * (truth.error_bound + wrong.error_bound)
+
+
+@pytest.mark.parametrize("shift", [0.0, -1e6])
+@pytest.mark.parametrize("horizon", [None, 7])
+def test_a_constant_of_the_leader_does_not_drown_a_small_gradient(shift, horizon):
+    """Where episodes may end a constant reward cannot be split off; against eighty digits."""
+    drawn = random_mdp(states=4, actions=3, parameters=3, seed=0)
+
+    def tables(theta):
+        given = drawn.tables(theta)
+        return given.replace({"transition": 0.999 * given.transition, "reward_leader": given.reward_leader + shift})
+
+    problem = ConfigurableMDP(tables=tables, discount_leader=0.9999, discount_follower=0.9, temperature=0.02)
+    theta = np.array([0.1, 0.2, 0.3])
+    truth = sum(HighPrecision(problem, theta, horizon=horizon).parts().values())
+    found = hypergradient(problem, theta, route="m_sobirl", horizon=horizon)
+    other = hypergradient(problem, theta, horizon=horizon)
+    assert np.abs(found.value - truth).max() <= found.error_bound
+    assert np.abs(found.value - truth).max() <= 1e-6 * np.abs(truth).max()
+    assert found.error_bound <= 10.0 * other.error_bound
+    assert "adjoint solved" in found.status
 
 
 def test_four_rooms():

@@ -8,9 +8,9 @@ With `f(s,a) = π(a|s) ∂J/∂π(a|s) = Σ_t γ_L^t Pr(s_t=s) π(a|s) Q_L^(T-t)
 
 The method was published for an objective in θ and π alone, with θ in the follower's reward; here the objective is
 the leader's return, and θ may enter every table. The adjoint is that of the route `implicit` up to the centring of f,
-`w = d V_L - β λ` with that route's λ. So the two agree to rounding; the leader's values cancel here while there they
-are subtracted beforehand, which the error bound accounts for. The method's own benchmark objective,
-`‖θ‖²/2 + ‖π‖²/2`, is no leader's return and has no place here.
+`w = d V_L - β λ` with that route's λ. A function of the state taken off Q_L moves w and no response: the exact route
+takes V_L off, for what is a million in every state would cancel late and leave nothing of a small gradient. The
+method's own benchmark objective, `‖θ‖²/2 + ‖π‖²/2`, is no leader's return and has no place here.
 
 What the published iteration adds is inexact solves: a few gradient steps on `‖A w - b‖²/2`, `A = I - γ_F P_πᵀ`, from
 the previous w. `m_sobirl_gradient_steps` does that, with a bound on the error it leaves.
@@ -78,10 +78,22 @@ class _AdjointSystem:
     chain: Any  # P_π, (S, S)
     right_hand_side: FloatArray  # b, (S,)
 
+    def residual(self, adjoint: FloatArray, discount: float) -> FloatArray:
+        """Return A w - b."""
+        difference: FloatArray = adjoint - discount * np.asarray(self.chain.T @ adjoint) - self.right_hand_side
+        return difference
+
 
 def _adjoint_system(
-    problem: ConfigurableMDP, theta: FloatArray, follower: TabularFollower, horizon: int | None, discounted: bool
+    problem: ConfigurableMDP,
+    theta: FloatArray,
+    follower: TabularFollower,
+    horizon: int | None,
+    discounted: bool,
+    *,
+    centred: bool,
 ) -> _AdjointSystem:
+    """The system for Q_L as published, or `centred`, for the benefit Q_L - V_L."""
     tables = problem.tables_at(theta)
     policy = follower.policy
     centre_follower, centre_leader = gradient_centres(problem, theta, tables)
@@ -91,9 +103,12 @@ def _adjoint_system(
     reward = tables.reward_leader - centre_leader
     constant = centre_follower / (1.0 - problem.discount_follower)
     follower_value = follower.value_without(constant)
-    ahead: FloatArray = expected_next(tables.transition, evaluation.value_factor.T)  # (S, A, K)
-    # γ_L is already a factor of state_factor.
-    weight = policy * (evaluation.occupancy[:, None] * reward + np.einsum("ks,sak->sa", evaluation.state_factor, ahead))
+    weight = evaluation.benefit_weight
+    if not centred:
+        ahead: FloatArray = expected_next(tables.transition, evaluation.value_factor.T)  # (S, A, K)
+        # γ_L is already a factor of state_factor.
+        later = np.einsum("ks,sak->sa", evaluation.state_factor, ahead)
+        weight = policy * (evaluation.occupancy[:, None] * reward + later)
     return _AdjointSystem(
         tables=tables,
         follower=follower,
@@ -138,9 +153,9 @@ def _parts(
 @register_route(
     "m_sobirl",
     ConfigurableMDP,
-    summary="M-SoBiRL's model-based form: the adjoint of `implicit` for uncentred leader values, solved exactly",
+    summary="M-SoBiRL's model-based form: an adjoint of the policy's weights, solved exactly",
     family="linear algebra, adjoint",
-    accuracy="rounding times conditioning; the leader's values cancel late",
+    accuracy="rounding times conditioning",
 )
 def m_sobirl(
     problem: ConfigurableMDP,
@@ -154,9 +169,10 @@ def m_sobirl(
     """∇J by M-SoBiRL's adjoint form (Yang et al. 2025, arXiv:2405.19697) for the leader's return; see the module."""
     check_horizon(horizon, discounted)
     follower = solve_follower(problem, theta, warm_start=warm_start)
-    system = _adjoint_system(problem, theta, follower, horizon, discounted)
+    system = _adjoint_system(problem, theta, follower, horizon, discounted, centred=True)
     factor = DiscountedSystem.factorise(system.chain, problem.discount_follower)
     adjoint = factor.solve_transposed(system.right_hand_side)
+    solved = _relative_residual(problem, system, adjoint)
     parts = _parts(problem, theta, system, adjoint)
 
     def error_bound() -> float:
@@ -180,9 +196,28 @@ def m_sobirl(
         error_bound_source=when_read(problem.tables_at, theta, system.tables, error_bound) if bound else np.inf,
         route="m_sobirl",
         follower=follower,
-        status=follower.status.value,
+        status=f"{follower.status.value}; adjoint solved, relative residual {solved:.1e}",
         counters={"sweeps": follower.sweeps, "linear_solves": follower.linear_solves + 2},
     )
+
+
+def _relative_residual(problem: ConfigurableMDP, system: _AdjointSystem, adjoint: FloatArray) -> float:
+    """Return Σ|A w - b| relative to the terms it is made of.
+
+    Raises
+    ------
+    NotConvergedError
+        If it is beyond the rounding that elimination leaves of a diagonally dominant system.
+    """
+    left = float(np.abs(system.residual(adjoint, problem.discount_follower)).sum())
+    size = float(np.abs(system.policy_weight).sum() + np.abs(adjoint).sum())
+    level = 64.0 * (system.tables.states + system.tables.actions) * float(np.finfo(np.float64).eps)
+    if not left <= level * size:
+        raise NotConvergedError(
+            f"m_sobirl: the adjoint's residual is {left:.3g}, expected at most {level * size:.3g}; "
+            "use route='implicit' and compare"
+        )
+    return left / size if size > 0.0 else 0.0
 
 
 def _source_size(problem: ConfigurableMDP, theta: FloatArray, system: _AdjointSystem) -> FloatArray:
@@ -206,7 +241,7 @@ def _cancellation(
     adjoint: FloatArray,
     factor: DiscountedSystem,
 ) -> float:
-    """Rounding of f - w π, whose terms are of the size of Q_L where their difference is of the size of B."""
+    """Rounding of f - w π and of the solve for w."""
     tables, policy, discount = system.tables, system.follower.policy, problem.discount_follower
     rounding = (tables.states + tables.actions + 8) * float(np.finfo(np.float64).eps)
     weight, adjoint_size = np.abs(system.policy_weight), np.abs(adjoint)
@@ -277,7 +312,12 @@ def m_sobirl_gradient_steps(
     if isinstance(gradient_steps, bool) or not isinstance(gradient_steps, (int, np.integer)) or gradient_steps < 0:
         raise InvalidInputError(refusal("gradient_steps", gradient_steps, "an integer >= 0", "one step is usual"))
     system = _adjoint_system(
-        problem, theta, solve_follower(problem, theta) if follower is None else follower, horizon, discounted
+        problem,
+        theta,
+        solve_follower(problem, theta) if follower is None else follower,
+        horizon,
+        discounted,
+        centred=False,
     )
     states = system.tables.states
     current = np.array(adjoint, dtype=np.float64)
@@ -286,15 +326,10 @@ def m_sobirl_gradient_steps(
     if not np.isfinite(current).all():
         raise InvalidInputError("adjoint: expected finite values; start from zeros")
     discount = problem.discount_follower
-
-    def residual(w: FloatArray) -> FloatArray:
-        difference: FloatArray = w - discount * np.asarray(system.chain.T @ w) - system.right_hand_side
-        return difference
-
-    start = left = residual(current)
+    start = left = system.residual(current, discount)
     for _ in range(gradient_steps):
         current = current - step_size * (left - discount * np.asarray(system.chain @ left))
-        left = residual(current)
+        left = system.residual(current, discount)
         # A step below the limit never lengthens the residual, whatever the start; the slack is rounding.
         if np.linalg.norm(left) > np.linalg.norm(start) + 1e-9 * np.linalg.norm(system.right_hand_side):
             raise NotConvergedError(

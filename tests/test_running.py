@@ -7,10 +7,12 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from test_command_line import a_report
 
 from bilevelrl.benchmarks.sweeping import sweep_store
 from bilevelrl.benchmarks.sweeping.sweep_grid import Grid
@@ -18,7 +20,7 @@ from bilevelrl.benchmarks.sweeping.sweeps import MixedSoftwareWarning, Sweep, Sw
 from bilevelrl.estimators.training import checkpoints
 from bilevelrl.reference.errors import InvalidInputError, StorageError
 from bilevelrl.reference.storage import locked, software_versions, writable_file, writable_folder, write_atomically
-from bilevelrl.verification import Report, command_line
+from bilevelrl.verification import Outcome, Report, command_line
 from bilevelrl.verification.command_line import main
 from bilevelrl.verification.ending import OWN_MISTAKE, ended
 from bilevelrl.verification.jobs import Job, WorkerError, run_jobs
@@ -312,3 +314,14 @@ def test_cells_know_their_sweep_and_their_software(tmp_path, monkeypatch):
     with pytest.warns(MixedSoftwareWarning, match=r"numpy \d+[\d.]+ and 99.0.*remove the folder"):
         rows = run_sweep(sweep([1, 2, 3])).rows
     assert [row["version_numpy"] for row in rows] == [first[0]["version_numpy"]] * 2 + ["99.0"]
+
+
+@pytest.mark.exact
+def test_refusals_are_told_once_per_reason_before_the_summary():
+    row = a_report(Outcome.REFUSED).estimators[0]
+    rows = [replace(row, estimator=name, problem=place) for place in ("a", "b") for name in ("one", "two")]
+    other = replace(row, verdict=replace(row.verdict, reason="another"))
+    judged = a_report(Outcome.PASSED).estimators[0]
+    lines = str(Report(estimators=(*rows, other, judged))).splitlines()
+    assert lines[-4:-2] == ["refused 4  one, two on a; b: a reason", "refused 1  mine on layered: another"]
+    assert lines[-1].startswith("VERIFIED: 1 passed, 5 refused")

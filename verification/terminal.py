@@ -94,10 +94,9 @@ def report_tables(report: Report) -> list[TextTable]:
 
 
 def plain_report(report: Report) -> str:
-    """Return all tables, what failed, and the summary, as plain text."""
+    """Return all tables, what was refused and what failed, and the summary, as plain text."""
     blocks = [table.plain() for table in report_tables(report)]
-    if report.failures:
-        blocks.append("\n".join(failure_lines(report)))
+    blocks.extend("\n".join(lines) for lines in (refusal_lines(report), failure_lines(report)) if lines)
     blocks.append(summary_line(report))
     return "\n\n".join(blocks)
 
@@ -124,6 +123,8 @@ def print_report(report: Report) -> None:
             table.add_row(*row[:-1], Text(row[-1], style=_STYLES.get(row[-1], "")))
         console.print(table)
         console.print()
+    for line in refusal_lines(report):
+        console.print(line, style="dim", markup=False, highlight=False)
     for line in failure_lines(report):
         console.print(line, style="red", markup=False, highlight=False)
     console.print(summary_line(report), style="bold green" if report.passed else "bold red", highlight=False)
@@ -137,6 +138,20 @@ def failure_lines(report: Report) -> list[str]:
         lines.append(f"FAILED  {who} on {row.problem} (β = {row.temperature:g}): {row.verdict.reason}")
     if report.explanation is not None:
         lines.append(str(report.explanation))
+    return lines
+
+
+def refusal_lines(report: Report) -> list[str]:
+    """Return one line per reason why something was not judged, with who and where."""
+    groups: dict[str, list[EstimatorRow | RouteRow]] = {}
+    for row in report.rows:
+        if row.verdict.outcome is Outcome.REFUSED:
+            groups.setdefault(row.verdict.reason, []).append(row)
+    lines = []
+    for reason, rows in groups.items():
+        who = dict.fromkeys(getattr(row, "estimator", None) or f"route {getattr(row, 'route', '')}" for row in rows)
+        where = dict.fromkeys(row.problem for row in rows)
+        lines.append(f"refused {len(rows)}  {', '.join(who)} on {'; '.join(where)}: {reason}")
     return lines
 
 

@@ -20,7 +20,9 @@ from bilevelrl.benchmarks.sweeping.sweeps import MixedSoftwareWarning, Sweep, Sw
 from bilevelrl.estimators.training import checkpoints
 from bilevelrl.reference.errors import InvalidInputError, StorageError
 from bilevelrl.reference.storage import locked, software_versions, writable_file, writable_folder, write_atomically
+from bilevelrl.tasks.reference_data import reference_names, reference_problem
 from bilevelrl.verification import Outcome, Report, command_line
+from bilevelrl.verification.certify import RESULTS_FORMAT, RESULTS_VERSION
 from bilevelrl.verification.command_line import main
 from bilevelrl.verification.ending import OWN_MISTAKE, ended
 from bilevelrl.verification.jobs import Job, WorkerError, run_jobs
@@ -325,3 +327,13 @@ def test_refusals_are_told_once_per_reason_before_the_summary():
     lines = str(Report(estimators=(*rows, other, judged))).splitlines()
     assert lines[-4:-2] == ["refused 4  one, two on a; b: a reason", "refused 1  mine on layered: another"]
     assert lines[-1].startswith("VERIFIED: 1 passed, 5 refused")
+
+
+@pytest.mark.exact
+def test_numbers_that_nothing_can_be_said_of_are_no_failed_check(tmp_path, capsys):
+    stored = min(map(reference_problem, reference_names()), key=lambda one: one.digits_in_double)
+    given = {stored.name: {"objective": str(float(stored.objective))}}
+    record = {"format": RESULTS_FORMAT, "version": RESULTS_VERSION, "results": given}
+    path = write_atomically(tmp_path / "results.json", json.dumps(record))
+    assert main(["certify", str(path)]) == 2
+    assert "0 passed, 0 failed, 1 without power" in capsys.readouterr().out

@@ -32,6 +32,7 @@ from bilevelrl.tasks.reference_data import (
     reference_names,
     reference_problem,
 )
+from bilevelrl.verification.ending import CHECK_FAILED, HOLDS, UNANSWERED
 from bilevelrl.verification.reading import read_text
 from bilevelrl.verification.terminal import TextTable
 from bilevelrl.verification.verdicts import Outcome
@@ -236,7 +237,9 @@ def _run(parsed: argparse.Namespace) -> int:
             f"{counts[Outcome.PASSED]} passed, {counts[Outcome.FAILED]} failed, {counts[Outcome.NO_POWER]} without "
             f"power, {missing} not given"
         )
-    return 0 if counts[Outcome.PASSED] and not counts[Outcome.FAILED] else 1
+    if counts[Outcome.FAILED]:
+        return CHECK_FAILED
+    return HOLDS if counts[Outcome.PASSED] else UNANSWERED
 
 
 def _json(agreement: Agreement) -> dict[str, Any]:

@@ -27,7 +27,8 @@ import numpy as np
 
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.configurable_mdp import ConfigurableMDP
-from bilevelrl.reference.leader import gradient_centres
+from bilevelrl.reference.leader import constant_return, gradient_centres
+from bilevelrl.reference.on_demand import AnswerBounds
 from bilevelrl.reference.tables import Tables
 from bilevelrl.reference.transitions import DiscountedSystem, SparseTransition, policy_transition, to_dense
 from bilevelrl.reference.value_errors import ValueErrors
@@ -45,6 +46,8 @@ __all__ = [
 
 # Jacobian entries beyond which the bound is not computed: 64 million doubles, half a gigabyte.
 BOUND_SIZE_LIMIT = 64_000_000
+
+_UNKNOWN = AnswerBounds(gradient=np.inf, objective=np.inf)
 
 # Relative change of the values beyond which the first order is not trusted.
 FIRST_ORDER = 0.1
@@ -173,8 +176,8 @@ def gradient_error_bound(
     errors: ValueErrors,
     horizon: int | None,
     remainder: float = 0.0,
-) -> float:
-    """Return the first-order bound on max_j |∂J/∂θ_j - truth|, which bounds every part as well.
+) -> AnswerBounds:
+    """Return the first-order bounds on max_j |∂J/∂θ_j - truth|, every part included, and on |μ·V_L - truth|.
 
     Parameters
     ----------
@@ -197,7 +200,7 @@ def gradient_error_bound(
     span = max(span, effective_horizon(tables, policy, discount_follower))
     stretch = float(off.max()) * span
     if not stretch < FIRST_ORDER:
-        return float(np.inf)
+        return _UNKNOWN
     leader = _leader_errors(
         tables, policy, off, centre=centre_leader, discount=discount_leader, horizon=horizon, rounding=rounding
     )
@@ -256,7 +259,10 @@ def gradient_error_bound(
     if "regulariser" in jacobian:
         error += rounding * np.abs(jacobian["regulariser"])
     # Each of occupancy, values, policy and follower's gradient is off by a little more than its first order.
-    return float(error.max(initial=0.0)) / (1.0 - stretch) ** 4
+    return AnswerBounds(
+        gradient=float(error.max(initial=0.0)) / (1.0 - stretch) ** 4,
+        objective=float(np.asarray(tables.initial) @ (value_off + rounding * leader.value)) / (1.0 - stretch) ** 2,
+    )
 
 
 def objective_noise(
@@ -329,15 +335,15 @@ def tabular_error_bound(
     discounted: bool,
     errors: ValueErrors,
     remainder: float = 0.0,
-) -> float:
-    """The bound for a solved problem, or inf where its Jacobian would not fit (`BOUND_SIZE_LIMIT`)."""
+) -> AnswerBounds:
+    """The bounds for a solved problem, or inf where its Jacobian would not fit (`BOUND_SIZE_LIMIT`)."""
     tables = problem.tables_at(theta)
     sizes = {"transition": tables.states, "reward_follower": 1, "reward_leader": 1, "initial": 1, "regulariser": 1}
     pairs = tables.states * tables.actions
     largest = max((sizes[name] for name in problem.varying(theta)), default=1)
     stages = (horizon or 1) * 8
     if pairs * max(largest * theta.size, tables.states, stages) > BOUND_SIZE_LIMIT:
-        return float(np.inf)
+        return _UNKNOWN
     jacobian = problem.jacobian(theta)
     if "transition" in jacobian:
         jacobian["transition"] = dense_jacobian(tables, jacobian["transition"])
@@ -348,7 +354,7 @@ def tabular_error_bound(
         jacobian = {name: table if name == "regulariser" else table[seen] for name, table in jacobian.items()}
         if "transition" in jacobian:
             jacobian["transition"] = jacobian["transition"][:, :, seen]
-    return gradient_error_bound(
+    found = gradient_error_bound(
         tables,
         policy,
         follower_value,
@@ -361,6 +367,13 @@ def tabular_error_bound(
         horizon=horizon,
         remainder=remainder,
     )
+    constant = constant_return(centre, problem.discount_leader, horizon, discounted)
+    return found._replace(objective=found.objective + _summed(float(tables.regulariser), constant))
+
+
+def _summed(*terms: float) -> float:
+    """Return the rounding of what is added to the leader's return, and of a few operations that it comes from."""
+    return 8.0 * float(np.finfo(np.float64).eps) * sum(map(abs, terms))
 
 
 def _at(tables: Tables, states: Any) -> Tables:

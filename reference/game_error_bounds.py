@@ -25,7 +25,9 @@ from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.error_bounds import BOUND_SIZE_LIMIT, FIRST_ORDER
 from bilevelrl.reference.game_follower import DecisionPoints
 from bilevelrl.reference.game_leader import truncated_stages
+from bilevelrl.reference.leader import constant_return
 from bilevelrl.reference.markov_game import MarkovGame
+from bilevelrl.reference.on_demand import AnswerBounds
 from bilevelrl.reference.transitions import DiscountedSystem
 from bilevelrl.reference.value_errors import ValueErrors
 
@@ -135,8 +137,8 @@ def game_error_bound(
     discounted: bool,
     errors: ValueErrors,
     remainder: float = 0.0,
-) -> float:
-    """Return the first-order bound on max_j |∂J/∂θ_j - truth|, which bounds every part as well.
+) -> AnswerBounds:
+    """Return the first-order bounds on max_j |∂J/∂θ_j - truth|, every part included, and on |J - truth|.
 
     Parameters
     ----------
@@ -153,12 +155,12 @@ def game_error_bound(
 
     Returns
     -------
-    float
+    AnswerBounds
         inf where the first order says nothing, or where the arrays would exceed `BOUND_SIZE_LIMIT` entries.
     """
     stages = 1 if horizon is None else horizon
     if game.reward_leader.size * max(theta.size, 4 * stages) > BOUND_SIZE_LIMIT:
-        return float(np.inf)
+        return AnswerBounds(np.inf, np.inf)
     rounding = _rounding(game)
     discount = game.discount_leader if discounted else 1.0
     slope = game.policy_jacobian(theta)  # (S, L, N)
@@ -176,7 +178,7 @@ def game_error_bound(
         span = max(span, float(horizon))
     stretch = float(off.max()) * span
     if not stretch < FIRST_ORDER:
-        return float(np.inf)
+        return AnswerBounds(np.inf, np.inf)
     leader = _leader(game, policy, points, response, off, discount=discount, horizon=horizon)
     cut = 0.0 if horizon is not None else remainder
     law_off = leader.law_off + cut
@@ -216,7 +218,13 @@ def game_error_bound(
     error += guiding / game.temperature
     if game.regulariser is not None:
         error += rounding * np.abs(game.regulariser_gradient(theta))
-    return float(error.max(initial=0.0)) / (1.0 - stretch) ** 4
+    earned = float(game.initial @ (leader.value_off + cut * size + rounding * leader.value))
+    constant = constant_return(points.centre_leader, game.discount_leader, horizon, discounted)
+    added = 8.0 * float(np.finfo(np.float64).eps) * (abs(constant) + abs(game.regulariser_at(theta)))
+    return AnswerBounds(
+        gradient=float(error.max(initial=0.0)) / (1.0 - stretch) ** 4,
+        objective=earned / (1.0 - stretch) ** 2 + added,
+    )
 
 
 def _follower_gradient(

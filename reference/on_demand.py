@@ -9,18 +9,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import fields, is_dataclass
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from bilevelrl.reference.errors import InvalidInputError
 
-__all__ = ["when_read"]
+__all__ = ["AnswerBounds", "when_read"]
+
+
+class AnswerBounds(NamedTuple):
+    """First-order bounds on the error of a hypergradient, in the maximum norm, and of the objective beside it."""
+
+    gradient: float
+    objective: float
+
 
 _COPIED = 2**20  # bytes: a copy costs a quarter of a hash, but is held for as long as the result
 
 
-def when_read(function: Callable[[Any], Any], theta: Any, seen: Any, bound: Callable[[], float]) -> Callable[[], float]:
+Bound = TypeVar("Bound")
+
+
+def when_read(function: Callable[[Any], Any], theta: Any, seen: Any, bound: Callable[[], Bound]) -> Callable[[], Bound]:
     """Return `bound`, refusing once `function(theta)` is no longer what was seen.
 
     Parameters
@@ -52,7 +63,7 @@ the hypergradient was computed from, ...
     """
     marks = [_mark(entry) for entry in _entries(seen)]
 
-    def checked() -> float:
+    def checked() -> Bound:
         now = list(_entries(function(theta)))
         if len(now) != len(marks) or not all(map(_is_same, marks, now)):
             raise InvalidInputError(

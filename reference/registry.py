@@ -15,6 +15,7 @@ import numpy as np
 
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.errors import BilevelRLError, UnknownNameError, UnsupportedError
+from bilevelrl.reference.on_demand import AnswerBounds
 from bilevelrl.reference.problem import Part
 
 __all__ = [
@@ -51,6 +52,8 @@ class Hypergradient:
         numbers they are; inf where none was asked for or nothing is shown.
         It costs more than the gradient and is worked out when it is first read. Arrays that the problem closes over
         must not have changed until then: where the tables at θ have, reading it raises `InvalidInputError`.
+    objective_error_bound : float
+        First-order bound on |objective - truth|, likewise; inf where a route or a kind of problem has none.
     route : str
         Which route computed it.
     follower : TabularFollower, GameFollower, LQRFollower or None
@@ -67,7 +70,7 @@ class Hypergradient:
     objective: float
     residual: float
     condition: float
-    error_bound_source: float | Callable[[], float] = field(repr=False)
+    error_bound_source: float | AnswerBounds | Callable[[], float | AnswerBounds] = field(repr=False)
     route: str
     follower: Any = field(default=None, repr=False)
     status: str
@@ -76,9 +79,18 @@ class Hypergradient:
     @property
     def error_bound(self) -> float:
         """First-order bound on max |value - truth|."""
+        return self._bounds().gradient
+
+    @property
+    def objective_error_bound(self) -> float:
+        """First-order bound on |objective - truth|."""
+        return self._bounds().objective
+
+    def _bounds(self) -> AnswerBounds:
         source = self.error_bound_source  # read once: another thread may replace it
-        if callable(source):
-            source = float(source())
+        if not isinstance(source, AnswerBounds):
+            found = source() if callable(source) else source
+            source = found if isinstance(found, AnswerBounds) else AnswerBounds(float(found), np.inf)
             object.__setattr__(self, "error_bound_source", source)
         return source
 
@@ -86,9 +98,9 @@ class Hypergradient:
         """Pickle with the bound worked out, inf where it is refused: what it is worked out from stays behind."""
         kept = {entry.name: getattr(self, entry.name) for entry in fields(self)}
         try:
-            bound = self.error_bound
+            bound = self._bounds()
         except BilevelRLError:
-            bound = np.inf
+            bound = AnswerBounds(np.inf, np.inf)
         return _rebuilt, (kept | {"error_bound_source": bound},)
 
 

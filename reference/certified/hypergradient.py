@@ -19,6 +19,7 @@ from bilevelrl.reference.certified.sources import TabularSource
 from bilevelrl.reference.certified.tabular import BallFollower, Cotangents, cotangents, enclose_follower
 from bilevelrl.reference.errors import InvalidInputError, PrecisionError, refusal
 from bilevelrl.reference.leader import check_horizon
+from bilevelrl.reference.on_demand import AnswerBounds
 from bilevelrl.reference.problem import Part
 from bilevelrl.reference.registry import Hypergradient
 
@@ -97,7 +98,7 @@ class CertifiedHypergradient:
             return Enclosure(sum((entry.ball * entry.ball for entry in self.value), arb(0)).sqrt())
 
     def rounded(self, route: str = "certified") -> Hypergradient:
-        """Return the nearest doubles, with a rigorous `error_bound`: radius plus rounding, over value and parts."""
+        """Return the nearest doubles, with rigorous bounds, radius plus rounding, over value and parts."""
         everything = [*self.value, *(entry for part in self.parts.values() for entry in part)]
         return Hypergradient(
             value=np.array([float(entry) for entry in self.value]),
@@ -105,7 +106,10 @@ class CertifiedHypergradient:
             objective=float(self.objective),
             residual=self.residual,
             condition=self.condition,
-            error_bound_source=max((entry.distance(float(entry)) for entry in everything), default=0.0),
+            error_bound_source=AnswerBounds(
+                gradient=max((entry.distance(float(entry)) for entry in everything), default=0.0),
+                objective=self.objective.distance(float(self.objective)),
+            ),
             route=route,
             status=f"certified to {self.digits} digits at {self.bits} bits",
             counters={"linear_solves": self.steps + 4},

@@ -20,7 +20,7 @@ from bilevelrl.reference.configurable_mdp import ConfigurableMDP
 from bilevelrl.reference.errors import InvalidInputError
 from bilevelrl.reference.follower import TabularFollower
 from bilevelrl.reference.leader import check_horizon, constant_return
-from bilevelrl.reference.on_demand import when_read
+from bilevelrl.reference.on_demand import AnswerBounds, when_read
 from bilevelrl.reference.problem import PARTS, Part
 from bilevelrl.reference.registry import Hypergradient, register_route
 from bilevelrl.reference.routes.sweep_count import plan_sweeps
@@ -87,7 +87,7 @@ def complex_step(
                 parts[name][j] = float(np.imag(start)) / STEP
     total = sum(parts.values(), np.zeros(theta.size))
 
-    def error_bound() -> float:
+    def error_bound() -> AnswerBounds:
         return plan.error_bound(problem, theta, horizon, discounted)
 
     return Hypergradient(

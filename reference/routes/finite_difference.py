@@ -21,6 +21,7 @@ from bilevelrl.reference.follower import TabularFollower, solve_follower, tabula
 from bilevelrl.reference.follower_batch import newton_batch
 from bilevelrl.reference.game_follower import GameFollower
 from bilevelrl.reference.leader import check_horizon, constant_return, gradient_centres
+from bilevelrl.reference.on_demand import AnswerBounds
 from bilevelrl.reference.problem import PARTS, Part
 from bilevelrl.reference.registry import Hypergradient, register_route
 from bilevelrl.reference.tables import Tables
@@ -101,13 +102,21 @@ def differentiate_parts(
     for part in names:
         parts[part], part_error = differentiate_part(split, part, count)
         error += part_error
+
+    def objective_too() -> AnswerBounds:
+        noise = split.noise("response") + split.noise("regulariser")
+        return AnswerBounds(
+            gradient=float(error.max(initial=0.0)),
+            objective=noise + 16.0 * float(np.finfo(np.float64).eps) * abs(split.base),
+        )
+
     return Hypergradient(
         value=sum(parts.values(), np.zeros(count)),
         parts=parts,
         objective=split.base,
         residual=follower.residual,
         condition=(1 + discount_follower) / (1 - discount_follower),
-        error_bound_source=float(error.max(initial=0.0)) if bound else np.inf,
+        error_bound_source=objective_too if bound else np.inf,
         route="finite_difference",
         follower=follower,
         status=follower.status.value,

@@ -13,7 +13,7 @@ from bilevelrl.reference.configurable_mdp import ConfigurableMDP
 from bilevelrl.reference.error_bounds import dense_jacobian
 from bilevelrl.reference.follower import TabularFollower
 from bilevelrl.reference.leader import check_horizon, constant_return
-from bilevelrl.reference.on_demand import when_read
+from bilevelrl.reference.on_demand import AnswerBounds, when_read
 from bilevelrl.reference.problem import Part
 from bilevelrl.reference.registry import Hypergradient, register_route
 from bilevelrl.reference.routes.sweep_count import plan_sweeps
@@ -92,7 +92,7 @@ def forward(
     }
     total = sum(parts.values(), np.zeros(count))
 
-    def error_bound() -> float:
+    def error_bound() -> AnswerBounds:
         return plan.error_bound(problem, theta, horizon, discounted)
 
     return Hypergradient(

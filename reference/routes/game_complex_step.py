@@ -14,7 +14,7 @@ from bilevelrl.reference.errors import InvalidInputError
 from bilevelrl.reference.game_follower import GameFollower
 from bilevelrl.reference.leader import check_horizon, constant_return
 from bilevelrl.reference.markov_game import MarkovGame
-from bilevelrl.reference.on_demand import when_read
+from bilevelrl.reference.on_demand import AnswerBounds, when_read
 from bilevelrl.reference.problem import GAME_PARTS, Part
 from bilevelrl.reference.registry import Hypergradient, register_route
 from bilevelrl.reference.routes.complex_step import STEP
@@ -65,7 +65,7 @@ def game_complex_step(
         parts["regulariser"] = np.array([np.imag(problem.regulariser(point)) / STEP for point in points])
     constant = constant_return(plan.points.centre_leader, problem.discount_leader, horizon, discounted)
 
-    def error_bound() -> float:
+    def error_bound() -> AnswerBounds:
         return plan.error_bound(problem, theta, horizon, discounted)
 
     return Hypergradient(

@@ -24,7 +24,7 @@ from bilevelrl.reference.game_follower import DecisionPoints, GameFollower, solv
 from bilevelrl.reference.game_leader import evaluate_game_leader
 from bilevelrl.reference.leader import check_horizon
 from bilevelrl.reference.markov_game import MarkovGame
-from bilevelrl.reference.on_demand import when_read
+from bilevelrl.reference.on_demand import AnswerBounds, when_read
 from bilevelrl.reference.problem import Part
 from bilevelrl.reference.registry import Hypergradient, register_route
 from bilevelrl.reference.transitions import DiscountedSystem
@@ -73,7 +73,7 @@ def game_implicit(
         "regulariser": problem.regulariser_gradient(theta),
     }
 
-    def error_bound() -> float:
+    def error_bound() -> AnswerBounds:
         return game_error_bound(
             problem,
             theta,

@@ -14,6 +14,7 @@ from bilevelrl.reference.game_follower import GameFollower, game_reward_centre
 from bilevelrl.reference.game_reduction import reduce_game
 from bilevelrl.reference.leader import constant_return
 from bilevelrl.reference.markov_game import MarkovGame
+from bilevelrl.reference.on_demand import AnswerBounds
 from bilevelrl.reference.problem import Part
 from bilevelrl.reference.registry import Hypergradient, register_route
 from bilevelrl.reference.routes.implicit import implicit
@@ -52,13 +53,19 @@ def game_reduction(
         "response": solved.parts["response"],
         "regulariser": solved.parts["regulariser"],
     }
+    offset = constant_return(constant, problem.discount_leader, horizon, discounted)
+
+    def error_bound() -> AnswerBounds:
+        rounded = 8.0 * float(np.finfo(np.float64).eps) * abs(offset)
+        return AnswerBounds(solved.error_bound, solved.objective_error_bound + rounded)
+
     return Hypergradient(
         value=solved.value,
         parts=parts,
-        objective=solved.objective + constant_return(constant, problem.discount_leader, horizon, discounted),
+        objective=solved.objective + offset,
         residual=solved.residual,
         condition=solved.condition,
-        error_bound_source=solved.error_bound_source,
+        error_bound_source=error_bound if bound else np.inf,
         route="reduction",
         status=solved.status,
         counters=solved.counters,

@@ -10,6 +10,7 @@ from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.game_error_bounds import game_error_bound
 from bilevelrl.reference.game_follower import DecisionPoints, game_value_errors
 from bilevelrl.reference.markov_game import MarkovGame
+from bilevelrl.reference.on_demand import AnswerBounds
 from bilevelrl.reference.routes.sweep_count import mixing_sweeps, settle
 
 __all__ = ["GameSweepPlan", "plan_game_sweeps"]
@@ -44,8 +45,8 @@ class GameSweepPlan:
     policy: FloatArray
     points: DecisionPoints
 
-    def error_bound(self, game: MarkovGame, theta: FloatArray, horizon: int | None, discounted: bool) -> float:
-        """Return the bound on the hypergradient's error for a route that makes these sweeps."""
+    def error_bound(self, game: MarkovGame, theta: FloatArray, horizon: int | None, discounted: bool) -> AnswerBounds:
+        """Return the bounds on the hypergradient's error for a route that makes these sweeps."""
         return game_error_bound(
             game,
             theta,

@@ -18,7 +18,7 @@ from bilevelrl.reference.game_error_bounds import game_error_bound
 from bilevelrl.reference.game_follower import DecisionPoints, GameFollower
 from bilevelrl.reference.leader import check_horizon, constant_return
 from bilevelrl.reference.markov_game import MarkovGame
-from bilevelrl.reference.on_demand import when_read
+from bilevelrl.reference.on_demand import AnswerBounds, when_read
 from bilevelrl.reference.problem import Part
 from bilevelrl.reference.registry import Hypergradient, register_route
 
@@ -109,7 +109,7 @@ def theorem2(
         parts["response"] += np.einsum("sla,slan->n", visits * benefit, gradient) / problem.temperature
         objective += float(weight @ earned) if horizon is not None else float(problem.initial @ ahead)
 
-    def error_bound() -> float:
+    def error_bound() -> AnswerBounds:
         return game_error_bound(
             problem,
             theta,

@@ -29,7 +29,7 @@ from bilevelrl.reference.game_follower import DecisionPoints, GameFollower
 from bilevelrl.reference.game_leader import evaluate_game_leader
 from bilevelrl.reference.leader import check_horizon
 from bilevelrl.reference.markov_game import MarkovGame
-from bilevelrl.reference.on_demand import when_read
+from bilevelrl.reference.on_demand import AnswerBounds, when_read
 from bilevelrl.reference.problem import Part
 from bilevelrl.reference.registry import Hypergradient, register_route
 from bilevelrl.reference.transitions import DiscountedSystem
@@ -134,11 +134,11 @@ def game_total_derivative(
         responded = -(adjoint @ mixed)
         condition = float(singular[0] / singular[-1])
 
-    def error_bound() -> float:
+    def error_bound() -> AnswerBounds:
         # Where the game goes: elsewhere values may be large, and known badly.
         met = (visits[:, :, None] * response > 0.0) & (policy > 0.0)[:, :, None]
         own = _own_error(problem, follower, met, hessian, mixed, adjoint) if free.size and theta.size else 0.0
-        return own + game_error_bound(
+        found = game_error_bound(
             problem,
             theta,
             policy=policy,
@@ -149,6 +149,7 @@ def game_total_derivative(
             discounted=discounted,
             errors=follower.errors_on_demand(),
         )
+        return found._replace(gradient=found.gradient + own)
 
     parts: dict[Part, FloatArray] = {
         "policy": problem.policy_pullback(theta, evaluation.policy_weight[None])[0],

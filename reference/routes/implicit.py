@@ -18,7 +18,7 @@ from bilevelrl.reference.configurable_mdp import ConfigurableMDP
 from bilevelrl.reference.error_bounds import tabular_error_bound
 from bilevelrl.reference.follower import TabularFollower, solve_tables
 from bilevelrl.reference.leader import check_horizon, evaluate_leader, gradient_centres, visited_next
-from bilevelrl.reference.on_demand import when_read
+from bilevelrl.reference.on_demand import AnswerBounds, when_read
 from bilevelrl.reference.problem import Part
 from bilevelrl.reference.registry import Hypergradient, register_route
 from bilevelrl.reference.tables import Tables
@@ -91,7 +91,7 @@ def implicit(
         "regulariser": problem.regulariser_gradient(theta),
     }
 
-    def error_bound() -> float:
+    def error_bound() -> AnswerBounds:
         return tabular_error_bound(
             problem,
             theta,

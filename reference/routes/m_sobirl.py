@@ -30,7 +30,7 @@ from bilevelrl.reference.error_bounds import dense_jacobian, tabular_error_bound
 from bilevelrl.reference.errors import InvalidInputError, NotConvergedError, ShapeError, refusal
 from bilevelrl.reference.follower import TabularFollower, solve_follower
 from bilevelrl.reference.leader import LeaderEvaluation, check_horizon, evaluate_leader, gradient_centres, visited_next
-from bilevelrl.reference.on_demand import when_read
+from bilevelrl.reference.on_demand import AnswerBounds, when_read
 from bilevelrl.reference.problem import Part
 from bilevelrl.reference.registry import Hypergradient, register_route
 from bilevelrl.reference.tables import Tables
@@ -175,8 +175,8 @@ def m_sobirl(
     solved = _relative_residual(problem, system, adjoint)
     parts = _parts(problem, theta, system, adjoint)
 
-    def error_bound() -> float:
-        error = tabular_error_bound(
+    def error_bound() -> AnswerBounds:
+        found = tabular_error_bound(
             problem,
             theta,
             policy=follower.policy,
@@ -185,7 +185,9 @@ def m_sobirl(
             discounted=discounted,
             errors=follower.errors_without(system.follower_constant),
         )
-        return error + _cancellation(problem, theta, system, adjoint, factor) if np.isfinite(error) else error
+        if not np.isfinite(found.gradient):
+            return found
+        return found._replace(gradient=found.gradient + _cancellation(problem, theta, system, adjoint, factor))
 
     return Hypergradient(
         value=sum(parts.values(), np.zeros(theta.size)),

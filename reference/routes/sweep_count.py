@@ -19,6 +19,7 @@ from bilevelrl.reference.errors import TooLargeError
 from bilevelrl.reference.fixed_point import state_scale
 from bilevelrl.reference.follower import tabular_operator
 from bilevelrl.reference.leader import gradient_centres
+from bilevelrl.reference.on_demand import AnswerBounds
 from bilevelrl.reference.transitions import to_dense
 from bilevelrl.reference.value_errors import ValueErrors, value_errors
 
@@ -57,8 +58,10 @@ class SweepPlan:
     value: FloatArray
     policy: FloatArray
 
-    def error_bound(self, problem: ConfigurableMDP, theta: FloatArray, horizon: int | None, discounted: bool) -> float:
-        """Return the bound on the hypergradient's error for a route that makes these sweeps."""
+    def error_bound(
+        self, problem: ConfigurableMDP, theta: FloatArray, horizon: int | None, discounted: bool
+    ) -> AnswerBounds:
+        """Return the bounds on the hypergradient's error for a route that makes these sweeps."""
         return tabular_error_bound(
             problem,
             theta,

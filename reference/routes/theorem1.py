@@ -20,7 +20,7 @@ from bilevelrl.reference.configurable_mdp import ConfigurableMDP
 from bilevelrl.reference.error_bounds import dense_jacobian, effective_horizon, tabular_error_bound
 from bilevelrl.reference.follower import TabularFollower, solve_follower
 from bilevelrl.reference.leader import check_horizon, evaluate_leader, gradient_centres
-from bilevelrl.reference.on_demand import when_read
+from bilevelrl.reference.on_demand import AnswerBounds, when_read
 from bilevelrl.reference.problem import PARTS, Part
 from bilevelrl.reference.registry import Hypergradient, register_route
 from bilevelrl.reference.tables import Tables
@@ -107,7 +107,7 @@ def _formula(
             parts["initial"] += jacobian["initial"].T @ value
     evaluation = evaluate_leader(tables, policy, problem.discount_leader, horizon=horizon, discounted=discounted)
 
-    def error_bound() -> float:
+    def error_bound() -> AnswerBounds:
         return tabular_error_bound(
             problem,
             theta,

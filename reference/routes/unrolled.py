@@ -19,7 +19,7 @@ from bilevelrl.reference.configurable_mdp import ConfigurableMDP
 from bilevelrl.reference.errors import TooLargeError
 from bilevelrl.reference.follower import TabularFollower
 from bilevelrl.reference.leader import check_horizon, constant_return
-from bilevelrl.reference.on_demand import when_read
+from bilevelrl.reference.on_demand import AnswerBounds, when_read
 from bilevelrl.reference.problem import PARTS, Part
 from bilevelrl.reference.registry import Hypergradient, register_route
 from bilevelrl.reference.routes.sweep_count import plan_sweeps
@@ -133,7 +133,7 @@ def unrolled(
     value = sum(parts.values(), np.zeros(theta.size))
     constant = constant_return(plan.centre_leader, problem.discount_leader, horizon, discounted)
 
-    def error_bound() -> float:
+    def error_bound() -> AnswerBounds:
         return plan.error_bound(problem, theta, horizon, discounted)
 
     return Hypergradient(

@@ -30,7 +30,7 @@ from bilevelrl.estimators.single_transitions import clipped_scores
 from bilevelrl.estimators.suffix_moments import return_moments
 from bilevelrl.estimators.trajectories import Trajectories
 from bilevelrl.reference import MarkovGame
-from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.arrays import FloatArray, store_floats
 from bilevelrl.reference.errors import EstimatorError, InvalidInputError, UnknownNameError, UnsupportedError
 from bilevelrl.reference.leader import check_horizon
 
@@ -95,6 +95,7 @@ class LeaderSide(AlongTrajectories):
     score_blocks: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
+        store_floats(self)
         if self.largest_score is not None:
             check_positive_or_infinite("largest_score", self.largest_score)
             if self.leader_average == "start_visits":

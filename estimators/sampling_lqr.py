@@ -11,7 +11,7 @@ from numpy.random import Generator
 
 from bilevelrl.estimators.trajectories import Trajectories
 from bilevelrl.reference import ConfigurableLQR, LQRFollower, LQRGame
-from bilevelrl.reference.arrays import BoolArray, FloatArray, IntArray
+from bilevelrl.reference.arrays import BoolArray, FloatArray, IntArray, store_floats
 from bilevelrl.reference.errors import InvalidInputError, refusal
 
 __all__ = ["LQRSimulator", "gaussian_root"]
@@ -67,6 +67,7 @@ class LQRSimulator:
     single_episode: bool = True
 
     def __post_init__(self) -> None:
+        store_floats(self)
         if self.state_limit is not None and not self.state_limit > 0.0:
             raise InvalidInputError(refusal("state_limit", self.state_limit, "None or a number > 0", "clip to a box"))
         if self.truncated_noise and self.state_limit is None:

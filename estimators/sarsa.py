@@ -25,7 +25,7 @@ from bilevelrl.estimators.compiled import compiled, sarsa_loop
 from bilevelrl.estimators.traces import continues
 from bilevelrl.estimators.trajectories import Trajectories
 from bilevelrl.reference import TabularFollower
-from bilevelrl.reference.arrays import BoolArray, FloatArray, IntArray, check_discount
+from bilevelrl.reference.arrays import BoolArray, FloatArray, IntArray, check_discount, store_floats
 from bilevelrl.reference.errors import InvalidInputError, ShapeError, UnknownNameError, refusal
 
 __all__ = ["SarsaCritic", "TruncationTreatment", "UpdateOrder", "sarsa_pass"]
@@ -82,6 +82,7 @@ class SarsaCritic:
     order: UpdateOrder = "random"
 
     def __post_init__(self) -> None:
+        store_floats(self)
         if np.ndim(self.table) != 2 or np.shape(self.table) != np.shape(self.policy):
             raise ShapeError(
                 refusal("table.shape", np.shape(self.table), f"(S, A) = {np.shape(self.policy)}", "one entry per pair")
@@ -215,7 +216,7 @@ def sarsa_pass(
     ----------
     Rummery & Niranjan (1994); as the critic of Kudo et al. (2026), arXiv:2603.14867, Section 6.
     """
-    check_discount("discount_leader", discount_leader)
+    discount_leader = check_discount("discount_leader", discount_leader)
     for each in np.ravel(step_size):
         _check_switches(float(each), truncation)
     tables = np.array(table, dtype=np.float64, ndmin=3)

@@ -20,7 +20,7 @@ from numpy.random import Generator
 from bilevelrl.estimators.lambda_returns import check_trace_decay, followed, lambda_pass
 from bilevelrl.estimators.sarsa import SarsaCritic
 from bilevelrl.estimators.trajectories import Trajectories
-from bilevelrl.reference.arrays import IntArray
+from bilevelrl.reference.arrays import IntArray, store_floats
 from bilevelrl.reference.errors import InvalidInputError
 
 __all__ = ["SarsaLambdaCritic"]
@@ -59,6 +59,7 @@ class SarsaLambdaCritic(SarsaCritic):
     expected: bool = False
 
     def __post_init__(self) -> None:
+        store_floats(self)
         SarsaCritic.__post_init__(self)  # a slotted class is made anew, and `super()` would look for the old one
         check_trace_decay(self.trace_decay)
 

@@ -28,7 +28,7 @@ from bilevelrl.estimators.game_side import GameSide, register_game_estimator
 from bilevelrl.estimators.traces import discount_powers, forward_trace
 from bilevelrl.estimators.trajectories import Trajectories
 from bilevelrl.reference import MarkovGame
-from bilevelrl.reference.arrays import FloatArray, IntArray
+from bilevelrl.reference.arrays import FloatArray, IntArray, store_floats
 from bilevelrl.reference.errors import InvalidInputError, refusal
 
 __all__ = ["TotalDerivative"]
@@ -69,6 +69,7 @@ class TotalDerivative(GameSide):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        store_floats(self)
         if not (np.isfinite(self.damping) and self.damping >= 0.0):
             raise InvalidInputError(refusal("damping", self.damping, "a finite number >= 0", "0 inverts as it is"))
         if self.stopping is not None:

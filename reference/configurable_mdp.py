@@ -16,7 +16,7 @@ import autograd.numpy as anp
 import numpy as np
 from autograd.tracer import isbox
 
-from bilevelrl.reference.arrays import FloatArray, check_discount, check_positive, check_theta
+from bilevelrl.reference.arrays import FloatArray, check_theta, store_problem_scalars
 from bilevelrl.reference.autodiff import directional_derivatives, gradient
 from bilevelrl.reference.errors import InvalidInputError, refusal
 from bilevelrl.reference.problem import Term, TransitionBatch
@@ -82,9 +82,7 @@ class ConfigurableMDP:
     def __post_init__(self) -> None:
         if not callable(self.tables):
             raise InvalidInputError(refusal("tables", self.tables, "a function θ → Tables", "wrap it in a lambda"))
-        check_discount("discount_leader", self.discount_leader)
-        check_discount("discount_follower", self.discount_follower)
-        check_positive("temperature", self.temperature, "for a greedy follower use a small temperature such as 1e-4")
+        store_problem_scalars(self)
 
     def check_theta(self, theta: Any) -> FloatArray:
         """Return θ as a float64 array of the right shape, or raise."""

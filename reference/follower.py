@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 from numpy.random import Generator
 
-from bilevelrl.reference.arrays import FloatArray, IntArray
+from bilevelrl.reference.arrays import FloatArray, IntArray, store_floats
 from bilevelrl.reference.configurable_mdp import ConfigurableMDP
 from bilevelrl.reference.errors import InvalidInputError, UnknownNameError, UnsupportedError, refusal
 from bilevelrl.reference.fixed_point import (
@@ -357,6 +357,7 @@ class SuboptimalFollower:
     noise: float = 0.0
 
     def __post_init__(self) -> None:
+        store_floats(self)
         if (
             not isinstance(self.iterations, int | np.integer)
             or isinstance(self.iterations, bool)

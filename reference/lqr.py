@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from bilevelrl.reference.arrays import FloatArray, check_discount, check_positive, check_theta
+from bilevelrl.reference.arrays import FloatArray, check_theta, store_problem_scalars
 from bilevelrl.reference.entries import Jacobian, entries_jacobian, pull_streams, pullback_at, varying_entries
 from bilevelrl.reference.errors import InvalidInputError, ShapeError, refusal
 from bilevelrl.reference.lqr_scores import lqr_cotangents
@@ -239,9 +239,7 @@ class ConfigurableLQR:
             raise InvalidInputError(
                 refusal("matrices", self.matrices, "a function θ → LQRMatrices", "wrap it in a lambda")
             )
-        check_discount("discount_leader", self.discount_leader)
-        check_discount("discount_follower", self.discount_follower)
-        check_positive("temperature", self.temperature, "for a greedy follower use a small temperature such as 1e-4")
+        store_problem_scalars(self)
 
     def check_theta(self, theta: Any) -> FloatArray:
         """Return θ as a float64 array of the right shape, or raise."""

@@ -20,7 +20,7 @@ from typing import Any
 import autograd.numpy as anp
 import numpy as np
 
-from bilevelrl.reference.arrays import FloatArray, check_discount, check_positive, check_theta
+from bilevelrl.reference.arrays import FloatArray, check_theta, store_problem_scalars
 from bilevelrl.reference.entries import entries_jacobian, pull_streams, pullback_at, varying_entries
 from bilevelrl.reference.errors import InvalidInputError, ShapeError, UnsupportedError
 from bilevelrl.reference.fixed_point import Status
@@ -129,9 +129,7 @@ class LQRGame:
     _memory: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        check_discount("discount_leader", self.discount_leader)
-        check_discount("discount_follower", self.discount_follower)
-        check_positive("temperature", self.temperature, "for a greedy follower use a small temperature such as 1e-4")
+        store_problem_scalars(self)
         if (self.leader_policy is None) == (self.leader_covariance is None):
             raise InvalidInputError(
                 "leader_covariance, leader_policy: expected exactly one of them; pass the other None"

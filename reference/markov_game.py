@@ -25,10 +25,9 @@ import scipy.sparse
 
 from bilevelrl.reference.arrays import (
     FloatArray,
-    check_discount,
-    check_positive,
     check_theta,
     is_differentiated,
+    store_problem_scalars,
 )
 from bilevelrl.reference.autodiff import directional_derivatives, gradient
 from bilevelrl.reference.errors import (
@@ -132,9 +131,7 @@ class MarkovGame:
             raise InvalidInputError(
                 refusal("follower_sees_leader_action", self.follower_sees_leader_action, "True or False", "say which")
             )
-        check_discount("discount_leader", self.discount_leader)
-        check_discount("discount_follower", self.discount_follower)
-        check_positive("temperature", self.temperature, "for a greedy follower use a small temperature such as 1e-4")
+        store_problem_scalars(self)
 
     @property
     def states(self) -> int:

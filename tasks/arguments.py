@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from bilevelrl.reference.arrays import as_float
 from bilevelrl.reference.errors import InvalidInputError, refusal
 
 __all__ = ["check_count", "check_finite", "check_probability"]
@@ -32,9 +33,11 @@ def check_probability(name: str, value: float) -> float:
     >>> check_probability("slip", 0.1)
     0.1
     """
-    if not isinstance(value, (int, float, np.floating)) or not 0.0 <= value <= 1.0:
-        raise InvalidInputError(refusal(name, value, "a probability in [0, 1]", "pass a fraction, not a percentage"))
-    return float(value)
+    expected, remedy = "a probability in [0, 1]", "pass a fraction, not a percentage"
+    number = as_float(name, value, expected, remedy)
+    if not 0.0 <= number <= 1.0:
+        raise InvalidInputError(refusal(name, value, expected, remedy))
+    return number
 
 
 def check_finite(name: str, value: float) -> float:
@@ -45,6 +48,8 @@ def check_finite(name: str, value: float) -> float:
     >>> check_finite("coefficient", 5.0)
     5.0
     """
-    if not isinstance(value, (int, float, np.floating, np.integer)) or not math.isfinite(value):
-        raise InvalidInputError(refusal(name, value, "a finite number", "check where it comes from"))
-    return float(value)
+    expected, remedy = "a finite number", "check where it comes from"
+    number = as_float(name, value, expected, remedy)
+    if math.isinf(number):
+        raise InvalidInputError(refusal(name, value, expected, remedy))
+    return number

@@ -17,7 +17,7 @@ import autograd.numpy as anp
 import numpy as np
 
 from bilevelrl.reference import ConfigurableMDP, Tables
-from bilevelrl.reference.arrays import FloatArray, check_positive
+from bilevelrl.reference.arrays import FloatArray, check_positive, store_floats
 from bilevelrl.reference.autodiff import sigmoid, softmax
 from bilevelrl.reference.transitions import Transition
 from bilevelrl.tasks.arguments import check_count, check_finite
@@ -60,6 +60,7 @@ class SoftmaxPenalties:
     budget: float
 
     def __post_init__(self) -> None:
+        store_floats(self)
         check_count("cells", self.cells)
         check_positive("budget", self.budget, "pass the total of the penalties")
 
@@ -102,6 +103,7 @@ class SigmoidPenalties:
     largest: float
 
     def __post_init__(self) -> None:
+        store_floats(self)
         check_count("cells", self.cells)
         check_positive("largest", self.largest, "pass the penalty at θ → ∞")
 
@@ -142,6 +144,7 @@ class LinearPenalties:
     scale: float
 
     def __post_init__(self) -> None:
+        store_floats(self)
         check_count("cells", self.cells)
         check_positive("scale", self.scale, "pass the penalty of a cell at θ = 1")
 

@@ -26,7 +26,7 @@ from functools import lru_cache
 import numpy as np
 from scipy import stats
 
-from bilevelrl.reference.arrays import BoolArray, FloatArray
+from bilevelrl.reference.arrays import BoolArray, FloatArray, store_floats
 from bilevelrl.reference.errors import EstimatorError, InvalidInputError, refusal
 from bilevelrl.verification.statistics import ERROR_RATE, POWER, SampleMoments
 from bilevelrl.verification.statistics_search import smallest_count, smallest_size
@@ -73,6 +73,7 @@ class StagedDesign:
     comparisons: int = 1
 
     def __post_init__(self) -> None:
+        store_floats(self)
         for name, least in (("first_draws", 2), ("stages", 1), ("growth", 1), ("comparisons", 1)):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < least:

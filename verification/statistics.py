@@ -29,7 +29,7 @@ from functools import lru_cache
 import numpy as np
 from scipy import optimize, special, stats
 
-from bilevelrl.reference.arrays import BoolArray, FloatArray
+from bilevelrl.reference.arrays import BoolArray, FloatArray, as_float
 from bilevelrl.reference.errors import InvalidInputError, ShapeError, refusal
 from bilevelrl.verification.statistics_search import smallest_count
 from bilevelrl.verification.statistics_stream import BlockMeans, SampleMoments
@@ -378,5 +378,6 @@ def _times(factor: float, error: FloatArray) -> FloatArray:
 
 def check_rate(name: str, value: float) -> None:
     """Refuse what is no rate."""
-    if not 0.0 < value < 1.0:
-        raise InvalidInputError(refusal(name, value, "a number strictly between 0 and 1", "e.g. 1e-6 or 0.999"))
+    expected, remedy = "a number strictly between 0 and 1", "e.g. 1e-6 or 0.999"
+    if not 0.0 < as_float(name, value, expected, remedy) < 1.0:
+        raise InvalidInputError(refusal(name, value, expected, remedy))

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from bilevelrl.reference.arrays import FloatArray, check_positive
+from bilevelrl.reference.arrays import FloatArray, check_positive, store_floats
 from bilevelrl.reference.errors import InvalidInputError, ShapeError, refusal
 from bilevelrl.verification.statistics import ERROR_RATE, POWER
 from bilevelrl.verification.statistics_bounded import check_bounds
@@ -82,6 +82,7 @@ class AnytimeTest:
     best: float = 0.0
 
     def __post_init__(self) -> None:
+        store_floats(self)
         if (self.standard_deviation is None) == (self.bounds is None):
             raise InvalidInputError(
                 "standard_deviation, bounds: expected exactly one of them; without a bound on the spread or on the "

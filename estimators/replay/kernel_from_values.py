@@ -50,8 +50,8 @@ def continuations(
     >>> found.round(4)
     array([[-1.3863, -1.3863]])
     """
-    check_positive("temperature", temperature, "pass the follower's")
-    check_positive("discount", discount, "pass the follower's")
+    temperature = check_positive("temperature", temperature, "pass the follower's")
+    discount = check_positive("discount", discount, "pass the follower's")
     if discount >= 1.0:
         raise InvalidInputError(refusal("discount", discount, "a number in (0, 1)", "pass the follower's"))
     for name, given in (("value", value), ("policy", policy), ("reward", reward)):

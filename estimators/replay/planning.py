@@ -16,7 +16,7 @@ from bilevelrl.estimators.training.methods import batch_objectives, batch_truths
 from bilevelrl.estimators.training.optimisers import Adam
 from bilevelrl.estimators.training.runs import check_count
 from bilevelrl.reference import ConfigurableMDP
-from bilevelrl.reference.arrays import FloatArray, check_positive
+from bilevelrl.reference.arrays import FloatArray, check_positive, store_floats
 
 __all__ = ["Plan", "Planner", "RandomStarts"]
 
@@ -50,6 +50,7 @@ class RandomStarts:
     spread: float = 9.0
 
     def __post_init__(self) -> None:
+        store_floats(self)
         check_positive("scale", self.scale, "8 concentrates a softmax over a hundred entries on one to three")
         check_positive("spread", self.spread, "9 keeps every share above e^-9 of the largest")
 
@@ -116,6 +117,7 @@ class Planner:
     learning_rate: float = 0.2
 
     def __post_init__(self) -> None:
+        store_floats(self)
         for name in ("screened", "kept", "steps"):
             check_count(name, getattr(self, name))
         check_positive("learning_rate", self.learning_rate, "0.2 is usual for logits")

@@ -23,7 +23,7 @@ from bilevelrl.estimators.batched import SeedBatch
 from bilevelrl.estimators.compiled import compiled, expectation_loop, greatest_loop, normalise_loop
 from bilevelrl.estimators.training.runs import check_count
 from bilevelrl.reference import ConfigurableMDP
-from bilevelrl.reference.arrays import FloatArray, check_positive
+from bilevelrl.reference.arrays import FloatArray, check_positive, store_floats
 from bilevelrl.reference.errors import InvalidInputError, NotConvergedError, UnsupportedError, refusal
 from bilevelrl.reference.transitions import SparseTransition
 
@@ -211,6 +211,7 @@ class ExactFollower:
     max_iterations: int = 200
 
     def __post_init__(self) -> None:
+        store_floats(self)
         check_positive("tolerance", self.tolerance, "1e-9 is enough for temperatures of 1e-3")
 
     def respond(
@@ -316,6 +317,7 @@ class SweepingFollower:
     noise: float = 0.0
 
     def __post_init__(self) -> None:
+        store_floats(self)
         for name in ("iterations", "sweeps"):
             check_count(name, getattr(self, name))
         if not (np.isfinite(self.noise) and self.noise >= 0.0):

@@ -9,6 +9,7 @@ import numpy as np
 
 from bilevelrl.estimators.game_side import OPTIONS, Baseline
 from bilevelrl.estimators.training.games_follower import GameFollowerRule
+from bilevelrl.reference.arrays import store_floats
 from bilevelrl.reference.errors import InvalidInputError, UnknownNameError, refusal
 
 __all__ = ["PUBLISHED", "SOUND", "GameOptions"]
@@ -88,6 +89,7 @@ class GameOptions:
     follower: GameFollowerRule = field(default_factory=GameFollowerRule)
 
     def __post_init__(self) -> None:
+        store_floats(self)
         for name, known in _NAMES.items():
             if getattr(self, name) not in known:
                 raise UnknownNameError(name, getattr(self, name), known)

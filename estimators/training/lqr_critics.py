@@ -21,7 +21,7 @@ from bilevelrl.estimators.networks import DenseNetwork
 from bilevelrl.estimators.training.lqr_networks import ActionValueNetwork, Carried, StateNetwork, TDOptions, fit_network
 from bilevelrl.estimators.training.runs import check_count
 from bilevelrl.estimators.trajectories import Trajectories
-from bilevelrl.reference.arrays import FloatArray, check_positive
+from bilevelrl.reference.arrays import FloatArray, check_positive, store_floats
 
 __all__ = ["CriticRule", "ExactCritics", "LearntCritics", "LeastSquaresCritics", "NetworkCritics", "Wanted"]
 
@@ -173,6 +173,7 @@ class NetworkCritics:
     actions: int = 256
 
     def __post_init__(self) -> None:
+        store_floats(self)
         for name in ("steps", "hidden", "actions"):
             check_count(name, getattr(self, name))
         check_positive("learning_rate", self.learning_rate, "1e-4 as published")

@@ -19,7 +19,7 @@ from bilevelrl.estimators.training.lqr_game_world import METHODS, LQRGameWorld
 from bilevelrl.estimators.training.optimisers import Adam, check_positive_or_infinite
 from bilevelrl.estimators.training.runs import LeaderTraining, Run, World, check_count
 from bilevelrl.reference import LQRGame
-from bilevelrl.reference.arrays import FloatArray, check_positive
+from bilevelrl.reference.arrays import FloatArray, check_positive, store_floats
 from bilevelrl.reference.errors import InvalidInputError, UnknownNameError, UnsupportedError, refusal
 
 __all__ = ["PUBLISHED", "SOUND", "CriticOptions", "LQRGameTraining", "Setup", "changed", "lqr_game_training"]
@@ -58,6 +58,7 @@ class CriticOptions:
     data_deviation: float | None = None
 
     def __post_init__(self) -> None:
+        store_floats(self)
         if self.kind not in ("network", "exact"):
             raise UnknownNameError("critic kind", self.kind, ("network", "exact"))
         check_positive("rate", self.rate, "1e-3 is usual for Adam")
@@ -116,6 +117,7 @@ class Setup:
     schedule: str = "cosine"
 
     def __post_init__(self) -> None:
+        store_floats(self)
         if isinstance(self.exploring_iterations, bool) or not (
             isinstance(self.exploring_iterations, int) and self.exploring_iterations >= 0
         ):

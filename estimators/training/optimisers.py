@@ -13,7 +13,7 @@ from typing import Protocol, TypeAlias
 import numpy as np
 
 from bilevelrl.estimators.clipping import check_positive_or_infinite, clip_to_norm
-from bilevelrl.reference.arrays import FloatArray, check_positive
+from bilevelrl.reference.arrays import FloatArray, check_positive, store_floats
 from bilevelrl.reference.errors import InvalidInputError, UnknownNameError, refusal
 
 __all__ = [
@@ -81,6 +81,7 @@ class SGD:
     momentum: float = 0.0
 
     def __post_init__(self) -> None:
+        store_floats(self)
         _check_share("momentum", self.momentum)
 
     def start(self, shape: tuple[int, int]) -> OptimiserState:
@@ -126,6 +127,7 @@ class Adam:
     smallest: float = 1e-8
 
     def __post_init__(self) -> None:
+        store_floats(self)
         _check_share("first_decay", self.first_decay)
         _check_share("second_decay", self.second_decay)
         check_positive("smallest", self.smallest, "1e-8 is usual")

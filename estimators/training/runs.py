@@ -17,7 +17,7 @@ from numpy.random import Generator
 
 from bilevelrl.estimators.training.optimisers import SCHEDULES, SGD, Optimiser, check_positive_or_infinite
 from bilevelrl.reference import named_stream
-from bilevelrl.reference.arrays import FloatArray, check_positive
+from bilevelrl.reference.arrays import FloatArray, check_positive, store_floats
 from bilevelrl.reference.errors import InvalidInputError, UnknownNameError, refusal
 
 __all__ = ["LeaderTraining", "Run", "World", "check_count"]
@@ -62,6 +62,7 @@ class Run:
     critic_step_size: float = 0.5
 
     def __post_init__(self) -> None:
+        store_floats(self)
         if isinstance(self.seed, bool) or not isinstance(self.seed, (int, np.integer)) or self.seed < 0:
             raise InvalidInputError(refusal("seed", self.seed, "an integer >= 0", "count the seeds from 0"))
         check_positive("learning_rate", self.learning_rate, "0.1 is usual after clipping to norm 1")
@@ -144,6 +145,7 @@ class LeaderTraining(abc.ABC):
     entropy: int = 0
 
     def __post_init__(self) -> None:
+        store_floats(self)
         if not self.runs:
             raise InvalidInputError("runs=[]: expected at least one run; add Run(method=..., seed=..., ...)")
         object.__setattr__(self, "runs", tuple(self.runs))

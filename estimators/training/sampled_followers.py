@@ -16,7 +16,7 @@ from bilevelrl.estimators.compiled import compiled, policy_values_loop
 from bilevelrl.estimators.draws import Draws, kernel_draws
 from bilevelrl.estimators.training.followers import Carried, Rewards, SharedDynamics, soft_maximum
 from bilevelrl.estimators.training.runs import check_count
-from bilevelrl.reference.arrays import FloatArray, IntArray
+from bilevelrl.reference.arrays import FloatArray, IntArray, store_floats
 from bilevelrl.reference.errors import InvalidInputError, refusal
 
 __all__ = ["NaturalPolicyGradient", "SoftQLearning"]
@@ -52,6 +52,7 @@ class SoftQLearning:
     carry: bool = True
 
     def __post_init__(self) -> None:
+        store_floats(self)
         check_count("steps", self.steps)
         _check_share("step_size", self.step_size, "0.1 is usual")
 
@@ -131,6 +132,7 @@ class NaturalPolicyGradient:
     carry: bool = True
 
     def __post_init__(self) -> None:
+        store_floats(self)
         check_count("updates", self.updates)
         _check_share("step_size", self.step_size, "1 is soft policy iteration")
         if self.samples is not None:

@@ -310,7 +310,7 @@ def m_sobirl_gradient_steps(
     """
     check_horizon(horizon, discounted)
     theta = problem.check_theta(theta)
-    check_positive("step_size", step_size, "choose it below 2 over the squared spectral norm of I - γ_F P_πᵀ")
+    step_size = check_positive("step_size", step_size, "choose it below 2/‖I - γ_F P_πᵀ‖₂²")
     if isinstance(gradient_steps, bool) or not isinstance(gradient_steps, (int, np.integer)) or gradient_steps < 0:
         raise InvalidInputError(refusal("gradient_steps", gradient_steps, "an integer >= 0", "one step is usual"))
     system = _adjoint_system(

@@ -14,6 +14,7 @@ import numpy as np
 
 from bilevelrl.reference import PARTS, solve_follower
 from bilevelrl.reference.errors import InvalidInputError, MissingExtraError, refusal
+from bilevelrl.reference.storage import write_atomically
 from bilevelrl.reference.transitions import to_dense
 
 if TYPE_CHECKING:
@@ -83,12 +84,13 @@ def write_npz(on: Scenario, path: str | Path) -> Path:
     ------
     InvalidInputError
         If the path does not end in .npz.
+    StorageError
+        If it cannot be written.
     """
     file = Path(path)
     if file.suffix != ".npz":
         raise InvalidInputError(refusal("path", str(file), "a name ending in .npz", "name the file so"))
-    np.savez(file, **scenario_arrays(on))
-    return file
+    return write_atomically(file, lambda opened: np.savez(opened, **scenario_arrays(on)))
 
 
 def gymnasium_environment(on: Scenario, *, horizon: int | None = None) -> gymnasium.Env[Any, Any]:

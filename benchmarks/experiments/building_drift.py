@@ -21,7 +21,7 @@ import numpy as np
 from bilevelrl.benchmarks.experiments.building_figures import COLOURS, paper_curve
 from bilevelrl.benchmarks.experiments.building_planted import PlantedCritics
 from bilevelrl.benchmarks.experiments.building_training import CRITICS, LEARNING_RATES
-from bilevelrl.benchmarks.sweeping.curves import pyplot
+from bilevelrl.benchmarks.sweeping.curves import pyplot, save_picture
 from bilevelrl.benchmarks.sweeping.figures import Figure, FigureOptions, Row, SweepRunner
 from bilevelrl.benchmarks.sweeping.sweep_grid import Cell, Grid
 from bilevelrl.benchmarks.sweeping.sweeps import Sweep
@@ -296,7 +296,7 @@ def _draw(folder: Path, rows: Sequence[Row], options: FigureOptions) -> list[Pat
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False, fontsize=8)
     path = folder / "building-drift.png"
-    figure.savefig(path, dpi=100)
+    save_picture(figure, path, dpi=100)
     plt.close(figure)
     return [path]
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from bilevelrl.benchmarks.experiments.building_training import LEARNING_RATES, SELECTED, building_sweep
 from bilevelrl.benchmarks.sweeping.comparisons import Comparison, compare_ends, comparison_table
-from bilevelrl.benchmarks.sweeping.curves import Curve, draw_curves, pyplot, seed_curves
+from bilevelrl.benchmarks.sweeping.curves import Curve, draw_curves, pyplot, save_picture, seed_curves
 from bilevelrl.benchmarks.sweeping.figures import Figure, FigureOptions, Row, SweepRunner
 from bilevelrl.benchmarks.sweeping.sweep_store import read_table
 from bilevelrl.estimators.training.lqr_methods import LQR_METHODS
@@ -187,7 +187,7 @@ def _shown(rows: Sequence[Row]) -> list[tuple[str, float]]:
 def _save(figure: Any, axes: Any, path: Path, columns: int = 4) -> Path:
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False, fontsize=8)
-    figure.savefig(path, dpi=100)
+    save_picture(figure, path, dpi=100)
     pyplot().close(figure)
     return path
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from bilevelrl.benchmarks.experiments.building_figures import COLOURS, paper_curve
 from bilevelrl.benchmarks.experiments.building_training import SELECTED, building_sweep
-from bilevelrl.benchmarks.sweeping.curves import Curve, draw_curves, pyplot, seed_curves
+from bilevelrl.benchmarks.sweeping.curves import Curve, draw_curves, pyplot, save_picture, seed_curves
 from bilevelrl.benchmarks.sweeping.figures import Figure, FigureOptions, Row, SweepRunner
 from bilevelrl.estimators.training.lqr_methods import LQR_METHODS
 from bilevelrl.reference.arrays import FloatArray
@@ -114,7 +114,7 @@ def _draw(folder: Path, rows: Sequence[Row], options: FigureOptions) -> list[Pat
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=8)
     path = folder / "building-network.png"
-    figure.savefig(path, dpi=100)
+    save_picture(figure, path, dpi=100)
     plt.close(figure)
     return [path]
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from bilevelrl.benchmarks.experiments.building_figures import OPTIMUM
-from bilevelrl.benchmarks.sweeping.curves import pyplot
+from bilevelrl.benchmarks.sweeping.curves import pyplot, save_picture
 from bilevelrl.benchmarks.sweeping.figures import Figure, FigureOptions, Row, SweepRunner
 from bilevelrl.benchmarks.sweeping.sweep_grid import Cell, Grid
 from bilevelrl.benchmarks.sweeping.sweeps import Sweep
@@ -98,7 +98,7 @@ def _draw(folder: Path, rows: Sequence[Row], options: FigureOptions) -> list[Pat
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=8)
     path = folder / "building-search.png"
-    figure.savefig(path, dpi=100)
+    save_picture(figure, path, dpi=100)
     plt.close(figure)
     return [path]
 

@@ -13,7 +13,7 @@ from scipy import stats
 from bilevelrl.benchmarks.experiments.escape_arms import ARMS, get_arm
 from bilevelrl.benchmarks.experiments.escape_world import escape_training
 from bilevelrl.benchmarks.experiments.four_rooms_training import VARIANTS
-from bilevelrl.benchmarks.sweeping.curves import pyplot
+from bilevelrl.benchmarks.sweeping.curves import pyplot, save_picture
 from bilevelrl.benchmarks.sweeping.figures import Figure, FigureOptions, Row, SweepRunner
 from bilevelrl.benchmarks.sweeping.sweep_grid import Cell, Grid
 from bilevelrl.benchmarks.sweeping.sweeps import Sweep
@@ -174,7 +174,7 @@ def _draw_variant(path: Path, summaries: Mapping[tuple[float, str], ArmSummary])
     for label, arm in zip(axes[0, 0].get_yticklabels(), arms, strict=True):
         label.set_color(f"C{groups.index(arm.group)}")
     axes[0, 0].invert_yaxis()
-    figure.savefig(path, dpi=100)
+    save_picture(figure, path, dpi=100)
     plt.close(figure)
 
 

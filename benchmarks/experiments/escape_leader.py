@@ -20,7 +20,7 @@ from scipy import stats
 
 from bilevelrl.benchmarks.experiments.four_rooms_training import STREAMS, VARIANTS
 from bilevelrl.benchmarks.experiments.paper_curves import PAPER_SEEDS, paper_curve
-from bilevelrl.benchmarks.sweeping.curves import pyplot
+from bilevelrl.benchmarks.sweeping.curves import pyplot, save_picture
 from bilevelrl.benchmarks.sweeping.figures import Figure, FigureOptions, Row, SweepRunner
 from bilevelrl.benchmarks.sweeping.sweep_grid import Cell, Grid
 from bilevelrl.benchmarks.sweeping.sweep_store import read_table
@@ -357,7 +357,7 @@ def _draw_metric(path: Path, rows: Sequence[Row]) -> None:
     axes[0, 0].set_ylabel("leader's objective J at the end")
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False, fontsize=8)
-    figure.savefig(path, dpi=110)
+    save_picture(figure, path, dpi=110)
     plt.close(figure)
 
 

@@ -23,6 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
+from bilevelrl.benchmarks.sweeping.curves import save_picture
 from bilevelrl.reference import hypergradient, leader_objective, named_stream, solve_follower
 from bilevelrl.reference.arrays import FloatArray, check_positive
 from bilevelrl.reference.autodiff import softmax
@@ -232,7 +233,7 @@ def draw(path: Path, runs: Sequence[Ascent], certificates: Sequence[VertexCertif
             largest=BUDGET / run.theta.size,  # what every cell costs at θ = 0
             axes=figure.add_subplot(layout[1, column]),
         )
-    figure.savefig(path, dpi=150)
+    save_picture(figure, path, dpi=150)
     plt.close(figure)
 
 

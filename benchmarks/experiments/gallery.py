@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from bilevelrl.benchmarks.experiments.four_rooms_training import panel_training
-from bilevelrl.benchmarks.sweeping.curves import pyplot
+from bilevelrl.benchmarks.sweeping.curves import pyplot, save_picture
 from bilevelrl.benchmarks.sweeping.figures import Figure, FigureOptions, Row, SweepRunner
 from bilevelrl.benchmarks.sweeping.sweep_grid import Cell, Grid
 from bilevelrl.benchmarks.sweeping.sweeps import Sweep
@@ -77,7 +77,7 @@ def _draw_diagrams(folder: Path, rows: Sequence[Row], options: FigureOptions) ->
             axes=place,
         )
     path = folder / "fig1.png"
-    figure.savefig(path, dpi=90)
+    save_picture(figure, path, dpi=90)
     plt.close(figure)
     return [path]
 
@@ -186,7 +186,7 @@ def _draw_maps(folder: Path, rows: Sequence[Row], options: FigureOptions) -> lis
             )
         figure.suptitle(f"{METHODS[method].title}: penalties, and the follower's visits and intended path")
         written.append(folder / f"maps_{method}.png")
-        figure.savefig(written[-1], dpi=70)
+        save_picture(figure, written[-1], dpi=70)
         plt.close(figure)
     return written
 

@@ -18,7 +18,7 @@ import numpy as np
 from bilevelrl.benchmarks.experiments.lqr_game_training import ARMS, PARTS, game_sweep
 from bilevelrl.benchmarks.experiments.lqr_pictures import BEST_GAIN, game_landscape
 from bilevelrl.benchmarks.sweeping.comparisons import compare_ends, comparison_table
-from bilevelrl.benchmarks.sweeping.curves import Curve, draw_curves, pyplot, seed_curves
+from bilevelrl.benchmarks.sweeping.curves import Curve, draw_curves, pyplot, save_picture, seed_curves
 from bilevelrl.benchmarks.sweeping.figures import Figure, FigureOptions, Row, SweepRunner
 from bilevelrl.benchmarks.sweeping.sweep_store import read_table
 from bilevelrl.estimators.training.lqr_game_world import METHODS
@@ -129,7 +129,7 @@ def draw_returns(path: Path, rows: Sequence[Row]) -> None:
     right.set_yticks(range(len(every)), [curve.label for curve in every], fontsize=8)
     right.invert_yaxis()
     right.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=75)
+    save_picture(figure, path, dpi=75)
     plt.close(figure)
 
 
@@ -155,7 +155,7 @@ def draw_paths(path: Path, rows: Sequence[Row], *, resolution: int = 36) -> None
         axis.set_title(METHODS[ARMS[arm].method].title, fontsize=9)
     axes[0, 0].set_ylabel("$K_2$")
     figure.colorbar(filled, ax=axes, label="log10 of the exact return", pad=0.01)
-    figure.savefig(path, dpi=75)
+    save_picture(figure, path, dpi=75)
     plt.close(figure)
 
 
@@ -176,7 +176,7 @@ def draw_errors(path: Path, rows: Sequence[Row]) -> None:
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, fontsize=8)
     for axis in axes:
         axis.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=75)
+    save_picture(figure, path, dpi=75)
     plt.close(figure)
 
 

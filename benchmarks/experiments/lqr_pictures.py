@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from bilevelrl.benchmarks.sweeping.curves import save_picture
 from bilevelrl.estimators import sample_trajectories
 from bilevelrl.reference import ConfigurableLQR, LQRGame, hypergradient, leader_objective, solve_follower
 from bilevelrl.reference.arrays import FloatArray
@@ -134,7 +135,7 @@ def draw_building(path: Path, *, iterations: int = 400) -> None:
     loops.axhline(0.0, color="0.7", linewidth=0.8, zorder=0)
     loops.set(xlabel="step", ylabel="deviation of temperature", title="One episode from the same first state")
     loops.legend(frameon=False, ncols=2, fontsize=8)
-    figure.savefig(path, dpi=150)
+    save_picture(figure, path, dpi=150)
     pyplot.close(figure)
 
 
@@ -166,7 +167,7 @@ def draw_game(path: Path, *, resolution: int = 60) -> None:
     axes[2].set(xlabel="step", ylabel="first coordinate, mean ± 2 sd", title="Closed loops; the line is the target")
     axes[2].set_ylim(-1.15, 1.5)
     axes[2].legend(frameon=False, loc="upper right")
-    figure.savefig(path, dpi=150)
+    save_picture(figure, path, dpi=150)
     pyplot.close(figure)
 
 

@@ -26,7 +26,7 @@ from bilevelrl.benchmarks.experiments.toy_game_tables import (
     variants_table,
 )
 from bilevelrl.benchmarks.experiments.toy_game_training import CONTROLS, COUNTS, FIGURE_METHODS, VARIANTS, setting_sweep
-from bilevelrl.benchmarks.sweeping.curves import Curve, draw_curves, pyplot, seed_curves
+from bilevelrl.benchmarks.sweeping.curves import Curve, draw_curves, pyplot, save_picture, seed_curves
 from bilevelrl.benchmarks.sweeping.figures import Figure, FigureOptions, Row, SweepRunner
 from bilevelrl.benchmarks.sweeping.sweep_store import write_table
 from bilevelrl.estimators.training.games_methods import GAME_METHODS
@@ -86,7 +86,7 @@ def draw_returns(path: Path, rows: Sequence[Row]) -> None:
     figure.legend(
         *axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False, fontsize=8.5
     )
-    figure.savefig(path, dpi=80)
+    save_picture(figure, path, dpi=80)
     plt.close(figure)
 
 
@@ -124,7 +124,7 @@ def draw_paths(path: Path, rows: Sequence[Row]) -> None:
             axis.set_xlabel("outer iteration")
             if bonus == bonuses[0]:
                 axis.set_title(GAME_METHODS[method].title, fontsize=9)
-    figure.savefig(path, dpi=80)
+    save_picture(figure, path, dpi=80)
     plt.close(figure)
 
 
@@ -161,7 +161,7 @@ def draw_errors(path: Path, rows: Sequence[Row]) -> None:
     figure.legend(
         *axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False, fontsize=9
     )
-    figure.savefig(path, dpi=85)
+    save_picture(figure, path, dpi=85)
     plt.close(figure)
 
 
@@ -189,7 +189,7 @@ def draw_grid(path: Path, rows: Sequence[Row]) -> None:
                 axis.set_title(GAME_METHODS[method].title, fontsize=9)
             if i == len(bonuses) - 1 and below == 1:
                 axis.set_xlabel("critic updates", fontsize=9)
-    figure.savefig(path, dpi=90)
+    save_picture(figure, path, dpi=90)
     plt.close(figure)
 
 

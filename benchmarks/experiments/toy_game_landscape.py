@@ -23,6 +23,7 @@ import numpy as np
 from scipy.optimize import brentq, minimize_scalar
 
 from bilevelrl.benchmarks.experiments.published_follower import log_sum_exp_of_the_mean
+from bilevelrl.benchmarks.sweeping.curves import save_picture
 from bilevelrl.estimators import BCHGGame, BiAC, Context, PolicyGradient
 from bilevelrl.estimators.game_side import GameSide
 from bilevelrl.reference import leader_objective, solve_follower
@@ -254,7 +255,7 @@ def draw(
         "Toy game: paths on exact expected directions (lanes; ○ start, ● end), the follower's switch (vertical lines)",
         fontsize=11,
     )
-    figure.savefig(path, dpi=150)
+    save_picture(figure, path, dpi=150)
     plt.close(figure)
 
 

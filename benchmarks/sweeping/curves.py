@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from bilevelrl.benchmarks.sweeping.figures import Row
 from bilevelrl.estimators.training import History
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.errors import MissingExtraError
+from bilevelrl.reference.storage import write_atomically
 
 __all__ = ["Curve", "curve_rows", "draw_curves", "pyplot", "save_small", "seed_curves"]
 
@@ -132,11 +134,17 @@ def pyplot() -> Any:
     return plt
 
 
+def save_picture(figure: Any, path: Path, *, dpi: int) -> None:
+    """Write a figure, whole or not at all."""
+    write_atomically(path, lambda file: figure.savefig(file, dpi=dpi, format=path.suffix.removeprefix(".")))
+
+
 def save_small(figure: Any, path: Path, *, dpi: int = 110, colours: int = 64) -> None:
     """Write a figure as PNG with few colours, which many faint lines would otherwise make large."""
     from PIL import Image  # matplotlib needs it too
 
-    figure.savefig(path, dpi=dpi)
-    with Image.open(path) as image:
+    drawn = io.BytesIO()
+    figure.savefig(drawn, dpi=dpi, format="png")
+    with Image.open(drawn) as image:
         reduced = image.convert("RGB").quantize(colours)
-    reduced.save(path, optimize=True)
+    write_atomically(path, lambda file: reduced.save(file, format="png", optimize=True))

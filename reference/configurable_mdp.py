@@ -2,22 +2,23 @@
 
 The follower maximises `E Σ_t γ_F^t (r_F + β H(π(.|s_t)))`, the leader `ρ(θ) + E Σ_t γ_L^t r_L` under the follower's
 best response π* (paper, Section 3.1). θ may enter every table; whatever is written with `autograd.numpy` is
-differentiated automatically, and a task may add closed forms, which `check_derivatives` holds against autograd.
+differentiated automatically, and a problem may bring closed forms. Either is held against differences of the tables
+before it is used first (`bilevelrl.reference.entries`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-import autograd
-import autograd.numpy as anp
+import autograd.numpy as anp  # noqa: F401  (for the doctest)
 import numpy as np
-from autograd.tracer import isbox
 
+from bilevelrl.reference.array_values import called
 from bilevelrl.reference.arrays import FloatArray, check_theta, store_problem_scalars
-from bilevelrl.reference.autodiff import directional_derivatives, gradient
+from bilevelrl.reference.derivative_checks import STEPS, check_direction
+from bilevelrl.reference.entries import Derivatives, Memory, linearised
 from bilevelrl.reference.errors import InvalidInputError, refusal
 from bilevelrl.reference.problem import Term, TransitionBatch
 from bilevelrl.reference.pullback import tabular_pullback
@@ -47,6 +48,9 @@ class ConfigurableMDP:
     stacked_rewards, stacked_pullback
         Optional forms for many θ at once, (R, *theta_shape): rewards of follower and leader, (R, S, A) each, traceable
         as `tables`, and the vector-Jacobian products (R, N) of cotangents with R in front. Rows must not mix.
+    verify_derivatives
+        Whether traced and closed-form derivatives are held against differences of the tables, once and again where a
+        table begins to depend on θ. What does not agree is a `DerivativeError`.
     name
         Used in messages and tables.
 
@@ -76,8 +80,9 @@ class ConfigurableMDP:
     tables_pullback: Callable[[FloatArray, Mapping[str, FloatArray]], FloatArray] | None = None
     stacked_rewards: Callable[[Any], tuple[Any, Any]] | None = None
     stacked_pullback: Callable[[FloatArray, Mapping[str, FloatArray]], FloatArray] | None = None
+    verify_derivatives: bool = True
     name: str = "configurable MDP"
-    _memory: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _memory: Memory = field(default_factory=Memory, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not callable(self.tables):
@@ -96,9 +101,9 @@ class ConfigurableMDP:
         InvalidInputError
             If θ or any table is invalid, naming the entry.
         """
-        tables = self.tables(self.check_theta(theta))
-        if not isinstance(tables, Tables):
-            raise InvalidInputError(refusal("tables(theta)", type(tables).__name__, "a Tables", "return Tables(...)"))
+        theta = self.check_theta(theta)
+        tables = self.evaluate(theta)
+        self.derivatives.refresh(theta, tables.differentiable())
         # Probabilities that are the same read-only array at every θ are checked once.
         known = self._memory.get("checked", {})
         laws = {"transition": tables.transition, "initial": tables.initial}
@@ -110,36 +115,52 @@ class ConfigurableMDP:
         """Return the number of states S."""
         return self.tables_at(theta).states
 
+    def evaluate(self, theta: Any) -> Tables:
+        """Evaluate the tables at any θ, traced and complex ones too; their values are not checked.
+
+        Raises
+        ------
+        InvalidInputError
+            If the function raises or returns something else; with θ.
+        """
+        tables = called("tables", self.tables, theta)
+        if not isinstance(tables, Tables):
+            raise InvalidInputError(refusal("tables(theta)", type(tables).__name__, "a Tables", "return Tables(...)"))
+        return tables
+
+    @property
+    def derivatives(self) -> Derivatives:
+        """The derivatives of the tables by name."""
+        return Derivatives(
+            entries=lambda theta: self.evaluate(theta).differentiable(),
+            label="tables",
+            memory=self._memory,
+            jacobian_given=self.tables_jacobian,
+            pullback_given=self.tables_pullback,
+            verify=self.verify_derivatives,
+        )
+
     def varying(self, theta: FloatArray) -> frozenset[str]:
-        """Return the names of the tables that depend on θ, read once from the traced computation."""
-        if "varying" not in self._memory:
-            found: set[str] = set()
-
-            def traced(x: Any) -> Any:
-                entries = self.tables(x).differentiable()
-                found.update(name for name, value in entries.items() if isbox(value))
-                return 0.0 * anp.sum(x)
-
-            autograd.make_vjp(traced)(theta)
-            self._memory["varying"] = frozenset(found)
-        varying: frozenset[str] = self._memory["varying"]
-        return varying
+        """Return the names of the tables that depend on θ, as the trace at this θ or the closed form has it."""
+        return self.derivatives.varying(theta)
 
     def jacobian(self, theta: FloatArray) -> dict[str, FloatArray]:
-        """Return {table name: (*table shape, N)} for the tables that depend on θ: the closed form, or autograd's."""
-        if self.tables_jacobian is not None:
-            return dict(self.tables_jacobian(theta))
-        return self._automatic_jacobian(theta)
+        """Return {table name: (*table shape, N)} for the tables that depend on θ: the closed form, or autograd's.
 
-    def _automatic_jacobian(self, theta: FloatArray) -> dict[str, FloatArray]:
-        varying = self.varying(theta)
-        if not varying:
-            return {}
+        Raises
+        ------
+        DerivativeError
+            If it is not what differences of the tables show, or does not exist.
+        """
+        return self.derivatives.jacobian(theta)
 
-        def entries(x: Any) -> dict[str, Any]:
-            return {name: value for name, value in self.tables(x).differentiable().items() if name in varying}
-
-        return directional_derivatives(entries, theta)
+    def linearised(self, theta: FloatArray) -> ConfigurableMDP:
+        """Return the problem whose tables are affine in θ and the same at this θ to first order, without a trace."""
+        tables, affine = self.evaluate(theta), linearised(self.derivatives.entries, theta, "tables")
+        return replace(
+            self, tables=lambda x: tables.replace(affine(x)), tables_jacobian=None, tables_pullback=None,
+            stacked_rewards=None, stacked_pullback=None, verify_derivatives=False,
+        )  # fmt: skip
 
     def vector_jacobian(self, theta: FloatArray, cotangents: Mapping[str, FloatArray]) -> FloatArray:
         """Return Σ_tables ⟨cotangent, ∂table/∂θ⟩, shape (N,): the closed form, or one reverse pass.
@@ -151,12 +172,11 @@ class ConfigurableMDP:
         cotangents
             {table name: array of that table's shape}; tables left out have weight zero.
         """
-        relevant = {name: value for name, value in cotangents.items() if name in self.varying(theta)}
-        if not relevant:
-            return np.zeros(theta.size)
-        if self.tables_pullback is not None:
-            return self.tables_pullback(theta, relevant)
-        return self._automatic_vector_jacobian(theta, relevant)
+        return self.pullback_at(theta)(cotangents)
+
+    def pullback_at(self, theta: FloatArray) -> Callable[[Mapping[str, Any]], FloatArray]:
+        """Return `vector_jacobian` at one θ as a function of the cotangents: one trace serves all."""
+        return self.derivatives.pullback_at(theta)
 
     def rewards(self, thetas: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return the rewards of follower and leader at many θ, (R, S, A) each, unchecked.
@@ -168,8 +188,17 @@ class ConfigurableMDP:
         """
         if self.stacked_rewards is not None:
             return self.stacked_rewards(thetas)
-        tables = [self.tables(theta) for theta in thetas]
+        tables = [self.evaluate(theta) for theta in thetas]
         return np.stack([each.reward_follower for each in tables]), np.stack([each.reward_leader for each in tables])
+
+    def _varying_anywhere(self, thetas: FloatArray) -> frozenset[str]:
+        """The tables that depend on θ at one of many θ: rewards by differences of all, the others at the first."""
+        names = set(self.varying(thetas[0]))
+        directions = np.stack([check_direction(theta) for theta in thetas]) * STEPS[0]
+        moved = zip(
+            ("reward_follower", "reward_leader"), self.rewards(thetas + directions), self.rewards(thetas), strict=True
+        )
+        return frozenset(names | {name for name, ahead, base in moved if not np.array_equal(ahead, base)})
 
     def vector_jacobians(self, thetas: FloatArray, cotangents: Mapping[str, FloatArray]) -> FloatArray:
         """Return `vector_jacobian` at many θ, (R, N).
@@ -181,31 +210,25 @@ class ConfigurableMDP:
         cotangents
             {table name: (R, *table shape)}.
         """
-        relevant = {name: value for name, value in cotangents.items() if name in self.varying(thetas[0])}
-        if relevant and self.stacked_pullback is not None:
-            return self.stacked_pullback(thetas, relevant)
+        if self.stacked_pullback is not None:
+            names = self._varying_anywhere(thetas)
+            relevant = {name: value for name, value in cotangents.items() if name in names}
+            return self.stacked_pullback(thetas, relevant) if relevant else np.zeros((len(thetas), thetas[0].size))
         rows = np.zeros((len(thetas), thetas[0].size))
         for row, theta in enumerate(thetas):
-            own = {name: value[row] for name, value in relevant.items() if np.any(value[row])}
+            own = {name: value[row] for name, value in cotangents.items() if np.any(value[row])}
             rows[row] = self.vector_jacobian(theta, own)
         return rows
 
-    def _automatic_vector_jacobian(self, theta: FloatArray, cotangents: Mapping[str, FloatArray]) -> FloatArray:
-        def weighted(x: Any) -> Any:
-            entries = self.tables(x).differentiable()
-            return sum(anp.sum(weight * entries[name]) for name, weight in cotangents.items())
-
-        return gradient(weighted, theta).ravel()
-
     def conserves_mass(self, theta: FloatArray) -> bool:
-        """Whether the rows' sums stand still to first order around θ, by one vector-Jacobian product."""
-        if "transition" not in self.varying(theta):
+        """Whether the rows' sums stand still around θ, by differences of the tables."""
+        probe = self.derivatives.probe(theta)
+        if not probe.moves("transition"):
             return True
-        shape = np.shape(self.tables_at(theta).differentiable()["transition"])
-        weights = np.random.default_rng(20260314).standard_normal(shape)
-        by_row = np.broadcast_to(weights[:, :, :1], shape)
-        size = np.abs(self.vector_jacobian(theta, {"transition": weights})).max(initial=0.0)
-        return bool(np.abs(self.vector_jacobian(theta, {"transition": by_row})).max(initial=0.0) <= 1e-12 * size)
+        sums = [np.asarray(side["transition"]).sum(axis=-1) for side in probe.sides if side is not None]
+        base = np.asarray(probe.base["transition"])
+        rounding = 4.0 * float(np.finfo(np.float64).eps) * base.shape[-1] ** 0.5
+        return all(np.abs(moved - base.sum(axis=-1)).max(initial=0.0) <= rounding for moved in sums)
 
     def pullback(
         self,
@@ -239,14 +262,15 @@ def check_derivatives(problem: ConfigurableMDP, theta: Any) -> dict[str, float]:
     Parameters
     ----------
     problem
-        Any configurable MDP; without closed forms the answer is empty.
+        Any configurable MDP; without closed forms the answer is empty. Where its tables cannot be traced, derivatives
+        by the complex step or by differences take autograd's place.
     theta
         Where to compare.
 
     Returns
     -------
     dict
-        {"jacobian of <table>" or "pullback of <table>": max |difference| / max(1, max |autograd's|)}.
+        {"jacobian of <table>" or "pullback of <table>": max |difference| / max |either|}.
 
     Examples
     --------
@@ -255,11 +279,14 @@ def check_derivatives(problem: ConfigurableMDP, theta: Any) -> dict[str, float]:
     True
     """
     theta = problem.check_theta(theta)
-    automatic = problem._automatic_jacobian(theta)
+    if problem.tables_jacobian is None and problem.tables_pullback is None:
+        return {}
+    automatic = problem.derivatives.automatic_jacobian(theta)
     errors: dict[str, float] = {}
 
     def record(name: str, ours: FloatArray, truth: FloatArray) -> None:
-        errors[name] = float(np.max(np.abs(ours - truth)) / max(1.0, float(np.max(np.abs(truth)))))
+        size = max(float(np.abs(ours).max(initial=0.0)), float(np.abs(truth).max(initial=0.0)))
+        errors[name] = float(np.abs(ours - truth).max(initial=0.0)) / size if size > 0.0 else 0.0
 
     if problem.tables_jacobian is not None:
         closed = problem.tables_jacobian(theta)

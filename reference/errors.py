@@ -10,6 +10,7 @@ from collections.abc import Iterable
 
 __all__ = [
     "BilevelRLError",
+    "DerivativeError",
     "EstimatorError",
     "IllPosedError",
     "IndependenceError",
@@ -50,6 +51,10 @@ class IllPosedError(BilevelRLError, ValueError):
 
 class SupportError(BilevelRLError, ValueError):
     """A score was asked for where it does not exist: a probability is zero, or about to leave zero as θ moves."""
+
+
+class DerivativeError(BilevelRLError, ValueError):
+    """A derivative does not exist at this θ, was lost, or is not what differences of the function show."""
 
 
 class NotConvergedError(BilevelRLError, RuntimeError):

@@ -40,7 +40,7 @@ def reduce_game(game: MarkovGame) -> ConfigurableMDP:
     pairs = states * leader_actions
 
     def seeing(theta: Any) -> Tables:
-        policy = game.policy(theta)
+        policy = game.evaluate(theta)
         arrive = anp.reshape(policy, (1, 1, states, leader_actions))
         moved = np.reshape(game.transition, (pairs, actions, states, 1)) * arrive
         return Tables(
@@ -48,17 +48,17 @@ def reduce_game(game: MarkovGame) -> ConfigurableMDP:
             reward_follower=game.reward_follower.reshape(pairs, actions),
             reward_leader=game.reward_leader.reshape(pairs, actions),
             initial=anp.reshape(game.initial[:, None] * policy, (pairs,)),
-            regulariser=_regulariser(game, theta),
+            regulariser=game.regulariser_of(theta),
         )
 
     def not_seeing(theta: Any) -> Tables:
-        policy = game.policy(theta)
+        policy = game.evaluate(theta)
         return Tables(
             transition=anp.einsum("sl,slat->sat", policy, game.transition),
             reward_follower=anp.einsum("sl,sla->sa", policy, game.reward_follower),
             reward_leader=anp.einsum("sl,sla->sa", policy, game.reward_leader),
             initial=game.initial,
-            regulariser=_regulariser(game, theta),
+            regulariser=game.regulariser_of(theta),
         )
 
     return ConfigurableMDP(
@@ -67,9 +67,6 @@ def reduce_game(game: MarkovGame) -> ConfigurableMDP:
         discount_follower=game.discount_follower,
         temperature=game.temperature,
         theta_shape=game.theta_shape,
+        verify_derivatives=game.verify_derivatives,
         name=f"{game.name}, as a configurable MDP",
     )
-
-
-def _regulariser(game: MarkovGame, theta: Any) -> Any:
-    return 0.0 if game.regulariser is None else game.regulariser(theta)

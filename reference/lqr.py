@@ -16,8 +16,9 @@ from typing import Any
 
 import numpy as np
 
+from bilevelrl.reference.array_values import called, differentiable_array
 from bilevelrl.reference.arrays import FloatArray, check_theta, store_problem_scalars
-from bilevelrl.reference.entries import Jacobian, entries_jacobian, pull_streams, pullback_at, varying_entries
+from bilevelrl.reference.entries import Derivatives, Jacobian, Memory, linearised, pull_streams
 from bilevelrl.reference.errors import InvalidInputError, ShapeError, refusal
 from bilevelrl.reference.lqr_scores import lqr_cotangents
 from bilevelrl.reference.lqr_units import smallest_direction
@@ -69,6 +70,10 @@ class LQRMatrices:
     initial_covariance: Any
     cost_constant_leader: Any = 0.0
     regulariser: Any = 0.0
+
+    def __post_init__(self) -> None:
+        for name, value in self.differentiable().items():
+            object.__setattr__(self, name, differentiable_array(name, value))
 
     @property
     def states(self) -> int:
@@ -203,6 +208,8 @@ class ConfigurableLQR:
         Shape of θ; None accepts any one-dimensional θ. Gradients are flat, (N,), in C order.
     matrices_jacobian
         Optional closed form: θ → {matrix name: (*shape, N)}; matrices left out do not depend on θ.
+    verify_derivatives
+        Whether traced and closed-form derivatives are held against differences, as in `ConfigurableMDP`.
     name
         Used in messages and tables.
 
@@ -231,8 +238,9 @@ class ConfigurableLQR:
     temperature: float
     theta_shape: tuple[int, ...] | None = None
     matrices_jacobian: Jacobian | None = None
+    verify_derivatives: bool = True
     name: str = "configurable LQR"
-    _memory: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _memory: Memory = field(default_factory=Memory, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not callable(self.matrices):
@@ -253,11 +261,9 @@ class ConfigurableLQR:
         InvalidInputError
             If θ or a matrix is invalid, naming it.
         """
-        matrices = self.matrices(self.check_theta(theta))
-        if not isinstance(matrices, LQRMatrices):
-            raise InvalidInputError(
-                refusal("matrices(theta)", type(matrices).__name__, "an LQRMatrices", "return LQRMatrices(...)")
-            )
+        theta = self.check_theta(theta)
+        matrices = self.evaluate(theta)
+        self.derivatives.refresh(theta, matrices.differentiable())
         # Matrices that are the same read-only array at every θ are checked once.
         known = self._memory.get("checked", {})
         entries = matrices.differentiable()
@@ -269,27 +275,56 @@ class ConfigurableLQR:
         }
         return result
 
-    def entries(self, theta: Any) -> dict[str, Any]:
-        """Return {matrix name: array}, traceable."""
-        return self.matrices(theta).differentiable()
+    def evaluate(self, theta: Any) -> LQRMatrices:
+        """Evaluate the matrices at any θ, traced and complex ones too; their values are not checked.
+
+        Raises
+        ------
+        InvalidInputError
+            If the function raises or returns something else; with θ.
+        """
+        matrices = called("matrices", self.matrices, theta)
+        if not isinstance(matrices, LQRMatrices):
+            raise InvalidInputError(
+                refusal("matrices(theta)", type(matrices).__name__, "an LQRMatrices", "return LQRMatrices(...)")
+            )
+        return matrices
+
+    @property
+    def derivatives(self) -> Derivatives:
+        """The derivatives of the matrices by name."""
+        return Derivatives(
+            entries=lambda theta: self.evaluate(theta).differentiable(),
+            label="matrices",
+            memory=self._memory,
+            jacobian_given=self.matrices_jacobian,
+            verify=self.verify_derivatives,
+        )
 
     def varying(self, theta: FloatArray) -> frozenset[str]:
-        """Return the names of the matrices that depend on θ, read once from the traced computation."""
-        if "varying" not in self._memory:
-            self._memory["varying"] = varying_entries(self.entries, theta)
-        varying: frozenset[str] = self._memory["varying"]
-        return varying
+        """Return the names of the matrices that depend on θ, as the trace at this θ or the closed form has it."""
+        return self.derivatives.varying(theta)
 
     def jacobian(self, theta: FloatArray) -> dict[str, FloatArray]:
-        """Return {matrix name: (*shape, N)} for the matrices that depend on θ: the closed form, or autograd's."""
-        if self.matrices_jacobian is not None:
-            return dict(self.matrices_jacobian(theta))
-        return entries_jacobian(self.entries, theta, self.varying(theta))
+        """Return {matrix name: (*shape, N)} for the matrices that depend on θ: the closed form, or autograd's.
+
+        Raises
+        ------
+        DerivativeError
+            If it is not what differences of the matrices show, or does not exist.
+        """
+        return self.derivatives.jacobian(theta)
 
     def pullback_at(self, theta: FloatArray) -> Callable[[Mapping[str, Any]], FloatArray]:
         """Return a function of cotangents {matrix name: array}: Σ ⟨cotangent, ∂matrix/∂θ⟩, shape (N,)."""
-        names = frozenset() if self.matrices_jacobian is not None else self.varying(theta)
-        return pullback_at(self.entries, theta, names, self.matrices_jacobian)
+        return self.derivatives.pullback_at(theta)
+
+    def linearised(self, theta: FloatArray) -> ConfigurableLQR:
+        """Return the problem whose matrices are affine in θ and the same to first order, without a trace."""
+        affine = linearised(self.derivatives.entries, theta, "matrices")
+        return replace(
+            self, matrices=lambda x: LQRMatrices(**affine(x)), matrices_jacobian=None, verify_derivatives=False
+        )
 
     def pullback(
         self,

@@ -20,9 +20,10 @@ from typing import Any
 import autograd.numpy as anp
 import numpy as np
 
+from bilevelrl.reference.array_values import called, differentiable_array
 from bilevelrl.reference.arrays import FloatArray, check_theta, store_problem_scalars
-from bilevelrl.reference.entries import entries_jacobian, pull_streams, pullback_at, varying_entries
-from bilevelrl.reference.errors import InvalidInputError, ShapeError, UnsupportedError
+from bilevelrl.reference.entries import Derivatives, Memory, linearised, pull_streams
+from bilevelrl.reference.errors import InvalidInputError, ShapeError, UnsupportedError, refusal
 from bilevelrl.reference.fixed_point import Status
 from bilevelrl.reference.follower import register_follower_solver
 from bilevelrl.reference.lqr import check_covariance, check_matrix
@@ -65,6 +66,10 @@ class LeaderGaussian:
     covariance: Any
     regulariser: Any = 0.0
 
+    def __post_init__(self) -> None:
+        for name, value in self.differentiable().items():
+            object.__setattr__(self, name, differentiable_array(name, value))
+
     def differentiable(self) -> dict[str, Any]:
         """Return {name: array}, the form in which derivatives are taken."""
         return {"gain": self.gain, "covariance": self.covariance, "regulariser": self.regulariser}
@@ -92,6 +97,8 @@ class LQRGame:
         γ_L, γ_F in [0, 1) and β > 0.
     theta_shape
         Shape of θ; None: (p · n,) without a `leader_policy`, else any one-dimensional θ.
+    verify_derivatives
+        Whether traced derivatives are held against differences, as in `ConfigurableMDP`.
     name
         Used in messages and tables.
 
@@ -125,8 +132,9 @@ class LQRGame:
     leader_covariance: FloatArray | None = None
     leader_policy: Callable[[Any], LeaderGaussian] | None = None
     theta_shape: tuple[int, ...] | None = None
+    verify_derivatives: bool = True
     name: str = "LQR game"
-    _memory: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _memory: Memory = field(default_factory=Memory, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         store_problem_scalars(self)
@@ -161,9 +169,22 @@ class LQRGame:
         return check_theta(theta, self.theta_shape)
 
     def policy(self, theta: Any) -> LeaderGaussian:
-        """Return the leader's policy at θ, traceable."""
+        """Return the leader's policy at θ, traceable; its values are not checked.
+
+        Raises
+        ------
+        InvalidInputError
+            If the function raises or returns something else; with θ.
+        """
         if self.leader_policy is not None:
-            return self.leader_policy(theta)
+            found = called("leader_policy", self.leader_policy, theta)
+            if not isinstance(found, LeaderGaussian):
+                raise InvalidInputError(
+                    refusal(
+                        "leader_policy(theta)", type(found).__name__, "a LeaderGaussian", "return LeaderGaussian(...)"
+                    )
+                )
+            return found
         shape = self.dynamics_leader.shape[::-1]
         return LeaderGaussian(gain=anp.reshape(theta, shape), covariance=self.leader_covariance)
 
@@ -185,28 +206,43 @@ class LQRGame:
             gain=gain, covariance=covariance, regulariser=check_matrix("regulariser", policy.regulariser, ())
         )
 
-    def entries(self, theta: Any) -> dict[str, Any]:
-        """Return {name: array} of what depends on θ, traceable."""
-        return self.policy(theta).differentiable()
+    @property
+    def derivatives(self) -> Derivatives:
+        """The derivatives of the leader's policy by name: known where θ is K, else traced."""
+        shape = self.dynamics_leader.shape[::-1]
+        own = self.leader_policy is not None
+        return Derivatives(
+            entries=lambda theta: self.policy(theta).differentiable(),
+            label="leader_policy",
+            memory=self._memory,
+            jacobian_given=None if own else lambda theta: {"gain": np.eye(theta.size).reshape(*shape, theta.size)},
+            verify=self.verify_derivatives and own,
+        )
 
     def varying(self, theta: FloatArray) -> frozenset[str]:
-        """Return the names of the entries that depend on θ, read once from the traced computation."""
-        if "varying" not in self._memory:
-            self._memory["varying"] = varying_entries(self.entries, theta)
-        varying: frozenset[str] = self._memory["varying"]
-        return varying
+        """Return the names of the entries that depend on θ, as the trace at this θ has it."""
+        return self.derivatives.varying(theta)
 
     def jacobian(self, theta: FloatArray) -> dict[str, FloatArray]:
-        """Return {name: (*shape, N)} for the entries that depend on θ."""
-        if self.leader_policy is None:
-            return {"gain": np.eye(theta.size).reshape(*self.dynamics_leader.shape[::-1], theta.size)}
-        return entries_jacobian(self.entries, theta, self.varying(theta))
+        """Return {name: (*shape, N)} for the entries that depend on θ.
+
+        Raises
+        ------
+        DerivativeError
+            If it is not what differences of the policy show, or does not exist.
+        """
+        return self.derivatives.jacobian(theta)
 
     def pullback_at(self, theta: FloatArray) -> Callable[[Mapping[str, Any]], FloatArray]:
         """Return a function of cotangents {name: array}: Σ ⟨cotangent, ∂entry/∂θ⟩, shape (N,)."""
-        if self.leader_policy is None:
-            return pullback_at(self.entries, theta, frozenset(), self.jacobian)
-        return pullback_at(self.entries, theta, self.varying(theta))
+        return self.derivatives.pullback_at(theta)
+
+    def linearised(self, theta: FloatArray) -> LQRGame:
+        """Return the game whose leader's policy is affine in θ and the same to first order, without a trace."""
+        affine = linearised(self.derivatives.entries, theta, "leader_policy")
+        return replace(
+            self, leader_policy=lambda x: LeaderGaussian(**affine(x)), leader_covariance=None, verify_derivatives=False
+        )
 
     def pullback(
         self,

@@ -15,21 +15,20 @@ expectation of soft values, `Σ_l f(l|s') V_F(s', l)`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-import autograd
-import autograd.numpy as anp
 import numpy as np
 import scipy.sparse
 
+from bilevelrl.reference.array_values import called, differentiable_array
 from bilevelrl.reference.arrays import (
     FloatArray,
     check_theta,
     is_differentiated,
     store_problem_scalars,
 )
-from bilevelrl.reference.autodiff import directional_derivatives, gradient
+from bilevelrl.reference.entries import Derivatives, Memory, linearised
 from bilevelrl.reference.errors import (
     InvalidInputError,
     ShapeError,
@@ -68,6 +67,8 @@ class MarkovGame:
         Optional θ → ρ(θ), added to the leader's objective.
     theta_shape
         Shape of θ; None accepts any one-dimensional θ.
+    verify_derivatives
+        Whether traced derivatives are held against differences, as in `ConfigurableMDP`.
     name
         Used in messages and tables.
 
@@ -102,7 +103,9 @@ class MarkovGame:
     temperature: float
     regulariser: Callable[[Any], Any] | None = None
     theta_shape: tuple[int, ...] | None = None
+    verify_derivatives: bool = True
     name: str = "Markov game"
+    _memory: Memory = field(default_factory=Memory, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         for name in ("transition", "reward_follower", "reward_leader", "initial"):
@@ -166,7 +169,7 @@ class MarkovGame:
         StochasticityError
             If a probability is negative or not finite, or a row does not sum to one.
         """
-        table = self.policy(self.check_theta(theta))
+        table = self.evaluate(self.check_theta(theta))
         wanted = (self.states, self.leader_actions)
         if np.shape(table) != wanted:
             raise ShapeError(refusal("policy(theta).shape", np.shape(table), f"(S, L) = {wanted}", "one row per state"))
@@ -184,22 +187,66 @@ class MarkovGame:
             )
         return values
 
+    def evaluate(self, theta: Any) -> Any:
+        """Evaluate the policy at any θ, traced and complex ones too; its values are not checked.
+
+        Raises
+        ------
+        InvalidInputError
+            If the function raises; with θ.
+        """
+        return differentiable_array("policy(theta)", called("policy", self.policy, theta))
+
+    def regulariser_of(self, theta: Any) -> Any:
+        """Evaluate ρ at any θ, traced and complex ones too; 0 where there is none."""
+        if self.regulariser is None:
+            return 0.0
+        value = differentiable_array("regulariser(theta)", called("regulariser", self.regulariser, theta))
+        if np.shape(value) != ():
+            raise ShapeError(refusal("regulariser(theta).shape", np.shape(value), "()", "sum it to a scalar"))
+        return value
+
+    @property
+    def derivatives(self) -> Derivatives:
+        """The derivatives of the policy and of ρ, by autograd."""
+
+        def entries(theta: Any) -> dict[str, Any]:
+            return {"policy": self.evaluate(theta), "regulariser": self.regulariser_of(theta)}
+
+        return Derivatives(entries=entries, label="policy", memory=self._memory, verify=self.verify_derivatives)
+
     def policy_pullback(self, theta: FloatArray, cotangents: FloatArray) -> FloatArray:
-        """Return Σ_{s,l} c(s,l) ∇f_θ(l|s) for each of K cotangents (K, S, L), shape (K, N), by one forward pass."""
+        """Return Σ_{s,l} c(s,l) ∇f_θ(l|s) for each of K cotangents (K, S, L), shape (K, N), by one forward pass.
 
-        def dependent(x: Any) -> Any:
-            return self.policy(x) + 0.0 * anp.sum(x)
-
-        pull, _ = autograd.make_vjp(dependent)(theta)
-        return np.stack([np.asarray(pull(cotangent), dtype=np.float64).ravel() for cotangent in cotangents])
+        Raises
+        ------
+        DerivativeError
+            If it is not what differences of the policy show, or does not exist.
+        """
+        pull = self.derivatives.pullback_at(theta)
+        return np.stack([pull({"policy": cotangent}) for cotangent in cotangents])
 
     def policy_jacobian(self, theta: FloatArray) -> FloatArray:
-        """Return ∇f_θ(l|s), (S, L, N): forward mode, or reverse mode where θ has more entries than the policy."""
+        """Return ∇f_θ(l|s), (S, L, N): forward mode, or reverse mode where θ has more entries than the policy.
+
+        Raises
+        ------
+        DerivativeError
+            As `policy_pullback`.
+        """
         pairs = self.states * self.leader_actions
+        shape = (self.states, self.leader_actions)
         if theta.size > pairs:
-            rows = self.policy_pullback(theta, np.eye(pairs).reshape(pairs, self.states, self.leader_actions))
-            return rows.reshape(self.states, self.leader_actions, theta.size)
-        return directional_derivatives(lambda x: {"policy": self.policy(x)}, theta)["policy"]
+            return self.policy_pullback(theta, np.eye(pairs).reshape(pairs, *shape)).reshape(*shape, theta.size)
+        return self.derivatives.jacobian(theta).get("policy", np.zeros((*shape, theta.size)))
+
+    def linearised(self, theta: FloatArray) -> MarkovGame:
+        """Return the game whose policy and ρ are affine in θ and the same to first order, without a trace."""
+        affine = linearised(self.derivatives.entries, theta, "policy")
+        return replace(
+            self, policy=lambda x: affine(x)["policy"], regulariser=lambda x: affine(x)["regulariser"],
+            verify_derivatives=False,
+        )  # fmt: skip
 
     def regulariser_at(self, theta: FloatArray) -> float:
         """Return ρ(θ), 0 where there is none.
@@ -211,16 +258,14 @@ class MarkovGame:
         """
         if self.regulariser is None:
             return 0.0
-        value = float(self.regulariser(theta))
+        value = float(self.regulariser_of(theta))
         if not np.isfinite(value):
             raise InvalidInputError(refusal("regulariser(theta)", value, "a finite number", "check it at this θ"))
         return value
 
     def regulariser_gradient(self, theta: FloatArray) -> FloatArray:
         """Return ∇ρ(θ), shape (N,)."""
-        if self.regulariser is None:
-            return np.zeros(theta.size)
-        return gradient(self.regulariser, theta).ravel()
+        return self.derivatives.pullback_at(theta)({"regulariser": np.ones(())})
 
     def pullback(
         self,

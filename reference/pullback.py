@@ -7,9 +7,8 @@ vector-Jacobian product. Rows per stream use the Jacobian of the visited entries
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import autograd
 import numpy as np
 import scipy.sparse
 
@@ -142,16 +141,15 @@ def _check_support(problem: ConfigurableMDP, theta: FloatArray, tables: Tables) 
     if problem._memory.get("supported at") == point:
         return
     direction = np.random.default_rng(20260314).standard_normal(theta.shape)
+    slopes = problem.derivatives.push(theta, direction, ("transition", "initial"))
     for name in ("transition", "initial"):
-        if name not in problem.varying(theta):
+        if name not in slopes:
             continue
         values = np.asarray(tables.differentiable()[name])
         full = np.asarray(values.sum(axis=-1) >= 1.0 - FULL_ROW) & (name == "transition")
         if (values > 0.0).all() and not full.any():
             continue
-        slope: Any = autograd.make_jvp(lambda x, name=name: problem.tables(x).differentiable()[name])(theta)(direction)[
-            1
-        ]
+        slope = slopes[name]
         lost = (values == 0.0) & (np.asarray(slope) != 0.0)
         if lost.any():
             index = [int(i) for i in np.argwhere(lost)[0]]

@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
+from bilevelrl.reference.array_values import differentiable_array
 from bilevelrl.reference.arrays import is_differentiated
 from bilevelrl.reference.errors import InvalidInputError, ShapeError, refusal
 from bilevelrl.reference.transitions import SparseTransition, Transition, check_rows, check_transition, transition_shape
@@ -58,9 +59,10 @@ class Tables:
     regulariser: Any = 0.0
 
     def __post_init__(self) -> None:
-        if not hasattr(self.transition, "shape"):
-            found = type(self.transition).__name__
-            raise ShapeError(refusal("transition", found, "an array (S, A, S)", "wrap it in autograd.numpy.array"))
+        for name in TABLE_NAMES:
+            value = getattr(self, name)
+            if not isinstance(value, SparseTransition):
+                object.__setattr__(self, name, differentiable_array(name, value))
         shape = transition_shape(self.transition)
         if len(shape) != 3 or shape[0] != shape[2] or min(shape) < 1:
             raise ShapeError(refusal("transition.shape", shape, "(S, A, S) with S, A >= 1", "index it [s, a, s']"))

@@ -19,6 +19,7 @@ import scipy.sparse
 import scipy.sparse.linalg
 from scipy.linalg.lapack import dgetrf, dgetrs
 
+from bilevelrl.reference.array_values import differentiable_array
 from bilevelrl.reference.arrays import FloatArray, IntArray, refuse_differentiation
 from bilevelrl.reference.errors import IllPosedError, InvalidInputError, ShapeError, StochasticityError, refusal
 
@@ -68,6 +69,13 @@ class SparseTransition:
     probability: Any
 
     def __post_init__(self) -> None:
+        successor = np.asarray(self.successor)
+        if successor.dtype.kind not in "iu":
+            raise ShapeError(
+                refusal("successor.dtype", str(successor.dtype), "integers", "list states by their numbers")
+            )
+        object.__setattr__(self, "successor", successor)
+        object.__setattr__(self, "probability", differentiable_array("probability", self.probability))
         if np.ndim(self.successor) != 3 or np.shape(self.successor) != self.probability.shape:
             raise ShapeError(
                 refusal(

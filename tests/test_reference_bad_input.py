@@ -342,7 +342,7 @@ def test_what_is_no_array_is_refused_by_name():
         hypergradient(GOOD, ZERO, warm_start="zeros")
     with pytest.raises(UnknownNameError, match="route="):
         hypergradient(GOOD, ZERO, route=["implicit"])
-    with pytest.raises(ShapeError, match="transition='list'"):
+    with pytest.raises(ShapeError, match="transition='str of dtype"):
         Tables(
-            transition=[[[1.0]]], reward_follower=np.zeros((1, 1)), reward_leader=np.zeros((1, 1)), initial=np.ones(1)
+            transition="sparse", reward_follower=np.zeros((1, 1)), reward_leader=np.zeros((1, 1)), initial=np.ones(1)
         )

@@ -58,6 +58,7 @@ def complex_step(
     """
     check_horizon(horizon, discounted)
     tables = problem.tables_at(theta)
+    problem.derivatives.refuse_kinks(theta)
     plan = plan_sweeps(problem, theta)
     steps = plan.leader if horizon is None else horizon
     parts: dict[Part, FloatArray] = {part: np.zeros(theta.size) for part in PARTS}
@@ -88,7 +89,7 @@ def complex_step(
     total = sum(parts.values(), np.zeros(theta.size))
 
     def error_bound() -> AnswerBounds:
-        return plan.error_bound(problem, theta, horizon, discounted)
+        return plan.error_bound(problem.linearised(theta), theta, horizon, discounted)
 
     return Hypergradient(
         value=total,
@@ -115,8 +116,8 @@ def _complex_tables(problem: ConfigurableMDP, theta: FloatArray, coordinates: ra
             with warnings.catch_warnings():
                 # A cast to float would lose the derivative and say so in a warning only.
                 warnings.simplefilter("error", ComplexWarning)
-                tables = problem.tables(point)
-        except (TypeError, ComplexWarning) as error:
+                tables = problem.evaluate(point)
+        except (InvalidInputError, ComplexWarning) as error:
             raise InvalidInputError(
                 f"tables(complex theta) raised {error}: expected a function analytic in θ; "
                 "write it without casts to float, or use another route"

@@ -16,7 +16,7 @@ from scipy.differentiate import derivative
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.configurable_mdp import ConfigurableMDP
 from bilevelrl.reference.error_bounds import objective_noise
-from bilevelrl.reference.errors import IllPosedError, StochasticityError
+from bilevelrl.reference.errors import IllPosedError, InvalidInputError
 from bilevelrl.reference.follower import TabularFollower, solve_follower, tabular_operator
 from bilevelrl.reference.follower_batch import newton_batch
 from bilevelrl.reference.game_follower import GameFollower
@@ -55,6 +55,7 @@ def finite_difference(
 ) -> Hypergradient:
     """∇J by finite differences; `error_bound` is the largest error estimate summed over the parts."""
     check_horizon(horizon, discounted)
+    problem.derivatives.refuse_kinks(theta)
     follower = solve_follower(problem, theta, warm_start=warm_start)
     split = _SplitObjective(problem, theta, follower, horizon, discounted)
     return differentiate_parts(split, PARTS, theta.size, follower, problem.discount_follower, bound=bound)
@@ -184,6 +185,7 @@ class _SplitObjective:
         self._horizon = horizon
         self._discount = problem.discount_leader if discounted else 1.0
         self._tables = problem.tables_at(theta)
+        self._moving = problem.derivatives.moving(theta)
         self._kernel = to_dense(self._tables.transition)
         self._frozen: DiscountedSystem | None = None
         self.evaluations = 0
@@ -205,7 +207,7 @@ class _SplitObjective:
         errors = None
         if part == "response":
             formula = np.abs(np.asarray(tables.reward_follower))
-            if "transition" in self._problem.varying(self._theta):
+            if "transition" in self._moving:
                 formula = formula + float(np.abs(self._start).max())
             operator = tabular_operator(
                 tables,
@@ -237,7 +239,7 @@ class _SplitObjective:
             "response": {"transition", "reward_follower"},
             "regulariser": {"regulariser"},
         }[part]
-        return bool(tables & self._problem.varying(self._theta))
+        return bool(tables & self._moving)
 
     def values(self, part: Part, x: FloatArray, j: Any) -> FloatArray:
         """Objective at θ + x e_j inside one part; x and j broadcast."""
@@ -248,7 +250,7 @@ class _SplitObjective:
             point.flat[int(coordinate)] += offset
             try:
                 moved.append(self._problem.tables_at(point))
-            except StochasticityError:  # the step has left the probabilities
+            except InvalidInputError:  # the step has left where the tables are tables
                 inside[k] = False
         self.evaluations += len(moved)
         results = np.full(x.size, np.nan)

@@ -47,6 +47,7 @@ def game_complex_step(
         If the policy does not accept a complex θ or returns no finite numbers there.
     """
     check_horizon(horizon, discounted)
+    problem.derivatives.refuse_kinks(theta)
     plan = plan_game_sweeps(problem, theta)
     steps = plan.leader if horizon is None else horizon
     reward = problem.reward_leader - plan.points.centre_leader
@@ -62,11 +63,11 @@ def game_complex_step(
         parts["response"] = (_values(problem, still, responses, reward, discount, steps) @ problem.initial).imag / STEP
     if problem.regulariser is not None:
         points = (_shifted(theta, j) for j in range(theta.size))
-        parts["regulariser"] = np.array([np.imag(problem.regulariser(point)) / STEP for point in points])
+        parts["regulariser"] = np.array([np.imag(problem.regulariser_of(point)) / STEP for point in points])
     constant = constant_return(plan.points.centre_leader, problem.discount_leader, horizon, discounted)
 
     def error_bound() -> AnswerBounds:
-        return plan.error_bound(problem, theta, horizon, discounted)
+        return plan.error_bound(problem.linearised(theta), theta, horizon, discounted)
 
     return Hypergradient(
         value=sum(parts.values(), np.zeros(theta.size)),
@@ -89,8 +90,8 @@ def _shifted(theta: FloatArray, j: int) -> ComplexArray:
 
 def _complex_policy(game: MarkovGame, theta: FloatArray, j: int) -> ComplexArray:
     try:
-        table: ComplexArray = np.asarray(game.policy(_shifted(theta, j)), dtype=np.complex128)
-    except TypeError as error:
+        table: ComplexArray = np.asarray(game.evaluate(_shifted(theta, j)), dtype=np.complex128)
+    except InvalidInputError as error:
         raise InvalidInputError(
             f"policy(complex theta) raised {error}: expected a function analytic in θ; "
             "write it without casts to float, or use another route"

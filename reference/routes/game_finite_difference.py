@@ -45,6 +45,7 @@ def game_finite_difference(
 ) -> Hypergradient:
     """∇J of a Markov game by finite differences; `error_bound` is the largest error estimate summed over the parts."""
     check_horizon(horizon, discounted)
+    problem.derivatives.refuse_kinks(theta)
     follower = solve_follower(problem, theta, warm_start=warm_start)
     split = _SplitGame(problem, theta, follower, horizon, discounted)
     return differentiate_parts(split, GAME_PARTS, theta.size, follower, problem.discount_follower, bound=bound)
@@ -60,6 +61,7 @@ class _SplitGame:
         self._horizon = horizon
         self._discount = game.discount_leader if discounted else 1.0
         self._policy = game.policy_at(theta)
+        self._moving = game.derivatives.moving(theta)
         self._points = DecisionPoints.of(game, self._policy)
         self._reward = game.reward_leader - self._points.centre_leader
         self.evaluations = 0
@@ -73,7 +75,7 @@ class _SplitGame:
 
     def depends(self, part: Part) -> bool:
         """Whether the part depends on θ at all."""
-        return part != "regulariser" or self._game.regulariser is not None
+        return ("regulariser" if part == "regulariser" else "policy") in self._moving
 
     def noise(self, part: Part) -> float:
         """Bound on the rounding of the values that are differenced, with 16 ulp for the policy's own formula."""

@@ -45,7 +45,9 @@ def game_reduction(
         problem,
         reward_leader=problem.reward_leader - constant,
         reward_follower=problem.reward_follower - game_reward_centre(problem.transition, problem.reward_follower),
+        verify_derivatives=False,
     )
+    problem.derivatives.confirm_trace(theta)
     solved = implicit(reduce_game(centred), theta, horizon=horizon, discounted=discounted, warm_start=None, bound=bound)
     direct: tuple[Part, ...] = ("initial", "direct", "transition")
     parts: dict[Part, FloatArray] = {

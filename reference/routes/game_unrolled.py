@@ -45,7 +45,7 @@ def game_split_objective(
 
     Traceable by autograd; nothing of it is shared with the solvers. The constants are subtracted from the rewards.
     """
-    own, read = game.policy(points[0]), game.policy(points[1])
+    own, read = game.evaluate(points[0]), game.evaluate(points[1])
     states, leader_actions, actions = game.reward_leader.shape
     beta, discount = game.temperature, game.discount_follower
     rows = game.transition.reshape(-1, states)
@@ -72,7 +72,7 @@ def game_split_objective(
     for _ in range(sweeps_leader if horizon is None else horizon):
         leader = earned + discount * anp.dot(chain, leader)
     total = anp.dot(game.initial, leader)
-    return total if game.regulariser is None else total + game.regulariser(points[2])
+    return total if game.regulariser is None else total + game.regulariser_of(points[2])
 
 
 @register_route(
@@ -99,6 +99,7 @@ def game_unrolled(
         If the tape would exceed its limit.
     """
     check_horizon(horizon, discounted)
+    problem.derivatives.confirm_trace(theta)
     plan = plan_game_sweeps(problem, theta)
     steps = plan.leader if horizon is None else horizon
     tape = _BYTES_PER_ENTRY * problem.reward_leader.size * plan.follower + 8 * 8 * problem.states * steps

@@ -77,18 +77,17 @@ def implicit(
     constant = centre_follower / (1.0 - discount)
     values = follower.value_without(constant)
     ones = np.ones((1, tables.states))
-    pull = problem.vector_jacobian
+    pull = problem.pullback_at(theta)
     parts: dict[Part, FloatArray] = {
-        "initial": pull(theta, {"initial": evaluation.value}),
-        "direct": pull(theta, {"reward_leader": evaluation.occupancy[:, None] * follower.policy}),
+        "initial": pull({"initial": evaluation.value}),
+        "direct": pull({"reward_leader": evaluation.occupancy[:, None] * follower.policy}),
         "transition": pull(
-            theta, _kernel(problem, theta, tables, evaluation.state_factor, follower.policy, evaluation.value_factor)
+            _kernel(problem, theta, tables, evaluation.state_factor, follower.policy, evaluation.value_factor)
         ),
         "response": pull(
-            theta,
-            {"reward_follower": weight, **_kernel(problem, theta, tables, discount * ones, weight, values[None, :])},
+            {"reward_follower": weight, **_kernel(problem, theta, tables, discount * ones, weight, values[None, :])}
         ),
-        "regulariser": problem.regulariser_gradient(theta),
+        "regulariser": pull({"regulariser": np.ones(())}),
     }
 
     def error_bound() -> AnswerBounds:

@@ -43,6 +43,7 @@ def _differentiate(
     # These refuse what cannot be solved or has no value; their numbers are not used.
     follower: LQRFollower = solve_follower(problem, theta, warm_start=warm_start)
     leader_objective(problem, theta, horizon=horizon, discounted=discounted, follower=follower)
+    problem.derivatives.confirm_trace(theta)
     game = isinstance(problem, LQRGame)
     split: Any = split_game if game else split_lqr
     objective, parts = differentiate_split(

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from bilevelrl.reference.arrays import FloatArray
-from bilevelrl.reference.errors import IllPosedError, NotConvergedError
+from bilevelrl.reference.errors import IllPosedError, InvalidInputError, NotConvergedError
 from bilevelrl.reference.follower import solve_follower
 from bilevelrl.reference.leader import check_horizon
 from bilevelrl.reference.lqr import ConfigurableLQR
@@ -48,13 +48,14 @@ class _Split:
         self._problem, self._theta = problem, theta
         self._horizon, self._discounted = horizon, discounted
         self.follower: LQRFollower = solve_follower(problem, theta, warm_start=warm_start)
+        self._moving: frozenset[str] = problem.derivatives.moving(theta)
         self.evaluations = 0
         self.base = self.objective("regulariser", theta)
 
     def depends(self, part: Part) -> bool:
         """Whether the part can be anything but zero."""
         names = ("gain",) if part == "response" and isinstance(self._problem, LQRGame) else _ENTRIES[part]
-        return bool(self._problem.varying(self._theta).intersection(names))
+        return bool(self._moving.intersection(names))
 
     def noise(self, part: Part) -> float:
         """Bound on the rounding of the values that are differenced, the solver's part in it only where it is called."""
@@ -72,7 +73,7 @@ class _Split:
         """Bounds on what the objective, or its exact derivative, makes of a computed follower and of rounding."""
         bounds = lqr_game_error_bounds if isinstance(self._problem, LQRGame) else lqr_error_bounds
         return bounds(
-            self._problem,
+            self._problem.linearised(self._theta) if gradient else self._problem,
             self._theta,
             riccati.cost_to_go,
             horizon=self._horizon,
@@ -98,7 +99,7 @@ class _Split:
             point.flat[int(coordinate)] += offset
             try:
                 result[i] = self.objective(part, point)
-            except (IllPosedError, NotConvergedError):  # the step has left what has a value
+            except (IllPosedError, InvalidInputError, NotConvergedError):  # the step has left what has a value
                 result[i] = np.nan
         self.evaluations += x.size
         return result.reshape(x.shape)
@@ -190,6 +191,7 @@ def lqr_finite_difference(
     errors of the follower, which differences do not see.
     """
     check_horizon(horizon, discounted)
+    problem.derivatives.refuse_kinks(theta)
     game = isinstance(problem, LQRGame)
     split = (_SplitGame if game else _SplitLQR)(problem, theta, horizon, discounted, warm_start)
     moved: SplitObjective = split

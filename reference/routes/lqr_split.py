@@ -108,7 +108,7 @@ def split_lqr(
     problem: ConfigurableLQR, points: tuple[Any, ...], *, unrolled: bool, horizon: int | None, discounted: bool
 ) -> Any:
     """J of a configurable LQR at (θ_initial, θ_direct, θ_transition, θ_response, θ_regulariser)."""
-    at_initial, at_direct, at_transition, at_response, at_regulariser = (problem.matrices(point) for point in points)
+    at_initial, at_direct, at_transition, at_response, at_regulariser = (problem.evaluate(point) for point in points)
     gain, covariance = _response(problem, at_response, by_sweeps if unrolled else by_primitive)
     a, b = at_transition.dynamics_state, at_transition.dynamics_action
     loop = a - anp.dot(b, gain)

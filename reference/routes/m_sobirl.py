@@ -141,12 +141,13 @@ def _parts(
         transition["transition"] = visited_next(
             tables, evaluation.state_factor, follower.policy, evaluation.value_factor
         )
+    pull = problem.pullback_at(theta)
     return {
-        "initial": problem.vector_jacobian(theta, {"initial": evaluation.value}),
-        "direct": problem.vector_jacobian(theta, {"reward_leader": evaluation.occupancy[:, None] * follower.policy}),
-        "transition": problem.vector_jacobian(theta, transition),
-        "response": problem.vector_jacobian(theta, response),
-        "regulariser": problem.regulariser_gradient(theta),
+        "initial": pull({"initial": evaluation.value}),
+        "direct": pull({"reward_leader": evaluation.occupancy[:, None] * follower.policy}),
+        "transition": pull(transition),
+        "response": pull(response),
+        "regulariser": pull({"regulariser": np.ones(())}),
     }
 
 

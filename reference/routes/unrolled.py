@@ -56,7 +56,7 @@ def split_objective(
     Traceable by autograd; nothing of it is shared with the solvers. The constants are subtracted from the rewards: that
     keeps the digits which large constant rewards would cost.
     """
-    at_initial, at_direct, at_transition, at_response, at_regulariser = (problem.tables(point) for point in points)
+    at_initial, at_direct, at_transition, at_response, at_regulariser = (problem.evaluate(point) for point in points)
     beta, discount = problem.temperature, problem.discount_follower
     value = np.zeros(at_response.states)
     reward = at_response.reward_follower - centre_follower
@@ -104,6 +104,7 @@ def unrolled(
     """
     check_horizon(horizon, discounted)
     tables = problem.tables_at(theta)
+    problem.derivatives.confirm_trace(theta)
     plan = plan_sweeps(problem, theta)
     steps = plan.leader if horizon is None else horizon
     tape = _BYTES_PER_ENTRY * tables.states * tables.actions * (plan.follower + steps)

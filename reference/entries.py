@@ -51,6 +51,7 @@ class Memory(dict[str, Any]):
 class _Trace:
     """One forward pass of a function at θ: values of all arrays, and the nodes of those that depend on θ."""
 
+    label: str
     theta: FloatArray
     values: Mapping[str, Any]
     nodes: Mapping[str, VJPNode]
@@ -83,14 +84,29 @@ class _Trace:
                 f"{label}(theta): an array was made from traced values of an earlier call; expected a function of its "
                 "argument alone; do not keep autograd's values between calls"
             )
-        return cls(theta, values, nodes)
+        return cls(label, theta, values, nodes)
 
     def pull(self, name: str, cotangent: Any) -> FloatArray:
         """Return ⟨cotangent, ∂array/∂θ⟩, shape (N,)."""
         weight = np.asarray(cotangent, dtype=np.float64)
-        with np.errstate(all="ignore"):
-            result: FloatArray = np.ravel(np.asarray(backward_pass(weight, self.nodes[name]), dtype=np.float64))
+        try:
+            with np.errstate(all="ignore"):
+                pulled = np.asarray(backward_pass(weight, self.nodes[name]), dtype=np.float64)
+        except Exception as error:
+            raise _failed(self.label, name, self.theta, f"raised {type(error).__name__}: {error}") from error
+        if pulled.size != self.theta.size:
+            raise _failed(self.label, name, self.theta, f"gave {pulled.size} numbers for {self.theta.size} parameters")
+        result: FloatArray = np.ravel(pulled)
         return result
+
+
+def _failed(label: str, names: str, theta: FloatArray, what: str) -> DerivativeError:
+    point = np.array2string(theta, threshold=8)
+    return DerivativeError(
+        f"{label}(theta): autograd's derivative of {names} at theta={point} {what}; expected its rules to fit the "
+        "calls (autograd 1.9.1 has a wrong one: linalg.solve of a stack of matrices and one vector); rewrite that step, "
+        "give the closed form, or use route='finite_difference'"
+    )
 
 
 def _point(theta: FloatArray) -> tuple[Any, ...]:
@@ -204,8 +220,16 @@ class Derivatives:
     def _forward(self, theta: FloatArray, names: frozenset[str]) -> dict[str, FloatArray]:
         if not names:
             return {}
-        with np.errstate(all="ignore"):
-            return directional_derivatives(lambda x: {n: v for n, v in self.entries(x).items() if n in names}, theta)
+        try:
+            with np.errstate(all="ignore"):
+                return directional_derivatives(
+                    lambda x: {n: v for n, v in self.entries(x).items() if n in names}, theta
+                )
+        except BilevelRLError:
+            raise
+        except Exception as error:
+            what = f"raised {type(error).__name__}: {error}"
+            raise _failed(self.label, ", ".join(sorted(names)), theta, what) from error
 
     def _other_jacobian(self, theta: FloatArray) -> tuple[dict[str, FloatArray], str]:
         """By autograd; where only a pullback is given and the function cannot be traced, from unit cotangents."""
@@ -310,6 +334,22 @@ class Derivatives:
                 if finding is not None:
                     self._refuse(name, finding, "differences", theta)
 
+    def confirm_complex_step(self, theta: FloatArray) -> None:
+        """Check that the function is analytic, for routes that step into ℂ: casts and moduli lose derivatives unheard.
+
+        Raises
+        ------
+        DerivativeError
+            Naming the array.
+        """
+
+        def claimed(probe: Probe, name: str) -> Finding | None:
+            slope = probe.by_complex_step(name)
+            return None if slope is None else compare(slope.ravel(), probe, name)
+
+        self.refuse_kinks(theta)
+        self._check(theta, self.moving(theta), "the complex step", "complex step", claimed, None)
+
     def confirm_trace(self, theta: FloatArray) -> None:
         """Check autograd's derivatives at θ, for routes that trace the function within a computation of their own.
 
@@ -318,7 +358,8 @@ class Derivatives:
         DerivativeError
             As `pullback_at`.
         """
-        traced = _Trace.of(self.entries, theta, self.label)
+        _Trace.of(self.entries, theta, self.label)
+        traced = _Trace.of(self.entries, theta, self.label)  # the second one sees what was kept from the first
         self._check_pullback(theta, frozenset(traced.nodes), traced.pull, "autograd", traced.values, kind="trace")
         for name in traced.nodes:
             self._finite(theta, name, traced.pull(name, np.ones(np.shape(traced.values[name]))))

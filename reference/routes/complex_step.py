@@ -58,7 +58,7 @@ def complex_step(
     """
     check_horizon(horizon, discounted)
     tables = problem.tables_at(theta)
-    problem.derivatives.refuse_kinks(theta)
+    problem.derivatives.confirm_complex_step(theta)
     plan = plan_sweeps(problem, theta)
     steps = plan.leader if horizon is None else horizon
     parts: dict[Part, FloatArray] = {part: np.zeros(theta.size) for part in PARTS}

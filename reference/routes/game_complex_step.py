@@ -47,7 +47,7 @@ def game_complex_step(
         If the policy does not accept a complex θ or returns no finite numbers there.
     """
     check_horizon(horizon, discounted)
-    problem.derivatives.refuse_kinks(theta)
+    problem.derivatives.confirm_complex_step(theta)
     plan = plan_game_sweeps(problem, theta)
     steps = plan.leader if horizon is None else horizon
     reward = problem.reward_leader - plan.points.centre_leader

@@ -275,7 +275,7 @@ def check_derivatives(problem: ConfigurableMDP, theta: Any) -> dict[str, float]:
     Examples
     --------
     >>> from bilevelrl.tasks import four_rooms
-    >>> max(check_derivatives(four_rooms(), np.zeros(105)).values()) < 1e-15
+    >>> max(check_derivatives(four_rooms(), np.zeros(105)).values()) < 1e-14
     True
     """
     theta = problem.check_theta(theta)

@@ -104,8 +104,8 @@ def _failed(label: str, names: str, theta: FloatArray, what: str) -> DerivativeE
     point = np.array2string(theta, threshold=8)
     return DerivativeError(
         f"{label}(theta): autograd's derivative of {names} at theta={point} {what}; expected its rules to fit the "
-        "calls (autograd 1.9.1 has a wrong one: linalg.solve of a stack of matrices and one vector); rewrite that step, "
-        "give the closed form, or use route='finite_difference'"
+        "calls (autograd 1.9.1 has a wrong one: linalg.solve of a stack of matrices and one vector); rewrite that "
+        "step, give the closed form, or use route='finite_difference'"
     )
 
 
@@ -314,7 +314,8 @@ class Derivatives:
             total = np.zeros(theta.size)
             for name, cotangent in cotangents.items():
                 if name in traced.nodes:
-                    total += self._finite(theta, name, traced.pull(name, cotangent))
+                    pulled = traced.pull(name, cotangent)
+                    total += self._finite(theta, name, pulled) if np.isfinite(cotangent).all() else pulled
             return total
 
         return by_trace

@@ -3,6 +3,7 @@
 import pickle
 import re
 import zipfile
+from io import StringIO
 from itertools import count
 
 import numpy as np
@@ -245,6 +246,16 @@ def test_the_command_reads_files_of_draws(tmp_path, capsys):
     assert main(["judge", str(written(tmp_path, named)), "--scenario", "layered"]) == 2
     np.savetxt(path, truth + named_stream(5, "rows").standard_normal((20_000, 3)), delimiter=",")
     assert main(["judge", str(path), "--scenario", "layered"]) == 0
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_terminal_is_told_how_far_the_reading_is(terminal, tmp_path, monkeypatch):
+    np.save(tmp_path / "draws.npy", scenario("layered").truth.value + ROWS)
+    said = StringIO()
+    said.isatty = lambda: terminal
+    monkeypatch.setattr("sys.stderr", said)
+    assert main(["judge", str(tmp_path / "draws.npy"), "--scenario", "layered"]) == 2  # no power
+    assert bool(said.getvalue()) == terminal
 
 
 @pytest.mark.parametrize(

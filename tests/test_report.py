@@ -3,23 +3,27 @@
 import json
 import math
 import re
-from dataclasses import replace
+from dataclasses import fields, replace
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 
 from bilevelrl.estimators import BCHG, ESTIMATORS, Claim, NaivePGD
+from bilevelrl.reference.errors import InvalidInputError
+from bilevelrl.reference.storage import software_versions
 from bilevelrl.tasks import scenario
-from bilevelrl.verification import verify
+from bilevelrl.verification import studies, verify
 from bilevelrl.verification.assertions import CheckFailedError, assert_matches_truth, assert_unbiased
 from bilevelrl.verification.command_line import main
 from bilevelrl.verification.deterministic_checks import enumerate_scenario
 from bilevelrl.verification.fresh_seeds import fresh_run, fresh_seeds
+from bilevelrl.verification.html_tags import Html, tag
 from bilevelrl.verification.mutants import MUTANTS
 from bilevelrl.verification.report import registered_report, write_report
 from bilevelrl.verification.report_html import html_report
-from bilevelrl.verification.studies import read_study, study_csv, study_estimator
+from bilevelrl.verification.results import RouteRow
+from bilevelrl.verification.studies import read_study, run_study, study_csv, study_estimator
 from bilevelrl.verification.verdicts import Outcome
 
 AT = [scenario("toll"), scenario("layered")]
@@ -52,9 +56,7 @@ class Page(HTMLParser):
 @pytest.fixture(scope="module")
 def study():
     names = ("bc_hg", "naive_pgd", "hpgd_mc")
-    return [
-        row for name in names for at in AT for row in study_estimator(name, at.name, samples=(1, 16), replicates=12)
-    ]
+    return run_study(on=AT, estimators=names, samples=(1, 16), replicates=12)
 
 
 class TestStudies:
@@ -81,7 +83,7 @@ class TestStudies:
 
     def test_cost_and_accuracy_grow_with_samples(self, study):
         for at in AT:
-            small, large = (row for row in study if row.scenario == at.name and row.estimator == "bc_hg")
+            small, large = (row for row in study.rows if row.scenario == at.name and row.estimator == "bc_hg")
             assert large.steps == pytest.approx(16 * small.steps)
             assert large.cosine > small.cosine or at.theta.size == 1
 
@@ -99,9 +101,75 @@ class TestStudies:
     def test_csv_and_back(self, study, tmp_path):
         path = tmp_path / "study.csv"
         path.write_text(study_csv(study), encoding="utf-8")
-        for row, again in zip(study, read_study(path), strict=True):
-            assert again.scenario == row.scenario
+        found = read_study(path)
+        assert replace(found, rows=()) == replace(study, rows=())
+        for row, again in zip(study.rows, found.rows, strict=True):
+            assert (again.scenario, again.estimator, again.samples) == (row.scenario, row.estimator, row.samples)
             assert again.cosine == pytest.approx(row.cosine, rel=1e-5, abs=1e-12)
+        assert study_csv(found) == study_csv(study)
+        table = np.genfromtxt(path, delimiter=",", skip_header=1, names=True, dtype=None, encoding="utf-8")
+        assert table["samples"].tolist() == [row.samples for row in study.rows]  # any reader of tables reads it
+
+    def test_a_study_knows_what_it_was_made_from(self, study):
+        assert study.scenarios == ("toll", "layered")
+        assert (study.seed, study.samples, study.replicates) == (0, (1, 16), 12)
+        assert study.versions == software_versions()
+
+    @pytest.mark.parametrize(
+        ("change", "match"),
+        [
+            (lambda text: text[: len(text) // 2], r"sha256.*cut or changed"),
+            (lambda text: text.rpartition("toll")[0], r"sha256.*cut or changed"),
+            (lambda text: "".join(text.splitlines(True)[:-1]), r"sha256.*cut or changed"),
+            (lambda text: text.replace('"seed": 0', '"seed": 5'), r"sha256.*cut or changed"),
+            (lambda text: text.replace("bc_hg,", "hpgd_oracle,"), r"sha256.*cut or changed"),
+            (lambda text: text.partition("\n")[2], "does not say what it was made from"),
+            (lambda text: "", "does not say what it was made from"),
+            (lambda text: "# seed 0\n" + text.partition("\n")[2], "not JSON"),
+            (lambda text: text.replace("bilevelrl-study", "other"), "format"),
+            (lambda text: text.replace('"version": 1', '"version": 2'), "upgrade"),
+        ],
+    )
+    def test_cut_changed_and_foreign_studies_are_refused(self, study, change, match, tmp_path, capsys):
+        path = tmp_path / "study.csv"
+        path.write_text(change(study_csv(study)), encoding="utf-8")
+        with pytest.raises(InvalidInputError, match=match):
+            read_study(path)
+        assert main(["report", "--study", str(path), "--output", str(tmp_path / "report.html")]) == 2
+        assert "study.csv" in capsys.readouterr().err
+        assert not (tmp_path / "report.html").exists()
+
+    @pytest.mark.parametrize(
+        "wrong",
+        [
+            {"scenario": "elsewhere"},
+            {"estimator": "mine"},
+            {"samples": 7},
+            {"moments": "guessed"},
+            {"bias": math.nan},
+            {"steps": -1.0},
+            {"cosine": 1.5},
+            {"cosine_high": math.nan},
+        ],
+    )
+    def test_made_up_rows_are_refused(self, study, wrong, tmp_path):
+        """Also where the sum is right: a row must be one that the study can have made."""
+        made_up = replace(study, rows=(study.rows[0], replace(study.rows[1], **wrong), *study.rows[2:]))
+        path = tmp_path / "study.csv"
+        path.write_text(study_csv(made_up), encoding="utf-8")
+        with pytest.raises(InvalidInputError, match="line 4 cannot be true"):
+            read_study(path)
+
+    def test_other_columns_are_refused(self, study, tmp_path):
+        path = tmp_path / "study.csv"
+        for columns in ("bias,spread", "bias"):
+            header, _, body = study_csv(study).partition("\n")
+            body = body.replace("bias,standard_deviation", columns)
+            record = json.loads(header[1:])
+            del record["sha256"]
+            path.write_text(f"# {json.dumps({**record, 'sha256': studies._digest(record, body)})}\n{body}")
+            with pytest.raises(InvalidInputError, match="is no study"):
+                read_study(path)
 
 
 class TestPage:
@@ -138,13 +206,68 @@ class TestPage:
         report = replace(verify(BCHG(), scenarios=AT), estimators=())
         assert "Not verified" in html_report(report)
 
-    def test_command(self, tmp_path, study, monkeypatch, capsys):
+    def test_every_field_is_escaped(self, study, monkeypatch):
+        """Whatever is text in a report or a study enters the page as text."""
+        name = "<b>&\"'"
+        report = verify(NaivePGD(), scenarios=AT, claim=Claim.UNBIASED)
+
+        def foreign(row):
+            texts = {entry.name: name for entry in fields(row) if isinstance(getattr(row, entry.name), str)}
+            parts = {"parts": {name: 1.0}} if hasattr(row, "parts") else {}
+            verdict = {"verdict": replace(row.verdict, reason=name)} if hasattr(row, "verdict") else {}
+            return replace(row, **texts, **parts, **verdict)
+
+        route = RouteRow(
+            problem=name,
+            route=name,
+            family=name,
+            temperature=1.0,
+            norm=1.0,
+            difference=0.0,
+            error_bound=0.0,
+            seconds=0.0,
+            verdict=report.estimators[0].verdict,
+        )
+        rows = (*map(foreign, report.estimators), *report.estimators)
+        wrong = replace(
+            report,
+            estimators=rows,
+            routes=(route,),
+            configuration={name: [name], "plain": name},
+            explanation=replace(report.explanation, cause=name),
+        )
+        made_up = replace(
+            study, rows=tuple(map(foreign, study.rows)), scenarios=(name,), seed=name, versions={name: name}
+        )
+        text = html_report(wrong, study=made_up, figures=[("<svg></svg>", name)], title=name)
+        Page(text)
+        assert name not in text
+        assert "<b>&" not in text
+        assert text.count("&lt;b&gt;&amp;&quot;&#x27;") > 20
+
+    def test_tags(self):
+        assert tag("p", "<", [Html("<i>"), None, 3]) == "<p>&lt;<i>3</p>"
+        assert tag("meta", name='"') == '<meta name="&quot;">'
+
+    def test_command(self, tmp_path, monkeypatch, capsys):
         monkeypatch.setattr("bilevelrl.verification.report.FEATURED_SCENARIOS", ("toll",))
-        csv = tmp_path / "study.csv"
-        csv.write_text(study_csv(study), encoding="utf-8")
-        assert main(["report", "--quick", "--study", str(csv), "--output", str(tmp_path / "report.html")]) == 0
-        assert (tmp_path / "report.html").stat().st_size > 10_000
+        csv, page = tmp_path / "study.csv", tmp_path / "report.html"
+        words = ["report", "--quick", "--study", str(csv), "--output", str(page)]
+        assert main([*words, "--seed", "3"]) == 0
+        assert page.stat().st_size > 10_000
         assert "wrote" in capsys.readouterr().err
+        assert read_study(csv).seed == 3
+        page.unlink()
+        # The file says what it was made from; nothing else can be said of it.
+        assert main(words) == 0
+        assert "<td>seed of the study</td><td>3</td>" in page.read_text(encoding="utf-8")
+        page.unlink()
+        assert main([*words, "--seed", "5"]) == 2
+        assert "--seed=5: expected 3, as the study was made" in capsys.readouterr().err
+        monkeypatch.setattr("bilevelrl.verification.report.FEATURED_SCENARIOS", ("layered",))
+        assert main(words) == 2
+        assert "--quick='1 scenarios" in capsys.readouterr().err
+        assert not page.exists()
 
 
 class TestExpectedFailures:

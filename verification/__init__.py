@@ -32,7 +32,7 @@ from bilevelrl.verification.statistics import (
 from bilevelrl.verification.statistics_anytime import AnytimeTest
 from bilevelrl.verification.statistics_bounded import bounded_mean_test
 from bilevelrl.verification.statistics_moments import covariance_test, variance_test
-from bilevelrl.verification.studies import StudyRow, run_study
+from bilevelrl.verification.studies import Study, StudyRow, run_study
 from bilevelrl.verification.verdicts import POWER_LIMIT, Outcome, Verdict
 from bilevelrl.verification.verify import verify
 
@@ -59,6 +59,7 @@ __all__ = [
     "RouteRow",
     "SampleMoments",
     "StagedDesign",
+    "Study",
     "StudyRow",
     "Verdict",
     "assert_matches_truth",

@@ -15,8 +15,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -35,11 +34,10 @@ from bilevelrl.verification.digits import register_digits
 from bilevelrl.verification.ending import CHECK_FAILED, HOLDS, UNANSWERED, ended
 from bilevelrl.verification.figure import missing_figures, save_figure
 from bilevelrl.verification.fresh_seeds import register_fresh_seeds
-from bilevelrl.verification.jobs import Progress
 from bilevelrl.verification.judge_command import register_judge
 from bilevelrl.verification.reading import read_array
 from bilevelrl.verification.report import register_report
-from bilevelrl.verification.terminal import print_report
+from bilevelrl.verification.terminal import print_report, progress_bar
 from bilevelrl.verification.verify import verify
 
 __all__ = ["COMMAND_GROUP", "build_parser", "main"]
@@ -136,7 +134,7 @@ def _verify(parsed: argparse.Namespace) -> int:
         without_figure = missing_figures()
         if without_figure is not None:
             print(f"bilevelrl: there will be no verify.png: {without_figure}", file=sys.stderr)
-    with _progress() as progress:
+    with progress_bar() as progress:
         report = verify(seed=parsed.seed, quick=parsed.quick, workers=parsed.workers, progress=progress)
     print_report(report)
     if parsed.output is not None:
@@ -148,24 +146,6 @@ def _verify(parsed: argparse.Namespace) -> int:
     if report.failures:
         return CHECK_FAILED
     return HOLDS if report.passed else UNANSWERED
-
-
-@contextmanager
-def _progress() -> Iterator[Progress | None]:
-    """A progress bar on standard error; silent where that is not a terminal or rich is missing."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    try:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-    except ImportError:
-        yield None
-        return
-    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("starting", total=None)
-        yield lambda done, total, label: bar.update(task, completed=done, total=total, description=label)
 
 
 def _gradient(parsed: argparse.Namespace) -> int:

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from bilevelrl.tasks import scenario, scenarios
+from bilevelrl.verification.arguments import count
 from bilevelrl.verification.judge import judge_draws
 from bilevelrl.verification.statistics import ERROR_RATE
+from bilevelrl.verification.terminal import progress_bar
 from bilevelrl.verification.verdicts import Outcome
 
 __all__ = ["register_judge"]
@@ -20,7 +22,7 @@ def register_judge(commands: Any) -> None:
     add.add_argument("draws", type=Path, help="a .csv (one row per independent draw), .npy or .npz file")
     add.add_argument("--scenario", required=True, metavar="NAME", help="a scenario of `bilevelrl scenarios`")
     add.add_argument("--claim", choices=("unbiased", "ascent"), default="unbiased", help="default unbiased")
-    add.add_argument("--horizon", type=int, help="of the objective that the draws estimate (default: infinite)")
+    add.add_argument("--horizon", type=count, help="of the objective that the draws estimate (default: infinite)")
     add.add_argument("--error-rate", type=float, default=ERROR_RATE, help="of false alarms (default 1e-6)")
     add.add_argument("--json", action="store_true", help="print everything as JSON")
     add.set_defaults(run=_judge)
@@ -33,13 +35,15 @@ def register_judge(commands: Any) -> None:
 
 
 def _judge(parsed: argparse.Namespace) -> int:
-    judged = judge_draws(
-        parsed.draws,
-        parsed.scenario,
-        claim=parsed.claim,
-        horizon=parsed.horizon,
-        error_rate=parsed.error_rate,
-    )
+    with progress_bar() as progress:
+        judged = judge_draws(
+            parsed.draws,
+            parsed.scenario,
+            claim=parsed.claim,
+            horizon=parsed.horizon,
+            error_rate=parsed.error_rate,
+            progress=progress,
+        )
     print(judged.to_json() if parsed.json else judged)
     return {Outcome.PASSED: 0, Outcome.FAILED: 1}.get(judged.verdict.outcome, 2)
 

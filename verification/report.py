@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bilevelrl.estimators import ESTIMATORS, Target
-from bilevelrl.reference.errors import MissingExtraError
+from bilevelrl.reference.errors import InvalidInputError, MissingExtraError, refusal
 from bilevelrl.reference.storage import writable_file, write_atomically
 from bilevelrl.tasks import Scenario, scenario, scenarios
 from bilevelrl.verification.arguments import count, seed
@@ -20,12 +20,15 @@ from bilevelrl.verification.report_figures import bias_map, cosine_figure, error
 from bilevelrl.verification.report_html import html_report
 from bilevelrl.verification.results import EstimatorRow, Report
 from bilevelrl.verification.scenario_rows import rows_on_scenarios
-from bilevelrl.verification.studies import StudyRow, read_study, run_study, study_csv
+from bilevelrl.verification.studies import REPLICATES, Study, StudyRow, read_study, run_study, study_csv
+from bilevelrl.verification.terminal import progress_bar
 
 __all__ = ["FEATURED_SCENARIOS", "register_report", "registered_report", "write_report"]
 
 FEATURED_SCENARIOS = ("layered", "layered, cold", "garnet", "random", "periodic", "slow chain")
 """Scenarios whose curves are drawn: ending and going on, cold, sparse, dense, periodic and slow."""
+
+QUICK_REPLICATES = 8
 
 
 def registered_report(
@@ -51,7 +54,7 @@ def registered_report(
     return Report(estimators=tuple(rows), configuration=configuration, seconds=time.perf_counter() - started)
 
 
-def write_report(path: str | Path, report: Report, *, study: Sequence[StudyRow] = (), title: str | None = None) -> Path:
+def write_report(path: str | Path, report: Report, *, study: Study | None = None, title: str | None = None) -> Path:
     """Write a report, with the figures of a study, as one HTML file and return its path.
 
     Parameters
@@ -61,12 +64,14 @@ def write_report(path: str | Path, report: Report, *, study: Sequence[StudyRow] 
     report
         What `verify` or `registered_report` returned.
     study
-        Rows of `run_study`; figures need matplotlib and are left out without it.
+        What `run_study` returned; figures need matplotlib and are left out without it.
     title
         Of the page.
     """
     options = {} if title is None else {"title": title}
-    return write_atomically(path, html_report(report, study=study, figures=_figures(study), **options))
+    return write_atomically(
+        path, html_report(report, study=study, figures=_figures(() if study is None else study.rows), **options)
+    )
 
 
 def register_report(commands: Any) -> None:
@@ -74,7 +79,7 @@ def register_report(commands: Any) -> None:
     add = commands.add_parser("report", help="judge and study every estimator on every scenario, as one HTML page")
     add.add_argument("--output", metavar="FILE", type=Path, default=Path("report.html"), help="default report.html")
     add.add_argument("--study", metavar="FILE", type=Path, help="read the study from this .csv, or write it there")
-    add.add_argument("--seed", type=seed, default=0, help="root of all random streams of the study (default 0)")
+    add.add_argument("--seed", type=seed, help="root of all random streams of the study (default 0)")
     add.add_argument("--quick", action="store_true", help="the featured scenarios only, few replicates")
     add.add_argument("--workers", type=count, default=1, help="processes (default 1)")
     add.set_defaults(run=_report)
@@ -85,17 +90,35 @@ def _report(parsed: argparse.Namespace) -> int:
     at = [scenario(name) for name in FEATURED_SCENARIOS] if parsed.quick else list(scenarios())
     if parsed.study is not None and parsed.study.exists():
         study = read_study(parsed.study)
+        _agrees(study, parsed)
     else:
         if parsed.study is not None:
             writable_file("--study", parsed.study)
-        study = run_study(on=at, seed=parsed.seed, replicates=8 if parsed.quick else 24, workers=parsed.workers)
+        replicates = QUICK_REPLICATES if parsed.quick else REPLICATES
+        with progress_bar() as progress:
+            study = run_study(
+                on=at, seed=parsed.seed or 0, replicates=replicates, workers=parsed.workers, progress=progress
+            )
         if parsed.study is not None:
             write_atomically(parsed.study, study_csv(study))
-    report = registered_report(at, workers=parsed.workers)
-    settings = {**report.configuration, "seed of the study": parsed.seed, "command": "bilevelrl report"}
+    with progress_bar() as progress:
+        report = registered_report(at, workers=parsed.workers, progress=progress)
+    settings = {**report.configuration, "command": "bilevelrl report"}
     report = replace(report, configuration=settings)
     print(f"wrote {write_report(parsed.output, report, study=study)}", file=sys.stderr)
     return 0 if report.passed else 1
+
+
+def _agrees(study: Study, parsed: argparse.Namespace) -> None:
+    """Refuse arguments that say something else than the study that is read."""
+    remedy = f"leave it out, or make a study of its own in another file than {parsed.study}"
+    if parsed.seed not in (None, study.seed):
+        raise InvalidInputError(refusal("--seed", parsed.seed, f"{study.seed}, as the study was made", remedy))
+    made = (set(study.scenarios), study.replicates)
+    if parsed.quick and made != (set(FEATURED_SCENARIOS), QUICK_REPLICATES):
+        few = f"a study of {len(FEATURED_SCENARIOS)} scenarios with {QUICK_REPLICATES} replicates"
+        found = f"{len(study.scenarios)} scenarios with {study.replicates} replicates"
+        raise InvalidInputError(refusal("--quick", found, few, remedy))
 
 
 def _registered_row(name: str, on: str) -> EstimatorRow:

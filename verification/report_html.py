@@ -5,14 +5,14 @@ The page is self-contained: styles and figures are inside, nothing is fetched.
 
 from __future__ import annotations
 
-import html
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from bilevelrl.reference.storage import software_versions
+from bilevelrl.verification.html_tags import Html, tag
 from bilevelrl.verification.results import EstimatorRow, Report, RouteRow
-from bilevelrl.verification.studies import StudyRow
+from bilevelrl.verification.studies import Study
 from bilevelrl.verification.verdicts import Outcome
 
 __all__ = ["html_report"]
@@ -60,7 +60,7 @@ details { margin:8px 0; } summary { cursor:pointer; font-weight:600; padding:4px
 def html_report(
     report: Report,
     *,
-    study: Sequence[StudyRow] = (),
+    study: Study | None = None,
     figures: Iterable[tuple[str, str]] = (),
     title: str = "Hypergradient estimators against exact truth",
 ) -> str:
@@ -71,7 +71,7 @@ def html_report(
     report
         Verdicts: what `verify` returns.
     study
-        Rows of `run_study`, for the table at the largest number of samples.
+        What `run_study` returned, for the table at the largest number of samples.
     figures
         (SVG, caption) pairs.
     title
@@ -86,90 +86,102 @@ def html_report(
     >>> "<title>" in page, "http" in page.split("</style>")[1]
     (True, False)
     """
-    sections = [_banner(report), _map(report.estimators), _summary(report.estimators), _routes(report.routes)]
-    pictures = "".join(f"<figure>{svg}<figcaption>{_text(said)}</figcaption></figure>" for svg, said in figures)
-    if pictures:
-        sections.append(f"<h2>Error and accuracy against samples</h2>{pictures}")
-    sections += [_study_table(study), _details(report.estimators), _provenance(report)]
-    body = "\n".join(section for section in sections if section)
-    return (
-        f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<title>{_text(title)}</title>\n'
-        f"<style>{_STYLE}</style>\n</head>\n<body>\n<main>\n<h1>{_text(title)}</h1>\n"
-        f'<p class="soft">bilevelrl {_text(software_versions()["bilevelrl"])}. All sizes are relative to the norm of '
-        f"the exact hypergradient ∇J of each scenario.</p>\n{body}\n</main>\n</body>\n</html>\n"
+    pictures = [tag("figure", Html(svg), tag("figcaption", said)) for svg, said in figures]
+    head = tag(
+        "head",
+        tag("meta", charset="utf-8"),
+        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        tag("title", title),
+        tag("style", Html(_STYLE)),
     )
+    sizes = "All sizes are relative to the norm of the exact hypergradient ∇J of each scenario."
+    main = tag(
+        "main",
+        tag("h1", title),
+        tag("p", f"bilevelrl {software_versions()['bilevelrl']}. {sizes}", class_="soft"),
+        _banner(report),
+        _map(report.estimators),
+        _summary(report.estimators),
+        _routes(report.routes),
+        [tag("h2", "Error and accuracy against samples"), pictures] if pictures else None,
+        _study_table(study),
+        _details(report.estimators),
+        _provenance(report, study),
+    )
+    return f"<!DOCTYPE html>\n{tag('html', head, tag('body', main), lang='en')}\n"
 
 
-def _banner(report: Report) -> str:
+def _banner(report: Report) -> Html:
     counts = ", ".join(f"{report.count(outcome)} {outcome.value}" for outcome in Outcome if report.count(outcome) > 0)
     word = "Verified" if report.passed else "Not verified"
     what = "every estimator behaves as it claims" if report.passed else "something does not behave as it claims"
-    lines = [f'<div class="banner {"good" if report.passed else "bad"}"><b>{word}</b>: {what}.<br>']
-    lines.append(f"{_text(counts) or 'Nothing was checked'}.")
+    lines: list[Any] = [[tag("b", word), f": {what}."], f"{counts or 'Nothing was checked'}."]
     if report.explanation is not None:
-        lines.append(f"<br><b>{_text(str(report.explanation).capitalize())}</b>")
+        lines.append(tag("b", str(report.explanation).capitalize()))
     for row in report.failures[:8]:
         who = row.estimator if isinstance(row, EstimatorRow) else f"route {row.route}"
-        lines.append(f"<br>✗ {_text(who)} on {_text(row.problem)}: {_text(row.verdict.reason)}")
+        lines.append(f"✗ {who} on {row.problem}: {row.verdict.reason}")
     if len(report.failures) > 8:
-        lines.append(f"<br>… and {len(report.failures) - 8} more, below")
-    return "".join(lines) + "</div>"
+        lines.append(f"… and {len(report.failures) - 8} more, below")
+    broken = [piece for line in lines for piece in (tag("br"), line)][1:]
+    return tag("div", broken, class_=f"banner {'good' if report.passed else 'bad'}")
 
 
-def _map(rows: Sequence[EstimatorRow]) -> str:
+def _map(rows: Sequence[EstimatorRow]) -> list[Html] | None:
     places = list(dict.fromkeys(row.problem for row in rows))
     names = list(dict.fromkeys(row.estimator for row in rows))
     if len(places) < 2 or not names:
-        return ""
+        return None
     cells = {(row.estimator, row.problem): row for row in rows}
-    head = "".join(f'<th class="place"><span>{_text(place)}</span></th>' for place in places)
-    lines = []
-    for name in names:
-        line = [f'<tr><td class="name">{_text(name)}</td>']
-        for place in places:
-            row = cells.get((name, place))
-            if row is None:
-                line.append("<td></td>")
-                continue
-            style, mark = _CHIPS[row.verdict.outcome]
-            hint = f"{name} on {place}: {row.verdict.outcome.value}. {row.verdict.reason}"
-            line.append(f'<td class="{style}" title="{_text(hint)}">{mark}</td>')
-        lines.append("".join(line) + "</tr>")
-    legend = " ".join(
-        f'<span class="chip {style}">{mark} {outcome.value}</span>' for outcome, (style, mark) in _CHIPS.items()
-    )
-    return (
-        "<h2>Verdicts</h2><p>Each estimator is held against what it claims: an unbiased one against the truth, one "
-        "that is biased by design against the expectation it declares. Where every trajectory is enumerated there is "
-        "no sampling error. “Measured”: nothing is claimed. “Refused”: the estimator says that it does not apply, or "
-        "its batches are too many to enumerate. Hover over a cell for its reason.</p>"
-        f'<p>{legend}</p><div class="wide"><table class="map"><tr><th class="name"></th>{head}</tr>'
-        f"{''.join(lines)}</table></div>"
-    )
+
+    def cell(name: str, place: str) -> Html:
+        row = cells.get((name, place))
+        if row is None:
+            return tag("td")
+        style, mark = _CHIPS[row.verdict.outcome]
+        hint = f"{name} on {place}: {row.verdict.outcome.value}. {row.verdict.reason}"
+        return tag("td", mark, class_=style, title=hint)
+
+    head = [tag("th", tag("span", place), class_="place") for place in places]
+    lines = [tag("tr", tag("td", name, class_="name"), [cell(name, place) for place in places]) for name in names]
+    chips = [
+        [tag("span", f"{mark} {outcome.value}", class_=f"chip {style}"), " "]
+        for outcome, (style, mark) in _CHIPS.items()
+    ]
+    return [
+        tag("h2", "Verdicts"),
+        tag(
+            "p",
+            "Each estimator is held against what it claims: an unbiased one against the truth, one that is biased by "
+            "design against the expectation it declares. Where every trajectory is enumerated there is no sampling "
+            "error. “Measured”: nothing is claimed. “Refused”: the estimator says that it does not apply, or its "
+            "batches are too many to enumerate. Hover over a cell for its reason.",
+        ),
+        tag("p", chips),
+        tag("div", tag("table", tag("tr", tag("th", class_="name"), head), lines, class_="map"), class_="wide"),
+    ]
 
 
-def _summary(rows: Sequence[EstimatorRow]) -> str:
+def _summary(rows: Sequence[EstimatorRow]) -> Html | None:
     if not rows:
-        return ""
-    lines = []
+        return None
+    lines: list[list[Any]] = []
     for name in dict.fromkeys(row.estimator for row in rows):
         own = [row for row in rows if row.estimator == name]
         judged = [row for row in own if row.verdict.outcome not in (Outcome.REFUSED, Outcome.MEASURED)]
-        outcome = _overall(own)
         biased = [row for row in own if math.isfinite(row.bias)]
         worst = max(biased, key=lambda row: row.bias, default=None)
         seen = max((row.verdict.detectable for row in judged), default=math.nan)
         off = max((row.deviation for row in judged if math.isfinite(row.deviation)), default=math.nan)
         lines.append(
             [
-                _chip(outcome),
-                f"<code>{_text(name)}</code>",
-                _text(" or ".join(dict.fromkeys(row.claim for row in own))),
+                _chip(_overall(own)),
+                tag("code", name),
+                " or ".join(dict.fromkeys(row.claim for row in own)),
                 f"{sum(row.verdict.outcome is Outcome.PASSED for row in own)} / {len(own)}",
                 _size(off),
                 _size(seen),
-                "" if worst is None else f"{_size(worst.bias)} <span class='soft'>({_text(worst.problem)})</span>",
+                None if worst is None else [_size(worst.bias), " ", tag("span", f"({worst.problem})", class_="soft")],
             ]
         )
     head = [
@@ -190,15 +202,15 @@ def _overall(rows: Sequence[EstimatorRow]) -> Outcome:
     return next(outcome for outcome in order if outcome in found)
 
 
-def _routes(rows: Sequence[RouteRow]) -> str:
+def _routes(rows: Sequence[RouteRow]) -> list[Html] | None:
     if not rows:
-        return ""
+        return None
     lines = [
         [
             _chip(row.verdict.outcome),
-            _text(row.problem),
-            f"<code>{_text(row.route)}</code>",
-            _text(row.family),
+            row.problem,
+            tag("code", row.route),
+            row.family,
             f"{row.temperature:g}",
             _size(row.difference),
             _size(row.error_bound),
@@ -207,18 +219,19 @@ def _routes(rows: Sequence[RouteRow]) -> str:
         for row in rows
     ]
     head = ["verdict", "problem", "route", "family", "β", "difference", "its bound", "seconds"]
-    return "<h2>Exact routes</h2>" + _table(head, lines, numbers={4, 5, 6, 7})
+    return [tag("h2", "Exact routes"), _table(head, lines, numbers={4, 5, 6, 7})]
 
 
-def _study_table(study: Sequence[StudyRow]) -> str:
-    if not study:
-        return ""
-    largest = max(row.samples for row in study)
-    blocks = []
-    for place in dict.fromkeys(row.scenario for row in study):
+def _study_table(study: Study | None) -> list[Html] | None:
+    if study is None or not study.rows:
+        return None
+    largest = max(row.samples for row in study.rows)
+    said = "Bias and standard deviation are exact where the law of a draw could be enumerated, else from replicates."
+    blocks = [tag("h2", f"Estimates of {largest} trajectories"), tag("p", said)]
+    for place in dict.fromkeys(row.scenario for row in study.rows):
         lines = [
             [
-                f"<code>{_text(row.estimator)}</code>",
+                tag("code", row.estimator),
                 row.moments,
                 _size(row.bias),
                 _size(row.standard_deviation),
@@ -227,72 +240,65 @@ def _study_table(study: Sequence[StudyRow]) -> str:
                 f"{row.cosine_low:+.2f} … {row.cosine_high:+.2f}",
                 f"{row.steps:,.0f}",
             ]
-            for row in study
+            for row in study.rows
             if row.scenario == place and row.samples == largest
         ]
         head = ["estimator", "moments", "bias", "sd", "RMS error", "cosine", "5 … 95 %", "steps"]
-        table = _table(head, lines, numbers={2, 3, 4, 5, 6, 7})
-        blocks.append(f"<details><summary>{_text(place)}</summary>{table}</details>")
-    return (
-        f"<h2>Estimates of {largest} trajectories</h2><p>Bias and standard deviation are exact where the law of a "
-        f"draw could be enumerated, else from replicates.</p>{''.join(blocks)}"
-    )
+        blocks.append(tag("details", tag("summary", place), _table(head, lines, numbers={2, 3, 4, 5, 6, 7})))
+    return blocks
 
 
-def _details(rows: Sequence[EstimatorRow]) -> str:
+def _details(rows: Sequence[EstimatorRow]) -> list[Html] | None:
     if not rows:
-        return ""
-    blocks = []
+        return None
+    blocks = [tag("h2", "Every check")]
     for place in dict.fromkeys(row.problem for row in rows):
         own = [row for row in rows if row.problem == place]
         lines = [
             [
                 _chip(row.verdict.outcome),
-                f"<code>{_text(row.estimator)}</code>",
-                _text(row.claim),
-                _text(row.target),
+                tag("code", row.estimator),
+                row.claim,
+                row.target,
                 f"{row.draws:,}" if row.draws else "",
                 _size(row.bias),
                 _size(row.standard_deviation),
-                "; ".join(f"{_text(part)} {_size(value)}" for part, value in row.parts.items() if value > 1e-9),
-                _text(row.verdict.reason),
+                "; ".join(f"{part} {_size(value)}" for part, value in row.parts.items() if value > 1e-9),
+                row.verdict.reason,
             ]
             for row in own
         ]
         head = ["verdict", "estimator", "claims", "target", "draws", "bias", "sd of a draw", "bias by part", "why"]
-        table = _table(head, lines, numbers={4, 5, 6})
         failed = sum(row.verdict.failed for row in own)
-        mark = f' <span class="chip failed">{failed} failed</span>' if failed else ""
-        blocks.append(
-            f"<details{' open' if failed else ''}><summary>{_text(place)} <span class='soft'>β = "
-            f"{own[0].temperature:g}</span>{mark}</summary>{table}</details>"
-        )
-    return f"<h2>Every check</h2>{''.join(blocks)}"
+        mark = [" ", tag("span", f"{failed} failed", class_="chip failed")] if failed else None
+        summary = tag("summary", f"{place} ", tag("span", f"β = {own[0].temperature:g}", class_="soft"), mark)
+        table = _table(head, lines, numbers={4, 5, 6})
+        blocks.append(tag("details", summary, table, open="open" if failed else None))
+    return blocks
 
 
-def _provenance(report: Report) -> str:
-    entries: Mapping[str, Any] = {
-        **{f"{name} version": version for name, version in software_versions().items()},
-        **{str(key): value for key, value in report.configuration.items()},
-        "seconds": f"{report.seconds:.1f}",
-    }
-    lines = [[_text(key), _text(_listed(value))] for key, value in entries.items()]
-    return f"<h2>Versions, seeds, settings</h2>{_table(['what', 'value'], lines, numbers=set())}"
+def _provenance(report: Report, study: Study | None) -> list[Html]:
+    entries: dict[str, Any] = {f"{name} version": version for name, version in software_versions().items()}
+    entries |= {str(key): value for key, value in report.configuration.items()}
+    if study is not None:
+        entries["seed of the study"] = study.seed
+        entries["replicates of the study"] = study.replicates
+        entries["scenarios of the study"] = study.scenarios
+        entries["versions of the study"] = [f"{name} {version}" for name, version in study.versions.items()]
+    entries["seconds"] = f"{report.seconds:.1f}"
+    lines = [[key, _listed(value)] for key, value in entries.items()]
+    return [tag("h2", "Versions, seeds, settings"), _table(["what", "value"], lines, numbers=set())]
 
 
-def _table(head: Sequence[str], lines: Sequence[Sequence[str]], *, numbers: set[int]) -> str:
-    top = "".join(f'<th class="{"n" if i in numbers else ""}">{_text(name)}</th>' for i, name in enumerate(head))
-    rows = "".join(
-        "<tr>"
-        + "".join(f'<td class="{"n" if i in numbers else ""}">{cell}</td>' for i, cell in enumerate(line))
-        + "</tr>"
-        for line in lines
-    )
-    return f'<div class="wide"><table><tr>{top}</tr>{rows}</table></div>'.replace(' class=""', "")
+def _table(head: Sequence[str], lines: Sequence[Sequence[Any]], *, numbers: set[int]) -> Html:
+    def row(kind: str, cells: Sequence[Any]) -> Html:
+        return tag("tr", [tag(kind, cell, class_="n" if i in numbers else None) for i, cell in enumerate(cells)])
+
+    return tag("div", tag("table", row("th", head), [row("td", line) for line in lines]), class_="wide")
 
 
-def _chip(outcome: Outcome) -> str:
-    return f'<span class="chip {_CHIPS[outcome][0]}">{outcome.value}</span>'
+def _chip(outcome: Outcome) -> Html:
+    return tag("span", outcome.value, class_=f"chip {_CHIPS[outcome][0]}")
 
 
 def _size(value: float) -> str:
@@ -306,7 +312,3 @@ def _size(value: float) -> str:
 
 def _listed(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
-
-
-def _text(value: object) -> str:
-    return html.escape(str(value), quote=True)

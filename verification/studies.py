@@ -10,8 +10,10 @@ target.
 from __future__ import annotations
 
 import csv
+import hashlib
+import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from io import StringIO
 from pathlib import Path
@@ -24,13 +26,26 @@ from bilevelrl.estimators import ESTIMATORS, Context, Draw, Estimator, Target
 from bilevelrl.estimators.critics import ExactCritic
 from bilevelrl.reference import named_stream, solve_follower
 from bilevelrl.reference.arrays import FloatArray
-from bilevelrl.reference.errors import EstimatorError, SupportError, TooLargeError, UnsupportedError
+from bilevelrl.reference.errors import (
+    EstimatorError,
+    InvalidInputError,
+    SupportError,
+    TooLargeError,
+    UnsupportedError,
+    refusal,
+)
+from bilevelrl.reference.storage import software_versions
 from bilevelrl.tasks import Scenario, scenario, scenarios
+from bilevelrl.tasks.reference_data import check_header
 from bilevelrl.verification.deterministic_checks import enumerate_scenario
 from bilevelrl.verification.jobs import Job, Progress, run_jobs
 from bilevelrl.verification.judge import scenario_truth
+from bilevelrl.verification.reading import read_text
 
-__all__ = ["SAMPLES", "StudyRow", "read_study", "run_study", "study_csv", "study_estimator"]
+__all__ = ["SAMPLES", "Study", "StudyRow", "read_study", "run_study", "study_csv", "study_estimator"]
+
+STUDY_FORMAT = "bilevelrl-study"
+STUDY_VERSION = 1
 
 SAMPLES = (1, 4, 16, 64, 256)
 REPLICATES = 24
@@ -68,6 +83,33 @@ class StudyRow:
     cosine_low: float
     cosine_high: float
     steps: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Study:
+    """Rows, and what they were made from.
+
+    Attributes
+    ----------
+    rows : tuple of StudyRow
+        Of every pair of an estimator and a scenario to which something can be said.
+    scenarios, estimators : tuple of str
+        All that were asked for.
+    seed, replicates : int
+        Root of all random streams; estimates per number of samples.
+    samples : tuple of int
+        Numbers of trajectories per estimate.
+    versions : {software: version}
+        That made it.
+    """
+
+    rows: tuple[StudyRow, ...]
+    scenarios: tuple[str, ...]
+    estimators: tuple[str, ...]
+    seed: int
+    samples: tuple[int, ...]
+    replicates: int
+    versions: Mapping[str, str]
 
 
 def study_estimator(
@@ -149,7 +191,7 @@ def run_study(
     replicates: int = REPLICATES,
     workers: int = 1,
     progress: Progress | None = None,
-) -> list[StudyRow]:
+) -> Study:
     """Return the rows of every registered estimator on every scenario.
 
     Parameters
@@ -163,48 +205,111 @@ def run_study(
     progress
         Told after each pair.
     """
-    names = list(ESTIMATORS) if estimators is None else list(estimators)
+    names = tuple(ESTIMATORS if estimators is None else estimators)
+    places = tuple(entry.name for entry in (scenarios() if on is None else on))
     jobs = [
-        Job(
-            function=_pair,
-            arguments=(name, entry.name, seed, tuple(samples), replicates),
-            label=f"{name} on {entry.name}",
-        )
-        for entry in (scenarios() if on is None else on)
+        Job(function=_pair, arguments=(name, place, seed, tuple(samples), replicates), label=f"{name} on {place}")
+        for place in places
         for name in names
     ]
-    return [row for found in run_jobs(jobs, workers=workers, progress=progress) for row in found]
+    return Study(
+        rows=tuple(row for found in run_jobs(jobs, workers=workers, progress=progress) for row in found),
+        scenarios=places,
+        estimators=names,
+        seed=seed,
+        samples=tuple(samples),
+        replicates=replicates,
+        versions=software_versions(),
+    )
 
 
-def study_csv(rows: Iterable[StudyRow]) -> str:
-    """Return rows as one tidy table."""
+def study_csv(study: Study) -> str:
+    """Return a study as one tidy table, under a comment that says in JSON what it was made from and ends it with a sum.
+
+    Most readers of tables pass over the comment where told that `#` begins one.
+    """
     columns = [entry.name for entry in fields(StudyRow)]
     text = StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
-    for row in rows:
+    for row in study.rows:
         values = (getattr(row, column) for column in columns)
         writer.writerow([f"{value:.6g}" if isinstance(value, float) else value for value in values])
-    return text.getvalue()
+    made = {entry.name: getattr(study, entry.name) for entry in fields(Study) if entry.name != "rows"}
+    header = {"format": STUDY_FORMAT, "version": STUDY_VERSION, **made, "rows": len(study.rows)}
+    body = text.getvalue()
+    head = json.dumps({**header, "sha256": _digest(header, body)}, ensure_ascii=False)
+    return f"# {head}\n{body}"
 
 
-def read_study(path: str | Path) -> list[StudyRow]:
+def read_study(path: str | Path) -> Study:
     """Read what `study_csv` wrote.
+
+    Raises
+    ------
+    InvalidInputError
+        If the file cannot be read, is no study or another version's, or was cut or changed since it was written.
 
     Examples
     --------
-    >>> rows = study_estimator("naive_pgd", "toll", samples=(1,), replicates=5)
+    >>> study = run_study(on=[scenario("toll")], estimators=["naive_pgd"], samples=(1,), replicates=5)
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     path = Path(folder) / "study.csv"
-    ...     _ = path.write_text(study_csv(rows))
-    ...     read_study(path)[0].estimator
+    ...     _ = path.write_text(study_csv(study))
+    ...     read_study(path).rows[0].estimator
     'naive_pgd'
     """
+    first, _, body = read_text(path).partition("\n")
+    if not first.startswith("#"):
+        raise InvalidInputError(
+            f"{path}: does not say what it was made from; expected a first line `# {{...}}` with seed, scenarios and "
+            "versions; make the study anew"
+        )
+    header = check_header(first.removeprefix("#"), str(path), STUDY_FORMAT, STUDY_VERSION)
+    said = header.pop("sha256", None)
+    if said != _digest(header, body):
+        raise InvalidInputError(
+            refusal(f"{path}: sha256", said, "the sum of what the file says", "it was cut or changed: make it anew")
+        )
     kinds: dict[str, Any] = {"int": int, "float": float, "str": str}
     convert = {entry.name: kinds[str(entry.type)] for entry in fields(StudyRow)}
-    with Path(path).open(encoding="utf-8", newline="") as lines:
-        return [StudyRow(**{key: convert[key](value) for key, value in row.items()}) for row in csv.DictReader(lines)]
+    try:
+        table = list(csv.DictReader(StringIO(body), strict=True))
+        rows = tuple(StudyRow(**{key: convert[key](value) for key, value in row.items()}) for row in table)
+        if header["rows"] != len(rows):
+            raise ValueError("another number of rows than it says")
+        study = Study(
+            rows=rows,
+            scenarios=tuple(header["scenarios"]),
+            estimators=tuple(header["estimators"]),
+            seed=header["seed"],
+            samples=tuple(header["samples"]),
+            replicates=header["replicates"],
+            versions=dict(header["versions"]),
+        )
+        return _checked(study)
+    except (KeyError, TypeError, ValueError, csv.Error) as broken:
+        raise InvalidInputError(f"{path}: is no study ({broken}); expected the columns of StudyRow") from None
+
+
+def _digest(header: Mapping[str, Any], body: str) -> str:
+    return hashlib.sha256(f"{json.dumps(header, sort_keys=True)}\n{body}".encode()).hexdigest()
+
+
+def _checked(study: Study) -> Study:
+    """A study whose rows can come from what it says that they do."""
+    whole = (study.seed, study.replicates, *study.samples)
+    if any(isinstance(number, bool) or not isinstance(number, int) or number < 0 for number in whole):
+        raise ValueError(f"seed, replicates, samples: {whole}")
+    for place, row in enumerate(study.rows, 3):
+        known = row.scenario in study.scenarios and row.estimator in study.estimators and row.samples in study.samples
+        sizes = (row.bias, row.standard_deviation, row.root_mean_square, row.steps)
+        cosines = (row.cosine, row.cosine_low, row.cosine_high)
+        right = all(0.0 <= size < math.inf for size in sizes) and all(-1.0 <= cosine <= 1.0 for cosine in cosines)
+        if not (known and right and row.moments in ("exact", "sampled")):
+            raise ValueError(f"line {place} cannot be true")
+    return study
 
 
 class _Sampler:

@@ -1,17 +1,21 @@
-"""The tables of a report for a terminal: with rich where it is installed, as plain text otherwise."""
+"""Tables of a report, and how far work has come, for a terminal: with rich where there is one, else as plain text."""
 
 from __future__ import annotations
 
 import math
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from bilevelrl.verification.jobs import Progress
 from bilevelrl.verification.verdicts import Outcome
 
 if TYPE_CHECKING:
     from bilevelrl.verification.results import EstimatorRow, Report, RouteRow
 
-__all__ = ["TextTable", "plain_report", "print_report", "report_tables", "summary_line"]
+__all__ = ["TextTable", "plain_report", "print_report", "progress_bar", "report_tables", "summary_line"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -239,3 +243,22 @@ def _relative(value: float) -> str:
     if value >= 10.0:
         return f"{value:,.0f} ×"
     return f"{100 * value:.1f} %" if value >= 5e-4 else f"{value:.0e}"
+
+
+@contextmanager
+def progress_bar() -> Iterator[Progress | None]:
+    """Show a progress bar on standard error; silent where that is not a terminal or rich is missing."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    try:
+        from rich.console import Console
+        from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
+        from rich.progress import Progress as Bar
+    except ImportError:
+        yield None
+        return
+    columns = (BarColumn(), TaskProgressColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("starting", total=None)
+        yield lambda done, total, label: bar.update(task, completed=done, total=total, description=label)

@@ -460,7 +460,7 @@ class Derivatives:
         seen: _Seen | None = self.memory.get(f"checked {kind}")
         if seen is not None and seen.point == point and names <= seen.varying:
             return
-        values = self.entries(theta) if values is None else values
+        values = self.probe(theta).base if values is None else values
         if seen is not None and seen.covers(names, values):
             self.memory[f"checked {kind}"] = _Seen(point, seen.varying, seen.constant)
             return

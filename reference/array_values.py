@@ -6,7 +6,8 @@ object array that holds traced values is refused at once: it is not itself trace
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import autograd.numpy as anp
@@ -15,7 +16,7 @@ from autograd.tracer import getval, isbox
 
 from bilevelrl.reference.errors import BilevelRLError, DerivativeError, InvalidInputError, ShapeError, refusal
 
-__all__ = ["called", "differentiable_array"]
+__all__ = ["called", "differentiable_array", "tracing"]
 
 _Result = TypeVar("_Result")
 
@@ -79,7 +80,8 @@ def called(label: str, function: Callable[[Any], _Result], theta: Any) -> _Resul
         Naming the exception and θ; errors of this package pass.
     """
     try:
-        return function(theta)
+        # A copy each time: a function that writes into its argument moves nobody else's θ.
+        return function(theta.copy() if isinstance(theta, np.ndarray) else theta)
     except (BilevelRLError, MemoryError):
         raise
     except Exception as error:
@@ -97,6 +99,26 @@ def called(label: str, function: Callable[[Any], _Result], theta: Any) -> _Resul
         point = np.array2string(np.asarray(_plain(theta)), threshold=8)
         raise InvalidInputError(
             f"{label}(theta) raised {type(error).__name__}: {error}; at theta={point}; {remedy}"
+        ) from error
+
+
+@contextmanager
+def tracing(label: str) -> Iterator[None]:
+    """Report what autograd raises on its way through a user's function as an error of this package.
+
+    Raises
+    ------
+    DerivativeError
+        Naming the exception; errors of this package pass, and so does a missing rule.
+    """
+    try:
+        yield
+    except (BilevelRLError, MemoryError, NotImplementedError):
+        raise
+    except Exception as error:
+        raise DerivativeError(
+            f"{label}(theta): autograd failed on it with {type(error).__name__}: {error}; expected a function of its "
+            "argument alone, written with autograd.numpy; do not keep traced values between calls, or give closed forms"
         ) from error
 
 

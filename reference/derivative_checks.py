@@ -12,7 +12,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -46,16 +45,10 @@ def check_direction(theta: FloatArray) -> FloatArray:
     >>> bool(np.all(abs(check_direction(np.array([0.0, -100.0]))) >= [0.5, 50.0]))
     True
     """
-    result: FloatArray = _pattern(theta.shape) * np.maximum(1.0, np.abs(theta))
-    return result
-
-
-@lru_cache(maxsize=16)
-def _pattern(shape: tuple[int, ...]) -> FloatArray:
     rng = np.random.default_rng(20261130)
-    pattern: FloatArray = np.asarray(rng.uniform(0.5, 1.5, shape) * rng.choice([-1.0, 1.0], shape), dtype=np.float64)
-    pattern.setflags(write=False)
-    return pattern
+    size = rng.uniform(0.5, 1.5, theta.shape) * rng.choice([-1.0, 1.0], theta.shape)
+    result: FloatArray = size * np.maximum(1.0, np.abs(theta))
+    return result
 
 
 @dataclass(slots=True)
@@ -122,7 +115,7 @@ class Probe:
         if found is None or np.shape(found[name]) != np.shape(self.base[name]):
             return None
         value, base = np.asarray(found[name]), np.asarray(self.base[name])
-        if not (np.abs(value.real - base) <= 1e-12 * np.abs(base)).all():
+        if not np.allclose(value.real, base, rtol=1e-12, atol=1e-90 + 1e-12 * float(np.abs(base).max(initial=0.0))):
             return None
         slope: FloatArray = value.imag / _COMPLEX_STEP
         return slope
@@ -136,9 +129,31 @@ class Probe:
         size = np.ones(shape) if slope is None else np.abs(slope)
         largest = float(np.max(size, initial=0.0, where=np.isfinite(size)))
         size = np.where(np.isfinite(size), size, largest)
-        signs = _pattern(shape)
+        signs = check_direction(np.zeros(shape))
         result: FloatArray = signs / (size + 1e-3 * largest) if largest > 0.0 else signs
         return result
+
+    def noise(self, name: str) -> float:
+        """Return the noise of a table, relative to its largest entry: what sixth differences leave on either side of θ.
+
+        A smooth function leaves none at some step; one that is computed in float32 leaves 1e-8 wherever it moves at
+        all, and a kink beside θ leaves none on the other side.
+        """
+        size = float(np.abs(self.base[name]).max(initial=0.0))
+        found = [np.inf]
+        for step in (2.0**-8, 2.0**-14, 2.0**-20):
+            for sign in (1.0, -1.0):
+                values = [self._at(self.theta + sign * k * step * self.direction) for k in range(1, 8)]
+                if all(value is not None for value in values):
+                    rows = np.array([np.asarray(value[name]) for value in values if value is not None])
+                    if np.any(np.ptp(rows, axis=0)):
+                        found.append(float(np.abs(np.diff(rows, 6, axis=0)).max(initial=0.0)) / 924.0**0.5)
+        return min(found) / size if size > 0.0 and np.isfinite(min(found)) else 0.0
+
+    def still(self, name: str) -> Any:
+        """Return which entries of a table do not move from θ to either side of it."""
+        same = [np.asarray(side[name]) == self.base[name] for side in self.sides if side is not None]
+        return np.logical_and.reduce(same) if same else np.zeros(np.shape(self.base[name]), dtype=np.bool_)
 
     def moves(self, name: str) -> bool:
         """Whether a table is another one anywhere near θ."""
@@ -248,14 +263,20 @@ class _History:
         if weights is not None:
             forward, backward = np.array([weights @ forward]), np.array([weights @ backward])
             noise = np.array([np.abs(weights) @ noise])
-        self.slope.append(0.5 * (forward + backward))
+        slope = 0.5 * (forward + backward)
+        if self.slope:
+            # Not a step moved where larger ones did, and the slope had not faded: the function has fewer digits.
+            last = np.abs(self.slope[-1])
+            slope[(forward == 0.0) & (backward == 0.0) & ~(last < 0.125 * np.abs(self.slope[0]))] = np.nan
+            slope[(self.slope[0] == 0.0) & np.isnan(slope)] = 0.0
+        self.slope.append(slope)
         self.bend.append(np.abs(forward - backward))
         self.noise.append(noise)
 
     def scale(self, claimed: FloatArray | float = 0.0) -> Any:
         """The size that errors are relative to: the derivative's own, and not less than rounding of the largest."""
         slope = np.abs(self.slope[-1])
-        return np.abs(claimed) + slope + 1e-6 * np.fmax.reduce(slope, initial=0.0)
+        return np.abs(claimed) + slope + 1e-6 * np.nanmax(slope, initial=0.0)
 
     def smooth(self) -> Any:
         """Whether one-sided slopes meet at the last step, or close in on each other."""

@@ -8,7 +8,7 @@ an array begins to depend on θ or one that should not has changed (`bilevelrl.r
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import autograd
@@ -17,6 +17,7 @@ import numpy as np
 from autograd.core import VJPNode, backward_pass
 from autograd.tracer import getval, isbox, trace
 
+from bilevelrl.reference.array_values import tracing
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.autodiff import directional_derivatives
 from bilevelrl.reference.derivative_checks import (
@@ -29,6 +30,8 @@ from bilevelrl.reference.derivative_checks import (
     numerical_jacobian,
 )
 from bilevelrl.reference.errors import BilevelRLError, DerivativeError, ShapeError, UnknownNameError, refusal
+
+_NOISE = 1e-11  # of an array, relative to its largest entry: rounding leaves 1e-16, float32 1e-8
 
 __all__ = ["Derivatives", "Entries", "Jacobian", "Memory", "Pullback", "linearised", "pull_streams"]
 
@@ -261,7 +264,7 @@ class Derivatives:
             return {name: jacobian[name] @ direction.ravel() for name in wanted}
         found: dict[str, FloatArray] = {}
         for name in wanted:
-            with np.errstate(all="ignore"):
+            with np.errstate(all="ignore"), tracing(self.label):
                 try:
                     slope = autograd.make_jvp(lambda x, name=name: self.entries(x)[name])(theta)(direction)[1]
                 except NotImplementedError:  # no forward rule
@@ -345,11 +348,41 @@ class Derivatives:
         """
 
         def claimed(probe: Probe, name: str) -> Finding | None:
+            if name not in moving:
+                return None
             slope = probe.by_complex_step(name)
-            return None if slope is None else compare(slope.ravel(), probe, name)
+            if slope is None:
+                raise DerivativeError(
+                    f"{self.label}(theta + i h v): {name} at theta={theta.tolist()} is not what it is without the "
+                    "step, or a cast loses its derivative; expected a function analytic in θ, in double precision; use "
+                    "another route"
+                )
+            return compare(slope.ravel(), probe, name)
 
+        self.refuse_noise(theta)
+        moving = self.moving(theta)
+        self._check(theta, moving, "the complex step", "complex step", claimed, None)
+
+    def refuse_noise(self, theta: FloatArray) -> None:
+        """Refuse arrays that are not smooth to double precision, for routes that difference them.
+
+        Raises
+        ------
+        DerivativeError
+            Naming the array and the size of its noise.
+        """
         self.refuse_kinks(theta)
-        self._check(theta, self.moving(theta), "the complex step", "complex step", claimed, None)
+        if theta.size == 0:
+            return
+        probe = self.probe(theta)
+        for name in probe.base:
+            noise = probe.noise(name) if probe.moves(name) else 0.0
+            if noise > _NOISE:
+                raise DerivativeError(
+                    f"{self.label}(theta): {name} carries noise of {noise:.1g} of its size around this θ; expected a "
+                    "smooth function in double precision, where differences mean something: compute it in float64 "
+                    "throughout, or give closed-form derivatives and use another route"
+                )
 
     def confirm_trace(self, theta: FloatArray) -> None:
         """Check autograd's derivatives at θ, for routes that trace the function within a computation of their own.
@@ -461,8 +494,8 @@ class Derivatives:
         if seen is not None and seen.point == point and names <= seen.varying:
             return
         values = self.probe(theta).base if values is None else values
-        if seen is not None and seen.covers(names, values):
-            self.memory[f"checked {kind}"] = _Seen(point, seen.varying, seen.constant)
+        if seen is not None and not seen.is_due and seen.covers(names, values):
+            self.memory[f"checked {kind}"] = replace(seen, point=point, points=seen.points + 1)
             return
         probe = self.probe(theta)
         for name in probe.base:
@@ -474,7 +507,10 @@ class Derivatives:
             **(seen.constant if seen is not None else {}),
             **{n: probe.base[n] for n in probe.base if n not in names},
         }
-        self.memory[f"checked {kind}"] = _Seen(point, varying, constant)
+        still = {name: (probe.still(name), probe.base[name]) for name in names}
+        self.memory[f"checked {kind}"] = _Seen(
+            point, varying, constant, still, points=1 if seen is None else seen.points + 1
+        )
 
     def _refuse(self, name: str, finding: Finding, source: str, theta: FloatArray) -> None:
         """Raise what a finding says."""
@@ -484,14 +520,29 @@ class Derivatives:
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """What was compared: arrays that depended on θ, and the values of those that did not."""
+    """What was compared: arrays that depended on θ, and the values of those and of entries that did not.
+
+    `points` counts θ. Whatever else is seen, arrays are compared again at the second, fourth, eighth ...: what a trace
+    leaves out may begin to move in an entry that depends on θ otherwise.
+    """
 
     point: tuple[Any, ...]
     varying: frozenset[str]
     constant: Mapping[str, Any]
+    still: Mapping[str, tuple[Any, Any]]
+    points: int
+
+    @property
+    def is_due(self) -> bool:
+        return (self.points & (self.points + 1)) == 0
 
     def covers(self, names: frozenset[str], values: Mapping[str, Any]) -> bool:
         if not names <= self.varying:
+            return False
+        if any(
+            name in names and not np.array_equal(np.where(still, values[name], base), base)
+            for name, (still, base) in self.still.items()
+        ):
             return False
         return all(
             name in self.constant

@@ -34,11 +34,9 @@ def certified_hypergradient(
     Parameters
     ----------
     problem
-        A `ConfigurableMDP`, `MarkovGame`, `ConfigurableLQR` or `LQRGame`: what is certified is the formula given the
-        tables and their derivatives at θ, both taken exactly as the doubles that they are ("derivatives as given").
-        That these are the derivatives of the tables is held against differences first, to 1e-9 where the tables take a
-        complex θ and to 1e-6 otherwise, and proven nowhere. Or a `ClosedForm`, which is evaluated in balls from θ on:
-        no gap.
+        A `ConfigurableMDP`, `MarkovGame`, `ConfigurableLQR` or `LQRGame`: what is certified is the problem given by its
+        tables and their Jacobians at θ, taken exactly as the doubles that they are. Or a `ClosedForm`, which is
+        evaluated in balls from θ on: no gap.
     theta
         (N,) float64, finite; a `ClosedForm` brings its own.
     digits
@@ -64,8 +62,6 @@ def certified_hypergradient(
         If an LQR game has an infinite horizon and a closed loop that is not shown to be stable.
     PrecisionError
         If `maximum_bits` do not suffice.
-    DerivativeError
-        If a derivative of the problem's tables is not what differences show.
 
     References
     ----------
@@ -120,7 +116,7 @@ def certified(
     warm_start: Any = None,
     bound: bool = True,
 ) -> Hypergradient:
-    """∇J to thirty digits given the tables and their derivatives, rounded; see `certified_hypergradient`."""
+    """∇J to thirty digits, rounded; see `certified_hypergradient`."""
     return certified_hypergradient(problem, theta, horizon=horizon, discounted=discounted).rounded()
 
 

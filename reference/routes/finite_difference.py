@@ -55,7 +55,7 @@ def finite_difference(
 ) -> Hypergradient:
     """∇J by finite differences; `error_bound` is the largest error estimate summed over the parts."""
     check_horizon(horizon, discounted)
-    problem.derivatives.refuse_kinks(theta)
+    problem.derivatives.refuse_noise(theta)
     follower = solve_follower(problem, theta, warm_start=warm_start)
     split = _SplitObjective(problem, theta, follower, horizon, discounted)
     return differentiate_parts(split, PARTS, theta.size, follower, problem.discount_follower, bound=bound)

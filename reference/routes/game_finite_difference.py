@@ -45,7 +45,7 @@ def game_finite_difference(
 ) -> Hypergradient:
     """∇J of a Markov game by finite differences; `error_bound` is the largest error estimate summed over the parts."""
     check_horizon(horizon, discounted)
-    problem.derivatives.refuse_kinks(theta)
+    problem.derivatives.refuse_noise(theta)
     follower = solve_follower(problem, theta, warm_start=warm_start)
     split = _SplitGame(problem, theta, follower, horizon, discounted)
     return differentiate_parts(split, GAME_PARTS, theta.size, follower, problem.discount_follower, bound=bound)

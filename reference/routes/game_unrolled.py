@@ -13,6 +13,7 @@ import autograd
 import autograd.numpy as anp
 import numpy as np
 
+from bilevelrl.reference.array_values import tracing
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.autodiff import log_sum_exp, softmax
 from bilevelrl.reference.errors import TooLargeError
@@ -124,10 +125,12 @@ def game_unrolled(
         return total + 0.0 * sum(anp.sum(point) for point in at)
 
     count = len(GAME_PARTS)
-    gradients = autograd.grad(objective, tuple(range(count)))(*[theta] * count)
-    parts: dict[Part, FloatArray] = {
-        part: np.asarray(pulled, dtype=np.float64).ravel() for part, pulled in zip(GAME_PARTS, gradients, strict=True)
-    }
+    with tracing("policy"):
+        gradients = autograd.grad(objective, tuple(range(count)))(*[theta] * count)
+        parts: dict[Part, FloatArray] = {
+            part: np.asarray(pulled, dtype=np.float64).ravel()
+            for part, pulled in zip(GAME_PARTS, gradients, strict=True)
+        }
     constant = constant_return(centre_leader, problem.discount_leader, horizon, discounted)
 
     def error_bound() -> AnswerBounds:

@@ -191,7 +191,7 @@ def lqr_finite_difference(
     errors of the follower, which differences do not see.
     """
     check_horizon(horizon, discounted)
-    problem.derivatives.refuse_kinks(theta)
+    problem.derivatives.refuse_noise(theta)
     game = isinstance(problem, LQRGame)
     split = (_SplitGame if game else _SplitLQR)(problem, theta, horizon, discounted, warm_start)
     moved: SplitObjective = split

@@ -14,6 +14,7 @@ import autograd
 import autograd.numpy as anp
 import numpy as np
 
+from bilevelrl.reference.array_values import tracing
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.errors import NotConvergedError, TooLargeError
 from bilevelrl.reference.lqr import ConfigurableLQR, LQRMatrices
@@ -208,10 +209,12 @@ def differentiate_split(
         return split(points) + 0.0 * sum(anp.sum(point) for point in points)
 
     points = [theta] * len(parts)
-    gradients = autograd.grad(objective, tuple(range(len(parts))))(*points)
-    by_part: dict[Part, FloatArray] = {
-        part: np.asarray(gradient, dtype=np.float64).ravel() for part, gradient in zip(parts, gradients, strict=True)
-    }
+    with tracing("matrices"):
+        gradients = autograd.grad(objective, tuple(range(len(parts))))(*points)
+        by_part: dict[Part, FloatArray] = {
+            part: np.asarray(gradient, dtype=np.float64).ravel()
+            for part, gradient in zip(parts, gradients, strict=True)
+        }
     value = float(objective(*points))
     if not np.isfinite(value) or not all(np.isfinite(gradient).all() for gradient in by_part.values()):
         raise NotConvergedError(

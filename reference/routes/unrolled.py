@@ -13,6 +13,7 @@ import autograd
 import autograd.numpy as anp
 import numpy as np
 
+from bilevelrl.reference.array_values import tracing
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.autodiff import log_sum_exp, softmax
 from bilevelrl.reference.configurable_mdp import ConfigurableMDP
@@ -127,10 +128,11 @@ def unrolled(
         )
         return total + 0.0 * sum(anp.sum(point) for point in points)
 
-    gradients = autograd.grad(objective, tuple(range(len(PARTS))))(*[theta] * len(PARTS))
-    parts: dict[Part, FloatArray] = {
-        part: np.asarray(pulled, dtype=np.float64).ravel() for part, pulled in zip(PARTS, gradients, strict=True)
-    }
+    with tracing("tables"):
+        gradients = autograd.grad(objective, tuple(range(len(PARTS))))(*[theta] * len(PARTS))
+        parts: dict[Part, FloatArray] = {
+            part: np.asarray(pulled, dtype=np.float64).ravel() for part, pulled in zip(PARTS, gradients, strict=True)
+        }
     value = sum(parts.values(), np.zeros(theta.size))
     constant = constant_return(plan.centre_leader, problem.discount_leader, horizon, discounted)
 

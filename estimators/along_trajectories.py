@@ -19,6 +19,7 @@ from bilevelrl.estimators.sampling import (
 from bilevelrl.estimators.traces import continues, discount_powers
 from bilevelrl.estimators.trajectories import Trajectories
 from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.doors import checked
 from bilevelrl.reference.errors import EstimatorError
 
 __all__ = ["AlongTrajectories", "Stopping"]
@@ -45,6 +46,7 @@ class AlongTrajectories(Estimator):
     draw: Draw = field(init=False)
     claim: Claim = field(init=False)
 
+    @checked
     def sample(
         self,
         problem: Any,
@@ -61,6 +63,7 @@ class AlongTrajectories(Estimator):
             return sample_stopped_trajectories(problem, theta, follower, streams=streams, rng=rng, simulator=simulator)
         return sample_trajectories(problem, theta, follower, streams=streams, steps=steps, rng=rng, simulator=simulator)
 
+    @checked
     def leader_weight(self, trajectories: Trajectories, context: Context) -> FloatArray:
         """Return (streams, steps): the weight with which the leader counts a step, γ_L^t or its stopped form."""
         discount = leader_discount(context.problem, self.target)
@@ -72,6 +75,7 @@ class AlongTrajectories(Estimator):
             return np.where(trajectories.valid & (trajectories.time_in_episode == tau), 1.0 / (1.0 - discount), 0.0)
         return np.where(trajectories.valid & (trajectories.time_in_episode <= tau), 1.0, 0.0)
 
+    @checked
     def stopped(self, trajectories: Trajectories, context: Context) -> Trajectories:
         """Return the trajectories with geometric times, drawn now if they have none, where the estimator needs them.
 

@@ -24,6 +24,7 @@ from bilevelrl.estimators.sampling import TabularSimulator
 from bilevelrl.estimators.trajectories import Trajectories
 from bilevelrl.reference import ConfigurableMDP, Part, Term
 from bilevelrl.reference.arrays import FloatArray, IntArray
+from bilevelrl.reference.doors import checked, checked_record
 from bilevelrl.reference.errors import EstimatorError, ShapeError, UnsupportedError, refusal
 from bilevelrl.reference.follower_batch import newton_batch
 from bilevelrl.reference.tables import Tables
@@ -34,6 +35,7 @@ __all__ = ["SeedBatch", "SeedEstimates"]
 _TABLES: Mapping[Term, str] = {"reward_leader": "reward_leader", "reward_follower": "reward_follower"}
 
 
+@checked_record
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SeedEstimates:
     """One estimate per seed.
@@ -50,6 +52,7 @@ class SeedEstimates:
     parts: Mapping[Part, FloatArray]
 
 
+@checked
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SeedBatch:
     """The solved followers of several seeds, from which trajectories, critics and estimates are made together.
@@ -84,6 +87,7 @@ class SeedBatch:
     rewards_leader: FloatArray
 
     @classmethod
+    @checked
     def solve(
         cls,
         problem: ConfigurableMDP,
@@ -157,6 +161,7 @@ class SeedBatch:
     def _tables(self) -> Tables:
         return self.problem.tables(self.thetas[0])
 
+    @checked
     def sample(
         self,
         *,
@@ -188,6 +193,7 @@ class SeedBatch:
         reward = self.rewards_leader[seed[:, None], batch.state_t, batch.action_t]
         return replace(batch, reward_leader_t=np.where(batch.valid, reward, 0.0), batch_index=seed)
 
+    @checked
     def select(self, seeds: Any) -> SeedBatch:
         """Return some of the seeds (an index array or slice)."""
         return replace(
@@ -223,6 +229,7 @@ class SeedBatch:
             action_values=action_value.reshape(1, -1, action_value.shape[2]), values=np.append(value.ravel(), 0.0)[None]
         )
 
+    @checked
     def table_critic(self, action_values: FloatArray) -> TableCritic:
         """Return given tables Q̂_L (seeds, S, A) as one critic on the states (seed, state)."""
         actions = self.policy.shape[2]
@@ -230,6 +237,7 @@ class SeedBatch:
             action_values=np.reshape(action_values, (-1, actions)), policy=self.policy.reshape(-1, actions)
         )
 
+    @checked
     def estimate(
         self,
         estimator: Estimator,
@@ -311,6 +319,7 @@ class SeedBatch:
         """Return one vector-Jacobian product per seed, (seeds, N)."""
         return self.problem.vector_jacobians(self.thetas, cotangents)
 
+    @checked
     def numbered(self, trajectories: Trajectories, seed: IntArray) -> Trajectories:
         """Number the states (seed, state) through; the end is the same for all."""
         first = self.states * seed[:, None]

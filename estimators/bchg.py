@@ -25,12 +25,14 @@ from bilevelrl.estimators.leader_side import CriticKind, LeaderSide
 from bilevelrl.estimators.traces import average_over_visits, forward_trace, windowed_trace
 from bilevelrl.estimators.trajectories import Trajectories
 from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.doors import checked
 from bilevelrl.reference.errors import EstimatorError, InvalidInputError, UnknownNameError
 from bilevelrl.reference.problem import Part
 
 __all__ = ["BCHG"]
 
 
+@checked
 @dataclass(frozen=True, kw_only=True)
 class BCHG(LeaderSide):
     """Boltzmann covariance hypergradient (arXiv:2603.14867, Theorem 1 (5)-(6)).
@@ -80,6 +82,7 @@ class BCHG(LeaderSide):
             raise InvalidInputError("guiding_average='pairs': expected stopping=None; averages in a batch are ratios")
         self._declare(biased=False, in_batch=self.guiding_average == "pairs")
 
+    @checked
     def contributions(self, trajectories: Trajectories, context: Context) -> Sequence[Contribution]:
         """Return the weights of the leader's terms and of the guiding term."""
         trajectories = self.stopped(trajectories, context)
@@ -100,6 +103,7 @@ class BCHG(LeaderSide):
             weights={"reward_follower": trace, "log_transition": trace * ahead},
         )
 
+    @checked
     def conditional_moments(self, trajectories: Trajectories, context: Context) -> tuple[FloatArray, FloatArray]:
         """Return mean (M, N) and covariance (M, N, N) of each row given the trajectories.
 
@@ -144,10 +148,12 @@ class BCHG(LeaderSide):
             impulses = average_over_visits(impulses, pair, trajectories.valid)
         return forward_trace(trajectories, impulses, self.trace_discount(context))
 
+    @checked
     def trace_discount(self, context: Context) -> float:
         """Return the discount of the trace: that of the sum over the suffix."""
         return float(context.problem.discount_follower)
 
+    @checked
     def expectation(self, context: Context, *, horizon: int) -> Mapping[Part, FloatArray]:
         """Return the exact expectation for streams of `horizon` steps; with stopping, whatever the horizon.
 

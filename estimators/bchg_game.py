@@ -28,6 +28,7 @@ from bilevelrl.estimators.traces import forward_trace, windowed_trace
 from bilevelrl.estimators.trajectories import Trajectories
 from bilevelrl.reference import LQRGame
 from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.doors import checked
 from bilevelrl.reference.problem import Part
 
 __all__ = ["BCHGGame", "follower_influence"]
@@ -54,6 +55,7 @@ def follower_influence(context: Context, *, centred: bool = True) -> FloatArray:
     return result
 
 
+@checked
 @dataclass(frozen=True, kw_only=True)
 class BCHGGame(GameSide):
     """Boltzmann covariance hypergradient in a Markov game (arXiv:2603.14867, Theorem 2 (8)-(9)).
@@ -96,6 +98,7 @@ class BCHGGame(GameSide):
         super().__post_init__()
         self._claim(biased=False)
 
+    @checked
     def contributions(self, trajectories: Trajectories, context: Context) -> Sequence[Contribution]:
         """Return the weights of the leader's own term and of the guiding term."""
         game = self.game(trajectories, context)
@@ -119,6 +122,7 @@ class BCHGGame(GameSide):
         guiding = Contribution(part="response", batch=trajectories, weights={"log_policy_leader": trace * worth})
         return [self.policy_term(trajectories, context, critic), guiding]
 
+    @checked
     def expectation(self, context: Context, *, horizon: int) -> Mapping[Part, FloatArray]:
         """Return the exact expectation for streams of `horizon` steps; with stopping, whatever the horizon."""
         self.game(None, context)

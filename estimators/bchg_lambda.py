@@ -27,6 +27,7 @@ from bilevelrl.estimators.lambda_returns import bootstrap_shares, check_trace_de
 from bilevelrl.estimators.state_baselines import BASELINES, StateBaseline
 from bilevelrl.estimators.trajectories import Trajectories
 from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.doors import checked
 from bilevelrl.reference.errors import EstimatorError, InvalidInputError, UnknownNameError
 from bilevelrl.reference.problem import Part
 
@@ -36,6 +37,7 @@ LambdaBaseline: TypeAlias = Literal["value", "step", "estimate", "context"]
 """A baseline that is solved for, or the one of the context."""
 
 
+@checked
 @dataclass(frozen=True, kw_only=True)
 class LambdaBCHG(BCHG):
     """BC-HG with λ-returns of the follower's gradient, and a state baseline of them; for configurable MDPs.
@@ -100,10 +102,12 @@ class LambdaBCHG(BCHG):
         )
         object.__setattr__(self, "claim", Claim.UNBIASED if known else Claim.DECLARED)
 
+    @checked
     def trace_discount(self, context: Context) -> float:
         """Return γ_F λ."""
         return self.trace_decay * super().trace_discount(context)
 
+    @checked
     def gradient_table(self, context: Context) -> GradientTable:
         """Return the critic of ∇V_F that completes the sums.
 
@@ -119,6 +123,7 @@ class LambdaBCHG(BCHG):
             raise EstimatorError(f"{self.name}: context.follower_gradient: expected a GradientTable, got {found}")
         return context.follower_gradient
 
+    @checked
     def baseline_table(self, context: Context, gradients: GradientTable) -> StateBaseline | None:
         """Return the baseline; None without one.
 
@@ -153,6 +158,7 @@ class LambdaBCHG(BCHG):
             rows = rows - _weighted(taken, trajectories.state_t, baseline.table)
         return Contribution(part=item.part, batch=item.batch, weights=item.weights, rows=rows)
 
+    @checked
     def expectation(self, context: Context, *, horizon: int) -> Mapping[Part, FloatArray]:
         """Return the exact expectation for streams of `horizon` steps.
 

@@ -15,10 +15,12 @@ from bilevelrl.estimators.game_critics import Operator
 from bilevelrl.estimators.game_side import register_game_estimator
 from bilevelrl.estimators.policy_gradient import PolicyGradient
 from bilevelrl.reference import MarkovGame
+from bilevelrl.reference.doors import checked
 
 __all__ = ["BiAC"]
 
 
+@checked
 @dataclass(frozen=True, kw_only=True)
 class BiAC(PolicyGradient):
     """Bi-AC in its exact expected form: Theorem 2's first term with the values of its own operator.

@@ -17,8 +17,9 @@ from bilevelrl.estimators.kinds import kind_of
 from bilevelrl.estimators.sampling import sample_suffixes
 from bilevelrl.estimators.traces import backward_sum
 from bilevelrl.estimators.trajectories import Trajectories
-from bilevelrl.reference import ConfigurableMDP, leader_action_values
-from bilevelrl.reference.arrays import BoolArray, FloatArray
+from bilevelrl.reference import leader_action_values
+from bilevelrl.reference.arrays import BoolArray, FloatArray, check_indices, check_pairs, check_steps_to_go
+from bilevelrl.reference.doors import Horizon, checked
 from bilevelrl.reference.errors import InvalidInputError, ShapeError, refusal
 from bilevelrl.reference.leader import check_horizon
 from bilevelrl.reference.problem import TransitionBatch
@@ -38,6 +39,7 @@ __all__ = [
 ]
 
 
+@checked
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExactCritic:
     """Leader's exact values under the follower's policy, over an infinite horizon or by steps to go.
@@ -64,13 +66,14 @@ class ExactCritic:
     values: FloatArray
 
     @classmethod
+    @checked
     def solve(
         cls,
-        problem: ConfigurableMDP,
+        problem: Any,
         theta: FloatArray,
         policy: FloatArray,
         *,
-        horizon: int | None = None,
+        horizon: Horizon = None,
         discounted: bool = True,
         transition: Transition | None = None,
         reward: FloatArray | None = None,
@@ -95,6 +98,10 @@ class ExactCritic:
         IllPosedError
             If the return is undiscounted and the horizon infinite.
         """
+        if not hasattr(problem, "tables_at"):  # a batch of seeds says itself why it has none
+            raise InvalidInputError(
+                refusal("problem", type(problem).__name__, "a ConfigurableMDP", "a tabular problem")
+            )
         check_horizon(horizon, discounted)
         tables = problem.tables_at(theta)
         tables = replace(
@@ -113,21 +120,26 @@ class ExactCritic:
             values[h, :-1] = (policy * action_values[h]).sum(axis=1)
         return cls(action_values=action_values, values=values)
 
+    @checked
     def action_value(self, state: Any, action: Any, *, steps_to_go: Any = None) -> FloatArray:
         """Return Q_L(s, a); `steps_to_go=None` is the longest horizon there is."""
-        result: FloatArray = self.action_values[self._row(steps_to_go), state, action]
+        _, states, actions = self.action_values.shape
+        pairs = check_pairs(("state", state, states), ("action", action, actions))
+        result: FloatArray = self.action_values[self._row(steps_to_go), *pairs]
         return result
 
+    @checked
     def value(self, state: Any, *, steps_to_go: Any = None) -> FloatArray:
         """Return V_L(s), 0 at a terminal state (s = S)."""
+        state = check_indices("state", state, self.values.shape[1])
         result: FloatArray = self.values[self._row(steps_to_go), state]
         return result
 
     def _row(self, steps_to_go: Any) -> Any:
-        longest = self.values.shape[0] - 1
-        return longest if steps_to_go is None else np.clip(steps_to_go, 0, longest)
+        return check_steps_to_go(steps_to_go, self.values.shape[0] - 1)
 
 
+@checked
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableCritic:
     """A critic that is given: an independently learned or a perturbed table.
@@ -169,15 +181,18 @@ class TableCritic:
         if not np.isfinite(self.action_values).all():
             raise InvalidInputError("action_values: expected finite numbers; check where the table was learned")
 
+    @checked
     def action_value(self, state: Any, action: Any, *, steps_to_go: Any = None) -> FloatArray:
         """Return Q̂_L(s, a), whatever the steps to go."""
-        result: FloatArray = self.action_values[state, action]
+        states, actions = self.action_values.shape
+        result: FloatArray = self.action_values[check_pairs(("state", state, states), ("action", action, actions))]
         return result
 
+    @checked
     def value(self, state: Any, *, steps_to_go: Any = None) -> FloatArray:
         """Return V̂_L(s), 0 at a terminal state (s = S)."""
         values = np.append((self.policy * self.action_values).sum(axis=1), 0.0)
-        result: FloatArray = values[state]
+        result: FloatArray = values[check_indices("state", state, len(values))]
         return result
 
 
@@ -206,7 +221,7 @@ def leader_discount(problem: Any, target: Target) -> float:
     return float(problem.discount_leader) if target.discounted else 1.0
 
 
-def read_critic(critic: LeaderCritic, trajectories: Trajectories, *, horizon: int | None = None) -> CriticReading:
+def read_critic(critic: LeaderCritic, trajectories: Trajectories, *, horizon: Horizon = None) -> CriticReading:
     """Read a critic at every step.
 
     Parameters
@@ -232,7 +247,7 @@ def read_critic(critic: LeaderCritic, trajectories: Trajectories, *, horizon: in
 
 
 def monte_carlo_reading(
-    trajectories: Trajectories, baseline: CriticReading, *, discount: float, horizon: int | None = None
+    trajectories: Trajectories, baseline: CriticReading, *, discount: float, horizon: Horizon = None
 ) -> CriticReading:
     """Read the returns of the very same suffixes: `B̂_t = R_t - V_L(s_t)`, and R_t, R_{t+1} for the values.
 
@@ -328,7 +343,7 @@ def expected_fresh_steps(trajectories: Trajectories, context: Context, *, target
     return float(counting.action_value(state, action, steps_to_go=to_go).sum())
 
 
-def _paid(trajectories: Trajectories, horizon: int | None) -> BoolArray:
+def _paid(trajectories: Trajectories, horizon: Horizon) -> BoolArray:
     """Steps at which the leader of a target with this horizon is paid."""
     if horizon is None:
         return trajectories.valid
@@ -336,7 +351,7 @@ def _paid(trajectories: Trajectories, horizon: int | None) -> BoolArray:
     return inside
 
 
-def _returns(trajectories: Trajectories, discount: float, horizon: int | None) -> FloatArray:
+def _returns(trajectories: Trajectories, discount: float, horizon: Horizon) -> FloatArray:
     reward = np.where(_paid(trajectories, horizon), trajectories.reward_leader_t, 0.0)
     return backward_sum(trajectories, reward, discount)
 

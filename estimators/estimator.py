@@ -25,6 +25,7 @@ from bilevelrl.estimators.kinds import kind_of
 from bilevelrl.estimators.sampling import TabularSimulator, sample_trajectories
 from bilevelrl.estimators.trajectories import Trajectories
 from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.doors import Horizon, checked, checked_record
 from bilevelrl.reference.errors import EstimatorError, InvalidInputError, UnsupportedError, refusal
 from bilevelrl.reference.problem import Part, Problem, Term, TransitionBatch
 
@@ -58,6 +59,7 @@ class Claim(enum.Enum):
     MEASURED = "biased, and no closed form is claimed: the bias is only measured"
 
 
+@checked
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
     """Which truth an estimator is held against.
@@ -70,7 +72,7 @@ class Target:
         False: undiscounted leader returns.
     """
 
-    horizon: int | None = None
+    horizon: Horizon = None
     discounted: bool = True
 
 
@@ -86,6 +88,7 @@ class LeaderCritic(Protocol):
         ...
 
 
+@checked
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
     """What an estimator may know beside the trajectories.
@@ -121,6 +124,7 @@ class Context:
         object.__setattr__(self, "theta", np.asarray(self.theta))  # a list of numbers is a θ too
 
 
+@checked_record
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contribution:
     """Weights on the derivatives of visited transitions, for one part of the hypergradient.
@@ -142,6 +146,7 @@ class Contribution:
     weights: Mapping[Term, FloatArray]
     rows: FloatArray | None = None
 
+    @checked
     def total(self, context: Context) -> FloatArray:
         """Return the sum over streams, (N,)."""
         found = np.zeros(context.theta.size)
@@ -149,6 +154,7 @@ class Contribution:
             found = found + context.problem.pullback(context.theta, self.batch, self.weights)
         return found if self.rows is None else found + self.rows.sum(axis=0)
 
+    @checked
     def per_stream(self, context: Context) -> FloatArray:
         """Return one row per stream, (streams, N)."""
         streams = np.shape(self.batch.state_t)[0]
@@ -158,6 +164,7 @@ class Contribution:
         return found if self.rows is None else found + self.rows
 
 
+@checked_record
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
     """One estimate of the hypergradient with its parts and its cost.
@@ -196,6 +203,7 @@ class Estimator(ABC):
     target: Target
     continuous: ClassVar[bool] = False  # whether it serves problems without tables
 
+    @checked
     def check_problem(self, context: Context) -> None:
         """Refuse a problem without tables where the estimator or one of its options needs them.
 
@@ -217,6 +225,7 @@ class Estimator(ABC):
     def contributions(self, trajectories: Trajectories, context: Context) -> Sequence[Contribution]:
         """Return the weights; rows are streams. For `Draw.BATCH` the sum over streams is the estimate."""
 
+    @checked
     def expectation(self, context: Context, *, horizon: int) -> Mapping[Part, FloatArray]:
         """Return the exact expectation, part by part, for streams of `horizon` steps from the initial law.
 
@@ -227,6 +236,7 @@ class Estimator(ABC):
         """
         raise EstimatorError(f"{self.name}: declares no closed-form expectation; its bias can only be measured")
 
+    @checked
     def sample(
         self,
         problem: Any,
@@ -241,6 +251,7 @@ class Estimator(ABC):
         """Draw a batch of the kind that the claim is about: `sample_trajectories`, unless it needs another."""
         return sample_trajectories(problem, theta, follower, streams=streams, steps=steps, rng=rng, simulator=simulator)
 
+    @checked
     def estimate(self, trajectories: Trajectories, context: Context, *, per_draw: bool = False) -> Estimate:
         """Return the estimate of a batch: its mean by one vector-Jacobian product per contribution.
 
@@ -273,6 +284,7 @@ class Estimator(ABC):
         """Return one row per draw, (draws, N)."""
         return sum(self.parts_per_draw(trajectories, context).values())  # type: ignore[return-value]
 
+    @checked
     def parts_per_draw(self, trajectories: Trajectories, context: Context) -> dict[Part, FloatArray]:
         """Return {part: (draws, N)}."""
         self.check_problem(context)
@@ -287,11 +299,13 @@ class Estimator(ABC):
         parts["regulariser"] = np.repeat(regulariser[None], draws, axis=0)
         return parts
 
+    @checked
     def cost(self, trajectories: Trajectories, context: Context) -> dict[str, int]:
         """Return what the estimate of this batch costs."""
         return {"environment_steps": int(trajectories.valid.sum()), "oracle_steps": 0}
 
 
+@checked
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EstimatorEntry:
     """A named configuration of an estimator: what tables, plots and the command line list.
@@ -316,6 +330,7 @@ ESTIMATORS: dict[str, EstimatorEntry] = {}
 """Every registered configuration by name; a new method registers itself once in its own file."""
 
 
+@checked
 def register_estimator(name: str, *, summary: str, level: str, make: Callable[[Target], Estimator]) -> None:
     """Add a configuration to `ESTIMATORS`.
 

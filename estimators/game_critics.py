@@ -18,7 +18,8 @@ import numpy as np
 from bilevelrl.estimators.estimator import Context, Target
 from bilevelrl.estimators.trajectories import Trajectories
 from bilevelrl.reference import MarkovGame, game_leader_action_values
-from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.arrays import FloatArray, check_indices, check_pairs, check_steps_to_go
+from bilevelrl.reference.doors import checked
 from bilevelrl.reference.errors import InvalidInputError, NotConvergedError, ShapeError, UnknownNameError, refusal
 from bilevelrl.reference.leader import check_horizon
 
@@ -28,6 +29,7 @@ Operator: TypeAlias = Literal["expected", "sampled", "modes", "stackelberg"]
 OPERATORS: tuple[Operator, ...] = ("expected", "sampled", "modes", "stackelberg")
 
 
+@checked
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GameCritic:
     """The leader's action values in a Markov game, and what follows from them under the players' policies.
@@ -79,6 +81,7 @@ class GameCritic:
             raise InvalidInputError("action_values: expected finite numbers; check where the table was learnt")
 
     @classmethod
+    @checked
     def solve(
         cls,
         game: MarkovGame,
@@ -121,17 +124,25 @@ class GameCritic:
             sees_leader_action=bool(game.follower_sees_leader_action),
         )
 
+    @checked
     def action_value(
         self, state: Any, action: Any, *, leader_action: Any = None, steps_to_go: Any = None
     ) -> FloatArray:
         """Return Q_L(s, l, a); `steps_to_go=None` is the longest horizon there is."""
-        result: FloatArray = self.action_values[self._row(steps_to_go), state, leader_action, action]
+        _, states, leader_actions, actions = self.action_values.shape
+        pairs = check_pairs(
+            ("state", state, states), ("leader_action", leader_action, leader_actions), ("action", action, actions)
+        )
+        result: FloatArray = self.action_values[self._row(steps_to_go), *pairs]
         return result
 
+    @checked
     def value(self, state: Any, *, steps_to_go: Any = None) -> FloatArray:
         """Return Σ_{l,a} f g Q_L(s, l, a), 0 at a terminal state (s = S)."""
         values = np.einsum("sl,sla,ksla->ks", self.policy, self.response, self.action_values)
-        result: FloatArray = np.hstack([values, np.zeros((values.shape[0], 1))])[self._row(steps_to_go), state]
+        result: FloatArray = np.hstack([values, np.zeros((values.shape[0], 1))])[
+            self._row(steps_to_go), check_indices("state", state, values.shape[1] + 1)
+        ]
         return result
 
     def benefits(self) -> FloatArray:
@@ -145,6 +156,7 @@ class GameCritic:
         result: FloatArray = seen - np.vecdot(self.response, seen)[..., None]
         return result
 
+    @checked
     def baselines(self, kind: str) -> FloatArray:
         """Return what is subtracted from Q_L in the leader's own term, (K, S, L, A): see `GameSide`."""
         if kind == "none":
@@ -157,13 +169,13 @@ class GameCritic:
         result: FloatArray = np.broadcast_to(values, self.action_values.shape)
         return result
 
+    @checked
     def rows(self, steps_to_go: Any) -> Any:
         """Return the row of each number of steps to go, clipped to the longest there is."""
         return self._row(steps_to_go)
 
     def _row(self, steps_to_go: Any) -> Any:
-        longest = self.action_values.shape[0] - 1
-        return longest if steps_to_go is None else np.clip(steps_to_go, 0, longest)
+        return check_steps_to_go(steps_to_go, self.action_values.shape[0] - 1)
 
 
 def _next_value(table: FloatArray, policy: FloatArray, response: FloatArray, operator: str) -> FloatArray:
@@ -203,6 +215,7 @@ def _greedy_fixed_point(game: MarkovGame, policy: FloatArray, response: FloatArr
         leader_action = np.where(better, answered.argmax(axis=1), leader_action)
 
 
+@checked
 def learn_game_critic(
     trajectories: Trajectories,
     context: Context,

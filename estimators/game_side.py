@@ -26,6 +26,7 @@ from bilevelrl.estimators.sampling import TabularSimulator
 from bilevelrl.estimators.trajectories import Trajectories
 from bilevelrl.reference import LQRGame, MarkovGame
 from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.doors import checked
 from bilevelrl.reference.errors import EstimatorError, InvalidInputError, UnknownNameError, UnsupportedError
 from bilevelrl.reference.leader import check_horizon
 from bilevelrl.reference.problem import Part
@@ -90,6 +91,7 @@ class GameSide(AlongTrajectories):
         exact = exact and self.behaviour_theta is None
         object.__setattr__(self, "claim", Claim.UNBIASED if exact and not biased else Claim.DECLARED)
 
+    @checked
     def sample(
         self,
         problem: Any,
@@ -105,6 +107,7 @@ class GameSide(AlongTrajectories):
         acting = theta if self.behaviour_theta is None else self.behaviour_theta
         return super().sample(problem, acting, follower, streams=streams, steps=steps, rng=rng, simulator=simulator)
 
+    @checked
     def game(self, trajectories: Trajectories | None, context: Context) -> Any:
         """Return the context's problem, a tabular or a linear-quadratic Markov game.
 
@@ -125,6 +128,7 @@ class GameSide(AlongTrajectories):
             raise EstimatorError(f"{self.name}: leader_action_t=None: expected the leader's actions; sample them anew")
         return context.problem
 
+    @checked
     def leader_critic(self, context: Context) -> GameCritic | LQRGameCritic:
         """Return the critic that is read.
 
@@ -147,6 +151,7 @@ class GameSide(AlongTrajectories):
         """The operator whose fixed point the exact critic is."""
         return "expected"
 
+    @checked
     def read(self, table: FloatArray, critic: GameCritic, trajectories: Trajectories) -> FloatArray:
         """Return entries (streams, steps) of a table (K, S, L, A) by steps to go; padding reads anything."""
         to_go = self._to_go(trajectories)
@@ -158,12 +163,14 @@ class GameSide(AlongTrajectories):
         horizon = self.target.horizon
         return None if horizon is None else np.maximum(horizon - trajectories.time_in_episode, 0)
 
+    @checked
     def benefit_t(self, critic: GameCritic | LQRGameCritic, trajectories: Trajectories) -> FloatArray:
         """Return B at every step, (streams, steps)."""
         if isinstance(critic, LQRGameCritic):
             return critic.benefit_t(trajectories, self._to_go(trajectories))
         return self.read(critic.benefits(), critic, trajectories)
 
+    @checked
     def policy_term(
         self, trajectories: Trajectories, context: Context, critic: GameCritic | LQRGameCritic
     ) -> Contribution:
@@ -175,6 +182,7 @@ class GameSide(AlongTrajectories):
         weight = self.leader_weight(trajectories, context)
         return Contribution(part="policy", batch=trajectories, weights={"log_policy_leader": weight * advantage})
 
+    @checked
     def expected(
         self, context: Context, *, horizon: int, influence: FloatArray | None, first: int
     ) -> Mapping[Part, FloatArray]:

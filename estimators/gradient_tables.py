@@ -20,7 +20,8 @@ from bilevelrl.estimators.lambda_returns import lambda_pass
 from bilevelrl.estimators.single_transitions import single_derivatives
 from bilevelrl.estimators.trajectories import Trajectories
 from bilevelrl.reference import ConfigurableMDP, SparseTransition
-from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.arrays import FloatArray, check_indices
+from bilevelrl.reference.doors import checked
 from bilevelrl.reference.errors import InvalidInputError, ShapeError, UnsupportedError, refusal
 from bilevelrl.reference.transitions import DiscountedSystem, expected_next, policy_transition
 
@@ -34,6 +35,7 @@ __all__ = [
 ]
 
 
+@checked
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GradientTable:
     """∇V_F as a table, a critic for `Context.follower_gradient`.
@@ -70,11 +72,13 @@ class GradientTable:
             raise InvalidInputError("gradients: expected finite numbers; check where the table was learnt")
 
     @classmethod
+    @checked
     def zeros(cls, context: Context) -> GradientTable:
         """Return the table before anything was learnt."""
         return cls(gradients=np.zeros((context.follower.policy.shape[0], context.theta.size)))
 
     @classmethod
+    @checked
     def solve(cls, context: Context) -> GradientTable:
         """Return the exact table under the follower's policy and the problem's own kernel (arXiv:2603.14867, (6)).
 
@@ -88,11 +92,14 @@ class GradientTable:
         system = DiscountedSystem.factorise(policy_transition(kernel, policy), context.problem.discount_follower)
         return cls(gradients=np.asarray(system.solve(np.einsum("sa,san->sn", policy, steps))))
 
+    @checked
     def value(self, state: Any) -> FloatArray:
         """Return ∇V̂_F at states of any shape (..., N); 0 at a terminal state (s = S)."""
+        state = check_indices("state", state, len(self.gradients) + 1)
         result: FloatArray = np.concatenate([self.gradients, np.zeros((1, self.gradients.shape[1]))])[state]
         return result
 
+    @checked
     def updated(
         self, trajectories: Trajectories, context: Context, *, step_size: float = 0.5, trace_decay: float = 0.0
     ) -> GradientTable:

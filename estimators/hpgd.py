@@ -36,6 +36,7 @@ from bilevelrl.estimators.suffix_moments import (
 )
 from bilevelrl.estimators.trajectories import Trajectories
 from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.doors import checked
 from bilevelrl.reference.errors import (
     EstimatorError,
     InvalidInputError,
@@ -53,6 +54,7 @@ HPGDVariant: TypeAlias = Literal["oracle", "oracle_batch", "monte_carlo", "sarsa
 VARIANTS: tuple[HPGDVariant, ...] = ("oracle", "oracle_batch", "monte_carlo", "sarsa")
 
 
+@checked
 @dataclass(frozen=True, kw_only=True)
 class HPGD(LeaderSide):
     """Hyper policy gradient descent (Thoma et al. 2024, arXiv:2406.01575), in the form (7) of arXiv:2603.14867.
@@ -142,6 +144,7 @@ class HPGD(LeaderSide):
     def _is_unbiased(self) -> bool:
         return self.suffix == "geometric" and reaches_target(self)
 
+    @checked
     def contributions(self, trajectories: Trajectories, context: Context) -> Sequence[Contribution]:
         """Return the weights of the leader's terms and of the guiding term."""
         trajectories = self.stopped(trajectories, context)
@@ -160,6 +163,7 @@ class HPGD(LeaderSide):
             guiding = averaged_guiding_term(trajectories, factors, source, context, self.scores)
         return [*self.partial_gradient(trajectories, context, reading), guiding]
 
+    @checked
     def read(self, trajectories: Trajectories, context: Context) -> CriticReading:
         """Return the leader's values along the trajectories; the variants without a critic read returns."""
         if self.variant == "oracle":
@@ -231,6 +235,7 @@ class HPGD(LeaderSide):
             return None
         return steps if self.suffix_steps is None else self.suffix_steps
 
+    @checked
     def conditional_moments(self, trajectories: Trajectories, context: Context) -> tuple[FloatArray, FloatArray]:
         """Return mean (M, N) and covariance (M, N, N) of each row given the path: fresh suffixes integrated out.
 
@@ -264,6 +269,7 @@ class HPGD(LeaderSide):
                 "their bias can only be measured"
             )
 
+    @checked
     def expectation(self, context: Context, *, horizon: int) -> Mapping[Part, FloatArray]:
         """Return the oracle's exact expectation for streams of `horizon` steps; with stopping, whatever the horizon.
 
@@ -279,6 +285,7 @@ class HPGD(LeaderSide):
         parts["response"] = np.einsum("sa,san->n", impulses, pair - state[:, None])
         return parts
 
+    @checked
     def cost(self, trajectories: Trajectories, context: Context) -> dict[str, int]:
         """Return what an estimate costs; `oracle_steps` is the expected number of steps after resets."""
         cost = super().cost(trajectories, context)

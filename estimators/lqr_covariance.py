@@ -29,12 +29,14 @@ from bilevelrl.estimators.lqr_registry import register_lqr_estimator
 from bilevelrl.estimators.pathwise import PathwiseBCHG
 from bilevelrl.estimators.trajectories import Trajectories
 from bilevelrl.reference.arrays import FloatArray, IntArray
+from bilevelrl.reference.doors import checked
 from bilevelrl.reference.errors import EstimatorError, InvalidInputError, UnsupportedError
 from bilevelrl.reference.problem import Part
 
 __all__ = ["PolicyCovariance"]
 
 
+@checked
 @dataclass(frozen=True, kw_only=True)
 class PolicyCovariance(PathwiseBCHG):
     """Theorem 1 (5) of arXiv:2603.14867 with the covariance over the follower's policy in closed form.
@@ -82,6 +84,7 @@ class PolicyCovariance(PathwiseBCHG):
             )
         return leader, gradient
 
+    @checked
     def contributions(self, trajectories: Trajectories, context: Context) -> Sequence[Contribution]:
         """Return the leader's terms of pathwise BC-HG, and the covariances."""
         leader, gradient = self._critics(context)
@@ -103,12 +106,14 @@ class PolicyCovariance(PathwiseBCHG):
                 )
         return [*items, Contribution(part="response", batch=trajectories, weights={}, rows=rows)]
 
+    @checked
     def steps_to_go(self, trajectories: Trajectories) -> IntArray:
         """Return (streams, steps): what the target's horizon leaves."""
         assert self.target.horizon is not None  # critics by steps to go come with a horizon
         left: IntArray = np.maximum(self.target.horizon - trajectories.time_in_episode, 0)
         return left
 
+    @checked
     def conditional_moments(self, trajectories: Trajectories, context: Context) -> tuple[FloatArray, FloatArray]:
         """Refuse: nothing is random given the trajectories.
 
@@ -119,6 +124,7 @@ class PolicyCovariance(PathwiseBCHG):
         """
         raise EstimatorError(f"{self.name}: nothing is random given the trajectories; expected a direct call")
 
+    @checked
     def expectation(self, context: Context, *, horizon: int) -> Mapping[Part, FloatArray]:
         """Return the exact expectation for streams of `horizon` steps, given the critics.
 

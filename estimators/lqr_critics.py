@@ -19,7 +19,8 @@ from bilevelrl.estimators.estimator import Context
 from bilevelrl.estimators.lqr_regression import QuadraticRegression, unpack_quadratic
 from bilevelrl.estimators.trajectories import Trajectories
 from bilevelrl.reference import LQRFollower
-from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.arrays import FloatArray, check_joined, check_steps_to_go, check_vectors
+from bilevelrl.reference.doors import Horizon, checked
 from bilevelrl.reference.leader import check_horizon
 from bilevelrl.reference.lqr import LQRMatrices
 from bilevelrl.reference.lqr_leader import evaluate_lqr_leader, leader_costs
@@ -27,6 +28,7 @@ from bilevelrl.reference.lqr_leader import evaluate_lqr_leader, leader_costs
 __all__ = ["QuadraticCritic", "fit_lstd_critic"]
 
 
+@checked
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QuadraticCritic:
     """Quadratic values of state and action, and their averages over a linear Gaussian policy.
@@ -45,7 +47,8 @@ class QuadraticCritic:
     follower: LQRFollower
 
     @classmethod
-    def solve(cls, context: Context, *, horizon: int | None = None, discounted: bool = True) -> QuadraticCritic:
+    @checked
+    def solve(cls, context: Context, *, horizon: Horizon = None, discounted: bool = True) -> QuadraticCritic:
         """Return the exact critic of the context's follower, by steps to go where there is a horizon.
 
         Raises
@@ -93,9 +96,10 @@ class QuadraticCritic:
             follower=follower,
         )
 
+    @checked
     def action_value(self, state: Any, action: Any, *, steps_to_go: Any = None) -> FloatArray:
         """Return Q_L(x, a)."""
-        z = np.concatenate([state, action], axis=-1)
+        z = check_joined(state, action, self.follower.gain.shape)
         row = self.row(steps_to_go)
         if len(self.matrices) == 1 or steps_to_go is None:
             quadratic: FloatArray = np.vecdot(z @ self.matrices[-1], z)
@@ -104,9 +108,11 @@ class QuadraticCritic:
         result: FloatArray = -quadratic - self.offsets[row]
         return result
 
+    @checked
     def value(self, state: Any, *, steps_to_go: Any = None) -> FloatArray:
         """Return V_L(x), the average of Q over the policy."""
         n = self.follower.gain.shape[1]
+        state = check_vectors("state", state, n)
         row = self.row(steps_to_go)
         if len(self.matrices) == 1 or steps_to_go is None:
             x, constant = np.asarray(state), np.vdot(self.matrices[-1][n:, n:], self.follower.covariance)
@@ -115,6 +121,7 @@ class QuadraticCritic:
         at_mean = self.action_value(state, self.follower.mean(state), steps_to_go=steps_to_go)
         return np.asarray(at_mean - spread[row], dtype=np.float64)
 
+    @checked
     def state_matrix(self, steps_to_go: Any = None) -> FloatArray:
         """Return M of V_L(x) = -x'M x - c, (..., n, n)."""
         n, gain = self.follower.gain.shape[1], self.follower.gain
@@ -122,10 +129,10 @@ class QuadraticCritic:
         result: FloatArray = into.T @ self.matrices[self.row(steps_to_go)] @ into
         return result
 
+    @checked
     def row(self, steps_to_go: Any) -> Any:
         """Return which of the matrices serves so many steps to go."""
-        longest = len(self.matrices) - 1
-        return longest if steps_to_go is None else np.clip(steps_to_go, 0, longest)
+        return check_steps_to_go(steps_to_go, len(self.matrices) - 1)
 
 
 def _value_offset(m: LQRMatrices, follower: LQRFollower, cost: FloatArray, discount: float, ahead: float) -> float:
@@ -135,6 +142,7 @@ def _value_offset(m: LQRMatrices, follower: LQRFollower, cost: FloatArray, disco
     return float(np.vdot(m.cost_action_leader, sigma)) + float(m.cost_constant_leader) + discount * (noise + ahead)
 
 
+@checked
 def fit_lstd_critic(
     trajectories: Trajectories,
     context: Context,

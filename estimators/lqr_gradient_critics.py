@@ -27,7 +27,8 @@ from bilevelrl.estimators.lqr_regression import (
 from bilevelrl.estimators.single_transitions import single_derivatives
 from bilevelrl.estimators.trajectories import Trajectories
 from bilevelrl.reference import LQRFollower
-from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.arrays import FloatArray, check_joined, check_vectors
+from bilevelrl.reference.doors import checked
 from bilevelrl.reference.errors import UnknownNameError
 from bilevelrl.reference.lqr_solvers import discounted_lyapunov
 
@@ -111,6 +112,7 @@ class QuadraticStateGradient:
         return _quadratic(np.asarray(state), self.matrices, self.offsets)
 
 
+@checked
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QuadraticGradientCritic:
     """∇Q_F(z) = -z'G z - offset, and its average ∇V_F over the follower's policy.
@@ -129,6 +131,7 @@ class QuadraticGradientCritic:
     follower: LQRFollower
 
     @classmethod
+    @checked
     def solve(cls, context: Context) -> QuadraticGradientCritic:
         """Return the exact gradients, by one Lyapunov equation for all parameters.
 
@@ -161,9 +164,10 @@ class QuadraticGradientCritic:
         offsets = arriving + discount * (arriving + spread) / (1.0 - discount)
         return cls(matrices=matrices, offsets=offsets, follower=follower)
 
+    @checked
     def action_value(self, state: Any, action: Any) -> FloatArray:
         """Return ∇Q_F, (..., N)."""
-        return _quadratic(np.concatenate([state, action], axis=-1), self.matrices, self.offsets)
+        return _quadratic(check_joined(state, action, self.follower.gain.shape), self.matrices, self.offsets)
 
     def over_policy(self) -> QuadraticStateGradient:
         """Return ∇V_F = E_π ∇Q_F."""
@@ -172,9 +176,10 @@ class QuadraticGradientCritic:
         spread = np.tensordot(self.matrices[:, n:, n:], self.follower.covariance)
         return QuadraticStateGradient(matrices=play.T @ self.matrices @ play, offsets=self.offsets + spread)
 
+    @checked
     def value(self, state: Any) -> FloatArray:
         """Return ∇V_F, (..., N)."""
-        return self.over_policy().value(state)
+        return self.over_policy().value(check_vectors("state", state, self.follower.gain.shape[1]))
 
 
 def score_rewards(trajectories: Trajectories, context: Context) -> FloatArray:
@@ -187,6 +192,7 @@ def score_rewards(trajectories: Trajectories, context: Context) -> FloatArray:
     return rewards + single_derivatives(context, trajectories, "reward_follower")
 
 
+@checked
 def fit_lstd_gradient(
     trajectories: Trajectories,
     context: Context,

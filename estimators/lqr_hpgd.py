@@ -25,6 +25,7 @@ from bilevelrl.estimators.traces import backward_sum
 from bilevelrl.estimators.trajectories import Trajectories
 from bilevelrl.reference import ConfigurableLQR
 from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.doors import checked
 from bilevelrl.reference.errors import InvalidInputError, UnknownNameError, UnsupportedError
 from bilevelrl.reference.problem import Part
 
@@ -50,6 +51,7 @@ def gradient_critic(name: str, context: Context) -> FollowerGradientCritic:
     return critic
 
 
+@checked
 @dataclass(frozen=True, kw_only=True)
 class LQRHPGD(BCHG):
     """HPGD with a function approximator of ∇V_F (arXiv:2603.14867, equation (7), and its HPGD (MC) and HPGD (TD)).
@@ -96,6 +98,7 @@ class LQRHPGD(BCHG):
         elif self.factor == "action_value" and self.claim is Claim.UNBIASED:
             object.__setattr__(self, "claim", Claim.DECLARED)
 
+    @checked
     def contributions(self, trajectories: Trajectories, context: Context) -> Sequence[Contribution]:
         """Return the weights of BC-HG with another factor, and what the baseline takes away."""
         critic = gradient_critic(self.name, context)
@@ -121,6 +124,7 @@ class LQRHPGD(BCHG):
             paid = np.where(trajectories.time_in_episode < self.target.horizon, paid, 0.0)
         return backward_sum(trajectories, paid, discount)
 
+    @checked
     def expectation(self, context: Context, *, horizon: int) -> Mapping[Part, FloatArray]:
         """Return the exact expectation for streams of `horizon` steps.
 

@@ -17,6 +17,7 @@ import numpy as np
 from bilevelrl.estimators.estimator import Context
 from bilevelrl.estimators.trajectories import Trajectories
 from bilevelrl.reference.arrays import BoolArray, FloatArray
+from bilevelrl.reference.doors import checked
 from bilevelrl.reference.errors import EstimatorError, InvalidInputError, UnknownNameError
 
 __all__ = [
@@ -91,6 +92,7 @@ def pack_quadratic(matrices: FloatArray, offsets: FloatArray) -> FloatArray:
     return np.concatenate([(doubled * both).T, -offsets[None]])
 
 
+@checked
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QuadraticRegression:
     """The sums of a batch from which critics of any rewards and any discount are solved.
@@ -114,6 +116,7 @@ class QuadraticRegression:
     dimension: int
 
     @classmethod
+    @checked
     def of(
         cls,
         trajectories: Trajectories,
@@ -161,6 +164,7 @@ class QuadraticRegression:
             dimension=z.shape[1],
         )
 
+    @checked
     def solve(self, moments: FloatArray, discount: float, *, ridge: float = 0.0) -> FloatArray:
         """Return the weights (F, outputs) of the critic.
 

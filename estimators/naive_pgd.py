@@ -11,11 +11,13 @@ from bilevelrl.estimators.expectations import expected_parts
 from bilevelrl.estimators.leader_side import LeaderSide
 from bilevelrl.estimators.trajectories import Trajectories
 from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.doors import checked
 from bilevelrl.reference.problem import Part
 
 __all__ = ["NaivePGD"]
 
 
+@checked
 @dataclass(frozen=True, kw_only=True)
 class NaivePGD(LeaderSide):
     """Partial gradient with the follower's response held fixed: biased by exactly the response part.
@@ -51,11 +53,13 @@ class NaivePGD(LeaderSide):
         super().__post_init__()
         self._declare(biased=True, in_batch=False)
 
+    @checked
     def contributions(self, trajectories: Trajectories, context: Context) -> Sequence[Contribution]:
         """Return the weights of the leader's terms."""
         trajectories = self.stopped(trajectories, context)
         return self.partial_gradient(trajectories, context, self.read(trajectories, context))
 
+    @checked
     def expectation(self, context: Context, *, horizon: int) -> Mapping[Part, FloatArray]:
         """Return the exact expectation for streams of `horizon` steps; with stopping, whatever the horizon.
 

@@ -22,11 +22,13 @@ from bilevelrl.estimators.lqr_critics import QuadraticCritic
 from bilevelrl.estimators.lqr_registry import register_lqr_estimator
 from bilevelrl.estimators.trajectories import Trajectories
 from bilevelrl.reference import ConfigurableLQR
+from bilevelrl.reference.doors import checked
 from bilevelrl.reference.errors import InvalidInputError, UnsupportedError
 
 __all__ = ["PathwiseBCHG"]
 
 
+@checked
 @dataclass(frozen=True, kw_only=True)
 class PathwiseBCHG(BCHG):
     """BC-HG on configurable LQRs with pathwise transition derivatives, of the leader's and the follower's values.
@@ -62,6 +64,7 @@ class PathwiseBCHG(BCHG):
         if self.largest_score is not None:
             raise InvalidInputError(f"largest_score={self.largest_score!r}: expected None; there are no scores here")
 
+    @checked
     def contributions(self, trajectories: Trajectories, context: Context) -> Sequence[Contribution]:
         """Return the weights of BC-HG with every score of a transition replaced.
 
@@ -85,6 +88,7 @@ class PathwiseBCHG(BCHG):
             ),
         ]
 
+    @checked
     def partial_contributions(
         self, trajectories: Trajectories, context: Context, critic: QuadraticCritic
     ) -> list[Contribution]:

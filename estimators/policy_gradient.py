@@ -10,11 +10,13 @@ from bilevelrl.estimators.estimator import Context, Contribution
 from bilevelrl.estimators.game_side import GameSide, register_game_estimator
 from bilevelrl.estimators.trajectories import Trajectories
 from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.doors import checked
 from bilevelrl.reference.problem import Part
 
 __all__ = ["PolicyGradient"]
 
 
+@checked
 @dataclass(frozen=True, kw_only=True)
 class PolicyGradient(GameSide):
     """Partial gradient with the follower's response held fixed: biased by exactly the response part.
@@ -49,12 +51,14 @@ class PolicyGradient(GameSide):
         super().__post_init__()
         self._claim(biased=True)
 
+    @checked
     def contributions(self, trajectories: Trajectories, context: Context) -> Sequence[Contribution]:
         """Return the weights of the leader's own term."""
         self.game(trajectories, context)
         trajectories = self.stopped(trajectories, context)
         return [self.policy_term(trajectories, context, self.leader_critic(context))]
 
+    @checked
     def expectation(self, context: Context, *, horizon: int) -> Mapping[Part, FloatArray]:
         """Return the exact expectation for streams of `horizon` steps; with stopping, whatever the horizon."""
         return self.expected(context, horizon=horizon, influence=None, first=0)

@@ -28,6 +28,7 @@ from bilevelrl.estimators.trajectories import Trajectories
 from bilevelrl.estimators.walk import OwnUniforms, Record, SharedUniforms, Uniforms, Walk, record_to_batch
 from bilevelrl.reference import ConfigurableLQR, ConfigurableMDP, LQRGame, MarkovGame, Tables
 from bilevelrl.reference.arrays import FloatArray, IntArray
+from bilevelrl.reference.doors import checked
 from bilevelrl.reference.errors import InvalidInputError, ShapeError, StochasticityError, UnknownNameError, refusal
 from bilevelrl.reference.transitions import ROW_SUM_TOLERANCE, Transition, check_rows
 
@@ -42,6 +43,7 @@ __all__ = [
 Restart: TypeAlias = Literal["initial", "uniform"]
 
 
+@checked
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TabularSimulator:
     """How samples are made, where that differs from the problem's own model.
@@ -81,6 +83,7 @@ class TabularSimulator:
         if self.restart not in ("initial", "uniform"):
             raise UnknownNameError("restart", self.restart, ("initial", "uniform"))
 
+    @checked
     def kernel(self, problem: ConfigurableMDP, theta: FloatArray, tables: Tables | None = None) -> Transition:
         """Return the transition kernel that moves the samples; `tables` are the problem's, where they are known.
 
@@ -100,6 +103,7 @@ class TabularSimulator:
             )
         return other
 
+    @checked
     def start_law(self, problem: ConfigurableMDP, theta: FloatArray, tables: Tables | None = None) -> FloatArray:
         """Return the law of an episode's first state, shape (S,); `tables` are the problem's, where they are known."""
         tables = problem.tables_at(theta) if tables is None else tables
@@ -108,6 +112,7 @@ class TabularSimulator:
         law: FloatArray = np.asarray(tables.initial, dtype=np.float64)
         return law
 
+    @checked
     def sample(
         self,
         problem: ConfigurableMDP | MarkovGame,
@@ -216,6 +221,7 @@ def _uniforms(rng: Generator | Sequence[Generator], streams: int, steps: int) ->
     return OwnUniforms(generators, streams, steps)
 
 
+@checked
 def sample_trajectories(
     problem: ConfigurableMDP | MarkovGame | ConfigurableLQR | LQRGame,
     theta: Any,
@@ -274,6 +280,7 @@ def sample_trajectories(
     return batch
 
 
+@checked
 def sample_suffixes(
     problem: ConfigurableMDP,
     theta: Any,
@@ -337,6 +344,7 @@ def sample_suffixes(
     )
 
 
+@checked
 def sample_stopped_trajectories(
     problem: ConfigurableMDP | MarkovGame | ConfigurableLQR | LQRGame,
     theta: Any,

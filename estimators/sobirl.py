@@ -38,6 +38,7 @@ from bilevelrl.estimators.suffix_moments import gradient_sum_means
 from bilevelrl.estimators.traces import average_over_visits, backward_sum
 from bilevelrl.estimators.trajectories import Trajectories
 from bilevelrl.reference.arrays import BoolArray, FloatArray
+from bilevelrl.reference.doors import checked
 from bilevelrl.reference.errors import InvalidInputError, UnknownNameError, UnsupportedError
 from bilevelrl.reference.problem import Part
 from bilevelrl.reference.transitions import DiscountedSystem, policy_transition, to_dense
@@ -56,6 +57,7 @@ OPTIONS: dict[str, tuple[str, ...]] = {
 }
 
 
+@checked
 @dataclass(frozen=True, kw_only=True)
 class SoBiRL(LeaderSide):
     """SoBiRL's one-step estimator (paper, (44)-(45)), its published weights, and its exact-gradient form.
@@ -130,6 +132,7 @@ class SoBiRL(LeaderSide):
         first_only = self.steps == "one" or (self.weight == "q" and self.critic != "monte_carlo")
         return self.gradient == "exact" and not first_only and reaches_target(self)
 
+    @checked
     def contributions(self, trajectories: Trajectories, context: Context) -> Sequence[Contribution]:
         """Return the weights of the leader's terms and of the guiding term."""
         self._check_dynamics(context)
@@ -140,6 +143,7 @@ class SoBiRL(LeaderSide):
         expand = _one_step_brackets if self.gradient == "one_step" else _exact_brackets
         return [*self.partial_gradient(trajectories, context, reading), *expand(trajectories, factors, context)]
 
+    @checked
     def scale(self, trajectories: Trajectories) -> float | FloatArray:
         """Return the factor of sums over streams: one over the episodes that began, or that finished."""
         if self.normalisation == "streams" and self.draw is Draw.BATCH:
@@ -179,6 +183,7 @@ class SoBiRL(LeaderSide):
                 "use theta_in_dynamics='partial' to accept the bias"
             )
 
+    @checked
     def expectation(self, context: Context, *, horizon: int) -> Mapping[Part, FloatArray]:
         """Return the exact expectation for streams of `horizon` steps; with stopping, whatever the horizon.
 

@@ -51,7 +51,8 @@ from bilevelrl.estimators.gradient_tables import (
 from bilevelrl.estimators.lambda_returns import lambda_returns
 from bilevelrl.estimators.traces import discount_powers
 from bilevelrl.estimators.trajectories import Trajectories
-from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.arrays import FloatArray, check_indices
+from bilevelrl.reference.doors import checked
 from bilevelrl.reference.errors import InvalidInputError, ShapeError, UnknownNameError, refusal
 from bilevelrl.reference.transitions import DiscountedSystem, policy_transition
 
@@ -66,6 +67,7 @@ BASELINES: tuple[BaselineKind, ...] = ("value", "step", "estimate")
 _SMALLEST = 1e-4
 
 
+@checked
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StateBaseline:
     """A baseline as a table, for `Context.baseline`.
@@ -98,12 +100,15 @@ class StateBaseline:
         if not np.isfinite(self.table).all():
             raise InvalidInputError("table: expected finite numbers; check where the baseline was learnt")
 
+    @checked
     def value(self, state: Any) -> FloatArray:
         """Return b at states of any shape, (..., N); 0 at a terminal state (s = S)."""
+        state = check_indices("state", state, len(self.table) + 1)
         result: FloatArray = np.concatenate([self.table, np.zeros((1, self.table.shape[1]))])[state]
         return result
 
     @classmethod
+    @checked
     def solve(
         cls,
         kind: BaselineKind,
@@ -157,6 +162,7 @@ class StateBaseline:
         return cls(table=np.where(known[:, None], ratio, gradients.gradients))
 
     @classmethod
+    @checked
     def learn(
         cls,
         trajectories: Trajectories,

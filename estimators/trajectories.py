@@ -2,8 +2,10 @@
 
 Arrays of shape (streams, steps); several episodes may follow each other in a stream. `terminated` means that the
 process ended (nothing more is earned), `truncated` that the observation stopped though the process goes on: the two
-are never the same thing. After a termination `state_tp1` is the number of states, S, so that value tables padded by
-one zero can be read with it. Steps with `valid == False` are padding and carry weight zero everywhere.
+are never the same thing. A stream that has not ended is flagged `truncated` at its last step: estimators that average
+over episodes count an episode where it terminated or was truncated, so that a missing flag changes what they divide
+by (published BC-HG by 10 to 25 %). After a termination `state_tp1` is the number of states, S, so that value tables
+padded by one zero can be read with it. Steps with `valid == False` are padding and carry weight zero everywhere.
 """
 
 from __future__ import annotations
@@ -14,11 +16,13 @@ from typing import Any
 import numpy as np
 
 from bilevelrl.reference.arrays import BoolArray, FloatArray, IntArray
+from bilevelrl.reference.doors import Count, Numbers, checked, checked_record
 from bilevelrl.reference.errors import InvalidInputError, ShapeError, refusal
 
 __all__ = ["Trajectories"]
 
 
+@checked_record
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trajectories:
     """A batch of visited transitions.
@@ -53,16 +57,16 @@ class Trajectories:
         If the batch is empty, or a step is both terminated and truncated, or a valid reward is not finite.
     """
 
-    state_t: Any
-    action_t: Any
-    state_tp1: Any
+    state_t: Numbers
+    action_t: Numbers
+    state_tp1: Numbers
     reward_leader_t: FloatArray
     terminated: BoolArray
     truncated: BoolArray
     time_in_episode: IntArray
     valid: BoolArray
     behaviour_log_prob: FloatArray
-    leader_action_t: Any = None
+    leader_action_t: Numbers | None = None
     stopping: IntArray | None = None
     batch_index: IntArray | None = None
 
@@ -107,6 +111,7 @@ class Trajectories:
         """Number of streams of each batch."""
         return self.streams if self.batch_index is None else self.streams // (int(self.batch_index.max()) + 1)
 
+    @checked
     def count_in_batch(self, steps: BoolArray) -> int | IntArray:
         """Return how many of the marked steps there are in a batch, at least 1; (streams, 1) where there are several.
 
@@ -121,6 +126,7 @@ class Trajectories:
         counted: IntArray = np.maximum(counts, 1)[self.batch_index][:, None]
         return counted
 
+    @checked
     def select(self, streams: Any) -> Trajectories:
         """Return some of the streams (an index array or slice over the first axis)."""
         chosen: dict[str, Any] = {}
@@ -129,18 +135,32 @@ class Trajectories:
             chosen[entry.name] = None if value is None else value[streams]
         return Trajectories(**chosen)
 
+    @checked
     def with_stopping(self, stopping: IntArray) -> Trajectories:
         """Return the same trajectories with geometric times (τ, κ), (streams, 2)."""
         return replace(self, stopping=stopping)
 
-    def check_states(self, states: int, actions: int, leader_actions: int | None = None) -> None:
-        """Refuse states or actions outside a tabular problem.
+    @checked
+    def check_states(self, states: Count, actions: Count, leader_actions: Count | None = None) -> None:
+        """Refuse states or actions outside a tabular problem, and a `state_tp1` of S where nothing terminated.
 
         Raises
         ------
         InvalidInputError
             Naming the stream, the step and the value.
         """
+        ended = np.asarray(self.state_tp1) == states
+        contradictory = self.valid & ended & ~self.terminated if ended.shape == self.valid.shape else np.zeros(1, bool)
+        if contradictory.any():
+            stream, step = (int(i) for i in np.argwhere(contradictory)[0])
+            raise InvalidInputError(
+                refusal(
+                    f"state_tp1[{stream}, {step}]",
+                    states,
+                    "a state where `terminated` is False",
+                    "S says that the process ended: set terminated, or give the state that was reached",
+                )
+            )
         limits = [("state_t", states), ("action_t", actions), ("state_tp1", states + 1)]
         if leader_actions is not None and self.leader_action_t is not None:
             limits.append(("leader_action_t", leader_actions))

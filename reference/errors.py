@@ -97,9 +97,9 @@ class UnknownNameError(InvalidInputError, KeyError):
 
     def __init__(self, argument: str, name: object, known: Iterable[str]) -> None:
         names = sorted(known)
-        close = difflib.get_close_matches(str(name), names, n=3)
+        close = difflib.get_close_matches(name, names, n=3) if isinstance(name, str) else []
         hint = f"did you mean {', '.join(map(repr, close))}?" if close else f"known: {', '.join(names)}"
-        super().__init__(f"{argument}={name!r} is not known; {hint}")
+        super().__init__(f"{argument}={_shown(name)} is not known; {hint}")
 
     def __str__(self) -> str:
         return str(self.args[0])

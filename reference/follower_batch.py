@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.arrays import FloatArray, check_thetas
 from bilevelrl.reference.configurable_mdp import ConfigurableMDP
-from bilevelrl.reference.errors import InvalidInputError, NotConvergedError, ShapeError, refusal
+from bilevelrl.reference.doors import checked
+from bilevelrl.reference.errors import InvalidInputError, NotConvergedError
 from bilevelrl.reference.fixed_point import check_stopping, reward_centres, state_scale
 from bilevelrl.reference.transitions import SparseTransition
 
@@ -18,6 +19,7 @@ __all__ = [
 ]
 
 
+@checked
 def solve_followers(
     problem: ConfigurableMDP,
     thetas: Any,
@@ -59,11 +61,8 @@ def solve_followers(
     >>> value.shape, policy.shape
     ((5, 4), (5, 4, 2))
     """
-    members = [problem.tables_at(theta) for theta in np.asarray(thetas)]
-    if not members:
-        raise ShapeError(
-            refusal("thetas.shape", np.shape(thetas), "(B, *theta_shape) with B >= 1", "pass at least one")
-        )
+    thetas = check_thetas(thetas, problem.theta_shape)
+    members = [problem.tables_at(theta) for theta in thetas]
     first = members[0].transition
     if isinstance(first, SparseTransition):
         raise InvalidInputError("solve_followers: expected a dense kernel; call solve_follower for each sparse problem")

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.random import Generator
 
 from bilevelrl.reference.arrays import FloatArray, IntArray
+from bilevelrl.reference.doors import checked, checked_record
 from bilevelrl.reference.errors import InvalidInputError
 from bilevelrl.reference.fixed_point import (
     FollowerMethod,
@@ -123,6 +124,7 @@ def game_reward_centre(transition: FloatArray, reward: FloatArray) -> float:
     return float(reward_centres(transition.reshape(1, states, -1, states), reward.reshape(1, states, -1))[0])
 
 
+@checked_record
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GameFollower:
     """A follower's response in a Markov game.
@@ -192,6 +194,7 @@ class GameFollower:
         """G at the decision points, (S, D, A): D = L, or 1 if it does not see."""
         return self.policy if self.sees_leader_action else self.policy[:, :1]
 
+    @checked
     def sample(self, state: Any, rng: Generator, leader_action: Any = None) -> IntArray:
         """Draw an action for each state and leader action (any shape of integers).
 
@@ -207,6 +210,7 @@ class GameFollower:
         drawn: IntArray = (rows <= threshold).sum(axis=-1)
         return drawn.clip(max=self.policy.shape[2] - 1)
 
+    @checked
     def log_prob(self, state: Any, action: Any, leader_action: Any = None) -> FloatArray:
         """Return log g(a|s, l), -inf where the probability underflows."""
         with np.errstate(divide="ignore"):

@@ -15,10 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.arrays import FloatArray, check_shape
+from bilevelrl.reference.doors import Horizon, checked
 from bilevelrl.reference.errors import ShapeError, refusal
 from bilevelrl.reference.follower import solve_follower
-from bilevelrl.reference.game_follower import DecisionPoints
+from bilevelrl.reference.game_follower import DecisionPoints, GameFollower
 from bilevelrl.reference.leader import check_horizon, constant_return
 from bilevelrl.reference.markov_game import MarkovGame
 from bilevelrl.reference.transitions import DiscountedSystem
@@ -60,7 +61,7 @@ def evaluate_game_leader(
     points: DecisionPoints,
     response: FloatArray,
     *,
-    horizon: int | None = None,
+    horizon: Horizon = None,
     discounted: bool = True,
     follower_system: DiscountedSystem | None = None,
 ) -> GameEvaluation:
@@ -115,12 +116,13 @@ def truncated_stages(
     return laws, values
 
 
+@checked
 def game_leader_action_values(
     game: MarkovGame,
     policy: FloatArray,
     follower_policy: FloatArray,
     *,
-    horizon: int | None = None,
+    horizon: Horizon = None,
     discounted: bool = True,
 ) -> tuple[FloatArray, FloatArray]:
     """Return V_L (K, S) and Q_L (K, S, L, A) under f (S, L) and g (S, L, A).
@@ -137,6 +139,8 @@ def game_leader_action_values(
     0.617
     """
     check_horizon(horizon, discounted)
+    check_shape("policy", policy, game.reward_leader.shape[:2])
+    check_shape("follower_policy", follower_policy, game.reward_leader.shape)
     joint = policy[:, :, None] * follower_policy
     earned = (joint * game.reward_leader).sum(axis=(1, 2))
     states = game.states
@@ -152,13 +156,14 @@ def game_leader_action_values(
     return values, action_values
 
 
+@checked
 def game_leader_objective(
     game: MarkovGame,
     theta: Any,
     *,
-    horizon: int | None = None,
+    horizon: Horizon = None,
     discounted: bool = True,
-    follower: Any = None,
+    follower: GameFollower | None = None,
 ) -> float:
     """The leader's objective in a Markov game; see `leader_objective`."""
     check_horizon(horizon, discounted)

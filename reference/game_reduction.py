@@ -14,12 +14,14 @@ import autograd.numpy as anp
 import numpy as np
 
 from bilevelrl.reference.configurable_mdp import ConfigurableMDP
+from bilevelrl.reference.doors import checked
 from bilevelrl.reference.markov_game import MarkovGame
 from bilevelrl.reference.tables import Tables
 
 __all__ = ["reduce_game"]
 
 
+@checked
 def reduce_game(game: MarkovGame) -> ConfigurableMDP:
     """Return the configurable MDP with the same follower, the same objective and the same θ.
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.configurable_mdp import ConfigurableMDP
+from bilevelrl.reference.doors import Discount, Horizon, checked
 from bilevelrl.reference.errors import IllPosedError, InvalidInputError, ShapeError, refusal
 from bilevelrl.reference.fixed_point import reward_centre
 from bilevelrl.reference.follower import TabularFollower, solve_follower
@@ -61,7 +62,7 @@ class LeaderEvaluation:
     objective: float
 
 
-def check_horizon(horizon: int | None, discounted: bool) -> None:
+def check_horizon(horizon: Horizon, discounted: bool) -> None:
     """Refuse an invalid horizon, and an undiscounted return without one.
 
     Raises
@@ -89,7 +90,7 @@ def gradient_centres(problem: ConfigurableMDP, theta: FloatArray, tables: Tables
     return centres if centres == (0.0, 0.0) or problem.conserves_mass(theta) else (0.0, 0.0)
 
 
-def constant_return(reward: float, discount_leader: float, horizon: int | None, discounted: bool) -> float:
+def constant_return(reward: float, discount_leader: float, horizon: Horizon, discounted: bool) -> float:
     """Return what a constant reward earns where no episode terminates."""
     if horizon is None:
         return reward / (1.0 - discount_leader)
@@ -101,7 +102,7 @@ def evaluate_leader(
     policy: FloatArray,
     discount_leader: float,
     *,
-    horizon: int | None = None,
+    horizon: Horizon = None,
     discounted: bool = True,
     centre: float | None = None,
     follower_system: DiscountedSystem | None = None,
@@ -190,8 +191,9 @@ def visited_next(tables: Tables, state_factor: FloatArray, pair_weight: FloatArr
     return pair_weight[:, :, None] * (state_factor.T @ value_factor)[:, None, :]
 
 
+@checked
 def leader_action_values(
-    tables: Tables, policy: FloatArray, discount_leader: float
+    tables: Tables, policy: FloatArray, discount_leader: Discount
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Return V_L (S,), Q_L (S, A) and the benefit B = Q_L - V_L (S, A) over an infinite horizon.
 
@@ -219,11 +221,12 @@ def leader_action_values(
     return value, action_value, action_value - (policy * action_value).sum(axis=1, keepdims=True)
 
 
+@checked
 def tabular_leader_objective(
     problem: ConfigurableMDP,
     theta: Any,
     *,
-    horizon: int | None = None,
+    horizon: Horizon = None,
     discounted: bool = True,
     follower: TabularFollower | None = None,
 ) -> float:

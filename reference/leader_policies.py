@@ -15,21 +15,17 @@ import numpy as np
 from autograd.tracer import getval
 from numpy.random import Generator
 
-from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.arrays import FloatArray, check_parameter, check_shape
 from bilevelrl.reference.autodiff import softmax
-from bilevelrl.reference.errors import InvalidInputError, ShapeError, UnknownNameError, refusal
+from bilevelrl.reference.doors import Count, checked
+from bilevelrl.reference.errors import InvalidInputError, ShapeError, refusal
 
 __all__ = ["NeuralPolicy", "TabularSoftmaxPolicy"]
 
 Activation: TypeAlias = Literal["relu", "tanh"]
 
 
-def _check_counts(**counts: int) -> None:
-    for name, value in counts.items():
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-            raise InvalidInputError(refusal(name, value, "an integer >= 1", "pass a larger size"))
-
-
+@checked
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TabularSoftmaxPolicy:
     """Softmax of one logit per state and leader action, action 0 being the reference with logit zero.
@@ -54,11 +50,8 @@ class TabularSoftmaxPolicy:
     (2, [[0.5, 0.5], [0.25, 0.75]])
     """
 
-    states: int
-    leader_actions: int
-
-    def __post_init__(self) -> None:
-        _check_counts(states=self.states, leader_actions=self.leader_actions)
+    states: Count
+    leader_actions: Count
 
     @property
     def parameters(self) -> int:
@@ -67,10 +60,12 @@ class TabularSoftmaxPolicy:
 
     def __call__(self, theta: Any) -> Any:
         """Return f_θ(l|s), (S, L)."""
+        theta = check_parameter("theta", theta, (self.parameters,))
         free = anp.reshape(theta, (self.states, self.leader_actions - 1))
         return softmax(anp.concatenate([np.zeros((self.states, 1)), free], axis=1))
 
-    def theta_of(self, policy: Any) -> FloatArray:
+    @checked
+    def theta_of(self, policy: FloatArray) -> FloatArray:
         """Return the θ at which the policy is a given one, (S, L) with positive entries.
 
         Raises
@@ -78,17 +73,14 @@ class TabularSoftmaxPolicy:
         InvalidInputError
             If an entry is not positive: no finite logit gives probability zero.
         """
-        table = np.asarray(policy, dtype=np.float64)
-        if table.shape != (self.states, self.leader_actions):
-            raise ShapeError(
-                refusal("policy.shape", table.shape, f"{(self.states, self.leader_actions)}", "give every state a row")
-            )
-        if not (np.isfinite(table) & (table > 0.0)).all():
+        check_shape("policy", policy, (self.states, self.leader_actions), "give every state a row")
+        if not (policy > 0.0).all():
             raise InvalidInputError("policy: expected positive probabilities; a softmax has no other")
-        logits: FloatArray = np.log(table[:, 1:] / table[:, :1]).ravel()
+        logits: FloatArray = np.log(policy[:, 1:] / policy[:, :1]).ravel()
         return logits
 
 
+@checked
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NeuralPolicy:
     """A small fully connected network: features of the state → hidden layers → logits → softmax.
@@ -119,20 +111,16 @@ class NeuralPolicy:
     ((26,), (3, 2))
     """
 
-    leader_actions: int
+    leader_actions: Count
     features: FloatArray
-    hidden: tuple[int, ...] = (64, 64)
+    hidden: tuple[Count, ...] = (64, 64)
     activation: Activation = "relu"
     _layers: tuple[tuple[int, int], ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if np.ndim(self.features) != 2 or not np.isfinite(self.features).all():
-            raise ShapeError(refusal("features.shape", np.shape(self.features), "a finite (S, F) matrix", "one-hot?"))
-        if self.activation not in ("relu", "tanh"):
-            raise UnknownNameError("activation", self.activation, ("relu", "tanh"))
-        widths = (int(np.shape(self.features)[1]), *self.hidden, self.leader_actions)
-        for width in widths:
-            _check_counts(width=width)
+        if self.features.ndim != 2 or self.features.size == 0:
+            raise ShapeError(refusal("features.shape", self.features.shape, "(S, F), both >= 1", "one-hot?"))
+        widths = (self.features.shape[1], *self.hidden, self.leader_actions)
         object.__setattr__(self, "_layers", tuple(itertools.pairwise(widths)))
 
     @property
@@ -140,6 +128,7 @@ class NeuralPolicy:
         """N, the length of θ."""
         return sum((inputs + 1) * outputs for inputs, outputs in self._layers)
 
+    @checked
     def initial_theta(self, rng: Generator) -> FloatArray:
         """Return Xavier-uniform weights and zero biases."""
         pieces = []
@@ -150,6 +139,7 @@ class NeuralPolicy:
 
     def __call__(self, theta: Any) -> Any:
         """Return f_θ(l|s), (S, L)."""
+        theta = check_parameter("theta", theta, (self.parameters,))
         values: Any = self.features
         first = 0
         for index, (inputs, outputs) in enumerate(self._layers):

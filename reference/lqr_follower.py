@@ -15,6 +15,7 @@ import numpy as np
 from numpy.random import Generator
 
 from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.doors import checked, checked_record
 from bilevelrl.reference.errors import (
     InvalidInputError,
     NotConvergedError,
@@ -63,6 +64,7 @@ def action_covariance(curvature: FloatArray, temperature: float) -> FloatArray:
     return result
 
 
+@checked_record
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LQRFollower:
     """A follower's linear Gaussian response.
@@ -118,6 +120,7 @@ class LQRFollower:
         """Doubling steps or Riccati sweeps."""
         return self.riccati.iterations
 
+    @checked
     def mean(self, state: Any, leader_action: Any = None) -> FloatArray:
         """Return the mean action, (..., m), at states (..., n)."""
         result: FloatArray = -np.asarray(state) @ self.gain.T
@@ -125,6 +128,7 @@ class LQRFollower:
             result = result - np.asarray(self._seen(leader_action)) @ self.gain_leader.T
         return result
 
+    @checked
     def value(self, state: Any, leader_action: Any = None) -> FloatArray:
         """Return V_F: of the state, or of the state and the leader's action where one is given."""
         x = np.asarray(state)
@@ -135,11 +139,13 @@ class LQRFollower:
         seen: FloatArray = -np.vecdot(joint @ self.cost_to_go_seen, joint) - self.offset_seen
         return seen
 
+    @checked
     def sample(self, state: Any, rng: Generator, leader_action: Any = None) -> FloatArray:
         """Draw an action for each state, (..., m)."""
         mean = self.mean(state, leader_action)
         return mean + rng.standard_normal(mean.shape) @ np.linalg.cholesky(self.covariance).T
 
+    @checked
     def log_prob(self, state: Any, action: Any, leader_action: Any = None) -> FloatArray:
         """Return the log-density of each action."""
         off = np.asarray(action) - self.mean(state, leader_action)

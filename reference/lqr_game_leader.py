@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.doors import Horizon, checked
 from bilevelrl.reference.errors import ShapeError, refusal
 from bilevelrl.reference.follower import solve_follower
 from bilevelrl.reference.leader import check_horizon
@@ -79,7 +80,7 @@ def closed_loop(
     )
 
 
-def game_steps(discount: float, horizon: int | None) -> int:
+def game_steps(discount: float, horizon: Horizon) -> int:
     """Return the number of steps that are summed: the horizon, or as many as leave a relative tail of 1e-17."""
     if horizon is not None:
         return horizon
@@ -114,7 +115,7 @@ def evaluate_game_leader(
     game: LQRGame,
     loop: ClosedLoop,
     *,
-    horizon: int | None = None,
+    horizon: Horizon = None,
     discounted: bool = True,
     derivatives: bool = True,
 ) -> GameEvaluation:
@@ -178,11 +179,12 @@ def evaluate_game_leader(
 
 
 @register_objective(LQRGame)
+@checked
 def lqr_game_objective(
     problem: LQRGame,
     theta: Any,
     *,
-    horizon: int | None = None,
+    horizon: Horizon = None,
     discounted: bool = True,
     follower: LQRFollower | None = None,
 ) -> float:

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.doors import Horizon, checked
 from bilevelrl.reference.errors import ShapeError, refusal
 from bilevelrl.reference.follower import solve_follower
 from bilevelrl.reference.leader import check_horizon
@@ -115,7 +116,7 @@ def evaluate_lqr_leader(
     covariance: FloatArray,
     discount_leader: float,
     *,
-    horizon: int | None = None,
+    horizon: Horizon = None,
     discounted: bool = True,
 ) -> LQRLeaderEvaluation:
     """Evaluate the leader's return under `a ~ N(-gain x, covariance)`.
@@ -188,11 +189,12 @@ def leader_costs(closed_loop: FloatArray, cost: FloatArray, discount: float, hor
 
 
 @register_objective(ConfigurableLQR)
+@checked
 def lqr_leader_objective(
     problem: ConfigurableLQR,
     theta: Any,
     *,
-    horizon: int | None = None,
+    horizon: Horizon = None,
     discounted: bool = True,
     follower: LQRFollower | None = None,
 ) -> float:

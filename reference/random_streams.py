@@ -7,10 +7,14 @@ import hashlib
 import numpy as np
 from numpy.random import Generator, SeedSequence
 
+from bilevelrl.reference.doors import Seed, checked
+from bilevelrl.reference.errors import InvalidInputError, refusal
+
 __all__ = ["named_stream"]
 
 
-def named_stream(entropy: int, *names: str | int) -> Generator:
+@checked
+def named_stream(entropy: Seed, *names: str | int) -> Generator:
     """Return the generator that belongs to a sequence of names.
 
     Parameters
@@ -29,6 +33,9 @@ def named_stream(entropy: int, *names: str | int) -> Generator:
     >>> a == b, a == c
     (True, False)
     """
+    for name in names:
+        if not isinstance(name, (str, int)):
+            raise InvalidInputError(refusal("names", name, "strings and integers", "name what the stream is for"))
     digest = hashlib.sha256("\x1f".join(f"{type(n).__name__}:{n}" for n in names).encode()).digest()
     key = tuple(int.from_bytes(digest[i : i + 4], "little") for i in range(0, 16, 4))
     return np.random.default_rng(SeedSequence(entropy=entropy, spawn_key=key))

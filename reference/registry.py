@@ -14,7 +14,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from bilevelrl.reference.arrays import FloatArray
-from bilevelrl.reference.errors import BilevelRLError, UnknownNameError, UnsupportedError
+from bilevelrl.reference.doors import Horizon, checked, checked_record
+from bilevelrl.reference.errors import BilevelRLError, UnknownNameError, UnsupportedError, refusal
 from bilevelrl.reference.on_demand import AnswerBounds
 from bilevelrl.reference.problem import Part
 
@@ -29,6 +30,7 @@ __all__ = [
 ]
 
 
+@checked_record
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hypergradient:
     """An exact hypergradient with its parts and the evidence for it.
@@ -116,13 +118,14 @@ class RouteFunction(Protocol):
         problem: Any,
         theta: FloatArray,
         *,
-        horizon: int | None,
+        horizon: Horizon,
         discounted: bool,
         warm_start: Any,
         bound: bool,
     ) -> Hypergradient: ...
 
 
+@checked
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
     """A registered route.
@@ -152,6 +155,7 @@ HYPERGRADIENT_ROUTES: dict[str, Route] = {}
 _OBJECTIVES: dict[type, Callable[..., float]] = {}
 
 
+@checked
 def register_route(
     name: str, kind: type, *, summary: str, family: str, accuracy: str
 ) -> Callable[[RouteFunction], RouteFunction]:
@@ -167,6 +171,7 @@ def register_route(
     return decorate
 
 
+@checked
 def register_objective(kind: type) -> Callable[[Callable[..., float]], Callable[..., float]]:
     """Register the exact leader objective for problems of a kind (a class)."""
 
@@ -177,11 +182,12 @@ def register_objective(kind: type) -> Callable[[Callable[..., float]], Callable[
     return decorate
 
 
+@checked
 def leader_objective(
     problem: Any,
     theta: Any,
     *,
-    horizon: int | None = None,
+    horizon: Horizon = None,
     discounted: bool = True,
     follower: Any = None,
 ) -> float:
@@ -224,15 +230,17 @@ def leader_objective(
     for kind in type(problem).__mro__:
         if kind in _OBJECTIVES:
             return _OBJECTIVES[kind](problem, theta, horizon=horizon, discounted=discounted, follower=follower)
-    raise UnsupportedError(f"problem of type {type(problem).__name__}: no exact objective is registered for it")
+    known = sorted(kind.__name__ for kind in _OBJECTIVES)
+    raise UnsupportedError(refusal("problem", type(problem).__name__, f"one of {known}", "or register its objective"))
 
 
+@checked
 def hypergradient(
     problem: Any,
     theta: Any,
     *,
     route: str = "implicit",
-    horizon: int | None = None,
+    horizon: Horizon = None,
     discounted: bool = True,
     warm_start: Any = None,
     bound: bool = True,
@@ -298,4 +306,6 @@ def hypergradient(
     able = sorted(name for name, entry in HYPERGRADIENT_ROUTES.items() if set(type(problem).__mro__) & set(entry.kinds))
     raise UnsupportedError(
         f"route={route!r}: not available for problems of type {type(problem).__name__}; expected one of {able}"
+        if able
+        else refusal("problem", type(problem).__name__, "a problem of this package", "or register a route for its kind")
     )

@@ -10,6 +10,7 @@ import numpy as np
 
 from bilevelrl.reference.array_values import differentiable_array
 from bilevelrl.reference.arrays import is_differentiated
+from bilevelrl.reference.doors import checked
 from bilevelrl.reference.errors import InvalidInputError, ShapeError, refusal
 from bilevelrl.reference.transitions import SparseTransition, Transition, check_rows, check_transition, transition_shape
 
@@ -19,6 +20,7 @@ TableName: TypeAlias = Literal["transition", "reward_follower", "reward_leader",
 TABLE_NAMES: tuple[TableName, ...] = ("transition", "reward_follower", "reward_leader", "initial", "regulariser")
 
 
+@checked
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tables:
     """Everything that a configurable MDP is made of at one θ.
@@ -97,6 +99,7 @@ class Tables:
             "regulariser": self.regulariser,
         }
 
+    @checked
     def replace(self, changes: Mapping[str, Any]) -> Tables:
         """Return tables with some arrays replaced, as named by `differentiable`."""
         entries = {**self.differentiable(), **changes}

@@ -17,9 +17,9 @@ import autograd.numpy as anp
 import numpy as np
 
 from bilevelrl.reference import ConfigurableLQR, LQRMatrices
-from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.arrays import FloatArray, check_parameter, check_shape
 from bilevelrl.reference.autodiff import sigmoid
-from bilevelrl.tasks.arguments import check_count, check_finite
+from bilevelrl.reference.doors import Count, Deviation, check_count, checked
 from bilevelrl.tasks.registry import register_task
 
 __all__ = ["Building", "building_thermal_control"]
@@ -36,6 +36,7 @@ def _cycle(values: Any, count: int) -> FloatArray:
     return np.array([values[i % len(values)] for i in range(count)])
 
 
+@checked
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Building:
     """The constants of a building: n zones on a ring, one unit for every two zones.
@@ -55,7 +56,8 @@ class Building:
     unit_effect: FloatArray
 
     @classmethod
-    def of(cls, zones: int) -> Building:
+    @checked
+    def of(cls, zones: Count) -> Building:
         """Return the building of n zones; four are the published one, others repeat its constants along the ring."""
         coupling = np.zeros((zones, zones, zones))
         for wall, (forth, back) in enumerate(_cycle(_COUPLING, zones)):
@@ -67,15 +69,24 @@ class Building:
             effect[zone, zone // 2] = _UNITS[zone // 2 % 2][zone % 2]
         return cls(insulation_effect=_cycle(_INSULATION_EFFECT, zones), coupling=coupling, unit_effect=effect)
 
+    @checked
     def dynamics(self, insulation: Any, airflow: Any) -> Any:
         """Return A, traceable: rows sum to 1 + e_i (1 - α_i)."""
+        size = (len(self.insulation_effect),)
+        insulation, airflow = (
+            check_parameter("insulation", insulation, size),
+            check_parameter("airflow", airflow, size),
+        )
         across = anp.tensordot(airflow, self.coupling, axes=1)
         diagonal = 1.0 + self.insulation_effect * (1.0 - insulation) - anp.sum(across, axis=1)
         return across + diagonal[:, None] * np.eye(len(self.insulation_effect))
 
+    @checked
     def dynamics_jacobian(self, insulation_slope: FloatArray, airflow_slope: FloatArray) -> FloatArray:
         """Return ∂A/∂θ, (n, n, 2n), given the slopes of the sigmoids."""
         zones = len(self.insulation_effect)
+        check_shape("insulation_slope", insulation_slope, (zones,))
+        check_shape("airflow_slope", airflow_slope, (zones,))
         moved = np.zeros((zones, zones, 2 * zones))
         zone = np.arange(zones)
         moved[zone, zone, zone] = -self.insulation_effect * insulation_slope
@@ -92,11 +103,12 @@ def _constant(values: Any) -> FloatArray:
 
 
 @register_task("building_thermal_control", "an n-zone building: insulation and airflow against heating and cooling")
+@checked
 def building_thermal_control(
     *,
     zones: int = 4,
-    noise: float = 0.02,
-    initial_spread: float = 5.0,
+    noise: Deviation = 0.02,
+    initial_spread: Deviation = 5.0,
     energy_weight: float = 0.5,
     effort_weight: float = 0.1,
     control_cost: float = 0.01,
@@ -136,8 +148,6 @@ def building_thermal_control(
     -261.9631
     """
     check_count("zones", zones, minimum=3)
-    for name, value in (("noise", noise), ("initial_spread", initial_spread), ("control_cost", control_cost)):
-        check_finite(name, value)
     building = Building.of(zones)
     units = building.unit_effect.shape[1]
     identity = np.eye(zones)

@@ -9,18 +9,19 @@ import numpy as np
 
 from bilevelrl.reference import ConfigurableMDP, Tables
 from bilevelrl.reference.autodiff import sigmoid
-from bilevelrl.tasks.arguments import check_count, check_probability
+from bilevelrl.reference.doors import Count, Probability, checked
 from bilevelrl.tasks.registry import register_task
 
 __all__ = ["chain"]
 
 
 @register_task("chain", "a long corridor with near-deterministic moves: information travels slowly")
+@checked
 def chain(
     *,
-    states: int = 20,
-    slip: float = 0.02,
-    toll: float = 0.5,
+    states: Count = 20,
+    slip: Probability = 0.02,
+    toll: Probability = 0.5,
     temperature: float = 0.5,
     discount_leader: float = 0.97,
     discount_follower: float = 0.99,
@@ -53,9 +54,6 @@ def chain(
     >>> solve_follower(chain(states=5), np.zeros(6)).policy.argmax(axis=1)
     array([1, 1, 1, 1, 1])
     """
-    check_count("states", states)
-    check_probability("slip", slip)
-    check_probability("toll", toll)
     position = np.arange(states)
     moves = np.zeros((2, states, states))
     moves[0, position, np.maximum(position - 1, 0)] = 1.0

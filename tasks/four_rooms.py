@@ -23,8 +23,8 @@ from numpy.random import Generator
 
 from bilevelrl.reference import ConfigurableMDP
 from bilevelrl.reference.arrays import FloatArray, check_positive
+from bilevelrl.reference.doors import Count, checked
 from bilevelrl.reference.errors import UnknownNameError
-from bilevelrl.tasks.arguments import check_count, check_finite
 from bilevelrl.tasks.penalties import LinearPenalties, Penalties, SoftmaxPenalties, penalised_grid
 from bilevelrl.tasks.registry import register_task
 from bilevelrl.tasks.room_grid import Cell, RoomGrid
@@ -82,6 +82,7 @@ COORDINATES: tuple[Coordinates, ...] = ("logits", "shares")
 
 
 @register_task("four_rooms", "the paper's Four-Rooms: penalties on 104 cells lead the follower through a target cell")
+@checked
 def four_rooms(
     *,
     temperature: float = 0.001,
@@ -140,7 +141,6 @@ def four_rooms(
         raise UnknownNameError("kernel", kernel, FOUR_ROOMS_KERNELS)
     if coordinates not in COORDINATES:
         raise UnknownNameError("coordinates", coordinates, COORDINATES)
-    check_finite("coefficient", coefficient)
     grid = FOUR_ROOMS_GRID
     at_start, at_goal, at_target = (
         grid.indicator(cell, name=name) for cell, name in ((start, "start"), (goal, "goal"), (target, "target"))
@@ -166,7 +166,8 @@ def four_rooms(
     )
 
 
-def initial_theta(rng: Generator, *, scale: float = 0.01, size: int = FOUR_ROOMS_GRID.states + 1) -> FloatArray:
+@checked
+def initial_theta(rng: Generator, *, scale: float = 0.01, size: Count = FOUR_ROOMS_GRID.states + 1) -> FloatArray:
     """Draw the leader's starting point, independent N(0, scale²), as in the paper's experiments.
 
     Examples
@@ -175,6 +176,5 @@ def initial_theta(rng: Generator, *, scale: float = 0.01, size: int = FOUR_ROOMS
     >>> initial_theta(named_stream(0, "start")).shape
     (105,)
     """
-    check_count("size", size)
     check_positive("scale", scale, "for an exact start use zeros")
     return scale * rng.standard_normal(size)

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bilevelrl.reference import MarkovGame
+from bilevelrl.reference.doors import checked
 from bilevelrl.reference.errors import InvalidInputError, MissingExtraError, refusal
+from bilevelrl.tasks.rendering import check_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,6 +24,7 @@ __all__ = ["GameMove", "draw_game", "game_moves"]
 _NODE = 0.17
 
 
+@checked
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GameMove:
     """Pairs of actions that lead from one state to another and pay the same.
@@ -43,6 +46,7 @@ class GameMove:
     reward_leader: float
 
 
+@checked
 def game_moves(game: MarkovGame) -> list[GameMove]:
     """Return the moves of a deterministic game, sorted by states and rewards.
 
@@ -73,6 +77,7 @@ def game_moves(game: MarkovGame) -> list[GameMove]:
     ]
 
 
+@checked
 def draw_game(
     game: MarkovGame,
     *,
@@ -122,6 +127,7 @@ def draw_game(
             raise InvalidInputError(refusal(name, given, f"{count} names", "name each one"))
     if axes is None:
         _, axes = plt.subplots(figsize=(5.4, 4.6), layout="constrained")
+    check_axes(axes)
     angles = np.pi / 2.0 + 2.0 * np.pi * np.arange(states) / states
     places = np.stack([np.cos(angles), np.sin(angles)], axis=1)
     labels: dict[tuple[int, int], list[str]] = {}

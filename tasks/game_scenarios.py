@@ -10,12 +10,14 @@ import numpy as np
 
 from bilevelrl.reference import MarkovGame, Part
 from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.doors import Horizon, checked_record
 from bilevelrl.reference.problem import GAME_PARTS
 from bilevelrl.tasks.reference_data import reference_names, reference_problem
 
 __all__ = ["GameScenario", "game_scenarios"]
 
 
+@checked_record
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GameScenario:
     """A game, the leader's parameter, and the certified truth there, rounded to doubles.
@@ -44,7 +46,7 @@ class GameScenario:
     summary: str
     problem: MarkovGame
     theta: FloatArray
-    horizon: int | None
+    horizon: Horizon
     discounted: bool
     objective: float
     parts: Mapping[Part, FloatArray]

@@ -11,9 +11,9 @@ from collections.abc import Iterable
 import numpy as np
 
 from bilevelrl.reference import ConfigurableMDP, named_stream
+from bilevelrl.reference.doors import Count, Probability, Seed, checked
 from bilevelrl.reference.errors import InvalidInputError, refusal
 from bilevelrl.reference.tables import TABLE_NAMES
-from bilevelrl.tasks.arguments import check_count
 from bilevelrl.tasks.chain import chain
 from bilevelrl.tasks.registry import register_task
 from bilevelrl.tasks.smooth_mdp import smooth_mdp
@@ -30,17 +30,18 @@ __all__ = [
 
 
 @register_task("random_mdp", "every transition possible, θ in every table")
+@checked
 def random_mdp(
     *,
-    states: int = 4,
-    actions: int = 2,
-    parameters: int = 3,
-    seed: int = 0,
-    theta_in: Iterable[str] = TABLE_NAMES,
+    states: Count = 4,
+    actions: Count = 2,
+    parameters: Count = 3,
+    seed: Seed = 0,
+    theta_in: str | Iterable[str] = TABLE_NAMES,
     temperature: float = 0.5,
     discount_leader: float = 0.8,
     discount_follower: float = 0.9,
-    termination: float = 0.0,
+    termination: Probability = 0.0,
 ) -> ConfigurableMDP:
     """Return a dense random problem.
 
@@ -68,8 +69,6 @@ def random_mdp(
     >>> sorted(problem.varying(np.zeros(5)))
     ['reward_follower']
     """
-    check_count("states", states)
-    check_count("actions", actions)
     return smooth_mdp(
         name=f"random_mdp({states}x{actions}, seed={seed})",
         seed=seed,
@@ -85,18 +84,19 @@ def random_mdp(
 
 
 @register_task("garnet", "few successors per state and action, drawn at random and the same at every θ")
+@checked
 def garnet(
     *,
-    states: int = 10,
-    actions: int = 3,
-    branching: int = 3,
-    parameters: int = 5,
-    seed: int = 0,
-    theta_in: Iterable[str] = TABLE_NAMES,
+    states: Count = 10,
+    actions: Count = 3,
+    branching: Count = 3,
+    parameters: Count = 5,
+    seed: Seed = 0,
+    theta_in: str | Iterable[str] = TABLE_NAMES,
     temperature: float = 0.5,
     discount_leader: float = 0.8,
     discount_follower: float = 0.9,
-    termination: float = 0.0,
+    termination: Probability = 0.0,
 ) -> ConfigurableMDP:
     """Return a Garnet problem (Archibald, McKinnon and Thomas, 1995): `branching` successors per state and action.
 
@@ -118,11 +118,8 @@ def garnet(
     >>> np.unique((kernel > 0).sum(axis=2))
     array([2])
     """
-    check_count("states", states)
-    check_count("actions", actions)
-    if check_count("branching", branching) > states:
+    if branching > states:
         raise InvalidInputError(refusal("branching", branching, f"at most states={states}", "lower it"))
-    check_count("seed", seed, minimum=0)
     name = f"garnet({states}x{actions}, branching={branching}, seed={seed})"
     order = named_stream(seed, name, "support").random((states, actions, states)).argsort(axis=2)
     return smooth_mdp(
@@ -140,14 +137,15 @@ def garnet(
 
 
 @register_task("layered_mdp", "every path ends after exactly `layers` steps, so that nothing is ever truncated")
+@checked
 def layered_mdp(
     *,
-    layers: int = 3,
-    width: int = 2,
-    actions: int = 2,
-    parameters: int = 3,
-    seed: int = 0,
-    theta_in: Iterable[str] = TABLE_NAMES,
+    layers: Count = 3,
+    width: Count = 2,
+    actions: Count = 2,
+    parameters: Count = 3,
+    seed: Seed = 0,
+    theta_in: str | Iterable[str] = TABLE_NAMES,
     temperature: float = 0.4,
     discount_leader: float = 0.7,
     discount_follower: float = 0.9,
@@ -175,9 +173,6 @@ def layered_mdp(
     array([[1., 1.],
            [0., 0.]])
     """
-    check_count("layers", layers)
-    check_count("width", width)
-    check_count("actions", actions)
     layer = np.repeat(np.arange(layers), width)
     onward = layer[None, :] == layer[:, None] + 1
     return smooth_mdp(
@@ -194,13 +189,14 @@ def layered_mdp(
 
 
 @register_task("periodic_mdp", "classes of states visited in turn for ever: powers of the chain never settle")
+@checked
 def periodic_mdp(
     *,
-    period: int = 3,
-    width: int = 2,
-    actions: int = 2,
-    parameters: int = 3,
-    seed: int = 0,
+    period: Count = 3,
+    width: Count = 2,
+    actions: Count = 2,
+    parameters: Count = 3,
+    seed: Seed = 0,
     temperature: float = 0.5,
     discount_leader: float = 0.8,
     discount_follower: float = 0.9,
@@ -219,9 +215,6 @@ def periodic_mdp(
     array([[0., 1.],
            [1., 0.]])
     """
-    check_count("period", period)
-    check_count("width", width)
-    check_count("actions", actions)
     phase = np.repeat(np.arange(period), width)
     onward = phase[None, :] == (phase[:, None] + 1) % period
     return smooth_mdp(
@@ -237,12 +230,13 @@ def periodic_mdp(
 
 
 @register_task("absorbing_mdp", "a last state that is never left and pays nobody, but keeps its entropy bonus")
+@checked
 def absorbing_mdp(
     *,
-    states: int = 5,
-    actions: int = 2,
-    parameters: int = 3,
-    seed: int = 0,
+    states: Count = 5,
+    actions: Count = 2,
+    parameters: Count = 3,
+    seed: Seed = 0,
     temperature: float = 0.5,
     discount_leader: float = 0.8,
     discount_follower: float = 0.9,
@@ -259,8 +253,6 @@ def absorbing_mdp(
     >>> absorbing_mdp(states=3).tables(np.zeros(3)).transition[2, 0]
     array([0., 0., 1.])
     """
-    check_count("states", states)
-    check_count("actions", actions)
     support = np.ones((states, actions, states), dtype=np.bool_)
     support[-1, :, :-1] = False
     initial = np.ones(states, dtype=np.bool_)
@@ -279,13 +271,14 @@ def absorbing_mdp(
 
 
 @register_task("unreachable_mdp", "states that no path visits: their values exist, their visits do not")
+@checked
 def unreachable_mdp(
     *,
-    states: int = 5,
-    unreachable: int = 2,
-    actions: int = 2,
-    parameters: int = 3,
-    seed: int = 0,
+    states: Count = 5,
+    unreachable: Count = 2,
+    actions: Count = 2,
+    parameters: Count = 3,
+    seed: Seed = 0,
     temperature: float = 0.5,
     discount_leader: float = 0.8,
     discount_follower: float = 0.9,
@@ -302,9 +295,7 @@ def unreachable_mdp(
     >>> bool((unreachable_mdp(states=3, unreachable=1).tables(np.ones(3)).transition[:, :, 2] == 0.0).all())
     True
     """
-    check_count("states", states)
-    check_count("actions", actions)
-    if check_count("unreachable", unreachable) >= states:
+    if unreachable >= states:
         raise InvalidInputError(refusal("unreachable", unreachable, f"less than states={states}", "lower it"))
     entered = np.arange(states) < states - unreachable
     return smooth_mdp(
@@ -319,7 +310,8 @@ def unreachable_mdp(
     )
 
 
-def small_problems(seed: int = 0) -> dict[str, ConfigurableMDP]:
+@checked
+def small_problems(seed: Seed = 0) -> dict[str, ConfigurableMDP]:
     """Return one small problem of every structure, by name: what routes and estimators should be tried on.
 
     Examples

@@ -15,8 +15,8 @@ import numpy as np
 
 from bilevelrl.reference import ConfigurableMDP
 from bilevelrl.reference.arrays import check_positive
+from bilevelrl.reference.doors import Count, Probability, checked
 from bilevelrl.reference.errors import UnknownNameError
-from bilevelrl.tasks.arguments import check_finite
 from bilevelrl.tasks.penalties import Penalties, SigmoidPenalties, SoftmaxPenalties, penalised_grid
 from bilevelrl.tasks.registry import register_task
 from bilevelrl.tasks.room_grid import Cell, RoomGrid
@@ -28,14 +28,15 @@ PENALTY_KINDS: tuple[PenaltyKind, ...] = ("sigmoid", "softmax")
 
 
 @register_task("grid_rooms", "n × n rooms of any size with a sparse kernel, one penalty per cell")
+@checked
 def grid_rooms(
     *,
-    rooms_per_side: int = 2,
-    room_size: int = 5,
+    rooms_per_side: Count = 2,
+    room_size: Count = 5,
     penalties: PenaltyKind = "sigmoid",
     mean_penalty: float = 0.002,
     coefficient: float = 1.0,
-    intended: float = 0.67,
+    intended: Probability = 0.67,
     temperature: float = 0.003,
     discount_leader: float = 0.99,
     discount_follower: float = 0.99,
@@ -82,7 +83,6 @@ def grid_rooms(
     if penalties not in PENALTY_KINDS:
         raise UnknownNameError("penalties", penalties, PENALTY_KINDS)
     check_positive("mean_penalty", mean_penalty, "pass the penalty per cell and step")
-    check_finite("coefficient", coefficient)
     grid = RoomGrid.of_rooms(rooms_per_side, room_size)
     goals, targets = _landmarks(rooms_per_side, room_size)
     kernel = grid.kernel(intended, terminal=goals)

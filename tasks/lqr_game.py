@@ -5,16 +5,17 @@ from __future__ import annotations
 import numpy as np
 
 from bilevelrl.reference import LQRGame
-from bilevelrl.tasks.arguments import check_finite
+from bilevelrl.reference.doors import Deviation, checked
 from bilevelrl.tasks.registry import register_task
 
 __all__ = ["lqr_game"]
 
 
 @register_task("lqr_game", "a two-dimensional LQR game: a noisy linear leader and a follower that sees its action")
+@checked
 def lqr_game(
     *,
-    policy_deviation: float = 1e-3,
+    policy_deviation: Deviation = 1e-3,
     target: tuple[float, float] = (-0.8, 0.0),
     reward_width: tuple[float, float] = (0.2, 0.01),
     leader_effect: float = 0.1,
@@ -51,12 +52,6 @@ def lqr_game(
     >>> round(leader_objective(lqr_game(), np.array([-9.9615, -10.0]), horizon=100, discounted=False), 2)
     18.36
     """
-    for name, value in (
-        ("policy_deviation", policy_deviation),
-        ("leader_effect", leader_effect),
-        ("follower_effect", follower_effect),
-    ):
-        check_finite(name, value)
     return LQRGame(
         dynamics_state=np.array([[0.0, 1.0], [0.0, 0.0]]),
         dynamics_action=np.array([[0.0], [follower_effect]]),

@@ -9,8 +9,8 @@ import numpy as np
 
 from bilevelrl.reference import MarkovGame, TabularSoftmaxPolicy, named_stream
 from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.doors import Count, Probability, Seed, checked
 from bilevelrl.reference.errors import InvalidInputError, UnknownNameError, refusal
-from bilevelrl.tasks.arguments import check_count, check_probability
 from bilevelrl.tasks.registry import register_task
 
 __all__ = ["GAME_CASES", "GameCase", "hard_markov_game", "layered_markov_game", "random_markov_game"]
@@ -31,18 +31,19 @@ GAME_CASES: tuple[GameCase, ...] = (
 
 
 @register_task("random_markov_game", "a two-player game with drawn tables and a tabular softmax leader")
+@checked
 def random_markov_game(
     *,
-    states: int = 5,
-    leader_actions: int = 2,
-    actions: int = 3,
-    branching: int | None = None,
-    seed: int = 0,
+    states: Count = 5,
+    leader_actions: Count = 2,
+    actions: Count = 3,
+    branching: Count | None = None,
+    seed: Seed = 0,
     follower_sees_leader_action: bool = True,
     temperature: float = 0.5,
     discount_leader: float = 0.9,
     discount_follower: float = 0.9,
-    termination: float = 0.0,
+    termination: Probability = 0.0,
     regularised: bool = False,
 ) -> MarkovGame:
     """Return a game with Dirichlet transitions on random supports and rewards in (-1, 1); θ is a tabular softmax.
@@ -73,12 +74,7 @@ def random_markov_game(
     >>> game.transition.shape, int((game.transition > 0).sum(axis=3).max()), game.theta_shape
     ((4, 3, 2, 4), 2, (8,))
     """
-    check_count("states", states)
-    check_count("leader_actions", leader_actions)
-    check_count("actions", actions)
-    check_count("seed", seed, minimum=0)
-    check_probability("termination", termination)
-    width = states if branching is None else check_count("branching", branching)
+    width = states if branching is None else branching
     if width > states:
         raise InvalidInputError(refusal("branching", branching, f"at most {states} states", "take fewer successors"))
     shape = (states, leader_actions, actions)
@@ -107,13 +103,14 @@ def random_markov_game(
 
 
 @register_task("layered_markov_game", "a two-player game whose every path ends, so that nothing is ever truncated")
+@checked
 def layered_markov_game(
     *,
-    layers: int = 2,
-    width: int = 2,
-    leader_actions: int = 2,
-    actions: int = 2,
-    seed: int = 0,
+    layers: Count = 2,
+    width: Count = 2,
+    leader_actions: Count = 2,
+    actions: Count = 2,
+    seed: Seed = 0,
     follower_sees_leader_action: bool = True,
     temperature: float = 0.4,
     discount_leader: float = 0.7,
@@ -134,8 +131,6 @@ def layered_markov_game(
     >>> game.states, game.transition.sum(axis=3)[:, 0, 0].round(12).tolist()
     (6, [1.0, 1.0, 1.0, 1.0, 0.0, 0.0])
     """
-    check_count("layers", layers)
-    check_count("width", width)
     states = layers * width
     base = random_markov_game(
         states=states,
@@ -159,7 +154,8 @@ def layered_markov_game(
     )
 
 
-def hard_markov_game(case: GameCase, *, seed: int = 0, follower_sees_leader_action: bool = True) -> MarkovGame:
+@checked
+def hard_markov_game(case: GameCase, *, seed: Seed = 0, follower_sees_leader_action: bool = True) -> MarkovGame:
     """Return a game with a structure that a wrong piece of code is likely to stumble over.
 
     Parameters

@@ -9,8 +9,8 @@ import numpy as np
 
 from bilevelrl.reference import ConfigurableLQR, LeaderGaussian, LQRGame, LQRMatrices
 from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.doors import Count, Deviation, Seed, checked
 from bilevelrl.reference.lqr_solvers import spectral_radius
-from bilevelrl.tasks.arguments import check_count, check_finite
 from bilevelrl.tasks.registry import register_task
 
 __all__ = ["random_lqr", "random_lqr_game"]
@@ -38,15 +38,16 @@ class _Draw:
 
 
 @register_task("random_lqr", "a drawn linear-quadratic problem whose every matrix depends on the parameters")
+@checked
 def random_lqr(
     *,
-    states: int = 3,
-    actions: int = 2,
-    parameters: int = 3,
-    seed: int = 0,
+    states: Count = 3,
+    actions: Count = 2,
+    parameters: Count = 3,
+    seed: Seed = 0,
     radius: float = 0.95,
     coupling: float = 0.1,
-    noise: float = 0.3,
+    noise: Deviation = 0.3,
     temperature: float = 0.5,
     discount_leader: float = 0.8,
     discount_follower: float = 0.9,
@@ -81,10 +82,6 @@ def random_lqr(
     >>> bool(np.allclose(exact, unrolled, rtol=1e-10))
     True
     """
-    for name, value in (("states", states), ("actions", actions), ("parameters", parameters)):
-        check_count(name, value)
-    for name, number in (("radius", radius), ("coupling", coupling), ("noise", noise)):
-        check_finite(name, number)
     draw = _Draw(seed, parameters, coupling)
     entries = {
         "dynamics_state": draw.affine(states, states, radius=radius),
@@ -110,13 +107,14 @@ def random_lqr(
 
 
 @register_task("random_lqr_game", "a drawn linear-quadratic game whose leader is a noisy linear policy")
+@checked
 def random_lqr_game(
     *,
-    states: int = 2,
-    actions: int = 1,
-    leader_actions: int = 1,
-    parameters: int = 3,
-    seed: int = 0,
+    states: Count = 2,
+    actions: Count = 1,
+    leader_actions: Count = 1,
+    parameters: Count = 3,
+    seed: Seed = 0,
     radius: float = 0.9,
     coupling: float = 0.3,
     temperature: float = 0.5,
@@ -142,9 +140,6 @@ def random_lqr_game(
     >>> random_lqr_game(seed=1).dynamics_leader.shape
     (2, 1)
     """
-    counts = {"states": states, "actions": actions, "leader_actions": leader_actions, "parameters": parameters}
-    for name, value in counts.items():
-        check_count(name, value)
     draw = _Draw(seed, parameters, coupling)
     nowhere = np.zeros(parameters)
 

@@ -20,6 +20,7 @@ from bilevelrl.reference import PARTS, Part, hypergradient
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.certified import ClosedForm
 from bilevelrl.reference.certified.closed_form import Exact
+from bilevelrl.reference.doors import checked, checked_record
 from bilevelrl.reference.errors import InvalidInputError, ShapeError, UnknownNameError, UnsupportedError, refusal
 from bilevelrl.tasks.closed_form_json import parse_json, problem_from_json, read_number
 from bilevelrl.tasks.closed_form_problems import build_problem, theta_of
@@ -65,6 +66,7 @@ class StoredNumber:
         return abs(Fraction(number) - self.value) + self.radius
 
 
+@checked_record
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReferenceProblem:
     """A problem with its certified answer.
@@ -110,6 +112,7 @@ class ReferenceProblem:
         """Return θ as doubles, (N,)."""
         return theta_of(self.closed_form)
 
+    @checked
     def scenario(self, *, horizon: int = 4) -> Scenario:
         """Return it as a scenario of `bilevelrl.tasks`, with the truncated truth beside the certified one.
 
@@ -270,6 +273,7 @@ def reference_names() -> tuple[str, ...]:
     return tuple(sorted(name.removesuffix(".json") for name in found if name not in _NOT_PROBLEMS))
 
 
+@checked
 def reference_problem(name: str) -> ReferenceProblem:
     """Return a stored problem by name.
 
@@ -284,11 +288,12 @@ def reference_problem(name: str) -> ReferenceProblem:
     105
     """
     if name not in reference_names():
-        raise UnknownNameError("reference problem", name, reference_names())
+        raise UnknownNameError("reference problem name", name, reference_names())
     text = (resources.files("bilevelrl.tasks") / "data" / f"{name}.json").read_text(encoding="utf-8")
     return parse_reference_problem(text, f"{name}.json")
 
 
+@checked
 def reference_problems(*, kind: str | None = None, level: str | None = None) -> tuple[ReferenceProblem, ...]:
     """Return the stored problems, of one kind or level if asked."""
     found = (reference_problem(name) for name in reference_names())

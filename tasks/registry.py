@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, TypeVar
 
+from bilevelrl.reference.doors import checked
 from bilevelrl.reference.errors import InvalidInputError, UnknownNameError, refusal
 
 __all__ = ["TASKS", "Task", "make_task", "register_task"]
@@ -14,6 +15,7 @@ __all__ = ["TASKS", "Task", "make_task", "register_task"]
 Factory = TypeVar("Factory", bound=Callable[..., Any])
 
 
+@checked
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
     """A registered task.
@@ -42,6 +44,7 @@ def _origin(make: Callable[..., Any]) -> tuple[str, str]:
     return (code.co_filename if code else str(id(make)), getattr(make, "__qualname__", repr(make)))
 
 
+@checked
 def register_task(name: str, summary: str) -> Callable[[Factory], Factory]:
     """Register a function that builds a problem under a name.
 
@@ -66,6 +69,7 @@ def register_task(name: str, summary: str) -> Callable[[Factory], Factory]:
     return decorate
 
 
+@checked
 def make_task(name: str, **options: Any) -> Any:
     """Build the task of a name.
 
@@ -81,5 +85,5 @@ def make_task(name: str, **options: Any) -> Any:
     0.005
     """
     if name not in _tasks:
-        raise UnknownNameError("task", name, _tasks)
+        raise UnknownNameError("task name", name, _tasks)
     return _tasks[name].make(**options)

@@ -13,10 +13,25 @@ import scipy.sparse
 from scipy.sparse.csgraph import dijkstra
 
 from bilevelrl.reference import ConfigurableMDP, TabularFollower, solve_follower
-from bilevelrl.reference.arrays import FloatArray
-from bilevelrl.reference.errors import IllPosedError, InvalidInputError, MissingExtraError, ShapeError, refusal
+from bilevelrl.reference.arrays import FloatArray, check_array, check_indices, check_shape
+from bilevelrl.reference.doors import Positive, checked
+from bilevelrl.reference.errors import (
+    IllPosedError,
+    InvalidInputError,
+    MissingExtraError,
+    ShapeError,
+    UnknownNameError,
+    refusal,
+)
 from bilevelrl.reference.leader import evaluate_leader
-from bilevelrl.reference.transitions import Transition, policy_transition
+from bilevelrl.reference.transitions import (
+    SparseTransition,
+    Transition,
+    check_rows,
+    check_transition,
+    policy_transition,
+    transition_shape,
+)
 from bilevelrl.tasks.room_grid import Cell, RoomGrid
 
 if TYPE_CHECKING:
@@ -38,6 +53,17 @@ def _pyplot() -> Any:
     return plt
 
 
+def _check_path(transition: Transition, policy: FloatArray, start: int, stop: int) -> None:
+    if not isinstance(transition, SparseTransition):
+        check_shape("transition", check_array("transition", transition), (len(policy), None, len(policy)))
+    check_transition(transition)
+    check_shape("policy", policy, transition_shape(transition)[:2], "solve the follower of these tables")
+    check_rows("policy", policy, "solve the follower anew")
+    for name, state in (("start", start), ("stop", stop)):
+        check_indices(name, state, len(policy))
+
+
+@checked
 def most_likely_path(transition: Transition, policy: FloatArray, start: int, stop: int) -> list[int]:
     """Return the states of the most probable path from one state to another under a policy.
 
@@ -68,6 +94,7 @@ def most_likely_path(transition: Transition, policy: FloatArray, start: int, sto
     >>> most_likely_path(kernel, np.ones((3, 1)), 0, 2)
     [0, 1, 2]
     """
+    _check_path(transition, policy, start, stop)
     chain = scipy.sparse.csr_array(policy_transition(transition, policy))
     chain.sum_duplicates()
     possible = chain.tocoo()
@@ -85,6 +112,7 @@ def most_likely_path(transition: Transition, policy: FloatArray, start: int, sto
     return path[::-1]
 
 
+@checked
 def intended_path(transition: Transition, policy: FloatArray, start: int, stop: int) -> list[int]:
     """Return the states of the path that takes the most probable action, and its most probable move, at every step.
 
@@ -110,6 +138,7 @@ def intended_path(transition: Transition, policy: FloatArray, start: int, stop: 
     >>> intended_path(kernel, np.array([[0.9, 0.1], [0.5, 0.5], [0.5, 0.5]]), 0, 2)
     [0, 1]
     """
+    _check_path(transition, policy, start, stop)
     chosen = np.zeros_like(policy)
     chosen[np.arange(len(policy)), policy.argmax(axis=1)] = 1.0
     chain = scipy.sparse.csr_array(policy_transition(transition, chosen))
@@ -125,6 +154,7 @@ def intended_path(transition: Transition, policy: FloatArray, start: int, stop: 
     return path
 
 
+@checked
 def draw_map(
     grid: RoomGrid, *, marks: Mapping[str, Cell] | None = None, title: str | None = None, axes: Axes | None = None
 ) -> Axes:
@@ -157,6 +187,7 @@ def draw_map(
     """
     if axes is None:
         axes = _new_axes()
+    check_axes(axes)
     from matplotlib.colors import ListedColormap
 
     rows, columns = grid.free.shape
@@ -195,10 +226,17 @@ def _outline(row: int, column: int, colour: str) -> Any:
     return Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor=colour, linewidth=2.2, zorder=5)
 
 
+def check_axes(axes: Any) -> None:
+    """Refuse what is not Matplotlib axes; the import must stay optional."""
+    if isinstance(axes, type) or not hasattr(axes, "imshow"):
+        raise InvalidInputError(refusal("axes", axes, "Matplotlib axes", "leave them out for new ones"))
+
+
 def _new_axes() -> Any:
     return _pyplot().subplots(figsize=(5.6, 5.0), layout="constrained")[1]
 
 
+@checked
 def draw_values(
     grid: RoomGrid,
     values: FloatArray,
@@ -207,7 +245,7 @@ def draw_values(
     marks: Mapping[str, Cell] | None = None,
     title: str | None = None,
     colour_map: str = "OrRd",
-    power: float = 1.0,
+    power: Positive = 1.0,
     largest: float | None = None,
     axes: Axes | None = None,
 ) -> Axes:
@@ -247,11 +285,14 @@ def draw_values(
     if not np.isfinite(values).all() or values.min() < 0.0:
         raise InvalidInputError("values: expected finite numbers >= 0; the colour scale starts at zero")
     axes = draw_map(grid, marks=marks, title=title, axes=axes)
+    from matplotlib import colormaps
     from matplotlib.colors import PowerNorm
 
     picture = np.full(grid.free.shape, np.nan)  # walls keep the colour of the map
     picture[grid.free] = values
     top = max(float(values.max()) if largest is None else largest, 1e-12)  # a scale of no width would have no colours
+    if colour_map not in colormaps:
+        raise UnknownNameError("colour_map", colour_map, colormaps)
     image = axes.imshow(picture, cmap=colour_map, norm=PowerNorm(power, vmin=0.0, vmax=top), zorder=1)
     beside = axes.inset_axes((1.03, 0.0, 0.045, 1.0))  # as high as the map whatever the layout
     bar = axes.figure.colorbar(image, cax=beside, format="%.3g")
@@ -261,6 +302,7 @@ def draw_values(
     return axes
 
 
+@checked
 def draw_penalties(
     grid: RoomGrid,
     problem: ConfigurableMDP,
@@ -297,6 +339,7 @@ def draw_penalties(
     return draw_values(grid, paid, label="penalty per step", marks=marks, title=title, largest=largest, axes=axes)
 
 
+@checked
 def draw_follower(
     grid: RoomGrid,
     problem: ConfigurableMDP,

@@ -12,9 +12,9 @@ from typing import TypeAlias
 import numpy as np
 
 from bilevelrl.reference import SparseTransition
-from bilevelrl.reference.arrays import BoolArray, FloatArray, IntArray
+from bilevelrl.reference.arrays import BoolArray, FloatArray, IntArray, check_indices
+from bilevelrl.reference.doors import Count, Probability, checked
 from bilevelrl.reference.errors import InvalidInputError, ShapeError, refusal
-from bilevelrl.tasks.arguments import check_count, check_probability
 
 __all__ = ["ACTION_NAMES", "MOVES", "Cell", "RoomGrid"]
 
@@ -28,6 +28,7 @@ MOVES.setflags(write=False)
 ACTION_NAMES = ("up", "right", "down", "left")
 
 
+@checked
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class RoomGrid:
     """A map of free cells and walls.
@@ -84,6 +85,7 @@ class RoomGrid:
             object.__setattr__(self, name, value)
 
     @classmethod
+    @checked
     def from_text(cls, text: str) -> RoomGrid:
         """Read a map drawn with `x` for walls and blanks for free cells, one line per row.
 
@@ -96,14 +98,17 @@ class RoomGrid:
         """
         lines = text.strip("\n").splitlines()
         if len({len(line) for line in lines}) != 1:
-            raise ShapeError("map: expected lines of the same length; fill up with x or blanks")
+            raise ShapeError("text of a map: expected lines of the same length; fill up with x or blanks")
         strange = sorted(set("".join(lines)) - {"x", " "})
         if strange:
-            raise InvalidInputError(refusal("map", strange[0], "only 'x' (wall) and ' ' (free)", "redraw this cell"))
+            raise InvalidInputError(
+                refusal("text of a map", strange[0], "only 'x' (wall) and ' ' (free)", "redraw this cell")
+            )
         return cls(free=np.array([[character == " " for character in line] for line in lines]))
 
     @classmethod
-    def of_rooms(cls, rooms_per_side: int, room_size: int) -> RoomGrid:
+    @checked
+    def of_rooms(cls, rooms_per_side: Count, room_size: Count) -> RoomGrid:
         """Lay out n × n square rooms; every wall between two rooms has one door, in its middle.
 
         Raises
@@ -116,8 +121,6 @@ class RoomGrid:
         >>> RoomGrid.of_rooms(2, 5).states
         104
         """
-        check_count("rooms_per_side", rooms_per_side)
-        check_count("room_size", room_size)
         side = rooms_per_side * (room_size + 1) + 1
         position = np.arange(side)
         wall = position % (room_size + 1) == 0
@@ -132,6 +135,7 @@ class RoomGrid:
         """Number of free cells S."""
         return len(self.cells)
 
+    @checked
     def index_of(self, cell: Cell, name: str = "cell") -> int:
         """Return the state of a free cell.
 
@@ -148,11 +152,13 @@ class RoomGrid:
             )
         return int(self.index[row, column])
 
+    @checked
     def cell_of(self, state: int) -> Cell:
         """Return (row, column) of a state."""
-        row, column = self.cells[state]
+        row, column = self.cells[check_indices("state", state, self.states)]
         return int(row), int(column)
 
+    @checked
     def indicator(self, *cells: Cell, name: str = "cell") -> FloatArray:
         """Return (S,) ones at the given free cells, zeros elsewhere; read-only."""
         marks = np.zeros(self.states)
@@ -161,7 +167,8 @@ class RoomGrid:
         marks.setflags(write=False)
         return marks
 
-    def kernel(self, intended: float, *, terminal: tuple[Cell, ...] = ()) -> SparseTransition:
+    @checked
+    def kernel(self, intended: Probability, *, terminal: tuple[Cell, ...] = ()) -> SparseTransition:
         """Return the kernel of an agent that moves as intended or else in one of the other three directions.
 
         Parameters
@@ -181,7 +188,6 @@ class RoomGrid:
         InvalidInputError
             If the probability is outside [0, 1] or a terminal cell is a wall.
         """
-        check_probability("intended", intended)
         shape = (self.states, 4, 4)
         by_direction = np.full((4, 4), (1.0 - intended) / 3.0)
         np.fill_diagonal(by_direction, intended)

@@ -11,6 +11,7 @@ import numpy as np
 
 from bilevelrl.reference import PARTS, ConfigurableMDP, Part
 from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.doors import Horizon, checked
 from bilevelrl.reference.errors import InvalidInputError, ShapeError, UnknownNameError, refusal
 from bilevelrl.tasks.exports import gymnasium_environment, write_npz
 
@@ -47,6 +48,7 @@ SCENARIO_TAGS: Mapping[str, str] = {
 """Every tag and what it promises."""
 
 
+@checked
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Truth:
     """A stored objective and hypergradient.
@@ -72,6 +74,7 @@ class Truth:
     error_bound: float
 
     @classmethod
+    @checked
     def of(cls, *, objective: float, parts: Mapping[Part, Iterable[float]], error_bound: float) -> Truth:
         """Fill in the parts that are zero, and freeze.
 
@@ -100,6 +103,7 @@ class Truth:
         return sum(self.parts.values(), np.zeros(len(self.parts["direct"])))
 
 
+@checked
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provenance:
     """Where a stored truth comes from.
@@ -119,6 +123,7 @@ class Provenance:
     digits: float = 16.0
 
 
+@checked
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
     """A problem, a leader's parameter, and the stored truth there.
@@ -193,10 +198,12 @@ class Scenario:
         """The truth that trajectories of `horizon` steps are held against."""
         return self.truth if self.ends else self.truncated
 
+    @checked
     def export_npz(self, path: str | Path) -> Path:
         """Write tables, Jacobians, the follower's solution and the truth to a .npz file; see `scenario_arrays`."""
         return write_npz(self, path)
 
-    def as_gymnasium(self, *, horizon: int | None = None) -> gymnasium.Env[Any, Any]:
+    @checked
+    def as_gymnasium(self, *, horizon: Horizon = None) -> gymnasium.Env[Any, Any]:
         """Return the follower's decision process as a Gymnasium environment; see `gymnasium_environment`."""
         return gymnasium_environment(self, horizon=horizon)

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from bilevelrl.reference.doors import checked
 from bilevelrl.reference.errors import InvalidInputError, UnknownNameError, refusal
 from bilevelrl.tasks.scenario import SCENARIO_TAGS, Provenance, Scenario, Truth
 from bilevelrl.tasks.scenario_problems import STORED
@@ -36,6 +37,7 @@ def scenario_names() -> tuple[str, ...]:
     return (*_textbook(), *STORED)
 
 
+@checked
 def scenario(name: str) -> Scenario:
     """Return a scenario by name; the same object each time.
 
@@ -56,7 +58,8 @@ def scenario(name: str) -> Scenario:
     return _stored_scenario(name)
 
 
-def scenarios(*, tags: Iterable[str] = (), without: Iterable[str] = ()) -> tuple[Scenario, ...]:
+@checked
+def scenarios(*, tags: str | Iterable[str] = (), without: str | Iterable[str] = ()) -> tuple[Scenario, ...]:
     """Return the scenarios that have all of `tags` and none of `without`.
 
     Parameters

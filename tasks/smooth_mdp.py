@@ -23,9 +23,9 @@ import numpy as np
 from bilevelrl.reference import ConfigurableMDP, Tables, named_stream
 from bilevelrl.reference.arrays import BoolArray, FloatArray
 from bilevelrl.reference.autodiff import sigmoid, softmax
+from bilevelrl.reference.doors import Count, Probability, Seed, checked
 from bilevelrl.reference.errors import InvalidInputError, ShapeError, UnknownNameError, refusal
 from bilevelrl.reference.tables import TABLE_NAMES
-from bilevelrl.tasks.arguments import check_count, check_probability
 
 __all__ = ["smooth_mdp"]
 
@@ -58,18 +58,19 @@ class _Logits:
         return self.base + anp.dot(self.direction, theta)
 
 
+@checked
 def smooth_mdp(
     *,
     name: str,
-    seed: int,
+    seed: Seed,
     support: BoolArray,
     initial_support: BoolArray,
-    parameters: int,
-    theta_in: Iterable[str] = TABLE_NAMES,
+    parameters: Count,
+    theta_in: str | Iterable[str] = TABLE_NAMES,
     temperature: float,
     discount_leader: float,
     discount_follower: float,
-    termination: float = 0.0,
+    termination: Probability = 0.0,
     rewarded: BoolArray | None = None,
 ) -> ConfigurableMDP:
     """Return a problem with random smooth tables on a given support; formulas in the module's text.
@@ -110,9 +111,6 @@ def smooth_mdp(
     >>> problem.tables(np.zeros(2)).transition.sum(axis=2).ravel()
     array([0.75, 0.75])
     """
-    check_count("parameters", parameters)
-    check_count("seed", seed, minimum=0)
-    check_probability("termination", termination)
     varying = {theta_in} if isinstance(theta_in, str) else set(theta_in)
     for table in varying:
         if table not in TABLE_NAMES:

@@ -12,7 +12,7 @@ import numpy as np
 
 from bilevelrl.reference import MarkovGame, TabularSoftmaxPolicy
 from bilevelrl.reference.arrays import FloatArray
-from bilevelrl.tasks.arguments import check_finite
+from bilevelrl.reference.doors import checked
 from bilevelrl.tasks.registry import register_task
 
 __all__ = ["TOY_GAME_STATES", "toy_game_theta", "toy_markov_game"]
@@ -26,6 +26,7 @@ _LEADER_ACTIONS, _ACTIONS = 2, 3
 
 
 @register_task("toy_markov_game", "the paper's toy game: let the follower pass often enough, and gain when it may not")
+@checked
 def toy_markov_game(
     bonus: float = 1.0,
     *,
@@ -54,7 +55,6 @@ def toy_markov_game(
     >>> round(leader_objective(toy_markov_game(), toy_game_theta(0.1)), 4)
     34.6453
     """
-    check_finite("bonus", bonus)
     successor = np.empty((3, _LEADER_ACTIONS, _ACTIONS), dtype=np.int64)
     reward_follower, reward_leader = np.zeros(successor.shape), np.zeros(successor.shape)
     successor[_S] = (_S, _A, _B)
@@ -80,6 +80,7 @@ def toy_markov_game(
     )
 
 
+@checked
 def toy_game_theta(p: float) -> FloatArray:
     """Return the θ with f(1|A) = p and even odds in the states where the leader's action changes nothing.
 

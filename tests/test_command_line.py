@@ -201,4 +201,4 @@ def test_the_module_runs_as_a_program():
     )
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
-    assert "task='nothing' is not known" in done.stderr
+    assert "task name='nothing' is not known" in done.stderr

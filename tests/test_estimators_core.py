@@ -582,7 +582,7 @@ def test_contexts_that_do_not_fit_are_refused_by_name() -> None:
     np.testing.assert_array_equal(found, truth)
     nothing: Any = [1]
     for wrong, context, match in (
-        (nothing, Context(problem=problem, theta=theta, follower=follower), "trajectories='list'"),
+        (nothing, Context(problem=problem, theta=theta, follower=follower), r"trajectories=\[1\]"),
         (batch, Context(problem=problem, theta=theta, follower=None), r"context\.follower=None"),
         (batch, Context(problem=problem, theta=np.zeros(4), follower=follower), r"theta\.shape=\(4,\)"),
         (

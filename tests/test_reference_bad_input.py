@@ -340,7 +340,7 @@ def test_noise_of_a_suboptimal_follower_is_a_standard_deviation(noise):
 def test_what_is_no_array_is_refused_by_name():
     with pytest.raises(InvalidInputError, match="warm_start='str'"):
         hypergradient(GOOD, ZERO, warm_start="zeros")
-    with pytest.raises(UnknownNameError, match="route="):
+    with pytest.raises(InvalidInputError, match="route="):
         hypergradient(GOOD, ZERO, route=["implicit"])
     with pytest.raises(ShapeError, match="transition='str of dtype"):
         Tables(

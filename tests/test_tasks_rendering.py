@@ -114,7 +114,7 @@ def test_zero_values_are_drawn():
 def test_bad_arguments():
     with pytest.raises(ShapeError, match=r"values\.shape"):
         draw_values(GRID, np.zeros(3), label="short")
-    with pytest.raises(InvalidInputError, match=">= 0"):
+    with pytest.raises(InvalidInputError, match=r"values\[0\]=nan"):
         draw_values(GRID, np.full(104, np.nan), label="nan")
     with pytest.raises(InvalidInputError, match=">= 0"):
         draw_values(GRID, np.full(104, -1.0), label="negative")

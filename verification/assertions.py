@@ -17,6 +17,7 @@ import numpy as np
 
 from bilevelrl.estimators import Claim, Estimator
 from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.doors import checked
 from bilevelrl.reference.errors import BilevelRLError, InvalidInputError, refusal
 from bilevelrl.tasks import Scenario, Truth, scenario, scenarios
 from bilevelrl.verification.contract import EstimatorFunction, estimator_name
@@ -74,6 +75,7 @@ def default_scenarios() -> tuple[Scenario, ...]:
     return scenarios(tags="ends")
 
 
+@checked
 def assert_matches_truth(
     gradient: Any, on: Scenario | str | Iterable[Scenario] | None = None, *, accuracy: float = ACCURACY
 ) -> None:
@@ -120,6 +122,7 @@ def assert_matches_truth(
     _raise_if_refused(name, "wrong", results, at, lambda entry: entry.truth)
 
 
+@checked
 def assert_unbiased(
     estimator: Estimator | EstimatorFunction | FloatArray,
     on: Scenario | str | Iterable[Scenario] | None = None,
@@ -190,6 +193,7 @@ def assert_unbiased(
     )
 
 
+@checked
 def assert_variance_below(
     estimator: Estimator | EstimatorFunction | FloatArray,
     bound: float | FloatArray,

@@ -28,6 +28,7 @@ import numpy as np
 from bilevelrl.estimators import ExactCritic, TableCritic, TabularSimulator
 from bilevelrl.reference import ConfigurableMDP, Tables, named_stream, solve_follower
 from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.doors import checked, checked_record
 from bilevelrl.reference.errors import UnknownNameError
 from bilevelrl.reference.transitions import to_dense
 from bilevelrl.tasks import Scenario, scenario
@@ -53,6 +54,7 @@ CAUSES: Mapping[str, str] = MappingProxyType(
 """Every cause, in the order of the table."""
 
 
+@checked_record
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attribution:
     """The table.
@@ -113,6 +115,7 @@ class Attribution:
         return "\n".join(lines)
 
 
+@checked
 def attribute(
     measure: Measure,
     truth: FloatArray,
@@ -160,6 +163,7 @@ def attribute(
     )
 
 
+@checked
 def attribute_bias(
     on: Scenario | str = "random, terminating",
     *,

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from bilevelrl.reference.certified.closed_form import Exact
+from bilevelrl.reference.doors import checked, checked_record
 from bilevelrl.reference.errors import InvalidInputError, ShapeError, UnknownNameError, refusal
 from bilevelrl.tasks.closed_form_json import read_number
 from bilevelrl.tasks.reference_data import (
@@ -47,6 +48,7 @@ _ALLOWANCE = 4.0
 _LEAST = 2.0
 
 
+@checked_record
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Agreement:
     """How many digits of one problem's numbers agree.
@@ -151,6 +153,7 @@ def _numbers(values: Any, where: str, stored: tuple[StoredNumber, ...]) -> list[
     return [read_number(value, f"{where}[{i}]") for i, value in enumerate(values)]
 
 
+@checked
 def certify_results(text: str, *, where: str = "results", digits: float | None = None) -> list[Agreement]:
     """Hold a results file against the certified numbers, problem by problem.
 

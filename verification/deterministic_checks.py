@@ -19,6 +19,7 @@ from bilevelrl.estimators import Claim, Context, Draw, Estimator, Target
 from bilevelrl.estimators.critics import ExactCritic
 from bilevelrl.reference import TabularFollower, hypergradient, solve_follower
 from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.doors import checked, checked_record
 from bilevelrl.reference.errors import BilevelRLError, EstimatorError, SupportError, TooLargeError, UnsupportedError
 from bilevelrl.tasks import Scenario, Truth, scenarios
 from bilevelrl.verification.contract import EstimatorFunction, estimator_name
@@ -50,6 +51,7 @@ MAX_MULTISETS = 200
 _EPS = float(np.finfo(np.float64).eps)
 
 
+@checked_record
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckResult:
     """What one check found on one scenario.
@@ -134,6 +136,7 @@ class Enumerated:
         return self.truth.error_bound + self.follower_error + self.moments.rounding + own
 
 
+@checked
 def enumerate_scenario(
     estimator: Estimator | EstimatorFunction,
     on: Scenario,
@@ -190,6 +193,7 @@ def enumerate_scenario(
     return Enumerated(scenario=on, moments=moments, truth=truth, expected=expected, follower_error=2 * bound)
 
 
+@checked
 def check_estimator(
     estimator: Estimator | EstimatorFunction | Callable[[Target], Estimator],
     on: Iterable[Scenario] | None = None,
@@ -259,6 +263,7 @@ def judge_enumerated(found: Enumerated) -> list[CheckResult]:
     return results
 
 
+@checked
 def check_gradient(
     gradient: GradientFunction, on: Iterable[Scenario] | None = None, *, accuracy: float = ACCURACY
 ) -> list[CheckResult]:

@@ -21,6 +21,7 @@ from bilevelrl.estimators.joint_actions import JointProcess, joint_mdp
 from bilevelrl.estimators.sampling import TabularSimulator
 from bilevelrl.reference import ConfigurableMDP, MarkovGame, solve_follower
 from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.doors import checked, checked_record
 from bilevelrl.reference.errors import EstimatorError, InvalidInputError, TooLargeError, UnsupportedError, refusal
 from bilevelrl.verification.contract import (
     ContractedEstimator,
@@ -40,6 +41,7 @@ MAX_MULTISETS = 20_000
 LARGEST_BATCH = 3
 
 
+@checked_record
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Moments:
     """Exact moments of one draw of an estimator.
@@ -89,6 +91,7 @@ class Moments:
         return np.sqrt(np.maximum(np.diag(self.covariance), 0.0))
 
 
+@checked
 def enumerate_moments(
     estimator: Estimator | EstimatorFunction,
     problem: ConfigurableMDP | MarkovGame,

@@ -12,6 +12,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from bilevelrl.reference.doors import checked
 from bilevelrl.reference.errors import InvalidInputError, refusal
 from bilevelrl.verification.statistics import ERROR_RATE
 
@@ -60,6 +61,7 @@ class ErrorBudget:
     error budget 1e-06: 1e-06 spent on 2 checks (mean: 5e-07 over 105 comparisons; covariance: 5e-07 over 5565)
     """
 
+    @checked
     def __init__(self, total: float = ERROR_RATE) -> None:
         if not 0.0 < total < 1.0:
             raise InvalidInputError(refusal("total", total, "a number strictly between 0 and 1", "e.g. 1e-6"))
@@ -82,6 +84,7 @@ class ErrorBudget:
         left = self.total - self.spent
         return left if left > 4 * math.ulp(self.total) * max(1, len(self._expenses)) else 0.0
 
+    @checked
     def spend(self, check: str, rate: float, *, comparisons: int = 1) -> float:
         """Take a rate for one check and return it.
 
@@ -106,6 +109,7 @@ class ErrorBudget:
         self._expenses.append(Expense(check=check, rate=rate, comparisons=comparisons))
         return rate
 
+    @checked
     def split(self, checks: Mapping[str, int]) -> dict[str, float]:
         """Spend all that remains evenly on {check: number of comparisons}; return {check: rate}."""
         if not checks:
@@ -113,6 +117,7 @@ class ErrorBudget:
         rate = self.remaining / len(checks)
         return {check: self.spend(check, rate, comparisons=count) for check, count in checks.items()}
 
+    @checked
     def spend_next(self, check: str, *, comparisons: int = 1) -> float:
         """Take the next of the shares total/(1·2), total/(2·3), ..., for runs that do not know how many will follow.
 

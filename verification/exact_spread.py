@@ -26,12 +26,14 @@ from bilevelrl.estimators.critics import leader_discount
 from bilevelrl.estimators.fresh_suffixes import TransitionVisits
 from bilevelrl.reference import ConfigurableMDP
 from bilevelrl.reference.arrays import FloatArray, IntArray
+from bilevelrl.reference.doors import checked, checked_record
 from bilevelrl.reference.errors import InvalidInputError, UnsupportedError, refusal
 from bilevelrl.reference.transitions import ROW_SUM_TOLERANCE, to_dense
 
 __all__ = ["ExactSpread", "exact_spread"]
 
 
+@checked_record
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExactSpread:
     """Moments of one trajectory's estimate.
@@ -88,6 +90,7 @@ class _Outcomes:
         )
 
 
+@checked
 def exact_spread(estimator: BCHG, context: Context, *, horizon: int) -> ExactSpread:
     """Return mean and variance of one trajectory's estimate, for streams of `horizon` steps of one episode.
 

@@ -23,6 +23,7 @@ import numpy as np
 
 from bilevelrl.reference import hypergradient
 from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.doors import checked, checked_record
 from bilevelrl.reference.errors import InvalidInputError, ShapeError, TooLargeError, UnknownNameError, refusal
 from bilevelrl.reference.storage import software_versions
 from bilevelrl.tasks import Scenario, Truth, scenario
@@ -50,6 +51,7 @@ SampledClaim: TypeAlias = Literal["unbiased", "ascent"]
 """What draws may be claimed to be: "unbiased" estimates, or on average of a positive product with the truth."""
 
 
+@checked_record
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judgement:
     """What draws say about a claim.
@@ -149,6 +151,7 @@ class Judgement:
         return json.dumps(_finite(record), indent=1)
 
 
+@checked
 def judge_draws(
     draws: Any,
     on: Scenario | str,
@@ -326,6 +329,7 @@ def comparison_directions(truth: Truth) -> tuple[FloatArray, list[str]]:
     return np.concatenate([np.array(unit).T, np.eye(size)], axis=1), names
 
 
+@checked
 def read_draws(path: str | Path) -> FloatArray:
     """Read draws (R, N) from a .csv (one row per draw, an optional line of names), .npy, or .npz with one array.
 

@@ -18,6 +18,7 @@ import numpy as np
 from bilevelrl.estimators import Claim
 from bilevelrl.reference import PARTS, Part
 from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.doors import checked, checked_record
 from bilevelrl.reference.errors import BilevelRLError, InvalidInputError
 from bilevelrl.tasks import Scenario, Truth
 
@@ -66,6 +67,7 @@ class Evidence:
     uncertainty: FloatArray
 
 
+@checked_record
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Explanation:
     """What a comparison with all known mistakes came to.
@@ -125,6 +127,7 @@ def part_causes() -> tuple[Cause, ...]:
     return tuple(found)
 
 
+@checked
 def explain(evidence: Iterable[Evidence], causes: Iterable[Cause] | None = None) -> Explanation:
     """Return the known mistake that comes nearest to all differences together.
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from bilevelrl.estimators import ESTIMATORS
 from bilevelrl.reference import HYPERGRADIENT_ROUTES, ConfigurableMDP, hypergradient
+from bilevelrl.reference.doors import checked, checked_record
 from bilevelrl.reference.errors import UnknownNameError
 from bilevelrl.tasks import Scenario
 from bilevelrl.verification.deterministic_checks import CheckResult, check_estimator, check_gradient, worst
@@ -88,6 +89,7 @@ class KillRow:
         return self.meant_for in self.killed_by if self.meant_for else not self.killed_by
 
 
+@checked_record
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KillMatrix:
     """The table.
@@ -202,6 +204,7 @@ def _route(name: str) -> Callable[[], Any]:
     return lambda: lambda problem, theta: hypergradient(problem, theta, route=name, bound=False).parts
 
 
+@checked
 def kill_matrix(
     *,
     mutants: Iterable[str] | None = None,

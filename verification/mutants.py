@@ -20,6 +20,7 @@ import numpy as np
 from bilevelrl.estimators import Context, Trajectories
 from bilevelrl.reference import ConfigurableMDP, leader_objective
 from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.doors import checked
 from bilevelrl.reference.errors import InvalidInputError, refusal
 from bilevelrl.verification.mutants_exact import ExactFormula, Remembering
 from bilevelrl.verification.mutants_lambda import LAMBDA_SLIPS
@@ -28,6 +29,7 @@ from bilevelrl.verification.mutants_sample import SampleFormula
 __all__ = ["MUTANTS", "Mutant"]
 
 
+@checked
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mutant:
     """A planted error.

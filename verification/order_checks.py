@@ -25,6 +25,7 @@ import numpy as np
 
 from bilevelrl.reference import ConfigurableMDP, hypergradient, leader_objective, named_stream
 from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.doors import checked
 from bilevelrl.reference.errors import EstimatorError
 from bilevelrl.reference.transitions import to_dense
 from bilevelrl.tasks import Scenario, scenario
@@ -316,6 +317,7 @@ CHECKS: tuple[Callable[..., CheckResult], ...] = (
 )
 
 
+@checked
 def check_orders(gradient: GradientFunction, on: Iterable[Scenario | str] = ORDER_SCENARIOS) -> list[CheckResult]:
     """Run the Taylor test and every invariance on each scenario.
 

@@ -17,6 +17,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from bilevelrl.estimators import Claim
+from bilevelrl.reference.doors import checked
 from bilevelrl.reference.errors import MissingExtraError, UnknownNameError
 from bilevelrl.tasks import Scenario
 from bilevelrl.verification.assertions import CheckFailedError, check_kind, default_scenarios, explain_results
@@ -89,6 +90,7 @@ class ScenarioCheck:
         return f"{self.name}[{self.scenario.name}]"
 
 
+@checked
 def estimator_checks(
     on: Iterable[Scenario] | None = None, *, claim: Claim | None = None, names: Sequence[str] = tuple(CHECKS)
 ) -> list[ScenarioCheck]:
@@ -112,6 +114,7 @@ def estimator_checks(
     return [ScenarioCheck(name=name, scenario=entry, claim=claim) for entry in at for name in names]
 
 
+@checked
 def parametrize_with_checks(
     estimators: Sequence[Any],
     *,

@@ -20,6 +20,7 @@ from bilevelrl.estimators.lqr_game_critics import LQRGameCritic
 from bilevelrl.estimators.sampling_lqr import gaussian_root
 from bilevelrl.reference import ConfigurableLQR, LQRFollower, LQRGame, solve_follower
 from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.doors import checked
 from bilevelrl.reference.errors import EstimatorError, InvalidInputError, TooLargeError, refusal
 from bilevelrl.reference.lqr_game_leader import closed_loop, evaluate_game_leader
 from bilevelrl.reference.problem import Part, Term
@@ -141,6 +142,7 @@ class _Walk:
         )
 
 
+@checked
 def quadrature_moments(
     estimator: Estimator,
     problem: ConfigurableLQR | LQRGame,
@@ -220,6 +222,7 @@ def quadrature_moments(
     )
 
 
+@checked
 def game_expected_parts(
     game: LQRGame, theta: Any, *, target: Target, steps: int, nodes: int = 12
 ) -> dict[Part, FloatArray]:
@@ -298,6 +301,7 @@ class _Visits:
     state_tp1: Any = None
 
 
+@checked
 def soft_bellman_residual(
     problem: ConfigurableLQR, theta: Any, follower: LQRFollower, states: FloatArray, *, nodes: int = 200
 ) -> FloatArray:

@@ -11,6 +11,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+from bilevelrl.reference.doors import checked, checked_record
 from bilevelrl.reference.storage import software_versions, write_atomically
 from bilevelrl.verification.judge_causes import Explanation
 from bilevelrl.verification.verdicts import Outcome, Verdict
@@ -18,6 +19,7 @@ from bilevelrl.verification.verdicts import Outcome, Verdict
 __all__ = ["EstimatorRow", "Report", "RouteRow"]
 
 
+@checked_record
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EstimatorRow:
     """One estimator on one problem, held against its truth and against what it claims.
@@ -79,6 +81,7 @@ class EstimatorRow:
     verdict: Verdict
 
 
+@checked_record
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RouteRow:
     """One exact route on one problem, held against `implicit`.
@@ -112,6 +115,7 @@ class RouteRow:
     verdict: Verdict
 
 
+@checked_record
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """Everything that one verification found.
@@ -152,6 +156,7 @@ class Report:
         judged = any(row.verdict.outcome in settled for row in self.rows)
         return judged and not self.failures
 
+    @checked
     def count(self, outcome: Outcome) -> int:
         """Return how many checks ended so."""
         return sum(row.verdict.outcome is outcome for row in self.rows)
@@ -181,6 +186,7 @@ class Report:
             indent=1,
         )
 
+    @checked
     def save(self, directory: str | Path) -> tuple[Path, ...]:
         """Write `verify.csv` and `verify.json` into a directory and return their paths."""
         files = {"verify.csv": self.to_csv(), "verify.json": self.to_json() + "\n"}

@@ -16,6 +16,7 @@ import math
 import numpy as np
 
 from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.doors import checked
 from bilevelrl.reference.errors import InvalidInputError, ShapeError, refusal
 from bilevelrl.verification.statistics import ERROR_RATE, POWER, MeanTest, SampleMoments
 from bilevelrl.verification.statistics_search import smallest_count
@@ -23,6 +24,7 @@ from bilevelrl.verification.statistics_search import smallest_count
 __all__ = ["bounded_mean_test", "draws_needed_bounded", "smallest_detectable_bounded_bias"]
 
 
+@checked
 def bounded_mean_test(
     rows: FloatArray,
     expected: FloatArray,

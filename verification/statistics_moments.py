@@ -21,6 +21,7 @@ import math
 import numpy as np
 
 from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.doors import checked
 from bilevelrl.reference.errors import InvalidInputError, ShapeError, refusal
 from bilevelrl.verification.statistics import (
     ERROR_RATE,
@@ -70,6 +71,7 @@ def paired_products(rows: FloatArray) -> FloatArray:
     return products
 
 
+@checked
 def covariance_test(
     rows: FloatArray,
     expected: FloatArray,
@@ -123,6 +125,7 @@ def covariance_test(
     )
 
 
+@checked
 def variance_test(
     rows: FloatArray,
     expected: FloatArray,

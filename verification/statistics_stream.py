@@ -14,11 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.doors import checked, checked_record
 from bilevelrl.reference.errors import InvalidInputError, ShapeError, refusal
 
 __all__ = ["BlockMeans", "RunningMoments", "SampleMoments"]
 
 
+@checked_record
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SampleMoments:
     """First moments of independent draws, per coordinate.
@@ -41,6 +43,7 @@ class SampleMoments:
     carrying: FloatArray
 
     @classmethod
+    @checked
     def of(cls, rows: FloatArray) -> SampleMoments:
         """Compute them from draws (n, K).
 
@@ -60,6 +63,7 @@ class SampleMoments:
             raise ShapeError(refusal("rows.shape", rows.shape, "(n, K) with n >= 2", "draw more replicates"))
         return RunningMoments.start(rows.shape[1]).updated(rows).sample()
 
+    @checked
     def columns(self, chosen: slice) -> SampleMoments:
         """Return the moments of some coordinates."""
         return SampleMoments(

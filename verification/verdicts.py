@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.doors import checked_record
 from bilevelrl.verification.statistics import MeanTest
 
 __all__ = ["POWER_LIMIT", "Outcome", "Verdict", "judge_exact", "judge_sampled", "unjudged"]
@@ -32,6 +33,7 @@ class Outcome(enum.Enum):
     REFUSED = "refused"  # the estimator says itself that it does not apply
 
 
+@checked_record
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
     """The outcome of one check, with what the check was able to see.

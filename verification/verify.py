@@ -14,6 +14,7 @@ from typing import Any
 
 from bilevelrl.estimators import ESTIMATORS, GAME_ESTIMATORS, Claim, Estimator
 from bilevelrl.reference import HYPERGRADIENT_ROUTES
+from bilevelrl.reference.doors import checked
 from bilevelrl.reference.errors import InvalidInputError, refusal
 from bilevelrl.tasks import Scenario
 from bilevelrl.verification.assertions import default_scenarios
@@ -45,6 +46,7 @@ __all__ = ["verify"]
 _ROUTE_EFFORT = {"finite_difference": 6.0, "complex_step": 3.0}
 
 
+@checked
 def verify(
     estimator: Estimator | EstimatorFunction | None = None,
     *,

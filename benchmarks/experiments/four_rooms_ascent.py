@@ -27,9 +27,9 @@ from bilevelrl.benchmarks.sweeping.curves import save_picture
 from bilevelrl.reference import hypergradient, leader_objective, named_stream, solve_follower
 from bilevelrl.reference.arrays import FloatArray, check_positive
 from bilevelrl.reference.autodiff import softmax
+from bilevelrl.reference.doors import check_count
 from bilevelrl.reference.errors import MissingExtraError
 from bilevelrl.tasks import FOUR_ROOMS_GRID, FOUR_ROOMS_MARKS, draw_penalties, four_rooms, initial_theta
-from bilevelrl.tasks.arguments import check_count
 from bilevelrl.tasks.four_rooms import BUDGET
 
 __all__ = ["PUBLISHED", "TEMPERATURES", "Ascent", "VertexCertificate", "ascend", "certify_no_penalty", "main"]

@@ -28,9 +28,9 @@ from bilevelrl.estimators import BCHGGame, BiAC, Context, PolicyGradient
 from bilevelrl.estimators.game_side import GameSide
 from bilevelrl.reference import leader_objective, solve_follower
 from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.doors import check_count
 from bilevelrl.reference.errors import MissingExtraError
 from bilevelrl.tasks import toy_game_theta, toy_markov_game
-from bilevelrl.tasks.arguments import check_count
 
 __all__ = ["BONUSES", "Landscape", "Optimum", "ascend", "directions", "landscape", "main", "optimum"]
 

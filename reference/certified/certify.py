@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.certified.extra import require_flint
 from bilevelrl.reference.configurable_mdp import ConfigurableMDP
+from bilevelrl.reference.doors import Horizon, checked
 from bilevelrl.reference.errors import UnsupportedError
 from bilevelrl.reference.leader import check_horizon
 from bilevelrl.reference.lqr import ConfigurableLQR
@@ -20,12 +21,13 @@ if TYPE_CHECKING:
 __all__ = ["certified_hypergradient"]
 
 
+@checked
 def certified_hypergradient(
     problem: Any,
     theta: Any = None,
     *,
     digits: int = 30,
-    horizon: int | None = None,
+    horizon: Horizon = None,
     discounted: bool = True,
     maximum_bits: int = 16384,
 ) -> CertifiedHypergradient:
@@ -111,7 +113,7 @@ def certified(
     problem: Any,
     theta: FloatArray,
     *,
-    horizon: int | None = None,
+    horizon: Horizon = None,
     discounted: bool = True,
     warm_start: Any = None,
     bound: bool = True,

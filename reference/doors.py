@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias, TypeVar, Union
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bilevelrl.reference.arrays import check_array, check_discount, check_number, check_numbers, check_positive
 from bilevelrl.reference.errors import BilevelRLError, InvalidInputError, TooLargeError, UnknownNameError, refusal
@@ -100,7 +101,7 @@ def check_real(name: str, value: Any) -> float:
     return check_number(name, value, finite=False)
 
 
-Numbers = Annotated[Any, check_numbers]
+Numbers = Annotated[NDArray[Any], check_numbers]
 """An array of integers or of real numbers."""
 Count = Annotated[int, check_count]
 """An integer ≥ 1."""

@@ -490,12 +490,16 @@ def test_sparse_kernels_have_the_same_expectation(estimator: BCHG) -> None:
         ({"stopping": "sum", "normalisation": "episodes"}, "stopping='sum'"),
         ({"stopping": "sum", "guiding_average": "pairs"}, "guiding_average='pairs'"),
         ({"guiding_average": "steps"}, "guiding_average='steps'"),
-        ({"target": Target(horizon=0), "critic": "exact_truncated"}, "horizon=0"),
     ],
 )
 def test_contradicting_options_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidInputError, match=message):
         BCHG(**options)
+
+
+def test_targets_without_steps_are_refused() -> None:
+    with pytest.raises(InvalidInputError, match="horizon=0"):
+        Target(horizon=0)
 
 
 def test_what_has_no_closed_form_is_refused() -> None:

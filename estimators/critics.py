@@ -19,7 +19,7 @@ from bilevelrl.estimators.traces import backward_sum
 from bilevelrl.estimators.trajectories import Trajectories
 from bilevelrl.reference import leader_action_values
 from bilevelrl.reference.arrays import BoolArray, FloatArray, check_indices, check_pairs, check_steps_to_go
-from bilevelrl.reference.doors import Horizon, checked
+from bilevelrl.reference.doors import Horizon, checked, checked_record
 from bilevelrl.reference.errors import InvalidInputError, ShapeError, refusal
 from bilevelrl.reference.leader import check_horizon
 from bilevelrl.reference.problem import TransitionBatch
@@ -39,7 +39,7 @@ __all__ = [
 ]
 
 
-@checked
+@checked_record
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExactCritic:
     """Leader's exact values under the follower's policy, over an infinite horizon or by steps to go.

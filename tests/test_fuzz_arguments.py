@@ -24,6 +24,8 @@ SLOW = (
     "Report",
 )
 SHARE = 60  # one case in so many
+# Functions with cases that the large run still reports; a name leaves this list when its cases are mended.
+NOT_YET: frozenset[str] = frozenset()
 
 
 def test_every_public_name_has_a_valid_call():
@@ -34,7 +36,7 @@ def test_every_public_name_has_a_valid_call():
 
 def _sample():
     for name, (function, arguments) in valid_calls().items():
-        if any(part in name for part in SLOW):
+        if name in NOT_YET or any(part in name for part in SLOW):
             continue
         for argument, what in cases(function, arguments):
             if zlib.crc32(f"{name} {argument} {what}".encode()) % SHARE == 0:

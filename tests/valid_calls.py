@@ -368,6 +368,7 @@ def _written():
         "TabularSoftmaxPolicy.__call__": {"theta": np.zeros(2)},
         "TabularSoftmaxPolicy.theta_of": {"policy": np.full((2, 2), 0.5)},
         "Tables.replace": {"changes": {"regulariser": 1.0}},
+        "TabularFollower.errors_without": {"constant": 0.0},
         "TabularFollower.value_without": {"constant": 0.0},
         "BCHG.partial_gradient": {"trajectories": mdp["trajectories"], "context": mdp["context"], "reading": reading},
         "BCHG.conditional_moments": {"trajectories": mdp["trajectories"], "context": mdp["context"]},

@@ -213,8 +213,9 @@ def instances():
         verification.MUTANTS["no discount"],
         verification.SampleMoments.of(rows),
         verification.StagedDesign(first_draws=50),
-        verification.run_study(on=[one], estimators=["bc_hg"], samples=[1], replicates=2)[0],
+        verification.run_study(on=[one], estimators=["bc_hg"], samples=[1], replicates=2).rows[0],
         judged.verdict,
+        verification.run_study(on=[one], estimators=["bc_hg"], samples=[1], replicates=2),
         verification.Agreement(
             problem="p",
             level="l",
@@ -655,7 +656,7 @@ def _written():
             "seed": 0,
             "quick": True,
         },
-        "write_report": {"path": folder / "report.html", "report": instances()["Report"], "study": [], "title": "t"},
+        "write_report": {"path": folder / "report.html", "report": instances()["Report"], "study": None, "title": "t"},
         "ConfigurableLQR.pullback": {**{k: lqr[k] for k in ("theta", "batch", "weights", "per_stream")}},
     }
 

@@ -378,6 +378,7 @@ def _times(factor: float, error: FloatArray) -> FloatArray:
 
 def check_rate(name: str, value: float) -> None:
     """Refuse what is no rate."""
-    expected, remedy = "a number strictly between 0 and 1", "e.g. 1e-6 or 0.999"
-    if not 0.0 < as_float(name, value, expected, remedy) < 1.0:
+    # Far below, quantiles and the searches for numbers of draws leave what doubles can tell.
+    expected, remedy = "a number strictly between 1e-120 and 1", "e.g. 1e-6 or 0.999"
+    if not 1e-120 < as_float(name, value, expected, remedy) < 1.0:
         raise InvalidInputError(refusal(name, value, expected, remedy))

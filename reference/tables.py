@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
+import autograd.numpy as anp
 import numpy as np
 
 from bilevelrl.reference.array_values import differentiable_array
@@ -14,7 +15,10 @@ from bilevelrl.reference.doors import checked
 from bilevelrl.reference.errors import InvalidInputError, ShapeError, refusal
 from bilevelrl.reference.transitions import SparseTransition, Transition, check_rows, check_transition, transition_shape
 
-__all__ = ["TABLE_NAMES", "TableName", "Tables", "check_values"]
+__all__ = ["TABLE_NAMES", "UNPLAYABLE", "TableName", "Tables", "check_values"]
+
+UNPLAYABLE = -1e100
+"""The follower's reward where an action cannot be taken: no temperature in use gives it a probability above zero."""
 
 TableName: TypeAlias = Literal["transition", "reward_follower", "reward_leader", "initial", "regulariser"]
 TABLE_NAMES: tuple[TableName, ...] = ("transition", "reward_follower", "reward_leader", "initial", "regulariser")
@@ -39,11 +43,18 @@ class Tables:
         (S,), law of the first state, sums to one.
     regulariser
         Scalar ρ(θ), added to the leader's objective.
+    action_mask
+        Optional (S, A), which actions the follower can take where: True or 0 for yes, False or -inf for no, at least
+        one per state, independent of θ. What cannot be taken gets `UNPLAYABLE` for a reward, whatever was given, and so
+        the probability zero in every solver, route, sampler and estimator; what it pays the leader and where it leads
+        have no say.
 
     Raises
     ------
     ShapeError
         If the shapes do not fit together.
+    InvalidInputError
+        If the mask holds anything else, or leaves a state without an action.
 
     Examples
     --------
@@ -59,6 +70,7 @@ class Tables:
     reward_leader: Any
     initial: Any
     regulariser: Any = 0.0
+    action_mask: Any = None
 
     def __post_init__(self) -> None:
         for name in TABLE_NAMES:
@@ -76,6 +88,10 @@ class Tables:
                 )
         if np.shape(self.regulariser) != ():
             raise ShapeError(refusal("regulariser.shape", np.shape(self.regulariser), "()", "sum it to a scalar"))
+        if self.action_mask is not None:
+            playable = _playable(self.action_mask, shape[:2])
+            object.__setattr__(self, "action_mask", playable)
+            object.__setattr__(self, "reward_follower", anp.where(playable, self.reward_follower, UNPLAYABLE))
 
     @property
     def states(self) -> int:
@@ -107,7 +123,29 @@ class Tables:
             entries["transition"] = SparseTransition(
                 successor=self.transition.successor, probability=entries["transition"]
             )
-        return Tables(**entries)
+        return Tables(**entries, action_mask=self.action_mask)
+
+
+def _playable(mask: Any, shape: tuple[int, ...]) -> Any:
+    """Return a mask as booleans (S, A)."""
+    given = np.asarray(mask)
+    if given.shape != shape:
+        raise ShapeError(refusal("action_mask.shape", given.shape, f"{shape}", "one entry per state and action"))
+    if given.dtype == np.bool_:
+        playable = given.copy()
+    elif given.dtype.kind in "iuf" and ((given == 0.0) | (given == -np.inf)).all():
+        playable = given == 0.0
+    else:
+        raise InvalidInputError(
+            refusal("action_mask", given.tolist(), "True or 0 (can be taken), False or -inf (cannot)", "pass booleans")
+        )
+    if not playable.any(axis=1).all():
+        state = int(np.argmin(playable.any(axis=1)))
+        raise InvalidInputError(
+            refusal(f"action_mask[{state}]", given[state].tolist(), "at least one action", "leave an action that stays")
+        )
+    playable.setflags(write=False)
+    return playable
 
 
 def check_values(tables: Tables, *, checked: Collection[str] = ()) -> None:
@@ -134,9 +172,10 @@ def check_values(tables: Tables, *, checked: Collection[str] = ()) -> None:
         values = np.asarray(getattr(tables, name), dtype=np.float64)
         if not np.isfinite(values).all():
             index = [int(i) for i in np.argwhere(~np.isfinite(values))[0]]
-            raise InvalidInputError(
-                refusal(f"{name}{index}", float(values[tuple(index)]), "a finite number", "check the formula at this θ")
-            )
+            remedy = "check the formula at this θ"
+            if name == "reward_follower" and values[tuple(index)] == -np.inf:
+                remedy = "an action that cannot be taken is named by action_mask, not by its reward"
+            raise InvalidInputError(refusal(f"{name}{index}", float(values[tuple(index)]), "a finite number", remedy))
     if "initial" not in checked:
         remedy = "normalise the initial law"
         check_rows("initial", tables.initial, remedy)

@@ -22,7 +22,7 @@ from bilevelrl.reference.entries import Derivatives, Memory, linearised
 from bilevelrl.reference.errors import InvalidInputError, refusal
 from bilevelrl.reference.problem import Term, TransitionBatch
 from bilevelrl.reference.pullback import tabular_pullback
-from bilevelrl.reference.tables import TABLE_NAMES, Tables, check_values
+from bilevelrl.reference.tables import TABLE_NAMES, UNPLAYABLE, Tables, check_values
 
 __all__ = ["ConfigurableMDP", "check_derivatives"]
 
@@ -187,7 +187,9 @@ class ConfigurableMDP:
             The points.
         """
         if self.stacked_rewards is not None:
-            return self.stacked_rewards(thetas)
+            follower, leader = self.stacked_rewards(thetas)
+            playable = self.evaluate(thetas[0]).action_mask
+            return follower if playable is None else np.where(playable, follower, UNPLAYABLE), leader
         tables = [self.evaluate(theta) for theta in thetas]
         return np.stack([each.reward_follower for each in tables]), np.stack([each.reward_leader for each in tables])
 

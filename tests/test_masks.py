@@ -1,10 +1,15 @@
 """An action that is masked is an action that is not there: on every route, and in samplers and estimators."""
 
+import dataclasses
+
 import autograd.numpy as anp
 import numpy as np
 import pytest
 from high_precision import HighPrecision
 
+from bilevelrl.estimators import BCHG, LambdaBCHG, SoBiRL, sample_trajectories
+from bilevelrl.estimators.training.followers import ExactFollower, SharedDynamics, SweepingFollower
+from bilevelrl.estimators.training.sampled_followers import NaturalPolicyGradient, SoftQLearning
 from bilevelrl.reference import (
     ConfigurableMDP,
     SparseTransition,
@@ -13,7 +18,8 @@ from bilevelrl.reference import (
     solve_follower,
     solve_followers,
 )
-from bilevelrl.reference.errors import InvalidInputError, ShapeError
+from bilevelrl.reference.errors import InvalidInputError, ShapeError, UnsupportedError
+from bilevelrl.verification import enumerate_moments
 
 ROUTES = (
     "implicit",
@@ -184,3 +190,61 @@ def test_minus_infinity_in_a_reward_names_the_mask():
     )
     with pytest.raises(InvalidInputError, match="action_mask"):
         solve_follower(problem, np.zeros(1))
+
+
+ESTIMATORS = (
+    BCHG(),
+    SoBiRL(),
+    LambdaBCHG(trace_decay=0.5),
+)
+
+
+@pytest.mark.exact
+@pytest.mark.parametrize("estimator", ESTIMATORS, ids=lambda estimator: type(estimator).__name__)
+def test_estimators_see_what_is_there(estimator):
+    """Mean and covariance over all trajectories of three steps."""
+    masked, absent = (
+        enumerate_moments(estimator, problem, THETA, horizon=3)
+        for problem in (problem_of(masked=EVERYWHERE), problem_of(removed=True))
+    )
+    assert masked.paths == absent.paths
+    np.testing.assert_allclose(masked.mean, absent.mean, rtol=0, atol=1e-11 * absent.magnitude.max())
+    size = np.abs(absent.covariance).max()
+    np.testing.assert_allclose(masked.covariance, absent.covariance, rtol=0, atol=1e-10 * size)
+    free = enumerate_moments(estimator, problem_of(), THETA, horizon=3)
+    assert np.abs(free.mean - absent.mean).max() > 1e-3
+
+
+@pytest.mark.exact
+def test_samplers_never_play_it():
+    problem = problem_of(masked=SOMEWHERE)
+    trajectories = sample_trajectories(
+        problem, THETA, solve_follower(problem, THETA), streams=500, steps=20, rng=np.random.default_rng(1)
+    )
+    for s, a in SOMEWHERE:
+        assert not ((trajectories.state_t == s) & (trajectories.action_t == a)).any()
+    assert np.isfinite(trajectories.behaviour_log_prob).all()
+
+
+@pytest.mark.exact
+@pytest.mark.parametrize("rule", [SweepingFollower(), SoftQLearning(), NaturalPolicyGradient()])
+def test_followers_that_try_everything_are_refused(rule):
+    """The exact follower in training is right, those that learn from every action are refused by name."""
+    dynamics = SharedDynamics(problem_of(masked=SOMEWHERE), THETA)
+    rewards = dynamics.rewards(THETA[None])
+    with pytest.raises(UnsupportedError, match="action_mask"):
+        rule.respond(dynamics, rewards, {}, [np.random.default_rng(0)])
+    played, _ = ExactFollower().respond(dynamics, rewards, {})
+    best = solve_follower(problem_of(masked=SOMEWHERE), THETA)
+    # Its tolerance is 1e-9 of V_F, relative to its size; a probability moves by twice that over β.
+    size = max(1.0, float(np.abs(best.value).max()))
+    np.testing.assert_allclose(played.policy[0], best.policy, rtol=2e-9 * size / problem_of().temperature)
+
+
+@pytest.mark.exact
+def test_rewards_given_for_many_parameters_are_masked_too():
+    problem = problem_of(masked=SOMEWHERE)
+    given = dataclasses.replace(problem, stacked_rewards=lambda thetas: (np.zeros((1, 3, 3)), np.zeros((1, 3, 3))))
+    follower, _ = given.rewards(THETA[None])
+    assert all(follower[0][pair] < -1e99 for pair in SOMEWHERE)
+    assert follower[0, 0, 0] == 0.0

@@ -79,6 +79,7 @@ class SharedDynamics:
         if isinstance(tables.transition, SparseTransition):
             raise UnsupportedError(f"{problem.name}: expected a dense kernel to train runs together")
         self.problem = problem
+        self.masked = tables.action_mask is not None and not tables.action_mask.all()
         self.kernel: FloatArray = np.asarray(tables.transition)
         self.initial: FloatArray = np.asarray(tables.initial)
         self.states, self.actions, _ = self.kernel.shape
@@ -87,6 +88,20 @@ class SharedDynamics:
         # Successor by successor, (count, S, A).
         self._successor = np.ascontiguousarray(np.moveaxis(order, 2, 0))
         self._probability = np.ascontiguousarray(np.moveaxis(np.take_along_axis(self.kernel, order, axis=2), 2, 0))
+
+    def refuse_mask(self, name: str) -> None:
+        """Refuse a follower whose learning tries every action.
+
+        Raises
+        ------
+        UnsupportedError
+            If some action cannot be taken.
+        """
+        if self.masked:
+            raise UnsupportedError(
+                f"{name}: it starts from tables in which every action is played, and {self.problem.name} has an "
+                "action_mask; use ExactFollower"
+            )
 
     def rewards(self, thetas: FloatArray) -> Rewards:
         """Return the rewards of each run."""
@@ -327,6 +342,7 @@ class SweepingFollower:
         self, dynamics: SharedDynamics, rewards: Rewards, carried: Carried, generators: Sequence[Generator]
     ) -> tuple[SeedBatch, Carried]:
         """Return what the followers play after the allowed sweeps."""
+        dynamics.refuse_mask("SweepingFollower")
         beta, discount = dynamics.problem.temperature, dynamics.problem.discount_follower
         shape = rewards.follower.shape
         if self.carry and carried:

@@ -60,6 +60,7 @@ class SoftQLearning:
         self, dynamics: SharedDynamics, rewards: Rewards, carried: Carried, generators: Sequence[Generator]
     ) -> tuple[SeedBatch, Carried]:
         """Return what the followers play after learning."""
+        dynamics.refuse_mask("SoftQLearning")
         beta, discount = dynamics.problem.temperature, dynamics.problem.discount_follower
         runs, states, actions = rewards.follower.shape
         pairs = states * actions
@@ -144,6 +145,7 @@ class NaturalPolicyGradient:
         self, dynamics: SharedDynamics, rewards: Rewards, carried: Carried, generators: Sequence[Generator]
     ) -> tuple[SeedBatch, Carried]:
         """Return what the followers play after the updates."""
+        dynamics.refuse_mask("NaturalPolicyGradient")
         beta, shape = dynamics.problem.temperature, rewards.follower.shape
         logits, table = np.zeros(shape), np.zeros(shape)
         if self.carry and carried:

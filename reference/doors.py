@@ -334,6 +334,8 @@ def _any_of(kinds: tuple[Any, ...], finite: bool) -> Check | None:
                 refusals.append(error)
         # The last but None is the most general; the first says what is usual.
         others = [error for error, kind in zip(refusals, kinds, strict=True) if kind is not type(None)]
+        if isinstance(value, str) and (close := [error for error in others if isinstance(error, UnknownNameError)]):
+            raise close[0]
         if len(others) == 1 and (len(refusals) == 1 or isinstance(others[0], UnknownNameError)):
             raise others[0]
         if len(others) == 1:

@@ -14,10 +14,12 @@ import collections
 import dataclasses
 import inspect
 import multiprocessing
+import os
 import re
 import resource
 import signal
 import sys
+import tempfile
 import traceback
 import warnings
 from collections.abc import Mapping
@@ -220,6 +222,7 @@ def run_case(function, arguments, argument, what, may_be_nan=False):
 
 def _work(name, start, pipe):
     function, arguments = valid_calls()[name]
+    os.chdir(tempfile.mkdtemp())  # bad paths are written to
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     may_be_nan = is_container(function) or has_nan(function(**arguments))
     for argument, what in cases(function, arguments)[start:]:

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from scipy.sparse import csr_array
 
-from bilevelrl.estimators import BCHG, Context, Draw, LambdaBCHG, LeaderCritic
+from bilevelrl.estimators import BCHG, Context, Draw, Estimator, LambdaBCHG, LeaderCritic
 from bilevelrl.estimators.critics import leader_discount
 from bilevelrl.estimators.fresh_suffixes import TransitionVisits
 from bilevelrl.reference import ConfigurableMDP
@@ -91,7 +91,7 @@ class _Outcomes:
 
 
 @checked
-def exact_spread(estimator: BCHG, context: Context, *, horizon: int) -> ExactSpread:
+def exact_spread(estimator: Estimator, context: Context, *, horizon: int) -> ExactSpread:
     """Return mean and variance of one trajectory's estimate, for streams of `horizon` steps of one episode.
 
     Parameters

@@ -181,7 +181,8 @@ def test_the_comparison_catches_a_planted_error(monkeypatch, planted):
         monkeypatch.setattr(batch_tables, "KINDS", {"pair": 1.0})
     else:
         assert not batch.valid.all()
-        batch = dataclasses.replace(batch, valid=np.ones_like(batch.valid))
+        inside = np.where(batch.valid, batch.state_tp1, 0)  # S there would be refused
+        batch = dataclasses.replace(batch, valid=np.ones_like(batch.valid), state_tp1=inside)
     found = HPGD(variant="monte_carlo", **PUBLISHED).estimate(batch, context).mean
     assert np.abs(found - expected).max() > 1e-3 * np.abs(expected).max()
 

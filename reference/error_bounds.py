@@ -13,7 +13,14 @@ The response part is a covariance over the action, so a change that is the same 
 
     δ Σ d Cov(Q_L, ∇Q_F) ≤ Σ ((|δd| + d η) π |B| + d π |δQ_L|) |∇Q_F - ∇V_F| + d π |B| |δ∇Q_F| + u d π |Q_L| |∇Q_F|.
 
-The other parts follow by the product rule. Where `η` times a horizon is not small, the first order says nothing and
+The other parts follow by the product rule.
+
+A row of the kernel (or the initial law) that sums to s within rounding of one means the row divided by s; u holds the
+largest |s - 1| too, by which its doubles are off. Where the sum stands still, the row's derivatives are off by their
+drift: |δ∇P| ≤ u |∇P| + |Σ ∇P| P. A constant reward moves no derivative through such rows and may be split off; where a
+sum moves, the row's own derivative is meant, and misses a constant that was split off.
+
+Where `η` times a horizon is not small, the first order says nothing and
 the bound is infinite. Tests hold it against high-precision truth from above and from below.
 """
 
@@ -30,7 +37,15 @@ from bilevelrl.reference.configurable_mdp import ConfigurableMDP
 from bilevelrl.reference.leader import constant_return, gradient_centres
 from bilevelrl.reference.on_demand import AnswerBounds
 from bilevelrl.reference.tables import Tables
-from bilevelrl.reference.transitions import DiscountedSystem, SparseTransition, policy_transition, to_dense
+from bilevelrl.reference.transitions import (
+    ROW_SUM_TOLERANCE,
+    DiscountedSystem,
+    SparseTransition,
+    is_law,
+    law_error,
+    policy_transition,
+    to_dense,
+)
 from bilevelrl.reference.value_errors import ValueErrors
 
 __all__ = [
@@ -60,8 +75,9 @@ def effective_horizon(tables: Tables, policy: FloatArray, discount: float) -> fl
 
 
 def rounding_unit(tables: Tables) -> float:
-    """Relative rounding of one inner product over states or actions, and of the few operations around it."""
-    return (tables.states + tables.actions + 8) * float(np.finfo(np.float64).eps)
+    """Relative rounding of one inner product over states or actions, of the few operations around it, and of laws."""
+    rounded = (tables.states + tables.actions + 8) * float(np.finfo(np.float64).eps)
+    return rounded + law_error(tables.transition, tables.initial)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,7 +188,7 @@ def gradient_error_bound(
     discount_leader: float,
     discount_follower: float,
     temperature: float,
-    centre_leader: float,
+    centres: tuple[float, float],
     errors: ValueErrors,
     horizon: int | None,
     remainder: float = 0.0,
@@ -187,8 +203,8 @@ def gradient_error_bound(
         {table: (*dense table shape, N)} for the tables that depend on θ.
     discount_leader
         1 for undiscounted returns of finite `horizon`.
-    centre_leader
-        The constant that was split off the leader's rewards.
+    centres
+        The constants that were split off the rewards, the follower's and the leader's.
     errors
         ε and η.
     remainder
@@ -202,7 +218,7 @@ def gradient_error_bound(
     if not stretch < FIRST_ORDER:
         return _UNKNOWN
     leader = _leader_errors(
-        tables, policy, off, centre=centre_leader, discount=discount_leader, horizon=horizon, rounding=rounding
+        tables, policy, off, centre=centres[1], discount=discount_leader, horizon=horizon, rounding=rounding
     )
     # What truncation leaves out of an infinite sum may sit in any state.
     cut = 0.0 if horizon is not None else remainder
@@ -237,7 +253,11 @@ def gradient_error_bound(
     magnitude = np.abs(gradient)
     source_off = rounding * (size + magnitude)
     if kernel_slope is not None:
+        drift, missed = _drifts(kernel, jacobian["transition"])
         source_off = source_off + discount_follower * np.einsum("satn,t->san", kernel_slope, errors.value)
+        left_out = abs(centres[0]) / (1.0 - discount_follower)
+        ahead = np.abs(kernel @ follower_value)
+        source_off = source_off + discount_follower * (drift * ahead[:, :, None] + missed * left_out)
     gradient_off = carried(off[:, :, None] * centred + source_off) + remainder * np.max(
         size * played[:, :, None], axis=(0, 1)
     )
@@ -254,8 +274,13 @@ def gradient_error_bound(
         weight = np.einsum("ksa,kt->sat", visits_off, leader.ahead) + np.einsum("ksa,kt->sat", visits, leader.ahead_off)
         weight += visits.sum(axis=0)[:, :, None] * cut * largest
         error += discount_leader * np.einsum("sat,satn->n", weight, kernel_slope)
+        seen = np.einsum("ksa,ksa->sa", visits, np.abs(np.einsum("sat,kt->ksa", kernel, leader.ahead)))
+        error += discount_leader * np.einsum("sa,san->n", seen, drift)
+        left_out = abs(centres[1]) * span
+        error += discount_leader * left_out * np.einsum("sa,san->n", visits.sum(axis=0), missed)
     if "initial" in jacobian:
         error += np.einsum("sn,s->n", np.abs(jacobian["initial"]), value_off + rounding * leader.value)
+        error += np.abs(jacobian["initial"].sum(axis=0)) * float(np.asarray(tables.initial) @ leader.value)
     if "regulariser" in jacobian:
         error += rounding * np.abs(jacobian["regulariser"])
     # Each of occupancy, values, policy and follower's gradient is off by a little more than its first order.
@@ -263,6 +288,13 @@ def gradient_error_bound(
         gradient=float(error.max(initial=0.0)) / (1.0 - stretch) ** 4,
         objective=float(np.asarray(tables.initial) @ (value_off + rounding * leader.value)) / (1.0 - stretch) ** 2,
     )
+
+
+def _drifts(rows: FloatArray, slopes: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return |Σ_s' ∇P| (S, A, N) twice: of laws whose sums stand still as far as rounding allows, and of other rows."""
+    moved = np.abs(slopes.sum(axis=2))
+    still = is_law(rows) & (moved.max(axis=2, initial=0.0) <= ROW_SUM_TOLERANCE * np.abs(slopes).max(initial=0.0))
+    return np.where(still[:, :, None], moved, 0.0), np.where(still[:, :, None], 0.0, moved)
 
 
 def objective_noise(
@@ -347,7 +379,7 @@ def tabular_error_bound(
     jacobian = problem.jacobian(theta)
     if "transition" in jacobian:
         jacobian["transition"] = dense_jacobian(tables, jacobian["transition"])
-    centre = gradient_centres(problem, theta, tables)[1]
+    centres = gradient_centres(problem, theta, tables)
     seen = relevant_states(tables, policy, jacobian)
     if not seen.all():  # the others are worth anything, and known as badly as they like
         tables, policy, follower_value, errors = _at(tables, seen), policy[seen], follower_value[seen], errors.at(seen)
@@ -362,12 +394,12 @@ def tabular_error_bound(
         discount_leader=problem.discount_leader if discounted else 1.0,
         discount_follower=problem.discount_follower,
         temperature=problem.temperature,
-        centre_leader=centre,
+        centres=centres,
         errors=errors,
         horizon=horizon,
         remainder=remainder,
     )
-    constant = constant_return(centre, problem.discount_leader, horizon, discounted)
+    constant = constant_return(centres[1], problem.discount_leader, horizon, discounted)
     return found._replace(objective=found.objective + _summed(float(tables.regulariser), constant))
 
 

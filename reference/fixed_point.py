@@ -20,7 +20,7 @@ import numpy as np
 from bilevelrl.reference.arrays import FloatArray, check_positive, refuse_differentiation
 from bilevelrl.reference.errors import InvalidInputError, NotConvergedError, ShapeError, refusal
 from bilevelrl.reference.tables import Tables
-from bilevelrl.reference.transitions import DiscountedSystem, SparseTransition, Transition, expected_next
+from bilevelrl.reference.transitions import DiscountedSystem, SparseTransition, Transition, expected_next, is_law
 
 __all__ = [
     "METHODS",
@@ -76,7 +76,7 @@ def soft_bellman(
 
 
 def reward_centre(tables: Tables, reward: FloatArray) -> float:
-    """The constant reward to split off: zero unless every row sums to one, for only then does it move V alone."""
+    """The constant reward to split off: zero unless every row is a law, for only then does it move V alone."""
     if not _is_large(reward.min(), reward.max()):  # the usual case, decided without a look at the kernel
         return 0.0
     kernel = tables.transition
@@ -95,7 +95,7 @@ def reward_centres(rows: FloatArray, reward: FloatArray) -> FloatArray:
     large = _is_large(low, high)
     if not large.any():
         return np.zeros(low.shape)
-    return np.where(large & (np.abs(rows.sum(axis=-1) - 1.0).max(axis=(1, 2)) <= 1e-13), 0.5 * (low + high), 0.0)
+    return np.where(large & is_law(rows).all(axis=(1, 2)), 0.5 * (low + high), 0.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,7 +27,7 @@ from bilevelrl.reference.fixed_point import (
 )
 from bilevelrl.reference.registry import Hypergradient
 from bilevelrl.reference.tables import Tables
-from bilevelrl.reference.transitions import SparseTransition, expected_next, policy_transition
+from bilevelrl.reference.transitions import SparseTransition, expected_next, law_error, policy_transition
 from bilevelrl.reference.value_errors import ErrorsOnDemand, ValueErrors, value_errors
 
 if TYPE_CHECKING:
@@ -315,7 +315,7 @@ def tabular_operator(tables: Tables, reward: FloatArray, discount: float, temper
         reward=reward,
         discount=discount,
         temperature=temperature,
-        unit=(terms + tables.actions + 8) * float(np.finfo(np.float64).eps),
+        unit=(terms + tables.actions + 8) * float(np.finfo(np.float64).eps) + law_error(kernel),
         backup=lambda value: soft_bellman(kernel, reward, discount, temperature, value),
         ahead=lambda value: expected_next(kernel, value),
         average=lambda policy, x: np.vecdot(policy, x),

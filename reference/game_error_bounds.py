@@ -12,6 +12,9 @@ by entry and to first order,
 
 with the own terms `∇W own = Σ_l ∇f V_F(s,l)` of a seeing follower and `∇Q own = Σ_l ∇f Q_F(s,l,a)` of one that does not
 see; both take V_F and Q_F relative to their mean, since Σ_l ∇f = 0.
+
+Laws mean themselves divided by their sums: u holds how far their doubles are from that, as for configurable MDPs, and
+|Σ_l ∇f| times the mean of what f weighs is what a route that does not take the mean off is off by.
 """
 
 from __future__ import annotations
@@ -28,7 +31,7 @@ from bilevelrl.reference.game_leader import truncated_stages
 from bilevelrl.reference.leader import constant_return
 from bilevelrl.reference.markov_game import MarkovGame
 from bilevelrl.reference.on_demand import AnswerBounds
-from bilevelrl.reference.transitions import DiscountedSystem
+from bilevelrl.reference.transitions import DiscountedSystem, law_error
 from bilevelrl.reference.value_errors import ValueErrors
 
 __all__ = ["game_error_bound", "game_objective_noise"]
@@ -57,8 +60,9 @@ class _Leader:
     value_off: FloatArray
 
 
-def _rounding(game: MarkovGame) -> float:
-    return (game.states + game.leader_actions + game.actions + 8) * float(np.finfo(np.float64).eps)
+def _rounding(game: MarkovGame, points: DecisionPoints) -> float:
+    rounded = (game.states + game.leader_actions + game.actions + 8) * float(np.finfo(np.float64).eps)
+    return rounded + points.law_error + law_error(game.initial)
 
 
 def _leader(
@@ -72,7 +76,7 @@ def _leader(
     horizon: int | None,
 ) -> _Leader:
     """Carry η (S, D, A) through the leader's evaluation."""
-    rounding, chain = _rounding(game), points.chain(response)
+    rounding, chain = _rounding(game, points), points.chain(response)
     moved = points.chain(off * response)
     reward = game.reward_leader - points.centre_leader
     flat = game.transition.reshape(-1, game.states)
@@ -161,7 +165,7 @@ def game_error_bound(
     stages = 1 if horizon is None else horizon
     if game.reward_leader.size * max(theta.size, 4 * stages) > BOUND_SIZE_LIMIT:
         return AnswerBounds(np.inf, np.inf)
-    rounding = _rounding(game)
+    rounding = _rounding(game, points)
     discount = game.discount_leader if discounted else 1.0
     slope = game.policy_jacobian(theta)  # (S, L, N)
     seen = _relevant(game, policy, points, response, slope)
@@ -195,7 +199,9 @@ def game_error_bound(
     relative = np.abs(value - np.vecdot(policy, value)[..., None])
     by_pair = (law_off[:, :, None] * relative + leader.law[:, :, None] * value_off).sum(axis=0)
     by_pair += rounding * (leader.law[:, :, None] * np.vecdot(spread, leader.size)).sum(axis=0)
+    drift = np.abs(slope.sum(axis=1))  # (S, N)
     error = np.einsum("sl,sln->n", by_pair, steep)
+    error += np.einsum("ks,sn->n", leader.law * np.abs(np.vecdot(policy, value)), drift)
 
     # The follower's gradient and its error.
     gradient, gradient_off = _follower_gradient(
@@ -240,8 +246,8 @@ def _follower_gradient(
     remainder: float,
 ) -> tuple[FloatArray, FloatArray]:
     """Return ∇Q at the decision points, (S, D, A, N), and the bound on its error."""
-    rounding = _rounding(game)
-    discount, steep = game.discount_follower, np.abs(slope)
+    rounding = _rounding(game, points)
+    discount, steep, drift = game.discount_follower, np.abs(slope), np.abs(slope.sum(axis=1))
     states, parameters = game.states, slope.shape[2]
     action_value = game.reward_follower - points.centre_follower + discount * (game.transition @ state_value)
     if game.follower_sees_leader_action:
@@ -249,18 +255,19 @@ def _follower_gradient(
         soft = largest + game.temperature * np.log(
             np.exp((action_value - largest[:, :, None]) / game.temperature).sum(axis=2)
         )
-        relative = soft - np.vecdot(policy, soft)[:, None]
-        own = np.einsum("sln,sl->sn", slope, relative)
+        mean = np.vecdot(policy, soft)[:, None]
+        own = np.einsum("sln,sl->sn", slope, soft - mean)
         soft_off = errors.point_value + np.vecdot(policy, errors.point_value)[:, None]
-        own_off = np.einsum("sln,sl->sn", steep, soft_off + rounding * np.abs(soft))
+        own_off = np.einsum("sln,sl->sn", steep, soft_off + rounding * np.abs(soft)) + drift * np.abs(mean)
         direct: FloatArray = np.zeros((*response.shape, parameters))
         direct_off = direct
     else:
-        relative = action_value - np.matmul(policy[:, None, :], action_value)
+        means = np.matmul(policy[:, None, :], action_value)  # (S, 1, A)
         own = own_off = np.zeros((states, parameters))
-        direct = np.einsum("sln,sla->san", slope, relative)[:, None]
+        direct = np.einsum("sln,sla->san", slope, action_value - means)[:, None]
         action_off = errors.action_value + np.matmul(policy[:, None, :], errors.action_value)
         direct_off = np.einsum("sln,sla->san", steep, action_off + rounding * np.abs(action_value))[:, None]
+        direct_off = direct_off + np.abs(means)[..., None] * drift[:, None, None]
     flat = points.kernel.reshape(-1, states)
 
     def ahead(x: FloatArray) -> FloatArray:
@@ -328,7 +335,7 @@ def game_objective_noise(
 
     `errors` are those of the response; None where it is meant as it is.
     """
-    rounding = _rounding(game)
+    rounding = _rounding(game, points)
     off = np.full(response.shape, rounding) if errors is None else errors.policy
     seen = _relevant(game, policy, points, response)
     if not seen.all():

@@ -32,6 +32,7 @@ from bilevelrl.reference.fixed_point import (
 )
 from bilevelrl.reference.follower import register_follower_solver
 from bilevelrl.reference.markov_game import MarkovGame
+from bilevelrl.reference.transitions import law_error
 from bilevelrl.reference.value_errors import ErrorsOnDemand, ValueErrors, value_errors
 
 __all__ = ["DecisionPoints", "GameFollower", "game_operator", "game_reward_centre", "game_value_errors", "solve_game"]
@@ -50,7 +51,9 @@ class DecisionPoints:
     reward_follower, reward_leader : (S, D, A)
         Rewards, without the constants `centre_follower` and `centre_leader`.
     centre_follower, centre_leader : float
-        Constants split off the rewards; zero unless every row of the kernel sums to one.
+        Constants split off the rewards; zero unless every row of the kernel is a law.
+    law_error : float
+        How far the doubles of the game's laws are from one, relatively: see `law_error`.
     """
 
     reach: FloatArray
@@ -59,6 +62,7 @@ class DecisionPoints:
     reward_leader: FloatArray
     centre_follower: float
     centre_leader: float
+    law_error: float
 
     @classmethod
     def of(cls, game: MarkovGame, policy: FloatArray) -> DecisionPoints:
@@ -84,6 +88,7 @@ class DecisionPoints:
             reward_leader=leader,
             centre_follower=centre_follower,
             centre_leader=centre_leader,
+            law_error=law_error(game.transition, policy),
         )
 
     def ahead(self, value: FloatArray) -> FloatArray:
@@ -110,13 +115,13 @@ class DecisionPoints:
         return result
 
     def unit(self) -> float:
-        """Relative rounding of one backup: sums over s', d and a."""
+        """Relative rounding of one backup: sums over s', d and a, and laws not divided by their sums."""
         states, points, actions, _ = self.kernel.shape
-        return float((states + points + actions + 8) * np.finfo(np.float64).eps)
+        return float((states + points + actions + 8) * np.finfo(np.float64).eps) + self.law_error
 
 
 def game_reward_centre(transition: FloatArray, reward: FloatArray) -> float:
-    """Return the constant reward to split off: zero unless every row sums to one, for only then does it move V alone.
+    """Return the constant reward to split off: zero unless every row is a law, for only then does it move V alone.
 
     θ moves no row, so the constant moves no derivative either.
     """

@@ -3,7 +3,8 @@
 A follower that sees the leader's action lives in the states (s, l), with `P((s',l')|(s,l),a) = P(s'|s,l,a) f(l'|s')`
 and initial law `μ(s) f(l|s)`. One that does not lives in the states s, with all tables averaged over f. In both, θ
 enters the transition, and the `policy` part of the game is what moves the leader's evaluation directly: initial,
-direct and transition part together.
+direct and transition part together. The game's laws are divided by their sums before they are multiplied, so that both
+are one problem.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from bilevelrl.reference.configurable_mdp import ConfigurableMDP
 from bilevelrl.reference.doors import checked
 from bilevelrl.reference.markov_game import MarkovGame
 from bilevelrl.reference.tables import Tables
+from bilevelrl.reference.transitions import divided
 
 __all__ = ["reduce_game"]
 
@@ -41,25 +43,31 @@ def reduce_game(game: MarkovGame) -> ConfigurableMDP:
     states, leader_actions, actions = game.reward_leader.shape
     pairs = states * leader_actions
 
+    kernel, initial = divided(game.transition), divided(game.initial)
+
+    def policy_at(theta: Any) -> Any:
+        table = game.evaluate(theta)
+        return table / anp.sum(table, axis=1, keepdims=True)
+
     def seeing(theta: Any) -> Tables:
-        policy = game.evaluate(theta)
+        policy = policy_at(theta)
         arrive = anp.reshape(policy, (1, 1, states, leader_actions))
-        moved = np.reshape(game.transition, (pairs, actions, states, 1)) * arrive
+        moved = np.reshape(kernel, (pairs, actions, states, 1)) * arrive
         return Tables(
             transition=anp.reshape(moved, (pairs, actions, pairs)),
             reward_follower=game.reward_follower.reshape(pairs, actions),
             reward_leader=game.reward_leader.reshape(pairs, actions),
-            initial=anp.reshape(game.initial[:, None] * policy, (pairs,)),
+            initial=anp.reshape(initial[:, None] * policy, (pairs,)),
             regulariser=game.regulariser_of(theta),
         )
 
     def not_seeing(theta: Any) -> Tables:
-        policy = game.evaluate(theta)
+        policy = policy_at(theta)
         return Tables(
-            transition=anp.einsum("sl,slat->sat", policy, game.transition),
+            transition=anp.einsum("sl,slat->sat", policy, kernel),
             reward_follower=anp.einsum("sl,sla->sa", policy, game.reward_follower),
             reward_leader=anp.einsum("sl,sla->sa", policy, game.reward_leader),
-            initial=game.initial,
+            initial=initial,
             regulariser=game.regulariser_of(theta),
         )
 

@@ -50,13 +50,14 @@ class MarkovGame:
     Parameters
     ----------
     transition : (S, L, A, S)
-        P(s'|s, l, a). Rows may sum to less than one: the rest is termination.
+        P(s'|s, l, a). A row whose sum is within 1e-12 of one means the row divided by its exact sum; any other row may
+        sum to less than one, is taken as the doubles that it is, and the rest is termination.
     reward_follower, reward_leader : (S, L, A)
         Each player maximises its discounted sum.
     initial : (S,)
-        Law of the first state, sums to one.
+        Law of the first state; sums to one within 1e-12 and means itself divided by its sum.
     policy
-        θ → f_θ(l|s), (S, L), rows summing to one, written with `autograd.numpy`; see `TabularSoftmaxPolicy`.
+        θ → f_θ(l|s), (S, L), written with `autograd.numpy`; see `TabularSoftmaxPolicy`. Rows are laws as `initial` is.
     follower_sees_leader_action
         The information structure: True for g(a|s, l), False for g(a|s).
     discount_leader, discount_follower

@@ -13,7 +13,14 @@ from bilevelrl.reference.array_values import differentiable_array
 from bilevelrl.reference.arrays import is_differentiated
 from bilevelrl.reference.doors import checked
 from bilevelrl.reference.errors import InvalidInputError, ShapeError, refusal
-from bilevelrl.reference.transitions import SparseTransition, Transition, check_rows, check_transition, transition_shape
+from bilevelrl.reference.transitions import (
+    ROW_SUM_TOLERANCE,
+    SparseTransition,
+    Transition,
+    check_rows,
+    check_transition,
+    transition_shape,
+)
 
 __all__ = ["TABLE_NAMES", "UNPLAYABLE", "TableName", "Tables", "check_values"]
 
@@ -35,12 +42,14 @@ class Tables:
     Parameters
     ----------
     transition
-        (S, A, S) array indexed [state_t, action_t, state_tp1], or a `SparseTransition`. Rows may sum to less than
-        one: the rest is termination.
+        (S, A, S) array indexed [state_t, action_t, state_tp1], or a `SparseTransition`. A row whose sum is within
+        1e-12 of one means the row divided by its exact sum; any other row may sum to less than one, is taken as the
+        doubles that it is, and the rest is termination. The same along θ: where such a row's sum stands still its
+        derivative is that of the quotient, and where the sum moves it is the row's own.
     reward_follower, reward_leader
         (S, A). Each player maximises its discounted sum.
     initial
-        (S,), law of the first state, sums to one.
+        (S,), law of the first state: sums to one within 1e-12 and means itself divided by its sum.
     regulariser
         Scalar ρ(θ), added to the leader's objective.
     action_mask
@@ -48,6 +57,8 @@ class Tables:
         one per state, independent of θ. What cannot be taken gets `UNPLAYABLE` for a reward, whatever was given, and so
         the probability zero in every solver, route, sampler and estimator; what it pays the leader and where it leads
         have no say.
+
+    Integers and floats of other precisions are read as float64 first.
 
     Raises
     ------
@@ -179,7 +190,7 @@ def check_values(tables: Tables, *, checked: Collection[str] = ()) -> None:
     if "initial" not in checked:
         remedy = "normalise the initial law"
         check_rows("initial", tables.initial, remedy)
-        if abs(float(np.sum(tables.initial)) - 1.0) > 1e-9:
+        if abs(float(np.sum(tables.initial)) - 1.0) > ROW_SUM_TOLERANCE:
             raise InvalidInputError(refusal("sum of initial", float(np.sum(tables.initial)), "1", remedy))
     if "transition" not in checked:
         check_transition(tables.transition)

@@ -4,8 +4,11 @@ Conventions
 -----------
 A dense kernel is an array `(S, A, S)` indexed `[state_t, action_t, state_tp1]`. A sparse kernel lists K successors per
 state and action: `successor (S, A, K)` (integers, constants) and `probability (S, A, K)` (may depend on θ). A successor
-may be listed twice; its probabilities add. Rows may sum to less than one: the rest is the probability of termination,
-after which everything is worth zero.
+may be listed twice; its probabilities add.
+
+A row whose sum is within `ROW_SUM_TOLERANCE` of one is a law that was rounded, and means the row divided by its exact
+sum: the episode goes on for certain. Every other row may sum to less than one and is taken as the doubles that it
+is: the rest is the probability of termination, after which everything is worth zero.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ import scipy.sparse.linalg
 from scipy.linalg.lapack import dgetrf, dgetrs
 
 from bilevelrl.reference.array_values import differentiable_array
-from bilevelrl.reference.arrays import FloatArray, IntArray, refuse_differentiation
+from bilevelrl.reference.arrays import BoolArray, FloatArray, IntArray, refuse_differentiation
 from bilevelrl.reference.errors import IllPosedError, InvalidInputError, ShapeError, StochasticityError, refusal
 
 __all__ = [
@@ -29,14 +32,18 @@ __all__ = [
     "Transition",
     "check_rows",
     "check_transition",
+    "divided",
     "expected_next",
+    "is_law",
+    "law_error",
     "policy_transition",
     "to_dense",
     "transition_shape",
 ]
 
-# Rows are the result of floating-point normalisation: S terms, each rounded once.
-ROW_SUM_TOLERANCE = 1e-9
+# How far rounding takes a law's sum from one. One number for every layout and size of a row, so that a problem does not
+# change its meaning with them: thousands of terms stay below it, single precision and a termination of 1e-9 are above.
+ROW_SUM_TOLERANCE = 1e-12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +55,7 @@ class SparseTransition:
     successor
         (S, A, K) integers in [0, S).
     probability
-        (S, A, K), non-negative, sums over K at most 1. May be an autograd tracer.
+        (S, A, K), non-negative, sums over K at most 1, read as float64. May be an autograd tracer.
 
     Raises
     ------
@@ -120,15 +127,61 @@ def to_dense(transition: Transition) -> FloatArray:
     return result
 
 
+def is_law(rows: FloatArray) -> BoolArray:
+    """Tell which rows (last axis) sum to one as far as rounding allows, and so mean themselves divided by their sum.
+
+    Examples
+    --------
+    >>> is_law(np.array([[0.1, 0.2, 0.7], [0.1, 0.2, 0.69]]))
+    array([ True, False])
+    """
+    result: BoolArray = np.abs(rows.sum(axis=-1) - 1.0) <= ROW_SUM_TOLERANCE
+    return result
+
+
+def divided(rows: FloatArray) -> FloatArray:
+    """Return rows with each law divided by its sum in floating point, read-only.
+
+    Examples
+    --------
+    >>> divided(np.array([[0.5, 0.5 + 2.0**-50], [0.5, 0.25]])).sum(axis=1)
+    array([1.  , 0.75])
+    """
+    sums = rows.sum(axis=-1, keepdims=True)
+    result: FloatArray = rows / np.where(is_law(rows)[..., None], sums, 1.0)
+    result.setflags(write=False)
+    return result
+
+
+def law_error(*tables: Any) -> float:
+    """Return the sum over tables of the largest |sum - 1| of their laws: what reading them as doubles can be off by.
+
+    Examples
+    --------
+    >>> law_error(np.array([0.5, 0.5]), np.array([[0.25, 0.5], [0.5, 0.5 + 2.0**-50]])) * 2.0**50
+    1.0
+    """
+    off = 0.0
+    for table in tables:
+        rows = table.probability if isinstance(table, SparseTransition) else table
+        excess = np.abs(rows.sum(axis=-1) - 1.0)
+        off += float(np.where(excess <= ROW_SUM_TOLERANCE, excess, 0.0).max(initial=0.0))
+    return off
+
+
 def check_rows(name: str, rows: Any, remedy: str) -> None:
-    """Refuse probability rows (last axis) that are not finite, negative, or sum to more than one.
+    """Refuse probability rows (last axis) that are not finite, negative, sum to more than one, or to one in float32.
+
+    Sums are taken in float64, whatever the rows are stored in. Rows of half- or single-precision numbers that miss one
+    by no more than such numbers must are refused on either side of one: an episode that ends with probability 6e-8 is
+    not what is meant.
 
     Raises
     ------
     StochasticityError
         Naming the first offending row.
     """
-    values = np.asarray(rows)
+    values = np.asarray(rows, dtype=np.float64)
     sums = values.sum(axis=-1)
     if not np.isfinite(sums).all():
         index = _first(~np.isfinite(sums))
@@ -138,6 +191,16 @@ def check_rows(name: str, rows: Any, remedy: str) -> None:
     if values.size and values.min() < 0.0:
         index = _first(values < 0.0)
         raise StochasticityError(refusal(f"{name}{index}", float(values[tuple(index)]), "probabilities >= 0", remedy))
+    off = np.abs(sums - 1.0)
+    near = (off > ROW_SUM_TOLERANCE) & (off <= 2.0**-11 * values.shape[-1]) & (np.count_nonzero(values, axis=-1) > 1)
+    for kind, precision in ((np.float16, "half"), (np.float32, "single")) if near.any() else ():
+        narrow = near & (off <= 0.5 * float(np.finfo(kind).eps) * np.count_nonzero(values, axis=-1))
+        narrow[narrow] = (values[narrow].astype(kind) == values[narrow]).all(axis=-1)
+        if narrow.any():
+            index = _first(narrow)
+            expected = f"1 within {ROW_SUM_TOLERANCE:g}: its numbers have {precision} precision"
+            remedy = "convert the table to float64 first, then divide each row by its sum"
+            raise StochasticityError(refusal(f"sum of {name}{index}", float(sums[tuple(index)]), expected, remedy))
     if sums.max(initial=0.0) > 1.0 + ROW_SUM_TOLERANCE:
         index = _first(sums > 1.0 + ROW_SUM_TOLERANCE)
         raise StochasticityError(

@@ -15,8 +15,23 @@ from typing import TypeAlias
 from flint import arb, arb_mat, ctx, fmpq
 
 from bilevelrl.reference.errors import InvalidInputError, refusal
+from bilevelrl.reference.transitions import ROW_SUM_TOLERANCE
 
-__all__ = ["Enclosure", "Exact", "ball", "column", "float_above", "largest", "peak", "softmax", "upper", "widened"]
+__all__ = [
+    "Enclosure",
+    "Exact",
+    "as_law",
+    "ball",
+    "column",
+    "float_above",
+    "largest",
+    "law_cotangent",
+    "peak",
+    "softmax",
+    "sums_to_one",
+    "upper",
+    "widened",
+]
 
 Exact: TypeAlias = int | float | Fraction
 """A number with one exact meaning: a double is the binary fraction that it stores."""
@@ -88,6 +103,36 @@ def softmax(logits: Sequence[arb]) -> list[arb]:
     weights = [(logit - shift).exp() for logit in logits]
     mass = sum(weights, arb(0))
     return [weight / mass for weight in weights]
+
+
+def sums_to_one(row: Sequence[arb]) -> bool:
+    """Whether a row is a law that was rounded, and means itself divided by its sum.
+
+    Examples
+    --------
+    >>> sums_to_one([ball(0.1), ball(0.2), ball(0.7)]), sums_to_one([ball(0.5), ball(0.25)])
+    (True, False)
+    """
+    return bool(abs(sum(row, arb(0)) - 1) <= ball(ROW_SUM_TOLERANCE))
+
+
+def as_law(row: Sequence[arb]) -> list[arb]:
+    """Return the row divided by its sum where it is a law, and as it is elsewhere.
+
+    Examples
+    --------
+    >>> third = as_law([ball(0.25), ball(0.5 + 2.0**-50), ball(0.25)])
+    >>> sum(third, arb(0)).contains(1), third[0] < 0.25, as_law([ball(0.5)])
+    (True, True, [0.500000000000000])
+    """
+    mass = sum(row, arb(0))
+    return [entry / mass for entry in row] if sums_to_one(row) else list(row)
+
+
+def law_cotangent(law: Sequence[arb], weights: Sequence[arb], row: Sequence[arb]) -> list[arb]:
+    """Return the weights on a row that weights on the law row / Σ row come from: (w - Σ law w) / Σ row."""
+    mean, mass = sum((p * w for p, w in zip(law, weights, strict=True)), arb(0)), sum(row, arb(0))
+    return [(w - mean) / mass for w in weights]
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,8 +37,8 @@ def certified_hypergradient(
     ----------
     problem
         A `ConfigurableMDP`, `MarkovGame`, `ConfigurableLQR` or `LQRGame`: what is certified is the problem given by its
-        tables and their Jacobians at θ, taken exactly as the doubles that they are. Or a `ClosedForm`, which is
-        evaluated in balls from θ on: no gap.
+        tables and their Jacobians at θ, read exactly from the doubles that they are; laws are divided by their exact
+        sums, see `Tables`. Or a `ClosedForm`, which is evaluated in balls from θ on: no gap.
     theta
         (N,) float64, finite; a `ClosedForm` brings its own.
     digits

@@ -1,4 +1,4 @@
-"""Markov games given as doubles: tables, policy and policy Jacobian at θ, taken exactly as they are."""
+"""Markov games given as doubles: tables, policy and policy Jacobian at θ, read exactly."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import numpy as np
 from flint import arb
 
 from bilevelrl.reference.arrays import FloatArray
-from bilevelrl.reference.certified.balls import ball
+from bilevelrl.reference.certified.balls import as_law, ball, law_cotangent
 from bilevelrl.reference.certified.games import BallGame
-from bilevelrl.reference.certified.tabular import check_size
+from bilevelrl.reference.certified.tabular import Row, check_size
 from bilevelrl.reference.markov_game import MarkovGame
 
 __all__ = ["DoubleGame"]
@@ -19,7 +19,11 @@ __all__ = ["DoubleGame"]
 
 @dataclass(frozen=True, slots=True)
 class DoubleGame:
-    """A game whose tables, policy and policy Jacobian at θ are taken exactly as the doubles that they are."""
+    """A game whose tables, policy and policy Jacobian at θ are read exactly from the doubles that they are.
+
+    Rows that sum to one as far as rounding allows are divided by their exact sums: see `MarkovGame`. The leader's
+    policy sums to one at every θ, and its derivative is that of the quotient.
+    """
 
     problem: MarkovGame
     policy: FloatArray
@@ -40,17 +44,14 @@ class DoubleGame:
         )
 
     def game(self, *, discounted: bool) -> BallGame:
-        """Return the game as exact balls."""
+        """Return the game at the working precision."""
         problem = self.problem
         return BallGame(
-            kernel=[
-                [[tuple((int(t), ball(float(row[t]))) for t in np.flatnonzero(row)) for row in rows] for rows in table]
-                for table in problem.transition
-            ],
+            kernel=[[[_successors(row) for row in rows] for rows in table] for table in problem.transition],
             reward_follower=_nested(problem.reward_follower),
             reward_leader=_nested(problem.reward_leader),
-            initial=[ball(float(p)) for p in problem.initial],
-            policy=[[ball(float(p)) for p in row] for row in self.policy],
+            initial=as_law(_exact(problem.initial)),
+            policy=[as_law(_exact(row)) for row in self.policy],
             regulariser=ball(self.regulariser),
             discount_leader=ball(problem.discount_leader if discounted else 1.0),
             discount_follower=ball(problem.discount_follower),
@@ -61,8 +62,10 @@ class DoubleGame:
     def pull_policy(self, weight: Sequence[Sequence[arb]]) -> list[arb]:
         """Return Σ weight ∂f/∂θ over the Jacobian's non-zero entries."""
         total = [arb(0)] * self.jacobian.shape[2]
+        rows = [_exact(row) for row in self.policy]
+        listed = [law_cotangent(as_law(row), given, row) for row, given in zip(rows, weight, strict=True)]
         for s, leader, j in np.argwhere(self.jacobian != 0.0).tolist():
-            total[j] += weight[s][leader] * ball(float(self.jacobian[s, leader, j]))
+            total[j] += listed[s][leader] * ball(float(self.jacobian[s, leader, j]))
         return total
 
     def pull_regulariser(self) -> list[arb]:
@@ -70,5 +73,14 @@ class DoubleGame:
         return [ball(float(entry)) for entry in self.slope]
 
 
+def _exact(row: FloatArray) -> list[arb]:
+    return [ball(float(entry)) for entry in row]
+
+
+def _successors(row: FloatArray) -> Row:
+    places = np.flatnonzero(row)
+    return tuple(zip(places.tolist(), as_law(_exact(row[places])), strict=True))
+
+
 def _nested(table: FloatArray) -> list[list[list[arb]]]:
-    return [[[ball(float(entry)) for entry in row] for row in rows] for rows in table]
+    return [[_exact(row) for row in rows] for rows in table]

@@ -1,6 +1,7 @@
 """The reduction route: a Markov game's hypergradient as that of the configurable MDP it is.
 
-Nothing of the game's own Bellman code enters; the price is a kernel over (s, l) and its vector-Jacobian products.
+Nothing of the game's own Bellman code enters but where the error is bounded; the price is a kernel over (s, l) and its
+vector-Jacobian products.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from dataclasses import replace
 import numpy as np
 
 from bilevelrl.reference.arrays import FloatArray
-from bilevelrl.reference.game_follower import GameFollower, game_reward_centre
+from bilevelrl.reference.game_error_bounds import game_error_bound
+from bilevelrl.reference.game_follower import DecisionPoints, GameFollower, game_reward_centre, solve_decisions
 from bilevelrl.reference.game_reduction import reduce_game
 from bilevelrl.reference.leader import constant_return
 from bilevelrl.reference.markov_game import MarkovGame
@@ -50,6 +52,24 @@ def game_reduction(
     problem.derivatives.confirm_trace(theta)
     solved = implicit(reduce_game(centred), theta, horizon=horizon, discounted=discounted, warm_start=None, bound=bound)
     direct: tuple[Part, ...] = ("initial", "direct", "transition")
+
+    def error_bound() -> float:
+        """What the reduction's answer is off by, and what its tables, products and averages rounded, leave of it."""
+        policy = problem.policy_at(theta)
+        points = DecisionPoints.of(problem, policy)
+        follower = solve_decisions(problem, points)
+        return solved.error_bound + game_error_bound(
+            problem,
+            theta,
+            policy=policy,
+            points=points,
+            response=follower.response,
+            state_value=follower.centred_state_value,
+            horizon=horizon,
+            discounted=discounted,
+            errors=follower.errors_on_demand(),
+        )
+
     parts: dict[Part, FloatArray] = {
         "policy": sum((solved.parts[part] for part in direct), np.zeros(theta.size)),
         "response": solved.parts["response"],

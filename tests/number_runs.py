@@ -124,15 +124,15 @@ def runs(problem, theta):
     for objective in ({"horizon": None}, {"horizon": 3, "discounted": False}):
         parts = (HighPrecisionGame if game else HighPrecision)(problem, theta, **objective).parts()
         total = sum(parts.values())
-        size = max(float(np.abs(part).max()) for part in parts.values())
+        size = sum(float(np.abs(part).max()) for part in parts.values())
         for route in routes:
             try:
                 found = hypergradient(problem, theta, route=route, **objective)
             except TooLargeError:
                 continue
             off = [np.abs(found.parts[part] - exact).max() for part, exact in parts.items()]
-            # The truth itself is rounded once when it becomes a float.
-            error = max(*off, np.abs(found.value - total).max()) - 2.0**-52 * size
+            # The truth itself is rounded when its parts become floats, and when they are added.
+            error = max(*off, np.abs(found.value - total).max()) - 5 * 2.0**-53 * size
             yield Outcome(route, float(error), found.error_bound, size)
 
 

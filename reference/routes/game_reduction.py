@@ -53,12 +53,19 @@ def game_reduction(
     solved = implicit(reduce_game(centred), theta, horizon=horizon, discounted=discounted, warm_start=None, bound=bound)
     direct: tuple[Part, ...] = ("initial", "direct", "transition")
 
-    def error_bound() -> float:
+    parts: dict[Part, FloatArray] = {
+        "policy": sum((solved.parts[part] for part in direct), np.zeros(theta.size)),
+        "response": solved.parts["response"],
+        "regulariser": solved.parts["regulariser"],
+    }
+    offset = constant_return(constant, problem.discount_leader, horizon, discounted)
+
+    def error_bound() -> AnswerBounds:
         """What the reduction's answer is off by, and what its tables, products and averages rounded, leave of it."""
-        policy = problem.policy_at(theta)
+        own, policy = solved.error_bound, problem.policy_at(theta)
         points = DecisionPoints.of(problem, policy)
         follower = solve_decisions(problem, points)
-        return solved.error_bound + game_error_bound(
+        rounded = game_error_bound(
             problem,
             theta,
             policy=policy,
@@ -69,17 +76,7 @@ def game_reduction(
             discounted=discounted,
             errors=follower.errors_on_demand(),
         )
-
-    parts: dict[Part, FloatArray] = {
-        "policy": sum((solved.parts[part] for part in direct), np.zeros(theta.size)),
-        "response": solved.parts["response"],
-        "regulariser": solved.parts["regulariser"],
-    }
-    offset = constant_return(constant, problem.discount_leader, horizon, discounted)
-
-    def error_bound() -> AnswerBounds:
-        rounded = 8.0 * float(np.finfo(np.float64).eps) * abs(offset)
-        return AnswerBounds(solved.error_bound, solved.objective_error_bound + rounded)
+        return AnswerBounds(own + rounded.gradient, solved.objective_error_bound + rounded.objective)
 
     return Hypergradient(
         value=solved.value,

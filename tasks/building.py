@@ -20,6 +20,7 @@ from bilevelrl.reference import ConfigurableLQR, LQRMatrices
 from bilevelrl.reference.arrays import FloatArray, check_parameter, check_shape
 from bilevelrl.reference.autodiff import sigmoid
 from bilevelrl.reference.doors import Count, Deviation, check_count, checked
+from bilevelrl.reference.remade import remade
 from bilevelrl.tasks.registry import register_task
 
 __all__ = ["Building", "building_thermal_control"]
@@ -103,6 +104,7 @@ def _constant(values: Any) -> FloatArray:
 
 
 @register_task("building_thermal_control", "an n-zone building: insulation and airflow against heating and cooling")
+@remade
 @checked
 def building_thermal_control(
     *,

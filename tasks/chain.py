@@ -10,12 +10,14 @@ import numpy as np
 from bilevelrl.reference import ConfigurableMDP, Tables
 from bilevelrl.reference.autodiff import sigmoid
 from bilevelrl.reference.doors import Count, Probability, checked
+from bilevelrl.reference.remade import remade
 from bilevelrl.tasks.registry import register_task
 
 __all__ = ["chain"]
 
 
 @register_task("chain", "a long corridor with near-deterministic moves: information travels slowly")
+@remade
 @checked
 def chain(
     *,

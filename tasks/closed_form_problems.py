@@ -17,6 +17,7 @@ from bilevelrl.reference.errors import UnsupportedError
 from bilevelrl.reference.lqr import ConfigurableLQR, LQRMatrices
 from bilevelrl.reference.lqr_game import LeaderGaussian, LQRGame
 from bilevelrl.reference.markov_game import MarkovGame
+from bilevelrl.reference.remade import remade
 
 __all__ = ["build_problem", "feature_function", "table_function", "theta_of"]
 
@@ -105,6 +106,7 @@ def _normalised(table: ClosedFormTable) -> FloatArray:
     return entries
 
 
+@remade
 def build_problem(problem: ClosedForm) -> Any:
     """Return the problem that routes and estimators take, differentiated by autograd.
 

@@ -25,6 +25,7 @@ from bilevelrl.reference import ConfigurableMDP
 from bilevelrl.reference.arrays import FloatArray, check_positive
 from bilevelrl.reference.doors import Count, checked
 from bilevelrl.reference.errors import UnknownNameError
+from bilevelrl.reference.remade import remade
 from bilevelrl.tasks.penalties import LinearPenalties, Penalties, SoftmaxPenalties, penalised_grid
 from bilevelrl.tasks.registry import register_task
 from bilevelrl.tasks.room_grid import Cell, RoomGrid
@@ -82,6 +83,7 @@ COORDINATES: tuple[Coordinates, ...] = ("logits", "shares")
 
 
 @register_task("four_rooms", "the paper's Four-Rooms: penalties on 104 cells lead the follower through a target cell")
+@remade
 @checked
 def four_rooms(
     *,

@@ -17,6 +17,7 @@ from bilevelrl.reference import ConfigurableMDP
 from bilevelrl.reference.arrays import check_positive
 from bilevelrl.reference.doors import Count, Probability, checked
 from bilevelrl.reference.errors import UnknownNameError
+from bilevelrl.reference.remade import remade
 from bilevelrl.tasks.penalties import Penalties, SigmoidPenalties, SoftmaxPenalties, penalised_grid
 from bilevelrl.tasks.registry import register_task
 from bilevelrl.tasks.room_grid import Cell, RoomGrid
@@ -28,6 +29,7 @@ PENALTY_KINDS: tuple[PenaltyKind, ...] = ("sigmoid", "softmax")
 
 
 @register_task("grid_rooms", "n × n rooms of any size with a sparse kernel, one penalty per cell")
+@remade
 @checked
 def grid_rooms(
     *,

@@ -19,6 +19,7 @@ import numpy as np
 from bilevelrl.reference import ConfigurableMDP, Tables
 from bilevelrl.reference.arrays import FloatArray, check_positive, store_floats
 from bilevelrl.reference.autodiff import sigmoid, softmax
+from bilevelrl.reference.remade import remade
 from bilevelrl.reference.transitions import Transition
 from bilevelrl.tasks.arguments import check_count, check_finite
 
@@ -166,6 +167,7 @@ class LinearPenalties:
         return self.scale * np.eye(self.cells)
 
 
+@remade
 def penalised_grid(
     *,
     transition: Transition,

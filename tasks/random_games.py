@@ -11,6 +11,7 @@ from bilevelrl.reference import MarkovGame, TabularSoftmaxPolicy, named_stream
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.doors import Count, Probability, Seed, checked
 from bilevelrl.reference.errors import InvalidInputError, UnknownNameError, refusal
+from bilevelrl.reference.remade import remade
 from bilevelrl.tasks.registry import register_task
 
 __all__ = ["GAME_CASES", "GameCase", "hard_markov_game", "layered_markov_game", "random_markov_game"]
@@ -31,6 +32,7 @@ GAME_CASES: tuple[GameCase, ...] = (
 
 
 @register_task("random_markov_game", "a two-player game with drawn tables and a tabular softmax leader")
+@remade
 @checked
 def random_markov_game(
     *,
@@ -103,6 +105,7 @@ def random_markov_game(
 
 
 @register_task("layered_markov_game", "a two-player game whose every path ends, so that nothing is ever truncated")
+@remade
 @checked
 def layered_markov_game(
     *,

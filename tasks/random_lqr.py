@@ -11,6 +11,7 @@ from bilevelrl.reference import ConfigurableLQR, LeaderGaussian, LQRGame, LQRMat
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.doors import Count, Deviation, Seed, checked
 from bilevelrl.reference.lqr_solvers import spectral_radius
+from bilevelrl.reference.remade import remade
 from bilevelrl.tasks.registry import register_task
 
 __all__ = ["random_lqr", "random_lqr_game"]
@@ -38,6 +39,7 @@ class _Draw:
 
 
 @register_task("random_lqr", "a drawn linear-quadratic problem whose every matrix depends on the parameters")
+@remade
 @checked
 def random_lqr(
     *,
@@ -107,6 +109,7 @@ def random_lqr(
 
 
 @register_task("random_lqr_game", "a drawn linear-quadratic game whose leader is a noisy linear policy")
+@remade
 @checked
 def random_lqr_game(
     *,

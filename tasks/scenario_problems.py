@@ -13,6 +13,7 @@ import numpy as np
 
 from bilevelrl.reference import ConfigurableMDP, Tables, named_stream, solve_follower
 from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.remade import remade
 from bilevelrl.tasks.chain import chain
 from bilevelrl.tasks.generators import (
     absorbing_mdp,
@@ -28,18 +29,19 @@ __all__ = ["STORED"]
 Make: TypeAlias = Callable[[], tuple[ConfigurableMDP, FloatArray]]
 
 
-def _generated(make: Callable[..., ConfigurableMDP], **options: Any) -> Make:
+def _generated(make: Callable[..., ConfigurableMDP], *, scale: float = 0.5, **options: Any) -> Make:
     """The problem of a generator, at a θ at which nothing is special."""
 
     def build() -> tuple[ConfigurableMDP, FloatArray]:
         problem = make(**options)
         assert problem.theta_shape is not None
-        return problem, 0.5 * named_stream(20260314, problem.name).standard_normal(problem.theta_shape)
+        return problem, scale * named_stream(20260314, problem.name).standard_normal(problem.theta_shape)
 
     return build
 
 
-def _envelope() -> tuple[ConfigurableMDP, FloatArray]:
+@remade
+def _envelope() -> ConfigurableMDP:
     """r_L = r_F - β log π*_{θ0}, frozen at θ0, equal discounts: J and the follower's value agree to first order."""
     base = layered_mdp(seed=11, discount_leader=0.8, discount_follower=0.8)
     theta = 0.5 * named_stream(20260314, "envelope").standard_normal(3)
@@ -54,7 +56,7 @@ def _envelope() -> tuple[ConfigurableMDP, FloatArray]:
             initial=plain.initial,
         )
 
-    problem = ConfigurableMDP(
+    return ConfigurableMDP(
         tables=tables,
         discount_leader=base.discount_leader,
         discount_follower=base.discount_follower,
@@ -62,10 +64,10 @@ def _envelope() -> tuple[ConfigurableMDP, FloatArray]:
         theta_shape=(3,),
         name="envelope",
     )
-    return problem, theta
 
 
-def _linear() -> tuple[ConfigurableMDP, FloatArray]:
+@remade
+def _linear() -> ConfigurableMDP:
     """θ itself is added to both rewards: many parameters, one per state and action."""
     base = layered_mdp(seed=12, theta_in=())
 
@@ -79,7 +81,7 @@ def _linear() -> tuple[ConfigurableMDP, FloatArray]:
             initial=plain.initial,
         )
 
-    problem = ConfigurableMDP(
+    return ConfigurableMDP(
         tables=tables,
         discount_leader=0.7,
         discount_follower=0.9,
@@ -87,7 +89,6 @@ def _linear() -> tuple[ConfigurableMDP, FloatArray]:
         theta_shape=(12,),
         name="a parameter per pair",
     )
-    return problem, 0.3 * named_stream(20260314, "a parameter per pair").standard_normal(12)
 
 
 _LAYERED: Mapping[str, Any] = {"layers": 3, "width": 2, "actions": 2, "parameters": 3, "seed": 1}
@@ -171,10 +172,15 @@ STORED: Mapping[str, tuple[str, Make, str, int]] = {
         "ends one_action initial direct transition regulariser",
         3,
     ),
-    "a parameter per pair": ("θ is added to both rewards of each pair", _linear, "ends direct response", 3),
+    "a parameter per pair": (
+        "θ is added to both rewards of each pair",
+        _generated(_linear, scale=0.3),
+        "ends direct response",
+        3,
+    ),
     "envelope": (
         "B = 0 at θ: the response vanishes; θ in every table",
-        _envelope,
+        _generated(_envelope),
         "ends envelope equal_discounts initial direct transition",
         3,
     ),

@@ -25,6 +25,7 @@ from bilevelrl.reference.arrays import BoolArray, FloatArray
 from bilevelrl.reference.autodiff import sigmoid, softmax
 from bilevelrl.reference.doors import Count, Probability, Seed, checked
 from bilevelrl.reference.errors import InvalidInputError, ShapeError, UnknownNameError, refusal
+from bilevelrl.reference.remade import remade
 from bilevelrl.reference.tables import TABLE_NAMES
 
 __all__ = ["smooth_mdp"]
@@ -58,6 +59,7 @@ class _Logits:
         return self.base + anp.dot(self.direction, theta)
 
 
+@remade
 @checked
 def smooth_mdp(
     *,

@@ -14,6 +14,7 @@ import numpy as np
 
 from bilevelrl.reference import Tables
 from bilevelrl.reference.autodiff import softmax
+from bilevelrl.reference.remade import remade
 from bilevelrl.tasks.closed_forms import closed_form, closed_form_scenario, geometric_sum, logistic, small_problem
 from bilevelrl.tasks.scenario import Scenario, Truth
 from bilevelrl.tasks.textbook_chains import CHAINS
@@ -21,6 +22,7 @@ from bilevelrl.tasks.textbook_chains import CHAINS
 __all__ = ["TEXTBOOK"]
 
 
+@remade
 def bandit(name: str = "bandit", theta: float = 0.3, beta: float = 0.5, tag: str = "") -> Scenario:
     """One decision, then the end: r_F = (θ, 0), r_L = (1, 0).
 
@@ -44,6 +46,7 @@ def bandit(name: str = "bandit", theta: float = 0.3, beta: float = 0.5, tag: str
     )
 
 
+@remade
 def toll() -> Scenario:
     """One decision: action 0 pays the leader a toll θ, r_F = (-θ, 0), r_L = (θ, 0).
 
@@ -68,6 +71,7 @@ def toll() -> Scenario:
     )
 
 
+@remade
 def repeated_bandit() -> Scenario:
     """The same three-armed choice for ever: r_F = θ, r_L = (1, 0, -2), one state.
 
@@ -105,6 +109,7 @@ def repeated_bandit() -> Scenario:
     )
 
 
+@remade
 def starting_place() -> Scenario:
     """Three places to start, each ends at once: μ = softmax(θ), r_L = (2, -1, 0.5), one action.
 
@@ -136,6 +141,7 @@ def starting_place() -> Scenario:
     )
 
 
+@remade
 def price_of_change() -> Scenario:
     """A regulariser ρ(θ) = -|θ|²/2 and a constant reward of 1 in two decisions that do not matter.
 
@@ -164,6 +170,7 @@ def price_of_change() -> Scenario:
     )
 
 
+@remade
 def envelope_bandit() -> Scenario:
     """Three arms for ever, equal discounts, and a leader who is paid r_L = θ - β log π_0, π_0 frozen at θ_0.
 
@@ -197,6 +204,7 @@ def envelope_bandit() -> Scenario:
     )
 
 
+@remade
 def shared_purse() -> Scenario:
     """One decision, equal discounts, and both are paid the same, r_L = r_F = θ: not an envelope.
 
@@ -227,11 +235,13 @@ def shared_purse() -> Scenario:
     )
 
 
+@remade
 def cold_bandit() -> Scenario:
     """`bandit` at β = 1e-3 with θ = 2e-3: 1/β is a factor of a thousand."""
     return bandit("cold bandit", 2e-3, 1e-3, "cold")
 
 
+@remade
 def hot_bandit() -> Scenario:
     """`bandit` at β = 1e3: the response is nearly gone, and only relative errors see it."""
     return bandit("hot bandit", 1.5, 1e3, "hot")

@@ -14,12 +14,14 @@ import numpy as np
 
 from bilevelrl.reference import Tables
 from bilevelrl.reference.autodiff import sigmoid
+from bilevelrl.reference.remade import remade
 from bilevelrl.tasks.closed_forms import closed_form, closed_form_scenario, logistic, small_problem
 from bilevelrl.tasks.scenario import Scenario, Truth
 
 __all__ = ["CHAINS"]
 
 
+@remade
 def survival() -> Scenario:
     """One state, one action, one parameter: each step the process goes on with probability q = σ(θ), r_L = 1.
 
@@ -56,6 +58,7 @@ def survival() -> Scenario:
     )
 
 
+@remade
 def delayed_prize() -> Scenario:
     """Go or stay; who goes passes two rooms that pay the follower θ each, the second pays the leader 1.
 
@@ -89,6 +92,7 @@ def delayed_prize() -> Scenario:
     )
 
 
+@remade
 def gamble() -> Scenario:
     """Gamble or stop; a gamble leads with probability q = σ(θ) to a room that pays both, else it ends.
 
@@ -129,6 +133,7 @@ def gamble() -> Scenario:
     )
 
 
+@remade
 def pendulum() -> Scenario:
     """Two states visited in turn for ever, one action, r_L = θ, started in the first.
 
@@ -161,6 +166,7 @@ def pendulum() -> Scenario:
     )
 
 
+@remade
 def waiting_room() -> Scenario:
     """Wait for ever or leave for θ: the room pays nothing, but its two actions pay an entropy bonus for ever.
 
@@ -195,6 +201,7 @@ def waiting_room() -> Scenario:
     )
 
 
+@remade
 def corridor() -> Scenario:
     """Three rooms in a row, each left onwards with probability q = σ(θ) per step; a fourth pays 1 and ends.
 

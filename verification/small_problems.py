@@ -29,6 +29,7 @@ from bilevelrl.reference import (
 )
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.errors import EstimatorError, SupportError, UnsupportedError
+from bilevelrl.reference.remade import remade
 from bilevelrl.tasks import garnet, layered_markov_game, layered_mdp, random_markov_game, random_mdp
 from bilevelrl.verification.contract import EstimatorFunction, estimator_name
 from bilevelrl.verification.enumeration import Moments, enumerate_moments
@@ -38,6 +39,7 @@ from bilevelrl.verification.verdicts import Outcome, Verdict, judge_exact, unjud
 __all__ = ["SmallProblem", "check_by_enumeration", "isolating_problems", "small_games", "small_problems"]
 
 
+@remade
 def layered_with_exits(*, parameters: int, seed: int, **options: Any) -> ConfigurableMDP:
     """Return a layered problem that may end at every step, with a probability that depends on θ.
 

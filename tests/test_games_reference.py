@@ -439,7 +439,7 @@ def test_follower_samples_follow_its_policy():
 
 def build(**changes):
     game = random_markov_game(states=2, actions=2)
-    names = [field.name for field in dataclasses.fields(game)]
+    names = [field.name for field in dataclasses.fields(game) if field.init]
     return MarkovGame(**({name: getattr(game, name) for name in names} | changes))
 
 

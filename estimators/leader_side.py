@@ -31,6 +31,7 @@ from bilevelrl.estimators.suffix_moments import return_moments
 from bilevelrl.estimators.trajectories import Trajectories
 from bilevelrl.reference import MarkovGame
 from bilevelrl.reference.arrays import FloatArray, store_floats
+from bilevelrl.reference.doors import Real
 from bilevelrl.reference.errors import EstimatorError, InvalidInputError, UnknownNameError, UnsupportedError
 from bilevelrl.reference.leader import check_horizon
 
@@ -91,7 +92,7 @@ class LeaderSide(AlongTrajectories):
     normalisation: Normalisation = "streams"
     leader_average: Literal["trajectory", "start_visits"] = "trajectory"
     scores: Scores = "value"
-    largest_score: float | None = None
+    largest_score: Real | None = None
     score_blocks: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:

@@ -211,13 +211,19 @@ def test_plain_bc_hg_is_unbiased_where_every_path_ends(small):
 
 
 @pytest.mark.exact
-@pytest.mark.parametrize("mistake", [m for m in MISTAKES if m != "padding is counted"])
+@pytest.mark.parametrize("mistake", [m for m in MISTAKES if m not in ("padding is counted", "terminal state is -1")])
 def test_planted_mistakes_are_caught(mistake):
     row = check_by_enumeration(plain_bc_hg(mistake), EXITS)
     assert row.verdict.outcome.value == "failed"
     assert row.bias > 1e-3
     if mistake == "no response":
         assert "minus the whole response part" in row.verdict.reason
+
+
+@pytest.mark.exact
+def test_states_before_the_first_are_refused_by_name():
+    with pytest.raises(InvalidInputError, match=r"state=-2: expected integers in \[0, 7\)"):
+        check_by_enumeration(plain_bc_hg("terminal state is -1"), EXITS)
 
 
 @pytest.mark.exact
@@ -370,7 +376,7 @@ def test_what_cannot_be_listed_is_refused(options, error, message):
 
 @pytest.mark.exact
 def test_other_problems_are_refused():
-    with pytest.raises(UnsupportedError, match="object"):
+    with pytest.raises(InvalidInputError, match="problem=<object"):
         enumerate_moments(leader_return, object(), np.zeros(2), horizon=2)
 
 

@@ -28,7 +28,7 @@ test:
 	$(PYTHON) -m pytest
 
 doctest:
-	$(PYTHON) -m pytest tests/test_docstrings.py -q
+	$(PYTHON) -m pytest tests/docs/test_docstrings.py -q
 
 docs:
 	$(PYTHON) -m sphinx -W --keep-going -b html docs build/docs

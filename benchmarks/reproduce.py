@@ -15,7 +15,7 @@ from bilevelrl.benchmarks.sweeping.sweeps import Sweep, need_processes, run_swee
 from bilevelrl.reference.errors import MissingExtraError
 from bilevelrl.reference.storage import locked, writable_folder, write_atomically
 from bilevelrl.verification.arguments import count
-from bilevelrl.verification.figure import missing_figures
+from bilevelrl.verification.reports.overview import missing_figures
 
 __all__ = ["make_figure", "register"]
 

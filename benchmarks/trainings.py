@@ -8,20 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from bilevelrl.estimators.replay import MODEL_METHODS, SEARCHING, ModelTraining
-from bilevelrl.estimators.training import (
-    METHODS,
-    LeaderTraining,
-    Run,
-    Training,
-    games_methods,
-    games_options,
-    lqr_game,
-    lqr_game_world,
-    lqr_methods,
-)
-from bilevelrl.estimators.training import games as games_module
-from bilevelrl.estimators.training import lqr as lqr_module
+from bilevelrl.benchmarks.research.model_based import MODEL_METHODS, SEARCHING, ModelTraining
+from bilevelrl.estimators.training import METHODS, LeaderTraining, Run, Training
+from bilevelrl.estimators.training.game import methods as games_methods
+from bilevelrl.estimators.training.game import options as games_options
+from bilevelrl.estimators.training.game import training as games_module
+from bilevelrl.estimators.training.lqr import methods as lqr_methods
+from bilevelrl.estimators.training.lqr import training as lqr_module
+from bilevelrl.estimators.training.lqr_game import training as lqr_game
+from bilevelrl.estimators.training.lqr_game import world as lqr_game_world
 from bilevelrl.reference import ConfigurableLQR, ConfigurableMDP, LQRGame, MarkovGame
 from bilevelrl.reference.errors import InvalidInputError, UnknownNameError, UnsupportedError
 

@@ -1,12 +1,14 @@
 """Sample-based estimators of the hypergradient, one file per method, and what they need: samples and critics."""
 
-from bilevelrl.estimators import lqr_kind as _lqr_kind  # registers configurable LQRs
-from bilevelrl.estimators.batched import SeedBatch, SeedEstimates
-from bilevelrl.estimators.bchg import BCHG
-from bilevelrl.estimators.bchg_game import BCHGGame
-from bilevelrl.estimators.bchg_lambda import LambdaBCHG
-from bilevelrl.estimators.bi_ac import BiAC
-from bilevelrl.estimators.critics import ExactCritic, TableCritic
+from bilevelrl.estimators.critics.gradient_tables import GradientTable
+from bilevelrl.estimators.critics.joint_tables import GameCritic, learn_game_critic
+from bilevelrl.estimators.critics.least_squares import QuadraticRegression
+from bilevelrl.estimators.critics.quadratic import QuadraticCritic, fit_lstd_critic
+from bilevelrl.estimators.critics.quadratic_gradients import QuadraticGradientCritic, fit_lstd_gradient
+from bilevelrl.estimators.critics.sarsa import SarsaCritic, sarsa_pass
+from bilevelrl.estimators.critics.sarsa_lambda import SarsaLambdaCritic
+from bilevelrl.estimators.critics.state_baselines import StateBaseline
+from bilevelrl.estimators.critics.tables import ExactCritic, TableCritic
 from bilevelrl.estimators.estimator import (
     ESTIMATORS,
     Claim,
@@ -20,32 +22,30 @@ from bilevelrl.estimators.estimator import (
     Target,
     register_estimator,
 )
-from bilevelrl.estimators.game_critics import GameCritic, learn_game_critic
-from bilevelrl.estimators.game_side import GAME_ESTIMATORS
-from bilevelrl.estimators.gradient_tables import GradientTable
-from bilevelrl.estimators.hpgd import HPGD
-from bilevelrl.estimators.lqr_covariance import PolicyCovariance
-from bilevelrl.estimators.lqr_critics import QuadraticCritic, fit_lstd_critic
-from bilevelrl.estimators.lqr_gradient_critics import QuadraticGradientCritic, fit_lstd_gradient
-from bilevelrl.estimators.lqr_hpgd import LQRHPGD
-from bilevelrl.estimators.lqr_registry import LQR_ESTIMATORS, register_lqr_estimator
-from bilevelrl.estimators.lqr_regression import QuadraticRegression
-from bilevelrl.estimators.naive_pgd import NaivePGD
-from bilevelrl.estimators.pathwise import PathwiseBCHG
-from bilevelrl.estimators.policy_gradient import PolicyGradient
-from bilevelrl.estimators.sampling import (
+from bilevelrl.estimators.methods.bchg import BCHG
+from bilevelrl.estimators.methods.bchg_game import BCHGGame
+from bilevelrl.estimators.methods.bchg_lambda import LambdaBCHG
+from bilevelrl.estimators.methods.bi_ac import BiAC
+from bilevelrl.estimators.methods.hpgd import HPGD
+from bilevelrl.estimators.methods.hpgd_lqr import LQRHPGD
+from bilevelrl.estimators.methods.naive_pgd import NaivePGD
+from bilevelrl.estimators.methods.pathwise import PathwiseBCHG
+from bilevelrl.estimators.methods.policy_covariance import PolicyCovariance
+from bilevelrl.estimators.methods.policy_gradient import PolicyGradient
+from bilevelrl.estimators.methods.sobirl import SoBiRL
+from bilevelrl.estimators.methods.total_derivative import TotalDerivative
+from bilevelrl.estimators.sampling.linear_quadratic import LQRSimulator
+from bilevelrl.estimators.sampling.tabular import (
     TabularSimulator,
     sample_stopped_trajectories,
     sample_suffixes,
     sample_trajectories,
 )
-from bilevelrl.estimators.sampling_lqr import LQRSimulator
-from bilevelrl.estimators.sarsa import SarsaCritic, sarsa_pass
-from bilevelrl.estimators.sarsa_lambda import SarsaLambdaCritic
-from bilevelrl.estimators.sobirl import SoBiRL
-from bilevelrl.estimators.state_baselines import StateBaseline
-from bilevelrl.estimators.total_derivative import TotalDerivative
-from bilevelrl.estimators.trajectories import Trajectories
+from bilevelrl.estimators.sampling.trajectories import Trajectories
+from bilevelrl.estimators.terms import linear_quadratic as _lqr_kind  # registers configurable LQRs
+from bilevelrl.estimators.terms.batched import SeedBatch, SeedEstimates
+from bilevelrl.estimators.terms.joint_leader import GAME_ESTIMATORS
+from bilevelrl.estimators.terms.linear_quadratic_registry import LQR_ESTIMATORS, register_lqr_estimator
 
 __all__ = [
     "BCHG",

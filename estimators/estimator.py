@@ -21,9 +21,9 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 from numpy.random import Generator
 
-from bilevelrl.estimators.kinds import kind_of
-from bilevelrl.estimators.sampling import TabularSimulator, sample_trajectories
-from bilevelrl.estimators.trajectories import Trajectories
+from bilevelrl.estimators.sampling.kinds import kind_of
+from bilevelrl.estimators.sampling.tabular import TabularSimulator, sample_trajectories
+from bilevelrl.estimators.sampling.trajectories import Trajectories
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.doors import Horizon, checked, checked_record
 from bilevelrl.reference.errors import EstimatorError, InvalidInputError, UnsupportedError, refusal

@@ -6,19 +6,15 @@ Sign and order conventions of the whole package: both players maximise; transiti
 
 from bilevelrl.reference import routes as _routes  # registers the routes
 from bilevelrl.reference.certified import certified_hypergradient
-from bilevelrl.reference.configurable_mdp import ConfigurableMDP, check_derivatives
-from bilevelrl.reference.fixed_point import Status
 from bilevelrl.reference.follower import SuboptimalFollower, TabularFollower, solve_follower
-from bilevelrl.reference.follower_batch import solve_followers
-from bilevelrl.reference.game_follower import GameFollower
-from bilevelrl.reference.game_leader import game_leader_action_values, game_leader_objective
-from bilevelrl.reference.game_reduction import reduce_game
-from bilevelrl.reference.leader import leader_action_values, tabular_leader_objective
-from bilevelrl.reference.leader_policies import NeuralPolicy, TabularSoftmaxPolicy
-from bilevelrl.reference.lqr import ConfigurableLQR, LQRMatrices
-from bilevelrl.reference.lqr_follower import LQRFollower
-from bilevelrl.reference.lqr_game import LeaderGaussian, LQRGame
-from bilevelrl.reference.markov_game import MarkovGame
+from bilevelrl.reference.game.follower import GameFollower
+from bilevelrl.reference.game.leader import game_leader_action_values, game_leader_objective
+from bilevelrl.reference.game.leader_policies import NeuralPolicy, TabularSoftmaxPolicy
+from bilevelrl.reference.game.model import MarkovGame
+from bilevelrl.reference.game.reduction import reduce_game
+from bilevelrl.reference.lqr.follower import LQRFollower
+from bilevelrl.reference.lqr.model import ConfigurableLQR, LQRMatrices
+from bilevelrl.reference.lqr_game.model import LeaderGaussian, LQRGame
 from bilevelrl.reference.problem import GAME_PARTS, PARTS, TERMS, FollowerSolution, Part, Problem, Term
 from bilevelrl.reference.random_streams import named_stream
 from bilevelrl.reference.registry import (
@@ -30,8 +26,12 @@ from bilevelrl.reference.registry import (
     register_objective,
     register_route,
 )
-from bilevelrl.reference.tables import Tables
-from bilevelrl.reference.transitions import SparseTransition
+from bilevelrl.reference.tabular.fixed_point import Status
+from bilevelrl.reference.tabular.follower_batch import solve_followers
+from bilevelrl.reference.tabular.leader import leader_action_values, tabular_leader_objective
+from bilevelrl.reference.tabular.model import ConfigurableMDP, check_derivatives
+from bilevelrl.reference.tabular.tables import Tables
+from bilevelrl.reference.tabular.transitions import SparseTransition
 
 __all__ = [
     "GAME_PARTS",

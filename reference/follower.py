@@ -13,9 +13,9 @@ import numpy as np
 from numpy.random import Generator
 
 from bilevelrl.reference.arrays import FloatArray, IntArray, store_floats
-from bilevelrl.reference.configurable_mdp import ConfigurableMDP
 from bilevelrl.reference.errors import InvalidInputError, UnknownNameError, UnsupportedError, refusal
-from bilevelrl.reference.fixed_point import (
+from bilevelrl.reference.registry import Hypergradient
+from bilevelrl.reference.tabular.fixed_point import (
     METHODS,
     FollowerMethod,
     SoftOperator,
@@ -25,14 +25,14 @@ from bilevelrl.reference.fixed_point import (
     soft_bellman,
     start_value,
 )
-from bilevelrl.reference.registry import Hypergradient
-from bilevelrl.reference.tables import Tables
-from bilevelrl.reference.transitions import SparseTransition, expected_next, law_error, policy_transition
+from bilevelrl.reference.tabular.model import ConfigurableMDP
+from bilevelrl.reference.tabular.tables import Tables
+from bilevelrl.reference.tabular.transitions import SparseTransition, expected_next, law_error, policy_transition
 from bilevelrl.reference.value_errors import ErrorsOnDemand, ValueErrors, value_errors
 
 if TYPE_CHECKING:
-    from bilevelrl.reference.game_follower import GameFollower
-    from bilevelrl.reference.markov_game import MarkovGame
+    from bilevelrl.reference.game.follower import GameFollower
+    from bilevelrl.reference.game.model import MarkovGame
 
 __all__ = [
     "SuboptimalFollower",

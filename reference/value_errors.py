@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 
 from bilevelrl.reference.arrays import FloatArray
-from bilevelrl.reference.fixed_point import SoftOperator, state_scale
+from bilevelrl.reference.tabular.fixed_point import SoftOperator, state_scale
 
 __all__ = ["ErrorsOnDemand", "ValueErrors", "value_errors"]
 

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.errors import BilevelRLError, InvalidInputError, ShapeError, refusal
-from bilevelrl.verification.jobs import Progress
+from bilevelrl.verification.pipeline.jobs import Progress
 
 __all__ = ["Draws", "open_draws", "read_array", "read_text"]
 

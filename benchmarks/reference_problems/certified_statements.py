@@ -23,7 +23,7 @@ from bilevelrl.benchmarks.reference_problems.reference_lqrs import BUILDING_OPTI
 from bilevelrl.reference.certified import Enclosure, certified_hypergradient
 from bilevelrl.reference.certified.stationary import certify_bounded_maximum, certify_vertex, isolate_stationary_point
 from bilevelrl.tasks import FOUR_ROOMS_GRID
-from bilevelrl.tasks.reference_data import reference_problem
+from bilevelrl.tasks.scenarios.reference_data import reference_problem
 
 __all__ = ["main", "statements"]
 

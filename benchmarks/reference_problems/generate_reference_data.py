@@ -30,9 +30,9 @@ from bilevelrl.reference.certified import (
     Enclosure,
     certified_hypergradient,
 )
-from bilevelrl.reference.certified.closed_form import Exact
-from bilevelrl.tasks.closed_form_json import problem_to_json
-from bilevelrl.tasks.reference_data import DATA_FORMAT, DATA_VERSION
+from bilevelrl.reference.certified.closed_form.formula import Exact
+from bilevelrl.tasks.generators.closed_form_json import problem_to_json
+from bilevelrl.tasks.scenarios.reference_data import DATA_FORMAT, DATA_VERSION
 
 __all__ = ["DIGITS", "certify_case", "digits_surviving_rounding", "main", "perturbed"]
 

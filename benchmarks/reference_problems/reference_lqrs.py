@@ -7,7 +7,7 @@ from fractions import Fraction
 
 from bilevelrl.reference import named_stream
 from bilevelrl.reference.certified import ClosedForm, ClosedFormTable, FeatureBlock
-from bilevelrl.reference.certified.closed_form import Exact
+from bilevelrl.reference.certified.closed_form.formula import Exact
 
 __all__ = ["building_form", "lqr_cases", "lqr_game_form"]
 

@@ -1,6 +1,6 @@
 """What a figure of the paper is here: how its runs are made, its table beside the paper's numbers, and its pictures.
 
-A figure is a module of `bilevelrl.benchmarks.experiments` with a `FIGURES` tuple, named once in `FIGURE_MODULES`; the
+A figure is a module below `bilevelrl.benchmarks` with a `FIGURES` tuple, named once in `FIGURE_MODULES`; the
 command `bilevelrl reproduce`, its quick version and the docs' tables pick it up from there.
 """
 
@@ -20,24 +20,24 @@ from bilevelrl.reference.errors import UnknownNameError
 __all__ = ["FIGURE_MODULES", "Figure", "FigureOptions", "Row", "SweepRunner", "all_figures", "get_figure"]
 
 FIGURE_MODULES = (
-    "building_budget",
-    "building_causes",
-    "building_drift",
-    "building_figures",
-    "building_network",
-    "building_search",
-    "building_verdicts",
-    "escape_figure",
-    "escape_leader",
-    "four_rooms_figures",
-    "four_rooms_search",
-    "gallery",
-    "lqr_constants",
-    "lqr_game_figures",
-    "toy_game_figures",
-    "toy_game_spreads",
+    "paper.bilevel_lqr.figures",
+    "paper.building.constants",
+    "paper.building.figures",
+    "paper.four_rooms.figures",
+    "paper.four_rooms.search",
+    "paper.gallery",
+    "paper.toy_game.figures",
+    "research.building.budget",
+    "research.building.causes",
+    "research.building.drift",
+    "research.building.network",
+    "research.building.search",
+    "research.building.verdicts",
+    "research.escape.figure",
+    "research.escape.leader",
+    "research.toy_game.spreads",
 )
-"""Modules of `bilevelrl.benchmarks.experiments` that have figures."""
+"""Modules of `bilevelrl.benchmarks.paper` that have figures."""
 
 Row: TypeAlias = dict[str, Any]
 """One line of a tidy table."""
@@ -120,7 +120,7 @@ def all_figures() -> Mapping[str, Figure]:
     """
     found = {}
     for module in FIGURE_MODULES:
-        for figure in importlib.import_module(f"bilevelrl.benchmarks.experiments.{module}").FIGURES:
+        for figure in importlib.import_module(f"bilevelrl.benchmarks.{module}").FIGURES:
             found[figure.name] = figure
     return MappingProxyType(found)
 

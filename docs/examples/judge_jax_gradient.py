@@ -15,9 +15,9 @@ import jax
 import jax.numpy as jnp
 
 from bilevelrl.tasks import scenario
-from bilevelrl.tasks.exports import scenario_arrays
-from bilevelrl.verification.assertions import CheckFailedError, assert_matches_truth
-from bilevelrl.verification.judge import judge_draws
+from bilevelrl.tasks.scenarios.exports import scenario_arrays
+from bilevelrl.verification.testing.assertions import CheckFailedError, assert_matches_truth
+from bilevelrl.verification.testing.judge import judge_draws
 
 jax.config.update("jax_enable_x64", True)
 

@@ -1,26 +1,32 @@
 """The leader's training loop: optimisers, followers, methods, checkpoints; batched over seeds and hyper-parameters."""
 
 from bilevelrl.estimators.training.checkpoints import load_checkpoint, save_checkpoint
-from bilevelrl.estimators.training.followers import (
+from bilevelrl.estimators.training.followers.joint import GameFollowerRule
+from bilevelrl.estimators.training.followers.sampled import NaturalPolicyGradient, SoftQLearning
+from bilevelrl.estimators.training.followers.solving import (
     ExactFollower,
     FollowerRule,
     SharedDynamics,
     SweepingFollower,
 )
-from bilevelrl.estimators.training.games import GameTraining
-from bilevelrl.estimators.training.games_follower import GameFollowerRule
-from bilevelrl.estimators.training.games_methods import GAME_METHODS
-from bilevelrl.estimators.training.games_options import GameOptions
+from bilevelrl.estimators.training.game.methods import GAME_METHODS
+from bilevelrl.estimators.training.game.options import GameOptions
+from bilevelrl.estimators.training.game.training import GameTraining
 from bilevelrl.estimators.training.gradient_errors import GRADIENT_COLUMNS, gradient_errors
 from bilevelrl.estimators.training.loop import Callback, Evaluation, History, train
-from bilevelrl.estimators.training.lqr import LQRTraining
-from bilevelrl.estimators.training.lqr_critics import ExactCritics, LeastSquaresCritics, NetworkCritics
-from bilevelrl.estimators.training.lqr_methods import LQR_METHODS, LQRMethod
-from bilevelrl.estimators.training.methods import METHODS, Method, batch_hypergradients, batch_objectives, get_method
+from bilevelrl.estimators.training.lqr.critics import ExactCritics, LeastSquaresCritics, NetworkCritics
+from bilevelrl.estimators.training.lqr.methods import LQR_METHODS, LQRMethod
+from bilevelrl.estimators.training.lqr.training import LQRTraining
 from bilevelrl.estimators.training.optimisers import SCHEDULES, SGD, Adam, Optimiser, clip_to_norm, make_optimiser
 from bilevelrl.estimators.training.runs import LeaderTraining, Run, World
-from bilevelrl.estimators.training.sampled_followers import NaturalPolicyGradient, SoftQLearning
-from bilevelrl.estimators.training.tabular import Training, published_simulator
+from bilevelrl.estimators.training.tabular.methods import (
+    METHODS,
+    Method,
+    batch_hypergradients,
+    batch_objectives,
+    get_method,
+)
+from bilevelrl.estimators.training.tabular.training import Training, published_simulator
 from bilevelrl.reference.errors import StorageError
 
 __all__ = [

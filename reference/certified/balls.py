@@ -15,7 +15,7 @@ from typing import TypeAlias
 from flint import arb, arb_mat, ctx, fmpq
 
 from bilevelrl.reference.errors import InvalidInputError, refusal
-from bilevelrl.reference.transitions import ROW_SUM_TOLERANCE
+from bilevelrl.reference.tabular.transitions import ROW_SUM_TOLERANCE
 
 __all__ = [
     "Enclosure",

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.certified.extra import require_flint
-from bilevelrl.reference.configurable_mdp import ConfigurableMDP
 from bilevelrl.reference.doors import Horizon, checked
 from bilevelrl.reference.errors import UnsupportedError
-from bilevelrl.reference.leader import check_horizon
-from bilevelrl.reference.lqr import ConfigurableLQR
-from bilevelrl.reference.lqr_game import LQRGame
-from bilevelrl.reference.markov_game import MarkovGame
+from bilevelrl.reference.game.model import MarkovGame
+from bilevelrl.reference.lqr.model import ConfigurableLQR
+from bilevelrl.reference.lqr_game.model import LQRGame
 from bilevelrl.reference.registry import Hypergradient, register_route
+from bilevelrl.reference.tabular.leader import check_horizon
+from bilevelrl.reference.tabular.model import ConfigurableMDP
 
 if TYPE_CHECKING:
     from bilevelrl.reference.certified.hypergradient import CertifiedHypergradient
@@ -78,11 +78,11 @@ def certified_hypergradient(
     (False, True)
     """
     require_flint()
-    from bilevelrl.reference.certified.closed_form import ClosedForm
-    from bilevelrl.reference.certified.closed_form_balls import certify_closed_form
-    from bilevelrl.reference.certified.double_game import DoubleGame
-    from bilevelrl.reference.certified.double_lqr import lqr_as_closed_form, lqr_game_as_closed_form
-    from bilevelrl.reference.certified.games import game_evaluation
+    from bilevelrl.reference.certified.closed_form.enclosure import certify_closed_form
+    from bilevelrl.reference.certified.closed_form.formula import ClosedForm
+    from bilevelrl.reference.certified.doubles.game import DoubleGame
+    from bilevelrl.reference.certified.doubles.lqr import lqr_as_closed_form, lqr_game_as_closed_form
+    from bilevelrl.reference.certified.game import game_evaluation
     from bilevelrl.reference.certified.hypergradient import SMALLEST_PRECISION, certify_tabular, refine
     from bilevelrl.reference.certified.sources import DoubleTables
 

@@ -2,8 +2,8 @@
 
     ∇J = Σ_parts Σ_tables ⟨weight of the table in that part, ∂table/∂θ⟩
 
-with the weights of `bilevelrl.reference.certified.tabular`, which come from one adjoint solve for the leader and one
-for the follower (Theorem 1 of arXiv:2603.14867, rearranged): the cost does not grow with N.
+with the weights of `bilevelrl.reference.certified.tabular.enclosure`, which come from one adjoint solve for the
+leader and one for the follower (Theorem 1 of arXiv:2603.14867, rearranged): the cost does not grow with N.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from flint import arb, ctx
 
 from bilevelrl.reference.certified.balls import Enclosure, float_above, largest, upper
 from bilevelrl.reference.certified.sources import TabularSource
-from bilevelrl.reference.certified.tabular import BallFollower, Cotangents, cotangents, enclose_follower
+from bilevelrl.reference.certified.tabular.enclosure import BallFollower, Cotangents, cotangents, enclose_follower
 from bilevelrl.reference.errors import InvalidInputError, PrecisionError, refusal
-from bilevelrl.reference.leader import check_horizon
 from bilevelrl.reference.on_demand import AnswerBounds
 from bilevelrl.reference.problem import Part
 from bilevelrl.reference.registry import Hypergradient
+from bilevelrl.reference.tabular.leader import check_horizon
 
 __all__ = ["CertifiedHypergradient", "Evaluation", "certify_tabular", "refine", "tabular_evaluation"]
 

@@ -13,14 +13,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from bilevelrl.reference.arrays import FloatArray
-from bilevelrl.reference.configurable_mdp import ConfigurableMDP
-from bilevelrl.reference.error_bounds import tabular_error_bound
 from bilevelrl.reference.errors import TooLargeError
-from bilevelrl.reference.fixed_point import state_scale
 from bilevelrl.reference.follower import tabular_operator
-from bilevelrl.reference.leader import gradient_centres
 from bilevelrl.reference.on_demand import AnswerBounds
-from bilevelrl.reference.transitions import to_dense
+from bilevelrl.reference.tabular.error_bounds import tabular_error_bound
+from bilevelrl.reference.tabular.fixed_point import state_scale
+from bilevelrl.reference.tabular.leader import gradient_centres
+from bilevelrl.reference.tabular.model import ConfigurableMDP
+from bilevelrl.reference.tabular.transitions import to_dense
 from bilevelrl.reference.value_errors import ValueErrors, value_errors
 
 __all__ = ["SWEEP_LIMIT", "TOLERANCE", "SweepPlan", "check_sweeps", "mixing_sweeps", "plan_sweeps", "settle"]

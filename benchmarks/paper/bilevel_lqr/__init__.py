@@ -1,0 +1,1 @@
+"""The bi-level LQR game: Figure 5."""

@@ -1,0 +1,1 @@
+"""Building thermal control: Figure 3."""

@@ -1,0 +1,1 @@
+"""Four-Rooms: Figures 2 and 6."""

@@ -1,0 +1,1 @@
+"""The discrete toy game: Figures 4 and 7."""

@@ -1,0 +1,1 @@
+"""What critics of the LQR game know."""

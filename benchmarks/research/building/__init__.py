@@ -1,0 +1,1 @@
+"""What drives the published curves of the building."""

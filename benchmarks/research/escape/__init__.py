@@ -1,0 +1,1 @@
+"""What gets leaders out of the trap on Four-Rooms."""

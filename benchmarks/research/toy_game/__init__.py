@@ -1,0 +1,1 @@
+"""Spreads of the toy game's runs."""

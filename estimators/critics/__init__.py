@@ -1,0 +1,1 @@
+"""Critics of the leader's values: exact, tables, SARSA, quadratic, networks."""

@@ -1,0 +1,148 @@
+"""The leader's exact critic in linear-quadratic games: sums of Gaussian bumps along the closed loop.
+
+From state x the state j steps later is `N(F^j x, Z_j)`, so with
+
+    g(m, Z) = |I + D^{-1} Z|^{-1/2} exp(-½ (m - x*)' (D + Z)^{-1} (m - x*))
+
+    V^(h)(x) = Σ_{j<h} γ_L^j g(F^j x, Z_j),      Q^(h)(x, l, a) = r_L(x) + γ_L V^(h-1)(A x + B a + C l),
+
+and averages over the follower's action only widen the bumps: `Z_j + F^j B Σ B' F^j'`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from bilevelrl.estimators.estimator import Context, Target
+from bilevelrl.estimators.sampling.trajectories import Trajectories
+from bilevelrl.reference import LQRFollower, LQRGame
+from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.errors import UnsupportedError
+from bilevelrl.reference.lqr_game.leader import closed_loop, game_steps
+
+__all__ = ["LQRGameCritic", "lqr_follower_influence"]
+
+
+def lqr_follower_influence(context: Context, trajectories: Trajectories, *, centred: bool = True) -> FloatArray:
+    """Return what the leader's action is worth to the follower, V_F(x, l), minus its mean over l if `centred`."""
+    follower: LQRFollower = context.follower
+    worth = follower.value(trajectories.state_t, trajectories.leader_action_t)
+    return worth - follower.value(trajectories.state_t) if centred else worth
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LQRGameCritic:
+    """Exact values under both players' policies.
+
+    Attributes
+    ----------
+    game : LQRGame
+    follower : LQRFollower
+    discount : float
+        γ_L, or 1 for undiscounted returns.
+    powers, spreads : (H, n, n)
+        F^j and Z_j for j < H.
+    """
+
+    game: LQRGame
+    follower: LQRFollower
+    discount: float
+    powers: FloatArray
+    spreads: FloatArray
+
+    @classmethod
+    def solve(cls, context: Context, target: Target) -> LQRGameCritic:
+        """Return the critic of a target: by steps to go, or over an infinite horizon to a tail of 1e-17.
+
+        Examples
+        --------
+        >>> from bilevelrl.reference import leader_objective, solve_follower
+        >>> from bilevelrl.tasks import lqr_game
+        >>> game, theta = lqr_game(), np.array([-9.0, -9.0])
+        >>> context = Context(problem=game, theta=theta, follower=solve_follower(game, theta))
+        >>> critic = LQRGameCritic.solve(context, Target(horizon=10))
+        >>> start = critic.value(np.array([1.0, 0.0]), steps_to_go=10)
+        >>> bool(np.isclose(start, leader_objective(game, theta, horizon=10)))
+        True
+        """
+        game, follower = context.problem, context.follower
+        policy = game.policy_at(context.theta)
+        loop = closed_loop(game, policy.gain, policy.covariance, follower.riccati.reaction, follower.covariance)
+        discount = game.discount_leader if target.discounted else 1.0
+        steps = game_steps(discount, target.horizon)
+        n = len(loop.matrix)
+        powers, spreads = np.empty((steps, n, n)), np.empty((steps, n, n))
+        powers[0], spreads[0] = np.eye(n), 0.0
+        for j in range(1, steps):
+            powers[j] = loop.matrix @ powers[j - 1]
+            spreads[j] = loop.matrix @ spreads[j - 1] @ loop.matrix.T + loop.noise
+        return cls(game=game, follower=follower, discount=discount, powers=powers, spreads=spreads)
+
+    def _return(self, state: Any, extra: FloatArray, steps_to_go: Any) -> FloatArray:
+        """Σ_{j<h} γ^j g(F^j x, Z_j + F^j extra F^j'), h by sample where `steps_to_go` is an array."""
+        x = np.asarray(state, dtype=np.float64)
+        longest = len(self.powers)
+        to_go = np.broadcast_to(longest if steps_to_go is None else steps_to_go, x.shape[:-1])
+        total = np.zeros(x.shape[:-1])
+        _, log_width = np.linalg.slogdet(self.game.width)
+        steps = min(longest, int(np.max(to_go, initial=0)))
+        added = np.zeros_like(self.spreads[:steps])
+        for j, power in enumerate(self.powers[:steps]):
+            added[j] = power @ extra @ power.T
+        wide = np.linalg.inv(self.game.width + self.spreads[:steps] + added)
+        _, log_wide = np.linalg.slogdet(wide)
+        for j, power in enumerate(self.powers[:steps]):
+            off = x @ power.T - self.game.target
+            bump = np.exp(0.5 * (log_wide[j] + log_width - np.vecdot(off @ wide[j], off)))
+            total += np.where(j < to_go, self.discount**j * bump, 0.0)
+        return total
+
+    def value(self, state: Any, *, steps_to_go: Any = None) -> FloatArray:
+        """Return V_L(x), before the leader's action is drawn."""
+        return self._return(state, np.zeros_like(self.game.width), steps_to_go)
+
+    def over_follower(self, state: Any, leader_action: Any, *, steps_to_go: Any = None) -> FloatArray:
+        """Return E_a Q_L given the leader's action."""
+        return self._paid(state, steps_to_go) + self._ahead(state, leader_action, None, steps_to_go)
+
+    def _paid(self, state: Any, steps_to_go: Any) -> FloatArray:
+        paid = True if steps_to_go is None else steps_to_go > 0
+        earned: FloatArray = np.where(paid, self.game.reward_leader(state), 0.0)
+        return earned
+
+    def _ahead(self, state: Any, leader_action: Any, action: Any, steps_to_go: Any) -> FloatArray:
+        """γ E V_L(x'), of an action, or of the follower's policy where there is none."""
+        game, averaged = self.game, action is None
+        chosen = self.follower.mean(state, leader_action) if averaged else action
+        state_tp1 = state @ game.dynamics_state.T + chosen @ game.dynamics_action.T
+        state_tp1 = state_tp1 + leader_action @ game.dynamics_leader.T
+        b = game.dynamics_action
+        extra = b @ self.follower.covariance @ b.T * float(averaged)
+        after = None if steps_to_go is None else np.maximum(steps_to_go - 1, 0)
+        return self.discount * self._return(state_tp1, extra, after)
+
+    def benefit_t(self, visits: Any, steps_to_go: Any = None) -> FloatArray:
+        """Return B = Q_L - E_a Q_L at visited (x, l, a)."""
+        at = visits.state_t, visits.leader_action_t
+        return self._ahead(*at, visits.action_t, steps_to_go) - self._ahead(*at, None, steps_to_go)
+
+    def advantage_t(
+        self, visits: Any, steps_to_go: Any = None, *, baseline: Literal["state_value", "none", "action_dependent"]
+    ) -> FloatArray:
+        """Return Q_L minus a baseline at visited (x, l, a).
+
+        Raises
+        ------
+        UnsupportedError
+            For the baseline at the follower's own action, which has no closed form here.
+        """
+        if baseline == "action_dependent":
+            raise UnsupportedError("baseline='action_dependent': expected 'state_value' or 'none' in an LQRGame")
+        ahead = self._ahead(visits.state_t, visits.leader_action_t, visits.action_t, steps_to_go)
+        action_value = self._paid(visits.state_t, steps_to_go) + ahead
+        if baseline == "none":
+            return action_value
+        return action_value - self.value(visits.state_t, steps_to_go=steps_to_go)

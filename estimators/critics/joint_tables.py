@@ -1,0 +1,307 @@
+"""The leader's values in a Markov game: exact ones, those of published operators, and tables learnt along trajectories.
+
+An operator says what the leader expects of the next state (all are backed up as `Q(s,l,a) = r_L + γ_L Σ_s' P v(s')`):
+
+    expected     v(s) = Σ_{l,a} f g Q(s,l,a)                 the value under both players' policies
+    sampled      v(s) = Q(s, l, a) of the actions taken      the same in expectation
+    modes        v(s) = Q(s, argmax f, argmax g)             as the published runs do
+    stackelberg  v(s) = max_l Q(s, l, a*(s, l))              Bi-AC (46)-(49): a* the follower's most probable action
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+
+from bilevelrl.estimators.estimator import Context, Target
+from bilevelrl.estimators.sampling.trajectories import Trajectories
+from bilevelrl.reference import MarkovGame, game_leader_action_values
+from bilevelrl.reference.arrays import FloatArray, check_indices, check_pairs, check_steps_to_go
+from bilevelrl.reference.doors import checked
+from bilevelrl.reference.errors import InvalidInputError, NotConvergedError, ShapeError, UnknownNameError, refusal
+from bilevelrl.reference.tabular.leader import check_horizon
+
+__all__ = ["OPERATORS", "GameCritic", "Operator", "learn_game_critic"]
+
+Operator: TypeAlias = Literal["expected", "sampled", "modes", "stackelberg"]
+OPERATORS: tuple[Operator, ...] = ("expected", "sampled", "modes", "stackelberg")
+
+
+@checked
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GameCritic:
+    """The leader's action values in a Markov game, and what follows from them under the players' policies.
+
+    Parameters
+    ----------
+    action_values : (1, S, L, A), or (H + 1, S, L, A) by steps to go
+        Q_L, right or wrong.
+    policy : (S, L)
+        f, over which values average.
+    response : (S, L, A)
+        g, the same.
+    sees_leader_action
+        The information structure, which decides what the benefit of a follower's action is.
+
+    Raises
+    ------
+    ShapeError
+        If the shapes do not fit together.
+    InvalidInputError
+        If a value is not finite.
+
+    Examples
+    --------
+    >>> from bilevelrl.reference import solve_follower
+    >>> from bilevelrl.tasks import toy_game_theta, toy_markov_game
+    >>> game, theta = toy_markov_game(), toy_game_theta(0.3)
+    >>> critic = GameCritic.solve(game, theta, solve_follower(game, theta))
+    >>> round(float(critic.value(0)), 4)
+    28.8165
+    """
+
+    action_values: FloatArray
+    policy: FloatArray
+    response: FloatArray
+    sees_leader_action: bool
+
+    def __post_init__(self) -> None:
+        shape = np.shape(self.response)
+        if np.ndim(self.action_values) != 4 or np.shape(self.action_values)[1:] != shape:
+            raise ShapeError(
+                refusal(
+                    "action_values.shape", np.shape(self.action_values), f"(K, S, L, A) over {shape}", "add an axis"
+                )
+            )
+        if np.shape(self.policy) != shape[:2]:
+            raise ShapeError(refusal("policy.shape", np.shape(self.policy), f"(S, L) = {shape[:2]}", "pass f(l|s)"))
+        if not np.isfinite(self.action_values).all():
+            raise InvalidInputError("action_values: expected finite numbers; check where the table was learnt")
+
+    @classmethod
+    @checked
+    def solve(
+        cls,
+        game: MarkovGame,
+        theta: FloatArray,
+        follower: Any,
+        *,
+        operator: Operator = "expected",
+        target: Target | None = None,
+    ) -> GameCritic:
+        """Return the fixed point of an operator, or its values by steps to go of the target's horizon.
+
+        Raises
+        ------
+        UnknownNameError
+            If the operator does not exist.
+        IllPosedError
+            If the return is undiscounted and the horizon infinite.
+        """
+        if operator not in OPERATORS:
+            raise UnknownNameError("operator", operator, OPERATORS)
+        target = target if target is not None else Target()
+        check_horizon(target.horizon, target.discounted)
+        policy = game.policy_at(theta)
+        if operator in ("expected", "sampled"):
+            _, table = game_leader_action_values(
+                game, policy, follower.policy, horizon=target.horizon, discounted=target.discounted
+            )
+        elif target.horizon is None:
+            table = _greedy_fixed_point(game, policy, follower.policy, operator)[None]
+        else:
+            discount = game.discount_leader if target.discounted else 1.0
+            table = np.zeros((target.horizon + 1, *game.reward_leader.shape))
+            for h in range(1, target.horizon + 1):
+                value = _next_value(table[h - 1], policy, follower.policy, operator) if h > 1 else np.zeros(game.states)
+                table[h] = game.reward_leader + discount * game.transition @ value
+        return cls(
+            action_values=table,
+            policy=policy,
+            response=follower.policy,
+            sees_leader_action=bool(game.follower_sees_leader_action),
+        )
+
+    @checked
+    def action_value(
+        self, state: Any, action: Any, *, leader_action: Any = None, steps_to_go: Any = None
+    ) -> FloatArray:
+        """Return Q_L(s, l, a); `steps_to_go=None` is the longest horizon there is."""
+        _, states, leader_actions, actions = self.action_values.shape
+        pairs = check_pairs(
+            ("state", state, states), ("leader_action", leader_action, leader_actions), ("action", action, actions)
+        )
+        result: FloatArray = self.action_values[self._row(steps_to_go), *pairs]
+        return result
+
+    @checked
+    def value(self, state: Any, *, steps_to_go: Any = None) -> FloatArray:
+        """Return Σ_{l,a} f g Q_L(s, l, a), 0 at a terminal state (s = S)."""
+        values = np.einsum("sl,sla,ksla->ks", self.policy, self.response, self.action_values)
+        result: FloatArray = np.hstack([values, np.zeros((values.shape[0], 1))])[
+            self._row(steps_to_go), check_indices("state", state, values.shape[1] + 1)
+        ]
+        return result
+
+    def benefits(self) -> FloatArray:
+        """Return the benefit of the follower's action, (K, S, L, A): Q_L minus its mean under g.
+
+        For a follower that does not see the leader's action both are averaged over f first, and do not depend on l.
+        """
+        seen = self.action_values
+        if not self.sees_leader_action:
+            seen = np.broadcast_to(np.einsum("sl,ksla->ksa", self.policy, seen)[:, :, None], seen.shape)
+        result: FloatArray = seen - np.vecdot(self.response, seen)[..., None]
+        return result
+
+    @checked
+    def baselines(self, kind: str) -> FloatArray:
+        """Return what is subtracted from Q_L in the leader's own term, (K, S, L, A): see `GameSide`."""
+        if kind == "none":
+            return np.zeros_like(self.action_values)
+        if kind == "state_value":
+            joint = self.policy[:, :, None] * self.response
+            values = (joint * self.action_values).sum(axis=(2, 3), keepdims=True)
+        else:
+            values = np.einsum("sl,ksla->ksa", self.policy, self.action_values)[:, :, None]
+        result: FloatArray = np.broadcast_to(values, self.action_values.shape)
+        return result
+
+    @checked
+    def rows(self, steps_to_go: Any) -> Any:
+        """Return the row of each number of steps to go, clipped to the longest there is."""
+        return self._row(steps_to_go)
+
+    def _row(self, steps_to_go: Any) -> Any:
+        return check_steps_to_go(steps_to_go, self.action_values.shape[0] - 1)
+
+
+def _next_value(table: FloatArray, policy: FloatArray, response: FloatArray, operator: str) -> FloatArray:
+    """What the leader expects of each state, (S,), by an operator other than "sampled"."""
+    states = np.arange(table.shape[0])
+    if operator == "expected":
+        result: FloatArray = np.einsum("sl,sla,sla->s", policy, response, table)
+        return result
+    likely = response.argmax(axis=2)
+    if operator == "modes":
+        leader_action = policy.argmax(axis=1)
+        chosen: FloatArray = table[states, leader_action, likely[states, leader_action]]
+        return chosen
+    answered = np.take_along_axis(table, likely[:, :, None], axis=2)[:, :, 0]
+    best: FloatArray = answered.max(axis=1)
+    return best
+
+
+def _greedy_fixed_point(game: MarkovGame, policy: FloatArray, response: FloatArray, operator: str) -> FloatArray:
+    """The fixed point of "modes" or "stackelberg" by policy iteration: finitely many deterministic policies."""
+    states, discount = np.arange(game.states), game.discount_leader
+    likely = response.argmax(axis=2)
+    leader_action = policy.argmax(axis=1)
+    while True:
+        chosen = (states, leader_action, likely[states, leader_action])
+        system = np.eye(game.states) - discount * game.transition[chosen]
+        value = np.linalg.solve(system, game.reward_leader[chosen])
+        table: FloatArray = game.reward_leader + discount * game.transition @ value
+        if operator == "modes":
+            return table
+        answered = np.take_along_axis(table, likely[:, :, None], axis=2)[:, :, 0]
+        gain = answered.max(axis=1) - answered[states, leader_action]
+        # A tie broken by rounding must not make the iteration go on for ever.
+        better = gain > 1e-12 * max(1.0, float(np.abs(answered).max()))
+        if not better.any():
+            return table
+        leader_action = np.where(better, answered.argmax(axis=1), leader_action)
+
+
+@checked
+def learn_game_critic(
+    trajectories: Trajectories,
+    context: Context,
+    *,
+    operator: Operator = "expected",
+    initial: FloatArray | None = None,
+    step_size: float = 0.5,
+    passes: int = 1,
+) -> GameCritic:
+    """Learn the leader's action values from transitions, by temporal differences in a table.
+
+    Transition after transition, forward in time, `Q(s,l,a) += α (r_L + γ_L v(s') - Q(s,l,a))` with v by the operator.
+    A truncated step bootstraps; a terminated one does not. "sampled" (SARSA) leaves out each stream's last step, whose
+    next actions were not seen.
+
+    Parameters
+    ----------
+    trajectories, context
+        The transitions; game, θ and follower.
+    operator
+        What the next state is worth: see the module.
+    initial : (S, L, A)
+        The table to go on from; zeros by default.
+    step_size
+        α in (0, 1].
+    passes
+        How often the batch is gone through.
+
+    Returns
+    -------
+    GameCritic
+        Its `action_values[0]` is the table to carry on.
+
+    Raises
+    ------
+    UnknownNameError, InvalidInputError, NotConvergedError
+        If an argument is out of range, or the values overflow.
+
+    Examples
+    --------
+    >>> from bilevelrl.estimators import sample_trajectories
+    >>> from bilevelrl.reference import solve_follower
+    >>> from bilevelrl.tasks import toy_markov_game
+    >>> game, theta = toy_markov_game(), np.zeros(3)
+    >>> context = Context(problem=game, theta=theta, follower=solve_follower(game, theta))
+    >>> batch = sample_trajectories(
+    ...     game, theta, context.follower, streams=2, steps=50, rng=np.random.default_rng(0))
+    >>> learn_game_critic(batch, context).action_values.shape
+    (1, 3, 2, 3)
+    """
+    if operator not in OPERATORS:
+        raise UnknownNameError("operator", operator, OPERATORS)
+    if not 0.0 < step_size <= 1.0:
+        raise InvalidInputError(refusal("step_size", step_size, "a number in (0, 1]", "0.1 is a common choice"))
+    if isinstance(passes, bool) or not isinstance(passes, (int, np.integer)) or passes < 1:
+        raise InvalidInputError(refusal("passes", passes, "an integer >= 1", "go through the batch at least once"))
+    game, response = context.problem, context.follower.policy
+    policy = game.policy_at(context.theta)
+    table = np.zeros(response.shape) if initial is None else np.array(initial, dtype=np.float64)
+    if table.shape != response.shape:
+        raise ShapeError(refusal("initial.shape", table.shape, f"(S, L, A) = {response.shape}", "carry on this game's"))
+    discount = game.discount_leader
+    state, leader_action = np.asarray(trajectories.state_t), np.asarray(trajectories.leader_action_t)
+    action, state_tp1 = np.asarray(trajectories.action_t), np.asarray(trajectories.state_tp1)
+    for _ in range(passes):
+        for stream, step in np.argwhere(trajectories.valid):
+            here = (state[stream, step], leader_action[stream, step], action[stream, step])
+            following = 0.0
+            if not trajectories.terminated[stream, step]:
+                arrived = state_tp1[stream, step]
+                if operator == "sampled":
+                    after = step + 1
+                    last = after == trajectories.steps or not trajectories.valid[stream, after]
+                    if last or trajectories.truncated[stream, step]:
+                        continue
+                    following = table[arrived, leader_action[stream, after], action[stream, after]]
+                else:
+                    at = slice(arrived, arrived + 1)
+                    following = _next_value(table[at], policy[at], response[at], operator)[0]
+            target = trajectories.reward_leader_t[stream, step] + discount * following
+            table[here] += step_size * (target - table[here])
+    if not np.isfinite(table).all():
+        raise NotConvergedError("learn_game_critic: values overflow; take a smaller step size")
+    return GameCritic(
+        action_values=table[None],
+        policy=policy,
+        response=response,
+        sees_leader_action=bool(game.follower_sees_leader_action),
+    )

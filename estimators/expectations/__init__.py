@@ -1,0 +1,1 @@
+"""Exact expectations and variances of estimators, by dynamic programming."""

@@ -1,0 +1,219 @@
+"""BC-HG: the Boltzmann covariance hypergradient from the leader's benefit and the rest of the same trajectory.
+
+The guiding term of Theorem 1 is `(1/β) Cov_π[Q_L, ∇Q_F] = (1/β) E[B ∇Q_F]`, and ∇Q_F(s_t, a_t) is estimated by what
+follows on the same trajectory,
+
+    (1/β) Σ_t γ_L^t B(s_t, a_t) Σ_{k≥t} γ_F^{k-t} [ ∇r_F(s_k, a_k) + γ_F V_F(s_{k+1}) ∇log P(s_{k+1}|s_k, a_k) ],
+
+so one action per state is enough and nobody has to reset anything. The double sum is evaluated in trace form,
+`Σ_k e_k g_k` with `e_k = γ_F e_{k-1} + γ_L^k B_k / β`: one pass of scalars, and one vector-Jacobian product for the
+mean, whatever the number of parameters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from bilevelrl.estimators.critics.tables import follower_td_baseline, follower_value_tp1
+from bilevelrl.estimators.estimator import Context, Contribution, Draw, Target, register_estimator
+from bilevelrl.estimators.expectations.tabular import expected_parts
+from bilevelrl.estimators.sampling.trajectories import Trajectories
+from bilevelrl.estimators.sums.traces import average_over_visits, forward_trace, windowed_trace
+from bilevelrl.estimators.terms.leader_side import CriticKind, LeaderSide
+from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.doors import checked
+from bilevelrl.reference.errors import EstimatorError, InvalidInputError, UnknownNameError
+from bilevelrl.reference.problem import Part
+
+__all__ = ["BCHG"]
+
+
+@checked
+@dataclass(frozen=True, kw_only=True)
+class BCHG(LeaderSide):
+    """Boltzmann covariance hypergradient (arXiv:2603.14867, Theorem 1 (5)-(6)).
+
+    With exact or independent critics it is unbiased for every stream that sees its episode end, or that stops at
+    geometric times. A stream cut at a horizon loses the part of ∇Q_F beyond the cut; `expectation` knows how much.
+
+    Parameters
+    ----------
+    target, critic, stopping, normalisation, leader_average, scores
+        As in `LeaderSide`.
+    guiding_average
+        "trajectory": ∇Q_F from the rest of the trajectory at each step. "pairs": from the average of that over all
+        visits of the same state and action in the batch, as the published experiments do (a ratio).
+
+    Raises
+    ------
+    UnknownNameError, InvalidInputError
+        As `LeaderSide`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from bilevelrl.estimators import BCHG, Context, sample_trajectories
+    >>> from bilevelrl.reference import hypergradient, solve_follower
+    >>> from bilevelrl.tasks import layered_mdp
+    >>> problem, theta = layered_mdp(seed=0), np.zeros(3)
+    >>> context = Context(problem=problem, theta=theta, follower=solve_follower(problem, theta))
+    >>> batch = sample_trajectories(
+    ...     problem, theta, context.follower, streams=100, steps=3, rng=np.random.default_rng(0))
+    >>> BCHG().estimate(batch, context).mean.shape
+    (3,)
+    >>> expected = sum(BCHG().expectation(context, horizon=3).values())
+    >>> bool(np.allclose(expected, hypergradient(problem, theta).value, rtol=1e-12))
+    True
+    """
+
+    continuous: ClassVar[bool] = True
+    guiding_average: Literal["trajectory", "pairs"] = "trajectory"
+    name: str = field(default="BC-HG")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.guiding_average not in ("trajectory", "pairs"):
+            raise UnknownNameError("guiding_average", self.guiding_average, ("trajectory", "pairs"))
+        if self.guiding_average == "pairs" and self.stopping is not None:
+            raise InvalidInputError("guiding_average='pairs': expected stopping=None; averages in a batch are ratios")
+        self._declare(biased=False, in_batch=self.guiding_average == "pairs")
+
+    @checked
+    def contributions(self, trajectories: Trajectories, context: Context) -> Sequence[Contribution]:
+        """Return the weights of the leader's terms and of the guiding term."""
+        trajectories = self.stopped(trajectories, context)
+        reading = self.read(trajectories, context)
+        leader = self.partial_gradient(trajectories, context, reading)
+        return [*leader, self._guiding_term(trajectories, context, reading.benefit_t)]
+
+    def _guiding_term(self, trajectories: Trajectories, context: Context, benefit_t: FloatArray) -> Contribution:
+        weight = self.scale(trajectories) * self.leader_weight(trajectories, context)
+        impulses = weight * benefit_t / context.problem.temperature
+        trace = self._trace(trajectories, context, impulses)
+        ahead = context.problem.discount_follower * follower_value_tp1(context, trajectories)
+        if self.scores == "td_error":
+            ahead = ahead - follower_td_baseline(context, trajectories)
+        return Contribution(
+            part="response",
+            batch=trajectories,
+            weights={"reward_follower": trace, "log_transition": trace * ahead},
+        )
+
+    @checked
+    def conditional_moments(self, trajectories: Trajectories, context: Context) -> tuple[FloatArray, FloatArray]:
+        """Return mean (M, N) and covariance (M, N, N) of each row given the trajectories.
+
+        Fresh suffixes are drawn anew for every visited pair, so their variances add:
+        `Σ_t Var(B̂_t) D_t D_tᵀ` with D_t what one unit of benefit at step t contributes.
+
+        Raises
+        ------
+        EstimatorError
+            For averages inside a batch, and where stopping times are still to be drawn.
+        """
+        if self.draw is Draw.BATCH or (self.stopping is not None and trajectories.stopping is None):
+            raise EstimatorError(
+                f"{self.name}: conditional moments need one row per trajectory, with its stopping times; "
+                "draw trajectories by `sample`, and average streams, not visits"
+            )
+        trajectories = self.stopped(trajectories, context)
+        reading, benefit, variance = self.benefit_moments(trajectories, context)
+        problem, theta = context.problem, context.theta
+        mean = np.repeat(problem.regulariser_gradient(theta)[None], trajectories.streams, axis=0)
+        for item in [
+            *self.partial_gradient(trajectories, context, reading),
+            self._guiding_term(trajectories, context, benefit),
+        ]:
+            mean = mean + item.per_stream(context)
+        covariance = np.zeros((*mean.shape, theta.size))
+        for t in range(trajectories.steps if self.critic == "independent" else 0):
+            unit = np.zeros(benefit.shape)
+            unit[:, t] = 1.0
+            item = self._guiding_term(trajectories, context, unit)
+            rows = item.per_stream(context)
+            covariance += variance[:, t, None, None] * rows[:, :, None] * rows[:, None, :]
+        return mean, covariance
+
+    def _trace(self, trajectories: Trajectories, context: Context, impulses: FloatArray) -> FloatArray:
+        if self.stopping is not None:
+            assert trajectories.stopping is not None
+            return windowed_trace(trajectories, impulses, trajectories.stopping[:, 1])
+        if self.guiding_average == "pairs":
+            actions = context.follower.policy.shape[-1]
+            pair = trajectories.state_t * actions + trajectories.action_t
+            impulses = average_over_visits(impulses, pair, trajectories.valid)
+        return forward_trace(trajectories, impulses, self.trace_discount(context))
+
+    @checked
+    def trace_discount(self, context: Context) -> float:
+        """Return the discount of the trace: that of the sum over the suffix."""
+        return float(context.problem.discount_follower)
+
+    @checked
+    def expectation(self, context: Context, *, horizon: int) -> Mapping[Part, FloatArray]:
+        """Return the exact expectation for streams of `horizon` steps; with stopping, whatever the horizon.
+
+        Raises
+        ------
+        EstimatorError
+            For averages inside a batch: a ratio has no such formula.
+        """
+        return expected_parts(self, context, horizon=horizon, guiding=True)
+
+
+def _exact(target: Target) -> CriticKind:
+    return "exact" if target.horizon is None else "exact_truncated"
+
+
+register_estimator(
+    "bc_hg",
+    summary="BC-HG with the exact critic and the rest of the same trajectory",
+    level="formula",
+    make=lambda target: BCHG(target=target, critic=_exact(target)),
+)
+register_estimator(
+    "bc_hg_td",
+    summary="BC-HG with scores weighted by temporal-difference errors: the same mean, another variance",
+    level="formula",
+    make=lambda target: BCHG(target=target, critic=_exact(target), scores="td_error"),
+)
+register_estimator(
+    "bc_hg_monte_carlo",
+    summary="BC-HG with the leader's return of the same suffix: samples used twice",
+    level="formula",
+    make=lambda target: BCHG(target=target, critic="monte_carlo"),
+)
+register_estimator(
+    "bc_hg_independent",
+    summary="BC-HG with the leader's return of a fresh suffix from each visited pair",
+    level="formula",
+    make=lambda target: BCHG(target=target, critic="independent"),
+)
+register_estimator(
+    "bc_hg_geometric",
+    summary="BC-HG stopped at geometric times, all leader steps up to τ: unbiased over an infinite horizon",
+    level="formula",
+    make=lambda target: BCHG(stopping="sum"),
+)
+register_estimator(
+    "bc_hg_geometric_single",
+    summary="BC-HG stopped at geometric times, the leader step at τ alone: unbiased over an infinite horizon",
+    level="formula",
+    make=lambda target: BCHG(stopping="single"),
+)
+register_estimator(
+    "bc_hg_practical",
+    summary="BC-HG as published experiments run it: a learned critic, averages over visits, finished episodes",
+    level="practical",
+    make=lambda target: BCHG(
+        target=target,
+        critic="context",
+        normalisation="episodes",
+        leader_average="start_visits",
+        guiding_average="pairs",
+    ),
+)

@@ -1,0 +1,374 @@
+"""HPGD: the guiding term from the centred gradient of the follower's values, (1/β) E Σ_t γ_L^t B (∇Q_F - ∇V_F).
+
+Both gradients are needed at the same state. Four ways to get them:
+
+- "oracle": a fresh trajectory from (s_t, a_t) and another from s_t, for every visit. Given the path, what is fresh is
+  independent of it, so with an exact benefit, or a return that the suffixes share nothing with, and with suffixes that
+  are not cut the estimator has no bias. Since E_π[B] = 0 its expectation is that of BC-HG.
+- "oracle_batch": one extra batch from uniformly drawn start states supplies all tables; pairs that it missed count 0.
+- "monte_carlo": averages over the visits in the batch itself, of returns for the benefit, of derivatives for the rest.
+- "sarsa": as "monte_carlo", with the benefit of a learned table.
+
+The last three multiply averages of the same samples, or divide by random counts: their bias is measured, not declared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal, TypeAlias
+
+import numpy as np
+
+from bilevelrl.estimators.critics.sarsa import SarsaCritic
+from bilevelrl.estimators.critics.tables import (
+    CriticReading,
+    ExactCritic,
+    leader_discount,
+    monte_carlo_reading,
+    read_critic,
+)
+from bilevelrl.estimators.estimator import Claim, Context, Contribution, LeaderCritic, Target, register_estimator
+from bilevelrl.estimators.expectations.impulses import expected_impulses, reaches_target
+from bilevelrl.estimators.expectations.tabular import expected_parts
+from bilevelrl.estimators.sampling.tabular import TabularSimulator
+from bilevelrl.estimators.sampling.trajectories import Trajectories
+from bilevelrl.estimators.sums.fresh_suffixes import fresh_gradient_sums, own_generator, per_stream_contribution
+from bilevelrl.estimators.sums.suffix_moments import (
+    expected_suffix_steps,
+    gradient_sum_means,
+    gradient_sum_moments,
+)
+from bilevelrl.estimators.terms.batch_tables import averaged_guiding_term, monte_carlo_benefit
+from bilevelrl.estimators.terms.leader_side import LeaderSide
+from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.doors import checked
+from bilevelrl.reference.errors import (
+    EstimatorError,
+    InvalidInputError,
+    UnknownNameError,
+    UnsupportedError,
+    refusal,
+)
+from bilevelrl.reference.problem import Part
+
+__all__ = ["HPGD", "HPGDVariant"]
+
+HPGDVariant: TypeAlias = Literal["oracle", "oracle_batch", "monte_carlo", "sarsa"]
+"""Where the gradients of the follower's values come from; see the module."""
+
+VARIANTS: tuple[HPGDVariant, ...] = ("oracle", "oracle_batch", "monte_carlo", "sarsa")
+
+
+@checked
+@dataclass(frozen=True, kw_only=True)
+class HPGD(LeaderSide):
+    """Hyper policy gradient descent (Thoma et al. 2024, arXiv:2406.01575), in the form (7) of arXiv:2603.14867.
+
+    Parameters
+    ----------
+    target, critic, stopping, normalisation, leader_average, scores
+        As in `LeaderSide`; the variants other than "oracle" bring their own critic.
+    variant
+        "oracle", "oracle_batch", "monte_carlo" or "sarsa": see the module.
+    suffix
+        Of the oracle's fresh trajectories. "geometric": undiscounted and stopped at a geometric time, for gradients
+        over an infinite horizon without bias. "steps": discounted, over a fixed number of steps.
+    suffix_steps
+        That number; None: as many as the streams have.
+    oracle_batch_steps, oracle_batch_streams
+        Steps of the extra batch, shared out among so many streams; None: as many as the batch has, as published.
+    delayed
+        "sarsa": read `context.critic` as it is. Otherwise a pass over the batch comes first, so that benefit and
+        gradients share samples; the caller still updates its own table afterwards. A critic that is not a `SarsaCritic`
+        is copied into a table for that pass, which then goes forward in time.
+
+    Raises
+    ------
+    UnknownNameError, InvalidInputError
+        If options are unknown or contradict each other.
+
+    Examples
+    --------
+    >>> from bilevelrl.estimators import HPGD, Context
+    >>> from bilevelrl.reference import hypergradient, solve_follower
+    >>> from bilevelrl.tasks import random_mdp
+    >>> problem, theta = random_mdp(seed=0), np.zeros(3)
+    >>> context = Context(problem=problem, theta=theta, follower=solve_follower(problem, theta))
+    >>> estimator = HPGD(target=Target(horizon=5), critic="exact_truncated")
+    >>> expected = sum(estimator.expectation(context, horizon=5).values())
+    >>> bool(np.allclose(expected, hypergradient(problem, theta, horizon=5).value, rtol=1e-12))
+    True
+    """
+
+    variant: HPGDVariant = "oracle"
+    suffix: Literal["geometric", "steps"] = "geometric"
+    suffix_steps: int | None = None
+    oracle_batch_steps: int = 10_000
+    oracle_batch_streams: int | None = None
+    delayed: bool = False
+    name: str = field(default="HPGD")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.variant not in VARIANTS:
+            raise UnknownNameError("variant", self.variant, VARIANTS)
+        if self.suffix not in ("geometric", "steps"):
+            raise UnknownNameError("suffix", self.suffix, ("geometric", "steps"))
+        for option in ("suffix_steps", "oracle_batch_steps", "oracle_batch_streams"):
+            steps = getattr(self, option)
+            if steps is not None and (isinstance(steps, bool) or not isinstance(steps, int) or steps < 1):
+                raise InvalidInputError(refusal(option, steps, "an integer >= 1", "count the steps"))
+        if self.suffix == "geometric" and self.suffix_steps is not None:
+            raise InvalidInputError("suffix_steps: expected None with suffix='geometric'; use suffix='steps'")
+        if self.variant == "oracle":
+            self._check_oracle()
+        else:
+            self._check_batch_variant()
+        self._declare(biased=False, in_batch=self.variant != "oracle")
+        if self.claim is not Claim.MEASURED:
+            object.__setattr__(self, "claim", Claim.UNBIASED if self._is_unbiased() else Claim.DECLARED)
+
+    def _check_oracle(self) -> None:
+        if self.normalisation == "episodes" or self.leader_average == "start_visits":
+            raise InvalidInputError(
+                "variant='oracle': expected normalisation='streams' and leader_average='trajectory'; "
+                "averages in a batch belong to the other variants"
+            )
+
+    def _check_batch_variant(self) -> None:
+        if self.critic != "exact" or self.stopping is not None or self.suffix == "steps":
+            raise InvalidInputError(
+                f"variant={self.variant!r}: brings its own critic and no fresh suffixes; expected the default "
+                "critic, stopping=None and suffix='geometric'; use variant='oracle'"
+            )
+        if self.scores == "td_error" and self.variant != "sarsa":
+            raise InvalidInputError(
+                f"variant={self.variant!r}: returns come without Q_L as a baseline; expected scores='value'"
+            )
+
+    def _is_unbiased(self) -> bool:
+        return self.suffix == "geometric" and reaches_target(self)
+
+    @checked
+    def contributions(self, trajectories: Trajectories, context: Context) -> Sequence[Contribution]:
+        """Return the weights of the leader's terms and of the guiding term."""
+        trajectories = self.stopped(trajectories, context)
+        source = trajectories
+        if self.variant == "oracle_batch":
+            source = self._extra_batch(trajectories, context)
+        reading = self.read(trajectories, context)
+        benefit = reading.benefit_t
+        if self.variant in ("monte_carlo", "oracle_batch"):
+            benefit = monte_carlo_benefit(trajectories, source, context)
+        factors = self.scale(trajectories) * self.leader_weight(trajectories, context) * benefit
+        factors = factors / context.problem.temperature
+        if self.variant == "oracle":
+            guiding = self._fresh_guiding_term(trajectories, factors, context)
+        else:
+            guiding = averaged_guiding_term(trajectories, factors, source, context, self.scores)
+        return [*self.partial_gradient(trajectories, context, reading), guiding]
+
+    @checked
+    def read(self, trajectories: Trajectories, context: Context) -> CriticReading:
+        """Return the leader's values along the trajectories; the variants without a critic read returns."""
+        if self.variant == "oracle":
+            return super().read(trajectories, context)
+        if self.variant == "sarsa":
+            return read_critic(self._table(trajectories, context), trajectories, horizon=self.target.horizon)
+        nothing = np.zeros(np.shape(trajectories.reward_leader_t))
+        baseline = CriticReading(benefit_t=nothing, value_t=nothing, value_tp1=nothing, ahead_t=nothing)
+        discount = leader_discount(context.problem, self.target)
+        return monte_carlo_reading(trajectories, baseline, discount=discount, horizon=self.target.horizon)
+
+    def _table(self, trajectories: Trajectories, context: Context) -> LeaderCritic:
+        critic = context.critic
+        if critic is None:
+            raise EstimatorError(
+                f"{self.name}: context.critic=None: expected a LeaderCritic; SarsaCritic.start makes one"
+            )
+        if self.delayed:
+            return critic
+        if isinstance(critic, SarsaCritic):
+            return critic.updated(trajectories, rng=context.rng)
+        policy = context.follower.policy
+        values = SarsaCritic(
+            table=critic.action_value(*np.indices(policy.shape)),
+            policy=policy,
+            discount_leader=context.problem.discount_leader,
+            order="time",
+        )
+        return values.updated(trajectories)
+
+    def _extra_batch(self, trajectories: Trajectories, context: Context) -> Trajectories:
+        """Episodes from uniformly drawn states, following each other, with the simulator's step limit."""
+        given = context.simulator if context.simulator is not None else TabularSimulator()
+        streams, steps = self._extra_shape(trajectories)
+        return replace(given, restart="uniform", single_episode=False).sample(
+            context.problem,
+            context.theta,
+            context.follower,
+            streams=streams,
+            steps=steps,
+            rng=[own_generator(self.name, context.rng)],
+        )
+
+    def _extra_shape(self, trajectories: Trajectories) -> tuple[int, int]:
+        """Streams and steps of the extra batch, of each batch where there are several."""
+        streams = trajectories.streams_per_batch if self.oracle_batch_streams is None else self.oracle_batch_streams
+        return streams, max(1, self.oracle_batch_steps // streams)
+
+    def _fresh_guiding_term(self, trajectories: Trajectories, factors: FloatArray, context: Context) -> Contribution:
+        rng = own_generator(self.name, context.rng)
+        stream, step = np.nonzero(np.where(trajectories.valid, factors, 0.0))
+        state, action = trajectories.state_t[stream, step], trajectories.action_t[stream, step]
+        lists = []
+        for sign, first_action in ((1.0, action), (-1.0, None)):
+            visits, _ = fresh_gradient_sums(
+                context,
+                stream=stream,
+                state=state,
+                action=first_action,
+                weight=sign * factors[stream, step],
+                steps=self._suffix_steps(trajectories.steps),
+                rng=rng,
+            )
+            lists.extend(visits)
+        return per_stream_contribution(context, trajectories.streams, lists, self.scores)
+
+    def _suffix_steps(self, steps: int) -> int | None:
+        if self.suffix == "geometric":
+            return None
+        return steps if self.suffix_steps is None else self.suffix_steps
+
+    @checked
+    def conditional_moments(self, trajectories: Trajectories, context: Context) -> tuple[FloatArray, FloatArray]:
+        """Return mean (M, N) and covariance (M, N, N) of each row given the path: fresh suffixes integrated out.
+
+        Raises
+        ------
+        EstimatorError
+            For the variants that average in a batch, and where stopping times are still to be drawn.
+        """
+        self._only_oracle("conditional moments")
+        if self.stopping is not None and trajectories.stopping is None:
+            raise EstimatorError(f"{self.name}: conditional moments need trajectories with stopping times")
+        trajectories = self.stopped(trajectories, context)
+        moments = gradient_sum_moments(context, steps=self._suffix_steps(trajectories.steps), scores=self.scores)
+        reading, mean_benefit, variance = self.benefit_moments(trajectories, context)
+        weight = self.scale(trajectories) * self.leader_weight(trajectories, context) / context.problem.temperature
+        state, action = np.where(trajectories.valid, trajectories.state_t, 0), trajectories.action_t
+        difference = moments.pair_mean[state, action] - moments.state_mean[state]
+        mean = np.einsum("mt,mt,mtn->mn", weight, mean_benefit, difference)
+        for item in self.partial_gradient(trajectories, context, reading):
+            mean = mean + item.per_stream(context)
+        mean = mean + context.problem.regulariser_gradient(context.theta)
+        spread = moments.pair_covariance[state, action] + moments.state_covariance[state]
+        covariance = np.einsum("mt,mtij->mij", weight**2 * (mean_benefit**2 + variance), spread)
+        covariance += np.einsum("mt,mti,mtj->mij", weight**2 * variance, difference, difference)
+        return mean, covariance
+
+    def _only_oracle(self, what: str) -> None:
+        if self.variant != "oracle":
+            raise UnsupportedError(
+                f"{self.name} (variant={self.variant!r}): {what}: averages inside a batch are ratios; "
+                "their bias can only be measured"
+            )
+
+    @checked
+    def expectation(self, context: Context, *, horizon: int) -> Mapping[Part, FloatArray]:
+        """Return the oracle's exact expectation for streams of `horizon` steps; with stopping, whatever the horizon.
+
+        Raises
+        ------
+        EstimatorError
+            For the variants that average in a batch.
+        """
+        self._only_oracle("expectation")
+        parts = dict(expected_parts(self, context, horizon=horizon, guiding=False))
+        pair, state = gradient_sum_means(context, steps=self._suffix_steps(horizon), scores=self.scores)
+        impulses = expected_impulses(self, context, horizon=horizon) / context.problem.temperature
+        parts["response"] = np.einsum("sa,san->n", impulses, pair - state[:, None])
+        return parts
+
+    @checked
+    def cost(self, trajectories: Trajectories, context: Context) -> dict[str, int]:
+        """Return what an estimate costs; `oracle_steps` is the expected number of steps after resets."""
+        cost = super().cost(trajectories, context)
+        if self.variant == "oracle_batch":
+            streams, steps = self._extra_shape(trajectories)
+            cost["oracle_steps"] = streams * steps
+        if self.variant == "oracle":
+            problem, horizon = context.problem, self.target.horizon
+            visits = trajectories.valid & (self.leader_weight(self.stopped(trajectories, context), context) != 0.0)
+            steps_each = self._suffix_steps(trajectories.steps)
+            pair, state = expected_suffix_steps(context, steps=steps_each, discount=problem.discount_follower)
+            expected = (pair + state[:, None])[trajectories.state_t[visits], trajectories.action_t[visits]].sum()
+            if self.critic == "independent":
+                # A return that counts steps: by steps to go for finite targets, else γ_L is the chance of going on.
+                simulator = context.simulator
+                counting = ExactCritic.solve(
+                    problem,
+                    context.theta,
+                    context.follower.policy,
+                    horizon=horizon,
+                    discounted=horizon is None,
+                    transition=None if simulator is None else simulator.kernel(problem, context.theta),
+                    reward=np.ones(context.follower.policy.shape),
+                )
+                to_go = None if horizon is None else horizon - trajectories.time_in_episode[visits]
+                state, action = trajectories.state_t[visits], trajectories.action_t[visits]
+                expected += counting.action_value(state, action, steps_to_go=to_go).sum()
+            cost["oracle_steps"] = round(float(expected))
+        return cost
+
+
+def _exact(target: Target) -> Literal["exact", "exact_truncated"]:
+    return "exact" if target.horizon is None else "exact_truncated"
+
+
+register_estimator(
+    "hpgd_oracle",
+    summary="HPGD, fresh trajectories from every visited pair and state, exact benefit",
+    level="formula",
+    make=lambda target: HPGD(target=target, critic=_exact(target), name="HPGD (oracle)"),
+)
+register_estimator(
+    "hpgd_oracle_independent",
+    summary="HPGD, fresh trajectories from every visited pair and state, another one for the benefit",
+    level="formula",
+    make=lambda target: HPGD(target=target, critic="independent", name="HPGD (oracle, independent benefit)"),
+)
+register_estimator(
+    "hpgd_oracle_batch",
+    summary="HPGD as published with an oracle: all averages from 10,000 extra steps from uniformly drawn starts",
+    level="practical",
+    make=lambda target: HPGD(
+        target=target,
+        variant="oracle_batch",
+        oracle_batch_streams=50,
+        normalisation="episodes",
+        leader_average="start_visits",
+        name="HPGD (oracle batch)",
+    ),
+)
+register_estimator(
+    "hpgd_mc",
+    summary="HPGD as published: benefit and gradients from averages over the visits in the same batch",
+    level="practical",
+    make=lambda target: HPGD(
+        target=target,
+        variant="monte_carlo",
+        normalisation="episodes",
+        leader_average="start_visits",
+        name="HPGD (MC)",
+    ),
+)
+register_estimator(
+    "hpgd_sa",
+    summary="HPGD as published: gradients from averages in the batch, benefit from a table learnt by SARSA",
+    level="practical",
+    make=lambda target: HPGD(
+        target=target, variant="sarsa", normalisation="episodes", leader_average="start_visits", name="HPGD (SA)"
+    ),
+)

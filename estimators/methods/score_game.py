@@ -1,0 +1,375 @@
+"""Score-function hypergradients of linear-quadratic games from stored transitions, many runs at once.
+
+From drawn transitions i with their episodes' remainders, Theorem 2 (8)-(9) of arXiv:2603.14867 in its sampled form is
+
+    mean_i [ ∇log f(l_i|x_i) A_i  +  (1/β) B_i Σ_k γ_F^k ∇log f(l_{i+k}|x_{i+k}) U_{i+k} ],
+
+with A the advantage of the leader's action, B the benefit of the follower's and U what a leader's action is worth to
+the follower. Transitions are drawn with probability proportional to γ_L^t, so it is the hypergradient over
+`Σ_{t<T} γ_L^t`. How A, U and the inner sum are formed are options: the published forms, and those without their faults.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.random import Generator
+
+from bilevelrl.estimators.methods.pathwise_game import fit_cost_gradient
+from bilevelrl.estimators.sampling.gaussian_game import LQRGameBatch, StackedFollowers, check_linear_leader
+from bilevelrl.estimators.sampling.linear_quadratic import gaussian_root
+from bilevelrl.reference import LQRGame
+from bilevelrl.reference.arrays import FloatArray, IntArray
+from bilevelrl.reference.errors import InvalidInputError, UnknownNameError, UnsupportedError, refusal
+from bilevelrl.reference.lqr.scores import covariance_inverse
+
+__all__ = ["AveragedValues", "Draws", "LeaderValues", "ScoreForm", "score_directions", "truncated_discount"]
+
+Influence = Literal["value", "advantage"]
+Baseline = Literal["action_dependent", "state_value", "coupled"]
+Averages = Literal["sampled", "quadrature"]
+Suffix = Literal["sampled", "fitted"]
+_CHOICES = {
+    "influence": ("value", "advantage"),
+    "baseline": ("action_dependent", "state_value", "coupled"),
+    "averages": ("sampled", "quadrature"),
+    "suffix": ("sampled", "fitted"),
+}
+_LEADER_DRAWS, _FOLLOWER_DRAWS = 32, 256
+# The leader hardly trembles; the follower's noise is twice as wide as the leader's reward, which eight nodes step over.
+_LEADER_NODES, _FOLLOWER_NODES = 3, 32
+
+
+class LeaderValues(Protocol):
+    """The leader's action values of several runs."""
+
+    def action_value(self, state: FloatArray, leader_action: FloatArray, action: FloatArray) -> FloatArray:
+        """Return Q_L (R, B) at states (R, B, n), leader's actions (R, B, p) and follower's actions (R, B, m)."""
+        ...
+
+
+@runtime_checkable
+class AveragedValues(LeaderValues, Protocol):
+    """Values that know their mean over the follower's action."""
+
+    def over_follower(self, state: FloatArray, leader_action: FloatArray) -> FloatArray:
+        """Return E_a Q_L (R, B) at states (R, B, n) and leader's actions (R, B, p)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoreForm:
+    """How the terms are formed.
+
+    Parameters
+    ----------
+    influence
+        U: "value", the follower's V_F(x, l) itself; "advantage", minus its mean over the leader's action.
+    same_step
+        Let the inner sum start at the transition's own leader action; its mean is zero there.
+    baseline
+        Of A = Q_L - baseline. "action_dependent": the mean over leader's actions at the follower's own action, which
+        answered the leader's and so biases the term. "state_value": the mean over both. "coupled": the mean over the
+        leader's action l' with the follower's own deviation from its mean, now from its mean at l': valid, and it
+        cancels the follower's noise.
+    averages
+        Over the players' actions: "sampled", 32 leader's and 256 follower's ones as published; "quadrature",
+        Gauss-Hermite with 3 and 32 nodes, for scalar actions, or the critic's own closed form.
+    suffix
+        ∇Q_F of the guiding term: "sampled", the inner sum over the rest of the episode; "fitted", minus its mean over
+        the follower's action, from the quadratic fit of `fit_cost_gradient`, which takes no scores.
+
+    Raises
+    ------
+    UnknownNameError, InvalidInputError
+        If an option is not known.
+
+    Examples
+    --------
+    >>> ScoreForm().baseline
+    'coupled'
+    """
+
+    influence: Influence = "advantage"
+    same_step: bool = False
+    baseline: Baseline = "coupled"
+    averages: Averages = "quadrature"
+    suffix: Suffix = "sampled"
+
+    def __post_init__(self) -> None:
+        for option, known in _CHOICES.items():
+            if getattr(self, option) not in known:
+                raise UnknownNameError(option, getattr(self, option), known)
+        if not isinstance(self.same_step, bool):
+            raise InvalidInputError(refusal("same_step", self.same_step, "True or False", "start at k = t or after"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draws:
+    """Which stored transitions are used.
+
+    Attributes
+    ----------
+    episode, time : (R, B)
+    weight : (R, B)
+        Sums to one in every run.
+    """
+
+    episode: IntArray
+    time: IntArray
+    weight: FloatArray
+
+    @classmethod
+    def discounted(cls, discount: float, episodes: int, steps: int, uniforms: FloatArray) -> Draws:
+        """Turn uniform numbers (R, B, 2) into draws with probability proportional to discount^t.
+
+        Examples
+        --------
+        >>> draws = Draws.discounted(0.5, 4, 100, np.full((1, 3, 2), 0.4))
+        >>> draws.episode[0, 0].item(), draws.time[0, 0].item()
+        (1, 0)
+        """
+        cumulative = np.cumsum(discount ** np.arange(steps))
+        time = np.searchsorted(cumulative / cumulative[-1], uniforms[..., 1], side="right")
+        return cls(
+            episode=np.minimum((uniforms[..., 0] * episodes).astype(np.int64), episodes - 1),
+            time=np.minimum(time, steps - 1),
+            weight=np.full(uniforms.shape[:2], 1.0 / uniforms.shape[1]),
+        )
+
+    @classmethod
+    def every(cls, discount: float, runs: int, episodes: int, steps: int) -> Draws:
+        """Use every transition once, with weight proportional to discount^t."""
+        episode, time = (grid.ravel() for grid in np.meshgrid(np.arange(episodes), np.arange(steps), indexing="ij"))
+        weight = discount**time / (episodes * truncated_discount(discount, steps))
+        shape = (runs, episode.size)
+        return cls(
+            episode=np.broadcast_to(episode, shape),
+            time=np.broadcast_to(time, shape),
+            weight=np.broadcast_to(weight, shape),
+        )
+
+
+def truncated_discount(discount: float, steps: int) -> float:
+    """Return Σ_{t<T} discount^t, by which draws that follow the discount divide the hypergradient.
+
+    Examples
+    --------
+    >>> truncated_discount(0.5, 3)
+    1.75
+    """
+    return float(np.sum(discount ** np.arange(steps)))
+
+
+def score_directions(
+    game: LQRGame,
+    gains: FloatArray,
+    followers: StackedFollowers,
+    batch: LQRGameBatch,
+    draws: Draws,
+    critic: LeaderValues,
+    *,
+    form: ScoreForm,
+    guiding: bool,
+    rng: list[Generator],
+) -> FloatArray:
+    """Return each run's estimate (R, N) of the hypergradient over `Σ_{t<T} γ_L^t`.
+
+    Parameters
+    ----------
+    game
+        θ must be the leader's gain.
+    gains : (R, p, n)
+        Of the leaders now; data may come from others, and nothing is reweighted.
+    followers, batch, draws
+        The followers now, stored episodes, and which transitions of them count.
+    critic
+        Leader's action values.
+    form, guiding
+        How the terms are formed; without the guiding term it is the naive policy gradient.
+    rng
+        One generator per run, for sampled averages.
+
+    Raises
+    ------
+    SupportError
+        If Ω is singular.
+    UnsupportedError
+        For quadrature over actions of several dimensions.
+
+    Examples
+    --------
+    >>> from bilevelrl.estimators.sampling.gaussian_game import sample_games
+    >>> from bilevelrl.tasks import lqr_game
+    >>> class Zero:
+    ...     def action_value(self, state, leader_action, action):
+    ...         return np.zeros(state.shape[:2])
+    >>> game, theta, rng = lqr_game(), np.zeros((1, 2)), [np.random.default_rng(0)]
+    >>> followers = StackedFollowers.solve(game, theta)
+    >>> batch = sample_games(game, followers, streams=4, steps=100, rng=rng)
+    >>> draws = Draws.every(game.discount_leader, 1, 4, 100)
+    >>> score_directions(game, theta[:, None], followers, batch, draws, Zero(), form=ScoreForm(), guiding=True, rng=rng)
+    array([[0., 0.]])
+    """
+    runs = len(gains)
+    at = (np.arange(runs)[:, None], draws.episode, draws.time)
+    state, leader, action = batch.state_t[at], batch.leader_action_t[at], batch.action_t[at]
+    averages = _Averages(game, gains, followers, form, rng)
+    seen = critic.action_value(state, leader, action)
+    score = averages.score(state, leader)
+    weight = draws.weight * (seen - averages.over_leader(critic, state, leader, action))
+    direction = _weighted(weight, score)
+    if not guiding:
+        return direction
+    benefit = seen - averages.over_follower(critic, state, leader)
+    if form.suffix == "fitted":
+        suffix = _fitted(game, averages, followers, batch, state, leader, action)
+    else:
+        suffix = _suffixes(game, averages, followers, batch, form)[at]
+    direction += _weighted(draws.weight * benefit, suffix) / game.temperature
+    return direction
+
+
+def _weighted(weight: FloatArray, rows: FloatArray) -> FloatArray:
+    result: FloatArray = np.matmul(weight[:, None, :], rows)[:, 0]
+    return result
+
+
+def _suffixes(
+    game: LQRGame, averages: _Averages, followers: StackedFollowers, batch: LQRGameBatch, form: ScoreForm
+) -> FloatArray:
+    """Σ_k γ_F^k score · U to the end of each episode, from the step itself or the next one, (R, E, T, N)."""
+    state, leader = batch.state_t[:, :, :-1], batch.leader_action_t
+    worth = followers.value(state, leader)
+    if form.influence == "advantage":
+        worth = worth - averages.mean_worth(state)
+    pushed = averages.score(state, leader) * worth[..., None]
+    total = np.zeros_like(pushed)
+    later = np.zeros_like(pushed[:, :, 0])
+    for t in range(batch.steps - 1, -1, -1):
+        onward = game.discount_follower * later
+        later = pushed[:, :, t] + onward
+        total[:, :, t] = later if form.same_step else onward
+    return total
+
+
+def _fitted(
+    game: LQRGame,
+    averages: _Averages,
+    followers: StackedFollowers,
+    batch: LQRGameBatch,
+    state: FloatArray,
+    leader: FloatArray,
+    action: FloatArray,
+) -> FloatArray:
+    """∇Q_F minus its mean over the follower's action, (R, B, N): quadratic in the next state."""
+    fitted, b = fit_cost_gradient(game, followers, batch), game.dynamics_action
+    planned = state @ game.dynamics_state.T + leader @ game.dynamics_leader.T
+    mean = planned + averages.response(state, leader) @ b.T
+    tremble = planned + action @ b.T - mean
+    spread = np.sum(fitted * (b @ followers.covariance @ b.T)[:, None], axis=(2, 3))
+    crossed = np.einsum("rbi,rnij,rbj->rbn", tremble, fitted, 2.0 * mean + tremble)
+    centred: FloatArray = -game.discount_follower * (crossed - spread[:, None])
+    return centred
+
+
+class _Averages:
+    """Scores and means over the players' actions under the present gains."""
+
+    def __init__(
+        self, game: LQRGame, gains: FloatArray, followers: StackedFollowers, form: ScoreForm, rng: list[Generator]
+    ) -> None:
+        omega = check_linear_leader(game)
+        self.game, self.gains, self.followers, self.form, self.rng = game, gains, followers, form, rng
+        self.precision = covariance_inverse("leader_covariance", omega)
+        self.root, self.omega = gaussian_root(omega), omega
+        self.reacting = np.stack([gaussian_root(covariance) for covariance in followers.covariance])
+        if form.averages == "quadrature" and (omega.shape[0] > 1 or followers.covariance.shape[1] > 1):
+            raise UnsupportedError("averages='quadrature': expected scalar actions of both players; use 'sampled'")
+
+    def score(self, state: FloatArray, leader: FloatArray) -> FloatArray:
+        """∇_K log f at (R, ..., n) and (R, ..., p), flattened to (R, ..., N)."""
+        shape = state.shape[:-1]
+        flat = state.reshape(len(state), -1, state.shape[-1])
+        residual = leader.reshape(*flat.shape[:2], -1) - flat @ np.swapaxes(self.gains, 1, 2)
+        outer = (residual @ self.precision)[..., :, None] * flat[..., None, :]
+        return outer.reshape(*shape, -1)
+
+    def mean_worth(self, state: FloatArray) -> FloatArray:
+        """E_l V_F(x, l) under the present gains: V_F is quadratic in l."""
+        flat = state.reshape(len(state), -1, state.shape[-1])
+        centre = (flat @ np.swapaxes(self.gains, 1, 2)).reshape(*state.shape[:-1], -1)
+        n = state.shape[-1]
+        spread = np.sum(self.followers.cost_seen[:, n:, n:] * self.omega, axis=(1, 2))
+        mean: FloatArray = self.followers.value(state, centre) - spread.reshape(-1, *(1,) * (state.ndim - 2))
+        return mean
+
+    def response(self, state: FloatArray, leader: FloatArray) -> FloatArray:
+        """The follower's mean action, (R, B, m)."""
+        planned = state @ self.game.dynamics_state.T + leader @ self.game.dynamics_leader.T
+        result: FloatArray = -planned @ np.swapaxes(self.followers.reaction, 1, 2)
+        return result
+
+    def over_leader(
+        self, critic: LeaderValues, state: FloatArray, leader: FloatArray, action: FloatArray
+    ) -> FloatArray:
+        """The baseline of the leader's own term, (R, B)."""
+        centre = state @ np.swapaxes(self.gains, 1, 2)
+        offsets, weights = self._nodes(centre, self.root[None], _LEADER_DRAWS, _LEADER_NODES)
+        others = centre[:, :, None] + offsets
+        if self.form.baseline == "action_dependent":
+            return _mean(critic, state, others, action, weights)
+        planned = self._repeated(self.response, state, others)
+        if self.form.baseline == "coupled":
+            deviation = action - self.response(state, leader)
+            return _mean(critic, state, others, planned + deviation[:, :, None], weights)
+        if self.form.averages == "sampled":
+            trembles, _ = self._nodes(action, self.reacting, _LEADER_DRAWS, _FOLLOWER_NODES)
+            return _mean(critic, state, others, planned + trembles, weights)
+        answered = [self.over_follower(critic, state, others[:, :, node]) for node in range(len(weights))]
+        mean: FloatArray = np.tensordot(weights, np.stack(answered), axes=1)
+        return mean
+
+    def over_follower(self, critic: LeaderValues, state: FloatArray, leader: FloatArray) -> FloatArray:
+        """E_a Q_L given the leader's action, (R, B)."""
+        if self.form.averages == "quadrature" and isinstance(critic, AveragedValues):
+            return critic.over_follower(state, leader)
+        centre = self.response(state, leader)
+        offsets, weights = self._nodes(centre, self.reacting, _FOLLOWER_DRAWS, _FOLLOWER_NODES)
+        return _mean(critic, state, leader, centre[:, :, None] + offsets, weights)
+
+    def _nodes(self, like: FloatArray, root: FloatArray, draws: int, nodes: int) -> tuple[FloatArray, FloatArray]:
+        """Offsets (R, B, k, dim) of a Gaussian with that root, and their weights (k,)."""
+        shape = (*like.shape[:2], draws, like.shape[2])
+        if self.form.averages == "sampled":
+            normal = np.stack([one.standard_normal(shape[1:]) for one in self.rng])
+            turned = normal.reshape(shape[0], -1, shape[3]) @ np.swapaxes(root, 1, 2)
+            return turned.reshape(shape), np.full(draws, 1.0 / draws)
+        points, weights = np.polynomial.hermite_e.hermegauss(nodes)
+        return points[None, None, :, None] * root[:, None, None, 0], weights / weights.sum()
+
+    @staticmethod
+    def _repeated(
+        function: Callable[[FloatArray, FloatArray], FloatArray], state: FloatArray, others: FloatArray
+    ) -> FloatArray:
+        flat = np.repeat(state, others.shape[2], axis=1)
+        result = function(flat, others.reshape(len(others), -1, others.shape[3]))
+        return result.reshape(*others.shape[:3], -1)
+
+
+def _mean(
+    critic: LeaderValues, state: FloatArray, leader: FloatArray, action: FloatArray, weights: FloatArray
+) -> FloatArray:
+    """Σ_k w_k Q_L over nodes; what has no axis of nodes is the same at all of them."""
+    runs, visits, count = len(state), state.shape[1], len(weights)
+
+    def spread(array: FloatArray) -> FloatArray:
+        wide = array if array.ndim == 4 else array[:, :, None]
+        return np.broadcast_to(wide, (runs, visits, count, wide.shape[3])).reshape(runs, visits * count, -1)
+
+    values = critic.action_value(spread(state), spread(leader), spread(action))
+    result: FloatArray = values.reshape(runs, visits, count) @ weights
+    return result

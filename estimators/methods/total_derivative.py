@@ -1,0 +1,139 @@
+"""The total derivative from samples: an inverse Hessian through the follower's softmax logits.
+
+As in the Stackelberg actor-critic and ST-MADDPG, the response is `-∂_φ J (∂²_φφ F)^{-1} ∂²_φθ F` with φ one logit per
+decision point of the follower and action. All three factors are sums over visits of the follower's scores `e_a - g`,
+
+    ∂_φ J ≈ Σ γ_L^t B (e_a - g),   ∂²_φφ F ≈ -β Σ γ_F^t (e_a - g)(e_a - g)ᵀ,   ∂²_φθ F ≈ Σ γ_F^t (e_a - g) ∇Q_Fᵀ
+
+with ∇Q_F from the rest of the trajectory, as in BC-HG. The Hessian is block diagonal and singular (a softmax does not
+feel a constant); it is inverted by least squares, which also leaves out what the batch never visited.
+
+Where a table serves as critic, `B = (e_a - g)·Q_L`, so that the inverse of the batch's Hessian meets itself: if every
+decision point is visited at one time only, or γ_L = γ_F, what remains is BC-HG to the last digit. Otherwise a benefit
+counts with its weights averaged over the times of its point's visits: a ratio, biased at every finite batch, and
+consistent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import numpy as np
+
+from bilevelrl.estimators.estimator import Claim, Context, Contribution, Draw
+from bilevelrl.estimators.methods.bchg_game import follower_influence
+from bilevelrl.estimators.sampling.trajectories import Trajectories
+from bilevelrl.estimators.sums.traces import discount_powers, forward_trace
+from bilevelrl.estimators.terms.joint_leader import GameSide, register_game_estimator
+from bilevelrl.reference import MarkovGame
+from bilevelrl.reference.arrays import FloatArray, IntArray, store_floats
+from bilevelrl.reference.errors import InvalidInputError, refusal
+
+__all__ = ["TotalDerivative"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TotalDerivative(GameSide):
+    """Total derivative through the follower's logits, with the Hessian of the batch inverted by least squares.
+
+    Parameters
+    ----------
+    target, critic, baseline, behaviour_theta
+        As in `GameSide`; there is no geometric stopping.
+    damping
+        Added to minus the Hessian, relative to its largest entry; regularises the inverse, as in published methods.
+
+    Raises
+    ------
+    UnknownNameError, InvalidInputError
+        As `GameSide`, or if the damping is negative.
+
+    Examples
+    --------
+    >>> from bilevelrl.estimators import sample_trajectories
+    >>> from bilevelrl.reference import solve_follower
+    >>> from bilevelrl.tasks import layered_markov_game
+    >>> game, theta = layered_markov_game(), np.zeros(4)
+    >>> context = Context(problem=game, theta=theta, follower=solve_follower(game, theta))
+    >>> batch = sample_trajectories(
+    ...     game, theta, context.follower, streams=50, steps=2, rng=np.random.default_rng(0))
+    >>> TotalDerivative().estimate(batch, context).mean.shape
+    (4,)
+    """
+
+    damping: float = 0.0
+    kinds: ClassVar[tuple[type, ...]] = (MarkovGame,)
+    name: str = field(default="total derivative")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        store_floats(self)
+        if not (np.isfinite(self.damping) and self.damping >= 0.0):
+            raise InvalidInputError(refusal("damping", self.damping, "a finite number >= 0", "0 inverts as it is"))
+        if self.stopping is not None:
+            raise InvalidInputError("stopping: expected None; ratios over a batch would bring a bias back")
+        object.__setattr__(self, "draw", Draw.BATCH)
+        object.__setattr__(self, "claim", Claim.MEASURED)
+
+    def contributions(self, trajectories: Trajectories, context: Context) -> Sequence[Contribution]:
+        """Return the weights of the leader's own term and of the response through the inverse Hessian."""
+        game = self.game(trajectories, context)
+        critic = self.leader_critic(context)
+        benefit = self.benefit_t(critic, trajectories)
+        state = np.where(trajectories.valid, trajectories.state_t, 0)
+        point = (
+            state * game.leader_actions + trajectories.leader_action_t if game.follower_sees_leader_action else state
+        )
+        follower_weight = discount_powers(trajectories, game.discount_follower)
+        leader_weight = self.leader_weight(trajectories, context)
+        visited = trajectories.valid
+        response = context.follower.response.reshape(-1, game.actions)
+        scores = np.eye(game.actions)[trajectories.action_t] - response[point]
+        direction = self._solved(
+            point[visited],
+            scores[visited],
+            follower_weight[visited],
+            (leader_weight * benefit)[visited],
+            response.shape,
+        )
+        # The response is Σ_visits (scores · y) times ∇Q_F: scalars again.
+        impulses = follower_weight * (scores * direction[point]).sum(axis=2) / game.temperature
+        trace = forward_trace(trajectories, impulses, game.discount_follower)
+        if game.follower_sees_leader_action:
+            trace = np.where(visited, trace - impulses, 0.0)
+        worth = follower_influence(context)[state, trajectories.leader_action_t, trajectories.action_t]
+        own = self.policy_term(trajectories, context, critic)
+        share = 1.0 / trajectories.streams
+        return [
+            Contribution(part="policy", batch=trajectories, weights={t: share * w for t, w in own.weights.items()}),
+            Contribution(part="response", batch=trajectories, weights={"log_policy_leader": share * trace * worth}),
+        ]
+
+    def _solved(
+        self,
+        point: IntArray,
+        scores: FloatArray,
+        follower_weight: FloatArray,
+        leader_weight: FloatArray,
+        shape: tuple[int, ...],
+    ) -> FloatArray:
+        """Return minus β times the inverse Hessian applied to ∂_φ J, one row per decision point."""
+        fisher = np.zeros((*shape, shape[1]))
+        np.add.at(fisher, point, follower_weight[:, None, None] * scores[:, :, None] * scores[:, None, :])
+        gradient = np.zeros(shape)
+        np.add.at(gradient, point, leader_weight[:, None] * scores)
+        fisher += self.damping * float(np.abs(fisher).max(initial=0.0)) * np.eye(shape[1])
+        solved: FloatArray = np.matmul(np.linalg.pinv(fisher, rcond=1e-12, hermitian=True), gradient[:, :, None])[
+            :, :, 0
+        ]
+        return solved
+
+
+register_game_estimator(
+    "total_derivative",
+    summary="inverse Hessian of the batch through the follower's logits",
+    level="practical",
+    make=lambda target: TotalDerivative(target=target),
+)

@@ -1,0 +1,1 @@
+"""Trajectories and the samplers that make them."""

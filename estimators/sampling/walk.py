@@ -1,0 +1,260 @@
+"""Advancing many streams of a tabular problem together, one NumPy step per time step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Protocol
+
+import numpy as np
+from numpy.random import Generator
+
+from bilevelrl.estimators.sampling.compiled import compiled, walk_loop
+from bilevelrl.estimators.sampling.draws import Draws, policy_draws
+from bilevelrl.estimators.sampling.trajectories import Trajectories
+from bilevelrl.reference.arrays import BoolArray, FloatArray, IntArray
+
+__all__ = ["OwnUniforms", "Record", "SharedUniforms", "Uniforms", "Walk", "record_to_batch"]
+
+
+class Uniforms(Protocol):
+    """Where a walk gets its uniform numbers from."""
+
+    def start(self, stream: IntArray) -> FloatArray:
+        """Return one number per stream that starts an episode."""
+        ...
+
+    def step(self, stream: IntArray) -> FloatArray:
+        """Return (2, streams): for the action and for the move of the next step."""
+        ...
+
+
+class SharedUniforms:
+    """One generator for all streams: each number depends on what other streams needed before."""
+
+    def __init__(self, rng: Generator) -> None:
+        self._rng = rng
+
+    def start(self, stream: IntArray) -> FloatArray:
+        """Return one number per stream that starts an episode."""
+        return self._rng.random(stream.size)
+
+    def step(self, stream: IntArray) -> FloatArray:
+        """Return (2, streams): for the action and for the move of the next step."""
+        return self._rng.random((2, stream.size))
+
+
+class OwnUniforms:
+    """One generator for each group of equally many streams: a group's numbers do not depend on the other groups.
+
+    Each group draws one block at once, three numbers for every step of every stream, whether they are needed or not.
+    """
+
+    def __init__(self, generators: Sequence[Generator], streams: int, steps: int) -> None:
+        #: (groups, steps + 1, 3, streams of a group): for the action, for the move, and for the start of an episode.
+        self.block = np.empty((len(generators), steps + 1, 3, streams // len(generators)))
+        for rng, own in zip(generators, self.block, strict=True):
+            rng.random(out=own)
+        self._by_step: FloatArray | None = None
+        self._time = 0
+
+    def _numbers(self) -> FloatArray:
+        if self._by_step is None:
+            self._by_step = np.moveaxis(self.block, 0, 2).reshape(self.block.shape[1], 3, -1)
+        numbers: FloatArray = self._by_step[self._time]
+        return numbers
+
+    def start(self, stream: IntArray) -> FloatArray:
+        """Return one number per stream that starts an episode."""
+        numbers: FloatArray = self._numbers()[2, stream]
+        return numbers
+
+    def step(self, stream: IntArray) -> FloatArray:
+        """Return (2, streams): for the action and for the move of the next step."""
+        numbers = self._numbers()[:2][:, stream]
+        self._time += 1
+        return numbers
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What a walk writes down, time first so that each step is contiguous; padding is state S."""
+
+    state_t: IntArray
+    action_t: IntArray
+    state_tp1: IntArray
+    time: IntArray
+    cut: BoolArray
+
+    def first(self, steps: int) -> Record:
+        """Return the first steps only."""
+        return Record(*(getattr(self, entry.name)[:steps] for entry in fields(self)))
+
+    @classmethod
+    def empty(cls, streams: int, steps: int, states: int) -> Record:
+        """Return a record of padding only."""
+        shape = (steps, streams)
+        return cls(
+            np.full(shape, states, dtype=np.int64),
+            np.zeros(shape, dtype=np.int64),
+            np.full(shape, states, dtype=np.int64),
+            np.zeros(shape, dtype=np.int64),
+            np.zeros(shape, dtype=np.bool_),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Walk:
+    """One step of all streams at a time; state S is absorbing and stands for what comes after the end.
+
+    `policy` is (S, A), or (B, S, A): each of equally many consecutive streams.
+    """
+
+    states: int
+    actions: int
+    moves: Draws
+    policy: FloatArray
+    starts: Draws
+
+    def _choices(self, streams: int) -> tuple[Draws, IntArray]:
+        """Return rows of choices, and the first row of each stream."""
+        if self.policy.ndim == 2:
+            return policy_draws(self.policy), np.zeros(streams, dtype=np.int64)
+        per_policy = streams // self.policy.shape[0]
+        return policy_draws(self.policy), np.arange(streams) // per_policy * (self.states + 1)
+
+    def _start(self, stream: IntArray, rng: Uniforms) -> IntArray:
+        return self.starts.draw(np.zeros(stream.size, dtype=np.int64), rng.start(stream))
+
+    def _step(
+        self,
+        state: IntArray,
+        stream: IntArray,
+        choices: tuple[Draws, IntArray],
+        action: IntArray | None,
+        rng: Uniforms,
+    ) -> tuple[IntArray, IntArray]:
+        uniform = rng.step(stream)
+        if action is None:
+            draws, first_row = choices
+            action = draws.draw(first_row[stream] + state, uniform[0])
+        return action, self.moves.draw(state * self.actions + action, uniform[1])
+
+    def single(
+        self, record: Record, last: IntArray, start: IntArray | None, action: IntArray | None, rng: Uniforms
+    ) -> int:
+        """One episode per stream, observed for `last` steps at most; returns after how many steps all had ended."""
+        steps, streams = record.time.shape
+        # Longest first: the streams still observed are then a contiguous front.
+        order = np.argsort(-last, kind="stable")
+        observed = last[order]
+        state = (self._start(np.arange(streams), rng) if start is None else start)[order]
+        used: int = min(steps, int(observed[0]))
+        choices = self._choices(streams)
+        for t in range(used):
+            front = int(np.searchsorted(-observed, -t, side="left"))
+            state = state[:front]
+            if (state == self.states).all():
+                used = t
+                break
+            chosen = order[:front]
+            forced = action[chosen] if action is not None and t == 0 else None
+            action_t, state_tp1 = self._step(state, chosen, choices, forced, rng)
+            record.state_t[t, chosen] = state
+            record.action_t[t, chosen] = action_t
+            record.state_tp1[t, chosen] = state_tp1
+            record.time[t] = t
+            state = state_tp1
+        ended = record.state_tp1 == self.states
+        record.cut[last - 1, np.arange(streams)] = ~ended[last - 1, np.arange(streams)]
+        return used
+
+    def repeated(
+        self, streams: int, steps: int, limit: int, start: IntArray | None, action: IntArray | None, rng: Uniforms
+    ) -> Record:
+        """Episodes of at most `limit` steps, one after the other."""
+        fast = compiled(walk_loop)
+        if fast is not None and isinstance(rng, OwnUniforms):
+            none = np.zeros(0, dtype=np.int64)
+            state_t, action_t, state_tp1, time = np.empty((4, streams, steps), dtype=np.int64)
+            cut = np.empty((streams, steps), dtype=np.bool_)
+            moves, starts = self.moves, self.starts
+            fast(
+                rng.block,
+                np.ascontiguousarray(self.policy.reshape(-1, self.states, self.actions)),
+                moves.threshold,
+                moves.outcome,
+                moves.width,
+                starts.threshold,
+                starts.outcome,
+                starts.width,
+                self.states,
+                limit,
+                none if start is None else start.astype(np.int64),
+                none if action is None else action.astype(np.int64),
+                state_t,
+                action_t,
+                state_tp1,
+                time,
+                cut,
+            )
+            return Record(state_t.T, action_t.T, state_tp1.T, time.T, cut.T)
+        record = Record.empty(streams, steps, self.states)
+        self._repeated(record, limit, start, action, rng)
+        return record
+
+    def _repeated(
+        self, record: Record, limit: int, start: IntArray | None, action: IntArray | None, rng: Uniforms
+    ) -> None:
+        steps, streams = record.time.shape
+        stream = np.arange(streams)
+        choices = self._choices(streams)
+        state = self._start(stream, rng) if start is None else start
+        time = np.zeros(streams, dtype=np.int64)
+        for t in range(steps):
+            action_t, state_tp1 = self._step(state, stream, choices, action if t == 0 else None, rng)
+            record.state_t[t], record.action_t[t], record.state_tp1[t], record.time[t] = (
+                state,
+                action_t,
+                state_tp1,
+                time,
+            )
+            ended = state_tp1 == self.states
+            record.cut[t] = ~ended & (time + 1 >= limit)
+            over = np.flatnonzero(ended | record.cut[t])
+            state, time = state_tp1, time + 1
+            if over.size:
+                state[over] = self._start(over, rng)
+                time[over] = 0
+
+
+def record_to_batch(
+    record: Record, reward_leader: FloatArray, policy: FloatArray, states: int, first_action_is_forced: bool
+) -> Trajectories:
+    """Turn a record into a batch; arrays are views with the streams first."""
+    state_t, action_t = record.state_t.T, record.action_t.T
+    valid = state_t != states
+    # Padding reads some state that exists.
+    state_t = np.where(valid, state_t, 0)
+    with np.errstate(divide="ignore"):
+        log_policy = np.log(policy)
+    if policy.ndim == 3:
+        own = np.arange(state_t.shape[0]) // (state_t.shape[0] // policy.shape[0])
+        log_prob = log_policy[own[:, None], state_t, action_t]
+    else:
+        log_prob = log_policy[state_t, action_t]
+    log_prob = np.where(valid, log_prob, 0.0)
+    if first_action_is_forced:
+        log_prob[:, 0] = 0.0
+    state_tp1 = record.state_tp1.T
+    return Trajectories(
+        state_t=state_t,
+        action_t=action_t,
+        state_tp1=state_tp1,
+        reward_leader_t=np.where(valid, reward_leader[state_t, action_t], 0.0),
+        terminated=valid & (state_tp1 == states),
+        truncated=valid & record.cut.T,
+        time_in_episode=record.time.T,
+        valid=valid,
+        behaviour_log_prob=log_prob,
+    )

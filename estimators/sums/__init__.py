@@ -1,0 +1,1 @@
+"""Sums along trajectories: traces, λ-returns, geometric stopping, clipping."""

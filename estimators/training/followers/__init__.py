@@ -1,0 +1,1 @@
+"""Followers during training: solved, stopped early, or learning from samples."""

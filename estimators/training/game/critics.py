@@ -1,0 +1,145 @@
+"""The leader's critics in a Markov game for many runs at once: networks with lagged copies, or tables.
+
+A critic is rows of weights that become tables Q_L (R, S, L, A). It learns from the frequency of each transition in a
+minibatch, n(s,l,a,s'), which is all that a minibatch of a game with finitely many transitions says:
+
+    y(s,l,a) = Σ_s' n (r_L + γ_L v(s')),        loss = Σ n (Q - r_L - γ_L v)²
+
+with v(s') what the lagged copy says of the next state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from bilevelrl.estimators.critics.networks import DenseNetwork
+from bilevelrl.estimators.training.game.options import Targets
+from bilevelrl.estimators.training.optimisers import Adam, OptimiserState
+from bilevelrl.reference import MarkovGame
+from bilevelrl.reference.arrays import FloatArray
+
+__all__ = ["NetworkCritic", "NextValue", "TableCritics", "advantages"]
+
+HIDDEN = (64, 64)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NextValue:
+    """What each run's leader expects of a state, by its operator.
+
+    Attributes
+    ----------
+    policies : (R, S, L)
+        f, or its lagged copy.
+    responses : (R, S, L, A)
+        g.
+    stackelberg : (R,)
+        Rows that pick the best leader action given the follower's most probable answer.
+    targets
+        What the others expect.
+    """
+
+    policies: FloatArray
+    responses: FloatArray
+    stackelberg: Any
+    targets: Targets
+
+    def __call__(self, tables: FloatArray) -> FloatArray:
+        """Return v(s), (R, S), of tables (R, S, L, A)."""
+        likely = self.responses.argmax(axis=3)[..., None]
+        answered = np.take_along_axis(tables, likely, axis=3)[..., 0]
+        if self.targets == "modes":
+            chosen = self.policies.argmax(axis=2)[..., None]
+            value = np.take_along_axis(answered, chosen, axis=2)[..., 0]
+        else:
+            value = np.vecdot(self.policies, np.vecdot(self.responses, tables))
+        return np.where(self.stackelberg[:, None], answered.max(axis=2), value)
+
+
+def advantages(tables: FloatArray, policies: FloatArray, responses: FloatArray, baseline: str) -> FloatArray:
+    """Return Q_L - b of many runs, (R, S, L, A); the baselines of `GameCritic.baselines`."""
+    if baseline == "none":
+        return tables
+    if baseline == "state_value":
+        above: FloatArray = tables - np.vecdot(policies, np.vecdot(responses, tables))[:, :, None, None]
+        return above
+    centred: FloatArray = tables - np.matmul(policies[:, :, None], tables)
+    return centred
+
+
+class NetworkCritic:
+    """64-64 ReLU networks on one-hot states and follower actions, one output per leader action, stepped by Adam."""
+
+    def __init__(self, game: MarkovGame, weights: FloatArray, rates: FloatArray) -> None:
+        states, leader_actions, actions = game.reward_leader.shape
+        self.network = self.architecture(game)
+        self.inputs = np.hstack([np.repeat(np.eye(states), actions, axis=0), np.tile(np.eye(actions), (states, 1))])
+        self.shape = (states, actions, leader_actions)
+        self.optimiser, self.rates = Adam(), rates
+        self.weights = weights
+        self.state: OptimiserState = self.optimiser.start(weights.shape)
+        self._kept: tuple[FloatArray, Any] | None = None
+
+    @staticmethod
+    def architecture(game: MarkovGame) -> DenseNetwork:
+        """Return the network."""
+        states, leader_actions, actions = game.reward_leader.shape
+        return DenseNetwork(sizes=(states + actions, *HIDDEN, leader_actions))
+
+    def tables(self, weights: FloatArray) -> FloatArray:
+        """Return Q_L (R, S, L, A) at given weights."""
+        outputs, _ = self.network.forward(weights, self.inputs)
+        return self._as_tables(outputs)
+
+    def learn(self, frequencies: FloatArray, wanted: FloatArray) -> None:
+        """Take one step on the loss: frequencies n(s,l,a) and sums of targets y(s,l,a), (R, S, L, A) each."""
+        outputs, tape = self.network.forward(self.weights, self.inputs)
+        missing = 2.0 * (wanted - frequencies * self._as_tables(outputs))
+        uphill = self.network.backward(tape, missing.transpose(0, 1, 3, 2).reshape(outputs.shape))
+        step, self.state = self.optimiser.step(uphill, self.rates, self.state)
+        self.weights = self.weights + step
+
+    def _as_tables(self, outputs: FloatArray) -> FloatArray:
+        return outputs.reshape(-1, *self.shape).transpose(0, 1, 3, 2)
+
+    def arrays(self) -> dict[str, FloatArray]:
+        """Return what learning goes on from."""
+        return {"weights": self.weights, **{f"optimiser.{name}": array for name, array in self.state.items()}}
+
+    def restore(self, arrays: Mapping[str, FloatArray]) -> None:
+        """Continue from what `arrays` returned."""
+        self.weights = arrays["weights"]
+        prefix = "optimiser."
+        self.state = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+
+
+class TableCritics:
+    """Tables whose visited entries move to the mean of their targets."""
+
+    def __init__(self, game: MarkovGame, weights: FloatArray, rates: FloatArray) -> None:
+        self.shape = game.reward_leader.shape
+        self.weights, self.rates = weights, rates
+
+    def tables(self, weights: FloatArray) -> FloatArray:
+        """Return Q_L (R, S, L, A) at given weights."""
+        return weights.reshape(-1, *self.shape)
+
+    def learn(self, frequencies: FloatArray, wanted: FloatArray) -> None:
+        """Move visited entries: frequencies n(s,l,a) and sums of targets y(s,l,a), (R, S, L, A) each."""
+        tables = self.tables(self.weights)
+        seen = frequencies > 0.0
+        mean = np.where(seen, wanted / np.where(seen, frequencies, 1.0), tables)
+        moved = tables + self.rates[:, None, None, None] * (mean - tables)
+        self.weights = moved.reshape(self.weights.shape)
+
+    def arrays(self) -> dict[str, FloatArray]:
+        """Return what learning goes on from."""
+        return {"weights": self.weights}
+
+    def restore(self, arrays: Mapping[str, FloatArray]) -> None:
+        """Continue from what `arrays` returned."""
+        self.weights = arrays["weights"]

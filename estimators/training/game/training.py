@@ -1,0 +1,122 @@
+"""Training leaders of a Markov game: what is declared."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.random import Generator
+
+from bilevelrl.estimators.training.game.actors import Actor, NetworkActor, TabularActor
+from bilevelrl.estimators.training.game.methods import GAME_METHODS
+from bilevelrl.estimators.training.game.options import SOUND, GameOptions
+from bilevelrl.estimators.training.game.world import GameWorld
+from bilevelrl.estimators.training.optimisers import Adam, Optimiser
+from bilevelrl.estimators.training.runs import LeaderTraining, World, check_count
+from bilevelrl.reference import MarkovGame, TabularSoftmaxPolicy
+from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.errors import InvalidInputError, UnsupportedError, refusal
+
+__all__ = ["GameTraining"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GameTraining(LeaderTraining):
+    """All runs of leaders in one Markov game; see `LeaderTraining` for what is not listed here.
+
+    Directions estimate the hypergradient over an infinite horizon: means over draws ∝ γ_L^t times 1/(1 - γ_L).
+
+    Parameters
+    ----------
+    problem
+        Its follower sees the leader's action, and no transition ends an episode. Its own leader policy is not used.
+    streams, steps
+        Episodes that every run samples in every outer iteration, and their length.
+    options
+        How leaders learn, `PUBLISHED` or `SOUND` or any mixture.
+    start_scale
+        Of a tabular actor: logits start as N(0, start_scale²).
+    probe
+        (state, leader action) whose probability is written down with the derivative in its logit.
+
+    Raises
+    ------
+    InvalidInputError, UnknownNameError
+        If a number is out of range, or a name not known.
+    UnsupportedError
+        If the follower does not see the leader's action, or episodes end.
+
+    Examples
+    --------
+    >>> from bilevelrl.estimators.training import Run, train
+    >>> from bilevelrl.tasks import toy_markov_game
+    >>> runs = [Run(method="bc_hg", seed=0, learning_rate=1e-4, critic_step_size=1e-3)]
+    >>> history = train(GameTraining(problem=toy_markov_game(), runs=runs, iterations=2, probe=(1, 1)))
+    >>> history.values["probability"].shape
+    (2, 1)
+    """
+
+    problem: MarkovGame
+    streams: int = 3
+    steps: int = 150
+    options: GameOptions = SOUND
+    optimiser: Optimiser = field(default_factory=Adam)
+    largest_norm: float = np.inf
+    start_scale: float = 0.16
+    probe: tuple[int, int] = (0, 0)
+
+    def __post_init__(self) -> None:
+        LeaderTraining.__post_init__(self)
+        for name in ("streams", "steps"):
+            check_count(name, getattr(self, name))
+        if not self.problem.follower_sees_leader_action:
+            raise UnsupportedError("GameTraining: expected a game whose follower sees the leader's action")
+        if np.abs(self.problem.transition.sum(axis=3) - 1.0).max() > 1e-12:
+            raise UnsupportedError("GameTraining: expected transitions that sum to one; episodes are cut by `steps`")
+        if not (np.isfinite(self.start_scale) and self.start_scale >= 0.0):
+            raise InvalidInputError(refusal("start_scale", self.start_scale, "a finite number >= 0", "0.16 is usual"))
+        shape = (self.problem.states, self.problem.leader_actions)
+        if len(self.probe) != 2 or not all(0 <= at < size for at, size in zip(self.probe, shape, strict=True)):
+            raise InvalidInputError(
+                refusal("probe", self.probe, f"(state, leader action) below {shape}", "count from 0")
+            )
+        ahead = self.options.influence_steps
+        if ahead is not None and ahead >= self.steps:
+            raise InvalidInputError(
+                refusal("influence_steps", ahead, f"less than steps={self.steps}", "pass None for all")
+            )
+        for run in self.runs:
+            if self.options.minibatch is None and GAME_METHODS[run.method].replay:
+                raise InvalidInputError(
+                    f"method={run.method!r}: expected a minibatch size; it draws from all past data"
+                )
+
+    def methods(self) -> Iterable[str]:
+        """Return the names in `GAME_METHODS`."""
+        return GAME_METHODS
+
+    @property
+    def actor(self) -> Actor:
+        """The leader's policy as a function of θ."""
+        shape = (self.problem.states, self.problem.leader_actions)
+        return NetworkActor(*shape) if self.options.actor == "network" else TabularActor(*shape, self.start_scale)
+
+    @property
+    def logit_game(self) -> MarkovGame:
+        """The game with one logit per state and leader action but the first as θ, in which truths are computed."""
+        policy = TabularSoftmaxPolicy(states=self.problem.states, leader_actions=self.problem.leader_actions)
+        return replace(self.problem, policy=policy, theta_shape=(policy.parameters,))
+
+    def start(self) -> FloatArray:
+        """Return the leaders' starting points (runs, N), the same for runs of the same seed."""
+        return self.starts(self.actor.start)
+
+    def world(self, generators: Sequence[Generator]) -> World:
+        """Return what the runs act in."""
+        return GameWorld(self, generators)
+
+    def problem_arrays(self) -> Iterable[FloatArray]:
+        """Return the game's tables."""
+        game = self.problem
+        yield from (game.transition, game.reward_follower, game.reward_leader, game.initial)

@@ -1,0 +1,1 @@
+"""Training of leaders of configurable LQRs."""

@@ -1,0 +1,1 @@
+"""Closed forms of tables as data, and their enclosures in balls."""

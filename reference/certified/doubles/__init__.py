@@ -1,0 +1,1 @@
+"""Double-precision points from which enclosures start."""

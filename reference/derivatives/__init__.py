@@ -1,0 +1,1 @@
+"""Derivatives of what users write: traces, closed forms, complex steps, and checks by differences."""

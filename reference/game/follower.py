@@ -1,0 +1,359 @@
+"""The follower's soft-optimal response in a Markov game, for both information structures.
+
+Both are one contraction on `W(s)`, the follower's value of a state before anybody has moved. A follower decides at
+*decision points*: the pairs (s, l) if it sees the leader's action, the states s if it does not. With the probability
+`reach` of each decision point given the state,
+
+    Q(s,d,a) = r(s,d,a) + γ_F Σ_s' K(s'|s,d,a) W(s'),   V(s,d) = β log Σ_a exp(Q(s,d,a)/β),
+    W(s) = Σ_d reach(s,d) V(s,d).
+
+A seeing follower has d = l, reach = f, and the game's own tables; one that does not see has a single decision point per
+state, and tables averaged over f. Exchanging expectation and soft value would turn the one into the other.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.random import Generator
+
+from bilevelrl.reference.arrays import FloatArray, IntArray
+from bilevelrl.reference.doors import checked, checked_record
+from bilevelrl.reference.errors import InvalidInputError
+from bilevelrl.reference.follower import register_follower_solver
+from bilevelrl.reference.game.model import MarkovGame
+from bilevelrl.reference.tabular.fixed_point import (
+    FollowerMethod,
+    SoftOperator,
+    Status,
+    find_fixed_point,
+    reward_centres,
+    start_value,
+)
+from bilevelrl.reference.tabular.transitions import law_error
+from bilevelrl.reference.value_errors import ErrorsOnDemand, ValueErrors, value_errors
+
+__all__ = ["DecisionPoints", "GameFollower", "game_operator", "game_reward_centre", "game_value_errors", "solve_game"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecisionPoints:
+    """Where the follower decides, D points per state, and what it meets there.
+
+    Attributes
+    ----------
+    reach : (S, D)
+        Probability of the decision point given the state.
+    kernel : (S, D, A, S)
+        Transition from there.
+    reward_follower, reward_leader : (S, D, A)
+        Rewards, without the constants `centre_follower` and `centre_leader`.
+    centre_follower, centre_leader : float
+        Constants split off the rewards; zero unless every row of the kernel is a law.
+    law_error : float
+        How far the doubles of the game's laws are from one, relatively: see `law_error`.
+    """
+
+    reach: FloatArray
+    kernel: FloatArray
+    reward_follower: FloatArray
+    reward_leader: FloatArray
+    centre_follower: float
+    centre_leader: float
+    law_error: float
+
+    @classmethod
+    def of(cls, game: MarkovGame, policy: FloatArray) -> DecisionPoints:
+        """Return the decision points of a game under a leader policy (S, L)."""
+        kernel = game.transition
+        centre_follower, centre_leader = (
+            game_reward_centre(kernel, reward) for reward in (game.reward_follower, game.reward_leader)
+        )
+        follower, leader = game.reward_follower - centre_follower, game.reward_leader - centre_leader
+        reach = policy
+        if not game.follower_sees_leader_action:
+            states, _, actions, _ = kernel.shape
+            weights = policy[:, None, :]
+            kernel = np.matmul(weights, kernel.reshape(states, -1, actions * states)).reshape(
+                states, 1, actions, states
+            )
+            follower, leader = np.matmul(weights, follower), np.matmul(weights, leader)
+            reach = np.ones((states, 1))
+        return cls(
+            reach=reach,
+            kernel=kernel,
+            reward_follower=follower,
+            reward_leader=leader,
+            centre_follower=centre_follower,
+            centre_leader=centre_leader,
+            law_error=law_error(game.transition, policy),
+        )
+
+    def ahead(self, value: FloatArray) -> FloatArray:
+        """Return Σ_s' K(s'|s,d,a) value(s'), (S, D, A), for value (S,)."""
+        shape = self.kernel.shape
+        result: FloatArray = (self.kernel.reshape(-1, shape[3]) @ value).reshape(shape[:3])
+        return result
+
+    def pushed(self, weights: FloatArray) -> FloatArray:
+        """Return Σ_{s,d,a} weights(s,d,a) K(s'|s,d,a), (S,): the transpose of `ahead`."""
+        result: FloatArray = weights.ravel() @ self.kernel.reshape(-1, self.kernel.shape[3])
+        return result
+
+    def chain(self, response: FloatArray) -> FloatArray:
+        """Return the states' transition matrix (S, S) under a response (S, D, A)."""
+        states = self.kernel.shape[0]
+        weights = (self.reach[:, :, None] * response).reshape(states, 1, -1)
+        result: FloatArray = np.matmul(weights, self.kernel.reshape(states, -1, states))[:, 0, :]
+        return result
+
+    def average(self, response: FloatArray, values: FloatArray) -> FloatArray:
+        """Return Σ_{d,a} reach g values, (S,)."""
+        result: FloatArray = np.vecdot(self.reach, np.vecdot(response, values))
+        return result
+
+    def unit(self) -> float:
+        """Relative rounding of one backup: sums over s', d and a, and laws not divided by their sums."""
+        states, points, actions, _ = self.kernel.shape
+        return float((states + points + actions + 8) * np.finfo(np.float64).eps) + self.law_error
+
+
+def game_reward_centre(transition: FloatArray, reward: FloatArray) -> float:
+    """Return the constant reward to split off: zero unless every row is a law, for only then does it move V alone.
+
+    θ moves no row, so the constant moves no derivative either.
+    """
+    states = transition.shape[0]
+    return float(reward_centres(transition.reshape(1, states, -1, states), reward.reshape(1, states, -1))[0])
+
+
+@checked_record
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GameFollower:
+    """A follower's response in a Markov game.
+
+    Attributes
+    ----------
+    sees_leader_action : bool
+        The information structure.
+    value : (S, L), or (S,) if it does not see
+        V_F at the decision points: with the leader's action known, or before it.
+    state_value : (S,)
+        The value of a state before anybody has moved, `Σ_l f(l|s) V_F(s, l)`; the same as `value` if it does not see.
+    action_value : (S, L, A)
+        Q_F(s, l, a), without the entropy of the state's own action.
+    policy : (S, L, A)
+        g(a|s, l); the same for every l if it does not see. Rows sum to one.
+    residual : float
+        Largest change of `state_value` by one more backup.
+    centre : float
+        The constant that was split off the values before iterating.
+    centred_value : (S, D), D = L or 1
+        `value - centre` with all its digits.
+    centred_action_value : (S, L, A)
+        `action_value - centre` with all its digits.
+    centred_state_value : (S,)
+        `state_value - centre` with all its digits.
+    errors_on_demand
+        Bounds on the errors of `centred_state_value` and g, state by state, worked out when first called.
+    status, iterations, sweeps, linear_solves
+        How it ended and what it cost.
+    """
+
+    sees_leader_action: bool
+    value: FloatArray
+    state_value: FloatArray
+    action_value: FloatArray
+    policy: FloatArray
+    residual: float
+    status: Status
+    iterations: int
+    sweeps: int
+    linear_solves: int
+    centre: float
+    centred_value: FloatArray
+    centred_action_value: FloatArray
+    centred_state_value: FloatArray
+    errors_on_demand: ErrorsOnDemand = field(repr=False, compare=False)
+    _cumulative: list[FloatArray] = field(default_factory=list, init=False, repr=False, compare=False)
+
+    @property
+    def error_bound(self) -> float:
+        """Bound on the error of `state_value`, `value` and `action_value`."""
+        return self.errors_on_demand().bound + float(np.finfo(np.float64).eps) * abs(self.centre)
+
+    @property
+    def policy_error_bound(self) -> float:
+        """Bound on the relative error of every g against the best response."""
+        return float(self.errors_on_demand().policy.max())
+
+    @property
+    def centred_error_bound(self) -> float:
+        """Bound on the error of the centred values."""
+        return self.errors_on_demand().bound
+
+    @property
+    def response(self) -> FloatArray:
+        """G at the decision points, (S, D, A): D = L, or 1 if it does not see."""
+        return self.policy if self.sees_leader_action else self.policy[:, :1]
+
+    @checked
+    def sample(self, state: Any, rng: Generator, leader_action: Any = None) -> IntArray:
+        """Draw an action for each state and leader action (any shape of integers).
+
+        Raises
+        ------
+        InvalidInputError
+            If it sees the leader's action and is not told.
+        """
+        if not self._cumulative:
+            self._cumulative.append(np.cumsum(self.policy, axis=2))
+        rows = self._cumulative[0][state, self._seen(state, leader_action)]
+        threshold = rng.random(np.shape(state))[..., None] * rows[..., -1:]
+        drawn: IntArray = (rows <= threshold).sum(axis=-1)
+        return drawn.clip(max=self.policy.shape[2] - 1)
+
+    @checked
+    def log_prob(self, state: Any, action: Any, leader_action: Any = None) -> FloatArray:
+        """Return log g(a|s, l), -inf where the probability underflows."""
+        with np.errstate(divide="ignore"):
+            result: FloatArray = np.log(self.policy[state, self._seen(state, leader_action), action])
+        return result
+
+    def _seen(self, state: Any, leader_action: Any) -> Any:
+        if not self.sees_leader_action:
+            return np.zeros_like(state)
+        if leader_action is None:
+            raise InvalidInputError("leader_action=None: expected the leader's actions; this follower sees them first")
+        return leader_action
+
+
+def soft_values(action_value: FloatArray, temperature: float) -> tuple[FloatArray, FloatArray]:
+    """Return V = β log Σ_a exp(Q/β) and π = exp((Q - V)/β) over the last axis; finite for every temperature."""
+    largest = action_value.max(axis=-1, keepdims=True)
+    weights = np.exp((action_value - largest) / temperature)
+    total = weights.sum(axis=-1, keepdims=True)
+    return (largest + temperature * np.log(total))[..., 0], weights / total
+
+
+@register_follower_solver(MarkovGame)
+def solve_game(
+    game: MarkovGame,
+    theta: FloatArray,
+    *,
+    method: FollowerMethod = "newton",
+    tolerance: float = 1e-12,
+    max_iterations: int | None = None,
+    warm_start: GameFollower | FloatArray | None = None,
+    stop_after: int | None = None,
+    throw: bool = True,
+) -> GameFollower:
+    """Solve the follower of a game at θ; arguments and errors as in `solve_follower`.
+
+    References
+    ----------
+    Kudo et al. (2026), arXiv:2603.14867, Section 3.2.
+
+    Examples
+    --------
+    >>> from bilevelrl.tasks import toy_markov_game
+    >>> follower = solve_game(toy_markov_game(), np.zeros(3))
+    >>> follower.policy.shape, follower.status.name
+    ((3, 2, 3), 'CONVERGED')
+    """
+    points = DecisionPoints.of(game, game.policy_at(theta))
+    return solve_decisions(
+        game,
+        points,
+        method=method,
+        tolerance=tolerance,
+        max_iterations=max_iterations,
+        warm_start=warm_start,
+        stop_after=stop_after,
+        throw=throw,
+    )
+
+
+def solve_decisions(
+    game: MarkovGame,
+    points: DecisionPoints,
+    *,
+    method: FollowerMethod = "newton",
+    tolerance: float = 1e-12,
+    max_iterations: int | None = None,
+    warm_start: GameFollower | FloatArray | None = None,
+    stop_after: int | None = None,
+    throw: bool = True,
+) -> GameFollower:
+    """Solve the follower at given decision points; see `solve_follower`."""
+    discount, temperature = game.discount_follower, game.temperature
+    offset = points.centre_follower / (1.0 - discount)
+
+    found = find_fixed_point(
+        start_value(game.states, warm_start, offset),
+        game_operator(points, discount, temperature),
+        method=method,
+        tolerance=tolerance,
+        max_iterations=max_iterations,
+        stop_after=stop_after,
+        throw=throw,
+    )
+    value, _ = soft_values(found.action_value, temperature)
+    sees = bool(game.follower_sees_leader_action)
+    action_value = found.action_value
+    if not sees:
+        # From the iterate that the policy was made from, so that Σ_l f Q_F is what the follower compared.
+        action_value = game.reward_follower - points.centre_follower + discount * (game.transition @ found.iterate)
+
+    public = value if sees else value[:, 0]
+    return GameFollower(
+        sees_leader_action=sees,
+        value=public + offset,
+        state_value=found.value + offset,
+        action_value=action_value + offset,
+        policy=np.broadcast_to(found.policy, game.reward_follower.shape).copy() if not sees else found.policy,
+        residual=found.residual,
+        status=found.status,
+        iterations=found.iterations,
+        sweeps=found.sweeps,
+        linear_solves=found.linear_solves,
+        centre=offset,
+        centred_value=value,
+        centred_action_value=action_value,
+        centred_state_value=found.value,
+        errors_on_demand=ErrorsOnDemand(lambda: game_value_errors(game, points, found.iterate)),
+    )
+
+
+def game_value_errors(game: MarkovGame, points: DecisionPoints, iterate: FloatArray) -> ValueErrors:
+    """Return the bounds for W = `iterate` (S,) and one backup of it, those on Q_F by the leader's action (S, L, A)."""
+    operator = game_operator(points, game.discount_follower, game.temperature)
+    bounds = value_errors(operator, iterate)
+    if game.follower_sees_leader_action:
+        return bounds
+    size = np.abs(game.reward_follower - points.centre_follower)
+    size += game.discount_follower * (game.transition @ np.abs(iterate))
+    off = game.discount_follower * (game.transition @ bounds.value) + operator.unit * size
+    return replace(bounds, action_value=off)
+
+
+def game_operator(points: DecisionPoints, discount: float, temperature: float) -> SoftOperator:
+    """Return the follower's operator on W (S,)."""
+
+    def backup(value: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+        action_value = points.reward_follower + discount * points.ahead(value)
+        soft, response = soft_values(action_value, temperature)
+        return np.vecdot(points.reach, soft), action_value, response
+
+    return SoftOperator(
+        reward=points.reward_follower,
+        discount=discount,
+        temperature=temperature,
+        unit=points.unit(),
+        backup=backup,
+        ahead=points.ahead,
+        average=points.average,
+        chain=points.chain,
+    )

@@ -1,0 +1,347 @@
+"""Two-player Markov games: the leader acts in every state with f_θ(l|s), and the follower responds.
+
+The follower maximises `E Σ_t γ_F^t (r_F + β H)`, the leader `ρ(θ) + E Σ_t γ_L^t r_L` under the follower's best response
+(paper, Section 3.2). θ enters through the leader's policy (and ρ) only. Tables are indexed
+`[state_t, leader_action_t, action_t, state_tp1]`, with `action_t` the follower's.
+
+Two information structures
+--------------------------
+*The follower sees the leader's action before it moves*, as in the paper: it plays g(a|s, l), and its continuation is an
+expectation of soft values, `Σ_l f(l|s') V_F(s', l)`.
+
+*It does not*: it plays g(a|s), and its value is the soft value of an expectation, `β log Σ_a exp(Σ_l f Q_F(s,l,a)/β)`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import scipy.sparse
+
+from bilevelrl.reference.arrays import (
+    FloatArray,
+    check_theta,
+    is_differentiated,
+    store_problem_scalars,
+)
+from bilevelrl.reference.derivatives.array_values import called, differentiable_array
+from bilevelrl.reference.derivatives.entries import Derivatives, Memory, linearised
+from bilevelrl.reference.errors import (
+    InvalidInputError,
+    ShapeError,
+    StochasticityError,
+    SupportError,
+    UnknownNameError,
+    refusal,
+)
+from bilevelrl.reference.problem import TERMS, Term, TransitionBatch
+from bilevelrl.reference.tabular.transitions import ROW_SUM_TOLERANCE, check_rows
+
+__all__ = ["MarkovGame"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MarkovGame:
+    """A tabular two-player Markov game with a parameterised leader and a softly optimal follower.
+
+    Parameters
+    ----------
+    transition : (S, L, A, S)
+        P(s'|s, l, a). A row whose sum is within 1e-12 of one means the row divided by its exact sum; any other row may
+        sum to less than one, is taken as the doubles that it is, and the rest is termination.
+    reward_follower, reward_leader : (S, L, A)
+        Each player maximises its discounted sum.
+    initial : (S,)
+        Law of the first state; sums to one within 1e-12 and means itself divided by its sum.
+    policy
+        θ → f_θ(l|s), (S, L), written with `autograd.numpy`; see `TabularSoftmaxPolicy`. Rows are laws as `initial` is.
+    follower_sees_leader_action
+        The information structure: True for g(a|s, l), False for g(a|s).
+    discount_leader, discount_follower
+        γ_L and γ_F, each in [0, 1).
+    temperature
+        β > 0, the follower's entropy weight.
+    regulariser
+        Optional θ → ρ(θ), added to the leader's objective.
+    theta_shape
+        Shape of θ; None accepts any one-dimensional θ.
+    verify_derivatives
+        Whether traced derivatives are held against differences, as in `ConfigurableMDP`.
+    name
+        Used in messages and tables.
+
+    Raises
+    ------
+    ShapeError
+        If the tables do not fit together.
+    StochasticityError, InvalidInputError
+        If a probability, a reward, a discount or the temperature is out of range.
+
+    Examples
+    --------
+    A leader who pays for its own action 1, and a follower who likes to copy it:
+
+    >>> from bilevelrl.reference import MarkovGame, TabularSoftmaxPolicy, leader_objective, solve_follower
+    >>> game = MarkovGame(
+    ...     transition=np.ones((1, 2, 2, 1)), reward_follower=np.eye(2)[None], reward_leader=np.eye(2)[None],
+    ...     initial=np.ones(1), policy=TabularSoftmaxPolicy(states=1, leader_actions=2),
+    ...     follower_sees_leader_action=True, discount_leader=0.5, discount_follower=0.5, temperature=1e-3)
+    >>> round(leader_objective(game, np.zeros(1)), 12)
+    2.0
+    """
+
+    transition: FloatArray
+    reward_follower: FloatArray
+    reward_leader: FloatArray
+    initial: FloatArray
+    policy: Callable[[Any], Any]
+    follower_sees_leader_action: bool
+    discount_leader: float
+    discount_follower: float
+    temperature: float
+    regulariser: Callable[[Any], Any] | None = None
+    theta_shape: tuple[int, ...] | None = None
+    verify_derivatives: bool = True
+    name: str = "Markov game"
+    _memory: Memory = field(default_factory=Memory, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        for name in ("transition", "reward_follower", "reward_leader", "initial"):
+            object.__setattr__(self, name, _frozen_table(name, getattr(self, name)))
+        shape = self.transition.shape
+        if len(shape) != 4 or shape[0] != shape[3] or min(shape) < 1:
+            raise ShapeError(
+                refusal("transition.shape", shape, "(S, L, A, S) with S, L, A >= 1", "index it [s, l, a, s']")
+            )
+        for name, wanted in (("reward_follower", shape[:3]), ("reward_leader", shape[:3]), ("initial", shape[:1])):
+            found = getattr(self, name).shape
+            if found != wanted:
+                raise ShapeError(
+                    refusal(f"{name}.shape", found, f"{wanted} to fit transition {shape}", "count the players' actions")
+                )
+        check_rows("transition", self.transition, "normalise each row over state_tp1")
+        check_rows("initial", self.initial, "normalise the initial law")
+        if abs(float(self.initial.sum()) - 1.0) > ROW_SUM_TOLERANCE:
+            raise StochasticityError(
+                refusal("sum of initial", float(self.initial.sum()), "1", "normalise the initial law")
+            )
+        for name, value in (("policy", self.policy), ("regulariser", self.regulariser)):
+            if value is not None and not callable(value):
+                raise InvalidInputError(refusal(name, value, "a function of θ", "wrap it in a lambda"))
+        if not isinstance(self.follower_sees_leader_action, (bool, np.bool_)):
+            raise InvalidInputError(
+                refusal("follower_sees_leader_action", self.follower_sees_leader_action, "True or False", "say which")
+            )
+        store_problem_scalars(self)
+
+    @property
+    def states(self) -> int:
+        """Number of states S."""
+        return int(self.transition.shape[0])
+
+    @property
+    def leader_actions(self) -> int:
+        """Number of the leader's actions L."""
+        return int(self.transition.shape[1])
+
+    @property
+    def actions(self) -> int:
+        """Number of the follower's actions A."""
+        return int(self.transition.shape[2])
+
+    def states_at(self, theta: Any) -> int:
+        """Return the number of states S."""
+        return self.states
+
+    def check_theta(self, theta: Any) -> FloatArray:
+        """Return θ as a float64 array of the right shape, or raise."""
+        return check_theta(theta, self.theta_shape)
+
+    def policy_at(self, theta: Any) -> FloatArray:
+        """Return f_θ(l|s), (S, L), at a real θ, checked.
+
+        Raises
+        ------
+        ShapeError
+            If the policy's table has another shape than (S, L).
+        StochasticityError
+            If a probability is negative or not finite, or a row does not sum to one.
+        """
+        table = self.evaluate(self.check_theta(theta))
+        wanted = (self.states, self.leader_actions)
+        if np.shape(table) != wanted:
+            raise ShapeError(refusal("policy(theta).shape", np.shape(table), f"(S, L) = {wanted}", "one row per state"))
+        if is_differentiated(table):
+            raise InvalidInputError("policy(theta): expected real numbers for a real θ; do not keep autograd values")
+        values: FloatArray = np.asarray(table, dtype=np.float64)
+        check_rows("policy(theta)", values, "normalise each row over the leader's actions")
+        sums = values.sum(axis=1)
+        if abs(sums - 1.0).max() > ROW_SUM_TOLERANCE:
+            state = int(np.argmax(abs(sums - 1.0)))
+            raise StochasticityError(
+                refusal(
+                    f"sum of policy(theta)[{state}]", float(sums[state]), "1", "normalise over the leader's actions"
+                )
+            )
+        return values
+
+    def evaluate(self, theta: Any) -> Any:
+        """Evaluate the policy at any θ, traced and complex ones too; its values are not checked.
+
+        Raises
+        ------
+        InvalidInputError
+            If the function raises; with θ.
+        """
+        return differentiable_array("policy(theta)", called("policy", self.policy, theta))
+
+    def regulariser_of(self, theta: Any) -> Any:
+        """Evaluate ρ at any θ, traced and complex ones too; 0 where there is none."""
+        if self.regulariser is None:
+            return 0.0
+        value = differentiable_array("regulariser(theta)", called("regulariser", self.regulariser, theta))
+        if np.shape(value) != ():
+            raise ShapeError(refusal("regulariser(theta).shape", np.shape(value), "()", "sum it to a scalar"))
+        return value
+
+    @property
+    def derivatives(self) -> Derivatives:
+        """The derivatives of the policy and of ρ, by autograd."""
+
+        def entries(theta: Any) -> dict[str, Any]:
+            return {"policy": self.evaluate(theta), "regulariser": self.regulariser_of(theta)}
+
+        return Derivatives(entries=entries, label="policy", memory=self._memory, verify=self.verify_derivatives)
+
+    def policy_pullback(self, theta: FloatArray, cotangents: FloatArray) -> FloatArray:
+        """Return Σ_{s,l} c(s,l) ∇f_θ(l|s) for each of K cotangents (K, S, L), shape (K, N), by one forward pass.
+
+        Raises
+        ------
+        DerivativeError
+            If it is not what differences of the policy show, or does not exist.
+        """
+        pull = self.derivatives.pullback_at(theta)
+        return np.stack([pull({"policy": cotangent}) for cotangent in cotangents])
+
+    def policy_jacobian(self, theta: FloatArray) -> FloatArray:
+        """Return ∇f_θ(l|s), (S, L, N): forward mode, or reverse mode where θ has more entries than the policy.
+
+        Raises
+        ------
+        DerivativeError
+            As `policy_pullback`.
+        """
+        pairs = self.states * self.leader_actions
+        shape = (self.states, self.leader_actions)
+        if theta.size > pairs:
+            return self.policy_pullback(theta, np.eye(pairs).reshape(pairs, *shape)).reshape(*shape, theta.size)
+        return self.derivatives.jacobian(theta).get("policy", np.zeros((*shape, theta.size)))
+
+    def linearised(self, theta: FloatArray) -> MarkovGame:
+        """Return the game whose policy and ρ are affine in θ and the same to first order, without a trace."""
+        affine = linearised(self.derivatives.entries, theta, "policy")
+        return replace(
+            self, policy=lambda x: affine(x)["policy"], regulariser=lambda x: affine(x)["regulariser"],
+            verify_derivatives=False,
+        )  # fmt: skip
+
+    def regulariser_at(self, theta: FloatArray) -> float:
+        """Return ρ(θ), 0 where there is none.
+
+        Raises
+        ------
+        InvalidInputError
+            If it is not a finite number.
+        """
+        if self.regulariser is None:
+            return 0.0
+        value = float(self.regulariser_of(theta))
+        if not np.isfinite(value):
+            raise InvalidInputError(refusal("regulariser(theta)", value, "a finite number", "check it at this θ"))
+        return value
+
+    def regulariser_gradient(self, theta: FloatArray) -> FloatArray:
+        """Return ∇ρ(θ), shape (N,)."""
+        return self.derivatives.pullback_at(theta)({"regulariser": np.ones(())})
+
+    def pullback(
+        self,
+        theta: FloatArray,
+        batch: TransitionBatch,
+        weights: Mapping[Term, FloatArray],
+        *,
+        per_stream: bool = False,
+    ) -> FloatArray:
+        """Return Σ w ∇term over the batch: (N,), or (streams, N) when `per_stream`.
+
+        Only `log_policy_leader` depends on θ in a game; weights on the other terms contribute nothing.
+
+        Raises
+        ------
+        SupportError
+            If a score is weighted where the leader's policy is zero.
+        UnknownNameError
+            If a term does not exist.
+        """
+        streams = int(np.shape(batch.state_t)[0])
+        for term in weights:
+            if term not in TERMS:
+                raise UnknownNameError("term", term, TERMS)
+        weight = np.asarray(weights.get("log_policy_leader", np.zeros((streams, 1))))
+        stream, step = np.nonzero(weight)
+        if stream.size == 0:
+            return np.zeros((streams, theta.size)) if per_stream else np.zeros(theta.size)
+        policy = self.policy_at(theta)
+        state = np.asarray(batch.state_t)[stream, step]
+        leader_action = np.asarray(batch.leader_action_t)[stream, step]
+        probability = policy[state, leader_action]
+        self._check_support(theta, policy)
+        if (probability == 0.0).any():
+            place = int(np.argmin(probability))
+            raise SupportError(
+                f"policy[{int(state[place])}, {int(leader_action[place])}]=0.0 was visited: expected actions that the "
+                "leader's policy can take; scores ∇log f do not exist there, use the policy that made the samples"
+            )
+        factor = weight[stream, step] / probability
+        pair = state * self.leader_actions + leader_action
+        if not per_stream:
+            gathered = np.bincount(pair, weights=factor, minlength=policy.size).astype(np.float64)
+            total: FloatArray = self.policy_pullback(theta, gathered.reshape(1, *policy.shape))[0]
+            return total
+        matrix = scipy.sparse.csr_array((factor, (stream, pair)), shape=(streams, policy.size))
+        rows: FloatArray = np.asarray(matrix @ self.policy_jacobian(theta).reshape(policy.size, theta.size))
+        return rows
+
+    def _check_support(self, theta: FloatArray, policy: FloatArray) -> None:
+        """Refuse scores where some probability is zero but its derivative is not."""
+        if (policy > 0.0).all():
+            return
+        lost = (policy == 0.0) & (self.policy_jacobian(theta) != 0.0).any(axis=2)
+        if lost.any():
+            index = [int(i) for i in np.argwhere(lost)[0]]
+            raise SupportError(
+                f"policy{index}=0.0 but its derivative in θ is not zero: expected a leader policy with positive "
+                "probabilities; scores miss this action, use an exact route or a softmax policy"
+            )
+
+
+def _frozen_table(name: str, values: Any) -> FloatArray:
+    """Return a read-only float64 copy, or the array itself if it is one already."""
+    if isinstance(values, np.ndarray) and values.dtype == np.float64 and not values.flags.writeable:
+        table = values
+    else:
+        try:
+            table = np.array(values, dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise ShapeError(
+                refusal(name, type(values).__name__, "an array of real numbers", "pass a NumPy array")
+            ) from error
+        table.setflags(write=False)
+    if not np.isfinite(table).all():
+        index = [int(i) for i in np.argwhere(~np.isfinite(table))[0]]
+        raise InvalidInputError(refusal(f"{name}{index}", float(table[tuple(index)]), "a finite number", "check it"))
+    return table

@@ -1,0 +1,1 @@
+"""Configurable LQRs, and what all linear-quadratic problems share: solvers, primitives, scores."""

@@ -1,0 +1,302 @@
+"""The entropy-regularised best response in linear-quadratic problems (arXiv:2603.14867, Propositions 1 and 2).
+
+The follower chooses a to minimise `a'R a + γ (y + B a)'P (y + B a)` where y is the next state without its action, and
+pays β for determinism: `a ~ N(-G y, (β/2) S^{-1})`. Without sight of the disturbance `y = A x`, so that `K = G A`; a
+follower that sees the leader's action l reacts to `y = A x + C l`. Integrating `exp(Q_F/β)` leaves, in every step,
+the entropy cost `(β/2) log det S - (β m/2) log(π β)`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.random import Generator
+
+from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.doors import checked, checked_record
+from bilevelrl.reference.errors import (
+    InvalidInputError,
+    NotConvergedError,
+    ShapeError,
+    UnknownNameError,
+    UnsupportedError,
+    refusal,
+)
+from bilevelrl.reference.follower import register_follower_solver
+from bilevelrl.reference.lqr.model import ConfigurableLQR, LQRMatrices
+from bilevelrl.reference.lqr.solvers import (
+    EquationSolver,
+    RiccatiSolution,
+    discounted_lyapunov,
+    solve_riccati,
+    symmetric,
+)
+from bilevelrl.reference.tabular.fixed_point import Status
+
+__all__ = [
+    "LQRFollower",
+    "ResponseCotangents",
+    "action_covariance",
+    "best_response",
+    "entropy_cost",
+    "follower_riccati",
+    "response_cotangents",
+]
+
+
+def entropy_cost(curvature: FloatArray, temperature: float) -> float:
+    """Return (β/2) log det S - (β m/2) log(π β): minus β times the log of the integral of the Gaussian weight.
+
+    Examples
+    --------
+    >>> round(entropy_cost(np.eye(1), 1.0 / np.pi), 12)
+    0.0
+    """
+    _, log_determinant = np.linalg.slogdet(curvature)
+    return 0.5 * temperature * (float(log_determinant) - len(curvature) * float(np.log(np.pi * temperature)))
+
+
+def action_covariance(curvature: FloatArray, temperature: float) -> FloatArray:
+    """Return Σ = (β/2) S^{-1}, symmetric."""
+    result: FloatArray = symmetric(0.5 * temperature * np.linalg.inv(curvature))
+    return result
+
+
+@checked_record
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LQRFollower:
+    """A follower's linear Gaussian response.
+
+    Attributes
+    ----------
+    gain : (m, n)
+        K of `a ~ N(-K x, Σ)`; of a follower that sees the leader's action, `a ~ N(-K x - L l, Σ)`.
+    gain_leader : (m, p) or None
+        L, the reaction to the leader's action where it is seen.
+    covariance : (m, m)
+        Σ.
+    cost_to_go : (n, n)
+        P.
+    offset : float
+        v of `V_F(x) = -x'P x - v`: the value before the leader's action is drawn, where there is one.
+    cost_to_go_seen : (n + p, n + p) or None
+        Of (x, l): `V_F(x, l) = -(x, l)'P (x, l) - offset_seen`, where the leader's action is seen.
+    offset_seen : float
+    temperature : float
+        β.
+    riccati : RiccatiSolution
+        What it was computed from.
+    residual, error_bound : float
+        Of P: Frobenius norm of the Riccati residual, first-order bound on the spectral norm of the error.
+    status, iterations
+        How the solver ended and what it cost.
+    """
+
+    gain: FloatArray
+    covariance: FloatArray
+    cost_to_go: FloatArray
+    offset: float
+    temperature: float
+    riccati: RiccatiSolution
+    status: Status
+    gain_leader: FloatArray | None = None
+    cost_to_go_seen: FloatArray | None = None
+    offset_seen: float = 0.0
+
+    @property
+    def residual(self) -> float:
+        """Frobenius norm of the Riccati residual of P."""
+        return self.riccati.residual
+
+    @property
+    def error_bound(self) -> float:
+        """First-order bound on the spectral norm of the error of P."""
+        return self.riccati.error_bound
+
+    @property
+    def iterations(self) -> int:
+        """Doubling steps or Riccati sweeps."""
+        return self.riccati.iterations
+
+    @checked
+    def mean(self, state: Any, leader_action: Any = None) -> FloatArray:
+        """Return the mean action, (..., m), at states (..., n)."""
+        result: FloatArray = -np.asarray(state) @ self.gain.T
+        if self.gain_leader is not None:
+            result = result - np.asarray(self._seen(leader_action)) @ self.gain_leader.T
+        return result
+
+    @checked
+    def value(self, state: Any, leader_action: Any = None) -> FloatArray:
+        """Return V_F: of the state, or of the state and the leader's action where one is given."""
+        x = np.asarray(state)
+        if leader_action is None or self.cost_to_go_seen is None:
+            result: FloatArray = -np.vecdot(x @ self.cost_to_go, x) - self.offset
+            return result
+        joint = np.concatenate([x, leader_action], axis=-1)
+        seen: FloatArray = -np.vecdot(joint @ self.cost_to_go_seen, joint) - self.offset_seen
+        return seen
+
+    @checked
+    def sample(self, state: Any, rng: Generator, leader_action: Any = None) -> FloatArray:
+        """Draw an action for each state, (..., m)."""
+        mean = self.mean(state, leader_action)
+        return mean + rng.standard_normal(mean.shape) @ np.linalg.cholesky(self.covariance).T
+
+    @checked
+    def log_prob(self, state: Any, action: Any, leader_action: Any = None) -> FloatArray:
+        """Return the log-density of each action."""
+        off = np.asarray(action) - self.mean(state, leader_action)
+        _, log_determinant = np.linalg.slogdet(2.0 * np.pi * self.covariance)
+        result: FloatArray = -0.5 * (np.vecdot(off @ np.linalg.inv(self.covariance), off) + log_determinant)
+        return result
+
+    def _seen(self, leader_action: Any) -> Any:
+        if leader_action is None:
+            raise UnsupportedError("leader_action=None: this follower reacts to the leader's action; pass it")
+        return leader_action
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResponseCotangents:
+    """Cotangents of what the follower's solver reads: A, B, Q and R."""
+
+    dynamics_state: FloatArray
+    dynamics_action: FloatArray
+    cost_state: FloatArray
+    cost_action: FloatArray
+
+
+def response_cotangents(
+    riccati: RiccatiSolution,
+    dynamics_action: FloatArray,
+    discount: float,
+    *,
+    reaction: FloatArray,
+    covariance: FloatArray,
+    temperature: float,
+) -> ResponseCotangents:
+    """Pull cotangents of G and Σ back through the Riccati equation by one adjoint Lyapunov equation.
+
+    Parameters
+    ----------
+    riccati, dynamics_action, discount, temperature
+        The solution with its B, γ_F and β.
+    reaction, covariance
+        Cotangents (m, n) of G and (m, m) of Σ.
+
+    Returns
+    -------
+    ResponseCotangents
+        Without the direct dependence of `K = G A` on A.
+    """
+    p, b = riccati.cost_to_go, dynamics_action
+    solved = np.linalg.solve(riccati.curvature, reaction)
+    sigma = action_covariance(riccati.curvature, temperature)
+    curvature = -symmetric(solved @ riccati.reaction.T) - (2.0 / temperature) * sigma @ symmetric(covariance) @ sigma
+    pushed = discount * symmetric(b @ (solved + curvature @ b.T))
+    weight = discounted_lyapunov(riccati.closed_loop.T, pushed, discount)
+    through = 2.0 * discount * p @ riccati.closed_loop @ weight
+    return ResponseCotangents(
+        dynamics_state=through,
+        dynamics_action=discount * p @ (solved.T + 2.0 * b @ curvature) - through @ riccati.gain.T,
+        cost_state=weight,
+        cost_action=curvature + riccati.gain @ weight @ riccati.gain.T,
+    )
+
+
+def best_response(matrices: LQRMatrices, riccati: RiccatiSolution, discount: float, temperature: float) -> LQRFollower:
+    """Return the follower of Proposition 1 from a Riccati solution."""
+    noise = discount * float(np.vdot(riccati.cost_to_go, matrices.noise_covariance))
+    return LQRFollower(
+        gain=riccati.gain,
+        covariance=action_covariance(riccati.curvature, temperature),
+        cost_to_go=riccati.cost_to_go,
+        offset=(noise + entropy_cost(riccati.curvature, temperature)) / (1.0 - discount),
+        temperature=temperature,
+        riccati=riccati,
+        status=Status.CONVERGED,
+    )
+
+
+def follower_riccati(
+    a: FloatArray,
+    b: FloatArray,
+    q: FloatArray,
+    r: FloatArray,
+    discount: float,
+    *,
+    method: str = "newton",
+    tolerance: float = 1e-12,
+    max_iterations: int | None = None,
+    warm_start: Any = None,
+    stop_after: int | None = None,
+    throw: bool = True,
+) -> tuple[RiccatiSolution, Status]:
+    """Solve with the options of `solve_follower`: "newton" is doubling with a Newton step, sweeps are the iteration.
+
+    Raises
+    ------
+    UnsupportedError
+        For methods that only tabular problems have.
+    NotConvergedError
+        If sweeps reach their limit and `throw` is True.
+    """
+    solvers: dict[str, EquationSolver | str] = {"newton": "doubling", "value_iteration": "sweeps"}
+    if method not in solvers:
+        if method == "modified_policy_iteration":
+            raise UnsupportedError("method='modified_policy_iteration': for tabular problems; use 'newton'")
+        raise UnknownNameError("method", method, solvers)
+    start = None if warm_start is None else _start(warm_start, np.shape(a))
+    if stop_after is None and method == "newton":
+        return solve_riccati(a, b, q, r, discount), Status.CONVERGED
+    limit = 1_000_000 if max_iterations is None else max_iterations
+    try:
+        riccati = solve_riccati(
+            a,
+            b,
+            q,
+            r,
+            discount,
+            method="sweeps",
+            tolerance=tolerance,
+            max_iterations=limit,
+            stop_after=stop_after,
+            start=start,
+        )
+    except NotConvergedError:
+        if throw:
+            raise
+        riccati = solve_riccati(a, b, q, r, discount, method="sweeps", stop_after=limit, start=start)
+        return riccati, Status.ITERATION_LIMIT
+    return riccati, Status.CONVERGED if stop_after is None else Status.STOPPED_EARLY
+
+
+def _start(warm_start: Any, shape: tuple[int, ...]) -> FloatArray:
+    """Return P of a previous solution, refusing what is none or another problem's."""
+    if not isinstance(warm_start, LQRFollower):
+        found = type(warm_start).__name__
+        raise InvalidInputError(
+            refusal("warm_start", found, "an LQRFollower or a Hypergradient", "start from a solution of this problem")
+        )
+    if warm_start.cost_to_go.shape != shape:
+        remedy = "start from a solution of this problem"
+        raise ShapeError(refusal("warm_start.shape", warm_start.cost_to_go.shape, f"{shape}", remedy))
+    return warm_start.cost_to_go
+
+
+@register_follower_solver(ConfigurableLQR)
+def _solve_configurable(problem: ConfigurableLQR, theta: FloatArray, **options: Any) -> LQRFollower:
+    matrices = problem.matrices_at(theta)
+    riccati, status = follower_riccati(
+        matrices.dynamics_state,
+        matrices.dynamics_action,
+        matrices.cost_state_follower,
+        matrices.cost_action_follower,
+        problem.discount_follower,
+        **options,
+    )
+    response = best_response(matrices, riccati, problem.discount_follower, problem.temperature)
+    return replace(response, status=status)

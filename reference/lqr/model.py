@@ -1,0 +1,351 @@
+"""Configurable linear-quadratic regulators with entropy: θ configures the system, a soft follower controls it.
+
+    x_{t+1} = A x_t + B a_t + ξ_t,  ξ_t ~ N(0, W) unobserved,      x_0 ~ N(m_0, Z_0)
+
+    r_F = -(x'Q x + a'R a),      r_L = -(x'C x + a'D a) - k
+
+Both players maximise; matrices Q, R, C, D are costs. The follower's entropy-regularised best response is the linear
+Gaussian policy of Proposition 1 (arXiv:2603.14867). θ may enter every matrix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+import numpy as np
+
+from bilevelrl.reference.arrays import FloatArray, check_theta, store_problem_scalars
+from bilevelrl.reference.derivatives.array_values import called, differentiable_array
+from bilevelrl.reference.derivatives.entries import Derivatives, Jacobian, Memory, linearised, pull_streams
+from bilevelrl.reference.errors import InvalidInputError, ShapeError, refusal
+from bilevelrl.reference.lqr.scores import lqr_cotangents
+from bilevelrl.reference.lqr.units import smallest_direction
+from bilevelrl.reference.problem import Term, TransitionBatch
+
+__all__ = ["ConfigurableLQR", "LQRMatrices", "check_covariance", "check_matrices", "check_matrix"]
+
+_TOLERANCE = 1e-12  # of asymmetry and of negative eigenvalues, relative to the largest entry; of definiteness
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LQRMatrices:
+    """The matrices of a configurable LQR at one θ, n state and m action dimensions; traceable by autograd.
+
+    Attributes
+    ----------
+    dynamics_state : (n, n)
+        A.
+    dynamics_action : (n, m)
+        B.
+    noise_covariance : (n, n)
+        W, positive semi-definite; scores of transitions need it definite.
+    cost_state_follower : (n, n)
+        Q, positive semi-definite.
+    cost_action_follower : (m, m)
+        R, positive definite.
+    cost_state_leader : (n, n)
+        C, symmetric.
+    cost_action_leader : (m, m)
+        D, symmetric.
+    cost_constant_leader : ()
+        k, paid in every step.
+    initial_mean : (n,)
+        m_0.
+    initial_covariance : (n, n)
+        Z_0, positive semi-definite.
+    regulariser : ()
+        ρ, added to the objective once.
+    """
+
+    dynamics_state: Any
+    dynamics_action: Any
+    noise_covariance: Any
+    cost_state_follower: Any
+    cost_action_follower: Any
+    cost_state_leader: Any
+    cost_action_leader: Any
+    initial_mean: Any
+    initial_covariance: Any
+    cost_constant_leader: Any = 0.0
+    regulariser: Any = 0.0
+
+    def __post_init__(self) -> None:
+        for name, value in self.differentiable().items():
+            object.__setattr__(self, name, differentiable_array(name, value))
+
+    @property
+    def states(self) -> int:
+        """Dimension n of the state."""
+        return int(np.shape(self.dynamics_action)[0])
+
+    @property
+    def actions(self) -> int:
+        """Dimension m of the follower's action."""
+        return int(np.shape(self.dynamics_action)[1])
+
+    def differentiable(self) -> dict[str, Any]:
+        """Return {name: array}, the form in which derivatives are taken."""
+        return {name: getattr(self, name) for name in MATRIX_NAMES}
+
+    def reward_leader(self, state: Any, action: Any) -> Any:
+        """Return r_L = -(x'C x + a'D a) - k at states (..., n) and actions (..., m)."""
+        return -(
+            np.vecdot(state @ self.cost_state_leader, state)
+            + np.vecdot(action @ self.cost_action_leader, action)
+            + self.cost_constant_leader
+        )
+
+    def replace(self, changes: Mapping[str, Any]) -> LQRMatrices:
+        """Return a copy with some matrices replaced."""
+        return replace(self, **changes)
+
+
+MATRIX_NAMES: tuple[str, ...] = tuple(entry.name for entry in fields(LQRMatrices))
+
+
+def check_matrix(name: str, value: Any, shape: tuple[int, ...]) -> FloatArray:
+    """Return a finite float64 array of a shape, or raise `ShapeError` or `InvalidInputError`.
+
+    Examples
+    --------
+    >>> check_matrix("dynamics_action", [[1.0], [0.5]], (2, 1)).shape
+    (2, 1)
+    """
+    array = np.asarray(value)
+    if array.shape != shape:
+        raise ShapeError(refusal(f"{name}.shape", array.shape, f"{shape}", "match the dimensions of dynamics_action"))
+    if array.dtype.kind not in "fiu":
+        raise ShapeError(refusal(f"{name}.dtype", str(array.dtype), "real numbers", "pass float64"))
+    if not np.isfinite(array).all():
+        raise InvalidInputError(refusal(name, array.tolist(), "finite numbers", "check the matrices at this θ"))
+    return array.astype(np.float64, copy=False)
+
+
+def check_covariance(name: str, value: FloatArray, *, definite: bool | None = False) -> None:
+    """Refuse a matrix that is not symmetric, or not positive (semi-)definite; None asks for symmetry alone.
+
+    Raises
+    ------
+    InvalidInputError
+        With the smallest eigenvalue.
+    """
+    scale = float(np.abs(value).max(initial=0.0))
+    if float(np.abs(value - value.T).max(initial=0.0)) > _TOLERANCE * scale:
+        raise InvalidInputError(refusal(name, value.tolist(), "a symmetric matrix", "use its symmetric part"))
+    if definite is None:
+        return
+    smallest = float(np.linalg.eigvalsh(value).min())
+    if definite:
+        if not smallest_direction(value) > _TOLERANCE:
+            raise InvalidInputError(
+                refusal(f"smallest eigenvalue of {name}", smallest, "positive", "make every direction count")
+            )
+    elif not smallest >= -_TOLERANCE * scale:
+        raise InvalidInputError(
+            refusal(f"smallest eigenvalue of {name}", smallest, "at least 0", "an indefinite matrix has no minimum")
+        )
+
+
+_DEFINITENESS: dict[str, bool | None] = {
+    "noise_covariance": False,
+    "cost_state_follower": False,
+    "cost_action_follower": True,
+    "cost_state_leader": None,
+    "cost_action_leader": None,
+    "initial_covariance": False,
+}
+
+
+def check_matrices(matrices: LQRMatrices, checked: Iterable[str] = ()) -> LQRMatrices:
+    """Return the matrices as float64 arrays; `checked` names those known to be valid.
+
+    Raises
+    ------
+    ShapeError
+        If dimensions do not match.
+    InvalidInputError
+        If an entry is not finite, a cost or covariance not symmetric or not (semi-)definite.
+    """
+    shape = np.shape(matrices.dynamics_action)
+    if len(shape) != 2 or min(shape) < 1:
+        raise ShapeError(refusal("dynamics_action.shape", shape, "(n, m) with both >= 1", "one column per action"))
+    n, m = shape
+    shapes: dict[str, tuple[int, ...]] = {
+        "dynamics_action": (n, m),
+        "cost_action_follower": (m, m),
+        "cost_action_leader": (m, m),
+        "initial_mean": (n,),
+        "cost_constant_leader": (),
+        "regulariser": (),
+    }
+    arrays: dict[str, FloatArray] = {}
+    known = frozenset(checked)
+    for name, value in matrices.differentiable().items():
+        if name in known:
+            arrays[name] = value
+            continue
+        arrays[name] = check_matrix(name, value, shapes.get(name, (n, n)))
+        if name in _DEFINITENESS:
+            check_covariance(name, arrays[name], definite=_DEFINITENESS[name])
+    return LQRMatrices(**arrays)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConfigurableLQR:
+    """A linear-quadratic bi-level problem with an unobservable disturbance (paper, Proposition 1).
+
+    Parameters
+    ----------
+    matrices
+        θ → `LQRMatrices`, written with `autograd.numpy`.
+    discount_leader, discount_follower
+        γ_L and γ_F, each in [0, 1).
+    temperature
+        β > 0, the follower's entropy weight, in units of the follower's reward.
+    theta_shape
+        Shape of θ; None accepts any one-dimensional θ. Gradients are flat, (N,), in C order.
+    matrices_jacobian
+        Optional closed form: θ → {matrix name: (*shape, N)}; matrices left out do not depend on θ.
+    verify_derivatives
+        Whether traced and closed-form derivatives are held against differences, as in `ConfigurableMDP`.
+    name
+        Used in messages and tables.
+
+    Raises
+    ------
+    InvalidInputError
+        If a discount or the temperature is out of range.
+
+    Examples
+    --------
+    >>> from bilevelrl.reference import ConfigurableLQR, LQRMatrices, leader_objective
+    >>> one = np.eye(1)
+    >>> def matrices(theta):
+    ...     return LQRMatrices(
+    ...         dynamics_state=theta[0] * one, dynamics_action=one, noise_covariance=0.1 * one,
+    ...         cost_state_follower=one, cost_action_follower=one, cost_state_leader=one, cost_action_leader=0.0 * one,
+    ...         initial_mean=np.ones(1), initial_covariance=0.0 * one)
+    >>> problem = ConfigurableLQR(matrices=matrices, discount_leader=0.5, discount_follower=0.9, temperature=0.1)
+    >>> round(leader_objective(problem, np.array([1.0])), 6)
+    -1.224284
+    """
+
+    matrices: Callable[[Any], LQRMatrices]
+    discount_leader: float
+    discount_follower: float
+    temperature: float
+    theta_shape: tuple[int, ...] | None = None
+    matrices_jacobian: Jacobian | None = None
+    verify_derivatives: bool = True
+    name: str = "configurable LQR"
+    _memory: Memory = field(default_factory=Memory, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if not callable(self.matrices):
+            raise InvalidInputError(
+                refusal("matrices", self.matrices, "a function θ → LQRMatrices", "wrap it in a lambda")
+            )
+        store_problem_scalars(self)
+
+    def check_theta(self, theta: Any) -> FloatArray:
+        """Return θ as a float64 array of the right shape, or raise."""
+        return check_theta(theta, self.theta_shape)
+
+    def matrices_at(self, theta: Any) -> LQRMatrices:
+        """Evaluate the matrices at a real θ and check them.
+
+        Raises
+        ------
+        InvalidInputError
+            If θ or a matrix is invalid, naming it.
+        """
+        theta = self.check_theta(theta)
+        matrices = self.evaluate(theta)
+        self.derivatives.refresh(theta, matrices.differentiable())
+        # Matrices that are the same read-only array at every θ are checked once.
+        known = self._memory.get("checked", {})
+        entries = matrices.differentiable()
+        result = check_matrices(matrices, checked=[name for name, value in entries.items() if known.get(name) is value])
+        self._memory["checked"] = {
+            name: value
+            for name, value in entries.items()
+            if isinstance(value, np.ndarray) and value.dtype == np.float64 and not value.flags.writeable
+        }
+        return result
+
+    def evaluate(self, theta: Any) -> LQRMatrices:
+        """Evaluate the matrices at any θ, traced and complex ones too; their values are not checked.
+
+        Raises
+        ------
+        InvalidInputError
+            If the function raises or returns something else; with θ.
+        """
+        matrices = called("matrices", self.matrices, theta)
+        if not isinstance(matrices, LQRMatrices):
+            raise InvalidInputError(
+                refusal("matrices(theta)", type(matrices).__name__, "an LQRMatrices", "return LQRMatrices(...)")
+            )
+        return matrices
+
+    @property
+    def derivatives(self) -> Derivatives:
+        """The derivatives of the matrices by name."""
+        return Derivatives(
+            entries=lambda theta: self.evaluate(theta).differentiable(),
+            label="matrices",
+            memory=self._memory,
+            jacobian_given=self.matrices_jacobian,
+            verify=self.verify_derivatives,
+        )
+
+    def varying(self, theta: FloatArray) -> frozenset[str]:
+        """Return the names of the matrices that depend on θ, as the trace at this θ or the closed form has it."""
+        return self.derivatives.varying(theta)
+
+    def jacobian(self, theta: FloatArray) -> dict[str, FloatArray]:
+        """Return {matrix name: (*shape, N)} for the matrices that depend on θ: the closed form, or autograd's.
+
+        Raises
+        ------
+        DerivativeError
+            If it is not what differences of the matrices show, or does not exist.
+        """
+        return self.derivatives.jacobian(theta)
+
+    def pullback_at(self, theta: FloatArray) -> Callable[[Mapping[str, Any]], FloatArray]:
+        """Return a function of cotangents {matrix name: array}: Σ ⟨cotangent, ∂matrix/∂θ⟩, shape (N,)."""
+        return self.derivatives.pullback_at(theta)
+
+    def linearised(self, theta: FloatArray) -> ConfigurableLQR:
+        """Return the problem whose matrices are affine in θ and the same to first order, without a trace."""
+        affine = linearised(self.derivatives.entries, theta, "matrices")
+        return replace(
+            self, matrices=lambda x: LQRMatrices(**affine(x)), matrices_jacobian=None, verify_derivatives=False
+        )
+
+    def pullback(
+        self,
+        theta: FloatArray,
+        batch: TransitionBatch,
+        weights: Mapping[Term, FloatArray],
+        *,
+        per_stream: bool = False,
+    ) -> FloatArray:
+        """Return Σ w ∇term over the batch: (N,), or (streams, N) when `per_stream`.
+
+        Raises
+        ------
+        SupportError
+            If a score is weighted whose covariance is singular.
+        """
+        cotangents = lqr_cotangents(self.matrices_at(theta), batch, weights, self.varying(theta), per_stream=per_stream)
+        if not per_stream:
+            return self.pullback_at(theta)(cotangents)
+        return pull_streams(cotangents, self.jacobian(theta), np.shape(batch.state_t)[0], theta.size)
+
+    def regulariser_gradient(self, theta: FloatArray) -> FloatArray:
+        """Return ∇ρ(θ), shape (N,)."""
+        return self.pullback_at(theta)({"regulariser": np.ones(())})

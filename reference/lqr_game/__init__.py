@@ -1,0 +1,1 @@
+"""LQR games: the leader plays Gaussian actions that the follower sees."""

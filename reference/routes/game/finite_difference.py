@@ -1,0 +1,169 @@
+"""Central finite differences for Markov games: the only thing this route knows of a hypergradient is the objective.
+
+The follower is solved for all perturbed policies at once by Newton's method on stacked systems, with the game's own
+tables; differences, error estimates and the choice of steps are those of the route for configurable MDPs.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.errors import NotConvergedError
+from bilevelrl.reference.follower import solve_follower
+from bilevelrl.reference.game.error_bounds import game_objective_noise
+from bilevelrl.reference.game.follower import DecisionPoints, GameFollower, game_operator
+from bilevelrl.reference.game.model import MarkovGame
+from bilevelrl.reference.problem import GAME_PARTS, Part
+from bilevelrl.reference.registry import Hypergradient, register_route
+from bilevelrl.reference.routes.tabular.finite_difference import differentiate_parts
+from bilevelrl.reference.tabular.leader import check_horizon, constant_return
+from bilevelrl.reference.value_errors import value_errors
+
+__all__ = ["game_finite_difference"]
+
+_NEWTON_LIMIT = 200
+
+
+@register_route(
+    "finite_difference",
+    MarkovGame,
+    summary="central differences of order 8 with an error estimate (scipy.differentiate)",
+    family="objective values",
+    accuracy="its own error estimate, 1e-9 relative where the objective allows",
+)
+def game_finite_difference(
+    problem: MarkovGame,
+    theta: FloatArray,
+    *,
+    horizon: int | None = None,
+    discounted: bool = True,
+    warm_start: GameFollower | None = None,
+    bound: bool = True,
+) -> Hypergradient:
+    """∇J of a Markov game by finite differences; `error_bound` is the largest error estimate summed over the parts."""
+    check_horizon(horizon, discounted)
+    problem.derivatives.refuse_noise(theta)
+    follower = solve_follower(problem, theta, warm_start=warm_start)
+    split = _SplitGame(problem, theta, follower, horizon, discounted)
+    return differentiate_parts(split, GAME_PARTS, theta.size, follower, problem.discount_follower, bound=bound)
+
+
+class _SplitGame:
+    """The objective with one of its three θ moved along a coordinate, vectorised over coordinates and steps."""
+
+    def __init__(
+        self, game: MarkovGame, theta: FloatArray, follower: GameFollower, horizon: int | None, discounted: bool
+    ) -> None:
+        self._game, self._theta, self._follower = game, theta, follower
+        self._horizon = horizon
+        self._discount = game.discount_leader if discounted else 1.0
+        self._policy = game.policy_at(theta)
+        self._moving = game.derivatives.moving(theta)
+        self._points = DecisionPoints.of(game, self._policy)
+        self._reward = game.reward_leader - self._points.centre_leader
+        self.evaluations = 0
+        centre = self._points.centre_leader
+        self._length = constant_return(1.0, game.discount_leader, horizon, discounted)
+        self.base = (
+            float(self._leader(self._policy[None], follower.policy[None])[0])
+            + constant_return(centre, game.discount_leader, horizon, discounted)
+            + game.regulariser_at(theta)
+        )
+
+    def depends(self, part: Part) -> bool:
+        """Whether the part depends on θ at all."""
+        return ("regulariser" if part == "regulariser" else "policy") in self._moving
+
+    def noise(self, part: Part) -> float:
+        """Bound on the rounding of the values that are differenced, with 16 ulp for the policy's own formula."""
+        ulps = 16.0 * float(np.finfo(np.float64).eps)
+        game, follower = self._game, self._follower
+        if part == "regulariser":
+            return ulps * abs(game.regulariser_at(self._theta))
+        errors = None
+        if part == "response":  # f's own rounding moves what the follower averages
+            operator = game_operator(self._points, game.discount_follower, game.temperature)
+            size = np.abs(game.reward_follower - self._points.centre_follower)
+            size += game.discount_follower * (game.transition @ np.abs(follower.centred_state_value))
+            if not game.follower_sees_leader_action:
+                size = np.matmul(self._policy[:, None, :], size)
+            errors = value_errors(operator, follower.centred_state_value, ulps * size)
+        noise = game_objective_noise(
+            game,
+            self._policy,
+            self._points,
+            follower.response,
+            discount=self._discount,
+            errors=errors,
+            horizon=self._horizon,
+        )
+        return noise + ulps * self._length * self._length * float(np.abs(self._reward).max())
+
+    def values(self, part: Part, x: FloatArray, j: Any) -> FloatArray:
+        """Objective at θ + x e_j inside one part; x and j broadcast."""
+        x, j = np.broadcast_arrays(x, j)
+        points = []
+        for offset, coordinate in zip(x.ravel(), j.ravel(), strict=True):
+            point = self._theta.copy()
+            point.flat[int(coordinate)] += offset
+            points.append(point)
+        self.evaluations += len(points)
+        if part == "regulariser":
+            return np.array([self._game.regulariser_at(point) for point in points]).reshape(x.shape)
+        policies = np.stack([self._game.policy_at(point) for point in points])
+        results = []
+        for first in range(0, len(points), 256):
+            chunk = policies[first : first + 256]
+            if part == "policy":
+                results.append(self._leader(chunk, self._follower.policy[None]))
+            else:
+                results.append(self._leader(self._policy[None], self._responses(chunk)))
+        return np.concatenate(results).reshape(x.shape)
+
+    def _responses(self, policies: FloatArray) -> FloatArray:
+        """The follower's responses (B, S, L or 1, A) to B policies."""
+        game, sees = self._game, self._game.follower_sees_leader_action
+        reward, discount = game.reward_follower - self._points.centre_follower, game.discount_follower
+        rows = game.transition.reshape(-1, game.states).T
+        value = np.repeat(self._follower.centred_state_value[None], policies.shape[0], axis=0)
+        best = np.full(policies.shape[0], np.inf)
+        for _ in range(_NEWTON_LIMIT):
+            action_value = reward + discount * (value @ rows).reshape(-1, *reward.shape)
+            if not sees:
+                action_value = np.einsum("bsl,bsla->bsa", policies, action_value)[:, :, None]
+            peak = action_value.max(axis=3, keepdims=True)
+            weights = np.exp((action_value - peak) / game.temperature)
+            total = weights.sum(axis=3, keepdims=True)
+            response = weights / total
+            soft = (peak + game.temperature * np.log(total))[..., 0]
+            change = (np.einsum("bsl,bsl->bs", policies, soft) if sees else soft[:, :, 0]) - value
+            residual = np.abs(change).max(axis=1)
+            floor = self._points.unit() * float(np.abs(action_value).max())
+            # The values are within rounding, and one more step does not bring them closer.
+            if ((residual <= floor) & (residual >= 0.5 * best)).all() or not residual.any():
+                found: FloatArray = response
+                return found
+            best = np.minimum(best, residual)
+            chain = np.einsum("bsla,slat->bst", policies[..., None] * response, game.transition)
+            value = value + np.linalg.solve(np.eye(game.states) - discount * chain, change[:, :, None])[:, :, 0]
+        raise NotConvergedError(
+            f"follower batch: residual {residual.max():.3g} after {_NEWTON_LIMIT} Newton iterations"
+        )
+
+    def _leader(self, policies: FloatArray, responses: FloatArray) -> FloatArray:
+        """μ·V_L (B,) under policies (B or 1, S, L) and responses (B or 1, S, L or 1, A)."""
+        joint = policies[..., None] * responses
+        earned = np.einsum("bsla,sla->bs", joint, self._reward)
+        chain = np.einsum("bsla,slat->bst", joint, self._game.transition)
+        if self._horizon is None:
+            system = np.eye(self._game.states) - self._discount * chain
+            value = np.linalg.solve(system, earned[:, :, None])[:, :, 0]
+        else:
+            value = np.zeros_like(earned)
+            for _ in range(self._horizon):
+                value = earned + self._discount * np.matmul(chain, value[:, :, None])[:, :, 0]
+        result: FloatArray = value @ self._game.initial
+        return result

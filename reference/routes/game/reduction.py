@@ -1,0 +1,91 @@
+"""The reduction route: a Markov game's hypergradient as that of the configurable MDP it is.
+
+Nothing of the game's own Bellman code enters but where the error is bounded; the price is a kernel over (s, l) and its
+vector-Jacobian products.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.game.error_bounds import game_error_bound
+from bilevelrl.reference.game.follower import DecisionPoints, GameFollower, game_reward_centre, solve_decisions
+from bilevelrl.reference.game.model import MarkovGame
+from bilevelrl.reference.game.reduction import reduce_game
+from bilevelrl.reference.on_demand import AnswerBounds
+from bilevelrl.reference.problem import Part
+from bilevelrl.reference.registry import Hypergradient, register_route
+from bilevelrl.reference.routes.tabular.implicit import implicit
+from bilevelrl.reference.tabular.leader import constant_return
+
+__all__ = ["game_reduction"]
+
+
+@register_route(
+    "reduction",
+    MarkovGame,
+    summary="the implicit route of the configurable MDP that the game reduces to",
+    family="reduction",
+    accuracy="rounding times conditioning",
+)
+def game_reduction(
+    problem: MarkovGame,
+    theta: FloatArray,
+    *,
+    horizon: int | None = None,
+    discounted: bool = True,
+    warm_start: GameFollower | None = None,
+    bound: bool = True,
+) -> Hypergradient:
+    """∇J of a Markov game through `reduce_game`. A warm start is ignored: its states are others."""
+    # Averaging large constant rewards over f would round them: they come off first, and move no derivative.
+    constant = game_reward_centre(problem.transition, problem.reward_leader)
+    centred = replace(
+        problem,
+        reward_leader=problem.reward_leader - constant,
+        reward_follower=problem.reward_follower - game_reward_centre(problem.transition, problem.reward_follower),
+        verify_derivatives=False,
+    )
+    problem.derivatives.confirm_trace(theta)
+    solved = implicit(reduce_game(centred), theta, horizon=horizon, discounted=discounted, warm_start=None, bound=bound)
+    direct: tuple[Part, ...] = ("initial", "direct", "transition")
+
+    parts: dict[Part, FloatArray] = {
+        "policy": sum((solved.parts[part] for part in direct), np.zeros(theta.size)),
+        "response": solved.parts["response"],
+        "regulariser": solved.parts["regulariser"],
+    }
+    offset = constant_return(constant, problem.discount_leader, horizon, discounted)
+
+    def error_bound() -> AnswerBounds:
+        """What the reduction's answer is off by, and what its tables, products and averages rounded, leave of it."""
+        own, policy = solved.error_bound, problem.policy_at(theta)
+        points = DecisionPoints.of(problem, policy)
+        follower = solve_decisions(problem, points)
+        rounded = game_error_bound(
+            problem,
+            theta,
+            policy=policy,
+            points=points,
+            response=follower.response,
+            state_value=follower.centred_state_value,
+            horizon=horizon,
+            discounted=discounted,
+            errors=follower.errors_on_demand(),
+        )
+        return AnswerBounds(own + rounded.gradient, solved.objective_error_bound + rounded.objective)
+
+    return Hypergradient(
+        value=solved.value,
+        parts=parts,
+        objective=solved.objective + offset,
+        residual=solved.residual,
+        condition=solved.condition,
+        error_bound_source=error_bound if bound else np.inf,
+        route="reduction",
+        status=solved.status,
+        counters=solved.counters,
+    )

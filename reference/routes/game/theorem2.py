@@ -1,0 +1,156 @@
+"""Theorem 2 with exact occupancies of (s, l, a), exact benefits, and ∇Q_F from a linear system of its own.
+
+    ∇J = Σ_t γ_L^t Σ Pr_t(s, l, a) [ ∇log f_θ(l|s) Q_L(s,l,a) + (1/β) B(s,l,a) ∇Q_F(s,l,a) ] + ∇ρ
+
+With f ∇log f = ∇f nothing is divided by f, so actions of probability zero are included. A seeing follower has
+`∇Q_F(s,l,a) = γ_F Σ_s' P(s'|s,l,a) h(s')` with `h = (I - γ_F P)^{-1} Σ_l ∇f V_F`; one that does not see the leader's
+action compares `Q̄_F(s,a) = Σ_l f Q_F`, whose gradient solves `∇Q̄_F = Σ_l ∇f Q_F + γ_F Σ_l f P Σ_a' g ∇Q̄_F`, a system
+over pairs (s, a). Everything is in the game's own tables (S, L, A), written in `einsum`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.follower import solve_follower
+from bilevelrl.reference.game.error_bounds import game_error_bound
+from bilevelrl.reference.game.follower import DecisionPoints, GameFollower
+from bilevelrl.reference.game.model import MarkovGame
+from bilevelrl.reference.on_demand import AnswerBounds, when_read
+from bilevelrl.reference.problem import Part
+from bilevelrl.reference.registry import Hypergradient, register_route
+from bilevelrl.reference.tabular.leader import check_horizon, constant_return
+
+__all__ = ["follower_value_gradient", "theorem2"]
+
+
+def follower_value_gradient(
+    game: MarkovGame, policy: FloatArray, slope: FloatArray, follower: GameFollower
+) -> FloatArray:
+    """Return ∇Q_F(s,l,a), or ∇Q̄_F(s,a) repeated over l if the follower does not see it, (S, L, A, N).
+
+    Parameters
+    ----------
+    game, policy, follower
+        The game, f (S, L), and the follower's solution.
+    slope
+        ∇f, (S, L, N).
+
+    References
+    ----------
+    Kudo et al. (2026), arXiv:2603.14867, equation (9).
+
+    Examples
+    --------
+    >>> from bilevelrl.tasks import toy_markov_game
+    >>> game, theta = toy_markov_game(), np.zeros(3)
+    >>> gradient = follower_value_gradient(
+    ...     game, game.policy_at(theta), game.policy_jacobian(theta), solve_follower(game, theta))
+    >>> gradient.shape
+    (3, 2, 3, 3)
+    """
+    states, leader_actions, actions = game.reward_leader.shape
+    kernel, g, discount = game.transition, follower.policy, game.discount_follower
+    if game.follower_sees_leader_action:
+        chain = np.einsum("sl,sla,slat->st", policy, g, kernel)
+        scores = np.einsum("sln,sl->sn", slope, follower.centred_value)
+        ahead = np.linalg.solve(np.eye(states) - discount * chain, scores)
+        result: FloatArray = discount * np.einsum("slat,tn->slan", kernel, ahead)
+        return result
+    pairs = states * actions
+    chain = np.einsum("sl,slat,tb->satb", policy, kernel, g[:, 0]).reshape(pairs, pairs)
+    scores = np.einsum("sln,sla->san", slope, follower.centred_action_value).reshape(pairs, -1)
+    solved = np.linalg.solve(np.eye(pairs) - discount * chain, scores).reshape(states, 1, actions, -1)
+    return np.broadcast_to(solved, (states, leader_actions, actions, solved.shape[3]))
+
+
+@register_route(
+    "theorem2",
+    MarkovGame,
+    summary="Theorem 2 with exact occupancies and benefits, ∇Q_F from one linear system",
+    family="linear algebra, Jacobian",
+    accuracy="rounding times conditioning",
+)
+def theorem2(
+    problem: MarkovGame,
+    theta: FloatArray,
+    *,
+    horizon: int | None = None,
+    discounted: bool = True,
+    warm_start: GameFollower | None = None,
+    bound: bool = True,
+) -> Hypergradient:
+    """∇J by Theorem 2 (8)-(9) of arXiv:2603.14867."""
+    check_horizon(horizon, discounted)
+    policy, slope = problem.policy_at(theta), problem.policy_jacobian(theta)
+    follower = solve_follower(problem, theta, warm_start=warm_start)
+    g = follower.policy
+    points = DecisionPoints.of(problem, policy)
+    reward = problem.reward_leader - points.centre_leader
+    gradient = follower_value_gradient(problem, policy, slope, follower)
+    chain = np.einsum("sl,sla,slat->st", policy, g, problem.transition)
+    earned = np.einsum("sl,sla,sla->s", policy, g, reward)
+    discount = problem.discount_leader if discounted else 1.0
+    parts: dict[Part, FloatArray] = {
+        "policy": np.zeros(theta.size),
+        "response": np.zeros(theta.size),
+        "regulariser": problem.regulariser_gradient(theta),
+    }
+    objective = 0.0
+    for weight, ahead in _stages(chain, earned, problem.initial, discount, horizon):
+        action_value = reward + discount * problem.transition @ ahead
+        parts["policy"] += np.einsum("s,sln,sla,sla->n", weight, slope, g, action_value)
+        seen = action_value
+        if not problem.follower_sees_leader_action:
+            seen = np.broadcast_to(np.einsum("sl,sla->sa", policy, action_value)[:, None], action_value.shape)
+        benefit = seen - np.einsum("sla,sla->sl", g, seen)[:, :, None]
+        visits = weight[:, None, None] * policy[:, :, None] * g
+        parts["response"] += np.einsum("sla,slan->n", visits * benefit, gradient) / problem.temperature
+        objective += float(weight @ earned) if horizon is not None else float(problem.initial @ ahead)
+
+    def error_bound() -> AnswerBounds:
+        return game_error_bound(
+            problem,
+            theta,
+            policy=policy,
+            points=points,
+            response=follower.response,
+            state_value=follower.centred_state_value,
+            horizon=horizon,
+            discounted=discounted,
+            errors=follower.errors_on_demand(),
+        )
+
+    constant = constant_return(points.centre_leader, problem.discount_leader, horizon, discounted)
+    return Hypergradient(
+        value=sum(parts.values(), np.zeros(theta.size)),
+        parts=parts,
+        objective=objective + constant + problem.regulariser_at(theta),
+        residual=follower.residual,
+        condition=float(np.linalg.cond(np.eye(problem.states) - problem.discount_follower * chain, np.inf)),
+        error_bound_source=when_read(problem.policy_at, theta, policy, error_bound) if bound else np.inf,
+        route="theorem2",
+        follower=follower,
+        status=follower.status.value,
+        counters={"sweeps": follower.sweeps, "linear_solves": follower.linear_solves + 2 + theta.size},
+    )
+
+
+def _stages(
+    chain: FloatArray, earned: FloatArray, initial: FloatArray, discount: float, horizon: int | None
+) -> list[tuple[FloatArray, FloatArray]]:
+    """Return (discounted law of s_t, V_L one step ahead) for each step, or once for ever."""
+    if horizon is None:
+        system = np.eye(earned.size) - discount * chain
+        law, value = np.linalg.solve(system.T, initial), np.linalg.solve(system, earned)
+        return [(law.astype(np.float64, copy=False), value.astype(np.float64, copy=False))]
+    values = [np.zeros(earned.size)]
+    for _ in range(horizon - 1):
+        values.append(earned + discount * chain @ values[-1])
+    stages: list[tuple[FloatArray, FloatArray]] = []
+    law = initial
+    for t in range(horizon):
+        stages.append((law, values[horizon - 1 - t]))
+        law = discount * (law @ chain)
+    return stages

@@ -1,0 +1,149 @@
+"""Reverse mode through the unrolled solver of a Markov game: the definition of the truth, with its own sweeps.
+
+The follower's soft Q-iteration and the leader's policy evaluation are written out on the game's own tables in
+`autograd.numpy`. θ enters three times (the leader's policy in its own evaluation, in everything the follower's solver
+reads, and the regulariser), so that one reverse pass gives every part.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import autograd
+import autograd.numpy as anp
+import numpy as np
+
+from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.derivatives.array_values import tracing
+from bilevelrl.reference.derivatives.autodiff import log_sum_exp, softmax
+from bilevelrl.reference.errors import TooLargeError
+from bilevelrl.reference.game.follower import GameFollower
+from bilevelrl.reference.game.model import MarkovGame
+from bilevelrl.reference.on_demand import AnswerBounds, when_read
+from bilevelrl.reference.problem import GAME_PARTS, Part
+from bilevelrl.reference.registry import Hypergradient, register_route
+from bilevelrl.reference.routes.game.sweeps import plan_game_sweeps
+from bilevelrl.reference.routes.tabular.unrolled import TAPE_LIMIT
+from bilevelrl.reference.tabular.leader import check_horizon, constant_return
+
+__all__ = ["game_split_objective", "game_unrolled"]
+
+_BYTES_PER_ENTRY = 8 * 12  # arrays of size S·L·A that one sweep leaves on the tape, counted generously
+
+
+def game_split_objective(
+    game: MarkovGame,
+    points: tuple[Any, Any, Any],
+    *,
+    sweeps_follower: int,
+    sweeps_leader: int,
+    horizon: int | None,
+    discounted: bool,
+    centre_follower: float = 0.0,
+    centre_leader: float = 0.0,
+) -> Any:
+    """The objective with θ split by where it enters: `points` in the order of `GAME_PARTS`.
+
+    Traceable by autograd; nothing of it is shared with the solvers. The constants are subtracted from the rewards.
+    """
+    own, read = game.evaluate(points[0]), game.evaluate(points[1])
+    states, leader_actions, actions = game.reward_leader.shape
+    beta, discount = game.temperature, game.discount_follower
+    rows = game.transition.reshape(-1, states)
+    reward = game.reward_follower - centre_follower
+    value: Any = np.zeros(states)
+
+    def backed_up(ahead: Any) -> Any:
+        return reward + discount * anp.reshape(anp.dot(rows, ahead), reward.shape)
+
+    if game.follower_sees_leader_action:
+        for _ in range(sweeps_follower):
+            value = anp.sum(read * (beta * log_sum_exp(backed_up(value) / beta)), axis=1)
+        response = softmax(backed_up(value) / beta)
+    else:
+        for _ in range(sweeps_follower):
+            value = beta * log_sum_exp(anp.sum(read[:, :, None] * backed_up(value), axis=1) / beta)
+        compared = anp.sum(read[:, :, None] * backed_up(value), axis=1)
+        response = anp.reshape(softmax(compared / beta), (states, 1, actions)) * np.ones((1, leader_actions, 1))
+    joint = anp.reshape(own, (states, leader_actions, 1)) * response
+    earned = anp.sum(joint * (game.reward_leader - centre_leader), axis=(1, 2))
+    chain = anp.einsum("sla,slat->st", joint, game.transition)
+    discount = game.discount_leader if discounted else 1.0
+    leader: Any = np.zeros(states)
+    for _ in range(sweeps_leader if horizon is None else horizon):
+        leader = earned + discount * anp.dot(chain, leader)
+    total = anp.dot(game.initial, leader)
+    return total if game.regulariser is None else total + game.regulariser_of(points[2])
+
+
+@register_route(
+    "unrolled",
+    MarkovGame,
+    summary="reverse mode (autograd) through the unrolled soft value iteration and policy evaluation",
+    family="autograd sweeps",
+    accuracy="truncation of the sweeps (1e-13 of the largest term) plus rounding",
+)
+def game_unrolled(
+    problem: MarkovGame,
+    theta: FloatArray,
+    *,
+    horizon: int | None = None,
+    discounted: bool = True,
+    warm_start: GameFollower | None = None,
+    bound: bool = True,
+) -> Hypergradient:
+    """∇J of a Markov game by reverse mode through every sweep. A warm start is ignored.
+
+    Raises
+    ------
+    TooLargeError
+        If the tape would exceed its limit.
+    """
+    check_horizon(horizon, discounted)
+    problem.derivatives.confirm_trace(theta)
+    plan = plan_game_sweeps(problem, theta)
+    steps = plan.leader if horizon is None else horizon
+    tape = _BYTES_PER_ENTRY * problem.reward_leader.size * plan.follower + 8 * 8 * problem.states * steps
+    if tape > TAPE_LIMIT:
+        raise TooLargeError(
+            f"unrolled: {plan.follower} + {steps} sweeps of {problem.states} states need a tape of about "
+            f"{tape / 2**30:.1f} GiB, expected at most {TAPE_LIMIT / 2**30:.0f} GiB; use route='implicit'"
+        )
+    centre_follower, centre_leader = plan.points.centre_follower, plan.points.centre_leader
+
+    def objective(*at: Any) -> Any:
+        total = game_split_objective(
+            problem,
+            (at[0], at[1], at[2]),
+            sweeps_follower=plan.follower,
+            sweeps_leader=plan.leader,
+            horizon=horizon,
+            discounted=discounted,
+            centre_follower=centre_follower,
+            centre_leader=centre_leader,
+        )
+        return total + 0.0 * sum(anp.sum(point) for point in at)
+
+    count = len(GAME_PARTS)
+    with tracing("policy"):
+        gradients = autograd.grad(objective, tuple(range(count)))(*[theta] * count)
+        parts: dict[Part, FloatArray] = {
+            part: np.asarray(pulled, dtype=np.float64).ravel()
+            for part, pulled in zip(GAME_PARTS, gradients, strict=True)
+        }
+    constant = constant_return(centre_leader, problem.discount_leader, horizon, discounted)
+
+    def error_bound() -> AnswerBounds:
+        return plan.error_bound(problem, theta, horizon, discounted)
+
+    return Hypergradient(
+        value=sum(parts.values(), np.zeros(theta.size)),
+        parts=parts,
+        objective=float(objective(*[theta] * count)) + constant,
+        residual=plan.residual,
+        condition=(1 + problem.discount_follower) / (1 - problem.discount_follower),
+        error_bound_source=when_read(problem.policy_at, theta, plan.policy, error_bound) if bound else np.inf,
+        route="unrolled",
+        status="converged: sweeps as many as the tolerance needs",
+        counters={"sweeps": plan.follower + steps, "evaluations": count},
+    )

@@ -1,0 +1,158 @@
+"""Two routes through autograd: "unrolled" sweeps, and the "closed_form" with own Riccati and Lyapunov primitives."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.follower import solve_follower
+from bilevelrl.reference.lqr.error_bounds import LeaderSweeps, lqr_error_bounds
+from bilevelrl.reference.lqr.follower import LQRFollower
+from bilevelrl.reference.lqr.model import ConfigurableLQR, LQRMatrices
+from bilevelrl.reference.lqr.response_errors import Tail
+from bilevelrl.reference.lqr.solvers import RiccatiSolution, solve_riccati
+from bilevelrl.reference.lqr_game.error_bounds import lqr_game_error_bounds
+from bilevelrl.reference.lqr_game.model import LQRGame
+from bilevelrl.reference.on_demand import when_read
+from bilevelrl.reference.problem import GAME_PARTS, PARTS
+from bilevelrl.reference.registry import Hypergradient, leader_objective, register_route
+from bilevelrl.reference.routes.lqr.split import (
+    differentiate_split,
+    leader_sweeps,
+    riccati_sweeps,
+    split_game,
+    split_lqr,
+)
+from bilevelrl.reference.tabular.leader import check_horizon
+
+__all__ = ["lqr_closed_form", "lqr_unrolled"]
+
+
+def _differentiate(
+    problem: Any,
+    theta: FloatArray,
+    route: str,
+    horizon: int | None,
+    discounted: bool,
+    warm_start: LQRFollower | None,
+    bound: bool,
+) -> Hypergradient:
+    check_horizon(horizon, discounted)
+    # These refuse what cannot be solved or has no value; their numbers are not used.
+    follower: LQRFollower = solve_follower(problem, theta, warm_start=warm_start)
+    leader_objective(problem, theta, horizon=horizon, discounted=discounted, follower=follower)
+    problem.derivatives.confirm_trace(theta)
+    game = isinstance(problem, LQRGame)
+    split: Any = split_game if game else split_lqr
+    objective, parts = differentiate_split(
+        lambda points: split(problem, points, unrolled=route == "unrolled", horizon=horizon, discounted=discounted),
+        GAME_PARTS if game else PARTS,
+        theta,
+    )
+    read = problem.policy_at if game else problem.matrices_at
+
+    def error_bound() -> float:
+        return _error_bound(problem, theta, route, horizon, discounted)
+
+    return Hypergradient(
+        value=sum(parts.values(), np.zeros(theta.size)),
+        parts=parts,
+        objective=objective,
+        residual=follower.residual,
+        condition=follower.riccati.amplification,
+        error_bound_source=when_read(read, theta, read(theta), error_bound) if bound else np.inf,
+        route=route,
+        follower=follower,
+        status=follower.status.value,
+    )
+
+
+def _error_bound(problem: Any, theta: FloatArray, route: str, horizon: int | None, discounted: bool) -> float:
+    """The bound for what the tape holds: P by SciPy's solver, or by as many sweeps as there are on it."""
+    game = isinstance(problem, LQRGame)
+    discount = problem.discount_follower
+    if game:
+        planned = problem.planned_dynamics(problem.policy_at(theta))
+        system = planned, problem.dynamics_action, problem.cost_state, problem.cost_action
+    else:
+        matrices = problem.matrices_at(theta)
+        system = (
+            matrices.dynamics_state,
+            matrices.dynamics_action,
+            matrices.cost_state_follower,
+            matrices.cost_action_follower,
+        )
+    options: dict[str, Any] = {"horizon": horizon, "discounted": discounted}
+    if route == "closed_form":
+        riccati = solve_riccati(*system, discount, method="scipy")
+        if not game:
+            options["method"] = "scipy"
+    else:
+        earlier, later = riccati_sweeps(*system, discount)
+        riccati = solve_riccati(*system, discount, method="sweeps", stop_after=earlier + later)
+        options["tail"] = Tail.of(*system, discount, earlier=earlier, later=later)
+        if not game and horizon is None:
+            options["sweeps"] = _leader_sweeps(matrices, riccati, problem.discount_leader)
+    bounds = lqr_game_error_bounds if game else lqr_error_bounds
+    return bounds(problem, theta, riccati.cost_to_go, **options).gradient
+
+
+def _leader_sweeps(matrices: LQRMatrices, riccati: RiccatiSolution, discount: float) -> LeaderSweeps:
+    loop, gain = riccati.closed_loop, riccati.gain
+    cost = matrices.cost_state_leader + gain.T @ matrices.cost_action_leader @ gain
+    count = 2 * leader_sweeps(loop, cost, discount)
+    to_go = np.zeros_like(cost)
+    for _ in range(count):
+        to_go = cost + discount * loop.T @ to_go @ loop
+    return LeaderSweeps(count=count, cost_to_go=to_go)
+
+
+def lqr_unrolled(
+    problem: Any,
+    theta: FloatArray,
+    *,
+    horizon: int | None = None,
+    discounted: bool = True,
+    warm_start: LQRFollower | None = None,
+    bound: bool = True,
+) -> Hypergradient:
+    """∇J by reverse mode through every Riccati sweep and every step of the leader's evaluation.
+
+    Raises
+    ------
+    TooLargeError
+        If more sweeps than `SWEEP_LIMIT` would be needed.
+    """
+    return _differentiate(problem, theta, "unrolled", horizon, discounted, warm_start, bound)
+
+
+def lqr_closed_form(
+    problem: Any,
+    theta: FloatArray,
+    *,
+    horizon: int | None = None,
+    discounted: bool = True,
+    warm_start: LQRFollower | None = None,
+    bound: bool = True,
+) -> Hypergradient:
+    """∇J of the closed-form objective by reverse mode: equations solved by SciPy, differentiated by this package."""
+    return _differentiate(problem, theta, "closed_form", horizon, discounted, warm_start, bound)
+
+
+for _kind in (ConfigurableLQR, LQRGame):
+    register_route(
+        "unrolled",
+        _kind,
+        summary="reverse mode (autograd) through the unrolled solver and evaluation",
+        family="autograd sweeps",
+        accuracy="error_bound: truncation of the sweeps plus rounding",
+    )(lqr_unrolled)
+    register_route(
+        "closed_form",
+        _kind,
+        summary="reverse mode through the closed-form objective, with own derivatives of the equations' solutions",
+        family="autograd primitives",
+        accuracy="rounding times conditioning",
+    )(lqr_closed_form)

@@ -1,0 +1,231 @@
+"""Central finite differences of exact objectives of linear-quadratic problems, part by part."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.errors import IllPosedError, InvalidInputError, NotConvergedError
+from bilevelrl.reference.follower import solve_follower
+from bilevelrl.reference.lqr.error_bounds import lqr_error_bounds
+from bilevelrl.reference.lqr.follower import LQRFollower, action_covariance
+from bilevelrl.reference.lqr.leader import evaluate_lqr_leader
+from bilevelrl.reference.lqr.model import ConfigurableLQR
+from bilevelrl.reference.lqr.response_errors import ErrorBounds
+from bilevelrl.reference.lqr.solvers import RiccatiSolution, solve_riccati
+from bilevelrl.reference.lqr_game.error_bounds import lqr_game_error_bounds
+from bilevelrl.reference.lqr_game.leader import closed_loop, evaluate_game_leader
+from bilevelrl.reference.lqr_game.model import LQRGame
+from bilevelrl.reference.on_demand import when_read
+from bilevelrl.reference.problem import GAME_PARTS, PARTS, Part
+from bilevelrl.reference.registry import Hypergradient, register_route
+from bilevelrl.reference.routes.tabular.finite_difference import SplitObjective, differentiate_part
+from bilevelrl.reference.tabular.leader import check_horizon
+
+__all__ = ["lqr_finite_difference"]
+
+_ENTRIES: dict[Part, tuple[str, ...]] = {
+    "initial": ("initial_mean", "initial_covariance"),
+    "direct": ("cost_state_leader", "cost_action_leader", "cost_constant_leader"),
+    "transition": ("dynamics_state", "dynamics_action", "noise_covariance"),
+    "response": ("dynamics_state", "dynamics_action", "cost_state_follower", "cost_action_follower"),
+    "policy": ("gain", "covariance"),
+    "regulariser": ("regulariser",),
+}
+
+
+_GUESS = 1e-12  # of the objective, where no bound on its rounding is known
+
+
+class _Split:
+    """What both kinds of problem share: which parts move, and the loop over displaced θ."""
+
+    def __init__(
+        self, problem: Any, theta: FloatArray, horizon: int | None, discounted: bool, warm_start: LQRFollower | None
+    ) -> None:
+        self._problem, self._theta = problem, theta
+        self._horizon, self._discounted = horizon, discounted
+        self.follower: LQRFollower = solve_follower(problem, theta, warm_start=warm_start)
+        self._moving: frozenset[str] = problem.derivatives.moving(theta)
+        self.evaluations = 0
+        self.base = self.objective("regulariser", theta)
+
+    def depends(self, part: Part) -> bool:
+        """Whether the part can be anything but zero."""
+        names = ("gain",) if part == "response" and isinstance(self._problem, LQRGame) else _ENTRIES[part]
+        return bool(self._moving.intersection(names))
+
+    def noise(self, part: Part) -> float:
+        """Bound on the rounding of the values that are differenced, the solver's part in it only where it is called."""
+        solved = part == "response"
+        found = self.solved(self._theta) if solved else self.follower.riccati
+        bound = self.bounds(found, frozen=not solved, gradient=False).objective
+        # Steps have to be chosen where nothing is proven, too; the error bound is infinite there.
+        return bound if np.isfinite(bound) else _GUESS * (self.size() + abs(self.base))
+
+    def size(self) -> float:
+        """The size of the leader's rewards."""
+        raise NotImplementedError
+
+    def bounds(self, riccati: RiccatiSolution, *, frozen: bool, gradient: bool) -> ErrorBounds:
+        """Bounds on what the objective, or its exact derivative, makes of a computed follower and of rounding."""
+        bounds = lqr_game_error_bounds if isinstance(self._problem, LQRGame) else lqr_error_bounds
+        return bounds(
+            self._problem.linearised(self._theta) if gradient else self._problem,
+            self._theta,
+            riccati.cost_to_go,
+            horizon=self._horizon,
+            discounted=self._discounted,
+            frozen=frozen,
+            gradient=gradient,
+        )
+
+    def solved(self, point: FloatArray) -> RiccatiSolution:
+        """The follower's Riccati equation at θ = point, by a solver that other routes do not start from."""
+        raise NotImplementedError
+
+    def objective(self, part: Part, point: FloatArray) -> float:
+        """The objective with one part evaluated at another θ."""
+        raise NotImplementedError
+
+    def values(self, part: Part, x: FloatArray, j: Any) -> FloatArray:
+        """Objective at θ + x e_j inside one part; x and j broadcast."""
+        x, j = np.broadcast_arrays(x, j)
+        result = np.empty(x.size)
+        for i, (offset, coordinate) in enumerate(zip(x.ravel(), j.ravel(), strict=True)):
+            point = self._theta.copy()
+            point.flat[int(coordinate)] += offset
+            try:
+                result[i] = self.objective(part, point)
+            except (IllPosedError, InvalidInputError, NotConvergedError):  # the step has left what has a value
+                result[i] = np.nan
+        self.evaluations += x.size
+        return result.reshape(x.shape)
+
+
+class _SplitLQR(_Split):
+    def size(self) -> float:
+        at = self._problem.matrices_at(self._theta)
+        mean = at.initial_mean
+        moment = np.abs(np.outer(mean, mean)) + np.abs(at.initial_covariance) + np.abs(at.noise_covariance)
+        effort = np.vdot(np.abs(at.cost_action_leader), np.abs(self.follower.covariance))
+        return float(np.vdot(np.abs(at.cost_state_leader), moment) + effort + np.abs(at.cost_constant_leader))
+
+    def solved(self, point: FloatArray) -> RiccatiSolution:
+        moved = self._problem.matrices_at(point)
+        return solve_riccati(
+            moved.dynamics_state,
+            moved.dynamics_action,
+            moved.cost_state_follower,
+            moved.cost_action_follower,
+            self._problem.discount_follower,
+            method="scipy",
+        )
+
+    def objective(self, part: Part, point: FloatArray) -> float:
+        base, moved = self._problem.matrices_at(self._theta), self._problem.matrices_at(point)
+        gain, covariance = self.follower.gain, self.follower.covariance
+        if part == "response":
+            riccati = self.solved(point)
+            gain, covariance = riccati.gain, action_covariance(riccati.curvature, self._problem.temperature)
+        else:
+            base = base.replace({name: getattr(moved, name) for name in _ENTRIES[part]})
+        return evaluate_lqr_leader(
+            base,
+            gain,
+            covariance,
+            self._problem.discount_leader,
+            horizon=self._horizon,
+            discounted=self._discounted,
+        ).objective
+
+
+class _SplitGame(_Split):
+    def size(self) -> float:
+        return 1.0
+
+    def solved(self, point: FloatArray) -> RiccatiSolution:
+        game: LQRGame = self._problem
+        return solve_riccati(
+            game.planned_dynamics(game.policy_at(point)),
+            game.dynamics_action,
+            game.cost_state,
+            game.cost_action,
+            game.discount_follower,
+            method="scipy",
+        )
+
+    def objective(self, part: Part, point: FloatArray) -> float:
+        game: LQRGame = self._problem
+        base, moved = game.policy_at(self._theta), game.policy_at(point)
+        reaction, covariance = self.follower.riccati.reaction, self.follower.covariance
+        played, added = base, float(base.regulariser)
+        if part == "response":
+            riccati = self.solved(point)
+            reaction, covariance = riccati.reaction, action_covariance(riccati.curvature, game.temperature)
+        elif part == "policy":
+            played = moved
+        else:
+            added = float(moved.regulariser)
+        loop = closed_loop(game, played.gain, played.covariance, reaction, covariance)
+        evaluation = evaluate_game_leader(
+            game, loop, horizon=self._horizon, discounted=self._discounted, derivatives=False
+        )
+        return evaluation.objective + added
+
+
+def lqr_finite_difference(
+    problem: Any,
+    theta: FloatArray,
+    *,
+    horizon: int | None = None,
+    discounted: bool = True,
+    warm_start: LQRFollower | None = None,
+    bound: bool = True,
+) -> Hypergradient:
+    """∇J by finite differences.
+
+    `error_bound` is the largest error estimate summed over the parts, plus what the exact derivative makes of the
+    errors of the follower, which differences do not see.
+    """
+    check_horizon(horizon, discounted)
+    problem.derivatives.refuse_noise(theta)
+    game = isinstance(problem, LQRGame)
+    split = (_SplitGame if game else _SplitLQR)(problem, theta, horizon, discounted, warm_start)
+    moved: SplitObjective = split
+    parts: dict[Part, FloatArray] = {}
+    error = np.zeros(theta.size)
+    for part in GAME_PARTS if game else PARTS:
+        parts[part], part_error = differentiate_part(moved, part, theta.size)
+        error += part_error
+
+    read = problem.policy_at if game else problem.matrices_at
+
+    def error_bound() -> float:
+        solved = split.bounds(split.follower.riccati, frozen=False, gradient=True)
+        return float(error.max(initial=0.0)) + solved.gradient
+
+    return Hypergradient(
+        value=sum(parts.values(), np.zeros(theta.size)),
+        parts=parts,
+        objective=split.base,
+        residual=split.follower.residual,
+        condition=split.follower.riccati.amplification,
+        error_bound_source=when_read(read, theta, read(theta), error_bound) if bound else np.inf,
+        route="finite_difference",
+        follower=split.follower,
+        status=split.follower.status.value,
+        counters={"evaluations": split.evaluations},
+    )
+
+
+for _kind in (ConfigurableLQR, LQRGame):
+    register_route(
+        "finite_difference",
+        _kind,
+        summary="central differences of order 8 with an error estimate (scipy.differentiate)",
+        family="objective values",
+        accuracy="error_bound: its own error estimate plus rounding, 1e-9 relative where the objective allows",
+    )(lqr_finite_difference)

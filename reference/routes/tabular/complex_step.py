@@ -1,0 +1,171 @@
+"""The complex step: Im J(θ + i h e_j) / h with h so small that nothing but the derivative is left.
+
+Own sweeps in complex arithmetic: the log-sum-exp is shifted by the largest real part, nothing is compared, and after
+the real parts have settled the sweeps go on until the imaginary parts over h have settled too, as many as the problem's
+mixing needs. The tables' function
+must be analytic near θ: no abs, conj, or comparison on values.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.exceptions import ComplexWarning
+
+from bilevelrl.reference.arrays import ComplexArray, FloatArray
+from bilevelrl.reference.errors import InvalidInputError
+from bilevelrl.reference.follower import TabularFollower
+from bilevelrl.reference.on_demand import AnswerBounds, when_read
+from bilevelrl.reference.problem import PARTS, Part
+from bilevelrl.reference.registry import Hypergradient, register_route
+from bilevelrl.reference.routes.sweep_count import plan_sweeps
+from bilevelrl.reference.tabular.leader import check_horizon, constant_return
+from bilevelrl.reference.tabular.model import ConfigurableMDP
+from bilevelrl.reference.tabular.tables import Tables
+from bilevelrl.reference.tabular.transitions import to_dense
+
+__all__ = ["STEP", "complex_step"]
+
+STEP = 1e-100
+_CHUNK_ENTRIES = 4_000_000  # complex kernel entries held at once: 64 MB
+
+
+@register_route(
+    "complex_step",
+    ConfigurableMDP,
+    summary="complex step with its own complex Bellman sweeps",
+    family="complex sweeps",
+    accuracy="truncation of the sweeps (1e-13 of the largest term) plus rounding",
+)
+def complex_step(
+    problem: ConfigurableMDP,
+    theta: FloatArray,
+    *,
+    horizon: int | None = None,
+    discounted: bool = True,
+    warm_start: TabularFollower | None = None,
+    bound: bool = True,
+) -> Hypergradient:
+    """∇J by the complex step, coordinate by coordinate in batches. A warm start is ignored.
+
+    Raises
+    ------
+    InvalidInputError
+        If the tables' function does not accept a complex θ or returns no finite numbers there.
+    """
+    check_horizon(horizon, discounted)
+    tables = problem.tables_at(theta)
+    problem.derivatives.confirm_complex_step(theta)
+    plan = plan_sweeps(problem, theta)
+    steps = plan.leader if horizon is None else horizon
+    parts: dict[Part, FloatArray] = {part: np.zeros(theta.size) for part in PARTS}
+    objective = 0.0
+    kernel = to_dense(tables.transition)
+    chunk = max(1, _CHUNK_ENTRIES // kernel.size)
+    for first in range(0, theta.size, chunk):
+        coordinates = range(first, min(first + chunk, theta.size))
+        moved = list(_complex_tables(problem, theta, coordinates))
+        policies = _complex_policies(
+            moved, kernel, plan.centre_follower, problem.discount_follower, problem.temperature, plan.follower
+        )
+        for j, point, policy in zip(coordinates, moved, policies, strict=True):
+            discount = problem.discount_leader if discounted else 1.0
+            frozen, reward = policy.real, tables.reward_leader - plan.centre_leader
+            base = _leader_values(frozen, kernel, reward, discount, steps)
+            objective = float(tables.initial @ base + tables.regulariser)
+            shifted = to_dense(point.transition)
+            starts: dict[Part, Any] = {"initial": point.initial @ base, "regulariser": np.asarray(point.regulariser)}
+            if _has_tangent(point.reward_leader):
+                paid = point.reward_leader - plan.centre_leader
+                starts["direct"] = tables.initial @ _leader_values(frozen, kernel, paid, discount, steps)
+            if _has_tangent(shifted):
+                starts["transition"] = tables.initial @ _leader_values(frozen, shifted, reward, discount, steps)
+            starts["response"] = tables.initial @ _leader_values(policy, kernel, reward, discount, steps)
+            for name, start in starts.items():
+                parts[name][j] = float(np.imag(start)) / STEP
+    total = sum(parts.values(), np.zeros(theta.size))
+
+    def error_bound() -> AnswerBounds:
+        return plan.error_bound(problem.linearised(theta), theta, horizon, discounted)
+
+    return Hypergradient(
+        value=total,
+        parts=parts,
+        objective=objective + constant_return(plan.centre_leader, problem.discount_leader, horizon, discounted),
+        residual=plan.residual,
+        condition=(1 + problem.discount_follower) / (1 - problem.discount_follower),
+        error_bound_source=when_read(problem.tables_at, theta, tables, error_bound) if bound else np.inf,
+        route="complex_step",
+        status="converged: sweeps as many as the tolerance needs",
+        counters={"sweeps": theta.size * (plan.follower + steps), "evaluations": theta.size},
+    )
+
+
+def _has_tangent(values: Any) -> bool:
+    return np.iscomplexobj(values) and bool(np.any(np.imag(values)))
+
+
+def _complex_tables(problem: ConfigurableMDP, theta: FloatArray, coordinates: range) -> Iterator[Tables]:
+    for j in coordinates:
+        point = theta.astype(np.complex128)
+        point.flat[j] += 1j * STEP
+        try:
+            with warnings.catch_warnings():
+                # A cast to float would lose the derivative and say so in a warning only.
+                warnings.simplefilter("error", ComplexWarning)
+                tables = problem.evaluate(point)
+        except (InvalidInputError, ComplexWarning) as error:
+            raise InvalidInputError(
+                f"tables(complex theta) raised {error}: expected a function analytic in θ; "
+                "write it without casts to float, or use another route"
+            ) from error
+        if not all(np.isfinite(np.asarray(value)).all() for value in tables.differentiable().values()):
+            raise InvalidInputError(f"tables(theta + i h e_{j}): expected finite numbers; use another route")
+        yield tables
+
+
+def _complex_policies(
+    moved: list[Tables], kernel: FloatArray, centre: float, discount: float, temperature: float, sweeps: int
+) -> ComplexArray:
+    """Follower's policies (coordinates, S, A) for a batch of complex tables."""
+    states, actions, _ = kernel.shape
+    rows = kernel.reshape(states * actions, states)
+    rewards = np.stack([np.asarray(tables.reward_follower, dtype=np.complex128) for tables in moved]) - centre
+    kernels = [to_dense(tables.transition) for tables in moved]
+    own_kernels = None
+    if any(_has_tangent(k) for k in kernels):
+        own_kernels = np.stack([np.asarray(k, dtype=np.complex128).reshape(states * actions, states) for k in kernels])
+    value = np.zeros((len(moved), states), dtype=np.complex128)
+    for _ in range(sweeps):
+        ahead = (
+            _times_real(value, rows.T) if own_kernels is None else np.matmul(own_kernels, value[:, :, None])[:, :, 0]
+        )
+        action_value = rewards + discount * ahead.reshape(rewards.shape)
+        peak = action_value.real.max(axis=2, keepdims=True)
+        weights = np.exp((action_value - peak) / temperature)
+        mass = weights.sum(axis=2, keepdims=True)
+        value = (peak + temperature * np.log(mass))[:, :, 0]
+    policies: ComplexArray = weights / mass
+    return policies
+
+
+def _times_real(left: ComplexArray, right: FloatArray) -> ComplexArray:
+    """Return left @ right in one real product, a quarter of the work of a complex one."""
+    count = left.shape[0]
+    product = np.concatenate([left.real, left.imag]) @ right
+    result = np.empty((count, right.shape[1]), dtype=np.complex128)
+    result.real, result.imag = product[:count], product[count:]
+    return result
+
+
+def _leader_values(policy: Any, kernel: Any, reward: Any, discount: float, steps: int) -> Any:
+    """Complex policy evaluation by sweeps, from zero: V_L (S,)."""
+    chain = np.matmul(policy[:, None, :], kernel)[:, 0, :]
+    earned = (policy * reward).sum(axis=1)
+    value = np.zeros(earned.shape, dtype=np.result_type(chain, earned))
+    for _ in range(steps):
+        value = earned + discount * (chain @ value)
+    return value

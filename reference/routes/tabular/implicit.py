@@ -1,0 +1,133 @@
+"""Implicit differentiation with adjoints: one factorisation per discount, then one vector-Jacobian product per part.
+
+The leader's weights `q(s,a) = Σ_t γ_L^t Pr(s_t=s) π(a|s) B(s,a) / β` are the cotangent of Q_F, and the adjoint is
+
+    λ = (I - γ_F P_πᵀ)^{-1} γ_F Pᵀ q,      w = q + λ π,
+
+so that the response part is `Σ w ∇r_F + γ_F Σ w V_F(s') ∇P`. The cost does not grow with the number of parameters.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.follower import TabularFollower, solve_tables
+from bilevelrl.reference.on_demand import AnswerBounds, when_read
+from bilevelrl.reference.problem import Part
+from bilevelrl.reference.registry import Hypergradient, register_route
+from bilevelrl.reference.tabular.error_bounds import tabular_error_bound
+from bilevelrl.reference.tabular.leader import check_horizon, evaluate_leader, gradient_centres, visited_next
+from bilevelrl.reference.tabular.model import ConfigurableMDP
+from bilevelrl.reference.tabular.tables import Tables
+from bilevelrl.reference.tabular.transitions import DiscountedSystem, SparseTransition, policy_transition
+
+__all__ = ["follower_adjoint", "implicit"]
+
+
+def follower_adjoint(
+    tables: Tables, policy: FloatArray, action_cotangent: FloatArray, system: DiscountedSystem
+) -> FloatArray:
+    """Return w (S, A), the total cotangent of r_F given the cotangent q of Q_F and the system `I - γ_F P_π`."""
+    kernel = tables.transition
+    if isinstance(kernel, SparseTransition):
+        flow = (action_cotangent[:, :, None] * kernel.probability).ravel()
+        pushed: Any = np.bincount(kernel.successor.ravel(), weights=flow, minlength=tables.states)
+    else:
+        pushed = action_cotangent.ravel() @ kernel.reshape(-1, tables.states)
+    adjoint = system.solve_transposed(system.discount * pushed)
+    return action_cotangent + adjoint[:, None] * policy
+
+
+@register_route(
+    "implicit",
+    ConfigurableMDP,
+    summary="implicit differentiation: an adjoint linear system for each player",
+    family="linear algebra, adjoint",
+    accuracy="rounding times conditioning",
+)
+def implicit(
+    problem: ConfigurableMDP,
+    theta: FloatArray,
+    *,
+    horizon: int | None = None,
+    discounted: bool = True,
+    warm_start: TabularFollower | None = None,
+    bound: bool = True,
+) -> Hypergradient:
+    """∇J by implicit differentiation; see the module's formulas."""
+    check_horizon(horizon, discounted)
+    tables = problem.tables_at(theta)
+    discount = problem.discount_follower
+    follower = solve_tables(tables, discount=discount, temperature=problem.temperature, warm_start=warm_start)
+    system = DiscountedSystem.factorise(policy_transition(tables.transition, follower.policy), discount)
+    centre_follower, centre_leader = gradient_centres(problem, theta, tables)
+    evaluation = evaluate_leader(
+        tables,
+        follower.policy,
+        problem.discount_leader,
+        horizon=horizon,
+        discounted=discounted,
+        centre=centre_leader,
+        follower_system=system,
+    )
+    weight = follower_adjoint(tables, follower.policy, evaluation.benefit_weight / problem.temperature, system)
+    constant = centre_follower / (1.0 - discount)
+    values = follower.value_without(constant)
+    ones = np.ones((1, tables.states))
+    pull = problem.pullback_at(theta)
+    parts: dict[Part, FloatArray] = {
+        "initial": pull({"initial": evaluation.value}),
+        "direct": pull({"reward_leader": evaluation.occupancy[:, None] * follower.policy}),
+        "transition": pull(
+            _kernel(problem, theta, tables, evaluation.state_factor, follower.policy, evaluation.value_factor)
+        ),
+        "response": pull(
+            {"reward_follower": weight, **_kernel(problem, theta, tables, discount * ones, weight, values[None, :])}
+        ),
+        "regulariser": pull({"regulariser": np.ones(())}),
+    }
+
+    def error_bound() -> AnswerBounds:
+        return tabular_error_bound(
+            problem,
+            theta,
+            policy=follower.policy,
+            follower_value=values,
+            horizon=horizon,
+            discounted=discounted,
+            errors=follower.errors_without(constant),
+        )
+
+    return Hypergradient(
+        value=sum(parts.values(), np.zeros(theta.size)),
+        parts=parts,
+        objective=evaluation.objective,
+        residual=follower.residual,
+        condition=system.condition(),
+        error_bound_source=when_read(problem.tables_at, theta, tables, error_bound) if bound else np.inf,
+        route="implicit",
+        follower=follower,
+        status=follower.status.value,
+        counters={
+            "sweeps": follower.sweeps,
+            "factorisations": follower.linear_solves + (1 if horizon or problem.discount_leader == discount else 2),
+            "linear_solves": follower.linear_solves + (1 if horizon else 3),
+        },
+    )
+
+
+def _kernel(
+    problem: ConfigurableMDP,
+    theta: FloatArray,
+    tables: Tables,
+    state_factor: FloatArray,
+    pair_weight: FloatArray,
+    value_factor: FloatArray,
+) -> dict[str, FloatArray]:
+    """The kernel's cotangent, left out where the kernel does not depend on θ."""
+    if "transition" not in problem.varying(theta):
+        return {}
+    return {"transition": visited_next(tables, state_factor, pair_weight, value_factor)}

@@ -1,0 +1,178 @@
+"""Theorem 1 with exact occupancies, and HPGD's form (7): the same covariance written in two ways.
+
+Both start from `c(s,a) = ∇r_F(s,a) + γ_F Σ_s' ∇P(s'|s,a) V_F(s')` and need the Jacobian of the tables, so their cost
+grows with the number of parameters. They obtain the follower's gradient from different linear systems:
+
+    Theorem 1   ∇V_F = (I - γ_F P_π)^{-1} Σ_a π c,  one system over states;  guiding term E[B ∇Q_F]
+    form (7)    ∇Q_F = (I - γ_F Pπ)^{-1} c,         one system over state-action pairs;  E[Q_L (∇Q_F - ∇V_F)]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TypeAlias
+
+import numpy as np
+
+from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.follower import TabularFollower, solve_follower
+from bilevelrl.reference.on_demand import AnswerBounds, when_read
+from bilevelrl.reference.problem import PARTS, Part
+from bilevelrl.reference.registry import Hypergradient, register_route
+from bilevelrl.reference.tabular.error_bounds import dense_jacobian, effective_horizon, tabular_error_bound
+from bilevelrl.reference.tabular.leader import check_horizon, evaluate_leader, gradient_centres
+from bilevelrl.reference.tabular.model import ConfigurableMDP
+from bilevelrl.reference.tabular.tables import Tables
+from bilevelrl.reference.tabular.transitions import to_dense
+
+__all__ = ["follower_gradients", "hpgd_form", "pair_gradients", "theorem1"]
+
+FollowerGradient: TypeAlias = Callable[[FloatArray, FloatArray, FloatArray, float], FloatArray]
+
+
+def follower_source(
+    tables: Tables, jacobian: dict[str, FloatArray], value: FloatArray, discount: float, parameters: int
+) -> FloatArray:
+    """Return c(s,a) = ∇r_F + γ_F Σ_s' ∇P V_F(s'), shape (S, A, N)."""
+    source = np.zeros((tables.states, tables.actions, parameters))
+    if "reward_follower" in jacobian:
+        source += jacobian["reward_follower"]
+    if "transition" in jacobian:
+        source += discount * np.einsum("satn,t->san", dense_jacobian(tables, jacobian["transition"]), value)
+    return source
+
+
+def follower_gradients(kernel: FloatArray, policy: FloatArray, source: FloatArray, discount: float) -> FloatArray:
+    """Return ∇Q_F (S, A, N) through the system for ∇V_F over states (Theorem 1 (6))."""
+    states = policy.shape[0]
+    matrix = np.eye(states) - discount * np.einsum("sa,sat->st", policy, kernel)
+    value_gradient = np.linalg.solve(matrix, np.einsum("sa,san->sn", policy, source))
+    result: FloatArray = source + discount * np.tensordot(kernel, value_gradient, axes=1)
+    return result
+
+
+def pair_gradients(kernel: FloatArray, policy: FloatArray, source: FloatArray, discount: float) -> FloatArray:
+    """Return ∇Q_F (S, A, N) through the system over state-action pairs, without ∇V_F."""
+    states, actions, parameters = source.shape
+    pairs = states * actions
+    chain = (kernel[:, :, :, None] * policy[None, None]).reshape(pairs, pairs)
+    solution = np.linalg.solve(np.eye(pairs) - discount * chain, source.reshape(pairs, parameters))
+    result: FloatArray = np.reshape(solution, source.shape).astype(np.float64, copy=False)
+    return result
+
+
+def _formula(
+    problem: ConfigurableMDP,
+    theta: FloatArray,
+    *,
+    horizon: int | None,
+    discounted: bool,
+    warm_start: TabularFollower | None,
+    bound: bool,
+    route: str,
+    gradients: FollowerGradient,
+    centred_gradient: bool,
+) -> Hypergradient:
+    check_horizon(horizon, discounted)
+    tables = problem.tables_at(theta)
+    follower = solve_follower(problem, theta, warm_start=warm_start)
+    policy, kernel = follower.policy, to_dense(tables.transition)
+    jacobian = problem.jacobian(theta)
+    centre_follower, centre_leader = gradient_centres(problem, theta, tables)
+    constant = centre_follower / (1.0 - problem.discount_follower)
+    follower_value = follower.value_without(constant)
+    source = follower_source(tables, jacobian, follower_value, problem.discount_follower, theta.size)
+    action_gradient = gradients(kernel, policy, source, problem.discount_follower)
+    if centred_gradient:
+        action_gradient = action_gradient - np.einsum("sa,san->sn", policy, action_gradient)[:, None]
+    parts: dict[Part, FloatArray] = {part: np.zeros(theta.size) for part in PARTS}
+    if "regulariser" in jacobian:
+        parts["regulariser"] = jacobian["regulariser"].copy()
+    reward = tables.reward_leader - centre_leader
+    for weight, value_ahead, last in _stages(problem, tables, kernel, policy, reward, horizon, discounted):
+        # weight: law of s_t times γ_L^t; value_ahead: V_L with one step less to go.
+        discount = problem.discount_leader if discounted else 1.0
+        action_value = reward + discount * kernel @ value_ahead
+        value = np.einsum("sa,sa->s", policy, action_value)
+        factor = action_value if centred_gradient else action_value - value[:, None]
+        visits = weight[:, None] * policy
+        parts["response"] += np.einsum("sa,san->n", visits * factor, action_gradient) / problem.temperature
+        if "reward_leader" in jacobian:
+            parts["direct"] += np.einsum("sa,san->n", visits, jacobian["reward_leader"])
+        if "transition" in jacobian:
+            moved = dense_jacobian(tables, jacobian["transition"])
+            parts["transition"] += discount * np.einsum("sa,satn,t->n", visits, moved, value_ahead)
+        if last and "initial" in jacobian:
+            parts["initial"] += jacobian["initial"].T @ value
+    evaluation = evaluate_leader(tables, policy, problem.discount_leader, horizon=horizon, discounted=discounted)
+
+    def error_bound() -> AnswerBounds:
+        return tabular_error_bound(
+            problem,
+            theta,
+            policy=policy,
+            follower_value=follower_value,
+            horizon=horizon,
+            discounted=discounted,
+            errors=follower.errors_without(constant),
+        )
+
+    return Hypergradient(
+        value=sum(parts.values(), np.zeros(theta.size)),
+        parts=parts,
+        objective=evaluation.objective,
+        residual=follower.residual,
+        condition=(1 + problem.discount_follower) * effective_horizon(tables, policy, problem.discount_follower),
+        error_bound_source=when_read(problem.tables_at, theta, tables, error_bound) if bound else np.inf,
+        route=route,
+        follower=follower,
+        status=follower.status.value,
+        counters={"sweeps": follower.sweeps, "linear_solves": follower.linear_solves + 2 + theta.size},
+    )
+
+
+def _stages(
+    problem: ConfigurableMDP,
+    tables: Tables,
+    kernel: FloatArray,
+    policy: FloatArray,
+    reward: FloatArray,
+    horizon: int | None,
+    discounted: bool,
+) -> list[tuple[FloatArray, FloatArray, bool]]:
+    """Return (weight of states, V_L one step ahead, is it the first step) for each step, or once for ever."""
+    chain = np.einsum("sa,sat->st", policy, kernel)
+    earned = np.einsum("sa,sa->s", policy, reward)
+    discount = problem.discount_leader if discounted else 1.0
+    if horizon is None:
+        system = np.eye(tables.states) - discount * chain
+        value = np.linalg.solve(system, earned)
+        return [(np.linalg.solve(system.T, tables.initial), value, True)]
+    values = [np.zeros(tables.states)]
+    for _ in range(horizon - 1):
+        values.append(earned + discount * chain @ values[-1])
+    stages, law = [], np.asarray(tables.initial, dtype=np.float64)
+    for t in range(horizon):
+        stages.append((law, values[horizon - 1 - t], t == 0))
+        law = discount * law @ chain
+    return stages
+
+
+# Theorem 1 (5)-(6) of arXiv:2603.14867, guiding term E[B ∇Q_F]/β.
+theorem1 = register_route(
+    "theorem1",
+    ConfigurableMDP,
+    summary="Theorem 1 with exact occupancies and benefits, ∇V_F from one linear system over states",
+    family="linear algebra, Jacobian",
+    accuracy="rounding times conditioning",
+)(partial(_formula, route="theorem1", gradients=follower_gradients, centred_gradient=False))
+
+# Equation (7) of arXiv:2603.14867, guiding term E[Q_L (∇Q_F - ∇V_F)]/β.
+hpgd_form = register_route(
+    "hpgd_form",
+    ConfigurableMDP,
+    summary="HPGD's form (7): E[Q_L (∇Q_F - ∇V_F)]/β, ∇Q_F from one linear system over state-action pairs",
+    family="linear algebra, Jacobian",
+    accuracy="rounding times conditioning",
+)(partial(_formula, route="hpgd_form", gradients=pair_gradients, centred_gradient=True))

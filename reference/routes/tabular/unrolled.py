@@ -1,0 +1,152 @@
+"""Reverse mode through the unrolled solver: the definition of the truth, with its own Bellman sweeps.
+
+The follower's soft value iteration and the leader's policy evaluation are written out sweep by sweep in
+`autograd.numpy` and differentiated as they stand. θ enters five times (initial law, leader's reward, leader's dynamics,
+follower, regulariser), so that one reverse pass gives every part.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import autograd
+import autograd.numpy as anp
+import numpy as np
+
+from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.derivatives.array_values import tracing
+from bilevelrl.reference.derivatives.autodiff import log_sum_exp, softmax
+from bilevelrl.reference.errors import TooLargeError
+from bilevelrl.reference.follower import TabularFollower
+from bilevelrl.reference.on_demand import AnswerBounds, when_read
+from bilevelrl.reference.problem import PARTS, Part
+from bilevelrl.reference.registry import Hypergradient, register_route
+from bilevelrl.reference.routes.sweep_count import plan_sweeps
+from bilevelrl.reference.tabular.leader import check_horizon, constant_return
+from bilevelrl.reference.tabular.model import ConfigurableMDP
+from bilevelrl.reference.tabular.transitions import SparseTransition, Transition
+
+__all__ = ["TAPE_LIMIT", "split_objective", "unrolled"]
+
+TAPE_LIMIT = 4 * 2**30
+"""Bytes of tape beyond which the route refuses: 4 GiB."""
+
+_BYTES_PER_ENTRY = 8 * 12  # arrays of size S·A that one soft sweep leaves on the tape, counted generously
+
+
+def _ahead(kernel: Transition, value: Any) -> Any:
+    """Σ_s' P(s'|s,a) value(s') in traceable form."""
+    if isinstance(kernel, SparseTransition):
+        return anp.sum(kernel.probability * value[kernel.successor], axis=2)
+    return anp.dot(kernel, value)
+
+
+def split_objective(
+    problem: ConfigurableMDP,
+    points: tuple[Any, Any, Any, Any, Any],
+    *,
+    sweeps_follower: int,
+    sweeps_leader: int,
+    horizon: int | None,
+    discounted: bool,
+    centre_follower: float = 0.0,
+    centre_leader: float = 0.0,
+) -> Any:
+    """The objective with θ split by where it enters: `points` in the order of `PARTS`.
+
+    Traceable by autograd; nothing of it is shared with the solvers. The constants are subtracted from the rewards: that
+    keeps the digits which large constant rewards would cost.
+    """
+    at_initial, at_direct, at_transition, at_response, at_regulariser = (problem.evaluate(point) for point in points)
+    beta, discount = problem.temperature, problem.discount_follower
+    value = np.zeros(at_response.states)
+    reward = at_response.reward_follower - centre_follower
+    for _ in range(sweeps_follower):
+        value = beta * log_sum_exp((reward + discount * _ahead(at_response.transition, value)) / beta)
+    policy = softmax((reward + discount * _ahead(at_response.transition, value)) / beta)
+    kernel = at_transition.transition
+    discount = problem.discount_leader if discounted else 1.0
+    leader: Any = np.zeros(at_initial.states)
+    earned = anp.sum(policy * (at_direct.reward_leader - centre_leader), axis=1)
+    if isinstance(kernel, SparseTransition):
+        for _ in range(sweeps_leader if horizon is None else horizon):
+            leader = earned + discount * anp.sum(policy * _ahead(kernel, leader), axis=1)
+    else:
+        chain = anp.einsum("sa,sat->st", policy, kernel)
+        for _ in range(sweeps_leader if horizon is None else horizon):
+            leader = earned + discount * anp.dot(chain, leader)
+    return anp.dot(at_initial.initial, leader) + at_regulariser.regulariser
+
+
+@register_route(
+    "unrolled",
+    ConfigurableMDP,
+    summary="reverse mode (autograd) through the unrolled soft value iteration and policy evaluation",
+    family="autograd sweeps",
+    accuracy="truncation of the sweeps (1e-13 of the largest term) plus rounding",
+)
+def unrolled(
+    problem: ConfigurableMDP,
+    theta: FloatArray,
+    *,
+    horizon: int | None = None,
+    discounted: bool = True,
+    warm_start: TabularFollower | None = None,
+    bound: bool = True,
+) -> Hypergradient:
+    """∇J by reverse-mode differentiation through every sweep of the follower's and the leader's solver.
+
+    A warm start is ignored: sweeps begin at zero, so that nothing but the sweeps is differentiated.
+
+    Raises
+    ------
+    TooLargeError
+        If the tape would exceed `TAPE_LIMIT`.
+    """
+    check_horizon(horizon, discounted)
+    tables = problem.tables_at(theta)
+    problem.derivatives.confirm_trace(theta)
+    plan = plan_sweeps(problem, theta)
+    steps = plan.leader if horizon is None else horizon
+    tape = _BYTES_PER_ENTRY * tables.states * tables.actions * (plan.follower + steps)
+    if tape > TAPE_LIMIT:
+        raise TooLargeError(
+            f"unrolled: {plan.follower} + {steps} sweeps of {tables.states} states need a tape of about "
+            f"{tape / 2**30:.1f} GiB, expected at most {TAPE_LIMIT / 2**30:.0f} GiB; use route='implicit' or 'forward'"
+        )
+
+    def objective(*points: Any) -> Any:
+        total = split_objective(
+            problem,
+            points,
+            sweeps_follower=plan.follower,
+            sweeps_leader=plan.leader,
+            horizon=horizon,
+            discounted=discounted,
+            centre_follower=plan.centre_follower,
+            centre_leader=plan.centre_leader,
+        )
+        return total + 0.0 * sum(anp.sum(point) for point in points)
+
+    with tracing("tables"):
+        gradients = autograd.grad(objective, tuple(range(len(PARTS))))(*[theta] * len(PARTS))
+        parts: dict[Part, FloatArray] = {
+            part: np.asarray(pulled, dtype=np.float64).ravel() for part, pulled in zip(PARTS, gradients, strict=True)
+        }
+    value = sum(parts.values(), np.zeros(theta.size))
+    constant = constant_return(plan.centre_leader, problem.discount_leader, horizon, discounted)
+
+    def error_bound() -> AnswerBounds:
+        return plan.error_bound(problem, theta, horizon, discounted)
+
+    return Hypergradient(
+        value=value,
+        parts=parts,
+        objective=float(objective(*[theta] * len(PARTS))) + constant,
+        residual=plan.residual,
+        condition=(1 + problem.discount_follower) / (1 - problem.discount_follower),
+        error_bound_source=when_read(problem.tables_at, theta, tables, error_bound) if bound else np.inf,
+        route="unrolled",
+        status="converged: sweeps as many as the tolerance needs",
+        counters={"sweeps": plan.follower + steps, "evaluations": 5},
+    )

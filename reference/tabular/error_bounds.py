@@ -1,0 +1,419 @@
+"""How far a floating-point hypergradient of a configurable MDP can be from the truth: a first-order bound.
+
+Let ε(s) bound the error of the follower's values and `η π` that of the policy, both from `value_errors`, and u the
+rounding of one inner product. With `R = (I - γ P_π)^{-1}` of either player, and for every
+number of steps to go, entry by entry and to first order,
+
+    |δd|    ≤ R_Lᵀ (γ_L (η π P)ᵀ d + u d)                                       occupancies
+    |δV_L|  ≤ R_L Σ_a π (η |B| + u |Q_L|),      |δQ_L| ≤ γ_L P |δV_L| + u |Q_L|    leader's values
+    |δ∇V_F| ≤ R_F Σ_a π (η |∇Q_F - ∇V_F| + |δc|),   |δ∇Q_F| ≤ γ_F P |δ∇V_F| + |δc|  follower's gradient
+    |δc|    ≤ γ_F |∇P| ε + u (|∇r_F| + γ_F |∇P| |V_F| + |∇Q_F|)
+
+The response part is a covariance over the action, so a change that is the same for every action cancels in it:
+
+    δ Σ d Cov(Q_L, ∇Q_F) ≤ Σ ((|δd| + d η) π |B| + d π |δQ_L|) |∇Q_F - ∇V_F| + d π |B| |δ∇Q_F| + u d π |Q_L| |∇Q_F|.
+
+The other parts follow by the product rule.
+
+A row of the kernel (or the initial law) that sums to s within rounding of one means the row divided by s; u holds the
+largest |s - 1| too, by which its doubles are off. Where the sum stands still, the row's derivatives are off by their
+drift: |δ∇P| ≤ u |∇P| + |Σ ∇P| P. A constant reward moves no derivative through such rows and may be split off; where a
+sum moves, the row's own derivative is meant, and misses a constant that was split off.
+
+Where `η` times a horizon is not small, the first order says nothing and
+the bound is infinite. Tests hold it against high-precision truth from above and from below.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.on_demand import AnswerBounds
+from bilevelrl.reference.tabular.leader import constant_return, gradient_centres
+from bilevelrl.reference.tabular.model import ConfigurableMDP
+from bilevelrl.reference.tabular.tables import Tables
+from bilevelrl.reference.tabular.transitions import (
+    ROW_SUM_TOLERANCE,
+    DiscountedSystem,
+    SparseTransition,
+    is_law,
+    law_error,
+    policy_transition,
+    to_dense,
+)
+from bilevelrl.reference.value_errors import ValueErrors
+
+__all__ = [
+    "BOUND_SIZE_LIMIT",
+    "FIRST_ORDER",
+    "dense_jacobian",
+    "effective_horizon",
+    "gradient_error_bound",
+    "objective_noise",
+    "relevant_states",
+    "tabular_error_bound",
+]
+
+# Jacobian entries beyond which the bound is not computed: 64 million doubles, half a gigabyte.
+BOUND_SIZE_LIMIT = 64_000_000
+
+_UNKNOWN = AnswerBounds(gradient=np.inf, objective=np.inf)
+
+# Relative change of the values beyond which the first order is not trusted.
+FIRST_ORDER = 0.1
+
+
+def effective_horizon(tables: Tables, policy: FloatArray, discount: float) -> float:
+    """Return max_s Σ_k γ^k Pr(not terminated by step k | s_0 = s), at most 1/(1-γ)."""
+    system = DiscountedSystem.factorise(policy_transition(tables.transition, policy), discount)
+    return float(system.solve(np.ones(tables.states)).max())
+
+
+def rounding_unit(tables: Tables) -> float:
+    """Relative rounding of one inner product over states or actions, of the few operations around it, and of laws."""
+    rounded = (tables.states + tables.actions + 8) * float(np.finfo(np.float64).eps)
+    return rounded + law_error(tables.transition, tables.initial)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _LeaderErrors:
+    """The leader's quantities by stage (K stages: one per step of an episode, or one for ever) and their errors.
+
+    Attributes
+    ----------
+    law, law_off : (K, S)
+        Discounted probability of the state, its error.
+    ahead, ahead_off : (K, S)
+        |V_L| with one step less to go, its error.
+    action_size, benefit, action_off : (K, S, A)
+        |Q_L|, |B|, and the error of Q_L.
+    value, value_off : (S,)
+        |V_L| with everything to go, its error.
+    """
+
+    law: FloatArray
+    law_off: FloatArray
+    ahead: FloatArray
+    ahead_off: FloatArray
+    action_size: FloatArray
+    benefit: FloatArray
+    action_off: FloatArray
+    value: FloatArray
+    value_off: FloatArray
+
+
+def _leader_errors(
+    tables: Tables,
+    policy: FloatArray,
+    off: FloatArray,
+    *,
+    centre: float,
+    discount: float,
+    horizon: int | None,
+    rounding: float,
+) -> _LeaderErrors:
+    """Carry η through the leader's evaluation; see the module's formulas."""
+    kernel = to_dense(tables.transition)
+    flat = kernel.reshape(-1, tables.states)
+    chain = np.matmul(policy[:, None, :], kernel)[:, 0, :]
+    moved = np.matmul((off * policy)[:, None, :], kernel)[:, 0, :]  # η π P
+    reward = tables.reward_leader - centre
+    system = DiscountedSystem.factorise(chain, discount) if horizon is None else None
+    initial = np.asarray(tables.initial, dtype=np.float64)
+
+    def ahead_of(value: FloatArray) -> FloatArray:
+        return discount * (flat @ value).reshape(policy.shape)
+
+    def stage(value: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+        action_value = reward + ahead_of(value)
+        size = np.abs(reward) + ahead_of(np.abs(value))
+        centred = np.abs(action_value - (policy * action_value).sum(axis=1, keepdims=True))
+        source = (policy * (off * centred + rounding * size)).sum(axis=1)
+        return size, centred, source, (policy * action_value).sum(axis=1)
+
+    if system is not None:
+        value = system.solve((policy * reward).sum(axis=1))
+        size, centred, source, _ = stage(value)
+        value_off = system.solve(source)
+        law = system.solve_transposed(initial)
+        law_off = system.solve_transposed(discount * (moved.T @ law) + rounding * law)
+        return _LeaderErrors(
+            law=law[None],
+            law_off=law_off[None],
+            ahead=np.abs(value)[None],
+            ahead_off=value_off[None],
+            action_size=size[None],
+            benefit=centred[None],
+            action_off=(ahead_of(value_off) + rounding * size)[None],
+            value=np.abs(value),
+            value_off=value_off,
+        )
+    steps = int(horizon or 0)
+    values, values_off = np.zeros((steps + 1, tables.states)), np.zeros((steps + 1, tables.states))  # by steps to go
+    sizes, benefits, offs = (np.zeros((steps, *policy.shape)) for _ in range(3))
+    for h in range(1, steps + 1):
+        size, centred, source, values[h] = stage(values[h - 1])
+        values_off[h] = source + discount * (chain @ values_off[h - 1])
+        sizes[steps - h], benefits[steps - h] = size, centred
+        offs[steps - h] = ahead_of(values_off[h - 1]) + rounding * size
+    laws, laws_off = np.zeros((steps, tables.states)), np.zeros((steps, tables.states))
+    laws[0], laws_off[0] = initial, rounding * initial
+    for t in range(1, steps):
+        laws[t] = discount * (chain.T @ laws[t - 1])
+        laws_off[t] = discount * (chain.T @ laws_off[t - 1] + moved.T @ laws[t - 1]) + rounding * laws[t]
+    return _LeaderErrors(
+        law=laws,
+        law_off=laws_off,
+        ahead=np.abs(values[steps - 1 :: -1]),
+        ahead_off=values_off[steps - 1 :: -1],
+        action_size=sizes,
+        benefit=benefits,
+        action_off=offs,
+        value=np.abs(values[steps]),
+        value_off=values_off[steps],
+    )
+
+
+def gradient_error_bound(
+    tables: Tables,
+    policy: FloatArray,
+    follower_value: FloatArray,
+    jacobian: Mapping[str, FloatArray],
+    *,
+    discount_leader: float,
+    discount_follower: float,
+    temperature: float,
+    centres: tuple[float, float],
+    errors: ValueErrors,
+    horizon: int | None,
+    remainder: float = 0.0,
+) -> AnswerBounds:
+    """Return the first-order bounds on max_j |∂J/∂θ_j - truth|, every part included, and on |μ·V_L - truth|.
+
+    Parameters
+    ----------
+    tables, policy, follower_value
+        The solved problem; values may have a constant split off where rows sum to one.
+    jacobian
+        {table: (*dense table shape, N)} for the tables that depend on θ.
+    discount_leader
+        1 for undiscounted returns of finite `horizon`.
+    centres
+        The constants that were split off the rewards, the follower's and the leader's.
+    errors
+        ε and η.
+    remainder
+        Largest discounted mass, relative to one, that is left where sums over time are cut off.
+    """
+    rounding = rounding_unit(tables)
+    off = errors.policy
+    span = effective_horizon(tables, policy, discount_leader) if horizon is None else float(horizon)
+    span = max(span, effective_horizon(tables, policy, discount_follower))
+    stretch = float(off.max()) * span
+    if not stretch < FIRST_ORDER:
+        return _UNKNOWN
+    leader = _leader_errors(
+        tables, policy, off, centre=centres[1], discount=discount_leader, horizon=horizon, rounding=rounding
+    )
+    # What truncation leaves out of an infinite sum may sit in any state.
+    cut = 0.0 if horizon is not None else remainder
+    played = policy > 0.0
+    largest = float((leader.action_size * played).max())
+    law_off = leader.law_off + cut
+    value_off = leader.value_off + cut * largest
+    visits = leader.law[:, :, None] * policy
+    visits_off = law_off[:, :, None] * policy + visits * off
+
+    count = next((table.shape[-1] for table in jacobian.values()), 1)
+    zeros = np.zeros((tables.states, tables.actions, count))
+    kernel_slope = np.abs(jacobian["transition"]) if "transition" in jacobian else None
+    source = np.array(jacobian.get("reward_follower", zeros), dtype=np.float64)
+    size = np.abs(source)
+    if kernel_slope is not None:
+        source = source + discount_follower * np.einsum("satn,t->san", jacobian["transition"], follower_value)
+        size = size + discount_follower * np.einsum("satn,t->san", kernel_slope, np.abs(follower_value))
+    kernel = to_dense(tables.transition)
+    chain = np.matmul(policy[:, None, :], kernel)[:, 0, :]
+    follower = DiscountedSystem.factorise(chain, discount_follower).solve
+
+    def carried(x: FloatArray) -> FloatArray:
+        """X + γ P R Σ_a π x: what a source over pairs becomes in ∇Q_F."""
+        result: FloatArray = x + discount_follower * np.tensordot(
+            kernel, follower(np.einsum("sa,san->sn", policy, x)), axes=1
+        )
+        return result
+
+    gradient = carried(source)
+    centred = np.abs(gradient - np.einsum("sa,san->sn", policy, gradient)[:, None])
+    magnitude = np.abs(gradient)
+    source_off = rounding * (size + magnitude)
+    if kernel_slope is not None:
+        drift, missed = _drifts(kernel, jacobian["transition"])
+        source_off = source_off + discount_follower * np.einsum("satn,t->san", kernel_slope, errors.value)
+        left_out = abs(centres[0]) / (1.0 - discount_follower)
+        ahead = np.abs(kernel @ follower_value)
+        source_off = source_off + discount_follower * (drift * ahead[:, :, None] + missed * left_out)
+    gradient_off = carried(off[:, :, None] * centred + source_off) + remainder * np.max(
+        size * played[:, :, None], axis=(0, 1)
+    )
+
+    pair = (visits_off * leader.benefit + visits * leader.action_off).sum(axis=0) + cut * largest * played
+    error = np.einsum("sa,san->n", pair, centred)
+    error += np.einsum("sa,san->n", (visits * leader.benefit).sum(axis=0), gradient_off)
+    error += rounding * np.einsum("sa,san->n", (visits * leader.action_size).sum(axis=0), magnitude)
+    error /= temperature
+    visits_off = visits_off + rounding * visits
+    if "reward_leader" in jacobian:
+        error += np.einsum("sa,san->n", visits_off.sum(axis=0), np.abs(jacobian["reward_leader"]))
+    if kernel_slope is not None:
+        weight = np.einsum("ksa,kt->sat", visits_off, leader.ahead) + np.einsum("ksa,kt->sat", visits, leader.ahead_off)
+        weight += visits.sum(axis=0)[:, :, None] * cut * largest
+        error += discount_leader * np.einsum("sat,satn->n", weight, kernel_slope)
+        seen = np.einsum("ksa,ksa->sa", visits, np.abs(np.einsum("sat,kt->ksa", kernel, leader.ahead)))
+        error += discount_leader * np.einsum("sa,san->n", seen, drift)
+        left_out = abs(centres[1]) * span
+        error += discount_leader * left_out * np.einsum("sa,san->n", visits.sum(axis=0), missed)
+    if "initial" in jacobian:
+        error += np.einsum("sn,s->n", np.abs(jacobian["initial"]), value_off + rounding * leader.value)
+        error += np.abs(jacobian["initial"].sum(axis=0)) * float(np.asarray(tables.initial) @ leader.value)
+    if "regulariser" in jacobian:
+        error += rounding * np.abs(jacobian["regulariser"])
+    # Each of occupancy, values, policy and follower's gradient is off by a little more than its first order.
+    return AnswerBounds(
+        gradient=float(error.max(initial=0.0)) / (1.0 - stretch) ** 4,
+        objective=float(np.asarray(tables.initial) @ (value_off + rounding * leader.value)) / (1.0 - stretch) ** 2,
+    )
+
+
+def _drifts(rows: FloatArray, slopes: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return |Σ_s' ∇P| (S, A, N) twice: of laws whose sums stand still as far as rounding allows, and of other rows."""
+    moved = np.abs(slopes.sum(axis=2))
+    still = is_law(rows) & (moved.max(axis=2, initial=0.0) <= ROW_SUM_TOLERANCE * np.abs(slopes).max(initial=0.0))
+    return np.where(still[:, :, None], moved, 0.0), np.where(still[:, :, None], 0.0, moved)
+
+
+def objective_noise(
+    tables: Tables,
+    policy: FloatArray,
+    *,
+    discount_leader: float,
+    centre_leader: float,
+    errors: ValueErrors | None,
+    horizon: int | None,
+) -> float:
+    """Return the bound on the error of the objective (without its regulariser); may be inf.
+
+    `errors` are those of the policy; None where it is meant as it is.
+    """
+    rounding = rounding_unit(tables)
+    off = np.full(policy.shape, rounding) if errors is None else errors.policy
+    seen = relevant_states(tables, policy, {})
+    if not seen.all():
+        tables, policy, off = _at(tables, seen), policy[seen], off[seen]
+    if not np.isfinite(off).all():
+        return float(np.inf)
+    leader = _leader_errors(
+        tables, policy, off, centre=centre_leader, discount=discount_leader, horizon=horizon, rounding=rounding
+    )
+    return float(np.asarray(tables.initial) @ (leader.value_off + rounding * leader.value))
+
+
+def relevant_states(tables: Tables, policy: FloatArray, jacobian: Mapping[str, FloatArray]) -> Any:
+    """Return which states (S,) the objective or its derivative can see: reached from where the process starts.
+
+    A first-order change of the kernel or of the initial law reaches a state too.
+    """
+    kernel = tables.transition
+    moved, started = jacobian.get("transition"), jacobian.get("initial")
+    seen = np.asarray(tables.initial) > 0.0
+    if started is not None:
+        seen = seen | (started != 0.0).any(axis=1)
+    linked = policy_transition(kernel, (policy > 0.0).astype(np.float64)) > 0.0
+    if moved is not None:
+        linked = (linked if isinstance(linked, np.ndarray) else linked.toarray()) | (
+            (moved != 0.0).any(axis=3) & (policy > 0.0)[:, :, None]
+        ).any(axis=1)
+    while True:
+        onward = (seen.astype(np.float64) @ linked) > 0.0
+        if not (onward & ~seen).any():
+            return seen
+        seen = seen | onward
+
+
+def dense_jacobian(tables: Tables, jacobian: FloatArray) -> FloatArray:
+    """Return ∇P as (S, A, S, N) whatever the kernel's layout."""
+    kernel = tables.transition
+    if not isinstance(kernel, SparseTransition):
+        return jacobian
+    dense = np.zeros((tables.states, tables.actions, tables.states, jacobian.shape[-1]))
+    rows, columns = np.ogrid[: tables.states, : tables.actions]
+    for k in range(kernel.successor.shape[2]):
+        np.add.at(dense, (rows, columns, kernel.successor[:, :, k]), jacobian[:, :, k])
+    return dense
+
+
+def tabular_error_bound(
+    problem: ConfigurableMDP,
+    theta: FloatArray,
+    *,
+    policy: FloatArray,
+    follower_value: FloatArray,
+    horizon: int | None,
+    discounted: bool,
+    errors: ValueErrors,
+    remainder: float = 0.0,
+) -> AnswerBounds:
+    """The bounds for a solved problem, or inf where its Jacobian would not fit (`BOUND_SIZE_LIMIT`)."""
+    tables = problem.tables_at(theta)
+    sizes = {"transition": tables.states, "reward_follower": 1, "reward_leader": 1, "initial": 1, "regulariser": 1}
+    pairs = tables.states * tables.actions
+    largest = max((sizes[name] for name in problem.varying(theta)), default=1)
+    stages = (horizon or 1) * 8
+    if pairs * max(largest * theta.size, tables.states, stages) > BOUND_SIZE_LIMIT:
+        return _UNKNOWN
+    jacobian = problem.jacobian(theta)
+    if "transition" in jacobian:
+        jacobian["transition"] = dense_jacobian(tables, jacobian["transition"])
+    centres = gradient_centres(problem, theta, tables)
+    seen = relevant_states(tables, policy, jacobian)
+    if not seen.all():  # the others are worth anything, and known as badly as they like
+        tables, policy, follower_value, errors = _at(tables, seen), policy[seen], follower_value[seen], errors.at(seen)
+        jacobian = {name: table if name == "regulariser" else table[seen] for name, table in jacobian.items()}
+        if "transition" in jacobian:
+            jacobian["transition"] = jacobian["transition"][:, :, seen]
+    found = gradient_error_bound(
+        tables,
+        policy,
+        follower_value,
+        jacobian,
+        discount_leader=problem.discount_leader if discounted else 1.0,
+        discount_follower=problem.discount_follower,
+        temperature=problem.temperature,
+        centres=centres,
+        errors=errors,
+        horizon=horizon,
+        remainder=remainder,
+    )
+    constant = constant_return(centres[1], problem.discount_leader, horizon, discounted)
+    return found._replace(objective=found.objective + _summed(float(tables.regulariser), constant))
+
+
+def _summed(*terms: float) -> float:
+    """Return the rounding of what is added to the leader's return, and of a few operations that it comes from."""
+    return 8.0 * float(np.finfo(np.float64).eps) * sum(map(abs, terms))
+
+
+def _at(tables: Tables, states: Any) -> Tables:
+    """Return the tables of some of the states; what leads to the others ends the process."""
+    return Tables(
+        transition=to_dense(tables.transition)[states][:, :, states],
+        reward_follower=np.asarray(tables.reward_follower)[states],
+        reward_leader=np.asarray(tables.reward_leader)[states],
+        initial=np.asarray(tables.initial)[states],
+        regulariser=tables.regulariser,
+    )

@@ -1,0 +1,247 @@
+"""The leader's return under a follower's policy: values, benefits, occupancies and the objective.
+
+Infinite horizon: one factorisation of `I - γ_L P_π` gives the values `V_L` and the unnormalised discounted occupancy
+`d = (I - γ_L P_πᵀ)^{-1} μ`. Episodes of T steps: the backward recursion `V^(0) = 0, Q^(h) = r_L + γ_L P V^(h-1)` and
+the forward recursion of the state law. The follower's policy is the infinite-horizon best response in both cases.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.doors import Discount, Horizon, checked
+from bilevelrl.reference.errors import IllPosedError, InvalidInputError, ShapeError, refusal
+from bilevelrl.reference.follower import TabularFollower, solve_follower
+from bilevelrl.reference.tabular.fixed_point import reward_centre
+from bilevelrl.reference.tabular.model import ConfigurableMDP
+from bilevelrl.reference.tabular.tables import Tables
+from bilevelrl.reference.tabular.transitions import DiscountedSystem, SparseTransition, expected_next, policy_transition
+
+__all__ = [
+    "LeaderEvaluation",
+    "check_horizon",
+    "constant_return",
+    "evaluate_leader",
+    "gradient_centres",
+    "leader_action_values",
+    "tabular_leader_objective",
+    "visited_next",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaderEvaluation:
+    """What the leader earns, and the weights with which each table enters it.
+
+    Attributes
+    ----------
+    value : (S,)
+        V_L with the whole horizon to go, minus `centre`.
+    centre : float
+        A constant split off the values; derivatives do not see it.
+    occupancy : (S,)
+        Σ_t γ_L^t Pr(s_t = s).
+    benefit_weight : (S, A)
+        Σ_t γ_L^t Pr(s_t = s) π(a|s) B^(T-t)(s, a): the cotangent of log π.
+    state_factor, value_factor : (K, S)
+        Σ_k state_factor[k, s] value_factor[k, s'] is the cotangent of P_π(s'|s) in the leader's evaluation.
+    objective : float
+        ρ + μ·V_L, constants included.
+    """
+
+    value: FloatArray
+    centre: float
+    occupancy: FloatArray
+    benefit_weight: FloatArray
+    state_factor: FloatArray
+    value_factor: FloatArray
+    objective: float
+
+
+def check_horizon(horizon: Horizon, discounted: bool) -> None:
+    """Refuse an invalid horizon, and an undiscounted return without one.
+
+    Raises
+    ------
+    InvalidInputError
+        If the horizon is not None or an integer ≥ 1.
+    IllPosedError
+        If the return is undiscounted and the horizon infinite: it diverges.
+    """
+    if horizon is not None and (isinstance(horizon, bool) or not isinstance(horizon, (int, np.integer)) or horizon < 1):
+        raise InvalidInputError(refusal("horizon", horizon, "None or an integer >= 1", "count the steps of an episode"))
+    if horizon is None and not discounted:
+        raise IllPosedError(
+            "discounted=False with horizon=None: the leader's undiscounted return over an infinite horizon diverges; "
+            "expected a finite horizon; pass horizon=T"
+        )
+
+
+def gradient_centres(problem: ConfigurableMDP, theta: FloatArray, tables: Tables) -> tuple[float, float]:
+    """Return the constants (follower's, leader's) that may be subtracted from the rewards without moving a derivative.
+
+    Where every row sums to one at θ but not around it, a constant reward does move the derivative, and both are zero.
+    """
+    centres = reward_centre(tables, tables.reward_follower), reward_centre(tables, tables.reward_leader)
+    return centres if centres == (0.0, 0.0) or problem.conserves_mass(theta) else (0.0, 0.0)
+
+
+def constant_return(reward: float, discount_leader: float, horizon: Horizon, discounted: bool) -> float:
+    """Return what a constant reward earns where no episode terminates."""
+    if horizon is None:
+        return reward / (1.0 - discount_leader)
+    return reward * float(np.sum(discount_leader ** np.arange(horizon))) if discounted else reward * horizon
+
+
+def evaluate_leader(
+    tables: Tables,
+    policy: FloatArray,
+    discount_leader: float,
+    *,
+    horizon: Horizon = None,
+    discounted: bool = True,
+    centre: float | None = None,
+    follower_system: DiscountedSystem | None = None,
+) -> LeaderEvaluation:
+    """Evaluate the leader's return and its weights under a policy (S, A).
+
+    `centre` is the constant to split off the rewards, see `gradient_centres`; None where no derivative is wanted.
+    `follower_system`, where the caller has it, is `I - γ_F P_π` of this policy: its matrix is used again, and its
+    factorisation too where the two discounts are equal.
+    """
+    if centre is None:
+        centre = reward_centre(tables, tables.reward_leader)
+    reward = tables.reward_leader - centre
+    if horizon is None:
+        if follower_system is None:
+            system = DiscountedSystem.factorise(policy_transition(tables.transition, policy), discount_leader)
+        else:
+            system = follower_system.at_discount(discount_leader)
+        return _infinite(tables, policy, system, reward, centre)
+    return _truncated(tables, policy, discount_leader if discounted else 1.0, reward, centre, horizon)
+
+
+def _infinite(
+    tables: Tables, policy: FloatArray, system: DiscountedSystem, reward: FloatArray, centre: float
+) -> LeaderEvaluation:
+    discount = system.discount
+    value = system.solve(np.vecdot(policy, reward))
+    occupancy = system.solve_transposed(np.asarray(tables.initial))
+    action_value = reward + discount * expected_next(tables.transition, value)
+    benefit = action_value - np.vecdot(policy, action_value)[:, None]
+    offset = constant_return(centre, discount, None, discounted=True)
+    return LeaderEvaluation(
+        value=value,
+        centre=offset,
+        occupancy=occupancy,
+        benefit_weight=occupancy[:, None] * policy * benefit,
+        state_factor=discount * occupancy[None, :],
+        value_factor=value[None, :],
+        objective=float(tables.regulariser + tables.initial @ value + offset),
+    )
+
+
+def _truncated(
+    tables: Tables, policy: FloatArray, discount: float, reward: FloatArray, centre: float, horizon: int
+) -> LeaderEvaluation:
+    matrix = policy_transition(tables.transition, policy)
+    reward_policy = (policy * reward).sum(axis=1)
+    values = np.zeros((horizon + 1, tables.states))  # by steps to go
+    for steps_to_go in range(1, horizon + 1):
+        values[steps_to_go] = reward_policy + discount * (matrix @ values[steps_to_go - 1])
+    weights = np.zeros((horizon, tables.states))  # γ^t Pr(s_t = s)
+    weights[0] = tables.initial
+    for t in range(1, horizon):
+        weights[t] = discount * (matrix.T @ weights[t - 1])
+    ahead = values[horizon - 1 :: -1]  # V^(T-t-1), t = 0 .. T-1
+    action_value = reward * weights.sum(axis=0)[:, None] + discount * _weighted_next(tables, weights, ahead)
+    benefit_weight = policy * (action_value - (policy * action_value).sum(axis=1, keepdims=True))
+    offset = constant_return(centre, discount, horizon, discounted=True)
+    return LeaderEvaluation(
+        value=values[horizon],
+        centre=offset,
+        occupancy=weights.sum(axis=0),
+        benefit_weight=benefit_weight,
+        state_factor=discount * weights,
+        value_factor=ahead,
+        objective=float(tables.regulariser + tables.initial @ values[horizon] + offset),
+    )
+
+
+def _weighted_next(tables: Tables, weights: FloatArray, values: FloatArray) -> FloatArray:
+    """Return Σ_t weights[t, s] Σ_s' P(s'|s,a) values[t, s'], shape (S, A)."""
+    ahead: FloatArray = expected_next(tables.transition, values.T)  # (S, A, T)
+    result: FloatArray = np.einsum("ts,sat->sa", weights, ahead)
+    return result
+
+
+def visited_next(tables: Tables, state_factor: FloatArray, pair_weight: FloatArray, value_factor: FloatArray) -> Any:
+    """Return the kernel's cotangent Σ_k state_factor[k,s] pair_weight[s,a] value_factor[k,s'] in its own layout."""
+    kernel = tables.transition
+    if isinstance(kernel, SparseTransition):
+        states = np.arange(tables.states)[:, None, None]
+        total = sum(
+            left[states] * right[kernel.successor] for left, right in zip(state_factor, value_factor, strict=True)
+        )
+        return pair_weight[:, :, None] * total
+    return pair_weight[:, :, None] * (state_factor.T @ value_factor)[:, None, :]
+
+
+@checked
+def leader_action_values(
+    tables: Tables, policy: FloatArray, discount_leader: Discount
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Return V_L (S,), Q_L (S, A) and the benefit B = Q_L - V_L (S, A) over an infinite horizon.
+
+    Raises
+    ------
+    ShapeError
+        If the policy is that of another problem.
+
+    Examples
+    --------
+    >>> from bilevelrl.tasks import random_mdp
+    >>> problem = random_mdp(states=4, actions=2, parameters=3, seed=0)
+    >>> policy = solve_follower(problem, np.zeros(3)).policy
+    >>> _, _, benefit = leader_action_values(problem.tables_at(np.zeros(3)), policy, problem.discount_leader)
+    >>> bool(np.allclose((policy * benefit).sum(axis=1), 0.0))
+    True
+    """
+    if np.shape(policy) != np.shape(tables.reward_leader):
+        raise ShapeError(
+            refusal("policy.shape", np.shape(policy), f"{np.shape(tables.reward_leader)}", "solve the follower anew")
+        )
+    system = DiscountedSystem.factorise(policy_transition(tables.transition, policy), discount_leader)
+    value = system.solve((policy * tables.reward_leader).sum(axis=1))
+    action_value = tables.reward_leader + discount_leader * expected_next(tables.transition, value)
+    return value, action_value, action_value - (policy * action_value).sum(axis=1, keepdims=True)
+
+
+@checked
+def tabular_leader_objective(
+    problem: ConfigurableMDP,
+    theta: Any,
+    *,
+    horizon: Horizon = None,
+    discounted: bool = True,
+    follower: TabularFollower | None = None,
+) -> float:
+    """The leader's objective for a configurable MDP; see `leader_objective`."""
+    check_horizon(horizon, discounted)
+    theta = problem.check_theta(theta)
+    tables = problem.tables_at(theta)
+    if follower is None:
+        follower = solve_follower(problem, theta)
+    if follower.policy.shape != (tables.states, tables.actions):
+        raise ShapeError(
+            refusal(
+                "follower.policy.shape", follower.policy.shape, f"{(tables.states, tables.actions)}", "solve it anew"
+            )
+        )
+    return evaluate_leader(
+        tables, follower.policy, problem.discount_leader, horizon=horizon, discounted=discounted
+    ).objective

@@ -1,0 +1,304 @@
+"""Configurable MDPs: tabular problems whose tables depend on the leader's parameter θ.
+
+The follower maximises `E Σ_t γ_F^t (r_F + β H(π(.|s_t)))`, the leader `ρ(θ) + E Σ_t γ_L^t r_L` under the follower's
+best response π* (paper, Section 3.1). θ may enter every table; whatever is written with `autograd.numpy` is
+differentiated automatically, and a problem may bring closed forms. Either is held against differences of the tables
+before it is used first (`bilevelrl.reference.derivatives.entries`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import autograd.numpy as anp  # noqa: F401  (for the doctest)
+import numpy as np
+
+from bilevelrl.reference.arrays import FloatArray, check_theta, store_problem_scalars
+from bilevelrl.reference.derivatives.array_values import called
+from bilevelrl.reference.derivatives.checks import STEPS, check_direction
+from bilevelrl.reference.derivatives.entries import Derivatives, Memory, linearised
+from bilevelrl.reference.errors import InvalidInputError, refusal
+from bilevelrl.reference.problem import Term, TransitionBatch
+from bilevelrl.reference.tabular.pullback import tabular_pullback
+from bilevelrl.reference.tabular.tables import TABLE_NAMES, UNPLAYABLE, Tables, check_values
+
+__all__ = ["ConfigurableMDP", "check_derivatives"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConfigurableMDP:
+    """A tabular bi-level problem: θ configures an MDP, a follower solves it softly, the leader is paid.
+
+    Parameters
+    ----------
+    tables
+        θ → `Tables`, written with `autograd.numpy` so that it can be differentiated (and evaluated at complex θ).
+    discount_leader, discount_follower
+        γ_L and γ_F, each in [0, 1).
+    temperature
+        β > 0, the follower's entropy weight, in units of the follower's reward.
+    theta_shape
+        Shape of θ; None accepts any one-dimensional θ. Gradients are flat, (N,), in C order.
+    tables_jacobian
+        Optional closed form: θ → {table name: (*table shape, N)}; tables left out do not depend on θ.
+    tables_pullback
+        Optional closed form: (θ, {table name: cotangent of the table's shape}) → (N,), the vector-Jacobian product.
+    stacked_rewards, stacked_pullback
+        Optional forms for many θ at once, (R, *theta_shape): rewards of follower and leader, (R, S, A) each, traceable
+        as `tables`, and the vector-Jacobian products (R, N) of cotangents with R in front. Rows must not mix.
+    verify_derivatives
+        Whether traced and closed-form derivatives are held against differences of the tables, once and again where a
+        table begins to depend on θ. What does not agree is a `DerivativeError`.
+    name
+        Used in messages and tables.
+
+    Raises
+    ------
+    InvalidInputError
+        If a discount or the temperature is out of range.
+
+    Examples
+    --------
+    >>> from bilevelrl.reference import ConfigurableMDP, Tables, leader_objective
+    >>> def tables(theta):
+    ...     return Tables(
+    ...         transition=np.ones((1, 2, 1)), reward_follower=anp.reshape(theta, (1, 2)),
+    ...         reward_leader=np.array([[0.0, 1.0]]), initial=np.ones(1))
+    >>> problem = ConfigurableMDP(tables=tables, discount_leader=0.5, discount_follower=0.9, temperature=1.0)
+    >>> round(leader_objective(problem, np.zeros(2)), 12)
+    1.0
+    """
+
+    tables: Callable[[Any], Tables]
+    discount_leader: float
+    discount_follower: float
+    temperature: float
+    theta_shape: tuple[int, ...] | None = None
+    tables_jacobian: Callable[[FloatArray], Mapping[str, FloatArray]] | None = None
+    tables_pullback: Callable[[FloatArray, Mapping[str, FloatArray]], FloatArray] | None = None
+    stacked_rewards: Callable[[Any], tuple[Any, Any]] | None = None
+    stacked_pullback: Callable[[FloatArray, Mapping[str, FloatArray]], FloatArray] | None = None
+    verify_derivatives: bool = True
+    name: str = "configurable MDP"
+    _memory: Memory = field(default_factory=Memory, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if not callable(self.tables):
+            raise InvalidInputError(refusal("tables", self.tables, "a function θ → Tables", "wrap it in a lambda"))
+        store_problem_scalars(self)
+
+    def check_theta(self, theta: Any) -> FloatArray:
+        """Return θ as a float64 array of the right shape, or raise."""
+        return check_theta(theta, self.theta_shape)
+
+    def tables_at(self, theta: Any) -> Tables:
+        """Evaluate the tables at a real θ and check their values.
+
+        Raises
+        ------
+        InvalidInputError
+            If θ or any table is invalid, naming the entry.
+        """
+        theta = self.check_theta(theta)
+        tables = self.evaluate(theta)
+        self.derivatives.refresh(theta, tables.differentiable())
+        # Probabilities that are the same read-only array at every θ are checked once.
+        known = self._memory.get("checked", {})
+        laws = {"transition": tables.transition, "initial": tables.initial}
+        check_values(tables, checked=[name for name, law in laws.items() if known.get(name) is law])
+        self._memory["checked"] = {name: law for name, law in laws.items() if _is_read_only(law)}
+        return tables
+
+    def states_at(self, theta: Any) -> int:
+        """Return the number of states S."""
+        return self.tables_at(theta).states
+
+    def evaluate(self, theta: Any) -> Tables:
+        """Evaluate the tables at any θ, traced and complex ones too; their values are not checked.
+
+        Raises
+        ------
+        InvalidInputError
+            If the function raises or returns something else; with θ.
+        """
+        tables = called("tables", self.tables, theta)
+        if not isinstance(tables, Tables):
+            raise InvalidInputError(refusal("tables(theta)", type(tables).__name__, "a Tables", "return Tables(...)"))
+        return tables
+
+    @property
+    def derivatives(self) -> Derivatives:
+        """The derivatives of the tables by name."""
+        return Derivatives(
+            entries=lambda theta: self.evaluate(theta).differentiable(),
+            label="tables",
+            memory=self._memory,
+            jacobian_given=self.tables_jacobian,
+            pullback_given=self.tables_pullback,
+            verify=self.verify_derivatives,
+        )
+
+    def varying(self, theta: FloatArray) -> frozenset[str]:
+        """Return the names of the tables that depend on θ, as the trace at this θ or the closed form has it."""
+        return self.derivatives.varying(theta)
+
+    def jacobian(self, theta: FloatArray) -> dict[str, FloatArray]:
+        """Return {table name: (*table shape, N)} for the tables that depend on θ: the closed form, or autograd's.
+
+        Raises
+        ------
+        DerivativeError
+            If it is not what differences of the tables show, or does not exist.
+        """
+        return self.derivatives.jacobian(theta)
+
+    def linearised(self, theta: FloatArray) -> ConfigurableMDP:
+        """Return the problem whose tables are affine in θ and the same at this θ to first order, without a trace."""
+        tables, affine = self.evaluate(theta), linearised(self.derivatives.entries, theta, "tables")
+        return replace(
+            self, tables=lambda x: tables.replace(affine(x)), tables_jacobian=None, tables_pullback=None,
+            stacked_rewards=None, stacked_pullback=None, verify_derivatives=False,
+        )  # fmt: skip
+
+    def vector_jacobian(self, theta: FloatArray, cotangents: Mapping[str, FloatArray]) -> FloatArray:
+        """Return Σ_tables ⟨cotangent, ∂table/∂θ⟩, shape (N,): the closed form, or one reverse pass.
+
+        Parameters
+        ----------
+        theta
+            The point.
+        cotangents
+            {table name: array of that table's shape}; tables left out have weight zero.
+        """
+        return self.pullback_at(theta)(cotangents)
+
+    def pullback_at(self, theta: FloatArray) -> Callable[[Mapping[str, Any]], FloatArray]:
+        """Return `vector_jacobian` at one θ as a function of the cotangents: one trace serves all."""
+        return self.derivatives.pullback_at(theta)
+
+    def rewards(self, thetas: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return the rewards of follower and leader at many θ, (R, S, A) each, unchecked.
+
+        Parameters
+        ----------
+        thetas : (R, *theta_shape)
+            The points.
+        """
+        if self.stacked_rewards is not None:
+            follower, leader = self.stacked_rewards(thetas)
+            playable = self.evaluate(thetas[0]).action_mask
+            return follower if playable is None else np.where(playable, follower, UNPLAYABLE), leader
+        tables = [self.evaluate(theta) for theta in thetas]
+        return np.stack([each.reward_follower for each in tables]), np.stack([each.reward_leader for each in tables])
+
+    def _varying_anywhere(self, thetas: FloatArray) -> frozenset[str]:
+        """The tables that depend on θ at one of many θ: rewards by differences of all, the others at the first."""
+        names = set(self.varying(thetas[0]))
+        directions = np.stack([check_direction(theta) for theta in thetas]) * STEPS[0]
+        moved = zip(
+            ("reward_follower", "reward_leader"), self.rewards(thetas + directions), self.rewards(thetas), strict=True
+        )
+        return frozenset(names | {name for name, ahead, base in moved if not np.array_equal(ahead, base)})
+
+    def vector_jacobians(self, thetas: FloatArray, cotangents: Mapping[str, FloatArray]) -> FloatArray:
+        """Return `vector_jacobian` at many θ, (R, N).
+
+        Parameters
+        ----------
+        thetas : (R, *theta_shape)
+            The points.
+        cotangents
+            {table name: (R, *table shape)}.
+        """
+        if self.stacked_pullback is not None:
+            names = self._varying_anywhere(thetas)
+            relevant = {name: value for name, value in cotangents.items() if name in names}
+            return self.stacked_pullback(thetas, relevant) if relevant else np.zeros((len(thetas), thetas[0].size))
+        rows = np.zeros((len(thetas), thetas[0].size))
+        for row, theta in enumerate(thetas):
+            own = {name: value[row] for name, value in cotangents.items() if np.any(value[row])}
+            rows[row] = self.vector_jacobian(theta, own)
+        return rows
+
+    def conserves_mass(self, theta: FloatArray) -> bool:
+        """Whether the rows' sums stand still around θ, by differences of the tables."""
+        probe = self.derivatives.probe(theta)
+        if not probe.moves("transition"):
+            return True
+        sums = [np.asarray(side["transition"]).sum(axis=-1) for side in probe.sides if side is not None]
+        base = np.asarray(probe.base["transition"])
+        rounding = 4.0 * float(np.finfo(np.float64).eps) * base.shape[-1] ** 0.5
+        return all(np.abs(moved - base.sum(axis=-1)).max(initial=0.0) <= rounding for moved in sums)
+
+    def pullback(
+        self,
+        theta: FloatArray,
+        batch: TransitionBatch,
+        weights: Mapping[Term, FloatArray],
+        *,
+        per_stream: bool = False,
+    ) -> FloatArray:
+        """Return Σ w ∇term over the batch: (N,), or (streams, N) when `per_stream`.
+
+        Raises
+        ------
+        SupportError
+            If a score is weighted where a probability is zero but its derivative is not.
+        """
+        return tabular_pullback(self, theta, batch, weights, per_stream=per_stream)
+
+    def regulariser_gradient(self, theta: FloatArray) -> FloatArray:
+        """Return ∇ρ(θ), shape (N,)."""
+        return self.vector_jacobian(theta, {"regulariser": np.ones(())})
+
+
+def _is_read_only(array: Any) -> bool:
+    return isinstance(array, np.ndarray) and not array.flags.writeable
+
+
+def check_derivatives(problem: ConfigurableMDP, theta: Any) -> dict[str, float]:
+    """Hold a problem's closed-form derivatives against autograd; return the largest relative error of each.
+
+    Parameters
+    ----------
+    problem
+        Any configurable MDP; without closed forms the answer is empty. Where its tables cannot be traced, derivatives
+        by the complex step or by differences take autograd's place.
+    theta
+        Where to compare.
+
+    Returns
+    -------
+    dict
+        {"jacobian of <table>" or "pullback of <table>": max |difference| / max |either|}.
+
+    Examples
+    --------
+    >>> from bilevelrl.tasks import four_rooms
+    >>> max(check_derivatives(four_rooms(), np.zeros(105)).values()) < 1e-14
+    True
+    """
+    theta = problem.check_theta(theta)
+    if problem.tables_jacobian is None and problem.tables_pullback is None:
+        return {}
+    automatic = problem.derivatives.automatic_jacobian(theta)
+    errors: dict[str, float] = {}
+
+    def record(name: str, ours: FloatArray, truth: FloatArray) -> None:
+        size = max(float(np.abs(ours).max(initial=0.0)), float(np.abs(truth).max(initial=0.0)))
+        errors[name] = float(np.abs(ours - truth).max(initial=0.0)) / size if size > 0.0 else 0.0
+
+    if problem.tables_jacobian is not None:
+        closed = problem.tables_jacobian(theta)
+        for table in (name for name in TABLE_NAMES if name in closed or name in automatic):
+            shape = automatic[table].shape if table in automatic else closed[table].shape
+            record(f"jacobian of {table}", closed.get(table, np.zeros(shape)), automatic.get(table, np.zeros(shape)))
+    if problem.tables_pullback is not None:
+        rng = np.random.default_rng(0)
+        for name, slopes in automatic.items():
+            cotangent = rng.standard_normal(slopes.shape[:-1])
+            truth = np.tensordot(cotangent, slopes, axes=cotangent.ndim)
+            record(f"pullback of {name}", problem.tables_pullback(theta, {name: cotangent}), truth)
+    return errors

@@ -1,0 +1,1 @@
+"""Scenarios: problems with θ, stored truth and provenance."""

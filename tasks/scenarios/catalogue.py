@@ -1,0 +1,128 @@
+"""The registry of scenarios: problems with stored truth, by name and tag.
+
+Scenarios with a closed form are in `textbook.py`. The truth of the others is stored in `scenario_truths.json`: routes
+of different families that agree, and to how many digits. A stored truth is data: it does not move when the code does.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from functools import cache
+from importlib import resources
+from typing import Any
+
+import numpy as np
+
+from bilevelrl.reference.doors import checked
+from bilevelrl.reference.errors import InvalidInputError, UnknownNameError, refusal
+from bilevelrl.tasks.scenarios.problems import STORED
+from bilevelrl.tasks.scenarios.scenario import SCENARIO_TAGS, Provenance, Scenario, Truth
+from bilevelrl.tasks.scenarios.textbook import TEXTBOOK
+
+__all__ = ["COMMAND", "TRUTHS_FILE", "scenario", "scenario_names", "scenarios"]
+
+COMMAND = "python -m bilevelrl.tasks.scenarios.truths"
+TRUTHS_FILE = "scenario_truths.json"
+
+
+def scenario_names() -> tuple[str, ...]:
+    """Return the names of all scenarios: textbook cases first.
+
+    Examples
+    --------
+    >>> scenario_names()[0], len(set(scenario_names())) == len(scenario_names())
+    ('bandit', True)
+    """
+    return (*_textbook(), *STORED)
+
+
+@checked
+def scenario(name: str) -> Scenario:
+    """Return a scenario by name; the same object each time.
+
+    Raises
+    ------
+    UnknownNameError
+        If there is none; close matches are listed.
+
+    Examples
+    --------
+    >>> scenario("survival").truth.parts["transition"].shape
+    (1,)
+    """
+    if name in _textbook():
+        return _textbook()[name]
+    if name not in STORED:
+        raise UnknownNameError("scenario", name, scenario_names())
+    return _stored_scenario(name)
+
+
+@checked
+def scenarios(*, tags: str | Iterable[str] = (), without: str | Iterable[str] = ()) -> tuple[Scenario, ...]:
+    """Return the scenarios that have all of `tags` and none of `without`.
+
+    Parameters
+    ----------
+    tags, without
+        Of `SCENARIO_TAGS`; one string is one tag.
+
+    Raises
+    ------
+    UnknownNameError
+        If a tag does not exist.
+
+    Examples
+    --------
+    >>> [found.name for found in scenarios(tags=["textbook", "envelope"])]
+    ['envelope bandit']
+    """
+    wanted, unwanted = _tags(tags), _tags(without)
+    found = (scenario(name) for name in scenario_names())
+    return tuple(entry for entry in found if wanted <= entry.tags and not unwanted & entry.tags)
+
+
+def _tags(given: Iterable[str]) -> set[str]:
+    listed = {given} if isinstance(given, str) else set(given)
+    for tag in listed:
+        if tag not in SCENARIO_TAGS:
+            raise UnknownNameError("tags", tag, SCENARIO_TAGS)
+    return listed
+
+
+@cache
+def _textbook() -> dict[str, Scenario]:
+    return {entry.name: entry for entry in (make() for make in TEXTBOOK)}
+
+
+@cache
+def _records() -> dict[str, Any]:
+    text = (resources.files("bilevelrl.tasks") / TRUTHS_FILE).read_text(encoding="utf-8")
+    records: dict[str, Any] = json.loads(text)["scenarios"]
+    return records
+
+
+@cache
+def _stored_scenario(name: str) -> Scenario:
+    summary, make, tags, horizon = STORED[name]
+    problem, theta = make()
+    if name not in _records():
+        raise InvalidInputError(refusal("scenario", name, f"a truth in {TRUTHS_FILE}", f"run {COMMAND}"))
+    record = _records()[name]
+    # The truth is of one θ and one problem: a generator that has changed must not be judged by an old truth.
+    if not np.allclose(record["theta"], theta, rtol=0.0, atol=1e-15):
+        raise InvalidInputError(
+            refusal(f"{name}: theta", theta, f"that of {TRUTHS_FILE}", f"run {COMMAND} and look why")
+        )
+    truths = {kind: Truth.of(**record[kind]) for kind in ("truth", "truncated") if kind in record}
+    return Scenario(
+        name=name,
+        summary=summary,
+        problem=problem,
+        theta=theta,
+        truth=truths["truth"],
+        truncated=truths.get("truncated", truths["truth"]),
+        provenance=Provenance(source=COMMAND, routes=tuple(record["routes"]), digits=record["digits"]),
+        tags=frozenset(["random", *tags.split()]),
+        horizon=horizon,
+    )

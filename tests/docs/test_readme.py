@@ -1,0 +1,104 @@
+"""What the README and the documents' examples say is run, and what they print is compared."""
+
+import ast
+import contextlib
+import io
+import re
+import runpy
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+
+
+def blocks(text):
+    """(language, content) of every fenced block."""
+    return re.findall(r"^```(\w+)\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def run(text):
+    """Run the python blocks one after the other; each text block is what the block before it prints."""
+    names, printed = {}, ""
+    count = 0
+    for language, content in blocks(text):
+        if language == "python":
+            output = io.StringIO()
+            with contextlib.redirect_stdout(output):
+                exec(compile(content, "README.md", "exec"), names)
+            printed, count = output.getvalue(), count + 1
+        elif language == "text":
+            assert printed.splitlines() == content.splitlines()
+    return count
+
+
+def test_readme_runs_and_prints_what_it_shows():
+    assert run(README) >= 3
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_documents_run_and_print_what_they_show(page):
+    run(page.read_text(encoding="utf-8"))
+
+
+def test_a_changed_output_is_noticed():
+    with pytest.raises(AssertionError):
+        run("```python\nprint(1)\n```\n```text\n2\n```\n")
+
+
+def test_own_estimator_example():
+    example = runpy.run_path(str(ROOT / "docs/examples/own_estimator.py"))
+    assert example["verify"](example["bc_hg"]).passed
+    report = example["verify"](example["forgetful"])
+    assert not report.passed
+    assert report.failures
+
+
+def test_commands_name_extras_and_commands_that_exist():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    commands = [content for language, content in blocks(README) if language == "bash"]
+    assert len(commands) == 2
+    for command in commands:
+        assert len(command.strip().splitlines()) == 1
+        extra = re.search(r"'\.\[(\w+)\]'", command).group(1)
+        assert extra in project["optional-dependencies"]
+    assert "bilevelrl" in project["scripts"]
+    assert commands[0].strip().endswith("bilevelrl verify")
+
+
+@pytest.mark.parametrize("path", [ROOT / "README.md", *PAGES], ids=lambda path: path.name)
+def test_links_lead_somewhere(path):
+    for target in re.findall(r"\]\((?!https?://|#)([^)#]+)", path.read_text(encoding="utf-8")):
+        assert (path.parent / target).exists(), target
+
+
+def test_every_package_is_installed():
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
+    folders = {
+        str(path.parent.relative_to(ROOT))
+        for name in ("reference", "estimators", "tasks", "verification", "benchmarks")
+        for path in (ROOT / name).rglob("__init__.py")
+    }
+    assert {f"bilevelrl.{folder.replace('/', '.')}" for folder in folders} == set(declared["packages"])
+    assert set(declared["package-dir"].values()) <= folders
+    assert {"reference", "benchmarks/sweeping", "estimators/replay"} <= folders
+
+
+def test_folders_import_in_one_direction():
+    allowed = {
+        "reference": {"reference"},
+        "estimators": {"reference", "estimators"},
+        "tasks": {"reference", "tasks"},
+        "verification": {"reference", "estimators", "tasks", "verification"},
+        "benchmarks": {"reference", "estimators", "tasks", "verification", "benchmarks"},
+    }
+    for folder, able in allowed.items():
+        for path in (ROOT / folder).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+                names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+                found = {name.split(".")[1] for name in names if name.startswith("bilevelrl.")}
+                assert found <= able, (path.name, found - able)

@@ -1,0 +1,503 @@
+"""Estimators in Markov games: every trajectory enumerated, expectations by dynamic programming, and planted errors."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from bilevelrl.benchmarks.paper.published_follower import log_sum_exp_of_the_mean
+from bilevelrl.estimators import (
+    BCHG,
+    GAME_ESTIMATORS,
+    BCHGGame,
+    BiAC,
+    Claim,
+    Context,
+    GameCritic,
+    PolicyGradient,
+    TabularSimulator,
+    Target,
+    TotalDerivative,
+    learn_game_critic,
+    sample_stopped_trajectories,
+    sample_trajectories,
+)
+from bilevelrl.estimators.methods import bchg_game as bchg_module
+from bilevelrl.reference import SuboptimalFollower, hypergradient, named_stream, solve_follower
+from bilevelrl.reference.errors import EstimatorError, InvalidInputError, ShapeError, UnknownNameError, UnsupportedError
+from bilevelrl.tasks import layered_markov_game, random_markov_game, random_mdp, toy_game_theta, toy_markov_game
+from bilevelrl.verification import enumerate_moments
+
+SEES = pytest.mark.parametrize("sees", [True, False])
+UNBIASED = {
+    "plain": BCHGGame(),
+    "no baselines": BCHGGame(baseline="none", influence_baseline=False),
+    "same step": BCHGGame(same_step=True),
+    "geometric": BCHGGame(stopping="sum"),
+    "geometric, single": BCHGGame(stopping="single"),
+}
+DECLARED = {
+    "policy gradient": PolicyGradient(),
+    "policy gradient, no baseline": PolicyGradient(baseline="none"),
+    "policy gradient, geometric": PolicyGradient(stopping="sum"),
+    "Bi-AC": BiAC(),
+    "published": BCHGGame(baseline="action_dependent", same_step=True),
+}
+
+
+def layered(sees, seed=3):
+    game = layered_markov_game(layers=3, width=2, seed=seed, follower_sees_leader_action=sees)
+    theta = np.random.default_rng(seed).normal(size=game.theta_shape)
+    return game, theta, Context(problem=game, theta=theta, follower=solve_follower(game, theta))
+
+
+def going_on(sees, **options):
+    game = random_markov_game(
+        states=2, leader_actions=2, actions=2, seed=1, termination=0.3, follower_sees_leader_action=sees, **options
+    )
+    theta = np.array([0.4, -0.7])
+    return game, theta, Context(problem=game, theta=theta, follower=solve_follower(game, theta))
+
+
+def total(parts):
+    return sum(parts.values())
+
+
+# ---------------------------------------------------------------- formula level, exactly
+
+
+@SEES
+@pytest.mark.parametrize("name", UNBIASED)
+def test_unbiased_on_games_that_end(name, sees):
+    game, theta, context = layered(sees)
+    truth = hypergradient(game, theta)
+    moments = enumerate_moments(UNBIASED[name], game, theta, horizon=3)
+    assert moments.probability == pytest.approx(1.0, abs=1e-14)
+    assert UNBIASED[name].claim is Claim.UNBIASED
+    scale = np.abs(truth.value).max()
+    assert np.abs(moments.mean - truth.value).max() <= 1e-12 * scale
+    for part in ("policy", "response"):
+        assert np.abs(moments.parts[part] - truth.parts[part]).max() <= 1e-12 * scale
+    assert np.abs(moments.mean - total(UNBIASED[name].expectation(context, horizon=3))).max() <= 1e-13 * scale
+    assert np.trace(moments.covariance) > 1e-3  # something was averaged
+
+
+@SEES
+@pytest.mark.parametrize("name", DECLARED)
+def test_declared_expectations_are_what_enumeration_finds(name, sees):
+    game, theta, context = layered(sees)
+    estimator = DECLARED[name]
+    assert estimator.claim is Claim.DECLARED
+    moments = enumerate_moments(estimator, game, theta, horizon=3)
+    assert np.abs(moments.mean - total(estimator.expectation(context, horizon=3))).max() <= 1e-13
+
+
+@SEES
+def test_the_naive_gradient_misses_exactly_the_response(sees):
+    game, theta, _ = layered(sees)
+    truth = hypergradient(game, theta)
+    moments = enumerate_moments(PolicyGradient(), game, theta, horizon=3)
+    assert np.abs(moments.mean + truth.parts["response"] - truth.value).max() <= 1e-13
+    assert np.abs(truth.parts["response"]).max() > 1e-3
+
+
+@SEES
+@pytest.mark.parametrize("horizon", [None, 4])
+def test_bi_ac_is_theorem_2s_first_term_with_its_own_values(sees, horizon):
+    """The operator's fixed point by plain sweeps, and the first term written out in occupancies."""
+    game, theta, context = going_on(sees)
+    f, slope, g = game.policy_at(theta), game.policy_jacobian(theta), context.follower.policy
+    answer = g.argmax(axis=2)
+    q = np.zeros(g.shape)
+    tables = [q]
+    for _ in range(horizon or 600):
+        best = np.array([max(q[s, move, answer[s, move]] for move in range(2)) for s in range(2)])
+        q = game.reward_leader + game.discount_leader * game.transition @ best
+        tables.append(q)
+    law, expected = game.initial, np.zeros(2)
+    for t in range(horizon or 600):
+        value = (g * tables[-1 - t if horizon else -1]).sum(axis=2)
+        expected += game.discount_leader**t * np.einsum("s,sln,sl->n", law, slope, value)
+        law = np.einsum("s,sl,sla,slat->t", law, f, g, game.transition)
+    estimator = BiAC(target=Target(horizon=horizon), stopping=None if horizon else "sum")
+    assert np.abs(total(estimator.expectation(context, horizon=4)) - expected).max() <= 1e-12
+    if horizon:
+        moments = enumerate_moments(estimator, game, theta, horizon=4)
+        assert np.abs(moments.mean - expected).max() <= 1e-12
+    assert np.abs(expected - hypergradient(game, theta, horizon=horizon).parts["policy"]).max() > 1e-3
+
+
+@SEES
+@pytest.mark.parametrize(
+    "target", [Target(), Target(horizon=4), Target(horizon=2), Target(horizon=4, discounted=False)]
+)
+@pytest.mark.parametrize("make", [BCHGGame, PolicyGradient, BiAC])
+def test_expectations_on_games_that_go_on(make, target, sees):
+    """Streams of four steps: what truncation costs is known exactly."""
+    game, theta, context = going_on(sees)
+    estimator = make(target=target)
+    moments = enumerate_moments(estimator, game, theta, horizon=4)
+    expected = estimator.expectation(context, horizon=4)
+    assert np.abs(moments.mean - total(expected)).max() <= 1e-13
+    truth = hypergradient(game, theta, horizon=target.horizon, discounted=target.discounted)
+    if make is not BiAC and target.horizon is not None:
+        assert np.abs(expected["policy"] - truth.parts["policy"]).max() <= 1e-12  # the leader's own term is not cut
+    if make is BCHGGame:
+        assert np.abs(expected["response"] - truth.parts["response"]).max() > 1e-4  # the follower's suffix is
+
+
+@SEES
+@pytest.mark.parametrize("stopping", ["sum", "single"])
+def test_geometric_stopping_is_unbiased_over_an_infinite_horizon(stopping, sees):
+    game = random_markov_game(states=4, seed=2, follower_sees_leader_action=sees)
+    theta = np.random.default_rng(2).normal(size=game.theta_shape)
+    context = Context(problem=game, theta=theta, follower=solve_follower(game, theta))
+    truth = hypergradient(game, theta)
+    parts = BCHGGame(stopping=stopping).expectation(context, horizon=1)
+    for part in ("policy", "response"):
+        assert np.abs(parts[part] - truth.parts[part]).max() <= 1e-12
+    estimator = BCHGGame(stopping=stopping)
+    batch = sample_stopped_trajectories(
+        game, theta, context.follower, streams=20_000, rng=named_stream(1, "stopped", stopping, int(sees))
+    )
+    rows = estimator(batch, context)
+    error = rows.mean(axis=0) - truth.value
+    # Four parameters, each beyond five standard errors with probability below 1e-6.
+    assert (np.abs(error) <= 5 * rows.std(axis=0) / np.sqrt(len(rows))).all()
+
+
+@SEES
+def test_wrong_critics_wrong_followers_and_other_dynamics_have_known_expectations(sees):
+    game, theta, context = going_on(sees)
+    rng = np.random.default_rng(5)
+    table = rng.normal(size=(1, *game.reward_leader.shape))
+    critic = dataclasses.replace(GameCritic.solve(game, theta, context.follower), action_values=table)
+    suboptimal = SuboptimalFollower(iterations=2, carry=False).respond(game, theta)
+    other = random_markov_game(states=2, actions=2, seed=9, follower_sees_leader_action=sees)
+    cases = [
+        (BCHGGame(critic="context"), dataclasses.replace(context, critic=critic)),
+        (PolicyGradient(critic="context", baseline="action_dependent"), dataclasses.replace(context, critic=critic)),
+        (BCHGGame(), dataclasses.replace(context, follower=suboptimal)),
+        (BCHGGame(), dataclasses.replace(context, simulator=TabularSimulator(dynamics=other))),
+        (BCHGGame(), dataclasses.replace(context, simulator=TabularSimulator(restart="uniform"))),
+    ]
+    truth = hypergradient(game, theta).value
+    for estimator, wrong in cases:
+        moments = enumerate_moments(
+            estimator,
+            game,
+            theta,
+            horizon=4,
+            follower=wrong.follower,
+            critic=wrong.critic,
+            simulator=wrong.simulator,
+        )
+        expected = total(estimator.expectation(wrong, horizon=4))
+        assert np.abs(moments.mean - expected).max() <= 1e-13
+        assert np.abs(expected - truth).max() > 1e-3
+
+
+@SEES
+def test_traces_are_the_double_sums_of_the_formula(sees):
+    game, theta, context = going_on(sees)
+    batch = sample_trajectories(game, theta, context.follower, streams=20, steps=6, rng=np.random.default_rng(0))
+    critic = GameCritic.solve(game, theta, context.follower)
+    f, slope, follower = game.policy_at(theta), game.policy_jacobian(theta), context.follower
+    q, benefit = critic.action_values[0], critic.benefits()[0]
+    rows = np.zeros((20, 2))
+    for m in range(20):
+        path = [
+            (batch.state_t[m, t], batch.leader_action_t[m, t], batch.action_t[m, t])
+            for t in range(6)
+            if batch.valid[m, t]
+        ]
+        for t, (s, move, a) in enumerate(path):
+            weight = game.discount_leader**t
+            rows[m] += weight * q[s, move, a] * slope[s, move] / f[s, move]
+            for k in range(t + 1 if sees else t, len(path)):
+                i, j, b = path[k]
+                worth = follower.value[i, j] if sees else follower.action_value[i, j, b]
+                suffix = game.discount_follower ** (k - t) * slope[i, j] / f[i, j] * worth
+                rows[m] += weight * benefit[s, move, a] * suffix / game.temperature
+    found = BCHGGame(baseline="none", influence_baseline=False)(batch, context)
+    np.testing.assert_allclose(found, rows, atol=1e-12)
+
+
+def test_the_published_baseline_is_biased_only_where_the_follower_sees():
+    for sees in (True, False):
+        game, theta, context = layered(sees)
+        truth = hypergradient(game, theta).parts["policy"]
+        found = PolicyGradient(baseline="action_dependent").expectation(context, horizon=3)["policy"]
+        error = np.abs(found - truth).max()
+        assert error > 1e-3 if sees else error <= 1e-13
+
+
+PLANTED = ["benefit not centred", "influence of the other structure", "another temperature"]
+# A seeing follower's inner sum starts one step later by right.
+CASES = [("same step dropped", False), *((planted, sees) for planted in PLANTED for sees in (True, False))]
+
+
+@pytest.mark.parametrize(("planted", "sees"), CASES)
+def test_enumeration_catches_planted_errors(planted, sees, monkeypatch):
+    game, theta, _ = layered(sees)
+    truth = hypergradient(game, theta).value
+    estimator = BCHGGame()
+    if planted == "same step dropped":
+        monkeypatch.setattr(BCHGGame, "_first", lambda self, context: 1)
+    elif planted == "benefit not centred":
+        # Without a mean of zero under g the first score of a same-step sum has an expectation of its own.
+        estimator = BCHGGame(same_step=True, influence_baseline=False)
+        monkeypatch.setattr(GameCritic, "benefits", lambda self: self.action_values)
+    elif planted == "influence of the other structure":
+        swap = {
+            True: lambda follower: follower.action_value,
+            False: lambda follower: follower.state_value[:, None, None],
+        }
+        worth = swap[sees]
+        monkeypatch.setattr(
+            bchg_module,
+            "follower_influence",
+            lambda context, centred=True: np.broadcast_to(worth(context.follower), context.follower.policy.shape),
+        )
+    else:
+        game = dataclasses.replace(game, temperature=1.1 * game.temperature)
+    follower = solve_follower(layered(sees)[0], theta)
+    moments = enumerate_moments(estimator, game, theta, horizon=3, follower=follower)
+    assert np.abs(moments.mean - truth).max() > 1e-4
+
+
+# ---------------------------------------------------------------- known numbers of the toy game
+
+
+@pytest.mark.parametrize(
+    ("bonus", "p", "unbiased", "published"),
+    [(1.0, 0.1, 1.057, 1.023), (1.0, 0.2, 1.879, 1.775), (1.0, 0.3, 1.496, 1.389), (2.0, 0.5, 3.868, 3.542)],
+)
+def test_what_the_published_baseline_does_to_the_toy_game(bonus, p, unbiased, published):
+    game, theta = toy_markov_game(bonus), toy_game_theta(p)
+    context = Context(problem=game, theta=theta, follower=log_sum_exp_of_the_mean(game, theta))
+    for baseline, known in (("state_value", unbiased), ("action_dependent", published)):
+        estimator = PolicyGradient(baseline=baseline, stopping="sum")
+        assert estimator.expectation(context, horizon=1)["policy"][1] == pytest.approx(known, abs=1e-3)
+
+
+@pytest.mark.parametrize(("bonus", "p", "response"), [(1.0, 0.3, -36.157), (1.0, 0.2, -4.364), (2.0, 0.5, -5.450)])
+def test_theorem_2_with_the_published_followers_values(bonus, p, response):
+    """The right formula with the wrong table: known numbers, and not the derivative of anything."""
+    game, theta = toy_markov_game(bonus), toy_game_theta(p)
+    context = Context(problem=game, theta=theta, follower=log_sum_exp_of_the_mean(game, theta))
+    found = BCHGGame(stopping="sum").expectation(context, horizon=1)["response"][1]
+    assert found == pytest.approx(response, abs=1e-3)
+    assert abs(found - hypergradient(game, theta).parts["response"][1]) > 0.1
+
+
+def test_mode_targets_believe_in_the_most_likely_cycle():
+    """While the follower probably goes to A and the leader probably lets it pass: one reward every third step."""
+    game = toy_markov_game()
+    for p, believed in ((0.1, 1 / (1 - 0.99**3)), (0.3, 1 / (1 - 0.99**3)), (0.45, 0.0)):
+        theta = toy_game_theta(p)
+        follower = solve_follower(game, theta)
+        critic = GameCritic.solve(game, theta, follower, operator="modes")
+        mode = follower.policy[0, 0].argmax()
+        assert critic.action_values[0, 0, 0, mode] == pytest.approx(believed, abs=1e-9)
+    # Past the switch nothing is believed to pay, and the naive gradient of that belief is exactly zero.
+    stuck = Context(problem=game, theta=theta, follower=follower, critic=critic)
+    naive = PolicyGradient(critic="context", stopping="sum").expectation(stuck, horizon=1)["policy"]
+    np.testing.assert_allclose(naive, 0.0, atol=1e-12)
+    assert PolicyGradient(stopping="sum").expectation(stuck, horizon=1)["policy"][1] > 1e-3
+
+
+# ---------------------------------------------------------------- learnt critics, samples, the total derivative
+
+
+@SEES
+@pytest.mark.parametrize("operator", ["expected", "modes", "stackelberg"])
+def test_learnt_tables_reach_the_operators_fixed_point(operator, sees):
+    """Transitions of the toy game are deterministic, so that the batch's fixed point is the game's."""
+    game = toy_markov_game(follower_sees_leader_action=sees, discount_leader=0.8, temperature=2.0)
+    theta = toy_game_theta(0.3)
+    follower = solve_follower(game, theta)
+    context = Context(problem=game, theta=theta, follower=follower)
+    batch = sample_trajectories(game, theta, follower, streams=4, steps=60, rng=np.random.default_rng(0))
+    seen = np.zeros(game.reward_leader.shape, dtype=bool)
+    seen[batch.state_t, batch.leader_action_t, batch.action_t] = True
+    assert seen.all()
+    learnt = learn_game_critic(batch, context, operator=operator, step_size=1.0, passes=40)
+    exact = GameCritic.solve(game, theta, follower, operator=operator)
+    np.testing.assert_allclose(learnt.action_values, exact.action_values, atol=1e-9)
+    less = learn_game_critic(batch, context, operator=operator, step_size=0.1)
+    assert np.abs(less.action_values - exact.action_values).max() > 0.1
+    carried = learn_game_critic(batch, context, operator=operator, initial=exact.action_values[0])
+    np.testing.assert_allclose(carried.action_values, exact.action_values, atol=1e-9)
+
+
+def test_sarsa_reads_the_actions_that_were_taken():
+    game, theta, context = going_on(True)
+    batch = sample_trajectories(game, theta, context.follower, streams=1, steps=3, rng=np.random.default_rng(3))
+    assert batch.valid.all()
+    learnt = learn_game_critic(batch, context, operator="sampled", step_size=1.0)
+    table = np.zeros(game.reward_leader.shape)
+    path = list(zip(batch.state_t[0], batch.leader_action_t[0], batch.action_t[0], strict=True))
+    for t in range(2):
+        table[path[t]] = batch.reward_leader_t[0, t] + game.discount_leader * table[path[t + 1]]
+    np.testing.assert_array_equal(learnt.action_values[0], table)
+
+
+@SEES
+def test_samples_have_the_law_that_enumeration_lists(sees):
+    game, theta, context = going_on(sees)
+    batch = sample_trajectories(game, theta, context.follower, streams=40_000, steps=4, rng=named_stream(2, int(sees)))
+    for estimator in (BCHGGame(), PolicyGradient(baseline="none"), BiAC()):
+        moments = enumerate_moments(estimator, game, theta, horizon=4)
+        found = estimator.estimate(batch, context)
+        # Two parameters, each beyond five standard errors with probability below 1e-6.
+        assert (np.abs(found.mean - moments.mean) <= 5 * moments.standard_deviation / np.sqrt(40_000)).all()
+        np.testing.assert_allclose(found.mean, estimator(batch, context).mean(axis=0), atol=1e-12)
+        np.testing.assert_allclose(found.mean, total(found.parts), atol=1e-14)
+    f, g = game.policy_at(theta), context.follower.policy
+    chosen = g[batch.state_t[:, 0], batch.leader_action_t[:, 0], batch.action_t[:, 0]]
+    np.testing.assert_array_equal(batch.behaviour_log_prob[:, 0], np.log(chosen))
+    for s in range(2):
+        share = (batch.leader_action_t[:, 0][batch.state_t[:, 0] == s] == 1).mean()
+        assert abs(share - f[s, 1]) < 5 * 0.5 / np.sqrt(10_000)
+
+
+@SEES
+def test_the_total_derivative_is_bc_hg_where_weights_do_not_vary(sees):
+    """The empirical Fisher matrix meets its own inverse; with other discounts and repeated visits it does not."""
+
+    def both(game, theta):
+        context = Context(problem=game, theta=theta, follower=solve_follower(game, theta))
+        batch = sample_trajectories(game, theta, context.follower, streams=30, steps=5, rng=np.random.default_rng(0))
+        return (method.estimate(batch, context).mean for method in (TotalDerivative(), BCHGGame()))
+
+    ended, theta, _ = layered(sees)
+    going, at, _ = going_on(sees)
+    equal = dataclasses.replace(going, discount_leader=0.8, discount_follower=0.8)
+    unequal = dataclasses.replace(going, discount_leader=0.5, discount_follower=0.95)
+    for game, point in ((ended, theta), (equal, at)):
+        ours, bc_hg = both(game, point)
+        np.testing.assert_allclose(ours, bc_hg, rtol=1e-10, atol=1e-12)
+    ours, bc_hg = both(unequal, at)
+    assert np.abs(ours - bc_hg).max() > 1e-3
+
+
+@SEES
+def test_the_total_derivative_is_consistent(sees):
+    """On a game that visits its states again and again, so that it is no BC-HG; 12 steps leave 0.2 % of a suffix."""
+    game, theta, context = going_on(sees, discount_leader=0.4, discount_follower=0.6)
+    truth = hypergradient(game, theta)
+    estimator = TotalDerivative()
+    repeats = np.stack(
+        [
+            estimator.estimate(
+                sample_trajectories(
+                    game, theta, context.follower, streams=4000, steps=12, rng=named_stream(3, "total", int(sees), i)
+                ),
+                context,
+            ).parts["response"]
+            for i in range(16)
+        ]
+    )
+    spread = repeats.std(axis=0, ddof=1) / 4
+    error = np.abs(repeats.mean(axis=0) - truth.parts["response"])
+    # Bias is of the order 1/streams, far below the spread of a mean of 16 batches.
+    assert (error <= 6 * spread + 1e-12).all()
+    assert (np.abs(truth.parts["response"]) > 6 * spread).any()
+    assert estimator.claim is Claim.MEASURED
+    damped = TotalDerivative(damping=10.0)
+    batch = sample_trajectories(game, theta, context.follower, streams=500, steps=3, rng=np.random.default_rng(0))
+    ratio = np.linalg.norm(damped.estimate(batch, context).parts["response"])
+    assert ratio < 0.5 * np.linalg.norm(estimator.estimate(batch, context).parts["response"])
+
+
+@SEES
+def test_off_policy_samples_are_not_reweighted_and_what_that_costs_is_known(sees):
+    game, theta, context = layered(sees)
+    behaviour = theta - 1.5
+    truth = hypergradient(game, theta)
+    for make in (PolicyGradient, BiAC, BCHGGame):
+        estimator = make(behaviour_theta=behaviour)
+        assert estimator.claim is Claim.DECLARED
+        moments = enumerate_moments(
+            lambda trajectories, told, estimator=estimator: estimator(
+                trajectories, dataclasses.replace(told, theta=theta)
+            ),
+            game,
+            behaviour,
+            horizon=3,
+            follower=context.follower,
+        )
+        expected = total(estimator.expectation(context, horizon=3))
+        assert np.abs(moments.mean - expected).max() <= 1e-13
+        assert np.abs(expected - truth.value).max() > 1e-3
+        same = total(make(behaviour_theta=theta).expectation(context, horizon=3))
+        np.testing.assert_array_equal(same, total(make().expectation(context, horizon=3)))
+    batch = estimator.sample(
+        game, theta, context.follower, streams=20_000, steps=3, rng=named_stream(4, "off-policy", int(sees))
+    )
+    first = batch.leader_action_t[:, 0][batch.state_t[:, 0] == 0]
+    share = game.policy_at(behaviour)[0, 1]
+    assert abs((first == 1).mean() - share) < 5 * 0.5 / np.sqrt(first.size)
+    assert abs(share - game.policy_at(theta)[0, 1]) > 10 * 0.5 / np.sqrt(first.size)  # the check could have failed
+
+
+def test_two_leader_actions_off_policy_by_hand():
+    """One decision: (Q_1 - Q_0) (f_old(1) (1-p)² + f_old(0) p²) in place of (Q_1 - Q_0) p (1-p)."""
+    game = random_markov_game(states=1, actions=1, discount_leader=0.0, discount_follower=0.0)
+    theta, old = np.array([0.6]), np.array([-1.1])
+    context = Context(problem=game, theta=theta, follower=solve_follower(game, theta))
+    gap = game.reward_leader[0, 1, 0] - game.reward_leader[0, 0, 0]
+    (p, f) = (game.policy_at(point)[0, 1] for point in (theta, old))
+    found = PolicyGradient(behaviour_theta=old).expectation(context, horizon=1)["policy"][0]
+    assert found == pytest.approx(gap * (f * (1 - p) ** 2 + (1 - f) * p**2), rel=1e-12)
+    assert PolicyGradient().expectation(context, horizon=1)["policy"][0] == pytest.approx(gap * p * (1 - p), rel=1e-12)
+
+
+# ---------------------------------------------------------------- refusals
+
+
+def test_misuse_is_refused_by_name():
+    game, theta, context = going_on(True)
+    batch = sample_trajectories(game, theta, context.follower, streams=2, steps=3, rng=np.random.default_rng(0))
+    mdp = random_mdp(states=2, actions=2, parameters=2)
+    other = Context(problem=mdp, theta=np.zeros(2), follower=solve_follower(mdp, np.zeros(2)))
+    plain = sample_trajectories(mdp, np.zeros(2), other.follower, streams=2, steps=3, rng=np.random.default_rng(0))
+    with pytest.raises(UnsupportedError, match="expected a MarkovGame"):
+        BCHGGame().estimate(plain, other)
+    with pytest.raises(UnsupportedError, match="BCHGGame"):
+        BCHG().estimate(batch, context)
+    with pytest.raises(EstimatorError, match="leader_action_t"):
+        BCHGGame().estimate(dataclasses.replace(batch, leader_action_t=None), context)
+    wrong = batch.leader_action_t.copy()
+    wrong[0, 0] = 2
+    with pytest.raises(InvalidInputError, match="leader_action_t"):
+        BCHGGame().estimate(dataclasses.replace(batch, leader_action_t=wrong), context)
+    with pytest.raises(EstimatorError, match="GameCritic"):
+        BCHGGame(critic="context").estimate(batch, context)
+    with pytest.raises(UnknownNameError, match="baseline"):
+        BCHGGame(baseline="other")
+    with pytest.raises(InvalidInputError, match="stopping"):
+        BCHGGame(stopping="sum", target=Target(horizon=3))
+    with pytest.raises(InvalidInputError, match="damping"):
+        TotalDerivative(damping=-1.0)
+    with pytest.raises(ShapeError, match="policy shape"):
+        sample_trajectories(game, theta, np.ones((2, 2)), streams=1, steps=1, rng=np.random.default_rng(0))
+    with pytest.raises(UnknownNameError, match="operator"):
+        GameCritic.solve(game, theta, context.follower, operator="best")
+    with pytest.raises(ShapeError, match="action_values"):
+        dataclasses.replace(GameCritic.solve(game, theta, context.follower), action_values=np.zeros((2, 2)))
+
+
+def test_registered_configurations_hold_their_claims():
+    for sees in (True, False):
+        game, theta, context = layered(sees)
+        truth = hypergradient(game, theta).value
+        for entry in GAME_ESTIMATORS.values():
+            estimator = entry.make(Target())
+            if estimator.claim is Claim.MEASURED:
+                continue
+            expected = total(estimator.expectation(context, horizon=3))
+            assert (np.abs(expected - truth).max() <= 1e-13) == (
+                estimator.claim is Claim.UNBIASED or (entry.name == "bc_hg_game_published" and not sees)
+            ), entry.name

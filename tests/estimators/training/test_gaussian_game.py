@@ -1,0 +1,272 @@
+"""Leaders of the LQR game in the one training loop: methods, critics, stored episodes, and the published switches."""
+
+import numpy as np
+import pytest
+
+from bilevelrl.estimators.methods.score_game import Draws
+from bilevelrl.estimators.sampling.gaussian_game import StackedFollowers, sample_games
+from bilevelrl.estimators.training import train
+from bilevelrl.estimators.training.lqr_game.critic import ExactGameCritics, NetworkCritics
+from bilevelrl.estimators.training.lqr_game.training import (
+    PUBLISHED,
+    SOUND,
+    CriticOptions,
+    LQRGameTraining,
+    Setup,
+    changed,
+    lqr_game_training,
+)
+from bilevelrl.estimators.training.lqr_game.world import METHODS
+from bilevelrl.reference import hypergradient, leader_objective, named_stream
+from bilevelrl.reference.errors import InvalidInputError, UnknownNameError, UnsupportedError
+from bilevelrl.tasks import lqr_game, random_lqr_game
+
+pytestmark = pytest.mark.exact
+FAST = changed(PUBLISHED, {"form.averages": "quadrature", "exploring_iterations": 2, "ascent_steps": 3})
+
+
+def training(method, **options):
+    options = {"seeds": range(3), "iterations": 6, "setup": SOUND, "evaluate_every": 2, **options}
+    return lqr_game_training(lqr_game(), method, **options)
+
+
+def test_the_pathwise_leader_gets_there():
+    # A few seeds that are neither tuned on nor reported; 300 of the 500 outer iterations of the experiment.
+    history = train(training("pathwise", seeds=[1000, 1001], iterations=300, evaluate_every=50))
+    found = [leader_objective(lqr_game(), theta, horizon=100, discounted=False) for theta in history.thetas]
+    assert min(found) > 17.0
+    assert np.median(history.values["cosine"]) > 0.99
+    without = train(training("pathwise_partial", seeds=[1000, 1001], iterations=300, evaluate_every=50))
+    assert without.values["objective_undiscounted"].max() < 1.0
+
+
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_runs_do_not_depend_on_those_beside_them(method):
+    whole = train(training(method, setup=FAST))
+    alone = train(training(method, setup=FAST, seeds=[1]))
+    np.testing.assert_array_equal(whole.thetas[1], alone.thetas[0])
+    for name, values in whole.values.items():
+        np.testing.assert_array_equal(values[:, 1], alone.values[name][:, 0], err_msg=name)
+
+
+def test_methods_do_not_depend_on_those_beside_them():
+    one = training("bc_hg", setup=FAST, seeds=[0])
+    both = LQRGameTraining(
+        problem=one.problem,
+        runs=[*training("pathwise", setup=FAST, seeds=[0]).runs, *one.runs],
+        iterations=6,
+        setup=FAST,
+        optimiser=one.optimiser,
+        schedule=FAST.schedule,
+        ascent_steps=3,
+        evaluate_every=2,
+    )
+    np.testing.assert_array_equal(train(both).thetas[1], train(one).thetas[0])
+
+
+@pytest.mark.parametrize("method", ["bc_hg", "naive_pgd_off", "pathwise"])
+def test_interrupted_trainings_continue(method, tmp_path):
+    whole = train(training(method, setup=FAST))
+    path = tmp_path / "checkpoint.npz"
+
+    def stop(evaluation):
+        return evaluation.iteration < 2
+
+    train(training(method, setup=FAST), checkpoint=path, checkpoint_every=1, callbacks=[stop])
+    continued = train(training(method, setup=FAST), checkpoint=path)
+    np.testing.assert_array_equal(whole.thetas, continued.thetas)
+    np.testing.assert_array_equal(whole.values["relative_error"], continued.values["relative_error"])
+
+
+def test_exact_methods_are_the_exact_hypergradient_and_its_policy_part():
+    for method, expected in (("exact", 1.0), ("exact_partial", None)):
+        history = train(training(method, iterations=2, evaluate_every=1))
+        if expected is not None:
+            np.testing.assert_allclose(history.values["cosine"], expected, rtol=1e-12)
+            np.testing.assert_array_equal(history.values["relative_error"], 0.0)
+            continue
+        theta = training(method).start()[0]
+        truth = hypergradient(lqr_game(), theta, horizon=100)
+        error = np.linalg.norm(truth.parts["response"]) / np.linalg.norm(truth.value)
+        np.testing.assert_allclose(history.values["relative_error"][0, 0], error, rtol=1e-9)
+
+
+def test_scores_with_exact_critics_point_the_right_way_and_the_published_form_does_not():
+    theta, runs = np.array([-7.0, -2.0]), 8
+    truth = hypergradient(lqr_game(), theta, horizon=100).value
+    cosines = {}
+    for name, setup in (("sound", SOUND), ("published", changed(SOUND, {"form.influence": "value"}))):
+        exact = changed(setup, {"critic.kind": "exact"})
+        one = lqr_game_training(lqr_game(), "bc_hg", seeds=range(runs), iterations=1, setup=exact, streams=10)
+        world = one.world(one.generators())
+        thetas = np.tile(theta, (runs, 1))
+        world.prepare(thetas, 0)
+        found = world.direction(thetas, 0)
+        cosines[name] = found @ truth / (np.linalg.norm(found, axis=1) * np.linalg.norm(truth))
+    assert np.median(cosines["sound"]) > 0.99
+    assert (cosines["published"] < 0.0).any()  # its follower's values are noise: any direction comes out
+    assert (cosines["published"] > 0.0).any()
+
+
+def test_stored_episodes():
+    one = training("naive_pgd_off", setup=FAST, iterations=4)
+    world = one.world(one.generators())
+    thetas = one.start()
+    for iteration in range(3):
+        world.prepare(thetas, iteration)
+        world.finish(thetas)
+    learner = world.learners["naive_pgd_off"]
+    assert learner.stored == 12
+    assert learner.states.shape == (3, 16, 101, 2)
+    on = training("naive_pgd_on", setup=FAST, iterations=4)
+    world = on.world(on.generators())
+    world.prepare(on.start(), 0)
+    world.prepare(on.start(), 1)
+    assert world.learners["naive_pgd_on"].states.shape == (3, 4, 101, 2)
+
+
+def test_draws_follow_the_discount():
+    uniforms = named_stream(0, "draws").random((1, 200_000, 2))
+    draws = Draws.discounted(0.9, 4, 20, uniforms)
+    wanted = 0.9 ** np.arange(20) / np.sum(0.9 ** np.arange(20))
+    counts = np.bincount(draws.time[0], minlength=20) / 200_000
+    assert np.abs(counts - wanted).max() < 5.0 * np.sqrt(wanted.max() / 200_000)
+    assert np.abs(np.bincount(draws.episode[0]) / 200_000 - 0.25).max() < 5.0 * np.sqrt(0.25 / 200_000)
+    every = Draws.every(0.9, 2, 4, 20)
+    np.testing.assert_allclose(every.weight.sum(axis=1), 1.0)
+    assert every.weight[0, every.time[0] == 3].sum() == pytest.approx(wanted[3])
+
+
+def critics_on(modes=True, rate=0.01, share=1.0):
+    game = lqr_game()
+    thetas = np.array([[-3.0, -1.0], [0.5, 0.5]])
+    followers = StackedFollowers.solve(game, thetas)
+    rng = [named_stream(0, "critic", row) for row in range(2)]
+    batch = sample_games(game, followers, streams=4, steps=20, rng=rng)
+    critics = NetworkCritics.start(game, thetas[:, None], rate=rate, target_share=share, modes=modes, rng=rng)
+    return game, thetas, followers, batch, critics, rng
+
+
+def test_network_critics_learn_their_targets():
+    game, thetas, followers, batch, critics, rng = critics_on()
+    episode, time = (np.array([grid.ravel()] * 2) for grid in np.meshgrid(np.arange(4), np.arange(20), indexing="ij"))
+    at = (np.arange(2)[:, None], episode, time)
+    state, leader, action = batch.state_t[at], batch.leader_action_t[at], batch.action_t[at]
+    ahead = batch.state_t[np.arange(2)[:, None], episode, time + 1]
+    planned = ahead @ thetas[:, :, None]
+    reply = np.stack([one.mean(x, lead) for one, x, lead in zip(followers.solutions, ahead, planned, strict=True)])
+    wanted = game.reward_leader(state) + 0.99 * critics.action_value(ahead, planned, reply)  # the target is frozen
+    losses = []
+    for _ in range(150):
+        losses.append(np.mean((critics.action_value(state, leader, action) - wanted) ** 2, axis=1))
+        critics.learn(followers, batch, episode, time, rng)
+    assert (losses[-1] < 0.05 * losses[0]).all()
+    critics.follow(thetas[:, None])
+    np.testing.assert_allclose(critics.target, critics.weights, atol=1e-6)  # float32
+
+
+def test_draws_in_place_of_modes_change_the_targets():
+    moved = []
+    for modes in (True, False):
+        *_, followers, batch, critics, rng = critics_on(modes=modes)
+        critics.learn(followers, batch, np.zeros((2, 8), dtype=int), np.tile(np.arange(8), (2, 1)), rng)
+        moved.append(critics.weights)
+    assert not np.array_equal(moved[0], moved[1])
+    np.testing.assert_allclose(moved[0], moved[1], atol=0.1)  # Adam's first step is at most its rate
+
+
+def test_dead_units_are_counted():
+    *_, critics, _ = critics_on()
+    assert (critics.dead_share() < 0.2).all()
+    critics.weights[1, 4 * 64 + 64 + 64 * 64 : 4 * 64 + 64 + 64 * 64 + 16] = -1e6  # biases of the second layer
+    assert critics.dead_share()[1] >= 0.25
+
+
+def test_exact_critics_have_the_start_values():
+    game, thetas, followers, *_ = critics_on()
+    critics = ExactGameCritics.solve(game, thetas, followers, steps=100)
+    # From the start the first two actions' averages of Q_L are J: by a fine grid over both.
+    points, weights = np.polynomial.hermite_e.hermegauss(60)
+    weights = weights / weights.sum()
+    start = np.array([1.0, 0.0])
+    leader = (thetas @ start)[:, None] + 1e-3 * points
+    nodes = len(points)
+    total = np.zeros(2)
+    for k, chance in enumerate(weights):
+        state = np.broadcast_to(start, (2, nodes, 2))
+        seen = np.repeat(leader[:, k : k + 1, None], nodes, axis=1)
+        mean = np.stack([one.mean(start, lead[0]) for one, lead in zip(followers.solutions, seen, strict=True)])
+        spread = np.sqrt(followers.covariance[:, 0, 0])
+        action = mean[:, None] + (spread[:, None] * points)[..., None]
+        total += chance * critics.action_value(state, seen, action) @ weights
+    wanted = [leader_objective(game, theta, horizon=101) for theta in thetas]
+    np.testing.assert_allclose(total, wanted, rtol=1e-6)
+
+
+def test_set_ups():
+    assert PUBLISHED.exploring_iterations == 11
+    assert PUBLISHED.critic == CriticOptions(rate=0.1, steps=5, minibatch=64, modes=True, target_share=0.01)
+    assert lqr_game_training(lqr_game(), "naive_pgd_on", seeds=[0], setup=PUBLISHED).largest_norm == np.inf
+    assert lqr_game_training(lqr_game(), "bc_hg", seeds=[0], setup=PUBLISHED).largest_norm == 1.0
+    assert changed(SOUND, {"form.same_step": True}).form.same_step
+    with pytest.raises(UnknownNameError, match="clipping"):
+        Setup(clipping="none")
+    with pytest.raises(UnknownNameError, match="critic kind"):
+        CriticOptions(kind="table")
+    with pytest.raises(InvalidInputError, match="target_share"):
+        CriticOptions(target_share=0.0)
+    with pytest.raises(InvalidInputError, match="exploring_iterations"):
+        Setup(exploring_iterations=-1)
+    with pytest.raises(InvalidInputError, match="leader_policy"):
+        raise_on(random_lqr_game())
+
+
+def raise_on(game):
+    try:
+        lqr_game_training(game, "pathwise", seeds=[0])
+    except UnsupportedError as error:
+        raise InvalidInputError(str(error)) from None
+
+
+def test_first_actions_are_random_only_while_exploring():
+    one = training("bc_hg", setup=FAST)
+    world = one.world(one.generators())
+    deviations = []
+    for iteration in range(3):
+        world.prepare(one.start(), iteration)
+        batch = world.batches["bc_hg"]
+        mean = batch.state_t[:, :, :-1] @ one.start()[:, None, :, None]
+        deviations.append(np.std(batch.leader_action_t - mean))
+        world.finish(one.start())
+    assert min(deviations[:2]) > 0.5
+    assert deviations[2] < 2e-3
+
+
+def test_critics_may_learn_from_wider_actions(monkeypatch):
+    seen, original = [], NetworkCritics.learn
+
+    def learn(self, followers, batch, episode, time, rng):
+        residual = batch.leader_action_t - batch.state_t[:, :, :-1] @ followers.gains[:, None].swapaxes(2, 3)
+        seen.append(residual)
+        original(self, followers, batch, episode, time, rng)
+
+    monkeypatch.setattr(NetworkCritics, "learn", learn)
+    batches = []
+    for deviation in (None, 0.1):
+        one = training("bc_hg", setup=changed(SOUND, {"critic.data_deviation": deviation, "critic.steps": 1}))
+        world = one.world(one.generators())
+        world.prepare(one.start(), 0)
+        batches.append(world.batches["bc_hg"])
+    np.testing.assert_array_equal(batches[0].action_t, batches[1].action_t)  # what directions are made of stays
+    # A standard deviation from n = 1200 normal numbers has a relative error of 1 / sqrt(2 n) = 2 %.
+    assert np.std(seen[0]) == pytest.approx(1e-3, rel=0.1)
+    assert np.std(seen[1]) == pytest.approx(0.1, rel=0.1)
+
+
+def test_wider_actions_are_refused_where_they_mean_nothing():
+    with pytest.raises(InvalidInputError, match=r"data_deviation.*learns from no data"):
+        CriticOptions(kind="exact", data_deviation=0.1)
+    with pytest.raises(InvalidInputError, match="data_deviation"):
+        CriticOptions(data_deviation=0.0)
+    with pytest.raises(UnsupportedError, match="naive_pgd_off"):
+        training("naive_pgd_off", setup=changed(SOUND, {"critic.data_deviation": 0.1}))

@@ -1,0 +1,322 @@
+"""The main job as a whole: what is registered is picked up, what is wrong fails it, and what it writes can be read."""
+
+import csv
+import io
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from bilevelrl.estimators import BCHG, ESTIMATORS, Claim, Estimator, EstimatorEntry
+from bilevelrl.reference import HYPERGRADIENT_ROUTES, Route
+from bilevelrl.reference.errors import EstimatorError, InvalidInputError, UnsupportedError
+from bilevelrl.verification import EstimatorRow, Outcome, Report, Verdict, verify
+from bilevelrl.verification.pipeline.jobs import Job, run_jobs
+from bilevelrl.verification.pipeline.route_check import check_route
+from bilevelrl.verification.pipeline.sampled import SamplingPlan, check_by_sampling
+from bilevelrl.verification.pipeline.sampling_cases import CONTINUOUS_CASES, GAME_CASES, four_rooms_case
+from bilevelrl.verification.pipeline.small_problems import small_problems
+from bilevelrl.verification.reports.overview import draw_report, save_figure
+from bilevelrl.verification.reports.terminal import TextTable, plain_report, summary_line
+
+PLAN = SamplingPlan(seed=0, step_budget=600_000, batches=30, batch_budget=30_000, checks=6)
+
+
+class Forgetful(Estimator):
+    """BC-HG without the response, which claims to be unbiased all the same."""
+
+    name = "forgetful"
+    claim = Claim.UNBIASED
+
+    def __init__(self, target):
+        self._right = BCHG(target=target, critic="exact" if target.horizon is None else "exact_truncated")
+        self.target, self.draw = target, self._right.draw
+
+    def contributions(self, trajectories, context):
+        return [item for item in self._right.contributions(trajectories, context) if item.part != "response"]
+
+
+class Broken(Forgetful):
+    name = "broken"
+
+    def contributions(self, trajectories, context):
+        raise EstimatorError("broken: no estimate today")
+
+
+class Refusing(Forgetful):
+    name = "refusing"
+
+    def contributions(self, trajectories, context):
+        raise UnsupportedError("refusing: not for such problems")
+
+
+def entry(name, make, level="formula"):
+    return EstimatorEntry(name=name, summary="for a test", level=level, make=make)
+
+
+@pytest.fixture
+def registry():
+    """Only these are registered while a test runs."""
+    kept = {
+        id(ESTIMATORS): {name: ESTIMATORS[name] for name in ("bc_hg", "naive_pgd")},
+        id(HYPERGRADIENT_ROUTES): {name: HYPERGRADIENT_ROUTES[name] for name in ("implicit", "theorem1")},
+    }
+    before = [(table, dict(table)) for table in (ESTIMATORS, HYPERGRADIENT_ROUTES)]
+    for table, _ in before:
+        table.clear()
+        table.update(kept[id(table)])
+    yield ESTIMATORS
+    for table, entries in before:
+        table.clear()
+        table.update(entries)
+
+
+def run(**options):
+    return verify(quick=True, problems=small_problems()[:2], cases=[four_rooms_case(0.003)], **options)
+
+
+@pytest.mark.statistical
+def test_everything_registered_is_checked_and_passes(registry):
+    seen = []
+    report = run(progress=lambda done, total, label: seen.append((done, total, label)))
+    assert report.passed
+    assert {(row.estimator, row.method) for row in report.estimators} == {
+        (name, method) for name in ("bc_hg", "naive_pgd") for method in ("enumeration", "sampling")
+    }
+    assert [row.route for row in report.routes] == ["implicit", "theorem1"]
+    assert seen[-1][0] == seen[-1][1] == len(report.estimators) + len(report.routes)
+    for row in report.estimators:
+        assert row.verdict.outcome in (Outcome.PASSED, Outcome.NO_POWER)
+        assert row.standard_deviation > 0.0
+        assert row.seconds > 0.0
+    assert {row.verdict.outcome for row in report.estimators if row.method == "enumeration"} == {Outcome.PASSED}
+
+
+@pytest.mark.statistical
+def test_a_wrong_estimator_fails_the_job_by_both_methods(registry):
+    registry["forgetful"] = entry("forgetful", Forgetful)
+    report = run()
+    assert not report.passed
+    assert {(row.estimator, row.method) for row in report.failures} == {
+        ("forgetful", "enumeration"),
+        ("forgetful", "sampling"),
+    }
+    exact = next(row for row in report.failures if row.method == "enumeration")
+    assert "minus the whole response part" in exact.verdict.reason
+    text = str(report)
+    assert "NOT VERIFIED" in text
+    assert text.count("FAILED  forgetful") == len(report.failures)
+
+
+@pytest.mark.exact
+def test_broken_and_refusing_estimators_are_rows_too(registry):
+    registry.clear()
+    registry["broken"] = entry("broken", Broken)
+    registry["refusing"] = entry("refusing", Refusing)
+    report = run()
+    outcomes = {(row.estimator, row.verdict.outcome) for row in report.estimators}
+    assert outcomes == {("broken", Outcome.FAILED), ("refusing", Outcome.REFUSED)}
+    assert "no estimate today" in str(report)
+    assert "2 refused" in summary_line(report) or "3 refused" in summary_line(report)
+
+
+@pytest.mark.exact
+def test_a_job_without_any_pass_is_not_verified(registry):
+    registry.clear()
+    registry["refusing"] = entry("refusing", Refusing)
+    refused = run().estimators
+    assert refused
+    assert not Report(estimators=refused).passed
+    assert not Report(estimators=()).passed
+
+
+@pytest.mark.exact
+def test_a_wrong_route_fails_the_job(registry):
+    right = HYPERGRADIENT_ROUTES["theorem1"]
+
+    def perturbed(function):
+        def route(problem, theta, **options):
+            found = function(problem, theta, **options)
+            return replace(found, value=found.value * (1 + 1e-5))
+
+        return route
+
+    HYPERGRADIENT_ROUTES["wrong"] = Route(
+        name="wrong",
+        summary="off by a hundred-thousandth",
+        family="for a test",
+        accuracy="none",
+        kinds={kind: perturbed(function) for kind, function in right.kinds.items()},
+    )
+    assert check_route("theorem1", four_rooms_case(0.003), 0).verdict.outcome is Outcome.PASSED
+    row = check_route("wrong", four_rooms_case(0.003), 0)
+    assert row.verdict.outcome is Outcome.FAILED
+    assert row.verdict.detectable < 1e-4
+
+
+@pytest.mark.exact
+@pytest.mark.parametrize("case", [*GAME_CASES, *CONTINUOUS_CASES], ids=lambda case: case.title)
+def test_routes_of_every_kind_agree_within_bounds_that_say_something(case):
+    kind = type(case.make_problem())
+    slow = ("unrolled", "closed_form" if case.kind == "lqr_game" else "")  # thousands of steps on a tape
+    names = [name for name, entry in HYPERGRADIENT_ROUTES.items() if kind in entry.kinds and name not in slow]
+    assert len(names) >= 3
+    for name in names:
+        row = check_route(name, case, 0)
+        assert row.verdict.outcome in (Outcome.PASSED, Outcome.REFUSED), name
+        if row.verdict.outcome is Outcome.PASSED:
+            assert row.error_bound <= 1e-6 * row.norm, name
+
+
+@pytest.mark.statistical
+def test_sampling_repeats_itself_and_depends_on_the_seed():
+    one, two = (check_by_sampling("naive_pgd", four_rooms_case(0.005), PLAN) for _ in range(2))
+    other = check_by_sampling("naive_pgd", four_rooms_case(0.005), SamplingPlan(seed=1, step_budget=600_000, checks=6))
+    assert (one.bias_along, one.standard_deviation, one.draws) == (two.bias_along, two.standard_deviation, two.draws)
+    assert one.bias_along != other.bias_along
+    # θ is drawn from the seed too, so the truth differs a little.
+    assert one.bias_along == pytest.approx(other.bias_along, abs=0.05)
+    assert one.bias_low < one.bias_along < one.bias_high
+
+
+@pytest.mark.statistical
+def test_practical_estimators_are_measured_over_whole_batches():
+    row = check_by_sampling("naive_pgd_practical", four_rooms_case(0.005), PLAN)
+    assert row.verdict.outcome is Outcome.MEASURED
+    assert row.draws == 30
+    assert row.steps_per_draw == 100
+    assert "1 × 100" in row.draw
+    assert math.isnan(row.deviation)
+
+
+@pytest.mark.exact
+def test_jobs_give_the_same_in_any_number_of_processes():
+    jobs = [Job(function=divmod, arguments=(n, 7), label=str(n), effort=float(n % 3)) for n in range(9)]
+    done = []
+    assert run_jobs(jobs) == [divmod(n, 7) for n in range(9)]
+    assert run_jobs(jobs, workers=2, progress=lambda *told: done.append(told)) == [divmod(n, 7) for n in range(9)]
+    assert sorted(told[0] for told in done) == list(range(1, 10))
+
+
+@pytest.mark.exact
+@pytest.mark.parametrize(("options", "message"), [({"workers": 0}, "workers=0"), ({"estimator": 3}, "estimator=3")])
+def test_bad_arguments_are_refused(options, message):
+    with pytest.raises(InvalidInputError, match=message):
+        verify(**options)
+
+
+# What is written.
+
+
+def row(**changes):
+    values = {
+        "problem": "layered",
+        "temperature": 0.4,
+        "estimator": "mine",
+        "level": "formula",
+        "claim": "unbiased",
+        "draw": "trajectory",
+        "target": "infinite horizon",
+        "method": "enumeration",
+        "draws": 64,
+        "truth_norm": 2.0,
+        "bias": 0.25,
+        "bias_along": -0.2,
+        "bias_low": -0.2,
+        "bias_high": -0.2,
+        "deviation": 0.25,
+        "standard_deviation": 1.5,
+        "seconds": 0.1,
+        "parts": {"response": 0.25},
+        "verdict": Verdict(outcome=Outcome.FAILED, detectable=1e-12, reason='off, "quoted", and more'),
+    }
+    return EstimatorRow(**{**values, **changes})
+
+
+def a_report():
+    passed = Verdict(outcome=Outcome.PASSED, detectable=0.05, reason="agrees")
+    return Report(
+        estimators=(
+            row(),
+            row(estimator="yours", bias=1e-16, deviation=1e-16, verdict=passed),
+            row(
+                problem="Four-Rooms",
+                method="sampling",
+                estimator="yours",
+                temperature=0.003,
+                bias_low=-0.3,
+                bias_high=-0.1,
+                cosine=0.5,
+                cosine_low=0.4,
+                cosine_high=0.6,
+                steps_per_draw=31.0,
+                verdict=passed,
+            ),
+        ),
+        routes=(check_route("implicit", four_rooms_case(0.003), 0),),
+        configuration={"seed": 5},
+        seconds=1.0,
+    )
+
+
+@pytest.mark.exact
+def test_csv_and_json_hold_every_row(tmp_path):
+    report = a_report()
+    paths = report.save(tmp_path / "new" / "folder")
+    assert [path.name for path in paths] == ["verify.csv", "verify.json"]
+    table = list(csv.DictReader(io.StringIO(paths[0].read_text(encoding="utf-8"))))
+    assert [record["kind"] for record in table] == ["estimator"] * 3 + ["route"]
+    assert table[0]["reason"] == 'off, "quoted", and more'
+    assert float(table[0]["bias_response"]) == 0.25
+    assert table[3]["bias"] == ""
+    record = json.loads(paths[1].read_text(encoding="utf-8"))
+    assert record["passed"] is False
+    assert record["configuration"]["seed"] == 5
+    assert {"numpy", "python", "bilevelrl"} <= set(record["versions"])
+    assert record["estimators"][0]["cosine"] is None
+    assert record["routes"][0]["verdict"] == "passed"
+
+
+@pytest.mark.exact
+def test_the_text_names_every_row_and_the_end():
+    text = plain_report(a_report())
+    for word in (
+        "mine",
+        "yours",
+        "implicit",
+        "25.0 %",
+        "1e-16",
+        "+0.50 ± 0.10",
+        "FAILED  mine on layered",
+        "NOT VERIFIED",
+    ):
+        assert word in text
+    assert all(line == line.rstrip() for line in text.splitlines())
+
+
+@pytest.mark.exact
+def test_a_table_is_aligned():
+    table = TextTable(title="t", columns=("name", "number"), rows=(("a", "1"), ("bb", "22")), text_columns=1)
+    assert table.plain().splitlines()[1:] == ["name  number", "────  ──────", "a     1", "bb    22"]
+
+
+@pytest.mark.exact
+def test_the_figure_shows_every_estimator_with_its_interval(tmp_path):
+    figure = draw_report(a_report())
+    exact, biased, spread = figure.axes
+    labels = [label.get_text() for label in exact.get_yticklabels()]
+    assert labels == ["mine  (FAILED)", "yours  (unbiased)"]
+    assert exact.get_xscale() == spread.get_xscale() == "log"
+    assert biased.get_xscale() == "symlog"
+    drawn = {tuple(np.round(line.get_xdata(), 3)) for line in exact.get_lines()}
+    assert any(0.25 in xs for xs in drawn)
+    path = save_figure(a_report(), tmp_path / "deep" / "figure.png")
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.exact
+def test_an_empty_report_can_be_drawn_and_printed():
+    assert "nothing was checked" in plain_report(Report(estimators=(), seconds=0.0))
+    assert draw_report(Report(estimators=())).axes

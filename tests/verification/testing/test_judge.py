@@ -1,0 +1,195 @@
+"""Draws judged without their estimator: right ones pass, wrong ones are named, dependent and too few are not judged."""
+
+import json
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from bilevelrl.estimators import BCHG, Context, ExactCritic, sample_trajectories
+from bilevelrl.reference import named_stream, solve_follower
+from bilevelrl.reference.errors import InvalidInputError, ShapeError, UnknownNameError
+from bilevelrl.tasks import scenario, scenarios
+from bilevelrl.verification.checks.verdicts import POWER_LIMIT, Outcome
+from bilevelrl.verification.commands.command_line import main
+from bilevelrl.verification.mutants.causes import Evidence, explain, part_causes
+from bilevelrl.verification.testing.judge import judge_draws
+
+
+def bchg_draws(name, count, seed=0):
+    at = scenario(name)
+    follower = solve_follower(at.problem, at.theta)
+    trajectories = sample_trajectories(
+        at.problem, at.theta, follower, streams=count, steps=at.horizon, rng=named_stream(seed, name)
+    )
+    critic = ExactCritic.solve(at.problem, at.theta, follower.policy)
+    return BCHG()(trajectories, Context(problem=at.problem, theta=at.theta, follower=follower, critic=critic))
+
+
+@pytest.fixture(scope="module")
+def right():
+    return bchg_draws("layered", 100_000)
+
+
+@pytest.mark.statistical
+class TestVerdicts:
+    def test_real_draws_pass(self, right):
+        judged = judge_draws(right, "layered")
+        assert judged.verdict.outcome is Outcome.PASSED
+        assert judged.verdict.detectable <= POWER_LIMIT
+        assert judged.explanation is None
+
+    # The initial part is a thousandth of this truth: its isolating scenario is the place to look for it.
+    @pytest.mark.parametrize("part", ["direct", "transition", "response", "regulariser"])
+    @pytest.mark.parametrize(("factor", "name"), [(-1.0, "is missing"), (-2.0, "has the wrong sign")])
+    def test_a_planted_cause_is_named(self, right, part, factor, name):
+        truth = scenario("layered").truth
+        judged = judge_draws(right + factor * truth.parts[part], "layered")
+        assert judged.verdict.outcome is Outcome.FAILED
+        assert judged.explanation.exact
+        named = [judged.explanation.cause, *judged.explanation.alternatives]
+        assert f"the {part} part {name}" in named
+
+    def test_too_few_draws_have_no_power(self, right):
+        judged = judge_draws(right[:500], "layered")
+        assert judged.verdict.outcome is Outcome.NO_POWER
+        # The advice is honest: with so many draws there is power, with half of them there is not.
+        assert judge_draws(right[: judged.draws_needed * 2], "layered").verdict.outcome is Outcome.PASSED
+        assert judge_draws(right[: judged.draws_needed // 2], "layered").verdict.outcome is Outcome.NO_POWER
+
+    def test_a_declared_expectation(self, right):
+        truth = scenario("layered").truth
+        naive = right - truth.parts["response"]
+        assert judge_draws(naive, "layered", claim=truth.value - truth.parts["response"]).passed
+        assert judge_draws(naive, "layered").verdict.outcome is Outcome.FAILED
+
+    def test_ascent(self, right):
+        assert judge_draws(right, "layered", claim="ascent").passed
+        assert judge_draws(-right, "layered", claim="ascent").verdict.outcome is Outcome.FAILED
+        assert judge_draws(right[:4], "layered", claim="ascent").verdict.outcome is Outcome.NO_POWER
+
+    def test_a_tolerated_bias(self, right):
+        truth = scenario("layered").truth
+        off = right + 0.08 * truth.value
+        assert judge_draws(off, "layered").verdict.outcome is Outcome.FAILED
+        assert judge_draws(off, "layered", tolerated_bias=0.1).verdict.outcome is not Outcome.FAILED
+
+    def test_dependent_draws_are_not_judged(self, right):
+        repeated = np.repeat(right[:5000], 10, axis=0)
+        judged = judge_draws(repeated, "layered")
+        assert judged.verdict.outcome is Outcome.REFUSED
+        assert "correlated" in judged.verdict.reason
+
+    def test_truncated_draws_are_held_against_their_own_horizon(self):
+        at = scenario("survival")
+        noise = named_stream(1, "noise").standard_normal((20_000, 1))
+        assert judge_draws(at.truncated.value + noise, at, horizon=at.horizon).passed
+        assert judge_draws(at.truncated.value + noise, at).verdict.outcome is Outcome.FAILED
+
+    def test_false_alarms_at_a_rate_that_can_be_seen(self):
+        """600 judgements at α = 0.05 of Gaussian draws: no more refusals than a binomial bound at 1e-6 allows."""
+        truth, rng, runs = scenario("layered").truth.value, named_stream(2, "false alarms"), 600
+        outcomes = [
+            judge_draws(truth + rng.standard_normal((60, 3)), "layered", error_rate=0.05).verdict.outcome
+            for _ in range(runs)
+        ]
+        wrong = sum(outcome in (Outcome.FAILED, Outcome.REFUSED) for outcome in outcomes)
+        assert wrong <= stats.binom.isf(1e-6, runs, 0.05)
+
+
+class TestWhatIsHandedOver:
+    def test_anything_that_converts_to_numpy(self):
+        class Foreign:
+            """As JAX and PyTorch arrays do."""
+
+            def __init__(self, values):
+                self.values = values
+
+            def __array__(self, dtype=None, copy=None):
+                return np.asarray(self.values, dtype=dtype)
+
+        rows = scenario("toll").truth.value + named_stream(3, "noise").standard_normal((1000, 1))
+        assert judge_draws(Foreign(rows), "toll").mean == judge_draws(rows.tolist(), "toll").mean
+
+    @pytest.mark.parametrize(
+        ("draws", "error", "match"),
+        [
+            (np.zeros(3), ShapeError, "independent estimate per row"),
+            (np.zeros((10, 2)), ShapeError, r"\(R, 3\)"),
+            (np.zeros((3, 3)), ShapeError, "R >= 4"),
+            (np.full((10, 3), np.nan), InvalidInputError, r"draws\[0, 0\]"),
+            (np.zeros((10, 3), dtype=complex), InvalidInputError, "real"),
+        ],
+    )
+    def test_refusals(self, draws, error, match):
+        with pytest.raises(error, match=match):
+            judge_draws(draws, "layered")
+
+    def test_unknown_names(self):
+        with pytest.raises(UnknownNameError, match="layered"):
+            judge_draws(np.zeros((10, 3)), "layred")
+        with pytest.raises(UnknownNameError, match="unbiased"):
+            judge_draws(np.ones((10, 3)), "layered", claim="unbiassed")
+
+
+class TestCommand:
+    def test_status_and_output(self, tmp_path, capsys):
+        truth = scenario("layered").truth
+        rows = truth.value + named_stream(5, "rows").standard_normal((20_000, 3))
+        path = tmp_path / "draws.csv"
+        np.savetxt(path, rows, delimiter=",")
+        assert main(["judge", str(path), "--scenario", "layered"]) == 0
+        assert "PASSED" in capsys.readouterr().out
+        np.savetxt(path, rows - truth.parts["transition"], delimiter=",")
+        assert main(["judge", str(path), "--scenario", "layered", "--json"]) == 1
+        found = json.loads(capsys.readouterr().out)
+        assert found["outcome"] == "failed"
+        assert found["likely_cause"] == "the transition part is missing"
+        np.savetxt(path, rows[:100], delimiter=",")
+        assert main(["judge", str(path), "--scenario", "layered"]) == 2
+        assert main(["judge", str(tmp_path / "none.csv"), "--scenario", "layered"]) == 2
+        assert "cannot be read" in capsys.readouterr().err
+
+
+class TestCauses:
+    @pytest.mark.parametrize("cause", part_causes(), ids=lambda cause: cause.name)
+    def test_each_cause_is_recovered_from_its_own_effect(self, cause):
+        """Over all scenarios a mistake is named, alone or with others whose effect is the same everywhere."""
+        seen = []
+        for at in scenarios():
+            effect = cause.effect(at, at.truth)
+            slack = np.full(at.theta.size, 1e-12 * (1 + np.abs(at.truth.value).max()))
+            seen.append(Evidence(scenario=at, truth=at.truth, difference=effect, uncertainty=slack))
+        found = explain(seen)
+        assert found.exact
+        assert found.cause == cause.name
+        assert found.alternatives == ()
+
+    def test_an_unknown_mistake_is_not_given_a_name(self):
+        seen = [
+            Evidence(
+                scenario=at,
+                truth=at.truth,
+                difference=named_stream(6, at.name).standard_normal(at.theta.size),
+                uncertainty=np.full(at.theta.size, 1e-12),
+            )
+            for at in scenarios()
+        ]
+        found = explain(seen)
+        assert found.cause is None
+        assert "none of the known" in str(found)
+
+    def test_no_effect_where_nothing_is_off(self):
+        """A cause that fits one scenario is dropped where it would show in another that is right."""
+        wrong, fine = scenario("layered"), scenario("layered, hot")
+        seen = [
+            Evidence(
+                scenario=wrong,
+                truth=wrong.truth,
+                difference=-wrong.truth.parts["direct"],
+                uncertainty=np.full(3, 1e-12),
+            ),
+            Evidence(scenario=fine, truth=fine.truth, difference=np.zeros(3), uncertainty=np.full(3, 1e-12)),
+        ]
+        assert explain(seen[:1]).exact
+        assert not explain(seen).exact

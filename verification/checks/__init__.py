@@ -1,0 +1,1 @@
+"""Deterministic checks and three-valued verdicts."""

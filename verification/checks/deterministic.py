@@ -1,0 +1,427 @@
+"""Deterministic checks: estimators by enumeration, gradient functions by stored truths. No sampling, no error rate.
+
+An estimator's mean over all trajectories of a scenario is compared with what it claims, coordinate by coordinate and
+part by part; a difference beyond what rounding and conditioning allow is a bias. A gradient function
+`gradient(problem, theta)` is compared with the stored truth. Every result carries its margin, the largest |difference|
+in units of what is allowed: above 1 it is refused, and how far above says how surely.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from bilevelrl.estimators import Claim, Context, Draw, Estimator, Target
+from bilevelrl.estimators.critics.tables import ExactCritic
+from bilevelrl.reference import TabularFollower, hypergradient, solve_follower
+from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.doors import checked, checked_record
+from bilevelrl.reference.errors import BilevelRLError, EstimatorError, SupportError, TooLargeError, UnsupportedError
+from bilevelrl.tasks import Scenario, Truth, scenarios
+from bilevelrl.verification.checks.verdicts import Outcome, Verdict, judge_exact, unjudged
+from bilevelrl.verification.enumeration.contract import EstimatorFunction, estimator_name
+from bilevelrl.verification.enumeration.moments import Moments, enumerate_moments
+from bilevelrl.verification.enumeration.paths import PathLaw, multiset_count
+
+__all__ = [
+    "ACCURACY",
+    "CheckResult",
+    "Enumerated",
+    "GradientFunction",
+    "check_estimator",
+    "check_gradient",
+    "enumerate_scenario",
+    "evaluate_gradient",
+    "refused_by",
+    "result_of",
+    "worst",
+]
+
+GradientFunction: TypeAlias = Callable[[Any, FloatArray], Any]
+"""(problem, theta) → ∇J, anything that NumPy can read as (N,), or {part: (N,)} whose sum is ∇J."""
+
+ACCURACY = 1e-9
+"""Error, relative to the largest part, that a gradient function is allowed beside rounding and conditioning."""
+
+MAX_MULTISETS = 200
+_EPS = float(np.finfo(np.float64).eps)
+
+
+@checked_record
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckResult:
+    """What one check found on one scenario.
+
+    Attributes
+    ----------
+    check, scenario : str
+        Which check, where.
+    verdict : Verdict
+        Passed, failed, no power, or not judged, and why.
+    margin : float
+        Largest |difference| / allowed: at most 1 unless the check refused.
+    difference : (N,) or None
+        Found minus claimed, where the check has such a thing.
+    """
+
+    check: str
+    scenario: str
+    verdict: Verdict
+    margin: float
+    difference: FloatArray | None = None
+
+    @property
+    def refused(self) -> bool:
+        """Whether the check found something wrong."""
+        return self.verdict.failed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Enumerated:
+    """Exact moments of an estimator on a scenario, beside the truth and what it claims.
+
+    Attributes
+    ----------
+    scenario : Scenario
+        Where.
+    moments : Moments
+        Mean, covariance and means of the parts of one draw, exactly.
+    truth : Truth
+        Of the estimator's target.
+    expected : {part: (N,)} or None
+        What the estimator claims its parts are; None: nothing is claimed.
+    follower_error : float
+        Bound on what the follower's and the critic's rounding do to the mean.
+
+    Examples
+    --------
+    >>> from bilevelrl.estimators import NaivePGD
+    >>> from bilevelrl.tasks import scenario
+    >>> found = enumerate_scenario(NaivePGD(), scenario("toll"))
+    >>> bool(np.allclose(found.bias, -found.truth.parts["response"])), found.covariance.shape
+    (True, (1, 1))
+    """
+
+    scenario: Scenario
+    moments: Moments
+    truth: Truth
+    expected: Mapping[str, FloatArray] | None
+    follower_error: float
+
+    @property
+    def bias(self) -> FloatArray:
+        """(N,): mean minus truth."""
+        result: FloatArray = self.moments.mean - self.truth.value
+        return result
+
+    @property
+    def covariance(self) -> FloatArray:
+        """(N, N), of one draw."""
+        return self.moments.covariance
+
+    @property
+    def part_bias(self) -> dict[str, FloatArray]:
+        """{part: (N,)}, for estimators that tell their parts."""
+        truth: Mapping[str, FloatArray] = {str(part): value for part, value in self.truth.parts.items()}
+        return {part: mean - truth.get(part, np.zeros_like(mean)) for part, mean in self.moments.parts.items()}
+
+    @property
+    def tolerance(self) -> FloatArray:
+        """(N,): what rounding, conditioning and the truth's own error allow the mean."""
+        own = 16 * self.moments.horizon * _EPS * self.moments.magnitude
+        return self.truth.error_bound + self.follower_error + self.moments.rounding + own
+
+
+@checked
+def enumerate_scenario(
+    estimator: Estimator | EstimatorFunction,
+    on: Scenario,
+    *,
+    claim: Claim | None = None,
+    batch: int | None = None,
+    max_multisets: int = MAX_MULTISETS,
+    **changes: Any,
+) -> Enumerated:
+    """Return the exact moments of an estimator on a scenario.
+
+    Parameters
+    ----------
+    estimator
+        An `Estimator`, or a function (trajectories, context) → rows (M, N) or {part: rows}.
+    on
+        The scenario.
+    claim
+        What a plain function claims; default: unbiased for the scenario's target.
+    batch
+        Trajectories per draw, for estimators whose draw is a batch; default 2.
+    max_multisets
+        Refuse to enumerate more batches.
+    changes
+        `follower`, `critic` or `simulator` to use instead of the exact ones.
+
+    Raises
+    ------
+    TooLargeError
+        If there are too many paths or multisets.
+    EstimatorError, UnsupportedError, SupportError
+        As `enumerate_moments`.
+    """
+    problem, theta = on.problem, on.theta
+    stated = claim if claim is not None else getattr(estimator, "claim", Claim.UNBIASED)
+    target = getattr(estimator, "target", Target(horizon=on.target_horizon))
+    batched = getattr(estimator, "draw", Draw.TRAJECTORY) is Draw.BATCH
+    size = (batch or 2) if batched else None
+    if size is not None and multiset_count(_paths(_ByIdentity(on)), size) > max_multisets:
+        raise TooLargeError(f"{on.name}: more than {max_multisets} batches of {size} trajectories")
+    follower, critic, bound = _solved(_ByIdentity(on), target.horizon, target.discounted)
+    given = {"follower": follower, "critic": critic, **changes}
+    moments = enumerate_moments(estimator, problem, theta, horizon=on.horizon, batch=size, **given)
+    truth = _truth(on, target)
+    expected: Mapping[str, FloatArray] | None = None
+    if stated is Claim.UNBIASED:
+        expected = {str(part): value for part, value in truth.parts.items()}
+    elif stated is Claim.DECLARED:
+        declared = getattr(estimator, "expectation", None)
+        if declared is None:
+            raise EstimatorError(f"{estimator_name(estimator)}: claims an expectation but has no `expectation` method")
+        context = Context(problem=problem, theta=theta, **given)
+        expected = {str(part): value for part, value in declared(context, horizon=on.horizon).items()}
+    return Enumerated(scenario=on, moments=moments, truth=truth, expected=expected, follower_error=2 * bound)
+
+
+@checked
+def check_estimator(
+    estimator: Estimator | EstimatorFunction | Callable[[Target], Estimator],
+    on: Iterable[Scenario] | None = None,
+    *,
+    claim: Claim | None = None,
+    made_for: bool = False,
+) -> list[CheckResult]:
+    """Hold an estimator against what it claims, on every scenario: its contract, its mean, the mean of each part.
+
+    Parameters
+    ----------
+    estimator
+        An `Estimator`, or a function (trajectories, context) → rows; with `made_for`, a function target → estimator.
+    on
+        Default: all scenarios.
+    claim
+        What a plain function claims; default: unbiased.
+    made_for
+        Make the estimator anew for the target that each scenario's trajectories can tell.
+
+    Returns
+    -------
+    list of CheckResult
+        "contract", "bias" ("bias, truncated" where trajectories are cut) and, where parts are told, "parts"; not judged
+        where the estimator does not apply.
+
+    Examples
+    --------
+    >>> from bilevelrl.estimators import BCHG
+    >>> from bilevelrl.tasks import scenario
+    >>> results = check_estimator(BCHG(), [scenario("toll")])
+    >>> [(result.check, result.verdict.outcome.value) for result in results]
+    [('contract', 'passed'), ('bias', 'passed'), ('parts', 'passed')]
+    """
+    results: list[CheckResult] = []
+    for entry in scenarios() if on is None else on:
+        made: Any = estimator(Target(horizon=entry.target_horizon)) if made_for else estimator  # type: ignore[call-arg,arg-type]
+        try:
+            found = enumerate_scenario(made, entry, claim=claim)
+        except (UnsupportedError, SupportError, TooLargeError) as refused:
+            results.append(_unjudged("bias", entry, Outcome.REFUSED, str(refused)))
+        except EstimatorError as broken:
+            results.append(refused_by("contract", entry.name, str(broken)))
+        else:
+            results.extend(judge_enumerated(found))
+    return results
+
+
+def judge_enumerated(found: Enumerated) -> list[CheckResult]:
+    """Judge exact moments against what is claimed."""
+    entry, moments = found.scenario, found.moments
+    results = [_kept(entry, "rows per draw, finite, repeatable, inputs unchanged")]
+    if found.expected is None:
+        return [*results, _unjudged("bias", entry, Outcome.MEASURED, "no expectation is claimed")]
+    expected = sum(found.expected.values(), np.zeros(entry.theta.size))
+    bias = "bias" if entry.ends else "bias, truncated"
+    results.append(result_of(bias, entry, moments.mean - expected, found.tolerance))
+    if moments.parts:
+        # A part that is not told is claimed to be absent; a part under another name is judged against zero.
+        names = list(dict.fromkeys([*found.truth.parts, *found.expected, *moments.parts]))
+        zero = np.zeros(entry.theta.size)
+        off = [moments.parts.get(part, zero) - found.expected.get(part, zero) for part in names]
+        # The sum's magnitude does not bound the parts', which may cancel: count each part's own size as well.
+        size = np.max([np.abs(value) for value in moments.parts.values()], axis=0)
+        allowed = np.tile(found.tolerance + 32 * moments.horizon * _EPS * size, len(names))
+        results.append(result_of("parts", entry, np.concatenate(off), allowed))
+    return results
+
+
+@checked
+def check_gradient(
+    gradient: GradientFunction, on: Iterable[Scenario] | None = None, *, accuracy: float = ACCURACY
+) -> list[CheckResult]:
+    """Hold a gradient function against the stored truth of every scenario.
+
+    Parameters
+    ----------
+    gradient
+        (problem, theta) → (N,) or {part: (N,)}.
+    on
+        Default: all scenarios.
+    accuracy
+        Error relative to the largest part that the function may have beside rounding.
+
+    Returns
+    -------
+    list of CheckResult
+        "contract", "truth" and, where parts are told, "truth of parts".
+
+    Examples
+    --------
+    >>> from bilevelrl.reference import hypergradient
+    >>> results = check_gradient(lambda problem, theta: hypergradient(problem, theta).parts)
+    >>> any(result.refused for result in results)
+    False
+    """
+    results: list[CheckResult] = []
+    for entry in scenarios() if on is None else on:
+        try:
+            value, parts = evaluate_gradient(gradient, entry.problem, entry.theta)
+        except EstimatorError as broken:
+            results.append(refused_by("contract", entry.name, str(broken)))
+            continue
+        results.append(_kept(entry, "one finite number per parameter"))
+        size = max(float(np.abs(part).max()) for part in entry.truth.parts.values())
+        allowed = entry.truth.error_bound + _solved(_ByIdentity(entry), None, True)[2] + accuracy * size
+        results.append(result_of("truth", entry, value - entry.truth.value, allowed))
+        if parts:
+            off = [
+                parts.get(str(part), np.zeros_like(part_value)) - part_value
+                for part, part_value in entry.truth.parts.items()
+            ]
+            results.append(result_of("truth of parts", entry, np.concatenate(off), allowed))
+    return results
+
+
+def evaluate_gradient(
+    gradient: GradientFunction, problem: Any, theta: FloatArray
+) -> tuple[FloatArray, dict[str, FloatArray]]:
+    """Call a gradient function on a copy of θ and check its answer; return the value and its parts.
+
+    Raises
+    ------
+    EstimatorError
+        If it raises, or returns a wrong shape or a number that is not finite.
+    """
+    name = estimator_name(gradient)
+    try:
+        answer = gradient(problem, theta.copy())
+    except BilevelRLError:
+        raise
+    except Exception as error:
+        raise EstimatorError(f"{name}: raised {type(error).__name__}: {error}") from error
+    parts = {}
+    if isinstance(answer, Mapping):
+        parts = {str(part): _checked(name, f"part {part!r}", value, theta.size) for part, value in answer.items()}
+        return sum(parts.values(), np.zeros(theta.size)), parts
+    return _checked(name, "returned", answer, theta.size), parts
+
+
+def _checked(name: str, what: str, answer: Any, parameters: int) -> FloatArray:
+    value = np.asarray(answer)
+    if value.size != parameters or value.dtype.kind not in "fiu":
+        raise EstimatorError(
+            f"{name}: {what} {value.dtype} of shape {value.shape}; expected ({parameters},) real numbers"
+        )
+    if not np.isfinite(value).all():
+        raise EstimatorError(f"{name}: {what} a number that is not finite; check the solver at this θ")
+    return value.astype(np.float64).ravel()
+
+
+def result_of(check: str, on: Scenario, difference: FloatArray, allowed: FloatArray | float) -> CheckResult:
+    """Judge a difference on a scenario against what is allowed, (N,) or a number."""
+    size = float(np.linalg.norm(on.target_truth.value))
+    verdict = judge_exact(difference, tolerance=allowed, scale=size if size > 0.0 else 1.0)
+    margin = float((np.abs(difference) / np.maximum(allowed, np.finfo(np.float64).tiny)).max(initial=0.0))
+    return CheckResult(check=check, scenario=on.name, verdict=verdict, margin=margin, difference=difference)
+
+
+def refused_by(check: str, where: str, reason: str) -> CheckResult:
+    """Return the result of a check that needs no number to refuse."""
+    verdict = Verdict(outcome=Outcome.FAILED, detectable=0.0, reason=reason)
+    return CheckResult(check=check, scenario=where, verdict=verdict, margin=np.inf)
+
+
+def worst(results: Iterable[CheckResult]) -> dict[str, CheckResult]:
+    """Return for each check the judged result with the largest margin.
+
+    Examples
+    --------
+    >>> from bilevelrl.estimators import NaivePGD
+    >>> from bilevelrl.tasks import scenario
+    >>> found = worst(check_estimator(NaivePGD(), [scenario("toll")], claim=Claim.UNBIASED))
+    >>> found["bias"].refused, found["contract"].refused
+    (True, False)
+    """
+    found: dict[str, CheckResult] = {}
+    for result in results:
+        judged = result.verdict.outcome not in (Outcome.MEASURED, Outcome.REFUSED)
+        if judged and (result.check not in found or result.margin > found[result.check].margin):
+            found[result.check] = result
+    return found
+
+
+def _kept(on: Scenario, what: str) -> CheckResult:
+    verdict = Verdict(outcome=Outcome.PASSED, detectable=0.0, reason=what)
+    return CheckResult(check="contract", scenario=on.name, verdict=verdict, margin=0.0)
+
+
+def _unjudged(check: str, on: Scenario, outcome: Outcome, reason: str) -> CheckResult:
+    return CheckResult(check=check, scenario=on.name, verdict=unjudged(outcome, reason), margin=0.0)
+
+
+def _truth(on: Scenario, target: Target) -> Truth:
+    """The stored truth where the target is one of the two stored, or the exact one."""
+    if target.discounted and target.horizon is None:
+        return on.truth
+    if target.discounted and target.horizon == on.horizon:
+        return on.truncated
+    exact = hypergradient(on.problem, on.theta, horizon=target.horizon, discounted=target.discounted)
+    return Truth.of(objective=exact.objective, parts=exact.parts, error_bound=exact.error_bound)
+
+
+class _ByIdentity:
+    """A scenario as a key of a cache: its arrays cannot be hashed."""
+
+    __slots__ = ("on",)
+
+    def __init__(self, on: Scenario) -> None:
+        self.on = on
+
+    def __hash__(self) -> int:
+        return id(self.on)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _ByIdentity) and other.on is self.on
+
+
+@lru_cache(maxsize=512)
+def _solved(key: _ByIdentity, horizon: int | None, discounted: bool) -> tuple[TabularFollower, ExactCritic, float]:
+    problem, theta = key.on.problem, key.on.theta
+    follower = solve_follower(problem, theta)
+    critic = ExactCritic.solve(problem, theta, follower.policy, horizon=horizon, discounted=discounted)
+    return follower, critic, hypergradient(problem, theta, horizon=horizon, discounted=discounted).error_bound
+
+
+@lru_cache(maxsize=512)
+def _paths(key: _ByIdentity) -> int:
+    on = key.on
+    policy = np.asarray(solve_follower(on.problem, on.theta).policy)
+    return PathLaw.of(on.problem.tables_at(on.theta), policy).count(on.horizon)

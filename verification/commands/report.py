@@ -1,0 +1,155 @@
+"""The command `bilevelrl report`: every estimator on every scenario, studied and judged, as one HTML page."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from bilevelrl.estimators import ESTIMATORS, Target
+from bilevelrl.reference.errors import InvalidInputError, MissingExtraError, refusal
+from bilevelrl.reference.storage import writable_file, write_atomically
+from bilevelrl.tasks import Scenario, scenario, scenarios
+from bilevelrl.verification.arguments import count, seed
+from bilevelrl.verification.pipeline.jobs import Job, Progress, run_jobs
+from bilevelrl.verification.pipeline.results import EstimatorRow, Report
+from bilevelrl.verification.pipeline.scenario_rows import rows_on_scenarios
+from bilevelrl.verification.pipeline.studies import REPLICATES, Study, StudyRow, read_study, run_study, study_csv
+from bilevelrl.verification.reports.figures import bias_map, cosine_figure, error_figure
+from bilevelrl.verification.reports.html import html_report
+from bilevelrl.verification.reports.terminal import progress_bar
+
+__all__ = ["FEATURED_SCENARIOS", "register_report", "registered_report", "write_report"]
+
+FEATURED_SCENARIOS = ("layered", "layered, cold", "garnet", "random", "periodic", "slow chain")
+"""Scenarios whose curves are drawn: ending and going on, cold, sparse, dense, periodic and slow."""
+
+QUICK_REPLICATES = 8
+
+
+def registered_report(
+    on: Iterable[Scenario] | None = None, *, workers: int = 1, progress: Progress | None = None
+) -> Report:
+    """Judge every registered estimator on scenarios, made for the truth that each scenario's trajectories can tell.
+
+    Examples
+    --------
+    >>> report = registered_report([scenario("toll")])
+    >>> report.passed, len(report.estimators) == len(ESTIMATORS)
+    (True, True)
+    """
+    started = time.perf_counter()
+    at = scenarios() if on is None else tuple(on)
+    jobs = [
+        Job(function=_registered_row, arguments=(name, entry.name), label=f"{name} on {entry.name}")
+        for entry in at
+        for name in ESTIMATORS
+    ]
+    rows = run_jobs(jobs, workers=workers, progress=progress)
+    configuration = {"scenarios": len(at), "estimators": len(ESTIMATORS)}
+    return Report(estimators=tuple(rows), configuration=configuration, seconds=time.perf_counter() - started)
+
+
+def write_report(path: str | Path, report: Report, *, study: Study | None = None, title: str | None = None) -> Path:
+    """Write a report, with the figures of a study, as one HTML file and return its path.
+
+    Parameters
+    ----------
+    path
+        The file.
+    report
+        What `verify` or `registered_report` returned.
+    study
+        What `run_study` returned; figures need matplotlib and are left out without it.
+    title
+        Of the page.
+    """
+    options = {} if title is None else {"title": title}
+    return write_atomically(
+        path, html_report(report, study=study, figures=_figures(() if study is None else study.rows), **options)
+    )
+
+
+def register_report(commands: Any) -> None:
+    """Add `report` to the subcommands of `bilevelrl`."""
+    add = commands.add_parser("report", help="judge and study every estimator on every scenario, as one HTML page")
+    add.add_argument("--output", metavar="FILE", type=Path, default=Path("report.html"), help="default report.html")
+    add.add_argument("--study", metavar="FILE", type=Path, help="read the study from this .csv, or write it there")
+    add.add_argument("--seed", type=seed, help="root of all random streams of the study (default 0)")
+    add.add_argument("--quick", action="store_true", help="the featured scenarios only, few replicates")
+    add.add_argument("--workers", type=count, default=1, help="processes (default 1)")
+    add.set_defaults(run=_report)
+
+
+def _report(parsed: argparse.Namespace) -> int:
+    writable_file("--output", parsed.output)
+    at = [scenario(name) for name in FEATURED_SCENARIOS] if parsed.quick else list(scenarios())
+    if parsed.study is not None and parsed.study.exists():
+        study = read_study(parsed.study)
+        _agrees(study, parsed)
+    else:
+        if parsed.study is not None:
+            writable_file("--study", parsed.study)
+        replicates = QUICK_REPLICATES if parsed.quick else REPLICATES
+        with progress_bar() as progress:
+            study = run_study(
+                on=at, seed=parsed.seed or 0, replicates=replicates, workers=parsed.workers, progress=progress
+            )
+        if parsed.study is not None:
+            write_atomically(parsed.study, study_csv(study))
+    with progress_bar() as progress:
+        report = registered_report(at, workers=parsed.workers, progress=progress)
+    settings = {**report.configuration, "command": "bilevelrl report"}
+    report = replace(report, configuration=settings)
+    print(f"wrote {write_report(parsed.output, report, study=study)}", file=sys.stderr)
+    return 0 if report.passed else 1
+
+
+def _agrees(study: Study, parsed: argparse.Namespace) -> None:
+    """Refuse arguments that say something else than the study that is read."""
+    remedy = f"leave it out, or make a study of its own in another file than {parsed.study}"
+    if parsed.seed not in (None, study.seed):
+        raise InvalidInputError(refusal("--seed", parsed.seed, f"{study.seed}, as the study was made", remedy))
+    made = (set(study.scenarios), study.replicates)
+    if parsed.quick and made != (set(FEATURED_SCENARIOS), QUICK_REPLICATES):
+        few = f"a study of {len(FEATURED_SCENARIOS)} scenarios with {QUICK_REPLICATES} replicates"
+        found = f"{len(study.scenarios)} scenarios with {study.replicates} replicates"
+        raise InvalidInputError(refusal("--quick", found, few, remedy))
+
+
+def _registered_row(name: str, on: str) -> EstimatorRow:
+    at, entry = scenario(on), ESTIMATORS[name]
+    rows, _ = rows_on_scenarios(entry.make(Target(horizon=at.target_horizon)), [at])
+    return replace(rows[0], estimator=name, level=entry.level)
+
+
+def _figures(study: Sequence[StudyRow]) -> list[tuple[str, str]]:
+    if not study:
+        return []
+    places = {row.scenario for row in study}
+    shown = [name for name in FEATURED_SCENARIOS if name in places] or sorted(places)[:6]
+    try:
+        return [
+            (
+                cosine_figure(study, shown),
+                "How well estimates point along ∇J: mean cosine over replicates; the bands of BC-HG and "
+                "HPGD hold 90 % of single estimates. A biased estimator levels off below 1.",
+            ),
+            (
+                error_figure(study, shown),
+                "What an estimate costs: root mean square error against environment and oracle steps. Dotted: the "
+                "estimator's bias, which no number of samples removes.",
+            ),
+            (
+                bias_map(study),
+                "Bias of every estimator on every scenario. Green: none, or below 1 % of ∇J; grey: the estimator does "
+                "not apply, or ∇J is zero.",
+            ),
+        ]
+    except MissingExtraError as missing:
+        print(f"bilevelrl: {missing}", file=sys.stderr)
+        return []

@@ -1,0 +1,1 @@
+"""Exact moments of estimators over all trajectories of a small problem."""

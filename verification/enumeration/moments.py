@@ -1,0 +1,402 @@
+"""Mean and covariance of any estimator over all trajectories of a small problem: bias and variance without sampling.
+
+For a problem with finitely many trajectories up to a horizon, `E f = Σ_paths p(path) f(path)` is a finite sum. Batches
+of m trajectories are summed over multisets with multinomial weights. An estimator with randomness of its own (fresh
+suffixes after a reset, random stopping) is handled conditionally on the path by the laws of total expectation and total
+covariance, `Cov f = E[Cov(f | path)] + Cov(E[f | path])`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from bilevelrl.estimators import Context, Draw, Estimator, LeaderCritic, Trajectories
+from bilevelrl.estimators.sampling.joint_actions import JointProcess, joint_mdp
+from bilevelrl.estimators.sampling.tabular import TabularSimulator
+from bilevelrl.reference import ConfigurableMDP, MarkovGame, solve_follower
+from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.doors import checked, checked_record
+from bilevelrl.reference.errors import EstimatorError, InvalidInputError, TooLargeError, UnsupportedError, refusal
+from bilevelrl.verification.enumeration.contract import (
+    ContractedEstimator,
+    EstimatorFunction,
+    OwnRandomnessError,
+    forbidden_generator,
+    protect,
+)
+from bilevelrl.verification.enumeration.paths import PathLaw, check_path_horizon, multiset_count
+
+__all__ = ["Moments", "compensated_sum", "enumerate_moments"]
+
+# Arrays alive at one time while a batch of trajectories is weighed take about this much memory.
+MEMORY_BYTES = 128 * 2**20
+# Batch estimators are called once per multiset of paths.
+MAX_MULTISETS = 20_000
+LARGEST_BATCH = 3
+
+
+@checked_record
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moments:
+    """Exact moments of one draw of an estimator.
+
+    Attributes
+    ----------
+    name : str
+        Whose.
+    mean : (N,)
+        E f.
+    covariance : (N, N)
+        Cov f of one draw.
+    parts : {part: (N,)}
+        Means of the parts, where the estimator tells them; they sum to `mean`.
+    magnitude : (N,)
+        E |f|: what rounding errors are relative to.
+    rounding : (N,)
+        Bound on what summation and products of probabilities did to `mean`; the estimator's own rounding is not in it.
+    probability : float
+        Total probability of the paths: 1 to rounding, or something is missing.
+    paths, draws : int
+        Trajectories, and draws they were combined into.
+    draw : Draw
+        What one draw is.
+    batch : int
+        Trajectories per draw.
+    horizon : int
+        Where trajectories were truncated.
+    """
+
+    name: str
+    mean: FloatArray
+    covariance: FloatArray
+    parts: Mapping[str, FloatArray]
+    magnitude: FloatArray
+    rounding: FloatArray
+    probability: float
+    paths: int
+    draws: int
+    draw: Draw
+    batch: int
+    horizon: int
+
+    @property
+    def standard_deviation(self) -> FloatArray:
+        """(N,), of one draw."""
+        return np.sqrt(np.maximum(np.diag(self.covariance), 0.0))
+
+
+@checked
+def enumerate_moments(
+    estimator: Estimator | EstimatorFunction,
+    problem: ConfigurableMDP | MarkovGame,
+    theta: Any,
+    *,
+    horizon: int,
+    max_paths: int = 2_000_000,
+    batch: int | None = None,
+    follower: Any = None,
+    critic: LeaderCritic | None = None,
+    simulator: TabularSimulator | None = None,
+) -> Moments:
+    """Return exact mean and covariance of an estimator over all trajectories of a tabular problem.
+
+    Parameters
+    ----------
+    estimator
+        An `Estimator`, or any function (trajectories, context) → rows (M, N), or → {part: rows}.
+    problem, theta
+        A small tabular problem or Markov game, and the leader's parameter.
+    horizon
+        Trajectories that have not ended by then are truncated, as a sampler would.
+    max_paths
+        Refuse to list more.
+    batch
+        Trajectories per draw, at most 3; needed by estimators whose draw is a batch, and it makes a plain function one.
+    follower
+        Response that draws the actions and that the estimator is told; default: the best response.
+    critic
+        Leader's critic, handed to the estimator.
+    simulator
+        How trajectories are made, as in `sample_trajectories`: other dynamics, another start, episodes that follow each
+        other. It is handed to the estimator too.
+
+    Returns
+    -------
+    Moments
+        For one draw. A sample mean of n independent draws has covariance `covariance / n`.
+
+    Raises
+    ------
+    TooLargeError
+        If there are more paths or multisets than allowed; the message tells how many.
+    EstimatorError
+        If the estimator breaks its contract: see `ContractedEstimator`.
+    UnsupportedError
+        If the problem is not tabular.
+
+    Notes
+    -----
+    Memory for trajectories and rows stays at about 128 MiB whatever the number of paths. An estimator with an attribute
+    `stopping` reads geometric stopping times; they are listed too, on problems that end within the horizon.
+
+    Examples
+    --------
+    The expected discounted return of two steps, as an "estimator":
+
+    >>> from bilevelrl.reference import Tables, leader_objective
+    >>> problem = ConfigurableMDP(
+    ...     tables=lambda theta: Tables(
+    ...         transition=np.full((2, 2, 2), 0.5), reward_follower=np.eye(2), reward_leader=np.eye(2),
+    ...         initial=np.array([1.0, 0.0])),
+    ...     discount_leader=0.5, discount_follower=0.9, temperature=1.0)
+    >>> def discounted_return(trajectories, context):
+    ...     weights = context.problem.discount_leader ** trajectories.time_in_episode
+    ...     return (weights * trajectories.reward_leader_t).sum(axis=1)[:, None]
+    >>> moments = enumerate_moments(discounted_return, problem, np.zeros(1), horizon=2)
+    >>> moments.paths, bool(np.isclose(moments.mean[0], leader_objective(problem, np.zeros(1), horizon=2)))
+    (16, True)
+    """
+    if not isinstance(problem, (ConfigurableMDP, MarkovGame)):
+        raise UnsupportedError(f"problem of type {type(problem).__name__}: only tabular problems can be enumerated")
+    theta = problem.check_theta(theta)
+    horizon = check_path_horizon(horizon)
+    if follower is None:
+        follower = solve_follower(problem, theta)
+    if batch is not None and (isinstance(batch, bool) or not 1 <= batch <= LARGEST_BATCH):
+        raise InvalidInputError(refusal("batch", batch, f"an integer in 1..{LARGEST_BATCH}", "larger: sample instead"))
+    function_draw = Draw.TRAJECTORY if batch is None else Draw.BATCH
+    checked = ContractedEstimator(call=estimator, parameters=theta.size, function_draw=function_draw)
+    if checked.draw is Draw.BATCH and batch is None:
+        raise EstimatorError(f"{checked.name}: draws whole batches; pass batch=m with m in 1..{LARGEST_BATCH}")
+    joint = JointProcess.of(problem, theta, follower) if isinstance(problem, MarkovGame) else None
+    law = _path_law(problem, theta, follower, simulator, horizon, joint)
+    paths = law.count(horizon)
+    if paths > max_paths:
+        raise TooLargeError(
+            f"max_paths={max_paths}: the problem has {_readable(paths)} trajectories of {horizon} steps; "
+            "take a shorter horizon or a smaller problem, or raise max_paths"
+        )
+    context = Context(
+        problem=problem, theta=theta, follower=follower, critic=critic, simulator=simulator, rng=forbidden_generator()
+    )
+    sums = _Sums(theta.size)
+    largest = max(256, MEMORY_BYTES // (8 * (12 * horizon + 6 * theta.size)))
+    batches = law.batches(horizon, largest=largest)
+    if joint is not None:
+        batches = ((joint.split(trajectories), probability) for trajectories, probability in batches)
+    draws = 0
+    if checked.draw is Draw.BATCH:
+        assert batch is not None
+        batches = _multisets(checked.name, batches, paths, batch)
+    if getattr(estimator, "stopping", None) is not None:
+        batches = _stopped(checked.name, batches, problem, horizon)
+    for index, (trajectories, probability) in enumerate(batches):
+        trajectories, context = protect(trajectories, context)
+        if index == 0:
+            own_randomness = _uses_randomness(checked, trajectories, context)
+        sums.add(probability, *_evaluate(checked, trajectories, context, own_randomness=own_randomness))
+        draws += probability.size
+    size = 1 if checked.draw is Draw.TRAJECTORY else int(batch or 1)
+    return sums.moments(name=checked.name, paths=paths, draws=draws, draw=checked.draw, batch=size, horizon=horizon)
+
+
+def _path_law(
+    problem: ConfigurableMDP | MarkovGame,
+    theta: FloatArray,
+    follower: Any,
+    simulator: TabularSimulator | None,
+    horizon: int,
+    joint: JointProcess | None,
+) -> PathLaw:
+    policy = np.asarray(follower.policy)
+    if joint is not None:
+        # A game branches over the players' joint actions.
+        problem, policy = joint.process, joint.policy
+        if simulator is not None and isinstance(simulator.dynamics, MarkovGame):
+            simulator = replace(simulator, dynamics=joint_mdp(simulator.dynamics))
+    assert isinstance(problem, ConfigurableMDP)
+    tables = problem.tables_at(theta)
+    if simulator is None:
+        return PathLaw.of(tables, policy)
+    if simulator.step_limit is not None and simulator.step_limit < horizon:
+        raise UnsupportedError(
+            f"simulator.step_limit={simulator.step_limit}: episodes cut before the horizon {horizon} are not listed; "
+            "take horizon <= step_limit"
+        )
+    return PathLaw.of(
+        tables,
+        policy,
+        kernel=simulator.kernel(problem, theta),
+        initial=simulator.start_law(problem, theta),
+        single_episode=simulator.single_episode,
+    )
+
+
+def _uses_randomness(checked: ContractedEstimator, trajectories: Trajectories, context: Context) -> bool:
+    try:
+        checked.check_repeatable(trajectories, context)
+    except OwnRandomnessError:
+        return True
+    return False
+
+
+def _evaluate(
+    checked: ContractedEstimator, trajectories: Trajectories, context: Context, *, own_randomness: bool
+) -> tuple[FloatArray, dict[str, FloatArray], FloatArray | None]:
+    if own_randomness:
+        mean, covariance = checked.conditional_moments(trajectories, context)
+        return mean, {}, covariance
+    rows, parts = checked.rows(trajectories, context)
+    return rows, parts, None
+
+
+def _multisets(
+    name: str, batches: Iterator[tuple[Trajectories, FloatArray]], paths: int, size: int
+) -> Iterator[tuple[Trajectories, FloatArray]]:
+    """Yield every multiset of `size` trajectories as a batch, with its multinomial probability."""
+    count = multiset_count(paths, size)
+    if count > MAX_MULTISETS:
+        raise TooLargeError(
+            f"{name}: batch={size} of {_readable(paths)} trajectories makes {_readable(count)} multisets, "
+            f"more than {MAX_MULTISETS:,}; take a shorter horizon, a smaller problem or a smaller batch"
+        )
+    listed = list(batches)  # at most MAX_MULTISETS trajectories
+    place = [(batch, row) for batch in range(len(listed)) for row in range(listed[batch][1].size)]
+    whole = _joined([trajectories for trajectories, _ in listed])
+    probability = np.concatenate([p for _, p in listed])
+    for chosen in itertools.combinations_with_replacement(range(len(place)), size):
+        orders = math.factorial(size)
+        for path in set(chosen):
+            orders //= math.factorial(chosen.count(path))
+        weight = orders * math.prod(float(probability[i]) for i in chosen)
+        yield whole.select(np.array(chosen)), np.array([weight])
+
+
+def _stopped(
+    name: str, batches: Iterator[tuple[Trajectories, FloatArray]], problem: ConfigurableMDP | MarkovGame, horizon: int
+) -> Iterator[tuple[Trajectories, FloatArray]]:
+    """Combine every trajectory with every pair of geometric stopping times.
+
+    On trajectories that have ended, all times beyond the horizon are alike, so the tail of the law is one more value.
+    """
+    times = np.arange(horizon + 1)
+    laws = []
+    for discount in (problem.discount_leader, problem.discount_follower):
+        law = (1.0 - discount) * discount**times
+        law[-1] = discount**horizon
+        laws.append(law)
+    for trajectories, probability in batches:
+        if bool(trajectories.truncated.any()):
+            raise UnsupportedError(
+                f"{name}: stops at geometric times, and the problem goes on beyond the horizon {horizon}: "
+                "infinitely many lengths cannot be listed; enumerate it on a problem that ends"
+            )
+        for leader, follower in itertools.product(times, times):
+            stopping = np.tile(np.array([[leader, follower]]), (trajectories.streams, 1))
+            yield trajectories.with_stopping(stopping), probability * (laws[0][leader] * laws[1][follower])
+
+
+def _joined(listed: list[Trajectories]) -> Trajectories:
+    names: tuple[str, ...] = ("state_t", "action_t", "state_tp1", "reward_leader_t", "terminated", "truncated")
+    names += ("time_in_episode", "valid", "behaviour_log_prob")
+    if listed[0].leader_action_t is not None:
+        names += ("leader_action_t",)
+    return Trajectories(**{name: np.concatenate([getattr(t, name) for t in listed]) for name in names})
+
+
+class _Sums:
+    """Running weighted sums, each term rounded once and the additions compensated."""
+
+    def __init__(self, parameters: int) -> None:
+        self._parameters = parameters
+        self._pieces: dict[str, list[FloatArray]] = {}
+        self._second = np.zeros((parameters, parameters))
+        self._centre: FloatArray | None = None
+
+    def _record(self, key: str, weighted: FloatArray) -> None:
+        self._pieces.setdefault(key, []).extend(compensated_sum(weighted))
+
+    def _total(self, key: str) -> FloatArray:
+        pieces = np.array(self._pieces[key])
+        return np.array([math.fsum(column) for column in pieces.T])
+
+    def add(
+        self,
+        probability: FloatArray,
+        rows: FloatArray,
+        parts: Mapping[str, FloatArray],
+        covariance: FloatArray | None,
+    ) -> None:
+        """Add a batch of draws with their probabilities."""
+        weight = probability[:, None]
+        self._record("probability", weight)
+        self._record("mean", weight * rows)
+        self._record("magnitude", weight * np.abs(rows))
+        for part, values in parts.items():
+            self._record(f"part {part}", weight * values)
+        # Second moments about a point near the mean: nothing is lost to cancellation.
+        if self._centre is None:
+            self._centre = (weight * rows).sum(axis=0) / max(float(probability.sum()), np.finfo(np.float64).tiny)
+        centred = rows - self._centre
+        self._second += centred.T @ (weight * centred)
+        if covariance is not None:
+            self._second += np.einsum("m,mij->ij", probability, covariance)
+
+    def moments(self, *, horizon: int, **described: Any) -> Moments:
+        """Return the moments of everything that was added."""
+        assert self._centre is not None
+        mean, magnitude = self._total("mean"), self._total("magnitude")
+        off = mean - self._centre
+        second = self._second - np.outer(off, off)
+        parts = {key.removeprefix("part "): self._total(key) for key in self._pieces if key.startswith("part ")}
+        # Each probability is a product of 2T + 1 rounded numbers, and one more product weighs the row.
+        level = (2 * horizon + 3) * float(np.finfo(np.float64).eps)
+        return Moments(
+            mean=mean,
+            covariance=0.5 * (second + second.T),
+            parts=parts,
+            magnitude=magnitude,
+            rounding=level * magnitude,
+            probability=float(self._total("probability")[0]),
+            horizon=horizon,
+            **described,
+        )
+
+
+def compensated_sum(terms: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return (high, low) with high + low the sum over the first axis, to about twice working precision.
+
+    Halves are added pairwise, and what each addition rounds away is recovered exactly and summed beside it.
+
+    Examples
+    --------
+    >>> high, low = compensated_sum(np.array([[1.0], [1e-20], [-1.0]]))
+    >>> (high + low).tolist()
+    [1e-20]
+    """
+    high = np.asarray(terms, dtype=np.float64)
+    low = np.zeros_like(high)
+    while high.shape[0] > 1:
+        if high.shape[0] % 2:
+            padding = np.zeros((1, *high.shape[1:]))
+            high, low = np.concatenate([high, padding]), np.concatenate([low, padding])
+        half = high.shape[0] // 2
+        left, right = high[:half], high[half:]
+        total = left + right
+        seen = total - left
+        lost = (left - (total - seen)) + (right - seen)
+        high, low = total, low[:half] + low[half:] + lost
+    return high[0], low[0]
+
+
+def _readable(count: int) -> str:
+    if count < 10**9:
+        return f"{count:,}"
+    exponent = int(math.log10(count))  # of any integer, where float(count) overflows
+    return f"about {count / 10**exponent:.0f}e+{exponent}"

@@ -1,0 +1,352 @@
+"""Deterministic checks of continuous problems: Gaussian quadrature in place of enumeration.
+
+A trajectory of a linear-quadratic problem or game is a linear function of independent standard normals: the first
+state, the players' deviations and the disturbances. Estimators with quadratic critics are polynomials of them, and
+products of Gauss-Hermite rules with k nodes are exact up to degree 2k - 1 in each variable: the mean and covariance
+carry no sampling error at all, as enumeration does for tables. In games the leader's reward is a Gaussian bump and not
+a polynomial: there the error falls geometrically with the number of nodes. The number of paths is k to the number of
+normals.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from bilevelrl.estimators import Context, Draw, Estimator, LeaderCritic, Target, Trajectories
+from bilevelrl.estimators.critics.gaussian_game import LQRGameCritic
+from bilevelrl.estimators.sampling.linear_quadratic import gaussian_root
+from bilevelrl.reference import ConfigurableLQR, LQRFollower, LQRGame, solve_follower
+from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.doors import checked
+from bilevelrl.reference.errors import EstimatorError, InvalidInputError, TooLargeError, refusal
+from bilevelrl.reference.lqr_game.leader import closed_loop, evaluate_game_leader
+from bilevelrl.reference.problem import Part, Term
+from bilevelrl.verification.enumeration.moments import Moments
+
+__all__ = ["game_expected_parts", "quadrature_moments", "quadrature_trajectories", "soft_bellman_residual"]
+
+
+def quadrature_trajectories(
+    problem: ConfigurableLQR | LQRGame,
+    theta: Any,
+    follower: LQRFollower,
+    *,
+    horizon: int,
+    nodes: int,
+    max_paths: int = 500_000,
+) -> tuple[Trajectories, FloatArray]:
+    """Return one trajectory per quadrature node, and the weights (paths,) that sum to one.
+
+    Raises
+    ------
+    TooLargeError
+        If there are more paths than `max_paths`.
+    InvalidInputError
+        If the horizon or the number of nodes is not a positive integer.
+    """
+    for name, value in (("horizon", horizon), ("nodes", nodes)):
+        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+            raise InvalidInputError(refusal(name, value, "an integer >= 1", "keep both small"))
+    theta = problem.check_theta(theta)
+    walk = _Walk.of(problem, theta, follower)
+    n, k, p = len(walk.start), len(follower.covariance), len(walk.leader_root)
+    normals = n + horizon * (p + k + walk.noise_root.shape[1])
+    if float(nodes) ** normals > max_paths:
+        raise TooLargeError(
+            f"quadrature: {nodes}^{normals} paths, expected at most {max_paths}; shorten the horizon, use fewer nodes "
+            "or a one-dimensional problem"
+        )
+    draws, weight = _product_rule(normals, nodes)
+    paths = len(weight)
+    state = walk.start + draws[:, :n] @ walk.start_root.T
+    steps = draws[:, n:].reshape(paths, horizon, -1)
+    action_root = gaussian_root(follower.covariance)
+    state_t, state_tp1 = np.empty((paths, horizon, n)), np.empty((paths, horizon, n))
+    action_t, leader_t = np.empty((paths, horizon, k)), np.empty((paths, horizon, p))
+    for t in range(horizon):
+        state_t[:, t] = state
+        seen = leader_t[:, t] = state @ walk.leader_gain.T + steps[:, t, :p] @ walk.leader_root.T
+        action_t[:, t] = follower.mean(state, seen) + steps[:, t, p : p + k] @ action_root.T
+        state = state @ walk.dynamics_state.T + action_t[:, t] @ walk.dynamics_action.T + seen @ walk.dynamics_leader.T
+        state = state + steps[:, t, p + k :] @ walk.noise_root.T
+        state_tp1[:, t] = state
+    nowhere = np.zeros((paths, horizon), dtype=np.bool_)
+    truncated = nowhere.copy()
+    truncated[:, -1] = True
+    batch = Trajectories(
+        state_t=state_t,
+        action_t=action_t,
+        leader_action_t=leader_t if p else None,
+        state_tp1=state_tp1,
+        reward_leader_t=walk.reward(state_t, action_t),
+        terminated=nowhere,
+        truncated=truncated,
+        time_in_episode=np.broadcast_to(np.arange(horizon), (paths, horizon)).copy(),
+        valid=~nowhere,
+        behaviour_log_prob=follower.log_prob(state_t, action_t, leader_t),
+    )
+    return batch, weight
+
+
+def _product_rule(normals: int, nodes: int) -> tuple[FloatArray, FloatArray]:
+    """Points (paths, normals) and weights of the product of Gauss-Hermite rules."""
+    points, weights = np.polynomial.hermite_e.hermegauss(nodes)
+    weights = weights / weights.sum()
+    index = np.indices((nodes,) * normals).reshape(normals, -1)
+    return points[index].T, weights[index].prod(axis=0)
+
+
+@dataclass(frozen=True, slots=True)
+class _Walk:
+    """Both kinds of problem as linear functions of normals; a configurable LQR has a leader without actions."""
+
+    start: FloatArray
+    start_root: FloatArray
+    dynamics_state: FloatArray
+    dynamics_action: FloatArray
+    dynamics_leader: FloatArray
+    leader_gain: FloatArray
+    leader_root: FloatArray
+    noise_root: FloatArray
+    reward: Any
+
+    @classmethod
+    def of(cls, problem: ConfigurableLQR | LQRGame, theta: FloatArray, follower: LQRFollower) -> _Walk:
+        if isinstance(problem, LQRGame):
+            policy = problem.policy_at(theta)
+            return cls(
+                problem.initial_mean,
+                gaussian_root(problem.initial_covariance),
+                problem.dynamics_state,
+                problem.dynamics_action,
+                problem.dynamics_leader,
+                policy.gain,
+                gaussian_root(policy.covariance),
+                np.zeros((len(problem.initial_mean), 0)),
+                lambda state, action: problem.reward_leader(state),
+            )
+        m = problem.matrices_at(theta)
+        return cls(
+            m.initial_mean,
+            gaussian_root(m.initial_covariance),
+            m.dynamics_state,
+            m.dynamics_action,
+            np.zeros((m.states, 0)),
+            np.zeros((0, m.states)),
+            np.zeros((0, 0)),
+            gaussian_root(m.noise_covariance),
+            m.reward_leader,
+        )
+
+
+@checked
+def quadrature_moments(
+    estimator: Estimator,
+    problem: ConfigurableLQR | LQRGame,
+    theta: Any,
+    *,
+    horizon: int,
+    nodes: int = 5,
+    follower: LQRFollower | None = None,
+    critic: LeaderCritic | None = None,
+    follower_gradient: Any = None,
+    max_paths: int = 500_000,
+) -> Moments:
+    """Return mean and covariance of an estimator on a small linear-quadratic problem without sampling error.
+
+    Parameters
+    ----------
+    estimator
+        One row per trajectory.
+    problem, theta
+        One dimension of states and actions and a short horizon, or the paths are too many.
+    horizon
+        Steps of each trajectory.
+    nodes
+        Per normal. The mean of BC-HG needs 4 for exactness, its covariance 7.
+    follower, critic
+        As in `enumerate_moments`.
+    follower_gradient
+        Critic of the gradient of the follower's values, where the estimator reads one.
+    max_paths
+        Refuse to list more.
+
+    Raises
+    ------
+    EstimatorError
+        If the estimator's draw is a batch.
+    TooLargeError, InvalidInputError
+        As `quadrature_trajectories`.
+
+    Examples
+    --------
+    >>> from bilevelrl.estimators import NaivePGD, Target
+    >>> from bilevelrl.reference import hypergradient
+    >>> from bilevelrl.tasks import random_lqr
+    >>> problem, theta = random_lqr(states=1, actions=1, seed=0), np.zeros(3)
+    >>> naive = NaivePGD(target=Target(horizon=2), critic="exact_truncated")
+    >>> moments = quadrature_moments(naive, problem, theta, horizon=2)
+    >>> truth = hypergradient(problem, theta, horizon=2)
+    >>> bool(np.allclose(moments.mean, truth.value - truth.parts["response"], rtol=1e-10))
+    True
+    """
+    if estimator.draw is not Draw.TRAJECTORY:
+        raise EstimatorError(f"{estimator.name}: expected one row per trajectory; averages inside a batch have none")
+    theta = problem.check_theta(theta)
+    response: LQRFollower = solve_follower(problem, theta) if follower is None else follower
+    batch, weight = quadrature_trajectories(problem, theta, response, horizon=horizon, nodes=nodes, max_paths=max_paths)
+    context = Context(
+        problem=problem, theta=theta, follower=response, critic=critic, follower_gradient=follower_gradient
+    )
+    by_part = estimator.parts_per_draw(batch, context)
+    rows = sum(by_part.values(), np.zeros((len(weight), theta.size)))
+    mean = weight @ rows
+    magnitude = weight @ np.abs(rows)
+    off = rows - mean
+    return Moments(
+        name=estimator.name,
+        mean=mean,
+        covariance=(off * weight[:, None]).T @ off,
+        parts={part: weight @ value for part, value in by_part.items()},
+        magnitude=magnitude,
+        rounding=(horizon + np.log2(len(weight)) + 8.0) * float(np.finfo(np.float64).eps) * magnitude,
+        probability=float(weight.sum()),
+        paths=len(weight),
+        draws=len(weight),
+        draw=estimator.draw,
+        batch=1,
+        horizon=horizon,
+    )
+
+
+@checked
+def game_expected_parts(
+    game: LQRGame, theta: Any, *, target: Target, steps: int, nodes: int = 12
+) -> dict[Part, FloatArray]:
+    """Return the expectation of BC-HG in a linear-quadratic game, streams of `steps` steps, exact critic.
+
+    Instead of paths it integrates over one step at a time, (x_t, l_t, a_t), with the follower's gradient along the rest
+    of the stream in closed form, `∇Q_F = -γ_F x_{t+1}' G^(h) x_{t+1}` plus a constant,
+
+        G^(h) = 2 sym([0; ∇K]' J [I; K]) + γ_F F' G^(h-1) F,
+
+    J being the matrix of V_F(x, l). So long streams cost no more than short ones, per step.
+
+    Parameters
+    ----------
+    game, theta
+        One dimension of everything, or the nodes are too many.
+    target
+        Whose return.
+    steps
+        Of a stream.
+    nodes
+        Per normal.
+
+    Examples
+    --------
+    >>> from bilevelrl.reference import hypergradient
+    >>> from bilevelrl.tasks import random_lqr_game
+    >>> game, theta = random_lqr_game(states=1, seed=2, discount_follower=0.5), np.zeros(3)
+    >>> parts = game_expected_parts(game, theta, target=Target(horizon=3), steps=50, nodes=24)
+    >>> truth = hypergradient(game, theta, horizon=3)
+    >>> bool(np.allclose(parts["response"], truth.parts["response"], rtol=1e-5))
+    True
+    """
+    theta = game.check_theta(theta)
+    follower: LQRFollower = solve_follower(game, theta)
+    assert follower.cost_to_go_seen is not None
+    policy, jacobian = game.policy_at(theta), game.jacobian(theta)
+    loop = closed_loop(game, policy.gain, policy.covariance, follower.riccati.reaction, follower.covariance)
+    n, p = game.dynamics_leader.shape
+    paid = steps if target.horizon is None else min(steps, target.horizon)
+    law = evaluate_game_leader(game, loop, horizon=paid, derivatives=False)
+    moved = np.moveaxis(jacobian["gain"], -1, 0) if "gain" in jacobian else np.zeros((theta.size, p, n))
+    half = moved.swapaxes(1, 2) @ follower.cost_to_go_seen[n:] @ np.concatenate([np.eye(n), policy.gain])
+    once = half + half.swapaxes(1, 2)
+    gradients = np.zeros((steps + 1, theta.size, n, n))
+    for h in range(1, steps + 1):
+        gradients[h] = once + game.discount_follower * loop.matrix.T @ gradients[h - 1] @ loop.matrix
+    context = Context(problem=game, theta=theta, follower=follower)
+    critic = LQRGameCritic.solve(context, target)
+    normals, weight = _product_rule(n + p + len(follower.covariance), nodes)
+    discount = game.discount_leader if target.discounted else 1.0
+    own, response = np.zeros(theta.size), np.zeros(theta.size)
+    for t in range(paid):
+        state = law.mean[t] + normals[:, :n] @ gaussian_root(law.covariance[t]).T
+        seen = state @ policy.gain.T + normals[:, n : n + p] @ gaussian_root(policy.covariance).T
+        action = follower.mean(state, seen) + normals[:, n + p :] @ gaussian_root(follower.covariance).T
+        visits = _Visits(state[None], action[None], seen[None])
+        to_go = None if target.horizon is None else np.array(target.horizon - t)
+        advantage = critic.advantage_t(visits, to_go, baseline="state_value")
+        scores: dict[Term, FloatArray] = {"log_policy_leader": discount**t * weight * advantage}
+        own += game.pullback(theta, visits, scores)
+        state_tp1 = state @ game.dynamics_state.T + action @ game.dynamics_action.T + seen @ game.dynamics_leader.T
+        gradient = -game.discount_follower * np.einsum("ki,nij,kj->kn", state_tp1, gradients[steps - 1 - t], state_tp1)
+        benefit = critic.benefit_t(visits, to_go)[0]
+        response += discount**t / game.temperature * (weight * benefit) @ gradient
+    return {"policy": own, "response": response, "regulariser": game.regulariser_gradient(theta)}
+
+
+@dataclass(frozen=True, slots=True)
+class _Visits:
+    """Visited states and actions as a batch of one stream."""
+
+    state_t: FloatArray
+    action_t: FloatArray
+    leader_action_t: FloatArray
+    state_tp1: Any = None
+
+
+@checked
+def soft_bellman_residual(
+    problem: ConfigurableLQR, theta: Any, follower: LQRFollower, states: FloatArray, *, nodes: int = 200
+) -> FloatArray:
+    """Return `β log ∫ exp(Q_F(x, a)/β) da - V_F(x)` by Gauss-Legendre quadrature, (len(states),).
+
+    It is zero for the best response and tests P and the log-normaliser together; one action dimension.
+
+    Parameters
+    ----------
+    problem, theta, follower
+        Whose value is tested.
+    states
+        (k, n).
+    nodes
+        Of the rule, over ±12 standard deviations of the best action.
+
+    Raises
+    ------
+    InvalidInputError
+        If the action has more than one dimension.
+
+    Examples
+    --------
+    >>> from bilevelrl.tasks import random_lqr
+    >>> problem, theta = random_lqr(states=2, actions=1, seed=0), np.zeros(3)
+    >>> residual = soft_bellman_residual(problem, theta, solve_follower(problem, theta), np.eye(2))
+    >>> bool(np.abs(residual).max() < 1e-11)
+    True
+    """
+    m = problem.matrices_at(theta)
+    if m.actions != 1:
+        raise InvalidInputError(refusal("actions", m.actions, "1", "the integral is over one action dimension"))
+    discount, beta, p, b = problem.discount_follower, problem.temperature, follower.cost_to_go, m.dynamics_action
+    points, weights = np.polynomial.legendre.leggauss(nodes)
+    # The integrand's peak and width are found from Q itself, so that a wrong gain cannot move the window off it.
+    curvature = float(m.cost_action_follower[0, 0] + discount * (b.T @ p @ b)[0, 0])
+    half = 12.0 * np.sqrt(0.5 * beta / curvature)
+    drift = states @ m.dynamics_state.T
+    centre = -discount * (drift @ p @ b)[:, 0] / curvature
+    action = centre[:, None] + half * points
+    ahead = drift[:, None, :] + action[..., None] * b[:, 0]
+    value_tp1 = follower.value(ahead) - float(np.vdot(p, m.noise_covariance))
+    now = np.vecdot(states @ m.cost_state_follower, states)[:, None]
+    action_value = -now - float(m.cost_action_follower[0, 0]) * action**2 + discount * value_tp1
+    peak = action_value.max(axis=1, keepdims=True)
+    backed_up = peak[:, 0] + beta * np.log(half * (np.exp((action_value - peak) / beta) @ weights))
+    result: FloatArray = backed_up - follower.value(states)
+    return result

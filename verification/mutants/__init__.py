@@ -1,0 +1,1 @@
+"""Wrong estimators on purpose, and the checks that must catch them."""

@@ -1,0 +1,259 @@
+"""The kill matrix: every mutant against every check, computed; and the correct estimators, which must survive them all.
+
+The checks are deterministic, so a mutant is killed or it is not: the power of a kill is 1, and its margin, the largest
+|difference| over what rounding allows, says how far it is from being a matter of rounding.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bilevelrl.estimators import ESTIMATORS
+from bilevelrl.reference import HYPERGRADIENT_ROUTES, ConfigurableMDP, hypergradient
+from bilevelrl.reference.doors import checked, checked_record
+from bilevelrl.reference.errors import UnknownNameError
+from bilevelrl.tasks import Scenario
+from bilevelrl.verification.checks.deterministic import CheckResult, check_estimator, check_gradient, worst
+from bilevelrl.verification.checks.order import check_orders
+from bilevelrl.verification.mutants.catalogue import MUTANTS, Mutant
+from bilevelrl.verification.mutants.exact import ExactFormula
+from bilevelrl.verification.mutants.lambda_returns import LambdaFormula
+from bilevelrl.verification.mutants.sample import SampleFormula
+
+__all__ = [
+    "ESTIMATOR_CHECKS",
+    "GRADIENT_CHECKS",
+    "KillMatrix",
+    "KillRow",
+    "correct_subjects",
+    "kill_matrix",
+    "kill_row",
+]
+
+ESTIMATOR_CHECKS = ("contract", "bias", "bias, truncated", "parts")
+"""Checks of estimators, in the order of the table."""
+
+GRADIENT_CHECKS = (
+    "contract",
+    "truth",
+    "truth of parts",
+    "Taylor order",
+    "permutation",
+    "reward shift",
+    "shaping",
+    "reparameterisation",
+    "history",
+)
+"""Checks of gradient functions, in the order of the table."""
+
+# Finite differences keep nine digits only where the objective does; ball arithmetic and tapes of sweeps take minutes.
+_SLOW_ROUTES = ("finite_difference", "certified", "unrolled")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KillRow:
+    """One subject against all checks.
+
+    Attributes
+    ----------
+    name, kind : str
+        Who, and "estimator" or "gradient".
+    meant_for : str
+        The check meant to kill it; empty for a correct subject.
+    margins : {check: float}
+        Largest margin over the scenarios; above 1 the check refuses. Checks that do not apply are left out.
+    where : {check: str}
+        The scenario of that margin.
+    """
+
+    name: str
+    kind: str
+    meant_for: str
+    margins: Mapping[str, float]
+    where: Mapping[str, str]
+
+    @property
+    def killed_by(self) -> tuple[str, ...]:
+        """Checks that refuse it."""
+        return tuple(check for check, margin in self.margins.items() if margin > 1.0)
+
+    @property
+    def as_it_should(self) -> bool:
+        """A mutant is killed by the check meant for it; a correct subject by none."""
+        return self.meant_for in self.killed_by if self.meant_for else not self.killed_by
+
+
+@checked_record
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KillMatrix:
+    """The table.
+
+    Attributes
+    ----------
+    mutants, correct : tuple of KillRow
+        Those that must die and those that must live.
+    seconds : float
+        What it cost.
+    """
+
+    mutants: tuple[KillRow, ...]
+    correct: tuple[KillRow, ...]
+    seconds: float
+
+    @property
+    def complete(self) -> bool:
+        """Whether every mutant is killed by the check meant for it and every correct subject survives."""
+        return all(row.as_it_should for row in (*self.mutants, *self.correct))
+
+    def to_csv(self) -> str:
+        """Return one line per subject and check."""
+        out = io.StringIO()
+        writer = csv.writer(out, lineterminator="\n")
+        writer.writerow(["subject", "kind", "meant_for", "check", "margin", "killed", "scenario"])
+        for row in (*self.mutants, *self.correct):
+            for check, margin in row.margins.items():
+                killed = "yes" if margin > 1.0 else "no"
+                writer.writerow([row.name, row.kind, row.meant_for, check, f"{margin:.3g}", killed, row.where[check]])
+        return out.getvalue()
+
+    def __str__(self) -> str:
+        blocks = []
+        for kind, checks in (("estimator", ESTIMATOR_CHECKS), ("gradient", GRADIENT_CHECKS)):
+            rows = [row for row in (*self.mutants, *self.correct) if row.kind == kind]
+            if rows:
+                blocks.append(_block(kind, checks, rows))
+        dead = sum(row.as_it_should for row in self.mutants)
+        alive = sum(row.as_it_should for row in self.correct)
+        blocks.append(
+            f"{dead} of {len(self.mutants)} mutants killed by the check meant for them (power 1: no sampling); "
+            f"{alive} of {len(self.correct)} correct subjects survive; {self.seconds:.0f} s"
+        )
+        return "\n\n".join(blocks)
+
+
+def _block(kind: str, checks: Sequence[str], rows: Sequence[KillRow]) -> str:
+    """Orders of magnitude of the margins: 10^k of what is allowed, a dot where a check is silent."""
+    width = max(len(row.name) for row in rows)
+    titles = [check.replace("truncated", "cut") for check in checks]
+    lines = [f"{kind + 's':<{width}}  " + "  ".join(titles)]
+    for row in rows:
+        cells = []
+        for check, title in zip(checks, titles, strict=True):
+            mark = _mark(row.margins.get(check)) + ("*" if check == row.meant_for else "")
+            cells.append(f"{mark:^{len(title)}}")
+        flag = "" if row.as_it_should else "   <- not as it should be"
+        lines.append((f"{row.name:<{width}}  " + "  ".join(cells)).rstrip() + flag)
+    lines.append(
+        "A number k: refused by 10^k times what rounding allows; X: refused outright; ·: passed; blank: does not "
+        "apply; *: the check meant for it. A Taylor rate of 1 in place of 2 is twice what is allowed."
+    )
+    return "\n".join(lines)
+
+
+def _mark(margin: float | None) -> str:
+    if margin is None:
+        return ""
+    if not margin > 1.0:
+        return "·"
+    return "X" if math.isinf(margin) else f"{math.log10(margin):.0f}"
+
+
+def kill_row(mutant: Mutant, *, on: Sequence[Scenario] | None = None) -> KillRow:
+    """Run all checks on one mutant.
+
+    Examples
+    --------
+    >>> from bilevelrl.tasks import scenarios
+    >>> row = kill_row(MUTANTS["V for Q"], on=scenarios(tags="one_state"))
+    >>> row.as_it_should, "bias" in row.killed_by
+    (True, True)
+    """
+    return _row(mutant.name, mutant.kind, mutant.meant_for, mutant.make(), on)
+
+
+def correct_subjects() -> dict[str, tuple[str, Callable[[], Any]]]:
+    """Return {name: (kind, maker)} of everything that is right: the plain formulas, all routes, all estimators."""
+    formulas: dict[str, tuple[str, Callable[[], Any]]] = {
+        "sample formula": ("estimator", SampleFormula),
+        "sample formula, whole path": ("estimator", lambda: SampleFormula(suffix="whole")),
+        "sample formula, Q(∇Q-∇V)": ("estimator", lambda: SampleFormula(guiding="Q(∇Q-∇V)")),
+        "sample formula, B(∇Q-∇V)": ("estimator", lambda: SampleFormula(guiding="B(∇Q-∇V)")),
+        "sample formula, λ-returns": ("estimator", LambdaFormula),
+        "exact formula": ("gradient", ExactFormula),
+    }
+    estimators = {name: ("registered", _maker(name)) for name in ESTIMATORS}
+    routes = {
+        f"route {name}": ("gradient", _route(name))
+        for name, route in HYPERGRADIENT_ROUTES.items()
+        if ConfigurableMDP in route.kinds and name not in _SLOW_ROUTES
+    }
+    return {**formulas, **estimators, **routes}
+
+
+def _maker(name: str) -> Callable[[], Any]:
+    return lambda: ESTIMATORS[name].make
+
+
+def _route(name: str) -> Callable[[], Any]:
+    return lambda: lambda problem, theta: hypergradient(problem, theta, route=name, bound=False).parts
+
+
+@checked
+def kill_matrix(
+    *,
+    mutants: Iterable[str] | None = None,
+    correct: Iterable[str] | None = None,
+    on: Sequence[Scenario] | None = None,
+) -> KillMatrix:
+    """Run every check on every mutant and on every correct subject.
+
+    Parameters
+    ----------
+    mutants, correct
+        Names; default: all.
+    on
+        Scenarios of the estimator and truth checks; default: all. Order checks have scenarios of their own.
+
+    Raises
+    ------
+    UnknownNameError
+        If a name is not known.
+
+    Examples
+    --------
+    >>> matrix = kill_matrix(mutants=["response dropped"], correct=["sample formula"])
+    >>> matrix.complete
+    True
+    """
+    started = time.perf_counter()
+    subjects = correct_subjects()
+    wanted = list(MUTANTS if mutants is None else mutants)
+    kept = list(subjects if correct is None else correct)
+    for name, known in [*((name, MUTANTS) for name in wanted), *((name, subjects) for name in kept)]:
+        if name not in known:
+            raise UnknownNameError("subject", name, known)
+    dead = tuple(kill_row(MUTANTS[name], on=on) for name in wanted)
+    alive = tuple(_row(name, subjects[name][0], "", subjects[name][1](), on) for name in kept)
+    return KillMatrix(mutants=dead, correct=alive, seconds=time.perf_counter() - started)
+
+
+def _row(name: str, kind: str, meant_for: str, subject: Any, on: Sequence[Scenario] | None) -> KillRow:
+    found: list[CheckResult]
+    if kind == "gradient":
+        found = check_gradient(subject, on) + check_orders(subject)
+    else:
+        found = check_estimator(subject, on, made_for=kind == "registered")
+    judged = worst(found)
+    return KillRow(
+        name=name,
+        kind="gradient" if kind == "gradient" else "estimator",
+        meant_for=meant_for,
+        margins={check: result.margin for check, result in judged.items()},
+        where={check: result.scenario for check, result in judged.items()},
+    )

@@ -1,0 +1,1 @@
+"""The main job: rows of estimators and routes against the truth."""

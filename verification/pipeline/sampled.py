@@ -1,0 +1,357 @@
+"""Estimators on larger problems, held against the exact hypergradient by many independent draws.
+
+Formula level: a draw is one trajectory. Practical level: a draw is one batch as experiments use it, one stream of a
+hundred steps with episodes that follow each other, and a critic that SARSA has learnt from earlier batches. A pilot
+tells how many draws a bias of half the power limit needs; the check takes that many, up to a budget of steps.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.random import Generator
+
+from bilevelrl.estimators import Claim, Context, Draw, Estimator, Target, Trajectories
+from bilevelrl.estimators.critics.sarsa import SarsaCritic
+from bilevelrl.reference import Hypergradient, hypergradient, named_stream, solve_follower
+from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.errors import EstimatorError, SupportError, UnsupportedError
+from bilevelrl.verification.checks.verdicts import POWER_LIMIT, Outcome, Verdict, judge_sampled, unjudged
+from bilevelrl.verification.pipeline.results import EstimatorRow
+from bilevelrl.verification.pipeline.sampling_cases import SamplingCase
+from bilevelrl.verification.pipeline.small_problems import target_name
+from bilevelrl.verification.statistics.cosine import cosine_interval
+from bilevelrl.verification.statistics.means import (
+    ERROR_RATE,
+    POWER,
+    MeanTest,
+    MedianOfMeans,
+    SampleMoments,
+    draws_for_tail,
+    draws_needed,
+    mean_test,
+)
+
+__all__ = ["SamplingPlan", "check_by_sampling"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplingPlan:
+    """How much to sample.
+
+    Attributes
+    ----------
+    seed : int
+        Root entropy; every estimator and temperature has a stream of its own.
+    horizon : int
+        Steps of a formula-level trajectory.
+    step_budget : int
+        Environment steps that one formula-level check may take.
+    batches, batch_budget : int
+        Replicates of a practical-level batch, and the steps that they may take, oracle steps included.
+    batch_streams, batch_steps, step_limit : int
+        Shape of a practical batch, and where its episodes are truncated.
+    critic_batches : int
+        Batches that SARSA learns from before the first replicate; the table is then carried unchanged.
+    checks : int
+        Checks of the whole run. Half the error rate is split over their comparisons along the truth, where power is
+        wanted most, and half over all others.
+    """
+
+    seed: int
+    horizon: int = 100
+    step_budget: int = 6_000_000
+    batches: int = 250
+    batch_budget: int = 300_000
+    batch_streams: int = 1
+    batch_steps: int = 100
+    step_limit: int = 200
+    critic_batches: int = 200
+    checks: int = 1
+
+
+# Draws from which the cost of one is read.
+PROBE = 32
+# Single draws, at most: what standard deviation, cosine and the number of draws to take are read from.
+PILOT = 4096
+# Draws per vector-Jacobian product, at most, where only means are needed; and the number of such means, at least:
+# a variance is relied on where it rests on more draws than a median of means has blocks, and even Gaussian means carry
+# only a third of their number.
+GROUP = 256
+LEAST_GROUPS = 256
+CHUNK_STEPS = 400_000
+# Bias along the truth that a check is made to see, relative to the truth: somewhat below the limit.
+WANTED = 0.8 * POWER_LIMIT
+
+
+def check_by_sampling(name: str, case: SamplingCase, plan: SamplingPlan) -> EstimatorRow:
+    """Return sampled bias, standard deviation, cosine and cost of a registered estimator on a case."""
+    started = time.perf_counter()
+    entry = case.entries()[name]
+    problem, theta = case.make_problem(), case.make_theta(plan.seed)
+    formula = entry.level == "formula"
+    estimator = entry.make(Target(horizon=plan.horizon if formula else None))
+    batched = estimator.draw is Draw.BATCH
+    described: dict[str, Any] = {
+        "problem": case.title,
+        "temperature": problem.temperature,
+        "estimator": name,
+        "level": entry.level,
+        "claim": estimator.claim.name.lower(),
+        "draw": f"batch of {plan.batch_streams} × {plan.batch_steps} steps" if batched else "trajectory",
+        "target": target_name(estimator.target),
+        "method": "sampling",
+    }
+    try:
+        sampler = _Sampler(name, estimator, problem, theta, case, plan)
+        truth = hypergradient(problem, theta, horizon=estimator.target.horizon, discounted=estimator.target.discounted)
+        try:
+            expected = None if estimator.claim is Claim.MEASURED else sampler.expected(truth)
+        except UnsupportedError as refused:  # a declared expectation, but not on this kind of problem
+            expected, unsaid = None, str(refused)
+        else:
+            unsaid = "no expectation is claimed"
+        return _row(described, sampler, truth, expected, plan, started, unsaid=unsaid)
+    except (UnsupportedError, SupportError) as refused:
+        return EstimatorRow(**described, verdict=unjudged(Outcome.REFUSED, str(refused)))
+    except EstimatorError as broken:
+        verdict = Verdict(outcome=Outcome.FAILED, detectable=0.0, reason=str(broken))
+        return EstimatorRow(**described, verdict=verdict)
+
+
+class _Sampler:
+    """Independent draws of one estimator."""
+
+    def __init__(
+        self, name: str, estimator: Estimator, problem: Any, theta: FloatArray, case: SamplingCase, plan: SamplingPlan
+    ) -> None:
+        self.estimator, self._plan = estimator, plan
+        self._problem, self._theta = problem, theta
+        self._follower = solve_follower(problem, theta)
+        self._batched = estimator.draw is Draw.BATCH
+        first, *rest = case.key
+        self._rng = named_stream(plan.seed, first, name, *rest)
+        self._simulator = case.simulator(step_limit=plan.step_limit if self._batched else None)
+        self._critic: Any = (
+            self._learnt_critic(named_stream(plan.seed, "critic", name, *rest))
+            if self._batched
+            else case.critic(problem, theta, self._follower, estimator.target)
+        )
+        self.budget = case.share * plan.step_budget
+        self.steps = 0
+        self.drawn = 0
+
+    @property
+    def context(self) -> Context:
+        """What the estimator is told."""
+        return Context(
+            problem=self._problem,
+            theta=self._theta,
+            follower=self._follower,
+            critic=self._critic,
+            simulator=self._simulator,
+            rng=self._rng,
+        )
+
+    def expected(self, truth: Hypergradient) -> FloatArray:
+        """Return the expectation that the estimator claims."""
+        if self.estimator.claim is Claim.UNBIASED:
+            return truth.value
+        declared = self.estimator.expectation(self.context, horizon=self._plan.horizon)
+        return sum(declared.values(), np.zeros(self._theta.size))
+
+    def rows(self, draws: int) -> FloatArray:
+        """Return single draws (draws, N)."""
+        if self._batched:
+            return np.array([self._mean(batch) for batch in self._batches(draws, self._rng)])
+        each = max(self._plan.horizon, self.steps // max(self.drawn, 1))
+        chunk = max(1, CHUNK_STEPS // each)
+        pieces = []
+        for first in range(0, draws, chunk):
+            trajectories = self._sample(min(chunk, draws - first), self._plan.horizon, self._rng)
+            pieces.append(self._checked(self.estimator(trajectories, self.context), trajectories.streams))
+            self._count(trajectories, sum(self.estimator.cost(trajectories, self.context).values()))
+        return np.concatenate(pieces)
+
+    def group_means(self, groups: int, size: int) -> FloatArray:
+        """Return means of `size` draws each (groups, N): one vector-Jacobian product per group."""
+        return np.array([self._mean(self._sample(size, self._plan.horizon, self._rng)) for _ in range(groups)])
+
+    def _mean(self, trajectories: Trajectories) -> FloatArray:
+        estimate = self.estimator.estimate(trajectories, self.context)
+        self._count(trajectories, sum(estimate.cost.values()))
+        mean: FloatArray = self._checked(estimate.mean[None], 1)[0]
+        return mean
+
+    def _checked(self, rows: FloatArray, draws: int) -> FloatArray:
+        if rows.shape != (draws, self._theta.size) or not np.isfinite(rows).all():
+            raise EstimatorError(f"{self.estimator.name}: expected finite rows {(draws, self._theta.size)}")
+        return rows
+
+    def _count(self, trajectories: Trajectories, steps: int) -> None:
+        self.steps += steps
+        self.drawn += 1 if self._batched else trajectories.streams
+
+    def _batches(self, count: int, rng: Generator) -> list[Trajectories]:
+        """Draw independent batches, all their streams at once."""
+        size = self._plan.batch_streams
+        together = self._sample(count * size, self._plan.batch_steps, rng)
+        return [together.select(slice(first, first + size)) for first in range(0, count * size, size)]
+
+    def _sample(self, streams: int, steps: int, rng: Generator) -> Trajectories:
+        return self.estimator.sample(
+            self._problem,
+            self._theta,
+            self._follower,
+            streams=streams,
+            steps=steps,
+            rng=rng,
+            simulator=self._simulator,
+        )
+
+    def _learnt_critic(self, rng: Generator) -> SarsaCritic:
+        critic = SarsaCritic.start(self._follower, self._problem.discount_leader, rng=rng)
+        for batch in self._batches(self._plan.critic_batches, rng):
+            critic = critic.updated(batch, rng=rng)
+        return critic
+
+
+def _row(
+    described: dict[str, Any],
+    sampler: _Sampler,
+    truth: Hypergradient,
+    expected: FloatArray | None,
+    plan: SamplingPlan,
+    started: float,
+    *,
+    unsaid: str,
+) -> EstimatorRow:
+    norm = float(np.linalg.norm(truth.value))
+    directions, names = _directions(truth, plan.seed)
+    batched = sampler.estimator.draw is Draw.BATCH
+    if batched:
+        sampler.rows(2)
+        each = sampler.steps / sampler.drawn
+        single = means = sampler.rows(int(min(plan.batches, max(16, plan.batch_budget / each))))
+        group, per_draw = 1, sampler.steps / sampler.drawn
+    else:
+        sampler.rows(PROBE)
+        per_draw = sampler.steps / sampler.drawn
+        affordable = sampler.budget / per_draw
+        least = min(max(affordable / 32, 128.0), 16_384.0)
+        # The single draws choose how many more are taken, so they are not among those that are judged.
+        single = sampler.rows(min(PILOT, int(least)))
+        pilot = SampleMoments.of(single @ directions[:, :1])
+        wanted = _draws_wanted(pilot, norm, plan, affordable=affordable)
+        if wanted > affordable:
+            # The tail may be better than the pilot let fear; but without the power itself little is worth taking.
+            wanted = affordable if _draws_for_power(pilot, norm, plan) <= affordable else least
+        draws = max(least, wanted)
+        group = min(GROUP, max(1, int(draws / LEAST_GROUPS)))
+        means = sampler.group_means(math.ceil(draws / group), group)
+    projected = means @ directions
+    sample = SampleMoments.of(projected)
+    claimed = truth.value if expected is None else expected
+    test = _tested(projected, claimed @ directions, truth.error_bound, plan)
+    verdict = (
+        unjudged(Outcome.MEASURED, unsaid)
+        if expected is None
+        else judge_sampled(test, along=0, scale=norm, names=names)
+    )
+    if verdict.outcome is Outcome.NO_POWER:
+        needed = group * _draws_wanted(sample, norm, plan)
+        verdict = replace(verdict, reason=f"{verdict.reason}; about {needed:.1g} draws are needed")
+    mean = means.mean(axis=0)
+    # For reading, beside the verdict: a single 95 % interval along the truth.
+    interval = mean_test(projected[:, :1], truth.value @ directions[:, :1], error_rate=0.05)
+    along, half = float(interval.bias[0]) / norm, float(interval.half_width[0]) / norm
+    noise = float(means.var(axis=0, ddof=1).sum()) / sample.draws
+    cosine = cosine_interval(single, truth.value)
+    return EstimatorRow(
+        **described,
+        draws=sample.draws * group,
+        truth_norm=norm,
+        bias=(
+            # The squared norm of a noisy mean is too large by its variance.
+            math.sqrt(max(0.0, float(np.linalg.norm(mean - truth.value)) ** 2 - noise)) / norm
+            if expected is None
+            else float(np.linalg.norm(expected - truth.value)) / norm
+        ),
+        bias_along=along,
+        bias_low=along - half,
+        bias_high=along + half,
+        deviation=math.nan if expected is None else float(np.linalg.norm(mean - expected)) / norm,
+        standard_deviation=math.sqrt(float(single.var(axis=0, ddof=1).sum())) / norm,
+        cosine=cosine.mean,
+        cosine_low=cosine.low,
+        cosine_high=cosine.high,
+        steps_per_draw=per_draw,
+        seconds=time.perf_counter() - started,
+        verdict=verdict,
+    )
+
+
+def _tested(projected: FloatArray, expected: FloatArray, known_error: float, plan: SamplingPlan) -> MeanTest:
+    """Test along the truth, the first comparison, with half the error rate, and everything else with the other half."""
+    halves = [
+        mean_test(
+            projected[:, chosen],
+            expected[chosen],
+            error_rate=0.5 * ERROR_RATE,
+            comparisons=plan.checks * expected[chosen].size,
+            known_error=known_error,
+        )
+        for chosen in (slice(0, 1), slice(1, None))
+    ]
+    arrays = ("bias", "half_width", "detectable", "gaussian", "rejected")
+    joined = {name: np.concatenate([getattr(half, name) for half in halves]) for name in arrays}
+    return MeanTest(**joined, error_rate=ERROR_RATE, power=POWER)
+
+
+def _draws_wanted(pilot: SampleMoments, norm: float, plan: SamplingPlan, *, affordable: float = 0.0) -> float:
+    """Draws that see a bias somewhat below the power limit along the truth.
+
+    By the median of means where that can be had, for it does not ask how skewed the draws are, which small samples
+    understate; else by the cheaper of the two intervals.
+    """
+    spread = float(pilot.standard_deviation[0])
+    if spread == 0.0:
+        return 0.0
+    robust = (
+        MedianOfMeans.design(error_rate=0.5 * ERROR_RATE, comparisons=plan.checks).reach * spread / (WANTED * norm)
+    ) ** 2
+    if robust <= affordable:
+        return robust
+    # A small sample of a skewed law shows less than its skewness.
+    tail = draws_for_tail(2.0 * float(pilot.skewness[0]), error_rate=0.5 * ERROR_RATE, comparisons=plan.checks)
+    return min(max(_draws_for_power(pilot, norm, plan), tail), robust)
+
+
+def _draws_for_power(pilot: SampleMoments, norm: float, plan: SamplingPlan) -> float:
+    """Draws that see the wanted bias if their mean is as good as Gaussian."""
+    spread = float(pilot.standard_deviation[0])
+    return float(draws_needed(WANTED * norm, spread, error_rate=0.5 * ERROR_RATE, comparisons=plan.checks))
+
+
+def _directions(truth: Hypergradient, seed: int) -> tuple[FloatArray, list[str]]:
+    """Comparisons of a mean: along the truth first, along its parts, along random signs, and each coordinate.
+
+    A wrong estimator usually shows along the truth or a part of it, where many coordinates add up; the draws of a
+    single coordinate may be too rare for a limit theorem.
+    """
+    size = truth.value.size
+    columns, names = [truth.value], ["along the truth"]
+    for part, value in truth.parts.items():
+        if np.any(value) and not np.array_equal(value, truth.value):
+            columns.append(value)
+            names.append(f"along the {part} part")
+    signs = named_stream(seed, "directions").choice([-1.0, 1.0], size=(4, size))
+    columns.extend(signs)
+    names.extend(f"along random signs {i}" for i in range(len(signs)))
+    unit = [column / np.linalg.norm(column) for column in columns]
+    names.extend(f"at parameter {i}" for i in range(size))
+    return np.concatenate([np.array(unit).T, np.eye(size)], axis=1), names

@@ -1,0 +1,380 @@
+"""Studies: bias, standard deviation, error, cosine and cost of every estimator against the number of samples.
+
+Where the law of a draw can be enumerated, its mean m and covariance C are exact, and so is everything quadratic at
+every number of samples n: bias `‖m - ∇J‖`, standard deviation `√(tr C / n)`, mean squared error `bias² + tr C / n`. The
+mean cosine with the truth is not, so means of n fresh draws are drawn for it; and where a draw is a whole batch, or
+cannot be enumerated, everything is. A row says which. All sizes are relative to ‖∇J‖, the truth of the estimator's own
+target.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.random import Generator
+
+from bilevelrl.estimators import ESTIMATORS, Context, Draw, Estimator, Target
+from bilevelrl.estimators.critics.tables import ExactCritic
+from bilevelrl.reference import named_stream, solve_follower
+from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.errors import (
+    EstimatorError,
+    InvalidInputError,
+    SupportError,
+    TooLargeError,
+    UnsupportedError,
+    refusal,
+)
+from bilevelrl.reference.storage import software_versions
+from bilevelrl.tasks import Scenario, scenario, scenarios
+from bilevelrl.tasks.scenarios.reference_data import check_header
+from bilevelrl.verification.checks.deterministic import enumerate_scenario
+from bilevelrl.verification.pipeline.jobs import Job, Progress, run_jobs
+from bilevelrl.verification.reading import read_text
+from bilevelrl.verification.testing.judge import scenario_truth
+
+__all__ = ["SAMPLES", "Study", "StudyRow", "read_study", "run_study", "study_csv", "study_estimator"]
+
+STUDY_FORMAT = "bilevelrl-study"
+STUDY_VERSION = 1
+
+SAMPLES = (1, 4, 16, 64, 256)
+REPLICATES = 24
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyRow:
+    """One estimator on one scenario at one number of samples.
+
+    Attributes
+    ----------
+    scenario, estimator, level : str
+        What was studied.
+    samples : int
+        Trajectories that one estimate averages over: independent draws, or the streams of one batch.
+    moments : str
+        "exact" by enumeration, or "sampled": where bias and standard deviation come from.
+    bias, standard_deviation, root_mean_square : float
+        Of the estimate, relative to ‖∇J‖; root_mean_square² = bias² + standard_deviation².
+    cosine, cosine_low, cosine_high : float
+        Mean cosine of an estimate with ∇J over replicates, and the 5th and 95th percentiles of single estimates.
+    steps : float
+        Environment and oracle steps per estimate, on average.
+    """
+
+    scenario: str
+    estimator: str
+    level: str
+    samples: int
+    moments: str
+    bias: float
+    standard_deviation: float
+    root_mean_square: float
+    cosine: float
+    cosine_low: float
+    cosine_high: float
+    steps: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Study:
+    """Rows, and what they were made from.
+
+    Attributes
+    ----------
+    rows : tuple of StudyRow
+        Of every pair of an estimator and a scenario to which something can be said.
+    scenarios, estimators : tuple of str
+        All that were asked for.
+    seed, replicates : int
+        Root of all random streams; estimates per number of samples.
+    samples : tuple of int
+        Numbers of trajectories per estimate.
+    versions : {software: version}
+        That made it.
+    """
+
+    rows: tuple[StudyRow, ...]
+    scenarios: tuple[str, ...]
+    estimators: tuple[str, ...]
+    seed: int
+    samples: tuple[int, ...]
+    replicates: int
+    versions: Mapping[str, str]
+
+
+def study_estimator(
+    name: str,
+    on: str,
+    *,
+    seed: int = 0,
+    samples: Sequence[int] = SAMPLES,
+    replicates: int = REPLICATES,
+) -> list[StudyRow]:
+    """Return the rows of a registered estimator on a scenario; none where it does not apply, or the truth is zero.
+
+    Parameters
+    ----------
+    name, on
+        Names of an entry of `ESTIMATORS` and of a scenario.
+    seed
+        Root entropy; every pair has a stream of its own.
+    samples
+        Numbers of trajectories per estimate.
+    replicates
+        Estimates per number of samples.
+
+    Examples
+    --------
+    >>> rows = study_estimator("naive_pgd", "layered", samples=(1, 16), replicates=20)
+    >>> [row.moments for row in rows], rows[0].bias == rows[1].bias
+    (['exact', 'exact'], True)
+    >>> round(rows[0].standard_deviation / rows[1].standard_deviation, 9)
+    4.0
+    """
+    at, entry = scenario(on), ESTIMATORS[name]
+    estimator = entry.make(Target(horizon=at.target_horizon))
+    truth = scenario_truth(at, estimator.target.horizon).value
+    norm = float(np.linalg.norm(truth))
+    if norm == 0.0:
+        return []
+    try:
+        sampler = _Sampler(estimator, at, named_stream(seed, "study", name, on))
+        exact = _exact_moments(estimator, at)
+        means = sampler.means(samples, replicates)
+    except (UnsupportedError, SupportError, EstimatorError):
+        return []
+    rows = []
+    for count in samples:
+        estimates, steps = means[count]
+        if exact is not None:
+            bias, spread = exact[0] / norm, math.sqrt(exact[1] / count) / norm
+        else:
+            bias, spread = _sampled_moments(estimates, truth, norm)
+        lengths = np.linalg.norm(estimates, axis=1) * norm
+        cosines = np.divide(estimates @ truth, lengths, out=np.zeros(len(estimates)), where=lengths > 0.0)
+        low, high = np.percentile(cosines, [5, 95])
+        rows.append(
+            StudyRow(
+                scenario=on,
+                estimator=name,
+                level=entry.level,
+                samples=count,
+                moments="sampled" if exact is None else "exact",
+                bias=bias,
+                standard_deviation=spread,
+                root_mean_square=math.hypot(bias, spread),
+                cosine=float(cosines.mean()),
+                cosine_low=float(low),
+                cosine_high=float(high),
+                steps=steps,
+            )
+        )
+    return rows
+
+
+def run_study(
+    *,
+    on: Iterable[Scenario] | None = None,
+    estimators: Iterable[str] | None = None,
+    seed: int = 0,
+    samples: Sequence[int] = SAMPLES,
+    replicates: int = REPLICATES,
+    workers: int = 1,
+    progress: Progress | None = None,
+) -> Study:
+    """Return the rows of every registered estimator on every scenario.
+
+    Parameters
+    ----------
+    on, estimators
+        Default: all.
+    seed, samples, replicates
+        As in `study_estimator`.
+    workers
+        Processes.
+    progress
+        Told after each pair.
+    """
+    names = tuple(ESTIMATORS if estimators is None else estimators)
+    places = tuple(entry.name for entry in (scenarios() if on is None else on))
+    jobs = [
+        Job(function=_pair, arguments=(name, place, seed, tuple(samples), replicates), label=f"{name} on {place}")
+        for place in places
+        for name in names
+    ]
+    return Study(
+        rows=tuple(row for found in run_jobs(jobs, workers=workers, progress=progress) for row in found),
+        scenarios=places,
+        estimators=names,
+        seed=seed,
+        samples=tuple(samples),
+        replicates=replicates,
+        versions=software_versions(),
+    )
+
+
+def study_csv(study: Study) -> str:
+    """Return a study as one tidy table, under a comment that says in JSON what it was made from and ends it with a sum.
+
+    Most readers of tables pass over the comment where told that `#` begins one.
+    """
+    columns = [entry.name for entry in fields(StudyRow)]
+    text = StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    for row in study.rows:
+        values = (getattr(row, column) for column in columns)
+        writer.writerow([f"{value:.6g}" if isinstance(value, float) else value for value in values])
+    made = {entry.name: getattr(study, entry.name) for entry in fields(Study) if entry.name != "rows"}
+    header = {"format": STUDY_FORMAT, "version": STUDY_VERSION, **made, "rows": len(study.rows)}
+    body = text.getvalue()
+    head = json.dumps({**header, "sha256": _digest(header, body)}, ensure_ascii=False)
+    return f"# {head}\n{body}"
+
+
+def read_study(path: str | Path) -> Study:
+    """Read what `study_csv` wrote.
+
+    Raises
+    ------
+    InvalidInputError
+        If the file cannot be read, is no study or another version's, or was cut or changed since it was written.
+
+    Examples
+    --------
+    >>> study = run_study(on=[scenario("toll")], estimators=["naive_pgd"], samples=(1,), replicates=5)
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "study.csv"
+    ...     _ = path.write_text(study_csv(study))
+    ...     read_study(path).rows[0].estimator
+    'naive_pgd'
+    """
+    first, _, body = read_text(path).partition("\n")
+    if not first.startswith("#"):
+        raise InvalidInputError(
+            f"{path}: does not say what it was made from; expected a first line `# {{...}}` with seed, scenarios and "
+            "versions; make the study anew"
+        )
+    header = check_header(first.removeprefix("#"), str(path), STUDY_FORMAT, STUDY_VERSION)
+    said = header.pop("sha256", None)
+    if said != _digest(header, body):
+        raise InvalidInputError(
+            refusal(f"{path}: sha256", said, "the sum of what the file says", "it was cut or changed: make it anew")
+        )
+    kinds: dict[str, Any] = {"int": int, "float": float, "str": str}
+    convert = {entry.name: kinds[str(entry.type)] for entry in fields(StudyRow)}
+    try:
+        table = list(csv.DictReader(StringIO(body), strict=True))
+        rows = tuple(StudyRow(**{key: convert[key](value) for key, value in row.items()}) for row in table)
+        if header["rows"] != len(rows):
+            raise ValueError("another number of rows than it says")
+        study = Study(
+            rows=rows,
+            scenarios=tuple(header["scenarios"]),
+            estimators=tuple(header["estimators"]),
+            seed=header["seed"],
+            samples=tuple(header["samples"]),
+            replicates=header["replicates"],
+            versions=dict(header["versions"]),
+        )
+        return _checked(study)
+    except (KeyError, TypeError, ValueError, csv.Error) as broken:
+        raise InvalidInputError(f"{path}: is no study ({broken}); expected the columns of StudyRow") from None
+
+
+def _digest(header: Mapping[str, Any], body: str) -> str:
+    return hashlib.sha256(f"{json.dumps(header, sort_keys=True)}\n{body}".encode()).hexdigest()
+
+
+def _checked(study: Study) -> Study:
+    """A study whose rows can come from what it says that they do."""
+    whole = (study.seed, study.replicates, *study.samples)
+    if any(isinstance(number, bool) or not isinstance(number, int) or number < 0 for number in whole):
+        raise ValueError(f"seed, replicates, samples: {whole}")
+    for place, row in enumerate(study.rows, 3):
+        known = row.scenario in study.scenarios and row.estimator in study.estimators and row.samples in study.samples
+        sizes = (row.bias, row.standard_deviation, row.root_mean_square, row.steps)
+        cosines = (row.cosine, row.cosine_low, row.cosine_high)
+        right = all(0.0 <= size < math.inf for size in sizes) and all(-1.0 <= cosine <= 1.0 for cosine in cosines)
+        if not (known and right and row.moments in ("exact", "sampled")):
+            raise ValueError(f"line {place} cannot be true")
+    return study
+
+
+class _Sampler:
+    """Estimates from fresh trajectories of a scenario."""
+
+    def __init__(self, estimator: Estimator, on: Scenario, rng: Generator) -> None:
+        self._estimator, self._on, self._rng = estimator, on, rng
+        follower = solve_follower(on.problem, on.theta)
+        critic = ExactCritic.solve(on.problem, on.theta, follower.policy, horizon=estimator.target.horizon)
+        self._context = Context(problem=on.problem, theta=on.theta, follower=follower, critic=critic, rng=rng)
+
+    def means(self, samples: Sequence[int], replicates: int) -> dict[int, tuple[FloatArray, float]]:
+        """Return {n: (estimates (replicates, N), steps per estimate)}."""
+        if self._estimator.draw is Draw.TRAJECTORY:
+            # The same draws are averaged in groups of every size: curves of one estimator are smooth in n.
+            rows, steps = self._rows(max(samples) * replicates)
+            return {
+                count: (rows[: count * replicates].reshape(replicates, count, -1).mean(axis=1), count * steps)
+                for count in samples
+            }
+        found = {}
+        for count in samples:
+            pairs = [self._batch(count) for _ in range(replicates)]
+            found[count] = (np.array([mean for mean, _ in pairs]), float(np.mean([steps for _, steps in pairs])))
+        return found
+
+    def _rows(self, draws: int) -> tuple[FloatArray, float]:
+        trajectories = self._draw(draws)
+        rows = self._estimator(trajectories, self._context)
+        return rows, sum(self._estimator.cost(trajectories, self._context).values()) / draws
+
+    def _batch(self, streams: int) -> tuple[FloatArray, float]:
+        trajectories = self._draw(streams)
+        estimate = self._estimator.estimate(trajectories, self._context)
+        return estimate.mean, float(sum(self._estimator.cost(trajectories, self._context).values()))
+
+    def _draw(self, streams: int) -> Any:
+        return self._estimator.sample(
+            self._on.problem,
+            self._on.theta,
+            self._context.follower,
+            streams=streams,
+            steps=self._on.horizon,
+            rng=self._rng,
+        )
+
+
+def _exact_moments(estimator: Estimator, on: Scenario) -> tuple[float, float] | None:
+    """Exact ‖bias‖ and tr Cov of one draw, where draws are trajectories and can be enumerated."""
+    if estimator.draw is not Draw.TRAJECTORY:
+        return None
+    try:
+        found = enumerate_scenario(estimator, on)
+    except (TooLargeError, UnsupportedError):
+        return None
+    # A baseline can take away all variance, up to rounding of either sign.
+    return float(np.linalg.norm(found.bias)), max(0.0, float(np.trace(found.covariance)))
+
+
+def _sampled_moments(estimates: FloatArray, truth: FloatArray, norm: float) -> tuple[float, float]:
+    variance = float(estimates.var(axis=0, ddof=1).sum())
+    # The squared norm of a noisy mean is too large by its variance.
+    squared = float(np.sum((estimates.mean(axis=0) - truth) ** 2)) - variance / len(estimates)
+    return math.sqrt(max(0.0, squared)) / norm, math.sqrt(variance) / norm
+
+
+def _pair(name: str, on: str, seed: int, samples: tuple[int, ...], replicates: int) -> list[StudyRow]:
+    return study_estimator(name, on, seed=seed, samples=samples, replicates=replicates)

@@ -1,0 +1,264 @@
+"""Tables of a report, and how far work has come, for a terminal: with rich where there is one, else as plain text."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from bilevelrl.verification.checks.verdicts import Outcome
+from bilevelrl.verification.pipeline.jobs import Progress
+
+if TYPE_CHECKING:
+    from bilevelrl.verification.pipeline.results import EstimatorRow, Report, RouteRow
+
+__all__ = ["TextTable", "plain_report", "print_report", "progress_bar", "report_tables", "summary_line"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextTable:
+    """A titled table of strings; the last column is a verdict, numbers are aligned right."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    text_columns: int = 2
+
+    def plain(self) -> str:
+        """Return it as aligned text."""
+        widths = [max(len(row[i]) for row in (self.columns, *self.rows)) for i in range(len(self.columns))]
+        lines = [self.title]
+        for row in (self.columns, tuple("─" * width for width in widths), *self.rows):
+            cells = [
+                cell.ljust(width) if i < self.text_columns or i == len(row) - 1 else cell.rjust(width)
+                for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+            ]
+            lines.append("  ".join(cells).rstrip())
+        return "\n".join(lines)
+
+
+def report_tables(report: Report) -> list[TextTable]:
+    """Return the tables of a report: routes, enumeration, sampling."""
+    tables = []
+    if report.routes:
+        tables.append(
+            TextTable(
+                title="Exact routes, against `implicit`",
+                columns=("problem", "β", "route", "‖∇J‖", "difference", "its bound", "seconds", "verdict"),
+                rows=tuple(_route_cells(row) for row in report.routes),
+                text_columns=3,
+            )
+        )
+    enumerated = _shown(report, "enumeration")
+    if enumerated:
+        tables.append(
+            TextTable(
+                title="Exact moments over all trajectories (relative to ‖∇J‖)",
+                columns=(
+                    "problem",
+                    "estimator",
+                    "claims",
+                    "draws",
+                    "bias",
+                    "off its claim",
+                    "sd",
+                    "could see",
+                    "verdict",
+                ),
+                rows=tuple(_enumerated_cells(row) for row in enumerated),
+                text_columns=3,
+            )
+        )
+    sampled = _shown(report, "sampling")
+    if sampled:
+        tables.append(
+            TextTable(
+                title="Independent draws on Four-Rooms (relative to ‖∇J‖; 95 % intervals)",
+                columns=(
+                    "β",
+                    "estimator",
+                    "claims",
+                    "draws",
+                    "bias",
+                    "bias along ∇J",
+                    "sd",
+                    "cosine",
+                    "steps/draw",
+                    "could see",
+                    "verdict",
+                ),
+                rows=tuple(_sampled_cells(row) for row in sampled),
+                text_columns=3,
+            )
+        )
+    return tables
+
+
+def plain_report(report: Report) -> str:
+    """Return all tables, what was refused and what failed, and the summary, as plain text."""
+    blocks = [table.plain() for table in report_tables(report)]
+    blocks.extend("\n".join(lines) for lines in (refusal_lines(report), failure_lines(report)) if lines)
+    blocks.append(summary_line(report))
+    return "\n\n".join(blocks)
+
+
+def print_report(report: Report) -> None:
+    """Print to standard output, coloured where rich is installed and the output is a terminal."""
+    try:
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+    except ImportError:
+        print(plain_report(report))
+        return
+    console = Console()
+    if not console.is_terminal:
+        print(plain_report(report))
+        return
+    for text in report_tables(report):
+        table = Table(title=text.title, title_justify="left", header_style="bold", box=None, pad_edge=False)
+        last = len(text.columns) - 1
+        for i, column in enumerate(text.columns):
+            table.add_column(column, justify="left" if i < text.text_columns or i == last else "right", no_wrap=True)
+        for row in text.rows:
+            table.add_row(*row[:-1], Text(row[-1], style=_STYLES.get(row[-1], "")))
+        console.print(table)
+        console.print()
+    for line in refusal_lines(report):
+        console.print(line, style="dim", markup=False, highlight=False)
+    for line in failure_lines(report):
+        console.print(line, style="red", markup=False, highlight=False)
+    console.print(summary_line(report), style="bold green" if report.passed else "bold red", highlight=False)
+
+
+def failure_lines(report: Report) -> list[str]:
+    """Return one line per failed check, with its reason."""
+    lines = []
+    for row in report.failures:
+        who = getattr(row, "estimator", None) or f"route {getattr(row, 'route', '')}"
+        lines.append(f"FAILED  {who} on {row.problem} (β = {row.temperature:g}): {row.verdict.reason}")
+    if report.explanation is not None:
+        lines.append(str(report.explanation))
+    return lines
+
+
+def refusal_lines(report: Report) -> list[str]:
+    """Return one line per reason why something was not judged, with who and where."""
+    groups: dict[str, list[EstimatorRow | RouteRow]] = {}
+    for row in report.rows:
+        if row.verdict.outcome is Outcome.REFUSED:
+            groups.setdefault(row.verdict.reason, []).append(row)
+    lines = []
+    for reason, rows in groups.items():
+        who = dict.fromkeys(getattr(row, "estimator", None) or f"route {getattr(row, 'route', '')}" for row in rows)
+        where = dict.fromkeys(row.problem for row in rows)
+        lines.append(f"refused {len(rows)}  {', '.join(who)} on {'; '.join(where)}: {reason}")
+    return lines
+
+
+def summary_line(report: Report) -> str:
+    """Return the last line of a report."""
+    counts = ", ".join(f"{report.count(outcome)} {outcome.value}" for outcome in Outcome if report.count(outcome) > 0)
+    word = "VERIFIED" if report.passed else "NOT VERIFIED"
+    return f"{word}: {counts or 'nothing was checked'} in {report.seconds:.1f} s"
+
+
+def _shown(report: Report, method: str) -> list[EstimatorRow]:
+    """Rows of a method; what an estimator refuses is counted, not listed."""
+    rows = [row for row in report.estimators if row.method == method]
+    return [row for row in rows if row.verdict.outcome is not Outcome.REFUSED]
+
+
+_STYLES = {
+    "passed": "green",
+    "expected failure": "green",
+    "failed": "bold red",
+    "no power": "yellow",
+    "measured": "dim",
+    "refused": "dim",
+}
+
+
+def _route_cells(row: RouteRow) -> tuple[str, ...]:
+    return (
+        row.problem,
+        f"{row.temperature:g}",
+        row.route,
+        _number(row.norm, ".6g"),
+        _number(row.difference, ".1e"),
+        _number(row.error_bound, ".1e"),
+        _number(row.seconds, ".2f"),
+        row.verdict.outcome.value,
+    )
+
+
+def _enumerated_cells(row: EstimatorRow) -> tuple[str, ...]:
+    return (
+        row.problem,
+        row.estimator,
+        row.claim,
+        f"{row.draws:,}" if row.draws else "",
+        _relative(row.bias),
+        _relative(row.deviation),
+        _number(row.standard_deviation, ".3g"),
+        _relative(row.verdict.detectable),
+        row.verdict.outcome.value,
+    )
+
+
+def _sampled_cells(row: EstimatorRow) -> tuple[str, ...]:
+    half = 0.5 * (row.bias_high - row.bias_low)
+    cosine = 0.5 * (row.cosine_high - row.cosine_low)
+    return (
+        f"{row.temperature:g}",
+        row.estimator,
+        row.claim,
+        f"{row.draws:,}" if row.draws else "",
+        _relative(row.bias) if row.bias > 0.0 or row.claim != "measured" else f"< {_relative(_noise(row))}",
+        "" if math.isnan(half) else f"{row.bias_along:+.3f} ± {half:.3f}",
+        _number(row.standard_deviation, ".3g"),
+        "" if math.isnan(cosine) else f"{row.cosine:+.2f} ± {cosine:.2f}",
+        _number(row.steps_per_draw, ",.0f"),
+        _relative(row.verdict.detectable),
+        row.verdict.outcome.value,
+    )
+
+
+def _noise(row: EstimatorRow) -> float:
+    """Norm of the error that sampling leaves in the mean."""
+    return row.standard_deviation / math.sqrt(max(row.draws, 1))
+
+
+def _number(value: float, form: str) -> str:
+    return format(value, form) if math.isfinite(value) else ""
+
+
+def _relative(value: float) -> str:
+    """A size relative to the truth: in percent where that reads well, in powers of ten below, as a multiple above."""
+    if not math.isfinite(value):
+        return ""
+    if value >= 10.0:
+        return f"{value:,.0f} ×"
+    return f"{100 * value:.1f} %" if value >= 5e-4 else f"{value:.0e}"
+
+
+@contextmanager
+def progress_bar() -> Iterator[Progress | None]:
+    """Show a progress bar on standard error; silent where that is not a terminal or rich is missing."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    try:
+        from rich.console import Console
+        from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
+        from rich.progress import Progress as Bar
+    except ImportError:
+        yield None
+        return
+    columns = (BarColumn(), TaskProgressColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("starting", total=None)
+        yield lambda done, total, label: bar.update(task, completed=done, total=total, description=label)

@@ -1,0 +1,1 @@
+"""Support for other people's test suites."""

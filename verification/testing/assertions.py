@@ -1,0 +1,375 @@
+"""Assertions for other people's test suites: their estimator or gradient against a scenario's truth.
+
+    assert_matches_truth      a gradient (exact, or a function that computes it) is the stored one
+    assert_unbiased           an estimator's exact mean, or independent draws, agree with the truth
+    assert_variance_below     an estimator's exact variance, or that of draws, is below a bound
+
+Each raises `CheckFailedError`, an `AssertionError` whose message names scenario, part, parameter and likely cause. With
+draws in place of an estimator the check is statistical: it also fails where it could not have told ("no power").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from bilevelrl.estimators import Claim, Estimator
+from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.doors import checked
+from bilevelrl.reference.errors import BilevelRLError, InvalidInputError, refusal
+from bilevelrl.tasks import Scenario, Truth, scenario, scenarios
+from bilevelrl.verification.checks.deterministic import (
+    ACCURACY,
+    CheckResult,
+    check_estimator,
+    check_gradient,
+    enumerate_scenario,
+)
+from bilevelrl.verification.checks.verdicts import Outcome
+from bilevelrl.verification.enumeration.contract import EstimatorFunction, estimator_name
+from bilevelrl.verification.mutants.causes import Evidence, Explanation, explain
+from bilevelrl.verification.statistics.means import ERROR_RATE
+from bilevelrl.verification.statistics.moments import variance_test
+from bilevelrl.verification.testing.judge import judge_draws
+
+__all__ = [
+    "CheckFailedError",
+    "assert_matches_truth",
+    "assert_unbiased",
+    "assert_variance_below",
+    "check_kind",
+    "default_scenarios",
+    "explain_results",
+]
+
+
+class CheckFailedError(BilevelRLError, AssertionError):
+    """A check found an estimator or a gradient wrong, or could not tell.
+
+    Attributes
+    ----------
+    results : tuple of CheckResult
+        What was found, where it was found deterministically.
+    explanation : Explanation or None
+        The nearest known mistake.
+    """
+
+    def __init__(
+        self, message: str, *, results: Sequence[CheckResult] = (), explanation: Explanation | None = None
+    ) -> None:
+        super().__init__(message)
+        self.results = tuple(results)
+        self.explanation = explanation
+
+
+def default_scenarios() -> tuple[Scenario, ...]:
+    """Return the scenarios whose paths all end: there a right formula has no bias, and none is excused by truncation.
+
+    Examples
+    --------
+    >>> all(entry.ends for entry in default_scenarios())
+    True
+    """
+    return scenarios(tags="ends")
+
+
+@checked
+def assert_matches_truth(
+    gradient: Any, on: Scenario | str | Iterable[Scenario] | None = None, *, accuracy: float = ACCURACY
+) -> None:
+    """Assert that a gradient is the stored hypergradient.
+
+    Parameters
+    ----------
+    gradient
+        An array (N,) or {part: (N,)} (needs exactly one scenario), or a function (problem, theta) → either; anything
+        that converts to NumPy will do.
+    on
+        A scenario, its name, or several; default: all scenarios.
+    accuracy
+        Error relative to the largest part that is allowed beside rounding; float32 code may ask for 1e-4.
+
+    Raises
+    ------
+    CheckFailedError
+        Naming scenario, parameter, part and likely cause.
+
+    Examples
+    --------
+    >>> from bilevelrl.tasks import scenario
+    >>> truth = scenario("toll").truth
+    >>> assert_matches_truth(truth.value, "toll")
+    >>> try:
+    ...     assert_matches_truth(truth.value - truth.parts["response"], "toll")
+    ... except CheckFailedError as failed:
+    ...     print(failed)
+    gradient: wrong on 1 of 1 scenarios
+      toll: off by ...
+      likely cause: the response part is missing ...
+    """
+    at = _listed(on, default=scenarios)
+    if callable(gradient):
+        function, name = gradient, estimator_name(gradient)
+    else:
+        if len(at) != 1:
+            raise InvalidInputError(
+                refusal("on", [entry.name for entry in at], "one scenario for an array", "pass a function (problem, θ)")
+            )
+        function, name = _constant(gradient), "gradient"
+    results = check_gradient(function, at, accuracy=accuracy)
+    _raise_if_refused(name, "wrong", results, at, lambda entry: entry.truth)
+
+
+@checked
+def assert_unbiased(
+    estimator: Estimator | EstimatorFunction | FloatArray,
+    on: Scenario | str | Iterable[Scenario] | None = None,
+    *,
+    claim: Claim | None = None,
+    expected_failures: Mapping[str, str] | None = None,
+    error_rate: float = ERROR_RATE,
+) -> None:
+    """Assert that an estimator's expectation is what it claims: exactly by enumeration, or from draws.
+
+    Parameters
+    ----------
+    estimator
+        A function (trajectories, context) → rows (M, N) or {part: rows}, or an `Estimator`; or draws (R, N), which
+        need exactly one scenario and are judged statistically against its infinite-horizon truth.
+    on
+        A scenario, its name, or several; default: all scenarios whose paths end.
+    claim
+        What a plain function claims; default: unbiased.
+    expected_failures
+        {scenario name: reason} where a failure is known; one that does not fail any more is reported.
+    error_rate
+        Of the statistical check.
+
+    Raises
+    ------
+    CheckFailedError
+        Naming scenario, part, parameter and likely cause; or, for draws, that there is no power.
+
+    Examples
+    --------
+    >>> from bilevelrl.estimators import BCHG, NaivePGD
+    >>> assert_unbiased(BCHG())
+    >>> try:
+    ...     assert_unbiased(NaivePGD(), "layered", claim=Claim.UNBIASED)
+    ... except CheckFailedError as failed:
+    ...     print(failed)
+    Naive-PGD: biased on 1 of 1 scenarios
+      layered: off by ...
+      layered, in the response part: off by ...
+      likely cause: the response part is missing ...
+    """
+    at = _listed(on, default=default_scenarios)
+    if not callable(estimator):
+        judged = judge_draws(estimator, _only(at), error_rate=error_rate)
+        if not judged.passed:
+            raise CheckFailedError(str(judged), explanation=judged.explanation)
+        return
+    excused = dict(expected_failures or {})
+    unknown = set(excused) - {entry.name for entry in at}
+    if unknown:
+        raise InvalidInputError(
+            refusal("expected_failures", sorted(unknown), "names of scenarios that are checked", "remove them")
+        )
+    results = check_estimator(estimator, at, claim=claim)
+    failing = {result.scenario for result in results if result.refused}
+    surprises = [name for name in excused if name not in failing]
+    if surprises:
+        raise CheckFailedError(
+            f"{estimator_name(estimator)}: expected to fail on {', '.join(surprises)}, but does not any more; "
+            "remove the entry from expected_failures",
+            results=results,
+        )
+    _require_judged(estimator_name(estimator), results)
+    kept = [result for result in results if result.scenario not in excused]
+    _raise_if_refused(
+        estimator_name(estimator), "biased", kept, [e for e in at if e.name not in excused], lambda e: e.target_truth
+    )
+
+
+@checked
+def assert_variance_below(
+    estimator: Estimator | EstimatorFunction | FloatArray,
+    bound: float | FloatArray,
+    on: Scenario | str,
+    *,
+    error_rate: float = ERROR_RATE,
+) -> None:
+    """Assert that the variance of one draw is below a bound: exactly by enumeration, or from draws.
+
+    Parameters
+    ----------
+    estimator
+        As in `assert_unbiased`.
+    bound
+        A number: of the trace of the covariance; (N,): of each coordinate's variance.
+    on
+        The scenario, or its name.
+    error_rate
+        Of the statistical check.
+
+    Raises
+    ------
+    CheckFailedError
+        Naming the parameter; for draws also where the interval contains the bound.
+
+    Examples
+    --------
+    >>> from bilevelrl.estimators import BCHG
+    >>> assert_variance_below(BCHG(), 50.0, "layered")
+    >>> try:
+    ...     assert_variance_below(BCHG(), 1.0, "layered")
+    ... except CheckFailedError as failed:
+    ...     print(failed)
+    BC-HG on layered: total variance 11.1273 is not below 1
+    """
+    (at,) = _listed(on, default=scenarios)
+    limit = np.asarray(bound, dtype=np.float64)
+    if limit.shape not in ((), (at.theta.size,)) or not bool((limit >= 0.0).all()):
+        raise InvalidInputError(
+            refusal("bound", bound, f"a number >= 0, or ({at.theta.size},) of them", "bound the trace or each variance")
+        )
+    if callable(estimator):
+        name = estimator_name(estimator)
+        variances = np.diag(enumerate_scenario(estimator, at).covariance)
+        found = variances.sum(keepdims=True) if limit.ndim == 0 else variances
+        half_width = np.zeros_like(found)
+    else:
+        name = "draws"
+        rows = np.asarray(estimator, dtype=np.float64)
+        # The trace is the mean of the sum of squared paired differences: one comparison.
+        test = variance_test(rows, np.zeros(rows.shape[1]), error_rate=error_rate)
+        found, half_width = test.bias, test.half_width
+        if limit.ndim == 0:
+            found, half_width = found.sum(keepdims=True), half_width.sum(keepdims=True)
+    wrong = found + half_width > np.atleast_1d(limit)
+    if not wrong.any():
+        return
+    i = int(np.argmax(np.where(wrong, found - np.atleast_1d(limit), -np.inf)))
+    what = "total variance" if limit.ndim == 0 else f"variance at parameter {i}"
+    value = f"{found[i]:.6g}" + (f" ± {half_width[i]:.2g}" if half_width[i] > 0.0 else "")
+    sure = found[i] - half_width[i] > np.atleast_1d(limit)[i] or half_width[i] == 0.0
+    said = "is not below" if sure else "cannot be told from"
+    raise CheckFailedError(f"{name} on {at.name}: {what} {value} {said} {np.atleast_1d(limit)[i]:g}")
+
+
+def check_kind(check: str) -> str:
+    """Return the kind of a check: what stands before the comma that says under which circumstances.
+
+    Examples
+    --------
+    >>> check_kind("bias, truncated"), check_kind("parts")
+    ('bias', 'parts')
+    """
+    return check.partition(",")[0]
+
+
+def explain_results(
+    results: Iterable[CheckResult], at: Sequence[Scenario], truth_of: Callable[[Scenario], Truth]
+) -> Explanation | None:
+    """Return the likely cause of what deterministic checks of one estimator found, or None where nothing is off.
+
+    Parameters
+    ----------
+    results
+        Of `check_estimator` or `check_gradient`.
+    at
+        The scenarios.
+    truth_of
+        Which truth of a scenario was compared with.
+    """
+    by_name = {entry.name: entry for entry in at}
+    seen, off = [], False
+    for result in results:
+        if (
+            check_kind(result.check) not in ("bias", "truth")
+            or result.difference is None
+            or result.scenario not in by_name
+        ):
+            continue
+        on = by_name[result.scenario]
+        # A refused difference is known to what was allowed; one that passed is known to be no larger than it is.
+        largest = float(np.abs(result.difference).max())
+        known_to = 10.0 * largest / result.margin if result.refused else 2.0 * largest + 1e-12
+        slack = np.full(on.theta.size, known_to)
+        seen.append(Evidence(scenario=on, truth=truth_of(on), difference=result.difference, uncertainty=slack))
+        off |= result.refused
+    return explain(seen) if off else None
+
+
+def _raise_if_refused(
+    name: str,
+    what: str,
+    results: Sequence[CheckResult],
+    at: Sequence[Scenario],
+    truth_of: Callable[[Scenario], Truth],
+) -> None:
+    refused = [result for result in results if result.refused]
+    if not refused:
+        return
+    places = list(dict.fromkeys(result.scenario for result in refused))
+    broken = [result for result in refused if result.check == "contract"]
+    if broken:
+        raise CheckFailedError(f"{broken[0].verdict.reason} (on {broken[0].scenario})", results=results)
+    lines = [f"{name}: {what} on {len(places)} of {len(at)} scenarios"]
+    shown = places[:5]
+    by_name = {entry.name: entry for entry in at}
+    for result in refused:
+        if result.scenario in shown:
+            lines.append(_line(result, by_name[result.scenario]))
+    if len(places) > len(shown):
+        lines.append(f"  ... and on {', '.join(places[len(shown) :])}")
+    explanation = explain_results(results, at, truth_of)
+    if explanation is not None:
+        lines.append(f"  {explanation}")
+    raise CheckFailedError("\n".join(lines), results=results, explanation=explanation)
+
+
+def _line(result: CheckResult, on: Scenario) -> str:
+    place = result.scenario
+    if result.check in ("parts", "truth of parts") and result.difference is not None:
+        # Differences of all parts one after the other, in the order of the truth's parts.
+        rows = result.difference.reshape(-1, on.theta.size)
+        names = list(on.truth.parts)
+        worst = int(np.argmax(np.abs(rows).max(axis=1)))
+        part = names[worst] if worst < len(names) else "undeclared"
+        parameter = int(np.argmax(np.abs(rows[worst])))
+        return f"  {place}, in the {part} part: off by {rows[worst, parameter]:+.3g} at parameter {parameter}"
+    return f"  {place}: {result.verdict.reason}"
+
+
+def _require_judged(name: str, results: Sequence[CheckResult]) -> None:
+    settled = (Outcome.PASSED, Outcome.FAILED)
+    judged = [r for r in results if r.verdict.outcome in settled and r.check != "contract"]
+    if not judged and not any(result.refused for result in results):
+        reasons = list(dict.fromkeys(result.verdict.reason for result in results))
+        raise CheckFailedError(f"{name}: nothing could be judged: {'; '.join(reasons[:2])}", results=results)
+
+
+def _constant(gradient: Any) -> Callable[[Any, FloatArray], Any]:
+    def function(problem: Any, theta: FloatArray) -> Any:
+        return gradient
+
+    return function
+
+
+def _listed(on: Any, *, default: Callable[[], tuple[Scenario, ...]]) -> list[Scenario]:
+    if on is None:
+        return list(default())
+    if isinstance(on, str):
+        return [scenario(on)]
+    return [on] if isinstance(on, Scenario) else [scenario(e) if isinstance(e, str) else e for e in on]
+
+
+def _only(at: list[Scenario]) -> Scenario:
+    if len(at) != 1:
+        raise InvalidInputError(
+            refusal("on", [entry.name for entry in at], "exactly one scenario for draws", "name where they are from")
+        )
+    return at[0]

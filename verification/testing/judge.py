@@ -1,0 +1,373 @@
+"""Judging draws of an estimator that is not ours to call: a file of numbers against the stored truth of a scenario.
+
+Whoever makes rollouts elsewhere (another library, another language) needs only the scenario and R independent
+estimates of its hypergradient. What can be said from them is statistical: a verdict with a declared rate of false
+alarms, the smallest bias it could have seen, and the draws that a bias of a tenth of the truth would need. Comparisons
+are made along the truth, along each of its parts, and at each parameter; a wrong estimator usually shows along the
+truth or a part, where many coordinates add up.
+
+Draws that depend on each other (successive states of one long run, repeated seeds) make every interval too short. So
+consecutive draws are first tested for correlation along the truth, from the same error budget.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+
+from bilevelrl.reference import hypergradient
+from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.doors import checked, checked_record
+from bilevelrl.reference.errors import InvalidInputError, ShapeError, TooLargeError, UnknownNameError, refusal
+from bilevelrl.reference.storage import software_versions
+from bilevelrl.tasks import Scenario, Truth, scenario
+from bilevelrl.verification.checks.verdicts import POWER_LIMIT, Outcome, Verdict, judge_sampled, unjudged
+from bilevelrl.verification.mutants.causes import Evidence, Explanation, explain
+from bilevelrl.verification.pipeline.jobs import Progress
+from bilevelrl.verification.reading import open_draws, read_array
+from bilevelrl.verification.statistics.cosine import CosineInterval, cosine_interval_of, cosines
+from bilevelrl.verification.statistics.error_budget import ErrorBudget
+from bilevelrl.verification.statistics.independence import Independence
+from bilevelrl.verification.statistics.means import (
+    ERROR_RATE,
+    POWER,
+    MeanTest,
+    MedianOfMeans,
+    draws_needed,
+    mean_test_of,
+)
+from bilevelrl.verification.statistics.search import LARGEST_COUNT
+from bilevelrl.verification.statistics.stream import BlockMeans, RunningMoments, SampleMoments
+
+__all__ = ["Judgement", "comparison_directions", "judge_draws", "read_draws", "scenario_truth"]
+
+SampledClaim: TypeAlias = Literal["unbiased", "ascent"]
+"""What draws may be claimed to be: "unbiased" estimates, or on average of a positive product with the truth."""
+
+
+@checked_record
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    """What draws say about a claim.
+
+    Attributes
+    ----------
+    scenario, claim : str
+        What was judged; the claim in words.
+    verdict : Verdict
+        Passed, failed, no power; refused where the draws depend on each other.
+    test : MeanTest
+        All comparisons, in the order of `names`.
+    names : tuple of str
+        What each comparison is called.
+    truth, mean, standard_deviation : (N,)
+        The truth, and moments of one draw.
+    draws : int
+        How many there are.
+    draws_needed : int or None
+        How many a bias of `POWER_LIMIT` of the truth needs, by Student's interval; None: more than `LARGEST_COUNT`.
+    cosine : CosineInterval
+        Mean cosine of one draw with the truth.
+    explanation : Explanation or None
+        The nearest known mistake, where the claim was refused.
+    budget : str
+        What was spent on false alarms.
+    """
+
+    scenario: str
+    claim: str
+    verdict: Verdict
+    test: MeanTest
+    names: tuple[str, ...]
+    truth: FloatArray
+    mean: FloatArray
+    standard_deviation: FloatArray
+    draws: int
+    draws_needed: int | None
+    cosine: CosineInterval
+    explanation: Explanation | None
+    budget: str
+
+    @property
+    def passed(self) -> bool:
+        """Whether the claim was judged and held."""
+        return self.verdict.outcome is Outcome.PASSED
+
+    def __str__(self) -> str:
+        """The verdict, what it could see, and the worst comparisons."""
+        lines = [
+            f"{self.verdict.outcome.value.upper()}: {self.draws:,} draws on {self.scenario!r}, claimed {self.claim}",
+            f"  {self.verdict.reason}",
+        ]
+        if self.explanation is not None:
+            lines.append(f"  {self.explanation}")
+        if self.verdict.outcome is Outcome.NO_POWER:
+            wanted = f"more than {LARGEST_COUNT:.0e}" if self.draws_needed is None else f"about {self.draws_needed:,}"
+            lines.append(f"  a bias of {POWER_LIMIT:.0%} of the truth needs {wanted} draws")
+        with np.errstate(divide="ignore", invalid="ignore"):
+            strength = np.nan_to_num(np.abs(self.test.bias) / self.test.half_width)
+        for i in np.argsort(-strength)[:5]:
+            lines.append(
+                f"  {self.names[i]:<28} bias {self.test.bias[i]:+.3g} ± {self.test.half_width[i]:.2g}"
+                f"{'  REJECTED' if self.test.rejected[i] else ''}"
+            )
+        lines.append(
+            f"  mean cosine with the truth {self.cosine.mean:+.3f} [{self.cosine.low:+.3f}, {self.cosine.high:+.3f}]"
+        )
+        lines.append(f"  {self.budget}; power {self.test.power:g}")
+        return "\n".join(lines)
+
+    def to_json(self) -> str:
+        """Everything as JSON, with versions; what is not finite becomes null."""
+        record = {
+            "scenario": self.scenario,
+            "claim": self.claim,
+            "outcome": self.verdict.outcome.value,
+            "reason": self.verdict.reason,
+            "detectable": self.verdict.detectable,
+            "draws": self.draws,
+            "draws_needed": self.draws_needed,
+            "truth": self.truth.tolist(),
+            "mean": self.mean.tolist(),
+            "standard_deviation": self.standard_deviation.tolist(),
+            "cosine": [self.cosine.low, self.cosine.mean, self.cosine.high],
+            "likely_cause": None if self.explanation is None else self.explanation.cause,
+            "comparisons": [
+                {"name": name, "bias": float(b), "half_width": float(h), "rejected": bool(r)}
+                for name, b, h, r in zip(
+                    self.names, self.test.bias, self.test.half_width, self.test.rejected, strict=True
+                )
+            ],
+            "error_rate": self.test.error_rate,
+            "power": self.test.power,
+            "versions": software_versions(),
+        }
+        return json.dumps(_finite(record), indent=1)
+
+
+@checked
+def judge_draws(
+    draws: Any,
+    on: Scenario | str,
+    *,
+    claim: SampledClaim | Sequence[float] | FloatArray = "unbiased",
+    horizon: int | None = None,
+    tolerated_bias: float = 0.0,
+    error_rate: float = ERROR_RATE,
+    power: float = POWER,
+    progress: Progress | None = None,
+) -> Judgement:
+    """Judge independent estimates of a scenario's hypergradient.
+
+    Guarantee: (a) where the claim is right and draws are independent, it is refused with probability at most
+    `error_rate` (by the central limit theorem, or medians of means where draws are skewed); (b) a comparison that is
+    off by its `detectable` or more is refused with probability at least `power`. "passed" is only said where a bias of
+    `POWER_LIMIT` of the truth, along the truth, would have been seen.
+
+    Parameters
+    ----------
+    draws : (R, N)
+        One independent estimate per row: a NumPy array, or anything that converts to one (JAX, PyTorch); the path of a
+        .csv, .npy or .npz file; or an iterator over blocks (r, N). They are worked on in blocks, so that files and
+        iterators may hold more than memory does.
+    on
+        A scenario or its name.
+    claim
+        "unbiased"; or (N,), the expectation that a biased estimator declares; or "ascent": the expectation has a
+        positive product with the truth.
+    horizon
+        Of the objective that the draws estimate; None: infinite.
+    tolerated_bias
+        Bias per comparison that is no reason for refusal, relative to the truth's norm.
+    error_rate, power
+        For the whole judgement; power of each comparison.
+    progress
+        Told after each block: (draws done, draws in all, what is done).
+
+    Raises
+    ------
+    ShapeError
+        If the draws are not (R, N) with R >= 4.
+    InvalidInputError
+        If a draw is not a finite real number, or a file cannot be read.
+
+    Examples
+    --------
+    >>> from bilevelrl.tasks import scenario
+    >>> truth = scenario("layered").truth
+    >>> noise = np.random.default_rng(0).standard_normal((20_000, 3))
+    >>> judge_draws(truth.value + noise, "layered").verdict.outcome.value
+    'passed'
+    >>> judged = judge_draws(truth.value - truth.parts["direct"] + noise, "layered")
+    >>> judged.verdict.outcome.value, judged.explanation.cause
+    ('failed', 'the direct part is missing')
+    """
+    at = scenario(on) if isinstance(on, str) else on
+    if not 0.0 <= tolerated_bias < math.inf:
+        raise InvalidInputError(
+            refusal("tolerated_bias", tolerated_bias, "a finite number >= 0", "relative to the truth's norm")
+        )
+    truth = scenario_truth(at, horizon)
+    stated, expected = _claimed(claim, truth)
+    ascent = isinstance(claim, str) and claim == "ascent"
+    norm = float(np.linalg.norm(truth.value))
+    directions, names = comparison_directions(truth)
+    size = at.theta.size
+    parts = directions[:, : len(names) - size]
+    if ascent:
+        names = names[:1]
+    compared = slice(0, len(names))
+    budget = ErrorBudget(error_rate)
+    rates = budget.split({"independence": 1, "mean": len(names)})
+    with open_draws(draws, size, progress=progress) as opened:
+        running = RunningMoments.start(parts.shape[1] + size + 1)
+        for rows in opened.blocks("moments of the draws"):
+            running = running.updated(np.concatenate([rows @ parts, rows, cosines(rows, truth.value)], axis=1))
+        sample = running.sample()
+        independence = Independence(sample.columns(slice(0, 1)), error_rate=rates["independence"])
+        robust = MedianOfMeans.design(error_rate=rates["mean"], power=power, comparisons=len(names))
+        means = BlockMeans(blocks=robust.blocks, draws=sample.draws, columns=len(names))
+        for rows in opened.blocks("dependence of the draws"):
+            projected = np.concatenate([rows @ parts, rows], axis=1)[:, compared]
+            means.add(projected)
+            independence.add(projected[:, 0])
+    test = mean_test_of(
+        sample.columns(compared),
+        (expected @ directions)[compared],
+        medians=means.median(),
+        error_rate=rates["mean"],
+        power=power,
+        known_error=truth.error_bound + tolerated_bias * norm,
+    )
+    single = sample.columns(slice(parts.shape[1], -1))
+    verdict = judge_ascent(test, norm) if ascent else judge_sampled(test, along=0, scale=norm, names=list(names))
+    dependence = independence.refusal()
+    if dependence is not None:
+        verdict = unjudged(Outcome.REFUSED, dependence)
+    explanation = None
+    if verdict.failed and not ascent:
+        coordinates = slice(len(names) - size, None)
+        explanation = explain(
+            [
+                Evidence(
+                    scenario=at,
+                    truth=truth,
+                    difference=test.bias[coordinates] + expected - truth.value,
+                    uncertainty=test.half_width[coordinates],
+                )
+            ]
+        )
+    return Judgement(
+        scenario=at.name,
+        claim=stated,
+        verdict=verdict,
+        test=test,
+        names=tuple(names),
+        truth=truth.value,
+        mean=single.mean,
+        standard_deviation=single.standard_deviation,
+        draws=sample.draws,
+        draws_needed=_draws_for_power(sample, norm, rates["mean"], power, len(names)),
+        cosine=cosine_interval_of(sample.columns(slice(-1, None))),
+        explanation=explanation,
+        budget=str(budget),
+    )
+
+
+def judge_ascent(test: MeanTest, norm: float) -> Verdict:
+    """Judge a claim of ascent from the single comparison along the truth, made against zero."""
+    low, high = float(test.bias[0] - test.half_width[0]), float(test.bias[0] + test.half_width[0])
+    detectable = float(test.detectable[0]) / norm if norm > 0.0 else math.inf
+    said = f"mean product with the truth's direction in [{low:+.3g}, {high:+.3g}]"
+    if high < 0.0:
+        return Verdict(outcome=Outcome.FAILED, detectable=detectable, reason=f"{said}: descent")
+    outcome = Outcome.PASSED if low > 0.0 else Outcome.NO_POWER
+    return Verdict(outcome=outcome, detectable=detectable, reason=said)
+
+
+def scenario_truth(on: Scenario, horizon: int | None) -> Truth:
+    """Return the truth for a horizon: the stored one where there is one, else an exact route's.
+
+    Examples
+    --------
+    >>> at = scenario("random")
+    >>> scenario_truth(at, None) is at.truth, scenario_truth(at, at.horizon) is at.truncated
+    (True, True)
+    """
+    if horizon is None or (on.ends and horizon >= on.horizon):
+        return on.truth
+    if horizon == on.horizon:
+        return on.truncated
+    exact = hypergradient(on.problem, on.theta, horizon=horizon)
+    return Truth.of(objective=exact.objective, parts=exact.parts, error_bound=exact.error_bound)
+
+
+def comparison_directions(truth: Truth) -> tuple[FloatArray, list[str]]:
+    """Return unit directions (N, K) to compare means along, and their names: truth, parts, parameters.
+
+    Examples
+    --------
+    >>> directions, names = comparison_directions(scenario("toll").truth)
+    >>> names
+    ['along the truth', 'along the direct part', 'along the response part', 'at parameter 0']
+    """
+    size = truth.value.size
+    columns, names = [truth.value], ["along the truth"]
+    for part, value in truth.parts.items():
+        if value.any() and not np.array_equal(value, truth.value):
+            columns.append(value)
+            names.append(f"along the {part} part")
+    lengths = [max(float(np.linalg.norm(column)), np.finfo(np.float64).tiny) for column in columns]
+    unit = [column / length for column, length in zip(columns, lengths, strict=True)]
+    names.extend(f"at parameter {i}" for i in range(size))
+    return np.concatenate([np.array(unit).T, np.eye(size)], axis=1), names
+
+
+@checked
+def read_draws(path: str | Path) -> FloatArray:
+    """Read draws (R, N) from a .csv (one row per draw, an optional line of names), .npy, or .npz with one array.
+
+    Raises
+    ------
+    InvalidInputError
+        If the file cannot be read, or holds something else.
+    """
+    return read_array(path)
+
+
+def _claimed(claim: Any, truth: Truth) -> tuple[str, FloatArray]:
+    if isinstance(claim, str):
+        if claim == "unbiased":
+            return "unbiased", truth.value
+        if claim == "ascent":
+            return "of positive product with the truth", np.zeros_like(truth.value)
+        raise UnknownNameError("claim", claim, ("unbiased", "ascent"))
+    expected = np.asarray(claim, dtype=np.float64)
+    if expected.shape != truth.value.shape or not np.isfinite(expected).all():
+        raise ShapeError(refusal("claim", claim, f"finite {truth.value.shape}", "pass the declared expectation"))
+    return "to have a declared expectation", expected
+
+
+def _draws_for_power(sample: SampleMoments, norm: float, error_rate: float, power: float, family: int) -> int | None:
+    """Draws that a bias of `POWER_LIMIT` of the truth needs; None where no feasible number is enough."""
+    if norm == 0.0:
+        return 0
+    spread = float(sample.standard_deviation[0])
+    try:
+        return draws_needed(POWER_LIMIT * norm, spread, error_rate=error_rate, power=power, comparisons=family)
+    except TooLargeError:
+        return None
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_finite(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

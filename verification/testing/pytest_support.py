@@ -1,0 +1,199 @@
+"""One pytest case per estimator, check and scenario, in the manner of scikit-learn's `parametrize_with_checks`.
+
+    from bilevelrl.verification.testing.pytest_support import parametrize_with_checks
+
+    @parametrize_with_checks([my_estimator])
+    def test_estimator(estimator, check):
+        check(estimator)
+
+Needs pytest, which the package itself does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from bilevelrl.estimators import Claim
+from bilevelrl.reference.doors import checked
+from bilevelrl.reference.errors import MissingExtraError, UnknownNameError
+from bilevelrl.tasks import Scenario
+from bilevelrl.verification.checks.deterministic import CheckResult, check_estimator
+from bilevelrl.verification.checks.verdicts import Outcome
+from bilevelrl.verification.enumeration.contract import estimator_name
+from bilevelrl.verification.testing.assertions import CheckFailedError, check_kind, default_scenarios, explain_results
+
+if TYPE_CHECKING:
+    import pytest
+
+__all__ = ["CHECKS", "ScenarioCheck", "estimator_checks", "parametrize_with_checks"]
+
+CHECKS: Mapping[str, str] = {
+    "contract": "rows per draw, finite, repeatable, inputs unchanged, no hidden randomness",
+    "bias": "the exact mean is what the estimator claims",
+    "parts": "so is the mean of each part, where parts are told",
+}
+"""Every check, and what it holds an estimator to."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScenarioCheck:
+    """One check on one scenario: call it with an estimator.
+
+    Attributes
+    ----------
+    name : str
+        Of `CHECKS`.
+    scenario : Scenario
+        Where.
+    claim : Claim or None
+        What a plain function claims; None: unbiased.
+
+    Examples
+    --------
+    >>> from bilevelrl.estimators import BCHG
+    >>> from bilevelrl.tasks import scenario
+    >>> ScenarioCheck(name="bias", scenario=scenario("toll"))(BCHG())
+    """
+
+    name: str
+    scenario: Scenario
+    claim: Claim | None = None
+
+    def __call__(self, estimator: Any) -> None:
+        """Run it.
+
+        Raises
+        ------
+        CheckFailedError
+            If the estimator fails it, with the likely cause.
+        """
+        results = _results(_Pair(estimator, self.scenario, self.claim))
+        for result in results:
+            if check_kind(result.check) == self.name and result.refused:
+                found = explain_results(results, [self.scenario], lambda entry: entry.target_truth)
+                hint = f"\n  {found}" if found is not None else ""
+                where = f"{estimator_name(estimator)} on {self.scenario.name}"
+                raise CheckFailedError(f"{where}: {result.verdict.reason}{hint}", results=results, explanation=found)
+
+    def judges(self, estimator: Any) -> bool:
+        """Whether it can say anything of the estimator; a check that cannot is to be skipped."""
+        results = _results(_Pair(estimator, self.scenario, self.claim))
+        return any(
+            check_kind(r.check) == self.name and r.verdict.outcome in (Outcome.PASSED, Outcome.FAILED) for r in results
+        )
+
+    def __str__(self) -> str:
+        """As in a test's id."""
+        return f"{self.name}[{self.scenario.name}]"
+
+
+@checked
+def estimator_checks(
+    on: Iterable[Scenario] | None = None, *, claim: Claim | None = None, names: Sequence[str] = tuple(CHECKS)
+) -> list[ScenarioCheck]:
+    """Return every check on every scenario; default: those whose paths end.
+
+    Raises
+    ------
+    UnknownNameError
+        If a check does not exist.
+
+    Examples
+    --------
+    >>> from bilevelrl.tasks import scenarios
+    >>> [str(check) for check in estimator_checks(scenarios(tags=["envelope", "textbook"]))]
+    ['contract[envelope bandit]', 'bias[envelope bandit]', 'parts[envelope bandit]']
+    """
+    for name in names:
+        if name not in CHECKS:
+            raise UnknownNameError("check", name, CHECKS)
+    at = default_scenarios() if on is None else on
+    return [ScenarioCheck(name=name, scenario=entry, claim=claim) for entry in at for name in names]
+
+
+@checked
+def parametrize_with_checks(
+    estimators: Sequence[Any],
+    *,
+    scenarios: Iterable[Scenario] | None = None,
+    claim: Claim | None = None,
+    expected_failures: Mapping[str, str] | Callable[[Any], Mapping[str, str]] | None = None,
+) -> pytest.MarkDecorator:
+    """Return a pytest decorator for a test with arguments `estimator` and `check`.
+
+    Parameters
+    ----------
+    estimators
+        Estimators, or functions (trajectories, context) → rows.
+    scenarios
+        Default: those whose paths end.
+    claim
+        What plain functions claim.
+    expected_failures
+        {"bias[layered]": reason} fails the test if that check passes; {"bias": reason} allows the check to fail on any
+        scenario. Or a function estimator → such a mapping.
+
+    Raises
+    ------
+    MissingExtraError
+        If pytest is not installed.
+    UnknownNameError
+        If an expected failure names no check.
+
+    Examples
+    --------
+    >>> from bilevelrl.estimators import NaivePGD
+    >>> mark = parametrize_with_checks([NaivePGD()], claim=Claim.UNBIASED,
+    ...                                expected_failures={"bias[toll]": "the follower's response is left out"})
+    >>> mark.name
+    'parametrize'
+    """
+    try:
+        import pytest
+    except ImportError:
+        raise MissingExtraError("parametrize_with_checks", "pytest", "dev") from None
+    checks = estimator_checks(scenarios, claim=claim)
+    known = {*CHECKS, *map(str, checks)}
+    cases = []
+    for estimator in estimators:
+        expected = expected_failures(estimator) if callable(expected_failures) else (expected_failures or {})
+        for key in expected:
+            if key not in known:
+                raise UnknownNameError("expected_failures", key, known)
+        for check in checks:
+            marks = []
+            if str(check) in expected:
+                marks.append(pytest.mark.xfail(reason=expected[str(check)], strict=True, raises=CheckFailedError))
+            elif check.name in expected:
+                marks.append(pytest.mark.xfail(reason=expected[check.name], strict=False, raises=CheckFailedError))
+            cases.append(pytest.param(estimator, check, marks=marks, id=f"{estimator_name(estimator)}-{check}"))
+    return pytest.mark.parametrize(("estimator", "check"), cases)
+
+
+class _Pair:
+    """An estimator on a scenario as a key of a cache; arrays and functions are compared by identity."""
+
+    __slots__ = ("claim", "estimator", "scenario")
+
+    def __init__(self, estimator: Any, on: Scenario, claim: Claim | None) -> None:
+        self.estimator, self.scenario, self.claim = estimator, on, claim
+
+    def __hash__(self) -> int:
+        return hash((id(self.estimator), id(self.scenario), self.claim))
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, _Pair)
+            and other.estimator is self.estimator
+            and other.scenario is self.scenario
+            and other.claim is self.claim
+        )
+
+
+@lru_cache(maxsize=16)
+def _results(pair: _Pair) -> list[CheckResult]:
+    """All checks of a pair at once: three tests share one enumeration."""
+    return check_estimator(pair.estimator, [pair.scenario], claim=pair.claim)

@@ -13,7 +13,8 @@ from bilevelrl.reference.game.leader_policies import NeuralPolicy, TabularSoftma
 from bilevelrl.reference.game.model import MarkovGame
 from bilevelrl.reference.game.reduction import reduce_game
 from bilevelrl.reference.lqr.follower import LQRFollower
-from bilevelrl.reference.lqr.model import ConfigurableLQR, LQRMatrices
+from bilevelrl.reference.lqr.matrices import LQRMatrices
+from bilevelrl.reference.lqr.model import ConfigurableLQR
 from bilevelrl.reference.lqr_game.model import LeaderGaussian, LQRGame
 from bilevelrl.reference.problem import GAME_PARTS, PARTS, TERMS, FollowerSolution, Part, Problem, Term
 from bilevelrl.reference.random_streams import named_stream

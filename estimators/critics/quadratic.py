@@ -22,7 +22,7 @@ from bilevelrl.reference import LQRFollower
 from bilevelrl.reference.arrays import FloatArray, check_joined, check_steps_to_go, check_vectors
 from bilevelrl.reference.doors import Horizon, checked
 from bilevelrl.reference.lqr.leader import evaluate_lqr_leader, leader_costs
-from bilevelrl.reference.lqr.model import LQRMatrices
+from bilevelrl.reference.lqr.matrices import LQRMatrices
 from bilevelrl.reference.tabular.leader import check_horizon
 
 __all__ = ["QuadraticCritic", "fit_lstd_critic"]

@@ -9,6 +9,7 @@ from bilevelrl.estimators.training.followers.solving import (
     SharedDynamics,
     SweepingFollower,
 )
+from bilevelrl.estimators.training.game import world as _game_world  # worlds register themselves
 from bilevelrl.estimators.training.game.methods import GAME_METHODS
 from bilevelrl.estimators.training.game.options import GameOptions
 from bilevelrl.estimators.training.game.training import GameTraining
@@ -17,8 +18,10 @@ from bilevelrl.estimators.training.loop import Callback, Evaluation, History, tr
 from bilevelrl.estimators.training.lqr.critics import ExactCritics, LeastSquaresCritics, NetworkCritics
 from bilevelrl.estimators.training.lqr.methods import LQR_METHODS, LQRMethod
 from bilevelrl.estimators.training.lqr.training import LQRTraining
+from bilevelrl.estimators.training.lqr_game import world as _lqr_game_world
 from bilevelrl.estimators.training.optimisers import SCHEDULES, SGD, Adam, Optimiser, clip_to_norm, make_optimiser
 from bilevelrl.estimators.training.runs import LeaderTraining, Run, World
+from bilevelrl.estimators.training.tabular import world as _tabular_world
 from bilevelrl.estimators.training.tabular.methods import (
     METHODS,
     Method,
@@ -72,3 +75,5 @@ __all__ = [
     "save_checkpoint",
     "train",
 ]
+
+del _game_world, _lqr_game_world, _tabular_world

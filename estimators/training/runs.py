@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
+from functools import singledispatch
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,9 +19,9 @@ from numpy.random import Generator
 from bilevelrl.estimators.training.optimisers import SCHEDULES, SGD, Optimiser, check_positive_or_infinite
 from bilevelrl.reference import named_stream
 from bilevelrl.reference.arrays import FloatArray, check_positive, store_floats
-from bilevelrl.reference.errors import InvalidInputError, UnknownNameError, refusal
+from bilevelrl.reference.errors import InvalidInputError, UnknownNameError, UnsupportedError, refusal
 
-__all__ = ["LeaderTraining", "Run", "World", "check_count"]
+__all__ = ["LeaderTraining", "Run", "World", "check_count", "make_world"]
 
 
 def check_count(name: str, value: int) -> None:
@@ -172,9 +173,9 @@ class LeaderTraining(abc.ABC):
     def start(self) -> FloatArray:
         """Return the leaders' starting points (runs, N), the same for runs of the same seed."""
 
-    @abc.abstractmethod
     def world(self, generators: Sequence[Generator]) -> World:
         """Return what the runs act in; `generators` has one random stream for each run."""
+        return make_world(self, generators)
 
     @abc.abstractmethod
     def problem_arrays(self) -> Iterable[FloatArray]:
@@ -227,3 +228,9 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_plain(each) for each in value]
     return value.item() if isinstance(value, np.generic) else value
+
+
+@singledispatch
+def make_world(training: LeaderTraining, generators: Sequence[Generator]) -> World:
+    """Return what the runs of a training act in; each kind of problem registers its own."""
+    raise UnsupportedError(f"training of type {type(training).__name__}: no world is registered for it")

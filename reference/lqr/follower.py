@@ -25,7 +25,8 @@ from bilevelrl.reference.errors import (
     refusal,
 )
 from bilevelrl.reference.follower import register_follower_solver
-from bilevelrl.reference.lqr.model import ConfigurableLQR, LQRMatrices
+from bilevelrl.reference.lqr.matrices import LQRMatrices
+from bilevelrl.reference.lqr.model import ConfigurableLQR
 from bilevelrl.reference.lqr.solvers import (
     EquationSolver,
     RiccatiSolution,

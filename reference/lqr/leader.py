@@ -22,7 +22,8 @@ from bilevelrl.reference.doors import Horizon, checked
 from bilevelrl.reference.errors import ShapeError, refusal
 from bilevelrl.reference.follower import solve_follower
 from bilevelrl.reference.lqr.follower import LQRFollower
-from bilevelrl.reference.lqr.model import ConfigurableLQR, LQRMatrices
+from bilevelrl.reference.lqr.matrices import LQRMatrices
+from bilevelrl.reference.lqr.model import ConfigurableLQR
 from bilevelrl.reference.lqr.solvers import discounted_lyapunov
 from bilevelrl.reference.problem import Part
 from bilevelrl.reference.registry import register_objective

@@ -20,7 +20,7 @@ from bilevelrl.reference.lqr.units import smallest_direction
 from bilevelrl.reference.problem import Term, TransitionBatch
 
 if TYPE_CHECKING:
-    from bilevelrl.reference.lqr.model import LQRMatrices
+    from bilevelrl.reference.lqr.matrices import LQRMatrices
 
 __all__ = ["covariance_inverse", "gaussian_score", "lqr_cotangents", "weighted_outer", "weighted_sum"]
 

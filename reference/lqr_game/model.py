@@ -26,7 +26,7 @@ from bilevelrl.reference.derivatives.entries import Derivatives, Memory, lineari
 from bilevelrl.reference.errors import InvalidInputError, ShapeError, UnsupportedError, refusal
 from bilevelrl.reference.follower import register_follower_solver
 from bilevelrl.reference.lqr.follower import LQRFollower, action_covariance, entropy_cost, follower_riccati
-from bilevelrl.reference.lqr.model import check_covariance, check_matrix
+from bilevelrl.reference.lqr.matrices import check_covariance, check_matrix
 from bilevelrl.reference.lqr.scores import covariance_inverse, gaussian_score, weighted_outer
 from bilevelrl.reference.lqr.solvers import RiccatiSolution, symmetric
 from bilevelrl.reference.problem import Term, TransitionBatch

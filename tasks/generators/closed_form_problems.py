@@ -15,7 +15,8 @@ from bilevelrl.reference.certified import ClosedForm, ClosedFormTable
 from bilevelrl.reference.derivatives.autodiff import sigmoid, softmax
 from bilevelrl.reference.errors import UnsupportedError
 from bilevelrl.reference.game.model import MarkovGame
-from bilevelrl.reference.lqr.model import ConfigurableLQR, LQRMatrices
+from bilevelrl.reference.lqr.matrices import LQRMatrices
+from bilevelrl.reference.lqr.model import ConfigurableLQR
 from bilevelrl.reference.lqr_game.model import LeaderGaussian, LQRGame
 from bilevelrl.reference.remade import remade
 

@@ -7,12 +7,14 @@ is the follower's, the leader's reward of the same step is in `info`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from bilevelrl.reference import PARTS, solve_follower
+from bilevelrl.reference import PARTS, ConfigurableMDP, Part, solve_follower
+from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.errors import InvalidInputError, MissingExtraError, refusal
 from bilevelrl.reference.storage import write_atomically
 from bilevelrl.reference.tabular.transitions import to_dense
@@ -20,12 +22,63 @@ from bilevelrl.reference.tabular.transitions import to_dense
 if TYPE_CHECKING:
     import gymnasium
 
-    from bilevelrl.tasks.scenarios.scenario import Scenario
-
-__all__ = ["gymnasium_environment", "scenario_arrays", "write_npz"]
+__all__ = ["Exportable", "gymnasium_environment", "scenario_arrays", "write_npz"]
 
 
-def scenario_arrays(on: Scenario) -> dict[str, Any]:
+class StoredTruth(Protocol):
+    """A hypergradient with its parts and its objective."""
+
+    @property
+    def objective(self) -> float:
+        """J(θ)."""
+        ...
+
+    @property
+    def parts(self) -> Mapping[Part, FloatArray]:
+        """{part: (N,)}."""
+        ...
+
+    @property
+    def value(self) -> FloatArray:
+        """∇J(θ), (N,)."""
+        ...
+
+
+class Exportable(Protocol):
+    """What an export reads of a scenario."""
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+        ...
+
+    @property
+    def problem(self) -> ConfigurableMDP:
+        """The problem."""
+        ...
+
+    @property
+    def theta(self) -> FloatArray:
+        """Where it is asked."""
+        ...
+
+    @property
+    def horizon(self) -> int:
+        """Steps of an episode."""
+        ...
+
+    @property
+    def truth(self) -> StoredTruth:
+        """Of the infinite horizon."""
+        ...
+
+    @property
+    def truncated(self) -> StoredTruth:
+        """Of episodes of `horizon` steps."""
+        ...
+
+
+def scenario_arrays(on: Exportable) -> dict[str, Any]:
     """Return everything about a scenario as arrays by name.
 
     Returns
@@ -77,7 +130,7 @@ def scenario_arrays(on: Scenario) -> dict[str, Any]:
     return arrays
 
 
-def write_npz(on: Scenario, path: str | Path) -> Path:
+def write_npz(on: Exportable, path: str | Path) -> Path:
     """Write `scenario_arrays` to a .npz file and return its path.
 
     Raises
@@ -93,7 +146,7 @@ def write_npz(on: Scenario, path: str | Path) -> Path:
     return write_atomically(file, lambda opened: np.savez(opened, **scenario_arrays(on)))
 
 
-def gymnasium_environment(on: Scenario, *, horizon: int | None = None) -> gymnasium.Env[Any, Any]:
+def gymnasium_environment(on: Exportable, *, horizon: int | None = None) -> gymnasium.Env[Any, Any]:
     """Return the follower's decision process at θ as a `gymnasium.Env` with discrete spaces.
 
     Parameters

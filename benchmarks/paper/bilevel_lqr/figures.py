@@ -21,7 +21,7 @@ from bilevelrl.benchmarks.sweeping.comparisons import compare_ends, comparison_t
 from bilevelrl.benchmarks.sweeping.curves import Curve, draw_curves, pyplot, save_picture, seed_curves
 from bilevelrl.benchmarks.sweeping.figures import Figure, FigureOptions, Row, SweepRunner
 from bilevelrl.benchmarks.sweeping.sweep_store import read_table
-from bilevelrl.estimators.training.lqr_game.world import METHODS
+from bilevelrl.estimators.training.lqr_game.methods import METHODS
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.tasks import lqr_game
 

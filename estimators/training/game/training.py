@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from numpy.random import Generator
 
 from bilevelrl.estimators.training.game.actors import Actor, NetworkActor, TabularActor
 from bilevelrl.estimators.training.game.methods import GAME_METHODS
 from bilevelrl.estimators.training.game.options import SOUND, GameOptions
-from bilevelrl.estimators.training.game.world import GameWorld
 from bilevelrl.estimators.training.optimisers import Adam, Optimiser
-from bilevelrl.estimators.training.runs import LeaderTraining, World, check_count
+from bilevelrl.estimators.training.runs import LeaderTraining, check_count
 from bilevelrl.reference import MarkovGame, TabularSoftmaxPolicy
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.errors import InvalidInputError, UnsupportedError, refusal
@@ -111,10 +109,6 @@ class GameTraining(LeaderTraining):
     def start(self) -> FloatArray:
         """Return the leaders' starting points (runs, N), the same for runs of the same seed."""
         return self.starts(self.actor.start)
-
-    def world(self, generators: Sequence[Generator]) -> World:
-        """Return what the runs act in."""
-        return GameWorld(self, generators)
 
     def problem_arrays(self) -> Iterable[FloatArray]:
         """Return the game's tables."""

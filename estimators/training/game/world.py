@@ -10,7 +10,7 @@ its i-th transition to the end of the episode,
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.random import Generator
@@ -31,13 +31,12 @@ from bilevelrl.estimators.training.game.minibatches import (
     whole_batch,
 )
 from bilevelrl.estimators.training.game.samples import EpisodeMemory, sample_codes, trajectories_of
+from bilevelrl.estimators.training.game.training import GameTraining
 from bilevelrl.estimators.training.game.truth import PlayedResponse, all_logits, episode_returns, free_logits
 from bilevelrl.estimators.training.gradient_errors import GRADIENT_COLUMNS, gradient_errors
+from bilevelrl.estimators.training.runs import World, make_world
 from bilevelrl.reference import hypergradient, named_stream
 from bilevelrl.reference.arrays import FloatArray
-
-if TYPE_CHECKING:
-    from bilevelrl.estimators.training.game.training import GameTraining
 
 __all__ = ["GameWorld"]
 
@@ -368,3 +367,8 @@ class GameWorld:
         self.lagged_leader = self.lagged_leader + rate * (thetas - self.lagged_leader)
         if self.options.target_update == "iteration":
             self.lagged_critic = self.lagged_critic + rate * (self.critic.weights - self.lagged_critic)
+
+
+@make_world.register
+def _(training: GameTraining, generators: Sequence[Generator]) -> World:
+    return GameWorld(training, generators)

@@ -6,18 +6,17 @@ estimation in several ways. Each is one field here, so that any can be changed a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
-from numpy.random import Generator
 
 from bilevelrl.estimators.methods.score_game import ScoreForm
 from bilevelrl.estimators.sampling.gaussian_game import check_linear_leader
-from bilevelrl.estimators.training.lqr_game.world import METHODS, LQRGameWorld
+from bilevelrl.estimators.training.lqr_game.methods import METHODS
 from bilevelrl.estimators.training.optimisers import Adam, check_positive_or_infinite
-from bilevelrl.estimators.training.runs import LeaderTraining, Run, World, check_count
+from bilevelrl.estimators.training.runs import LeaderTraining, Run, check_count
 from bilevelrl.reference import LQRGame
 from bilevelrl.reference.arrays import FloatArray, check_positive, store_floats
 from bilevelrl.reference.errors import InvalidInputError, UnknownNameError, UnsupportedError, refusal
@@ -198,17 +197,13 @@ class LQRGameTraining(LeaderTraining):
             raise InvalidInputError(refusal("start_scale", self.start_scale, "a finite number >= 0", "1.0 is usual"))
 
     def methods(self) -> Iterable[str]:
-        """Return the names in `lqr_game_world.METHODS`."""
+        """Return the names in `lqr_game.methods.METHODS`."""
         return METHODS
 
     def start(self) -> FloatArray:
         """Return the leaders' first gains (runs, N), the same for runs of the same seed."""
         size = self.problem.dynamics_leader.size
         return self.starts(lambda rng: self.start_scale * rng.standard_normal(size))
-
-    def world(self, generators: Sequence[Generator]) -> World:
-        """Return what the runs act in."""
-        return LQRGameWorld(self, generators)
 
     def problem_arrays(self) -> Iterable[FloatArray]:
         """Return the game's matrices."""
@@ -228,7 +223,7 @@ def lqr_game_training(
     problem
         The game.
     method
-        A name in `lqr_game_world.METHODS`.
+        A name in `lqr_game.methods.METHODS`.
     seeds, iterations
         Runs, and outer iterations of each.
     setup

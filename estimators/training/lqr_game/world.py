@@ -6,9 +6,8 @@ Score-function methods keep stored episodes and critics; pathwise ones only the 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Literal
+from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 from numpy.random import Generator
@@ -18,55 +17,13 @@ from bilevelrl.estimators.methods.score_game import Draws, score_directions, tru
 from bilevelrl.estimators.sampling.gaussian_game import LQRGameBatch, StackedFollowers, sample_games
 from bilevelrl.estimators.training.gradient_errors import GRADIENT_COLUMNS, gradient_errors
 from bilevelrl.estimators.training.lqr_game.critic import ExactGameCritics, NetworkCritics
+from bilevelrl.estimators.training.lqr_game.methods import METHODS
+from bilevelrl.estimators.training.lqr_game.training import LQRGameTraining
+from bilevelrl.estimators.training.runs import World, make_world
 from bilevelrl.reference import Hypergradient, hypergradient, leader_objective
 from bilevelrl.reference.arrays import FloatArray, IntArray
 
-if TYPE_CHECKING:
-    from bilevelrl.estimators.training.lqr_game.training import LQRGameTraining
-
-__all__ = ["METHODS", "GameMethod", "LQRGameWorld"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GameMethod:
-    """One way to a direction.
-
-    Attributes
-    ----------
-    title : str
-        In tables and figures.
-    kind
-        "score", "pathwise" or "exact".
-    guiding : bool
-        With the follower's response.
-    replay : bool
-        Keep the episodes of all outer iterations, not only the last one's.
-    average_reward : bool
-        Of pathwise methods: see `PathwiseGame`.
-    """
-
-    title: str
-    kind: Literal["score", "pathwise", "exact"]
-    guiding: bool
-    replay: bool = False
-    average_reward: bool = True
-
-
-METHODS: Mapping[str, GameMethod] = MappingProxyType(
-    {
-        "bc_hg": GameMethod(title="BC-HG", kind="score", guiding=True),
-        "naive_pgd_on": GameMethod(title="Naive-PGD (on-policy)", kind="score", guiding=False),
-        "naive_pgd_off": GameMethod(title="Naive-PGD (off-policy)", kind="score", guiding=False, replay=True),
-        "pathwise": GameMethod(title="pathwise BC-HG", kind="pathwise", guiding=True),
-        "pathwise_raw": GameMethod(
-            title="pathwise BC-HG, rewards not averaged", kind="pathwise", guiding=True, average_reward=False
-        ),
-        "pathwise_partial": GameMethod(title="pathwise, no response", kind="pathwise", guiding=False),
-        "exact": GameMethod(title="exact hypergradient", kind="exact", guiding=True),
-        "exact_partial": GameMethod(title="exact, no response", kind="exact", guiding=False),
-    }
-)
-"""Every method by name."""
+__all__ = ["LQRGameWorld"]
 
 
 class LQRGameWorld:
@@ -276,3 +233,8 @@ class _Learner:
     @staticmethod
     def _floor(uniforms: FloatArray, count: int) -> IntArray:
         return np.minimum((uniforms * count).astype(np.int64), count - 1)
+
+
+@make_world.register
+def _(training: LQRGameTraining, generators: Sequence[Generator]) -> World:
+    return LQRGameWorld(training, generators)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.random import Generator
@@ -21,13 +20,11 @@ from bilevelrl.estimators.training.followers.solving import Carried, ExactFollow
 from bilevelrl.estimators.training.gradient_errors import GRADIENT_COLUMNS, gradient_errors
 from bilevelrl.estimators.training.runs import Run
 from bilevelrl.estimators.training.tabular.methods import get_method
+from bilevelrl.estimators.training.tabular.training import Training
 from bilevelrl.reference import TabularFollower, hypergradient, leader_objective, solve_follower
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.tabular.fixed_point import entropy
 from bilevelrl.reference.tabular.leader import leader_action_values
-
-if TYPE_CHECKING:
-    from bilevelrl.estimators.training.tabular.training import Training
 
 __all__ = ["SeparateWorld"]
 

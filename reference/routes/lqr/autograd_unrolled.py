@@ -10,7 +10,8 @@ from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.follower import solve_follower
 from bilevelrl.reference.lqr.error_bounds import LeaderSweeps, lqr_error_bounds
 from bilevelrl.reference.lqr.follower import LQRFollower
-from bilevelrl.reference.lqr.model import ConfigurableLQR, LQRMatrices
+from bilevelrl.reference.lqr.matrices import LQRMatrices
+from bilevelrl.reference.lqr.model import ConfigurableLQR
 from bilevelrl.reference.lqr.response_errors import Tail
 from bilevelrl.reference.lqr.solvers import RiccatiSolution, solve_riccati
 from bilevelrl.reference.lqr_game.error_bounds import lqr_game_error_bounds

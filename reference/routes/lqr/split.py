@@ -17,7 +17,8 @@ import numpy as np
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.derivatives.array_values import tracing
 from bilevelrl.reference.errors import NotConvergedError, TooLargeError
-from bilevelrl.reference.lqr.model import ConfigurableLQR, LQRMatrices
+from bilevelrl.reference.lqr.matrices import LQRMatrices
+from bilevelrl.reference.lqr.model import ConfigurableLQR
 from bilevelrl.reference.lqr.primitives import lyapunov_primitive, riccati_primitive
 from bilevelrl.reference.lqr.rounding import plain
 from bilevelrl.reference.lqr.solvers import riccati_backup

@@ -7,6 +7,7 @@ from bilevelrl.estimators.methods.score_game import Draws
 from bilevelrl.estimators.sampling.gaussian_game import StackedFollowers, sample_games
 from bilevelrl.estimators.training import train
 from bilevelrl.estimators.training.lqr_game.critic import ExactGameCritics, NetworkCritics
+from bilevelrl.estimators.training.lqr_game.methods import METHODS
 from bilevelrl.estimators.training.lqr_game.training import (
     PUBLISHED,
     SOUND,
@@ -16,7 +17,6 @@ from bilevelrl.estimators.training.lqr_game.training import (
     changed,
     lqr_game_training,
 )
-from bilevelrl.estimators.training.lqr_game.world import METHODS
 from bilevelrl.reference import hypergradient, leader_objective, named_stream
 from bilevelrl.reference.errors import InvalidInputError, UnknownNameError, UnsupportedError
 from bilevelrl.tasks import lqr_game, random_lqr_game

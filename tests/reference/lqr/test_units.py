@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from bilevelrl.reference import ConfigurableLQR, LQRMatrices, hypergradient, leader_objective, solve_follower
 from bilevelrl.reference.errors import IllPosedError, InvalidInputError, NotConvergedError
-from bilevelrl.reference.lqr.model import check_covariance
+from bilevelrl.reference.lqr.matrices import check_covariance
 from bilevelrl.reference.lqr.solvers import solve_riccati
 from bilevelrl.tasks import random_lqr, random_lqr_game
 

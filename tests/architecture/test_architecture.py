@@ -1,0 +1,140 @@
+"""The house: which folder may import which, no circles, no crowded folder, small facades, no kind in a file's name."""
+
+import ast
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.exact
+
+ROOT = Path(__file__).resolve().parents[2]
+FLOORS = {"reference": 0, "estimators": 1, "tasks": 1, "verification": 2, "benchmarks": 3}
+"""A package imports itself and packages on lower floors."""
+
+CIRCLES: tuple[frozenset[str], ...] = (
+    frozenset({"bilevelrl.reference.tabular.model", "bilevelrl.reference.tabular.pullback"}),
+    frozenset({"bilevelrl.reference.follower", "bilevelrl.reference.game.follower"}),
+    frozenset({"bilevelrl.reference.lqr.solvers", "bilevelrl.reference.lqr.units"}),
+    frozenset({"bilevelrl.verification.pipeline.results", "bilevelrl.verification.reports.terminal"}),
+)
+"""Circles of imports that are left; may only shrink."""
+
+LARGE_FACADES = {"reference": 37, "estimators": 48, "tasks": 54, "verification": 56}
+"""Facades with more than 30 names, and how many they may have; may only shrink."""
+
+MOST_FILES, MOST_NAMES = 15, 30
+
+
+def source_files(root: Path) -> dict[str, Path]:
+    """Return {dotted module: file} of the product, packages by their own name."""
+    found = {}
+    for package in FLOORS:
+        for path in sorted((root / package).rglob("*.py")):
+            parts = path.relative_to(root).with_suffix("").parts
+            found[".".join(("bilevelrl", *parts)).removesuffix(".__init__")] = path
+    return found
+
+
+def imports(source: str, modules: dict[str, Path]) -> Iterator[str]:
+    """Yield the modules that a source imports, in types and in function bodies too."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name in modules)
+        elif isinstance(node, ast.ImportFrom) and node.module in modules:
+            for alias in node.names:
+                full = f"{node.module}.{alias.name}"
+                yield full if full in modules else node.module
+
+
+def graph(modules: dict[str, Path]) -> dict[str, set[str]]:
+    """Return {module: modules that it imports}."""
+    return {name: set(imports(path.read_text(encoding="utf-8"), modules)) for name, path in modules.items()}
+
+
+def circles(arrows: dict[str, set[str]]) -> list[frozenset[str]]:
+    """Return the strongly connected components of more than one module, by Tarjan's algorithm."""
+    index: dict[str, int] = {}
+    low: dict[str, int] = {}
+    stack: list[str] = []
+    found: list[frozenset[str]] = []
+
+    def visit(node: str) -> None:
+        index[node] = low[node] = len(index)
+        stack.append(node)
+        for following in sorted(arrows.get(node, ())):
+            if following not in index:
+                visit(following)
+                low[node] = min(low[node], low[following])
+            elif following in stack:
+                low[node] = min(low[node], index[following])
+        if low[node] == index[node]:
+            component = frozenset(stack[stack.index(node) :])
+            del stack[stack.index(node) :]
+            if len(component) > 1:
+                found.append(component)
+
+    for node in sorted(arrows):
+        if node not in index:
+            visit(node)
+    return found
+
+
+MODULES = source_files(ROOT)
+ARROWS = graph(MODULES)
+
+
+def test_no_circle_of_imports_in_types_and_in_function_bodies_neither() -> None:
+    assert set(circles(ARROWS)) == set(CIRCLES)
+
+
+def test_data_flows_one_way() -> None:
+    def package(module: str) -> str:
+        return module.split(".")[1]
+
+    upward = [
+        f"{module} imports {imported}"
+        for module, targets in ARROWS.items()
+        for imported in targets
+        if package(imported) != package(module) and FLOORS[package(imported)] >= FLOORS[package(module)]
+    ]
+    assert not upward
+
+
+@pytest.mark.parametrize("top", [*FLOORS, "tests"])
+def test_no_folder_is_crowded(top: str) -> None:
+    files: dict[Path, int] = defaultdict(int)
+    for path in (ROOT / top).rglob("*.py"):
+        files[path.parent.relative_to(ROOT)] += 1
+    assert not {str(folder): count for folder, count in files.items() if count > MOST_FILES}
+
+
+def test_no_file_carries_its_kind_in_its_name() -> None:
+    named = re.compile(r"(lqr|games?)_\w*\.py")
+    assert not [str(path.relative_to(ROOT)) for path in MODULES.values() if named.fullmatch(path.name)]
+
+
+def test_facades_are_small() -> None:
+    sizes = {}
+    for package in FLOORS:
+        for node in ast.parse((ROOT / package / "__init__.py").read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+                sizes[package] = len(ast.literal_eval(node.value))
+    assert {package: size for package, size in sizes.items() if size > MOST_NAMES} == LARGE_FACADES
+
+
+def test_tests_mirror_the_folders() -> None:
+    own = {"architecture", "docs", "fuzz", "helpers"}
+    folders = {path.parent.relative_to(ROOT / "tests") for path in (ROOT / "tests").rglob("test_*.py")}
+    strangers = [str(folder) for folder in folders if folder.parts[0] not in own and not (ROOT / folder).is_dir()]
+    assert not strangers
+
+
+def test_planted_circles_are_found() -> None:
+    arrows = {"a": {"b"}, "b": {"c"}, "c": {"a", "d"}, "d": set(), "e": {"e"}}
+    assert circles(arrows) == [frozenset("abc")]
+    modules = {"x.y": Path(), "x.z": Path()}
+    hidden = "def f():\n    from x import y\n    import x.z\n"
+    assert set(imports(hidden, {**modules, "x": Path()})) == {"x.y", "x.z"}

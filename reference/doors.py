@@ -341,7 +341,8 @@ def _any_of(kinds: tuple[Any, ...], finite: bool) -> Check | None:
         if len(others) == 1:
             raise type(others[0])(str(others[0]).replace(": expected ", ": expected None or ", 1)) from others[0]
         names = " or ".join(getattr(kind, "__name__", str(kind)) for kind in kinds if kind is not type(None))
-        raise InvalidInputError(refusal(name, value, names, "see the documentation of this argument")) from others[0]
+        expected, remedy = ("None or ", "leave it out") if len(others) < len(refusals) else ("", "pass one of these")
+        raise InvalidInputError(refusal(name, value, expected + names, remedy)) from others[0]
 
     return check
 

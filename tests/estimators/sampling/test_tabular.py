@@ -270,7 +270,7 @@ def test_four_rooms_episodes_end_in_the_goal() -> None:
         ({"steps": 2.5}, InvalidInputError, "steps=2.5"),
         ({"streams": True}, InvalidInputError, "streams=True"),
         ({"rng": 3}, InvalidInputError, "rng=3"),
-        ({"simulator": 3}, InvalidInputError, "simulator=3: expected a simulator or None"),
+        ({"simulator": 3}, InvalidInputError, "simulator=3: expected None or TabularSimulator or LQRSimulator"),
         ({"policy": np.ones((4, 3)) / 3.0}, ShapeError, r"follower policy shape=\(4, 3\)"),
         ({"policy": np.ones((7, 4, 2)) / 2.0}, ShapeError, r"\(B, 4, 2\) with B dividing 200 streams"),
         ({"policy": np.full((4, 2), 0.4)}, StochasticityError, "sum to one"),

@@ -66,8 +66,12 @@ def remade(factory: Callable[P, R]) -> Callable[P, R]:
 
     @wraps(factory)
     def making(*positional: P.args, **named: P.kwargs) -> R:
-        call = _Call(making, *deepcopy((positional, named)))  # arrays of the caller's may change afterwards
-        made: R = _marked(factory(*positional, **named), call, "")
+        found = factory(*positional, **named)  # first, for it refuses bad arguments by name
+        try:
+            call = _Call(making, *deepcopy((positional, named)))  # arrays of the caller's may change afterwards
+        except TypeError:  # an iterator, say: used up by now, so that no other call makes the same
+            return found
+        made: R = _marked(found, call, "")
         return made
 
     return making

@@ -70,6 +70,7 @@ class Probe:
     base: dict[str, Any] = field(init=False)
     _sides: dict[int, Values | None] = field(default_factory=dict, init=False)
     _slopes: list[Values | None] = field(default_factory=list, init=False)
+    complex_failure: str | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         read = self.function(self.theta)
@@ -110,7 +111,12 @@ class Probe:
         if not self._slopes:
             with warnings.catch_warnings():
                 warnings.simplefilter("error", ComplexWarning)  # a cast that loses the derivative
-                self._slopes.append(self._at(self.theta + 1j * _COMPLEX_STEP * self.direction))
+                try:
+                    with np.errstate(all="ignore"):
+                        self._slopes.append(self.function(self.theta + 1j * _COMPLEX_STEP * self.direction))
+                except Exception as error:  # many functions take real numbers only; who needs ℂ reads why
+                    self._slopes.append(None)
+                    self.complex_failure = str(error)  # the error itself would keep its frames
         found = self._slopes[0]
         if found is None or np.shape(found[name]) != np.shape(self.base[name]):
             return None

@@ -29,7 +29,14 @@ from bilevelrl.reference.derivatives.checks import (
     kink,
     numerical_jacobian,
 )
-from bilevelrl.reference.errors import BilevelRLError, DerivativeError, ShapeError, UnknownNameError, refusal
+from bilevelrl.reference.errors import (
+    BilevelRLError,
+    DerivativeError,
+    InvalidInputError,
+    ShapeError,
+    UnknownNameError,
+    refusal,
+)
 
 _NOISE = 1e-11  # of an array, relative to its largest entry: rounding leaves 1e-16, float32 1e-8
 
@@ -343,6 +350,8 @@ class Derivatives:
 
         Raises
         ------
+        InvalidInputError
+            If the function raises there.
         DerivativeError
             Naming the array.
         """
@@ -351,6 +360,11 @@ class Derivatives:
             if name not in moving:
                 return None
             slope = probe.by_complex_step(name)
+            if probe.complex_failure is not None:
+                raise InvalidInputError(
+                    f"{self.label}(theta + i h v) raised {probe.complex_failure}: expected a function analytic in θ; "
+                    "write it without casts to float, or use another route"
+                )
             if slope is None:
                 raise DerivativeError(
                     f"{self.label}(theta + i h v): {name} at theta={theta.tolist()} is not what it is without the "

@@ -8,6 +8,7 @@ from dataclasses import replace
 import autograd.numpy as anp
 import numpy as np
 import pytest
+from autograd import extend
 
 from bilevelrl.reference import (
     HYPERGRADIENT_ROUTES,
@@ -561,3 +562,57 @@ def test_numerical_jacobians():
     np.testing.assert_allclose(found["abs"], np.diag(np.sign(theta)), rtol=1e-9, atol=1e-9)
     with pytest.raises(DerivativeError, match="kink"):
         numerical_jacobian(lambda x: {"abs": np.abs(x)}, np.zeros(1), "tables")
+
+
+def leaders_choice(logits, derivative=None):
+    """One state, two actions of the leader, one of the follower: J = 2 Σ_l f_l r_l at γ_L = .5."""
+    value = extend.primitive(lambda x: np.exp(x) / np.exp(x).sum())
+    extend.defvjp(value, derivative or (lambda f, x: lambda g: f * (g - (f * g).sum())))
+    return MarkovGame(
+        transition=np.ones((1, 2, 1, 1)),
+        reward_follower=np.zeros((1, 2, 1)),
+        reward_leader=np.array([[[1.0], [3.0]]]),
+        initial=np.ones(1),
+        policy=lambda theta: anp.reshape(value(theta * np.array([1.0, logits])), (1, 2)),
+        follower_sees_leader_action=True,
+        discount_leader=0.5,
+        discount_follower=0.5,
+        temperature=1.0,
+    )
+
+
+@pytest.mark.parametrize("logit", [-10.0, -21.7, -40.0, -64.0, -300.0])
+def test_a_probability_that_rounding_loses_beside_one_is_no_wrong_derivative(logit):
+    # ∂f_1/∂x_1 = f_1 f_2 and ∂f_1/∂x_2 = -f_1 f_2, so ∂J/∂θ = 4 f_1 f_2 (-1, logit); what f's own rule rounds is 1e-16.
+    exact = hypergradient(leaders_choice(logit), np.ones(2))
+    small = np.exp(logit - 1.0)
+    right = 4.0 * small / (1.0 + small) ** 2 * np.array([-1.0, logit])
+    assert np.abs(exact.value - right).max() <= exact.error_bound + 1e-14
+
+
+@pytest.mark.parametrize("logit", [-1.0, -10.0, -21.7])
+def test_a_wrong_rule_beside_small_probabilities_is_still_seen(logit):
+    doubled = leaders_choice(logit, lambda f, x: lambda g: f * (g - (f * g).sum()) * np.array([1.0, 1.01]))
+    with pytest.raises(DerivativeError, match="policy"):
+        hypergradient(doubled, np.ones(2))
+
+
+def test_a_law_that_is_one_but_for_rounding_is_no_wrong_derivative():
+    # w d + (1 - w) with d = 1 - 2^-53: the derivative is 1e-17, and every rule of it rounds as much.
+    def tables(theta):
+        weight = 1.0 / (1.0 + anp.exp(-theta[0]))
+        return Tables(
+            transition=weight * np.full((1, 3, 1), 1.0 - 2.0**-53) + (1.0 - weight),
+            reward_follower=theta[0] * np.array([[1.0, 0.0, 0.0]]),
+            reward_leader=np.array([[0.0, 1.0, 2.0]]),
+            initial=np.ones(1),
+        )
+
+    problem = ConfigurableMDP(tables=tables, discount_leader=0.5, discount_follower=0.5, temperature=1.0)
+    for theta in np.linspace(-2.0, 2.0, 9):
+        # One state: ∂J/∂r_F = π (r_L - π·r_L) / (β (1 - γ_L)).
+        policy = np.exp([theta, 0.0, 0.0]) / (np.exp(theta) + 2.0)
+        right = policy[0] * (0.0 - policy @ [0.0, 1.0, 2.0]) * 2.0
+        for route in ("implicit", "theorem1"):
+            exact = hypergradient(problem, [theta], route=route)
+            assert abs(exact.value[0] - right) <= exact.error_bound + 1e-14

@@ -10,7 +10,7 @@ import numpy as np
 from bilevelrl.reference import HYPERGRADIENT_ROUTES, hypergradient
 from bilevelrl.reference.errors import BilevelRLError, MissingExtraError, UnsupportedError
 from bilevelrl.verification.checks.verdicts import Outcome, Verdict, judge_exact, unjudged
-from bilevelrl.verification.pipeline.results import RouteRow
+from bilevelrl.verification.pipeline.rows import RouteRow
 from bilevelrl.verification.pipeline.sampling_cases import SamplingCase
 
 __all__ = ["check_route"]

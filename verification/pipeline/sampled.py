@@ -21,7 +21,7 @@ from bilevelrl.reference import Hypergradient, hypergradient, named_stream, solv
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.errors import EstimatorError, SupportError, UnsupportedError
 from bilevelrl.verification.checks.verdicts import POWER_LIMIT, Outcome, Verdict, judge_sampled, unjudged
-from bilevelrl.verification.pipeline.results import EstimatorRow
+from bilevelrl.verification.pipeline.rows import EstimatorRow
 from bilevelrl.verification.pipeline.sampling_cases import SamplingCase
 from bilevelrl.verification.pipeline.small_problems import target_name
 from bilevelrl.verification.statistics.cosine import cosine_interval

@@ -22,7 +22,7 @@ from bilevelrl.verification.checks.deterministic import (
 from bilevelrl.verification.checks.verdicts import Outcome, Verdict, unjudged
 from bilevelrl.verification.enumeration.contract import EstimatorFunction, estimator_name
 from bilevelrl.verification.mutants.causes import Explanation
-from bilevelrl.verification.pipeline.results import EstimatorRow
+from bilevelrl.verification.pipeline.rows import EstimatorRow
 from bilevelrl.verification.pipeline.small_problems import target_name
 from bilevelrl.verification.testing.assertions import check_kind, explain_results
 from bilevelrl.verification.testing.pytest_support import CHECKS

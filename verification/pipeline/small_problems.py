@@ -34,7 +34,7 @@ from bilevelrl.tasks import garnet, layered_markov_game, layered_mdp, random_mar
 from bilevelrl.verification.checks.verdicts import Outcome, Verdict, judge_exact, unjudged
 from bilevelrl.verification.enumeration.contract import EstimatorFunction, estimator_name
 from bilevelrl.verification.enumeration.moments import Moments, enumerate_moments
-from bilevelrl.verification.pipeline.results import EstimatorRow
+from bilevelrl.verification.pipeline.rows import EstimatorRow
 
 __all__ = ["SmallProblem", "check_by_enumeration", "isolating_problems", "small_games", "small_problems"]
 

@@ -7,13 +7,10 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from bilevelrl.verification.checks.verdicts import Outcome
 from bilevelrl.verification.pipeline.jobs import Progress
-
-if TYPE_CHECKING:
-    from bilevelrl.verification.pipeline.results import EstimatorRow, Report, RouteRow
+from bilevelrl.verification.pipeline.rows import EstimatorRow, Findings, RouteRow
 
 __all__ = ["TextTable", "plain_report", "print_report", "progress_bar", "report_tables", "summary_line"]
 
@@ -40,7 +37,7 @@ class TextTable:
         return "\n".join(lines)
 
 
-def report_tables(report: Report) -> list[TextTable]:
+def report_tables(report: Findings) -> list[TextTable]:
     """Return the tables of a report: routes, enumeration, sampling."""
     tables = []
     if report.routes:
@@ -97,7 +94,7 @@ def report_tables(report: Report) -> list[TextTable]:
     return tables
 
 
-def plain_report(report: Report) -> str:
+def plain_report(report: Findings) -> str:
     """Return all tables, what was refused and what failed, and the summary, as plain text."""
     blocks = [table.plain() for table in report_tables(report)]
     blocks.extend("\n".join(lines) for lines in (refusal_lines(report), failure_lines(report)) if lines)
@@ -105,7 +102,7 @@ def plain_report(report: Report) -> str:
     return "\n\n".join(blocks)
 
 
-def print_report(report: Report) -> None:
+def print_report(report: Findings) -> None:
     """Print to standard output, coloured where rich is installed and the output is a terminal."""
     try:
         from rich.console import Console
@@ -134,7 +131,7 @@ def print_report(report: Report) -> None:
     console.print(summary_line(report), style="bold green" if report.passed else "bold red", highlight=False)
 
 
-def failure_lines(report: Report) -> list[str]:
+def failure_lines(report: Findings) -> list[str]:
     """Return one line per failed check, with its reason."""
     lines = []
     for row in report.failures:
@@ -145,7 +142,7 @@ def failure_lines(report: Report) -> list[str]:
     return lines
 
 
-def refusal_lines(report: Report) -> list[str]:
+def refusal_lines(report: Findings) -> list[str]:
     """Return one line per reason why something was not judged, with who and where."""
     groups: dict[str, list[EstimatorRow | RouteRow]] = {}
     for row in report.rows:
@@ -159,14 +156,14 @@ def refusal_lines(report: Report) -> list[str]:
     return lines
 
 
-def summary_line(report: Report) -> str:
+def summary_line(report: Findings) -> str:
     """Return the last line of a report."""
     counts = ", ".join(f"{report.count(outcome)} {outcome.value}" for outcome in Outcome if report.count(outcome) > 0)
     word = "VERIFIED" if report.passed else "NOT VERIFIED"
     return f"{word}: {counts or 'nothing was checked'} in {report.seconds:.1f} s"
 
 
-def _shown(report: Report, method: str) -> list[EstimatorRow]:
+def _shown(report: Findings, method: str) -> list[EstimatorRow]:
     """Rows of a method; what an estimator refuses is counted, not listed."""
     rows = [row for row in report.estimators if row.method == method]
     return [row for row in rows if row.verdict.outcome is not Outcome.REFUSED]

@@ -281,7 +281,9 @@ def test_csv_and_json_hold_every_row(tmp_path):
 
 @pytest.mark.exact
 def test_the_text_names_every_row_and_the_end():
-    text = plain_report(a_report())
+    report = a_report()
+    text = str(report)
+    assert text == plain_report(report)
     for word in (
         "mine",
         "yours",

@@ -1,0 +1,157 @@
+"""Rows of a verification, one per estimator or route and problem, and what they come to."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from bilevelrl.reference.doors import checked, checked_record
+from bilevelrl.verification.checks.verdicts import Outcome, Verdict
+from bilevelrl.verification.mutants.causes import Explanation
+
+__all__ = ["EstimatorRow", "Findings", "RouteRow"]
+
+
+@checked_record
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EstimatorRow:
+    """One estimator on one problem, held against its truth and against what it claims.
+
+    Attributes
+    ----------
+    problem, estimator, level, claim, draw, target : str
+        What was checked; `draw` is what one draw is, `target` the truth it is held against.
+    temperature : float
+        β.
+    method : str
+        "enumeration" (exact) or "sampling".
+    draws : int
+        Paths or multisets enumerated, or independent draws.
+    truth_norm : float
+        Norm of the exact hypergradient; every relative number refers to it.
+    bias : float
+        ‖E estimate − truth‖ / ‖truth‖: exact where enumerated or declared, else a point estimate.
+    bias_along, bias_low, bias_high : float
+        ⟨E estimate − truth, truth⟩ / ‖truth‖² with its simultaneous confidence interval (one point where exact).
+    deviation : float
+        ‖found mean − claimed expectation‖ / ‖truth‖; nan where nothing is claimed.
+    standard_deviation : float
+        √(trace of one draw's covariance) / ‖truth‖.
+    cosine, cosine_low, cosine_high : float
+        Mean cosine of one draw with the truth and its interval; nan where enumerated.
+    steps_per_draw : float
+        Environment and oracle steps that one draw costs.
+    seconds : float
+        Of the whole check.
+    parts : {part: float}
+        ‖bias of the part‖ / ‖truth‖, where the estimator tells its parts.
+    verdict : Verdict
+        Against what the estimator claims.
+    """
+
+    problem: str
+    temperature: float
+    estimator: str
+    level: str
+    claim: str
+    draw: str
+    target: str
+    method: str
+    draws: int = 0
+    truth_norm: float = math.nan
+    bias: float = math.nan
+    bias_along: float = math.nan
+    bias_low: float = math.nan
+    bias_high: float = math.nan
+    deviation: float = math.nan
+    standard_deviation: float = math.nan
+    cosine: float = math.nan
+    cosine_low: float = math.nan
+    cosine_high: float = math.nan
+    steps_per_draw: float = math.nan
+    seconds: float = math.nan
+    parts: Mapping[str, float] = field(default_factory=dict)
+    verdict: Verdict
+
+
+@checked_record
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RouteRow:
+    """One exact route on one problem, held against `implicit`.
+
+    Attributes
+    ----------
+    problem, route, family : str
+        What was checked; routes of different families share no Bellman code.
+    temperature : float
+        β.
+    norm : float
+        ‖∇J‖.
+    difference : float
+        max |value − implicit's|.
+    error_bound : float
+        The route's own bound on max |value − truth|.
+    seconds : float
+        Cost of one call from a cold start.
+    verdict : Verdict
+        Whether the difference is within both bounds.
+    """
+
+    problem: str
+    temperature: float
+    route: str
+    family: str
+    norm: float
+    difference: float
+    error_bound: float
+    seconds: float
+    verdict: Verdict
+
+
+@checked_record
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Findings:
+    """Rows of one verification and what they come to.
+
+    Attributes
+    ----------
+    estimators, routes : tuple of rows
+        What was checked.
+    configuration : mapping
+        Arguments, seed and versions: enough to run it again.
+    seconds : float
+        Wall time.
+    explanation : Explanation or None
+        The known mistake that comes nearest to the failures of a user's estimator.
+    """
+
+    estimators: tuple[EstimatorRow, ...]
+    routes: tuple[RouteRow, ...] = ()
+    configuration: Mapping[str, Any] = field(default_factory=dict)
+    seconds: float = math.nan
+    explanation: Explanation | None = None
+
+    @property
+    def rows(self) -> tuple[EstimatorRow | RouteRow, ...]:
+        """All rows, routes first."""
+        rows: list[EstimatorRow | RouteRow] = [*self.routes, *self.estimators]
+        return tuple(rows)
+
+    @property
+    def failures(self) -> tuple[EstimatorRow | RouteRow, ...]:
+        """Rows whose check failed."""
+        return tuple(row for row in self.rows if row.verdict.failed)
+
+    @property
+    def passed(self) -> bool:
+        """Whether something was judged and every estimator behaves as it claims and all routes agree."""
+        settled = (Outcome.PASSED, Outcome.EXPECTED)
+        judged = any(row.verdict.outcome in settled for row in self.rows)
+        return judged and not self.failures
+
+    @checked
+    def count(self, outcome: Outcome) -> int:
+        """Return how many checks ended so."""
+        return sum(row.verdict.outcome is outcome for row in self.rows)

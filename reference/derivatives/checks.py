@@ -255,7 +255,9 @@ def compare(
             pending = pending[~history.agrees(claimed, exact)[pending]]
             if pending.size == 0:
                 return None
-        finding = history.verdict(claimed, exact, pending, lambda: probe.rounding(name, weights) + _ROUNDINGS * rounding())
+        finding = history.verdict(
+            claimed, exact, pending, lambda: probe.rounding(name, weights) + _ROUNDINGS * rounding()
+        )
     return finding if weights is None or finding is None else replace(finding, index=-1)
 
 

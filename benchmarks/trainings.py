@@ -15,8 +15,8 @@ from bilevelrl.estimators.training.game import options as games_options
 from bilevelrl.estimators.training.game import training as games_module
 from bilevelrl.estimators.training.lqr import methods as lqr_methods
 from bilevelrl.estimators.training.lqr import training as lqr_module
+from bilevelrl.estimators.training.lqr_game import methods as lqr_game_methods
 from bilevelrl.estimators.training.lqr_game import training as lqr_game
-from bilevelrl.estimators.training.lqr_game import world as lqr_game_world
 from bilevelrl.reference import ConfigurableLQR, ConfigurableMDP, LQRGame, MarkovGame
 from bilevelrl.reference.errors import InvalidInputError, UnknownNameError, UnsupportedError
 
@@ -76,7 +76,7 @@ TRAINING_KINDS = (
     TrainingKind(
         problem=LQRGame,
         training=lqr_game.LQRGameTraining,
-        titles=_titles(lqr_game_world.METHODS),
+        titles=_titles(lqr_game_methods.METHODS),
         learning_rate=lqr_game.SOUND.learning_rate,
         settings={"schedule": lqr_game.SOUND.schedule, "largest_norm": lqr_game.SOUND.largest_norm},
         published={

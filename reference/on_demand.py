@@ -7,8 +7,7 @@ is remembered, and a bound of something else is refused.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import fields, is_dataclass
+from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -64,7 +63,7 @@ the hypergradient was computed from, ...
     marks = [_mark(entry) for entry in _entries(seen)]
 
     def checked() -> Bound:
-        now = list(_entries(function(theta)))
+        now = _entries(function(theta))
         if len(now) != len(marks) or not all(map(_is_same, marks, now)):
             raise InvalidInputError(
                 "error_bound: the problem's functions no longer give the arrays that the hypergradient was computed "
@@ -75,22 +74,22 @@ the hypergradient was computed from, ...
     return checked
 
 
-def _entries(values: Any) -> Iterator[Any]:
-    if is_dataclass(values):
-        for entry in fields(values):
-            yield from _entries(getattr(values, entry.name))
-    else:
-        yield np.asarray(values)
+def _entries(values: Any) -> list[Any]:
+    names = getattr(values, "__dataclass_fields__", None)
+    return [values] if names is None else [entry for name in names for entry in _entries(getattr(values, name))]
 
 
-def _mark(array: Any) -> Any:
-    """What an array is known by later: itself if nobody can write to it, a copy, or a hash if it is large."""
-    if not array.flags.writeable:
+def _mark(entry: Any) -> Any:
+    """What an entry is known by later: itself if nobody can write to it, a copy, or a hash if it is large."""
+    if entry is None or isinstance(entry, (int, float)):
+        return entry
+    array = np.asarray(entry)
+    if array is entry and not array.flags.writeable:
         return array
-    return array.copy() if array.nbytes <= _COPIED else hash(array.tobytes())
+    return array.copy() if array.nbytes <= _COPIED else (hash(array.tobytes()),)
 
 
-def _is_same(mark: Any, array: Any) -> bool:
-    if isinstance(mark, int):
-        return hash(array.tobytes()) == mark
-    return mark is array or np.array_equal(mark, array)
+def _is_same(mark: Any, entry: Any) -> bool:
+    if isinstance(mark, tuple):
+        return hash(np.asarray(entry).tobytes()) == mark[0]
+    return mark is entry or np.array_equal(mark, entry)

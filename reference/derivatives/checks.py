@@ -136,13 +136,13 @@ class Probe:
         exact = _contracted(self.by_complex_step(name), weights)
         size = _ULPS * np.abs(np.ravel(self.base[name]))
         ulp = size if weights is None else np.array([np.abs(weights) @ size])
-        moved = np.zeros(ulp.size)
-        for nudge in _NUDGES if exact is not None else ():
-            beside = self._at(self.theta + (nudge + 1j * _COMPLEX_STEP) * self.direction)
-            if beside is not None:
-                slope = _contracted(np.asarray(beside[name]).imag / _COMPLEX_STEP, weights)
+        moved: FloatArray = np.zeros(ulp.size)
+        for nudge in _NUDGES:
+            beside = None if exact is None else self._at(self.theta + (nudge + 1j * _COMPLEX_STEP) * self.direction)
+            slope = None if beside is None else _contracted(np.asarray(beside[name]).imag / _COMPLEX_STEP, weights)
+            if slope is not None and exact is not None:
                 moved = np.fmax(moved, np.abs(slope - exact))
-        return np.fmax(_ROUNDINGS * moved, ulp)
+        return np.asarray(np.fmax(_ROUNDINGS * moved, ulp))
 
     def weights(self, name: str) -> FloatArray:
         """Return pseudo-random weights of a table's entries that make each count alike in the derivative along v."""

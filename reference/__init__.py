@@ -5,8 +5,9 @@ Sign and order conventions of the whole package: both players maximise; transiti
 """
 
 from bilevelrl.reference import routes as _routes  # registers the routes
+from bilevelrl.reference.best_response import SuboptimalFollower, solve_follower
 from bilevelrl.reference.certified import certified_hypergradient
-from bilevelrl.reference.follower import SuboptimalFollower, TabularFollower, solve_follower
+from bilevelrl.reference.follower import Status
 from bilevelrl.reference.game.follower import GameFollower
 from bilevelrl.reference.game.leader import game_leader_action_values, game_leader_objective
 from bilevelrl.reference.game.leader_policies import NeuralPolicy, TabularSoftmaxPolicy
@@ -27,7 +28,7 @@ from bilevelrl.reference.registry import (
     register_objective,
     register_route,
 )
-from bilevelrl.reference.tabular.fixed_point import Status
+from bilevelrl.reference.tabular.follower import TabularFollower
 from bilevelrl.reference.tabular.follower_batch import solve_followers
 from bilevelrl.reference.tabular.leader import leader_action_values, tabular_leader_objective
 from bilevelrl.reference.tabular.model import ConfigurableMDP, check_derivatives

@@ -22,12 +22,10 @@ from numpy.random import Generator
 from bilevelrl.reference.arrays import FloatArray, IntArray
 from bilevelrl.reference.doors import checked, checked_record
 from bilevelrl.reference.errors import InvalidInputError
-from bilevelrl.reference.follower import register_follower_solver
+from bilevelrl.reference.follower import FollowerMethod, Status, solve_kind
 from bilevelrl.reference.game.model import MarkovGame
 from bilevelrl.reference.tabular.fixed_point import (
-    FollowerMethod,
     SoftOperator,
-    Status,
     find_fixed_point,
     reward_centres,
     start_value,
@@ -238,7 +236,7 @@ def soft_values(action_value: FloatArray, temperature: float) -> tuple[FloatArra
     return (largest + temperature * np.log(total))[..., 0], weights / total
 
 
-@register_follower_solver(MarkovGame)
+@solve_kind.register(MarkovGame)
 def solve_game(
     game: MarkovGame,
     theta: FloatArray,

@@ -18,8 +18,7 @@ import numpy as np
 from bilevelrl.reference.arrays import FloatArray, check_shape
 from bilevelrl.reference.doors import Horizon, checked
 from bilevelrl.reference.errors import ShapeError, refusal
-from bilevelrl.reference.follower import solve_follower
-from bilevelrl.reference.game.follower import DecisionPoints, GameFollower
+from bilevelrl.reference.game.follower import DecisionPoints, GameFollower, solve_game
 from bilevelrl.reference.game.model import MarkovGame
 from bilevelrl.reference.tabular.leader import check_horizon, constant_return
 from bilevelrl.reference.tabular.transitions import DiscountedSystem
@@ -133,7 +132,7 @@ def game_leader_action_values(
     --------
     >>> from bilevelrl.tasks import toy_markov_game
     >>> game = toy_markov_game()
-    >>> follower = solve_follower(game, np.zeros(3))
+    >>> follower = solve_game(game, np.zeros(3))
     >>> values, _ = game_leader_action_values(game, game.policy_at(np.zeros(3)), follower.policy)
     >>> round(float(values[0, 0]), 4)
     0.617
@@ -169,7 +168,7 @@ def game_leader_objective(
     check_horizon(horizon, discounted)
     theta = game.check_theta(theta)
     if follower is None:
-        follower = solve_follower(game, theta)
+        follower = solve_game(game, theta)
     if follower.policy.shape != game.reward_leader.shape:
         raise ShapeError(
             refusal("follower.policy.shape", follower.policy.shape, f"{game.reward_leader.shape}", "solve it anew")

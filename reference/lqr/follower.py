@@ -24,7 +24,7 @@ from bilevelrl.reference.errors import (
     UnsupportedError,
     refusal,
 )
-from bilevelrl.reference.follower import register_follower_solver
+from bilevelrl.reference.follower import Status, solve_kind
 from bilevelrl.reference.lqr.matrices import LQRMatrices
 from bilevelrl.reference.lqr.model import ConfigurableLQR
 from bilevelrl.reference.lqr.solvers import (
@@ -34,7 +34,6 @@ from bilevelrl.reference.lqr.solvers import (
     solve_riccati,
     symmetric,
 )
-from bilevelrl.reference.tabular.fixed_point import Status
 
 __all__ = [
     "LQRFollower",
@@ -44,6 +43,7 @@ __all__ = [
     "entropy_cost",
     "follower_riccati",
     "response_cotangents",
+    "solve_lqr",
 ]
 
 
@@ -288,8 +288,9 @@ def _start(warm_start: Any, shape: tuple[int, ...]) -> FloatArray:
     return warm_start.cost_to_go
 
 
-@register_follower_solver(ConfigurableLQR)
-def _solve_configurable(problem: ConfigurableLQR, theta: FloatArray, **options: Any) -> LQRFollower:
+@solve_kind.register(ConfigurableLQR)
+def solve_lqr(problem: ConfigurableLQR, theta: Any, **options: Any) -> LQRFollower:
+    """Solve the follower of a configurable LQR at θ; arguments and errors as in `solve_follower`."""
     matrices = problem.matrices_at(theta)
     riccati, status = follower_riccati(
         matrices.dynamics_state,

@@ -20,8 +20,7 @@ import numpy as np
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.doors import Horizon, checked
 from bilevelrl.reference.errors import ShapeError, refusal
-from bilevelrl.reference.follower import solve_follower
-from bilevelrl.reference.lqr.follower import LQRFollower
+from bilevelrl.reference.lqr.follower import LQRFollower, solve_lqr
 from bilevelrl.reference.lqr.matrices import LQRMatrices
 from bilevelrl.reference.lqr.model import ConfigurableLQR
 from bilevelrl.reference.lqr.solvers import discounted_lyapunov
@@ -202,10 +201,7 @@ def lqr_leader_objective(
     """The leader's objective for a configurable LQR; see `leader_objective`."""
     check_horizon(horizon, discounted)
     matrices = problem.matrices_at(theta)
-    if follower is None:
-        response: LQRFollower = solve_follower(problem, theta)
-    else:
-        response = follower
+    response = solve_lqr(problem, theta) if follower is None else follower
     if response.gain.shape != (matrices.actions, matrices.states):
         raise ShapeError(
             refusal(

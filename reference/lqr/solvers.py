@@ -15,7 +15,7 @@ without a word. Here it raises.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -165,6 +165,18 @@ class RiccatiSolution:
         rounding = 8.0 * (len(self.cost_to_go) + 2) * _EPS * float(terms)
         return (self.residual + rounding) * self.amplification
 
+    def undone(self, units: Units) -> RiccatiSolution:
+        """Return a solution found in these units as the problem was written."""
+        back = 1.0 / units.money
+        return replace(
+            self,
+            cost_to_go=self.cost_to_go * back,
+            curvature=self.curvature / units.control[:, None] / units.control * back,
+            reaction=self.reaction * units.control[:, None],
+            gain=self.gain * units.control[:, None],
+            residual=self.residual * float(back),
+        )
+
 
 def riccati_backup(
     cost_to_go: Any, a: Any, b: Any, q: Any, r: Any, discount: float, *, solve: Callable[..., Any] = np.linalg.solve
@@ -253,9 +265,9 @@ def solve_riccati(
     try:
         if method == "sweeps":
             begun = q if start is None else start * units.money
-            return units.undo(_sweeps(a, b, q, r, discount, tolerance, max_iterations, stop_after, begun))
+            return _sweeps(a, b, q, r, discount, tolerance, max_iterations, stop_after, begun).undone(units)
         check_follower_problem(a, b, q, discount)
-        return units.undo(_solve(a, b, q, r, discount, method))
+        return _solve(a, b, q, r, discount, method).undone(units)
     except np.linalg.LinAlgError as error:
         raise IllPosedError(
             f"discounted Riccati equation: {error}; expected S = R + discount B'PB that can be inverted: let R reach "

@@ -6,16 +6,13 @@ large or small, powers of two, and matrices are called singular by their directi
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.errors import IllPosedError
-
-if TYPE_CHECKING:
-    from bilevelrl.reference.lqr.solvers import RiccatiSolution
 
 __all__ = ["Units", "check_follower_problem", "smallest_direction", "symmetric"]
 
@@ -58,18 +55,6 @@ class Units:
         control = _reciprocal_power(np.abs(b).max(axis=0))
         costs = np.concatenate([q.ravel(), (r * control[:, None] * control).ravel()])
         return cls(money=_reciprocal_power(np.abs(costs).max()), control=control)
-
-    def undo(self, found: RiccatiSolution) -> RiccatiSolution:
-        """Return a solution as the problem was written."""
-        back = 1.0 / self.money
-        return replace(
-            found,
-            cost_to_go=found.cost_to_go * back,
-            curvature=found.curvature / self.control[:, None] / self.control * back,
-            reaction=found.reaction * self.control[:, None],
-            gain=found.gain * self.control[:, None],
-            residual=found.residual * float(back),
-        )
 
 
 def _reciprocal_power(size: Any) -> Any:

@@ -21,10 +21,9 @@ import numpy as np
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.doors import Horizon, checked
 from bilevelrl.reference.errors import ShapeError, refusal
-from bilevelrl.reference.follower import solve_follower
 from bilevelrl.reference.lqr.follower import LQRFollower
 from bilevelrl.reference.lqr.solvers import symmetric
-from bilevelrl.reference.lqr_game.model import LQRGame
+from bilevelrl.reference.lqr_game.model import LQRGame, solve_lqr_game
 from bilevelrl.reference.registry import register_objective
 from bilevelrl.reference.tabular.leader import check_horizon
 
@@ -191,10 +190,7 @@ def lqr_game_objective(
     """The leader's objective for a linear-quadratic game; see `leader_objective`."""
     check_horizon(horizon, discounted)
     policy = problem.policy_at(theta)
-    if follower is None:
-        response: LQRFollower = solve_follower(problem, theta)
-    else:
-        response = follower
+    response = solve_lqr_game(problem, theta) if follower is None else follower
     reaction = response.riccati.reaction
     if reaction.shape != problem.dynamics_action.shape[::-1]:
         raise ShapeError(

@@ -24,13 +24,12 @@ from bilevelrl.reference.arrays import FloatArray, check_theta, store_problem_sc
 from bilevelrl.reference.derivatives.array_values import called, differentiable_array
 from bilevelrl.reference.derivatives.entries import Derivatives, Memory, linearised, pull_streams
 from bilevelrl.reference.errors import InvalidInputError, ShapeError, UnsupportedError, refusal
-from bilevelrl.reference.follower import register_follower_solver
+from bilevelrl.reference.follower import Status, solve_kind
 from bilevelrl.reference.lqr.follower import LQRFollower, action_covariance, entropy_cost, follower_riccati
 from bilevelrl.reference.lqr.matrices import check_covariance, check_matrix
 from bilevelrl.reference.lqr.scores import covariance_inverse, gaussian_score, weighted_outer
 from bilevelrl.reference.lqr.solvers import RiccatiSolution, symmetric
 from bilevelrl.reference.problem import Term, TransitionBatch
-from bilevelrl.reference.tabular.fixed_point import Status
 
 __all__ = ["LQRGame", "LeaderGaussian", "seeing_response"]
 
@@ -322,8 +321,9 @@ def seeing_response(game: LQRGame, policy: LeaderGaussian, riccati: RiccatiSolut
     )
 
 
-@register_follower_solver(LQRGame)
-def _solve_game(problem: LQRGame, theta: FloatArray, **options: Any) -> LQRFollower:
+@solve_kind.register(LQRGame)
+def solve_lqr_game(problem: LQRGame, theta: Any, **options: Any) -> LQRFollower:
+    """Solve the follower of a linear-quadratic game at θ; arguments and errors as in `solve_follower`."""
     policy = problem.policy_at(theta)
     riccati, status = follower_riccati(
         problem.planned_dynamics(policy),

@@ -14,10 +14,10 @@ import numpy as np
 
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.errors import TooLargeError
-from bilevelrl.reference.follower import tabular_operator
 from bilevelrl.reference.on_demand import AnswerBounds
 from bilevelrl.reference.tabular.error_bounds import tabular_error_bound
 from bilevelrl.reference.tabular.fixed_point import state_scale
+from bilevelrl.reference.tabular.follower import tabular_operator
 from bilevelrl.reference.tabular.leader import gradient_centres
 from bilevelrl.reference.tabular.model import ConfigurableMDP
 from bilevelrl.reference.tabular.transitions import to_dense

@@ -10,15 +10,15 @@ reward of 1e6 would cost at a cold temperature.
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import numpy as np
 
 from bilevelrl.reference.arrays import FloatArray, check_positive, refuse_differentiation
 from bilevelrl.reference.errors import InvalidInputError, NotConvergedError, ShapeError, refusal
+from bilevelrl.reference.follower import FollowerMethod, Status
 from bilevelrl.reference.tabular.tables import Tables
 from bilevelrl.reference.tabular.transitions import (
     DiscountedSystem,
@@ -29,11 +29,8 @@ from bilevelrl.reference.tabular.transitions import (
 )
 
 __all__ = [
-    "METHODS",
     "FixedPoint",
-    "FollowerMethod",
     "SoftOperator",
-    "Status",
     "check_stopping",
     "entropy",
     "find_fixed_point",
@@ -43,25 +40,6 @@ __all__ = [
     "start_value",
     "state_scale",
 ]
-
-FollowerMethod: TypeAlias = Literal["newton", "value_iteration", "modified_policy_iteration"]
-
-
-METHODS: tuple[FollowerMethod, ...] = ("newton", "value_iteration", "modified_policy_iteration")
-
-
-class Status(enum.Enum):
-    """How an iteration ended; the value is the message for the user."""
-
-    CONVERGED = "converged: the residual is below the tolerance"
-    AT_ROUNDING = "converged as far as rounding allows: the residual is at the level of floating-point noise"
-    STOPPED_EARLY = "stopped after the requested number of sweeps: a suboptimal follower"
-    ITERATION_LIMIT = "not converged: the iteration limit was reached; raise max_iterations or use method='newton'"
-
-    @property
-    def succeeded(self) -> bool:
-        """Whether the value is within its error bound of the fixed point to the asked tolerance."""
-        return self in (Status.CONVERGED, Status.AT_ROUNDING)
 
 
 def soft_bellman(

@@ -15,8 +15,8 @@ import numpy as np
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.doors import Discount, Horizon, checked
 from bilevelrl.reference.errors import IllPosedError, InvalidInputError, ShapeError, refusal
-from bilevelrl.reference.follower import TabularFollower, solve_follower
 from bilevelrl.reference.tabular.fixed_point import reward_centre
+from bilevelrl.reference.tabular.follower import TabularFollower, solve_tabular
 from bilevelrl.reference.tabular.model import ConfigurableMDP
 from bilevelrl.reference.tabular.tables import Tables
 from bilevelrl.reference.tabular.transitions import DiscountedSystem, SparseTransition, expected_next, policy_transition
@@ -206,7 +206,7 @@ def leader_action_values(
     --------
     >>> from bilevelrl.tasks import random_mdp
     >>> problem = random_mdp(states=4, actions=2, parameters=3, seed=0)
-    >>> policy = solve_follower(problem, np.zeros(3)).policy
+    >>> policy = solve_tabular(problem, np.zeros(3)).policy
     >>> _, _, benefit = leader_action_values(problem.tables_at(np.zeros(3)), policy, problem.discount_leader)
     >>> bool(np.allclose((policy * benefit).sum(axis=1), 0.0))
     True
@@ -235,7 +235,7 @@ def tabular_leader_objective(
     theta = problem.check_theta(theta)
     tables = problem.tables_at(theta)
     if follower is None:
-        follower = solve_follower(problem, theta)
+        follower = solve_tabular(problem, theta)
     if follower.policy.shape != (tables.states, tables.actions):
         raise ShapeError(
             refusal(

@@ -7,19 +7,17 @@ vector-Jacobian product. Rows per stream use the Jacobian of the visited entries
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 import numpy as np
 import scipy.sparse
 
 from bilevelrl.reference.arrays import BoolArray, FloatArray, IntArray
+from bilevelrl.reference.derivatives.entries import Derivatives
 from bilevelrl.reference.errors import SupportError, UnsupportedError
 from bilevelrl.reference.problem import Term, TransitionBatch
 from bilevelrl.reference.tabular.tables import Tables
 from bilevelrl.reference.tabular.transitions import SparseTransition
-
-if TYPE_CHECKING:
-    from bilevelrl.reference.tabular.model import ConfigurableMDP
 
 __all__ = ["tabular_pullback"]
 
@@ -34,8 +32,21 @@ FULL_ROW = 1e-12
 """Rows of probabilities whose sum is this close to 1 never terminate: rounding of a long row stays below."""
 
 
+class DifferentiableTables(Protocol):
+    """Tables at each θ, with their derivatives."""
+
+    @property
+    def derivatives(self) -> Derivatives:
+        """The derivatives of the tables by name."""
+        ...
+
+    def tables_at(self, theta: Any) -> Tables:
+        """Return the tables at θ, checked."""
+        ...
+
+
 def tabular_pullback(
-    problem: ConfigurableMDP,
+    problem: DifferentiableTables,
     theta: FloatArray,
     batch: TransitionBatch,
     weights: Mapping[Term, FloatArray],
@@ -45,14 +56,15 @@ def tabular_pullback(
     """Return Σ w ∇term over the batch: (N,), or (streams, N) when `per_stream`; see `ConfigurableMDP.pullback`."""
     streams = np.shape(batch.state_t)[0]
     total = np.zeros((streams, theta.size)) if per_stream else np.zeros(theta.size)
-    varying = problem.varying(theta)
+    derivatives = problem.derivatives
+    varying = derivatives.varying(theta)
     relevant = {term: weight for term, weight in weights.items() if _table(term) in varying and np.any(weight)}
     if not relevant:
         return total
     tables = problem.tables_at(theta)
     if "log_transition" in relevant or "log_initial" in relevant:
-        _check_support(problem, theta, tables)
-    jacobian = problem.jacobian(theta) if per_stream else {}
+        _check_support(derivatives, theta, tables)
+    jacobian = derivatives.jacobian(theta) if per_stream else {}
     cotangents: dict[str, FloatArray] = {}
     for term, weight in relevant.items():
         table = _table(term)
@@ -67,7 +79,7 @@ def tabular_pullback(
             shape = np.shape(tables.differentiable()[table])
             cotangents[table] = cotangents.get(table, np.zeros(shape)) + gathered.reshape(shape)
     if not per_stream:
-        total = problem.vector_jacobian(theta, cotangents)
+        total = derivatives.pullback_at(theta)(cotangents)
     return total
 
 
@@ -134,14 +146,14 @@ def _check_possible(term: Term, impossible: BoolArray, stream: IntArray, step: I
         )
 
 
-def _check_support(problem: ConfigurableMDP, theta: FloatArray, tables: Tables) -> None:
+def _check_support(derivatives: Derivatives, theta: FloatArray, tables: Tables) -> None:
     """Refuse scores where some probability is zero but its derivative in a random direction is not."""
     # Estimators ask at the same θ for every part of every batch; one answer serves.
     point = theta.tobytes()
-    if problem._memory.get("supported at") == point:
+    if derivatives.memory.get("supported at") == point:
         return
     direction = np.random.default_rng(20260314).standard_normal(theta.shape)
-    slopes = problem.derivatives.push(theta, direction, ("transition", "initial"))
+    slopes = derivatives.push(theta, direction, ("transition", "initial"))
     for name in ("transition", "initial"):
         if name not in slopes:
             continue
@@ -159,7 +171,7 @@ def _check_support(problem: ConfigurableMDP, theta: FloatArray, tables: Tables) 
             )
         if full.any():
             _check_termination(full, np.asarray(slope))
-    problem._memory["supported at"] = point
+    derivatives.memory["supported at"] = point
 
 
 def _check_termination(full: BoolArray, slope: FloatArray) -> None:

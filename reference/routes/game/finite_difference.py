@@ -12,9 +12,8 @@ import numpy as np
 
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.errors import NotConvergedError
-from bilevelrl.reference.follower import solve_follower
 from bilevelrl.reference.game.error_bounds import game_objective_noise
-from bilevelrl.reference.game.follower import DecisionPoints, GameFollower, game_operator
+from bilevelrl.reference.game.follower import DecisionPoints, GameFollower, game_operator, solve_game
 from bilevelrl.reference.game.model import MarkovGame
 from bilevelrl.reference.problem import GAME_PARTS, Part
 from bilevelrl.reference.registry import Hypergradient, register_route
@@ -46,7 +45,7 @@ def game_finite_difference(
     """∇J of a Markov game by finite differences; `error_bound` is the largest error estimate summed over the parts."""
     check_horizon(horizon, discounted)
     problem.derivatives.refuse_noise(theta)
-    follower = solve_follower(problem, theta, warm_start=warm_start)
+    follower = solve_game(problem, theta, warm_start=warm_start)
     split = _SplitGame(problem, theta, follower, horizon, discounted)
     return differentiate_parts(split, GAME_PARTS, theta.size, follower, problem.discount_follower, bound=bound)
 

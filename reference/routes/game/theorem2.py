@@ -13,9 +13,8 @@ from __future__ import annotations
 import numpy as np
 
 from bilevelrl.reference.arrays import FloatArray
-from bilevelrl.reference.follower import solve_follower
 from bilevelrl.reference.game.error_bounds import game_error_bound
-from bilevelrl.reference.game.follower import DecisionPoints, GameFollower
+from bilevelrl.reference.game.follower import DecisionPoints, GameFollower, solve_game
 from bilevelrl.reference.game.model import MarkovGame
 from bilevelrl.reference.on_demand import AnswerBounds, when_read
 from bilevelrl.reference.problem import Part
@@ -46,7 +45,7 @@ def follower_value_gradient(
     >>> from bilevelrl.tasks import toy_markov_game
     >>> game, theta = toy_markov_game(), np.zeros(3)
     >>> gradient = follower_value_gradient(
-    ...     game, game.policy_at(theta), game.policy_jacobian(theta), solve_follower(game, theta))
+    ...     game, game.policy_at(theta), game.policy_jacobian(theta), solve_game(game, theta))
     >>> gradient.shape
     (3, 2, 3, 3)
     """
@@ -84,7 +83,7 @@ def theorem2(
     """∇J by Theorem 2 (8)-(9) of arXiv:2603.14867."""
     check_horizon(horizon, discounted)
     policy, slope = problem.policy_at(theta), problem.policy_jacobian(theta)
-    follower = solve_follower(problem, theta, warm_start=warm_start)
+    follower = solve_game(problem, theta, warm_start=warm_start)
     g = follower.policy
     points = DecisionPoints.of(problem, policy)
     reward = problem.reward_leader - points.centre_leader

@@ -23,9 +23,8 @@ import numpy as np
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.derivatives.autodiff import log_sum_exp
 from bilevelrl.reference.errors import TooLargeError
-from bilevelrl.reference.follower import solve_follower
 from bilevelrl.reference.game.error_bounds import game_error_bound
-from bilevelrl.reference.game.follower import DecisionPoints, GameFollower
+from bilevelrl.reference.game.follower import DecisionPoints, GameFollower, solve_game
 from bilevelrl.reference.game.leader import evaluate_game_leader
 from bilevelrl.reference.game.model import MarkovGame
 from bilevelrl.reference.on_demand import AnswerBounds, when_read
@@ -96,7 +95,7 @@ def game_total_derivative(
     """
     check_horizon(horizon, discounted)
     policy = problem.policy_at(theta)
-    follower = solve_follower(problem, theta, warm_start=warm_start)
+    follower = solve_game(problem, theta, warm_start=warm_start)
     response = follower.response
     if response.size > COORDINATE_LIMIT:
         raise TooLargeError(

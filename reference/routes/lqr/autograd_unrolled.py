@@ -7,15 +7,14 @@ from typing import Any
 import numpy as np
 
 from bilevelrl.reference.arrays import FloatArray
-from bilevelrl.reference.follower import solve_follower
 from bilevelrl.reference.lqr.error_bounds import LeaderSweeps, lqr_error_bounds
-from bilevelrl.reference.lqr.follower import LQRFollower
+from bilevelrl.reference.lqr.follower import LQRFollower, solve_lqr
 from bilevelrl.reference.lqr.matrices import LQRMatrices
 from bilevelrl.reference.lqr.model import ConfigurableLQR
 from bilevelrl.reference.lqr.response_errors import Tail
 from bilevelrl.reference.lqr.solvers import RiccatiSolution, solve_riccati
 from bilevelrl.reference.lqr_game.error_bounds import lqr_game_error_bounds
-from bilevelrl.reference.lqr_game.model import LQRGame
+from bilevelrl.reference.lqr_game.model import LQRGame, solve_lqr_game
 from bilevelrl.reference.on_demand import when_read
 from bilevelrl.reference.problem import GAME_PARTS, PARTS
 from bilevelrl.reference.registry import Hypergradient, leader_objective, register_route
@@ -42,10 +41,11 @@ def _differentiate(
 ) -> Hypergradient:
     check_horizon(horizon, discounted)
     # These refuse what cannot be solved or has no value; their numbers are not used.
-    follower: LQRFollower = solve_follower(problem, theta, warm_start=warm_start)
+    game = isinstance(problem, LQRGame)
+    solve = solve_lqr_game if game else solve_lqr
+    follower: LQRFollower = solve(problem, theta, warm_start=warm_start)
     leader_objective(problem, theta, horizon=horizon, discounted=discounted, follower=follower)
     problem.derivatives.confirm_trace(theta)
-    game = isinstance(problem, LQRGame)
     split: Any = split_game if game else split_lqr
     objective, parts = differentiate_split(
         lambda points: split(problem, points, unrolled=route == "unrolled", horizon=horizon, discounted=discounted),

@@ -8,16 +8,15 @@ import numpy as np
 
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.errors import IllPosedError, InvalidInputError, NotConvergedError
-from bilevelrl.reference.follower import solve_follower
 from bilevelrl.reference.lqr.error_bounds import lqr_error_bounds
-from bilevelrl.reference.lqr.follower import LQRFollower, action_covariance
+from bilevelrl.reference.lqr.follower import LQRFollower, action_covariance, solve_lqr
 from bilevelrl.reference.lqr.leader import evaluate_lqr_leader
 from bilevelrl.reference.lqr.model import ConfigurableLQR
 from bilevelrl.reference.lqr.response_errors import ErrorBounds
 from bilevelrl.reference.lqr.solvers import RiccatiSolution, solve_riccati
 from bilevelrl.reference.lqr_game.error_bounds import lqr_game_error_bounds
 from bilevelrl.reference.lqr_game.leader import closed_loop, evaluate_game_leader
-from bilevelrl.reference.lqr_game.model import LQRGame
+from bilevelrl.reference.lqr_game.model import LQRGame, solve_lqr_game
 from bilevelrl.reference.on_demand import when_read
 from bilevelrl.reference.problem import GAME_PARTS, PARTS, Part
 from bilevelrl.reference.registry import Hypergradient, register_route
@@ -47,7 +46,8 @@ class _Split:
     ) -> None:
         self._problem, self._theta = problem, theta
         self._horizon, self._discounted = horizon, discounted
-        self.follower: LQRFollower = solve_follower(problem, theta, warm_start=warm_start)
+        solve = solve_lqr_game if isinstance(problem, LQRGame) else solve_lqr
+        self.follower: LQRFollower = solve(problem, theta, warm_start=warm_start)
         self._moving: frozenset[str] = problem.derivatives.moving(theta)
         self.evaluations = 0
         self.base = self.objective("regulariser", theta)

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from bilevelrl.reference.arrays import FloatArray
-from bilevelrl.reference.follower import solve_follower
 from bilevelrl.reference.lqr.error_bounds import lqr_error_bounds
 from bilevelrl.reference.lqr.follower import LQRFollower, best_response, follower_riccati, response_cotangents
 from bilevelrl.reference.lqr.leader import evaluate_lqr_leader
@@ -19,7 +18,7 @@ from bilevelrl.reference.lqr.model import ConfigurableLQR
 from bilevelrl.reference.lqr.solvers import symmetric
 from bilevelrl.reference.lqr_game.error_bounds import lqr_game_error_bounds
 from bilevelrl.reference.lqr_game.leader import closed_loop, evaluate_game_leader
-from bilevelrl.reference.lqr_game.model import LQRGame
+from bilevelrl.reference.lqr_game.model import LQRGame, solve_lqr_game
 from bilevelrl.reference.on_demand import when_read
 from bilevelrl.reference.problem import GAME_PARTS, PARTS, Part
 from bilevelrl.reference.registry import Hypergradient, register_route
@@ -124,7 +123,7 @@ def lqr_game_implicit(
     check_horizon(horizon, discounted)
     options: dict[str, Any] = {"horizon": horizon, "discounted": discounted}
     policy = problem.policy_at(theta)
-    follower: LQRFollower = solve_follower(problem, theta, warm_start=warm_start)
+    follower = solve_lqr_game(problem, theta, warm_start=warm_start)
     riccati = follower.riccati
     loop = closed_loop(problem, policy.gain, policy.covariance, riccati.reaction, follower.covariance)
     evaluation = evaluate_game_leader(problem, loop, horizon=horizon, discounted=discounted)

@@ -15,12 +15,12 @@ from scipy.differentiate import derivative
 
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.errors import IllPosedError, InvalidInputError
-from bilevelrl.reference.follower import TabularFollower, solve_follower, tabular_operator
 from bilevelrl.reference.game.follower import GameFollower
 from bilevelrl.reference.on_demand import AnswerBounds
 from bilevelrl.reference.problem import PARTS, Part
 from bilevelrl.reference.registry import Hypergradient, register_route
 from bilevelrl.reference.tabular.error_bounds import objective_noise
+from bilevelrl.reference.tabular.follower import TabularFollower, solve_tabular, tabular_operator
 from bilevelrl.reference.tabular.follower_batch import newton_batch
 from bilevelrl.reference.tabular.leader import check_horizon, constant_return, gradient_centres
 from bilevelrl.reference.tabular.model import ConfigurableMDP
@@ -56,7 +56,7 @@ def finite_difference(
     """∇J by finite differences; `error_bound` is the largest error estimate summed over the parts."""
     check_horizon(horizon, discounted)
     problem.derivatives.refuse_noise(theta)
-    follower = solve_follower(problem, theta, warm_start=warm_start)
+    follower = solve_tabular(problem, theta, warm_start=warm_start)
     split = _SplitObjective(problem, theta, follower, horizon, discounted)
     return differentiate_parts(split, PARTS, theta.size, follower, problem.discount_follower, bound=bound)
 

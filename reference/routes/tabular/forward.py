@@ -9,12 +9,12 @@ from __future__ import annotations
 import numpy as np
 
 from bilevelrl.reference.arrays import FloatArray
-from bilevelrl.reference.follower import TabularFollower
 from bilevelrl.reference.on_demand import AnswerBounds, when_read
 from bilevelrl.reference.problem import Part
 from bilevelrl.reference.registry import Hypergradient, register_route
 from bilevelrl.reference.routes.sweep_count import plan_sweeps
 from bilevelrl.reference.tabular.error_bounds import dense_jacobian
+from bilevelrl.reference.tabular.follower import TabularFollower
 from bilevelrl.reference.tabular.leader import check_horizon, constant_return
 from bilevelrl.reference.tabular.model import ConfigurableMDP
 from bilevelrl.reference.tabular.transitions import to_dense

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 
 from bilevelrl.reference.arrays import FloatArray
-from bilevelrl.reference.follower import TabularFollower, solve_tables
 from bilevelrl.reference.on_demand import AnswerBounds, when_read
 from bilevelrl.reference.problem import Part
 from bilevelrl.reference.registry import Hypergradient, register_route
 from bilevelrl.reference.tabular.error_bounds import tabular_error_bound
+from bilevelrl.reference.tabular.follower import TabularFollower, solve_tables
 from bilevelrl.reference.tabular.leader import check_horizon, evaluate_leader, gradient_centres, visited_next
 from bilevelrl.reference.tabular.model import ConfigurableMDP
 from bilevelrl.reference.tabular.tables import Tables

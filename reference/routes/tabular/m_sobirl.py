@@ -26,11 +26,11 @@ import numpy as np
 
 from bilevelrl.reference.arrays import FloatArray, check_positive
 from bilevelrl.reference.errors import InvalidInputError, NotConvergedError, ShapeError, refusal
-from bilevelrl.reference.follower import TabularFollower, solve_follower
 from bilevelrl.reference.on_demand import AnswerBounds, when_read
 from bilevelrl.reference.problem import Part
 from bilevelrl.reference.registry import Hypergradient, register_route
 from bilevelrl.reference.tabular.error_bounds import dense_jacobian, tabular_error_bound
+from bilevelrl.reference.tabular.follower import TabularFollower, solve_tabular
 from bilevelrl.reference.tabular.leader import (
     LeaderEvaluation,
     check_horizon,
@@ -175,7 +175,7 @@ def m_sobirl(
 ) -> Hypergradient:
     """∇J by M-SoBiRL's adjoint form (Yang et al. 2025, arXiv:2405.19697) for the leader's return; see the module."""
     check_horizon(horizon, discounted)
-    follower = solve_follower(problem, theta, warm_start=warm_start)
+    follower = solve_tabular(problem, theta, warm_start=warm_start)
     system = _adjoint_system(problem, theta, follower, horizon, discounted, centred=True)
     factor = DiscountedSystem.factorise(system.chain, problem.discount_follower)
     adjoint = factor.solve_transposed(system.right_hand_side)
@@ -323,7 +323,7 @@ def m_sobirl_gradient_steps(
     system = _adjoint_system(
         problem,
         theta,
-        solve_follower(problem, theta) if follower is None else follower,
+        solve_tabular(problem, theta) if follower is None else follower,
         horizon,
         discounted,
         centred=False,

@@ -16,11 +16,11 @@ from typing import TypeAlias
 import numpy as np
 
 from bilevelrl.reference.arrays import FloatArray
-from bilevelrl.reference.follower import TabularFollower, solve_follower
 from bilevelrl.reference.on_demand import AnswerBounds, when_read
 from bilevelrl.reference.problem import PARTS, Part
 from bilevelrl.reference.registry import Hypergradient, register_route
 from bilevelrl.reference.tabular.error_bounds import dense_jacobian, effective_horizon, tabular_error_bound
+from bilevelrl.reference.tabular.follower import TabularFollower, solve_tabular
 from bilevelrl.reference.tabular.leader import check_horizon, evaluate_leader, gradient_centres
 from bilevelrl.reference.tabular.model import ConfigurableMDP
 from bilevelrl.reference.tabular.tables import Tables
@@ -76,7 +76,7 @@ def _formula(
 ) -> Hypergradient:
     check_horizon(horizon, discounted)
     tables = problem.tables_at(theta)
-    follower = solve_follower(problem, theta, warm_start=warm_start)
+    follower = solve_tabular(problem, theta, warm_start=warm_start)
     policy, kernel = follower.policy, to_dense(tables.transition)
     jacobian = problem.jacobian(theta)
     centre_follower, centre_leader = gradient_centres(problem, theta, tables)

@@ -17,11 +17,11 @@ from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.derivatives.array_values import tracing
 from bilevelrl.reference.derivatives.autodiff import log_sum_exp, softmax
 from bilevelrl.reference.errors import TooLargeError
-from bilevelrl.reference.follower import TabularFollower
 from bilevelrl.reference.on_demand import AnswerBounds, when_read
 from bilevelrl.reference.problem import PARTS, Part
 from bilevelrl.reference.registry import Hypergradient, register_route
 from bilevelrl.reference.routes.sweep_count import plan_sweeps
+from bilevelrl.reference.tabular.follower import TabularFollower
 from bilevelrl.reference.tabular.leader import check_horizon, constant_return
 from bilevelrl.reference.tabular.model import ConfigurableMDP
 from bilevelrl.reference.tabular.transitions import SparseTransition, Transition

@@ -74,7 +74,7 @@ def test_solving_routes_never_sweep_with_derivatives(route, monkeypatch):
     expected = hypergradient(PROBLEM, THETA, route=route, bound=False)
     monkeypatch.setattr(unrolled, "split_objective", sabotage)
     for name in ("forward", "complex_step", "unrolled"):
-        module = importlib.import_module(f"bilevelrl.reference.routes.{name}")
+        module = importlib.import_module(f"bilevelrl.reference.routes.tabular.{name}")
         monkeypatch.setattr(module, "plan_sweeps", sabotage)
     np.testing.assert_array_equal(hypergradient(PROBLEM, THETA, route=route, bound=False).value, expected.value)
     with pytest.raises(SabotageError):

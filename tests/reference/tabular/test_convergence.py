@@ -20,8 +20,8 @@ from bilevelrl.reference import (
     solve_follower,
     solve_followers,
 )
-from bilevelrl.reference.follower import tabular_operator
 from bilevelrl.reference.tabular import fixed_point
+from bilevelrl.reference.tabular.follower import tabular_operator
 from bilevelrl.reference.value_errors import value_errors
 from bilevelrl.verification.testing.strategies import configurable_mdps
 

@@ -1,0 +1,176 @@
+"""The follower's response in a tabular problem.
+
+`fixed_point` has the theory and the iteration; `follower_batch` solves many θ at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.random import Generator
+
+from bilevelrl.reference.arrays import FloatArray, IntArray
+from bilevelrl.reference.follower import FollowerMethod, Status, solve_kind
+from bilevelrl.reference.tabular.fixed_point import (
+    SoftOperator,
+    find_fixed_point,
+    reward_centre,
+    soft_bellman,
+    start_value,
+)
+from bilevelrl.reference.tabular.model import ConfigurableMDP
+from bilevelrl.reference.tabular.tables import Tables
+from bilevelrl.reference.tabular.transitions import SparseTransition, expected_next, law_error, policy_transition
+from bilevelrl.reference.value_errors import ErrorsOnDemand, ValueErrors, value_errors
+
+__all__ = ["TabularFollower", "solve_tables", "solve_tabular", "tabular_operator"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TabularFollower:
+    """A follower's response in a tabular problem.
+
+    Attributes
+    ----------
+    value : (S,)
+        V_F, with the entropy of the state's own action included.
+    action_value : (S, A)
+        Q_F, without the entropy of the state's own action; `value = β log Σ exp(action_value/β)`.
+    policy : (S, A)
+        π(a|s) = exp((Q_F - V_F)/β); rows sum to one.
+    residual : float
+        max |TV - V| at the last iterate before `value`.
+    centre : float
+        The constant that was split off the values before iterating: zero, or the return of a constant reward.
+    centred_value : (S,)
+        `value - centre` with all its digits.
+    errors_on_demand
+        Bounds on the errors of `centred_value` and π, state by state, worked out when first called, from the tables as
+        they are then.
+    status, iterations, sweeps, linear_solves
+        How it ended and what it cost.
+    """
+
+    value: FloatArray
+    action_value: FloatArray
+    policy: FloatArray
+    residual: float
+    status: Status
+    iterations: int
+    sweeps: int
+    linear_solves: int
+    centred_value: FloatArray
+    centre: float
+    errors_on_demand: ErrorsOnDemand = field(repr=False, compare=False)
+    _cumulative: list[FloatArray] = field(default_factory=list, init=False, repr=False, compare=False)
+
+    @property
+    def error_bound(self) -> float:
+        """Bound on max |value - V*|."""
+        return float(self.errors_without(0.0).value.max())
+
+    @property
+    def policy_error_bound(self) -> float:
+        """Bound on the relative error of every π(a|s) against the best response."""
+        return float(self.errors_on_demand().policy.max())
+
+    @property
+    def centred_error_bound(self) -> float:
+        """Bound on the error of `centred_value`."""
+        return float(self.errors_on_demand().value.max())
+
+    def value_without(self, constant: float) -> FloatArray:
+        """Return `value - constant` (S,); all digits where the constant is `centre`."""
+        return self.centred_value if constant == self.centre else self.value - constant
+
+    def errors_without(self, constant: float) -> ValueErrors:
+        """Return the bounds on the errors of `value_without` and of the policy, state by state."""
+        rounded = 0.0 if constant == self.centre else float(np.finfo(np.float64).eps) * abs(self.centre)
+        return self.errors_on_demand().shifted(rounded)
+
+    def cumulative_policy(self) -> FloatArray:
+        """Return Σ_{a' ≤ a} π(a'|s), computed once."""
+        if not self._cumulative:
+            self._cumulative.append(np.cumsum(self.policy, axis=1))
+        return self._cumulative[0]
+
+    def sample(self, state: Any, rng: Generator, leader_action: Any = None) -> IntArray:
+        """Draw an action for each state (any shape of integers)."""
+        rows = self.cumulative_policy()[state]
+        threshold = rng.random(np.shape(state))[..., None] * rows[..., -1:]
+        drawn: IntArray = (rows <= threshold).sum(axis=-1)
+        last = self.policy.shape[1] - 1
+        return drawn.clip(max=last)
+
+    def log_prob(self, state: Any, action: Any, leader_action: Any = None) -> FloatArray:
+        """Return log π(a|s), -inf where the probability underflows."""
+        with np.errstate(divide="ignore"):
+            result: FloatArray = np.log(self.policy[state, action])
+        return result
+
+
+@solve_kind.register(ConfigurableMDP)
+def solve_tabular(problem: ConfigurableMDP, theta: Any, **options: Any) -> TabularFollower:
+    """Solve the follower of a configurable MDP at θ; arguments and errors as in `solve_follower`."""
+    tables = problem.tables_at(theta)
+    return solve_tables(tables, discount=problem.discount_follower, temperature=problem.temperature, **options)
+
+
+def solve_tables(
+    tables: Tables,
+    *,
+    discount: float,
+    temperature: float,
+    method: FollowerMethod = "newton",
+    tolerance: float = 1e-12,
+    max_iterations: int | None = None,
+    warm_start: TabularFollower | FloatArray | None = None,
+    stop_after: int | None = None,
+    throw: bool = True,
+) -> TabularFollower:
+    """Solve the follower of given tables; see `solve_follower`."""
+    centre = reward_centre(tables, tables.reward_follower)
+    reward = tables.reward_follower - centre
+    offset = centre / (1.0 - discount)
+    operator = tabular_operator(tables, reward, discount, temperature)
+    found = find_fixed_point(
+        start_value(tables.states, warm_start, offset),
+        operator,
+        method=method,
+        tolerance=tolerance,
+        max_iterations=max_iterations,
+        stop_after=stop_after,
+        throw=throw,
+    )
+    return TabularFollower(
+        value=found.value + offset,
+        action_value=found.action_value + offset,
+        policy=found.policy,
+        residual=found.residual,
+        status=found.status,
+        iterations=found.iterations,
+        sweeps=found.sweeps,
+        linear_solves=found.linear_solves,
+        centred_value=found.value,
+        centre=offset,
+        errors_on_demand=ErrorsOnDemand(lambda: value_errors(operator, found.iterate)),
+    )
+
+
+def tabular_operator(tables: Tables, reward: FloatArray, discount: float, temperature: float) -> SoftOperator:
+    """Return the follower's operator for given tables and rewards (S, A) without their constant."""
+    kernel = tables.transition
+    # Sums over S (sparse: K) successors and A actions, and a few operations around them.
+    terms = kernel.successor.shape[2] if isinstance(kernel, SparseTransition) else tables.states
+    return SoftOperator(
+        reward=reward,
+        discount=discount,
+        temperature=temperature,
+        unit=(terms + tables.actions + 8) * float(np.finfo(np.float64).eps) + law_error(kernel),
+        backup=lambda value: soft_bellman(kernel, reward, discount, temperature, value),
+        ahead=lambda value: expected_next(kernel, value),
+        average=lambda policy, x: np.vecdot(policy, x),
+        chain=lambda policy: policy_transition(kernel, policy),
+    )

@@ -3,15 +3,21 @@ PYTHON ?= python3
 PACKAGES := reference estimators tasks verification benchmarks
 LINKS := $(PACKAGES:%=build/typecheck/bilevelrl/%)
 
-.PHONY: help typecheck lint format test doctest docs clean
+.PHONY: help check architecture typecheck lint format test doctest docs clean
 
 help:
-	@echo "targets: lint typecheck test doctest docs format clean   (PYTHON=$(PYTHON))"
+	@echo "targets: check lint typecheck architecture test doctest docs format clean   (PYTHON=$(PYTHON))"
 
 # mypy finds bilevelrl.<folder> through a tree of links, so that nothing needs to be reinstalled.
 build/typecheck/bilevelrl/%:
 	mkdir -p $(@D)
 	ln -sfn ../../../$* $@
+
+# Before each commit: seconds, but for the first time, when mypy has no cache yet.
+check: lint architecture typecheck
+
+architecture:
+	$(PYTHON) -m pytest -q tests/architecture
 
 typecheck: $(LINKS)
 	$(PYTHON) -m mypy $(PACKAGES:%=-p bilevelrl.%)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bilevelrl.benchmarks.sweeping.figures import Figure, FigureOptions, Row, all_figures
+from bilevelrl.benchmarks.sweeping.figures import Figure, FigureOptions, Row, all_figures, studies_present
 from bilevelrl.benchmarks.sweeping.sweep_store import write_table
 from bilevelrl.benchmarks.sweeping.sweeps import Sweep, need_processes, run_sweep
 from bilevelrl.reference.errors import MissingExtraError
@@ -19,12 +19,17 @@ from bilevelrl.verification.reports.overview import missing_figures
 
 __all__ = ["make_figure", "register"]
 
+_WHERE_STUDIES_ARE = "Studies beyond the paper are in benchmarks/research of the repository: a checkout lists them too."
 _SHARED = ("figure", "seeds", "iterations", "quick", "workers", "output", "run", "command")
 
 
 def register(commands: Any) -> None:
     """Add the subcommand `reproduce`, with one subcommand of its own for each figure."""
-    add = commands.add_parser("reproduce", help="train a figure of the paper anew, beside the paper's curves")
+    add = commands.add_parser(
+        "reproduce",
+        help="train a figure of the paper anew, beside the paper's curves",
+        epilog=None if studies_present() else _WHERE_STUDIES_ARE,
+    )
     figures = add.add_subparsers(dest="figure", required=True, metavar="FIGURE")
     for name, figure in sorted(all_figures().items()):
         own = figures.add_parser(name, help=figure.title)

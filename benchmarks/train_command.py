@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from bilevelrl.benchmarks.sweeping.sweep_store import write_table
-from bilevelrl.benchmarks.trainings import TRAINING_KINDS, make_training, training_kind
+from bilevelrl.benchmarks.trainings import make_training, training_kind, training_kinds
 from bilevelrl.estimators.training import SCHEDULES, History, make_optimiser, train
 from bilevelrl.reference.storage import locked, writable_folder, write_atomically
 from bilevelrl.tasks import make_task
@@ -27,7 +27,7 @@ def register(commands: Any) -> None:
         help="train the leader by one or several methods, batched over seeds",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="methods by kind of problem:\n"
-        + "\n".join(f"  {kind.problem.__name__}: {', '.join(kind.titles)}" for kind in TRAINING_KINDS),
+        + "\n".join(f"  {kind.problem.__name__}: {', '.join(kind.titles)}" for kind in training_kinds()),
     )
     add.add_argument("--task", default="four_rooms", help="a task of `bilevelrl list` (default four_rooms)")
     add.add_argument("--temperature", type=float, help="the follower's β (default: the task's)")

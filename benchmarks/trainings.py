@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import importlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-import numpy as np
-
-from bilevelrl.benchmarks.research.model_based import MODEL_METHODS, SEARCHING, ModelTraining
+from bilevelrl.benchmarks.sweeping.figures import studies_present
 from bilevelrl.estimators.training import METHODS, LeaderTraining, Run, Training
 from bilevelrl.estimators.training.game import methods as games_methods
 from bilevelrl.estimators.training.game import options as games_options
@@ -20,7 +19,12 @@ from bilevelrl.estimators.training.lqr_game import training as lqr_game
 from bilevelrl.reference import ConfigurableLQR, ConfigurableMDP, LQRGame, MarkovGame
 from bilevelrl.reference.errors import InvalidInputError, UnknownNameError, UnsupportedError
 
-__all__ = ["TRAINING_KINDS", "TrainingKind", "make_training", "training_kind"]
+__all__ = ["TRAINING_KINDS", "TrainingKind", "make_training", "training_kind", "training_kinds"]
+
+
+def _nothing(iterations: int) -> Mapping[str, Any]:
+    """Add no field."""
+    return {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +41,8 @@ class TrainingKind:
         Of its runs.
     settings, published : mapping
         Fields of the training: ours, and those of the paper's runs.
+    of_iterations
+        Further fields, which depend on the number of outer iterations.
     """
 
     problem: type[Any]
@@ -45,6 +51,7 @@ class TrainingKind:
     learning_rate: float = 0.1
     settings: Mapping[str, Any] = field(default_factory=dict)
     published: Mapping[str, Any] = field(default_factory=dict)
+    of_iterations: Callable[[int], Mapping[str, Any]] = _nothing
 
 
 def _titles(methods: Mapping[str, Any]) -> dict[str, str]:
@@ -53,18 +60,6 @@ def _titles(methods: Mapping[str, Any]) -> dict[str, str]:
 
 TRAINING_KINDS = (
     TrainingKind(problem=ConfigurableMDP, training=Training, titles=_titles(METHODS)),
-    TrainingKind(
-        problem=ConfigurableMDP,
-        training=ModelTraining,
-        titles={name: title for name, title in MODEL_METHODS.items() if name not in SEARCHING},
-    ),
-    TrainingKind(
-        problem=ConfigurableMDP,
-        training=ModelTraining,
-        titles={name: title for name, title in MODEL_METHODS.items() if name in SEARCHING},
-        learning_rate=1.0,
-        settings={"largest_norm": np.inf},
-    ),
     TrainingKind(
         problem=MarkovGame,
         training=games_module.GameTraining,
@@ -86,7 +81,15 @@ TRAINING_KINDS = (
         },
     ),
 )
-"""Every kind; a new one is one entry."""
+"""Every kind of the package; a new one is one entry."""
+
+
+def training_kinds() -> tuple[TrainingKind, ...]:
+    """Return every kind, with those of the studies beyond the paper where they can be imported."""
+    if not studies_present():
+        return TRAINING_KINDS
+    studied = importlib.import_module("bilevelrl.benchmarks.research.model_based.trainings")
+    return (*TRAINING_KINDS, *studied.TRAINING_KINDS)
 
 
 def training_kind(problem: Any, methods: Sequence[str]) -> TrainingKind:
@@ -107,7 +110,7 @@ def training_kind(problem: Any, methods: Sequence[str]) -> TrainingKind:
     >>> training_kind(toy_markov_game(), ["bc_hg", "naive_pgd"]).training.__name__
     'GameTraining'
     """
-    kinds = [kind for kind in TRAINING_KINDS if isinstance(problem, kind.problem)]
+    kinds = [kind for kind in training_kinds() if isinstance(problem, kind.problem)]
     if not kinds:
         raise UnsupportedError(f"problem of type {type(problem).__name__}: expected one of this package's problems")
     known = [name for kind in kinds for name in kind.titles]
@@ -161,7 +164,11 @@ def make_training(
     10
     """
     kind = training_kind(problem, methods)
-    settings: dict[str, Any] = {**kind.settings, **(kind.published if published else {})}
+    settings: dict[str, Any] = {
+        **kind.settings,
+        **(kind.published if published else {}),
+        **kind.of_iterations(iterations),
+    }
     own = {entry.name for entry in fields(kind.training)}
     for name, value in options.items():
         if value is None:
@@ -178,8 +185,6 @@ def make_training(
         for rate in (learning_rates or [kind.learning_rate])
         for seed in range(seeds)
     ]
-    if kind.training is ModelTraining and "plans" not in settings:
-        settings["plans"] = tuple(sorted({int(share * iterations) for share in (0.3, 0.4, 0.6)}))
     training: Any = kind.training
     made: LeaderTraining = training(problem=problem, runs=runs, iterations=iterations, **settings)
     return made

@@ -1,13 +1,15 @@
 """What a figure of the paper is here: how its runs are made, its table beside the paper's numbers, and its pictures.
 
-A figure is a module below `bilevelrl.benchmarks` with a `FIGURES` tuple, named once in `FIGURE_MODULES`; the
-command `bilevelrl reproduce`, its quick version and the docs' tables pick it up from there.
+A figure is a module below `bilevelrl.benchmarks` with a `FIGURES` tuple, named once in `FIGURE_MODULES`, or in
+`STUDY_MODULES` if it goes beyond the paper; the command `bilevelrl reproduce`, its quick version and the docs' tables
+pick it up from there. Studies are not part of the wheel: `studies_present` tells whether this is a checkout.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib
+import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +19,17 @@ from typing import Any, TypeAlias
 from bilevelrl.benchmarks.sweeping.sweeps import Sweep
 from bilevelrl.reference.errors import UnknownNameError
 
-__all__ = ["FIGURE_MODULES", "Figure", "FigureOptions", "Row", "SweepRunner", "all_figures", "get_figure"]
+__all__ = [
+    "FIGURE_MODULES",
+    "STUDY_MODULES",
+    "Figure",
+    "FigureOptions",
+    "Row",
+    "SweepRunner",
+    "all_figures",
+    "get_figure",
+    "studies_present",
+]
 
 FIGURE_MODULES = (
     "paper.bilevel_lqr.figures",
@@ -27,6 +39,10 @@ FIGURE_MODULES = (
     "paper.four_rooms.search",
     "paper.gallery",
     "paper.toy_game.figures",
+)
+"""Modules of `bilevelrl.benchmarks` that have figures of the paper."""
+
+STUDY_MODULES = (
     "research.building.budget",
     "research.building.causes",
     "research.building.drift",
@@ -37,7 +53,7 @@ FIGURE_MODULES = (
     "research.escape.leader",
     "research.toy_game.spreads",
 )
-"""Modules of `bilevelrl.benchmarks.paper` that have figures."""
+"""Modules of `bilevelrl.benchmarks` that have figures beyond the paper."""
 
 Row: TypeAlias = dict[str, Any]
 """One line of a tidy table."""
@@ -110,8 +126,13 @@ class Figure:
     kept: Callable[[Sequence[Row]], Mapping[str, Sequence[Row]]] = _nothing_kept
 
 
+def studies_present() -> bool:
+    """Tell whether the studies beyond the paper can be imported: in a checkout and in an editable install."""
+    return importlib.util.find_spec("bilevelrl.benchmarks.research") is not None
+
+
 def all_figures() -> Mapping[str, Figure]:
-    """Return every figure by name.
+    """Return every figure by name; those beyond the paper where `studies_present`.
 
     Examples
     --------
@@ -119,7 +140,7 @@ def all_figures() -> Mapping[str, Figure]:
     True
     """
     found = {}
-    for module in FIGURE_MODULES:
+    for module in FIGURE_MODULES + STUDY_MODULES * studies_present():
         for figure in importlib.import_module(f"bilevelrl.benchmarks.{module}").FIGURES:
             found[figure.name] = figure
     return MappingProxyType(found)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bilevelrl.benchmarks.sweeping.figures import all_figures
-from bilevelrl.benchmarks.trainings import TRAINING_KINDS
+from bilevelrl.benchmarks.trainings import training_kinds
 from bilevelrl.estimators import ESTIMATORS, GAME_ESTIMATORS, LQR_ESTIMATORS
 from bilevelrl.reference import HYPERGRADIENT_ROUTES
 
@@ -71,7 +71,7 @@ def test_every_numbered_item_has_a_row():
 @pytest.mark.exact
 def test_methods_and_estimators_of_the_table_exist_where_it_says():
     for algorithm, problem, methods, estimators in rows("Algorithms", 4):
-        known = {name for kind in TRAINING_KINDS if kind.problem.__name__ == KINDS[problem] for name in kind.titles}
+        known = {name for kind in training_kinds() if kind.problem.__name__ == KINDS[problem] for name in kind.titles}
         assert code(methods), algorithm
         assert set(code(methods)) <= known, algorithm
         assert all(any(name in registry for registry in REGISTRIES) for name in code(estimators)), algorithm
@@ -82,6 +82,6 @@ def test_nothing_of_this_package_is_left_out():
     named = set(code(PAGE))
     for registry in REGISTRIES:
         assert set(registry) <= named
-    for kind in TRAINING_KINDS:
+    for kind in training_kinds():
         assert set(kind.titles) <= named
     assert {f"bilevelrl reproduce {name}" for name in all_figures()} <= named

@@ -13,11 +13,11 @@ from bilevelrl.verification.commands.command_line import build_parser
 WORK = {
     "benchmarks.reproduce": ["run_sweep"],
     "benchmarks.train_command": ["train"],
-    "verification.command_line": ["verify"],
-    "verification.digits": ["measure_digits"],
-    "verification.fresh_seeds": ["fresh_seeds"],
-    "verification.kill_matrix": ["kill_matrix"],
-    "verification.report": ["run_study", "registered_report"],
+    "verification.commands.command_line": ["verify"],
+    "verification.commands.digits": ["measure_digits"],
+    "verification.commands.fresh_seeds": ["fresh_seeds"],
+    "verification.mutants.kill_matrix": ["kill_matrix"],
+    "verification.commands.report": ["run_study", "registered_report"],
 }
 """Where the work begins, by module and name."""
 PARTS = 6

@@ -91,5 +91,5 @@ def _mark(entry: Any) -> Any:
 
 def _is_same(mark: Any, entry: Any) -> bool:
     if isinstance(mark, tuple):
-        return hash(np.asarray(entry).tobytes()) == mark[0]
+        return bool(hash(np.asarray(entry).tobytes()) == mark[0])
     return mark is entry or np.array_equal(mark, entry)

@@ -16,6 +16,7 @@ import numpy as np
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.doors import Horizon, checked, checked_record
 from bilevelrl.reference.errors import BilevelRLError, UnknownNameError, UnsupportedError, refusal
+from bilevelrl.reference.objective import Objective
 from bilevelrl.reference.on_demand import AnswerBounds
 from bilevelrl.reference.problem import Part
 
@@ -118,8 +119,7 @@ class RouteFunction(Protocol):
         problem: Any,
         theta: FloatArray,
         *,
-        horizon: Horizon,
-        discounted: bool,
+        objective: Objective,
         warm_start: Any,
         bound: bool,
     ) -> Hypergradient: ...
@@ -229,7 +229,7 @@ def leader_objective(
     """
     for kind in type(problem).__mro__:
         if kind in _OBJECTIVES:
-            return _OBJECTIVES[kind](problem, theta, horizon=horizon, discounted=discounted, follower=follower)
+            return _OBJECTIVES[kind](problem, theta, objective=Objective(horizon, discounted), follower=follower)
     known = sorted(kind.__name__ for kind in _OBJECTIVES)
     raise UnsupportedError(refusal("problem", type(problem).__name__, f"one of {known}", "or register its objective"))
 
@@ -300,9 +300,8 @@ def hypergradient(
         if kind in kinds:
             theta = np.array(problem.check_theta(theta))  # ours: bounds may be worked out after the caller changes his
             warm_start = warm_start.follower if isinstance(warm_start, Hypergradient) else warm_start
-            return kinds[kind](
-                problem, theta, horizon=horizon, discounted=discounted, warm_start=warm_start, bound=bound
-            )
+            objective = Objective(horizon, discounted)
+            return kinds[kind](problem, theta, objective=objective, warm_start=warm_start, bound=bound)
     able = sorted(name for name, entry in HYPERGRADIENT_ROUTES.items() if set(type(problem).__mro__) & set(entry.kinds))
     raise UnsupportedError(
         f"route={route!r}: not available for problems of type {type(problem).__name__}; expected one of {able}"

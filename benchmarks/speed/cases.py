@@ -18,6 +18,7 @@ from bilevelrl.reference import (
     solve_follower,
 )
 from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.objective import Objective
 from bilevelrl.reference.routes.tabular.unrolled import split_objective
 from bilevelrl.reference.tabular.transitions import policy_transition
 from bilevelrl.tasks import four_rooms
@@ -95,7 +96,7 @@ def reverse_mode(problem: ConfigurableMDP, theta: FloatArray, *, sweeps: int) ->
 
     def objective(x: FloatArray) -> object:
         return split_objective(
-            problem, (x, x, x, x, x), sweeps_follower=sweeps, sweeps_leader=sweeps, horizon=None, discounted=True
+            problem, (x, x, x, x, x), sweeps_follower=sweeps, sweeps_leader=sweeps, objective=Objective()
         )
 
     return np.asarray(autograd.grad(objective)(theta), dtype=np.float64)

@@ -21,7 +21,7 @@ from bilevelrl.reference import MarkovGame, game_leader_action_values
 from bilevelrl.reference.arrays import FloatArray, check_indices, check_pairs, check_steps_to_go
 from bilevelrl.reference.doors import checked
 from bilevelrl.reference.errors import InvalidInputError, NotConvergedError, ShapeError, UnknownNameError, refusal
-from bilevelrl.reference.tabular.leader import check_horizon
+from bilevelrl.reference.objective import Objective
 
 __all__ = ["OPERATORS", "GameCritic", "Operator", "learn_game_critic"]
 
@@ -103,7 +103,7 @@ class GameCritic:
         if operator not in OPERATORS:
             raise UnknownNameError("operator", operator, OPERATORS)
         target = target if target is not None else Target()
-        check_horizon(target.horizon, target.discounted)
+        Objective(target.horizon, target.discounted)
         policy = game.policy_at(theta)
         if operator in ("expected", "sampled"):
             _, table = game_leader_action_values(

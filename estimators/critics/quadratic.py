@@ -23,7 +23,7 @@ from bilevelrl.reference.arrays import FloatArray, check_joined, check_steps_to_
 from bilevelrl.reference.doors import Horizon, checked
 from bilevelrl.reference.lqr.leader import evaluate_lqr_leader, leader_costs
 from bilevelrl.reference.lqr.matrices import LQRMatrices
-from bilevelrl.reference.tabular.leader import check_horizon
+from bilevelrl.reference.objective import Objective
 
 __all__ = ["QuadraticCritic", "fit_lstd_critic"]
 
@@ -66,7 +66,7 @@ class QuadraticCritic:
         >>> float(abs(critic.value(np.zeros(3), steps_to_go=0)))
         0.0
         """
-        check_horizon(horizon, discounted)
+        Objective(horizon, discounted)
         problem, follower = context.problem, context.follower
         m = problem.matrices_at(context.theta)
         gain, discount = follower.gain, problem.discount_leader if discounted else 1.0

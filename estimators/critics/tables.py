@@ -21,8 +21,8 @@ from bilevelrl.reference import leader_action_values
 from bilevelrl.reference.arrays import BoolArray, FloatArray, check_indices, check_pairs, check_steps_to_go
 from bilevelrl.reference.doors import Horizon, checked, checked_record
 from bilevelrl.reference.errors import InvalidInputError, ShapeError, refusal
+from bilevelrl.reference.objective import Objective
 from bilevelrl.reference.problem import TransitionBatch
-from bilevelrl.reference.tabular.leader import check_horizon
 from bilevelrl.reference.tabular.transitions import Transition, expected_next
 
 __all__ = [
@@ -102,7 +102,7 @@ class ExactCritic:
             raise InvalidInputError(
                 refusal("problem", type(problem).__name__, "a ConfigurableMDP", "a tabular problem")
             )
-        check_horizon(horizon, discounted)
+        Objective(horizon, discounted)
         tables = problem.tables_at(theta)
         tables = replace(
             tables,

@@ -28,8 +28,8 @@ from bilevelrl.reference import LQRGame, MarkovGame
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.doors import checked
 from bilevelrl.reference.errors import EstimatorError, InvalidInputError, UnknownNameError, UnsupportedError
+from bilevelrl.reference.objective import Objective
 from bilevelrl.reference.problem import Part
-from bilevelrl.reference.tabular.leader import check_horizon
 
 __all__ = ["GAME_ESTIMATORS", "Baseline", "GameSide", "register_game_estimator"]
 
@@ -78,7 +78,7 @@ class GameSide(AlongTrajectories):
         for option, known in OPTIONS.items():
             if getattr(self, option) not in known:
                 raise UnknownNameError(option, getattr(self, option), [str(name) for name in known])
-        check_horizon(self.target.horizon, self.target.discounted)
+        Objective(self.target.horizon, self.target.discounted)
         if self.stopping is not None and self.target.horizon is not None:
             raise InvalidInputError(
                 f"stopping={self.stopping!r}: expected target horizon None; geometric times replace the horizon"

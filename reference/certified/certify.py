@@ -11,8 +11,8 @@ from bilevelrl.reference.errors import UnsupportedError
 from bilevelrl.reference.game.model import MarkovGame
 from bilevelrl.reference.lqr.model import ConfigurableLQR
 from bilevelrl.reference.lqr_game.model import LQRGame
+from bilevelrl.reference.objective import INFINITE_HORIZON, Objective
 from bilevelrl.reference.registry import Hypergradient, register_route
-from bilevelrl.reference.tabular.leader import check_horizon
 from bilevelrl.reference.tabular.model import ConfigurableMDP
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def certified_hypergradient(
     if isinstance(problem, ConfigurableMDP):
         source = DoubleTables.at(problem, problem.check_theta(theta))
         return certify_tabular(source, digits=digits, horizon=horizon, discounted=discounted, maximum_bits=maximum_bits)
-    check_horizon(horizon, discounted)
+    Objective(horizon, discounted)
     if isinstance(problem, MarkovGame):
         game = DoubleGame.at(problem, problem.check_theta(theta))
         evaluate = game_evaluation(game, horizon=horizon, discounted=discounted)
@@ -113,13 +113,13 @@ def certified(
     problem: Any,
     theta: FloatArray,
     *,
-    horizon: Horizon = None,
-    discounted: bool = True,
+    objective: Objective = INFINITE_HORIZON,
     warm_start: Any = None,
     bound: bool = True,
 ) -> Hypergradient:
     """∇J to thirty digits, rounded; see `certified_hypergradient`."""
-    return certified_hypergradient(problem, theta, horizon=horizon, discounted=discounted).rounded()
+    found = certified_hypergradient(problem, theta, horizon=objective.horizon, discounted=objective.discounted)
+    return found.rounded()
 
 
 for _kind in (ConfigurableMDP, MarkovGame, ConfigurableLQR, LQRGame):

@@ -18,10 +18,10 @@ from bilevelrl.reference.certified.balls import Enclosure, float_above, largest,
 from bilevelrl.reference.certified.sources import TabularSource
 from bilevelrl.reference.certified.tabular.enclosure import BallFollower, Cotangents, cotangents, enclose_follower
 from bilevelrl.reference.errors import InvalidInputError, PrecisionError, refusal
+from bilevelrl.reference.objective import Objective
 from bilevelrl.reference.on_demand import AnswerBounds
 from bilevelrl.reference.problem import Part
 from bilevelrl.reference.registry import Hypergradient
-from bilevelrl.reference.tabular.leader import check_horizon
 
 __all__ = ["CertifiedHypergradient", "Evaluation", "certify_tabular", "refine", "tabular_evaluation"]
 
@@ -219,7 +219,7 @@ def certify_tabular(
     minimum_bits: int = SMALLEST_PRECISION,
 ) -> CertifiedHypergradient:
     """Return the certified hypergradient of a tabular problem; see `certified_hypergradient`."""
-    check_horizon(horizon, discounted)
+    Objective(horizon, discounted)
     return refine(
         tabular_evaluation(source, horizon=horizon, discounted=discounted),
         digits,

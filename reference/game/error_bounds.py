@@ -28,9 +28,9 @@ from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.game.follower import DecisionPoints
 from bilevelrl.reference.game.leader import truncated_stages
 from bilevelrl.reference.game.model import MarkovGame
+from bilevelrl.reference.objective import Objective
 from bilevelrl.reference.on_demand import AnswerBounds
 from bilevelrl.reference.tabular.error_bounds import BOUND_SIZE_LIMIT, FIRST_ORDER
-from bilevelrl.reference.tabular.leader import constant_return
 from bilevelrl.reference.tabular.transitions import DiscountedSystem, law_error
 from bilevelrl.reference.value_errors import ValueErrors
 
@@ -137,8 +137,7 @@ def game_error_bound(
     points: DecisionPoints,
     response: FloatArray,
     state_value: FloatArray,
-    horizon: int | None,
-    discounted: bool,
+    objective: Objective,
     errors: ValueErrors,
     remainder: float = 0.0,
 ) -> AnswerBounds:
@@ -150,7 +149,7 @@ def game_error_bound(
         The problem.
     policy, points, response, state_value
         f (S, L), the decision points, g at them (S, D, A), and W (S,) without its constant.
-    horizon, discounted
+    objective
         Which objective.
     errors
         ε and η, with Q_F's by the leader's action.
@@ -162,11 +161,11 @@ def game_error_bound(
     AnswerBounds
         inf where the first order says nothing, or where the arrays would exceed `BOUND_SIZE_LIMIT` entries.
     """
-    stages = 1 if horizon is None else horizon
+    stages = 1 if objective.horizon is None else objective.horizon
     if game.reward_leader.size * max(theta.size, 4 * stages) > BOUND_SIZE_LIMIT:
         return AnswerBounds(np.inf, np.inf)
     rounding = _rounding(game, points)
-    discount = game.discount_leader if discounted else 1.0
+    discount = objective.discount(game.discount_leader)
     slope = game.policy_jacobian(theta)  # (S, L, N)
     seen = _relevant(game, policy, points, response, slope)
     if not seen.all():  # the others are worth anything, and known as badly as they like
@@ -176,15 +175,15 @@ def game_error_bound(
     states, off = game.states, errors.policy
     follower = DiscountedSystem.factorise(points.chain(response), game.discount_follower)
     span = float(follower.solve(np.ones(states)).max())
-    if horizon is None:
+    if objective.horizon is None:
         span = max(span, float(follower.at_discount(discount).solve(np.ones(states)).max()))
     else:
-        span = max(span, float(horizon))
+        span = max(span, float(objective.horizon))
     stretch = float(off.max()) * span
     if not stretch < FIRST_ORDER:
         return AnswerBounds(np.inf, np.inf)
-    leader = _leader(game, policy, points, response, off, discount=discount, horizon=horizon)
-    cut = 0.0 if horizon is not None else remainder
+    leader = _leader(game, policy, points, response, off, discount=discount, horizon=objective.horizon)
+    cut = 0.0 if objective.horizon is not None else remainder
     law_off = leader.law_off + cut
     size = float(leader.size.max())
     leader_off = leader.off + cut * size
@@ -225,7 +224,7 @@ def game_error_bound(
     if game.regulariser is not None:
         error += rounding * np.abs(game.regulariser_gradient(theta))
     earned = float(game.initial @ (leader.value_off + cut * size + rounding * leader.value))
-    constant = constant_return(points.centre_leader, game.discount_leader, horizon, discounted)
+    constant = objective.constant_return(points.centre_leader, game.discount_leader)
     added = 8.0 * float(np.finfo(np.float64).eps) * (abs(constant) + abs(game.regulariser_at(theta)))
     return AnswerBounds(
         gradient=float(error.max(initial=0.0)) / (1.0 - stretch) ** 4,

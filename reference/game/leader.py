@@ -20,7 +20,7 @@ from bilevelrl.reference.doors import Horizon, checked
 from bilevelrl.reference.errors import ShapeError, refusal
 from bilevelrl.reference.game.follower import DecisionPoints, GameFollower, solve_game
 from bilevelrl.reference.game.model import MarkovGame
-from bilevelrl.reference.tabular.leader import check_horizon, constant_return
+from bilevelrl.reference.objective import INFINITE_HORIZON, Objective
 from bilevelrl.reference.tabular.transitions import DiscountedSystem
 
 __all__ = ["GameEvaluation", "evaluate_game_leader", "game_leader_action_values", "game_leader_objective"]
@@ -60,8 +60,7 @@ def evaluate_game_leader(
     points: DecisionPoints,
     response: FloatArray,
     *,
-    horizon: Horizon = None,
-    discounted: bool = True,
+    objective: Objective = INFINITE_HORIZON,
     follower_system: DiscountedSystem | None = None,
 ) -> GameEvaluation:
     """Evaluate the leader's return and its weights under f (S, L) and g at the decision points (S, D, A).
@@ -74,23 +73,25 @@ def evaluate_game_leader(
     earned = points.average(response, points.reward_leader)
     reward = game.reward_leader - points.centre_leader
     states = game.states
-    if horizon is None:
+    if objective.horizon is None:
         system = follower_system.at_discount(game.discount_leader)
         value, occupancy = system.solve(earned), system.solve_transposed(game.initial)
         ahead = (game.transition.reshape(-1, states) @ value).reshape(reward.shape)
         weighted = occupancy[:, None, None] * (reward + game.discount_leader * ahead)
     else:
-        discount = game.discount_leader if discounted else 1.0
-        laws, values = truncated_stages(follower_system.policy_matrix, game.initial, earned, discount, horizon)
-        value, occupancy = values[horizon], laws.sum(axis=0)
-        later = laws.T @ values[horizon - 1 :: -1]  # Σ_t law_t(s) V^(T-t-1)(s')
+        discount = objective.discount(game.discount_leader)
+        laws, values = truncated_stages(
+            follower_system.policy_matrix, game.initial, earned, discount, objective.horizon
+        )
+        value, occupancy = values[objective.horizon], laws.sum(axis=0)
+        later = laws.T @ values[objective.horizon - 1 :: -1]  # Σ_t law_t(s) V^(T-t-1)(s')
         moved = np.matmul(game.transition.reshape(states, -1, states), later[:, :, None])
         weighted = occupancy[:, None, None] * reward + discount * moved.reshape(reward.shape)
     spread = np.broadcast_to(response, reward.shape)
     policy_weight = np.vecdot(spread, weighted)
     seen = weighted if game.follower_sees_leader_action else np.matmul(policy[:, None, :], weighted)
     mean = np.vecdot(response, seen)
-    offset = constant_return(points.centre_leader, game.discount_leader, horizon, discounted)
+    offset = objective.constant_return(points.centre_leader, game.discount_leader)
     return GameEvaluation(
         value=value,
         centre=offset,
@@ -137,20 +138,20 @@ def game_leader_action_values(
     >>> round(float(values[0, 0]), 4)
     0.617
     """
-    check_horizon(horizon, discounted)
+    objective = Objective(horizon, discounted)
     check_shape("policy", policy, game.reward_leader.shape[:2])
     check_shape("follower_policy", follower_policy, game.reward_leader.shape)
     joint = policy[:, :, None] * follower_policy
     earned = (joint * game.reward_leader).sum(axis=(1, 2))
     states = game.states
     chain = np.matmul(joint.reshape(states, 1, -1), game.transition.reshape(states, -1, states))[:, 0, :]
-    if horizon is None:
+    if objective.horizon is None:
         value = DiscountedSystem.factorise(chain, game.discount_leader).solve(earned)[None]
         return value, game.reward_leader[None] + game.discount_leader * (game.transition @ value[0])[None]
-    discount = game.discount_leader if discounted else 1.0
-    _, values = truncated_stages(chain, game.initial, earned, discount, horizon)
-    action_values = np.zeros((horizon + 1, *game.reward_leader.shape))
-    for h in range(1, horizon + 1):
+    discount = objective.discount(game.discount_leader)
+    _, values = truncated_stages(chain, game.initial, earned, discount, objective.horizon)
+    action_values = np.zeros((objective.horizon + 1, *game.reward_leader.shape))
+    for h in range(1, objective.horizon + 1):
         action_values[h] = game.reward_leader + discount * (game.transition @ values[h - 1])
     return values, action_values
 
@@ -160,12 +161,10 @@ def game_leader_objective(
     game: MarkovGame,
     theta: Any,
     *,
-    horizon: Horizon = None,
-    discounted: bool = True,
+    objective: Objective = INFINITE_HORIZON,
     follower: GameFollower | None = None,
 ) -> float:
     """The leader's objective in a Markov game; see `leader_objective`."""
-    check_horizon(horizon, discounted)
     theta = game.check_theta(theta)
     if follower is None:
         follower = solve_game(game, theta)
@@ -176,5 +175,5 @@ def game_leader_objective(
     policy = game.policy_at(theta)
     points = DecisionPoints.of(game, policy)
     response = follower.policy if game.follower_sees_leader_action else follower.policy[:, :1]
-    evaluation = evaluate_game_leader(game, policy, points, response, horizon=horizon, discounted=discounted)
+    evaluation = evaluate_game_leader(game, policy, points, response, objective=objective)
     return evaluation.objective + game.regulariser_at(theta)

@@ -30,6 +30,7 @@ from bilevelrl.reference.lqr.response_errors import (
 )
 from bilevelrl.reference.lqr.rounding import EPSILON, Ledger, plain
 from bilevelrl.reference.lqr.solvers import EquationSolver
+from bilevelrl.reference.objective import Objective
 from bilevelrl.reference.problem import PARTS, Part
 
 __all__ = ["LeaderSweeps", "lqr_error_bounds"]
@@ -124,8 +125,7 @@ def lqr_error_bounds(
     theta: FloatArray,
     cost_to_go: FloatArray,
     *,
-    horizon: int | None,
-    discounted: bool,
+    objective: Objective,
     method: EquationSolver = "doubling",
     sweeps: LeaderSweeps | None = None,
     tail: Tail | None = None,
@@ -136,7 +136,7 @@ def lqr_error_bounds(
 
     Parameters
     ----------
-    problem, theta, horizon, discounted
+    problem, theta, objective
         As the route has them.
     cost_to_go
         The route's P.
@@ -155,15 +155,15 @@ def lqr_error_bounds(
     >>> from bilevelrl.tasks import random_lqr
     >>> problem, theta = random_lqr(seed=0), np.zeros(3)
     >>> follower = solve_follower(problem, theta)
-    >>> bounds = lqr_error_bounds(problem, theta, follower.cost_to_go, horizon=None, discounted=True)
+    >>> bounds = lqr_error_bounds(problem, theta, follower.cost_to_go, objective=Objective())
     >>> 0.0 < bounds.gradient < 1e-11
     True
     >>> off = follower.cost_to_go + 1e-6
-    >>> lqr_error_bounds(problem, theta, off, horizon=None, discounted=True).gradient > 1e-6
+    >>> lqr_error_bounds(problem, theta, off, objective=Objective()).gradient > 1e-6
     True
     """
     matrices = problem.matrices_at(theta)
-    discount = problem.discount_leader if discounted else 1.0
+    discount = objective.discount(problem.discount_leader)
     a, b = matrices.dynamics_state, matrices.dynamics_action
     jacobian = problem.jacobian(theta) if gradient else {}
     stretch = [0.0]
@@ -182,8 +182,8 @@ def lqr_error_bounds(
         )
         loop = plain(response.loop)
         stretch[0] = stretch_of(loop, response.loop_error, problem.discount_follower, None)
-        stretch[0] = max(stretch[0], stretch_of(loop, response.loop_error, discount, horizon))
-        found = _leader(ledger, matrices, response, discount, horizon, method, sweeps)
+        stretch[0] = max(stretch[0], stretch_of(loop, response.loop_error, discount, objective.horizon))
+        found = _leader(ledger, matrices, response, discount, objective.horizon, method, sweeps)
         parts: list[Any] = []
         if gradient:
             cotangents = _cotangents(ledger, problem, matrices, response, found, tail)

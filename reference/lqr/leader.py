@@ -18,15 +18,15 @@ from typing import Any
 import numpy as np
 
 from bilevelrl.reference.arrays import FloatArray
-from bilevelrl.reference.doors import Horizon, checked
+from bilevelrl.reference.doors import checked
 from bilevelrl.reference.errors import ShapeError, refusal
 from bilevelrl.reference.lqr.follower import LQRFollower, solve_lqr
 from bilevelrl.reference.lqr.matrices import LQRMatrices
 from bilevelrl.reference.lqr.model import ConfigurableLQR
 from bilevelrl.reference.lqr.solvers import discounted_lyapunov
+from bilevelrl.reference.objective import INFINITE_HORIZON, Objective
 from bilevelrl.reference.problem import Part
 from bilevelrl.reference.registry import register_objective
-from bilevelrl.reference.tabular.leader import check_horizon
 
 __all__ = ["LQRLeaderEvaluation", "evaluate_lqr_leader", "leader_costs", "lqr_leader_objective"]
 
@@ -116,8 +116,7 @@ def evaluate_lqr_leader(
     covariance: FloatArray,
     discount_leader: float,
     *,
-    horizon: Horizon = None,
-    discounted: bool = True,
+    objective: Objective = INFINITE_HORIZON,
 ) -> LQRLeaderEvaluation:
     """Evaluate the leader's return under `a ~ N(-gain x, covariance)`.
 
@@ -127,10 +126,10 @@ def evaluate_lqr_leader(
         If the horizon is infinite and √γ_L A_c is not stable.
     """
     system = _System.of(matrices, gain, covariance)
-    discount = discount_leader if discounted else 1.0
-    if horizon is None:
+    discount = objective.discount(discount_leader)
+    if objective.horizon is None:
         return _infinite(matrices, system, discount)
-    return _truncated(matrices, system, discount, horizon)
+    return _truncated(matrices, system, discount, objective.horizon)
 
 
 def _infinite(matrices: LQRMatrices, system: _System, discount: float) -> LQRLeaderEvaluation:
@@ -194,12 +193,10 @@ def lqr_leader_objective(
     problem: ConfigurableLQR,
     theta: Any,
     *,
-    horizon: Horizon = None,
-    discounted: bool = True,
+    objective: Objective = INFINITE_HORIZON,
     follower: LQRFollower | None = None,
 ) -> float:
     """The leader's objective for a configurable LQR; see `leader_objective`."""
-    check_horizon(horizon, discounted)
     matrices = problem.matrices_at(theta)
     response = solve_lqr(problem, theta) if follower is None else follower
     if response.gain.shape != (matrices.actions, matrices.states):
@@ -213,6 +210,5 @@ def lqr_leader_objective(
         response.gain,
         response.covariance,
         problem.discount_leader,
-        horizon=horizon,
-        discounted=discounted,
+        objective=objective,
     ).objective

@@ -33,6 +33,7 @@ from bilevelrl.reference.lqr.rounding import EPSILON, Ledger, UnprovenError, pla
 from bilevelrl.reference.lqr.solvers import discounted_lyapunov, riccati_backup
 from bilevelrl.reference.lqr_game.leader import closed_loop, evaluate_game_leader, game_steps
 from bilevelrl.reference.lqr_game.model import LeaderGaussian, LQRGame
+from bilevelrl.reference.objective import Objective
 from bilevelrl.reference.problem import GAME_PARTS, Part
 
 __all__ = ["lqr_game_error_bounds"]
@@ -150,9 +151,7 @@ def _cotangents(
     }
 
 
-def _summed_steps(
-    game: LQRGame, policy: LeaderGaussian, cost_to_go: FloatArray, discounted: bool, horizon: int | None
-) -> int:
+def _summed_steps(game: LQRGame, policy: LeaderGaussian, cost_to_go: FloatArray, objective: Objective) -> int:
     """Steps of the chain before it is cut off, where it is."""
     _, curvature, reaction = riccati_backup(
         cost_to_go,
@@ -164,7 +163,7 @@ def _summed_steps(
     )
     covariance = action_covariance(curvature, game.temperature)
     loop = closed_loop(game, policy.gain, policy.covariance, reaction, covariance)
-    found = evaluate_game_leader(game, loop, horizon=horizon, discounted=discounted, derivatives=False)
+    found = evaluate_game_leader(game, loop, objective=objective, derivatives=False)
     return len(found.reward)
 
 
@@ -173,8 +172,7 @@ def lqr_game_error_bounds(
     theta: FloatArray,
     cost_to_go: FloatArray,
     *,
-    horizon: int | None,
-    discounted: bool,
+    objective: Objective,
     tail: Tail | None = None,
     frozen: bool = False,
     gradient: bool = True,
@@ -187,14 +185,14 @@ def lqr_game_error_bounds(
     >>> from bilevelrl.tasks import lqr_game
     >>> game, theta = lqr_game(), np.array([-3.0, 0.0])
     >>> follower = solve_follower(game, theta)
-    >>> bounds = lqr_game_error_bounds(game, theta, follower.cost_to_go, horizon=100, discounted=True)
+    >>> bounds = lqr_game_error_bounds(game, theta, follower.cost_to_go, objective=Objective(100))
     >>> 0.0 < bounds.gradient < 1e-12
     True
     """
     policy = game.policy_at(theta)
-    discount = game.discount_leader if discounted else 1.0
-    steps = _summed_steps(game, policy, cost_to_go, discounted, horizon)
-    if steps < game_steps(discount, horizon):
+    discount = objective.discount(game.discount_leader)
+    steps = _summed_steps(game, policy, cost_to_go, objective)
+    if steps < game_steps(discount, objective.horizon):
         return UNKNOWN
     b, c = game.dynamics_action, game.dynamics_leader
     jacobian = game.jacobian(theta) if gradient else {}
@@ -217,14 +215,14 @@ def lqr_game_error_bounds(
         loop, through = ledger.product(after, planned), ledger.product(after, c)
         spoken = ledger.symmetric(policy.covariance)
         noise = ledger.total((1.0, through, spoken, through.T), (1.0, b, response.covariance, b.T))
-        for rate, length in ((game.discount_follower, None), (1.0, None if horizon is None else steps)):
+        for rate, length in ((game.discount_follower, None), (1.0, None if objective.horizon is None else steps)):
             stretch[0] = max(stretch[0], stretch_of(plain(loop), response.loop_error, rate, length))
-        chain = _Chain(ledger, game, loop, noise, discount, horizon, steps)
+        chain = _Chain(ledger, game, loop, noise, discount, objective.horizon, steps)
         parts: list[Any] = []
         if gradient:
             cotangents = _cotangents(ledger, game, policy, response, chain, planned, through, tail)
             parts = pulled(ledger, cotangents, jacobian, GAME_PARTS, theta.size)
-        objective = ledger.total((1.0, chain.objective), (1.0, np.reshape(policy.regulariser, (1, 1))))
-        return anp.concatenate([anp.reshape(entry, (-1,)) for entry in (objective, *parts)])
+        earned = ledger.total((1.0, chain.objective), (1.0, np.reshape(policy.regulariser, (1, 1))))
+        return anp.concatenate([anp.reshape(entry, (-1,)) for entry in (earned, *parts)])
 
     return bounds_of(formula, theta.size, lambda: stretch[0])

@@ -24,8 +24,8 @@ from bilevelrl.reference.errors import ShapeError, refusal
 from bilevelrl.reference.lqr.follower import LQRFollower
 from bilevelrl.reference.lqr.solvers import symmetric
 from bilevelrl.reference.lqr_game.model import LQRGame, solve_lqr_game
+from bilevelrl.reference.objective import INFINITE_HORIZON, Objective
 from bilevelrl.reference.registry import register_objective
-from bilevelrl.reference.tabular.leader import check_horizon
 
 __all__ = [
     "SPREAD_LIMIT",
@@ -114,8 +114,7 @@ def evaluate_game_leader(
     game: LQRGame,
     loop: ClosedLoop,
     *,
-    horizon: Horizon = None,
-    discounted: bool = True,
+    objective: Objective = INFINITE_HORIZON,
     derivatives: bool = True,
 ) -> GameEvaluation:
     """Evaluate the leader's return along the Gaussian chain, and differentiate it backwards through time.
@@ -124,13 +123,13 @@ def evaluate_game_leader(
     ----------
     game, loop
         The game and its closed loop.
-    horizon, discounted
+    objective
         Which return.
     derivatives
         False leaves the cotangents at zero.
     """
-    discount = game.discount_leader if discounted else 1.0
-    steps, n = game_steps(discount, horizon), loop.matrix.shape[0]
+    discount = objective.discount(game.discount_leader)
+    steps, n = game_steps(discount, objective.horizon), loop.matrix.shape[0]
     mean, covariance = np.zeros((steps, n)), np.zeros((steps, n, n))
     mean[0], covariance[0] = game.initial_mean, game.initial_covariance
     f, f_t, noise = loop.matrix, np.ascontiguousarray(loop.matrix.T), loop.noise
@@ -183,12 +182,10 @@ def lqr_game_objective(
     problem: LQRGame,
     theta: Any,
     *,
-    horizon: Horizon = None,
-    discounted: bool = True,
+    objective: Objective = INFINITE_HORIZON,
     follower: LQRFollower | None = None,
 ) -> float:
     """The leader's objective for a linear-quadratic game; see `leader_objective`."""
-    check_horizon(horizon, discounted)
     policy = problem.policy_at(theta)
     response = solve_lqr_game(problem, theta) if follower is None else follower
     reaction = response.riccati.reaction
@@ -199,5 +196,5 @@ def lqr_game_objective(
             )
         )
     loop = closed_loop(problem, policy.gain, policy.covariance, reaction, response.covariance)
-    evaluation = evaluate_game_leader(problem, loop, horizon=horizon, discounted=discounted, derivatives=False)
+    evaluation = evaluate_game_leader(problem, loop, objective=objective, derivatives=False)
     return evaluation.objective + float(policy.regulariser)

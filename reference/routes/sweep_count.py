@@ -14,6 +14,7 @@ import numpy as np
 
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.errors import TooLargeError
+from bilevelrl.reference.objective import Objective
 from bilevelrl.reference.on_demand import AnswerBounds
 from bilevelrl.reference.tabular.error_bounds import tabular_error_bound
 from bilevelrl.reference.tabular.fixed_point import state_scale
@@ -58,17 +59,14 @@ class SweepPlan:
     value: FloatArray
     policy: FloatArray
 
-    def error_bound(
-        self, problem: ConfigurableMDP, theta: FloatArray, horizon: int | None, discounted: bool
-    ) -> AnswerBounds:
+    def error_bound(self, problem: ConfigurableMDP, theta: FloatArray, objective: Objective) -> AnswerBounds:
         """Return the bounds on the hypergradient's error for a route that makes these sweeps."""
         return tabular_error_bound(
             problem,
             theta,
             policy=self.policy,
             follower_value=self.value,
-            horizon=horizon,
-            discounted=discounted,
+            objective=objective,
             errors=self.errors(problem, theta),
             remainder=self.remainder,
         )

@@ -33,8 +33,9 @@ from typing import Any
 import numpy as np
 
 from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.objective import Objective
 from bilevelrl.reference.on_demand import AnswerBounds
-from bilevelrl.reference.tabular.leader import constant_return, gradient_centres
+from bilevelrl.reference.tabular.leader import gradient_centres
 from bilevelrl.reference.tabular.model import ConfigurableMDP
 from bilevelrl.reference.tabular.tables import Tables
 from bilevelrl.reference.tabular.transitions import (
@@ -363,8 +364,7 @@ def tabular_error_bound(
     *,
     policy: FloatArray,
     follower_value: FloatArray,
-    horizon: int | None,
-    discounted: bool,
+    objective: Objective,
     errors: ValueErrors,
     remainder: float = 0.0,
 ) -> AnswerBounds:
@@ -373,7 +373,7 @@ def tabular_error_bound(
     sizes = {"transition": tables.states, "reward_follower": 1, "reward_leader": 1, "initial": 1, "regulariser": 1}
     pairs = tables.states * tables.actions
     largest = max((sizes[name] for name in problem.varying(theta)), default=1)
-    stages = (horizon or 1) * 8
+    stages = (objective.horizon or 1) * 8
     if pairs * max(largest * theta.size, tables.states, stages) > BOUND_SIZE_LIMIT:
         return _UNKNOWN
     jacobian = problem.jacobian(theta)
@@ -391,15 +391,15 @@ def tabular_error_bound(
         policy,
         follower_value,
         jacobian,
-        discount_leader=problem.discount_leader if discounted else 1.0,
+        discount_leader=objective.discount(problem.discount_leader),
         discount_follower=problem.discount_follower,
         temperature=problem.temperature,
         centres=centres,
         errors=errors,
-        horizon=horizon,
+        horizon=objective.horizon,
         remainder=remainder,
     )
-    constant = constant_return(centres[1], problem.discount_leader, horizon, discounted)
+    constant = objective.constant_return(centres[1], problem.discount_leader)
     return found._replace(objective=found.objective + _summed(float(tables.regulariser), constant))
 
 

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from bilevelrl.reference.arrays import FloatArray
-from bilevelrl.reference.doors import Discount, Horizon, checked
-from bilevelrl.reference.errors import IllPosedError, InvalidInputError, ShapeError, refusal
+from bilevelrl.reference.doors import Discount, checked
+from bilevelrl.reference.errors import ShapeError, refusal
+from bilevelrl.reference.objective import INFINITE_HORIZON, Objective
 from bilevelrl.reference.tabular.fixed_point import reward_centre
 from bilevelrl.reference.tabular.follower import TabularFollower, solve_tabular
 from bilevelrl.reference.tabular.model import ConfigurableMDP
@@ -23,8 +24,6 @@ from bilevelrl.reference.tabular.transitions import DiscountedSystem, SparseTran
 
 __all__ = [
     "LeaderEvaluation",
-    "check_horizon",
-    "constant_return",
     "evaluate_leader",
     "gradient_centres",
     "leader_action_values",
@@ -62,25 +61,6 @@ class LeaderEvaluation:
     objective: float
 
 
-def check_horizon(horizon: Horizon, discounted: bool) -> None:
-    """Refuse an invalid horizon, and an undiscounted return without one.
-
-    Raises
-    ------
-    InvalidInputError
-        If the horizon is not None or an integer ≥ 1.
-    IllPosedError
-        If the return is undiscounted and the horizon infinite: it diverges.
-    """
-    if horizon is not None and (isinstance(horizon, bool) or not isinstance(horizon, (int, np.integer)) or horizon < 1):
-        raise InvalidInputError(refusal("horizon", horizon, "None or an integer >= 1", "count the steps of an episode"))
-    if horizon is None and not discounted:
-        raise IllPosedError(
-            "discounted=False with horizon=None: the leader's undiscounted return over an infinite horizon diverges; "
-            "expected a finite horizon; pass horizon=T"
-        )
-
-
 def gradient_centres(problem: ConfigurableMDP, theta: FloatArray, tables: Tables) -> tuple[float, float]:
     """Return the constants (follower's, leader's) that may be subtracted from the rewards without moving a derivative.
 
@@ -90,20 +70,12 @@ def gradient_centres(problem: ConfigurableMDP, theta: FloatArray, tables: Tables
     return centres if centres == (0.0, 0.0) or problem.conserves_mass(theta) else (0.0, 0.0)
 
 
-def constant_return(reward: float, discount_leader: float, horizon: Horizon, discounted: bool) -> float:
-    """Return what a constant reward earns where no episode terminates."""
-    if horizon is None:
-        return reward / (1.0 - discount_leader)
-    return reward * float(np.sum(discount_leader ** np.arange(horizon))) if discounted else reward * horizon
-
-
 def evaluate_leader(
     tables: Tables,
     policy: FloatArray,
     discount_leader: float,
     *,
-    horizon: Horizon = None,
-    discounted: bool = True,
+    objective: Objective = INFINITE_HORIZON,
     centre: float | None = None,
     follower_system: DiscountedSystem | None = None,
 ) -> LeaderEvaluation:
@@ -116,13 +88,13 @@ def evaluate_leader(
     if centre is None:
         centre = reward_centre(tables, tables.reward_leader)
     reward = tables.reward_leader - centre
-    if horizon is None:
+    if objective.horizon is None:
         if follower_system is None:
             system = DiscountedSystem.factorise(policy_transition(tables.transition, policy), discount_leader)
         else:
             system = follower_system.at_discount(discount_leader)
         return _infinite(tables, policy, system, reward, centre)
-    return _truncated(tables, policy, discount_leader if discounted else 1.0, reward, centre, horizon)
+    return _truncated(tables, policy, objective.discount(discount_leader), reward, centre, objective.horizon)
 
 
 def _infinite(
@@ -133,7 +105,7 @@ def _infinite(
     occupancy = system.solve_transposed(np.asarray(tables.initial))
     action_value = reward + discount * expected_next(tables.transition, value)
     benefit = action_value - np.vecdot(policy, action_value)[:, None]
-    offset = constant_return(centre, discount, None, discounted=True)
+    offset = INFINITE_HORIZON.constant_return(centre, discount)
     return LeaderEvaluation(
         value=value,
         centre=offset,
@@ -160,7 +132,7 @@ def _truncated(
     ahead = values[horizon - 1 :: -1]  # V^(T-t-1), t = 0 .. T-1
     action_value = reward * weights.sum(axis=0)[:, None] + discount * _weighted_next(tables, weights, ahead)
     benefit_weight = policy * (action_value - (policy * action_value).sum(axis=1, keepdims=True))
-    offset = constant_return(centre, discount, horizon, discounted=True)
+    offset = Objective(horizon).constant_return(centre, discount)
     return LeaderEvaluation(
         value=values[horizon],
         centre=offset,
@@ -226,12 +198,10 @@ def tabular_leader_objective(
     problem: ConfigurableMDP,
     theta: Any,
     *,
-    horizon: Horizon = None,
-    discounted: bool = True,
+    objective: Objective = INFINITE_HORIZON,
     follower: TabularFollower | None = None,
 ) -> float:
     """The leader's objective for a configurable MDP; see `leader_objective`."""
-    check_horizon(horizon, discounted)
     theta = problem.check_theta(theta)
     tables = problem.tables_at(theta)
     if follower is None:
@@ -242,6 +212,4 @@ def tabular_leader_objective(
                 "follower.policy.shape", follower.policy.shape, f"{(tables.states, tables.actions)}", "solve it anew"
             )
         )
-    return evaluate_leader(
-        tables, follower.policy, problem.discount_leader, horizon=horizon, discounted=discounted
-    ).objective
+    return evaluate_leader(tables, follower.policy, problem.discount_leader, objective=objective).objective

@@ -23,6 +23,7 @@ from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.doors import checked
 from bilevelrl.reference.errors import EstimatorError, InvalidInputError, TooLargeError, refusal
 from bilevelrl.reference.lqr_game.leader import closed_loop, evaluate_game_leader
+from bilevelrl.reference.objective import Objective
 from bilevelrl.reference.problem import Part, Term
 from bilevelrl.verification.enumeration.moments import Moments
 
@@ -263,7 +264,7 @@ def game_expected_parts(
     loop = closed_loop(game, policy.gain, policy.covariance, follower.riccati.reaction, follower.covariance)
     n, p = game.dynamics_leader.shape
     paid = steps if target.horizon is None else min(steps, target.horizon)
-    law = evaluate_game_leader(game, loop, horizon=paid, derivatives=False)
+    law = evaluate_game_leader(game, loop, objective=Objective(paid), derivatives=False)
     moved = np.moveaxis(jacobian["gain"], -1, 0) if "gain" in jacobian else np.zeros((theta.size, p, n))
     half = moved.swapaxes(1, 2) @ follower.cost_to_go_seen[n:] @ np.concatenate([np.eye(n), policy.gain])
     once = half + half.swapaxes(1, 2)

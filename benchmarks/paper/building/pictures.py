@@ -17,6 +17,7 @@ from bilevelrl.reference import ConfigurableLQR, LQRGame, hypergradient, leader_
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.errors import MissingExtraError
 from bilevelrl.reference.lqr_game.leader import closed_loop, evaluate_game_leader
+from bilevelrl.reference.objective import Objective
 from bilevelrl.tasks import building_thermal_control, lqr_game
 
 __all__ = ["building_ascent", "draw_building", "draw_game", "game_landscape", "main"]
@@ -159,7 +160,7 @@ def draw_game(path: Path, *, resolution: int = 60) -> None:
         theta = np.array(gain)
         follower, policy = solve_follower(game, theta), game.policy_at(theta)
         loop = closed_loop(game, policy.gain, policy.covariance, follower.riccati.reaction, follower.covariance)
-        law = evaluate_game_leader(game, loop, horizon=30, discounted=False, derivatives=False)
+        law = evaluate_game_leader(game, loop, objective=Objective(30, discounted=False), derivatives=False)
         spread = 2.0 * np.sqrt(law.covariance[:, 0, 0])
         axes[2].plot(law.mean[:, 0], ".-", color=colour, label=f"{name}: J = {law_total(game, theta):.2f}")
         axes[2].fill_between(np.arange(30), law.mean[:, 0] - spread, law.mean[:, 0] + spread, color=colour, alpha=0.15)

@@ -20,7 +20,7 @@ from bilevelrl.reference.certified.lqr.enclosure import lqr_evaluation
 from bilevelrl.reference.certified.sources import Weight
 from bilevelrl.reference.certified.tabular.enclosure import BallTables
 from bilevelrl.reference.errors import UnsupportedError
-from bilevelrl.reference.tabular.leader import check_horizon
+from bilevelrl.reference.objective import Objective
 from bilevelrl.reference.tabular.tables import TableName
 
 __all__ = ["ClosedFormTables", "certify_closed_form", "feature_balls", "pull_table", "table_balls"]
@@ -261,7 +261,7 @@ def certify_closed_form(problem: ClosedForm, *, digits: int, maximum_bits: int) 
             maximum_bits=maximum_bits,
         )
     if problem.kind == "markov_game":
-        check_horizon(problem.horizon, problem.discounted)
+        Objective(problem.horizon, problem.discounted)
         evaluate = game_evaluation(ClosedFormGame(problem), horizon=problem.horizon, discounted=problem.discounted)
     else:
         evaluate = lqr_evaluation(problem)

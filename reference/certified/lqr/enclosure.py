@@ -48,8 +48,8 @@ from bilevelrl.reference.certified.series import (
     transpose,
 )
 from bilevelrl.reference.errors import IllPosedError
+from bilevelrl.reference.objective import Objective
 from bilevelrl.reference.problem import Part
-from bilevelrl.reference.tabular.leader import check_horizon
 
 __all__ = ["lqr_evaluation", "lqr_objective_series"]
 
@@ -267,7 +267,7 @@ def _along(
 
 def lqr_evaluation(problem: ClosedForm) -> Callable[[], Evaluation]:
     """Return a pass over an LQR problem at the working precision."""
-    check_horizon(problem.horizon, problem.discounted)
+    Objective(problem.horizon, problem.discounted)
 
     def evaluate() -> Evaluation:
         theta = [ball(entry) for entry in problem.theta]

@@ -13,12 +13,12 @@ from bilevelrl.reference.arrays import ComplexArray, FloatArray
 from bilevelrl.reference.errors import InvalidInputError
 from bilevelrl.reference.game.follower import GameFollower
 from bilevelrl.reference.game.model import MarkovGame
+from bilevelrl.reference.objective import INFINITE_HORIZON, Objective
 from bilevelrl.reference.on_demand import AnswerBounds, when_read
 from bilevelrl.reference.problem import GAME_PARTS, Part
 from bilevelrl.reference.registry import Hypergradient, register_route
 from bilevelrl.reference.routes.game.sweeps import plan_game_sweeps
 from bilevelrl.reference.routes.tabular.complex_step import STEP
-from bilevelrl.reference.tabular.leader import check_horizon, constant_return
 
 __all__ = ["game_complex_step"]
 
@@ -34,8 +34,7 @@ def game_complex_step(
     problem: MarkovGame,
     theta: FloatArray,
     *,
-    horizon: int | None = None,
-    discounted: bool = True,
+    objective: Objective = INFINITE_HORIZON,
     warm_start: GameFollower | None = None,
     bound: bool = True,
 ) -> Hypergradient:
@@ -46,12 +45,11 @@ def game_complex_step(
     InvalidInputError
         If the policy does not accept a complex θ or returns no finite numbers there.
     """
-    check_horizon(horizon, discounted)
     problem.derivatives.confirm_complex_step(theta)
     plan = plan_game_sweeps(problem, theta)
-    steps = plan.leader if horizon is None else horizon
+    steps = plan.leader if objective.horizon is None else objective.horizon
     reward = problem.reward_leader - plan.points.centre_leader
-    discount = problem.discount_leader if discounted else 1.0
+    discount = objective.discount(problem.discount_leader)
     moved = np.stack([_complex_policy(problem, theta, j) for j in range(theta.size)]) if theta.size else None
     still = plan.policy.astype(np.complex128)[None]
     frozen = _responses(problem, still, plan.points.centre_follower, plan.follower).real
@@ -64,10 +62,10 @@ def game_complex_step(
     if problem.regulariser is not None:
         points = (_shifted(theta, j) for j in range(theta.size))
         parts["regulariser"] = np.array([np.imag(problem.regulariser_of(point)) / STEP for point in points])
-    constant = constant_return(plan.points.centre_leader, problem.discount_leader, horizon, discounted)
+    constant = objective.constant_return(plan.points.centre_leader, problem.discount_leader)
 
     def error_bound() -> AnswerBounds:
-        return plan.error_bound(problem.linearised(theta), theta, horizon, discounted)
+        return plan.error_bound(problem.linearised(theta), theta, objective)
 
     return Hypergradient(
         value=sum(parts.values(), np.zeros(theta.size)),

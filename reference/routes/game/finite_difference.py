@@ -15,10 +15,10 @@ from bilevelrl.reference.errors import NotConvergedError
 from bilevelrl.reference.game.error_bounds import game_objective_noise
 from bilevelrl.reference.game.follower import DecisionPoints, GameFollower, game_operator, solve_game
 from bilevelrl.reference.game.model import MarkovGame
+from bilevelrl.reference.objective import INFINITE_HORIZON, Objective
 from bilevelrl.reference.problem import GAME_PARTS, Part
 from bilevelrl.reference.registry import Hypergradient, register_route
 from bilevelrl.reference.routes.tabular.finite_difference import differentiate_parts
-from bilevelrl.reference.tabular.leader import check_horizon, constant_return
 from bilevelrl.reference.value_errors import value_errors
 
 __all__ = ["game_finite_difference"]
@@ -37,38 +37,34 @@ def game_finite_difference(
     problem: MarkovGame,
     theta: FloatArray,
     *,
-    horizon: int | None = None,
-    discounted: bool = True,
+    objective: Objective = INFINITE_HORIZON,
     warm_start: GameFollower | None = None,
     bound: bool = True,
 ) -> Hypergradient:
     """∇J of a Markov game by finite differences; `error_bound` is the largest error estimate summed over the parts."""
-    check_horizon(horizon, discounted)
     problem.derivatives.refuse_noise(theta)
     follower = solve_game(problem, theta, warm_start=warm_start)
-    split = _SplitGame(problem, theta, follower, horizon, discounted)
+    split = _SplitGame(problem, theta, follower, objective)
     return differentiate_parts(split, GAME_PARTS, theta.size, follower, problem.discount_follower, bound=bound)
 
 
 class _SplitGame:
     """The objective with one of its three θ moved along a coordinate, vectorised over coordinates and steps."""
 
-    def __init__(
-        self, game: MarkovGame, theta: FloatArray, follower: GameFollower, horizon: int | None, discounted: bool
-    ) -> None:
+    def __init__(self, game: MarkovGame, theta: FloatArray, follower: GameFollower, objective: Objective) -> None:
         self._game, self._theta, self._follower = game, theta, follower
-        self._horizon = horizon
-        self._discount = game.discount_leader if discounted else 1.0
+        self._horizon = objective.horizon
+        self._discount = objective.discount(game.discount_leader)
         self._policy = game.policy_at(theta)
         self._moving = game.derivatives.moving(theta)
         self._points = DecisionPoints.of(game, self._policy)
         self._reward = game.reward_leader - self._points.centre_leader
         self.evaluations = 0
         centre = self._points.centre_leader
-        self._length = constant_return(1.0, game.discount_leader, horizon, discounted)
+        self._length = objective.constant_return(1.0, game.discount_leader)
         self.base = (
             float(self._leader(self._policy[None], follower.policy[None])[0])
-            + constant_return(centre, game.discount_leader, horizon, discounted)
+            + objective.constant_return(centre, game.discount_leader)
             + game.regulariser_at(theta)
         )
 

@@ -23,10 +23,10 @@ from bilevelrl.reference.game.error_bounds import game_error_bound
 from bilevelrl.reference.game.follower import DecisionPoints, GameFollower, solve_decisions
 from bilevelrl.reference.game.leader import evaluate_game_leader
 from bilevelrl.reference.game.model import MarkovGame
+from bilevelrl.reference.objective import INFINITE_HORIZON, Objective
 from bilevelrl.reference.on_demand import AnswerBounds, when_read
 from bilevelrl.reference.problem import Part
 from bilevelrl.reference.registry import Hypergradient, register_route
-from bilevelrl.reference.tabular.leader import check_horizon
 from bilevelrl.reference.tabular.transitions import DiscountedSystem
 
 __all__ = ["game_implicit"]
@@ -43,21 +43,17 @@ def game_implicit(
     problem: MarkovGame,
     theta: FloatArray,
     *,
-    horizon: int | None = None,
-    discounted: bool = True,
+    objective: Objective = INFINITE_HORIZON,
     warm_start: GameFollower | None = None,
     bound: bool = True,
 ) -> Hypergradient:
     """∇J of a Markov game by implicit differentiation; see the module's formulas."""
-    check_horizon(horizon, discounted)
     policy = problem.policy_at(theta)
     points = DecisionPoints.of(problem, policy)
     follower = solve_decisions(problem, points, warm_start=warm_start)
     response, discount = follower.response, problem.discount_follower
     system = DiscountedSystem.factorise(points.chain(response), discount)
-    evaluation = evaluate_game_leader(
-        problem, policy, points, response, horizon=horizon, discounted=discounted, follower_system=system
-    )
+    evaluation = evaluate_game_leader(problem, policy, points, response, objective=objective, follower_system=system)
     cotangent = evaluation.response_weight / problem.temperature
     adjoint = system.solve_transposed(discount * points.pushed(cotangent))
     if problem.follower_sees_leader_action:
@@ -81,8 +77,7 @@ def game_implicit(
             points=points,
             response=response,
             state_value=follower.centred_state_value,
-            horizon=horizon,
-            discounted=discounted,
+            objective=objective,
             errors=follower.errors_on_demand(),
         )
 
@@ -98,7 +93,8 @@ def game_implicit(
         status=follower.status.value,
         counters={
             "sweeps": follower.sweeps,
-            "factorisations": follower.linear_solves + (1 if horizon or problem.discount_leader == discount else 2),
-            "linear_solves": follower.linear_solves + (1 if horizon else 3),
+            "factorisations": follower.linear_solves
+            + (1 if objective.horizon or problem.discount_leader == discount else 2),
+            "linear_solves": follower.linear_solves + (1 if objective.horizon else 3),
         },
     )

@@ -15,11 +15,11 @@ from bilevelrl.reference.game.error_bounds import game_error_bound
 from bilevelrl.reference.game.follower import DecisionPoints, GameFollower, game_reward_centre, solve_decisions
 from bilevelrl.reference.game.model import MarkovGame
 from bilevelrl.reference.game.reduction import reduce_game
+from bilevelrl.reference.objective import INFINITE_HORIZON, Objective
 from bilevelrl.reference.on_demand import AnswerBounds
 from bilevelrl.reference.problem import Part
 from bilevelrl.reference.registry import Hypergradient, register_route
 from bilevelrl.reference.routes.tabular.implicit import implicit
-from bilevelrl.reference.tabular.leader import constant_return
 
 __all__ = ["game_reduction"]
 
@@ -35,8 +35,7 @@ def game_reduction(
     problem: MarkovGame,
     theta: FloatArray,
     *,
-    horizon: int | None = None,
-    discounted: bool = True,
+    objective: Objective = INFINITE_HORIZON,
     warm_start: GameFollower | None = None,
     bound: bool = True,
 ) -> Hypergradient:
@@ -50,7 +49,7 @@ def game_reduction(
         verify_derivatives=False,
     )
     problem.derivatives.confirm_trace(theta)
-    solved = implicit(reduce_game(centred), theta, horizon=horizon, discounted=discounted, warm_start=None, bound=bound)
+    solved = implicit(reduce_game(centred), theta, objective=objective, warm_start=None, bound=bound)
     direct: tuple[Part, ...] = ("initial", "direct", "transition")
 
     parts: dict[Part, FloatArray] = {
@@ -58,7 +57,7 @@ def game_reduction(
         "response": solved.parts["response"],
         "regulariser": solved.parts["regulariser"],
     }
-    offset = constant_return(constant, problem.discount_leader, horizon, discounted)
+    offset = objective.constant_return(constant, problem.discount_leader)
 
     def error_bound() -> AnswerBounds:
         """What the reduction's answer is off by, and what its tables, products and averages rounded, leave of it."""
@@ -72,8 +71,7 @@ def game_reduction(
             points=points,
             response=follower.response,
             state_value=follower.centred_state_value,
-            horizon=horizon,
-            discounted=discounted,
+            objective=objective,
             errors=follower.errors_on_demand(),
         )
         return AnswerBounds(own + rounded.gradient, solved.objective_error_bound + rounded.objective)

@@ -10,6 +10,7 @@ from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.game.error_bounds import game_error_bound
 from bilevelrl.reference.game.follower import DecisionPoints, game_value_errors
 from bilevelrl.reference.game.model import MarkovGame
+from bilevelrl.reference.objective import Objective
 from bilevelrl.reference.on_demand import AnswerBounds
 from bilevelrl.reference.routes.sweep_count import mixing_sweeps, settle
 
@@ -45,7 +46,7 @@ class GameSweepPlan:
     policy: FloatArray
     points: DecisionPoints
 
-    def error_bound(self, game: MarkovGame, theta: FloatArray, horizon: int | None, discounted: bool) -> AnswerBounds:
+    def error_bound(self, game: MarkovGame, theta: FloatArray, objective: Objective) -> AnswerBounds:
         """Return the bounds on the hypergradient's error for a route that makes these sweeps."""
         return game_error_bound(
             game,
@@ -54,8 +55,7 @@ class GameSweepPlan:
             points=self.points,
             response=self.response,
             state_value=self.state_value,
-            horizon=horizon,
-            discounted=discounted,
+            objective=objective,
             errors=game_value_errors(game, self.points, self.state_value),
             remainder=self.remainder,
         )

@@ -16,10 +16,10 @@ from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.game.error_bounds import game_error_bound
 from bilevelrl.reference.game.follower import DecisionPoints, GameFollower, solve_game
 from bilevelrl.reference.game.model import MarkovGame
+from bilevelrl.reference.objective import INFINITE_HORIZON, Objective
 from bilevelrl.reference.on_demand import AnswerBounds, when_read
 from bilevelrl.reference.problem import Part
 from bilevelrl.reference.registry import Hypergradient, register_route
-from bilevelrl.reference.tabular.leader import check_horizon, constant_return
 
 __all__ = ["follower_value_gradient", "theorem2"]
 
@@ -75,13 +75,11 @@ def theorem2(
     problem: MarkovGame,
     theta: FloatArray,
     *,
-    horizon: int | None = None,
-    discounted: bool = True,
+    objective: Objective = INFINITE_HORIZON,
     warm_start: GameFollower | None = None,
     bound: bool = True,
 ) -> Hypergradient:
     """∇J by Theorem 2 (8)-(9) of arXiv:2603.14867."""
-    check_horizon(horizon, discounted)
     policy, slope = problem.policy_at(theta), problem.policy_jacobian(theta)
     follower = solve_game(problem, theta, warm_start=warm_start)
     g = follower.policy
@@ -90,14 +88,14 @@ def theorem2(
     gradient = follower_value_gradient(problem, policy, slope, follower)
     chain = np.einsum("sl,sla,slat->st", policy, g, problem.transition)
     earned = np.einsum("sl,sla,sla->s", policy, g, reward)
-    discount = problem.discount_leader if discounted else 1.0
+    discount = objective.discount(problem.discount_leader)
     parts: dict[Part, FloatArray] = {
         "policy": np.zeros(theta.size),
         "response": np.zeros(theta.size),
         "regulariser": problem.regulariser_gradient(theta),
     }
-    objective = 0.0
-    for weight, ahead in _stages(chain, earned, problem.initial, discount, horizon):
+    earned_total = 0.0
+    for weight, ahead in _stages(chain, earned, problem.initial, discount, objective.horizon):
         action_value = reward + discount * problem.transition @ ahead
         parts["policy"] += np.einsum("s,sln,sla,sla->n", weight, slope, g, action_value)
         seen = action_value
@@ -106,7 +104,7 @@ def theorem2(
         benefit = seen - np.einsum("sla,sla->sl", g, seen)[:, :, None]
         visits = weight[:, None, None] * policy[:, :, None] * g
         parts["response"] += np.einsum("sla,slan->n", visits * benefit, gradient) / problem.temperature
-        objective += float(weight @ earned) if horizon is not None else float(problem.initial @ ahead)
+        earned_total += float(weight @ earned) if objective.horizon is not None else float(problem.initial @ ahead)
 
     def error_bound() -> AnswerBounds:
         return game_error_bound(
@@ -116,16 +114,15 @@ def theorem2(
             points=points,
             response=follower.response,
             state_value=follower.centred_state_value,
-            horizon=horizon,
-            discounted=discounted,
+            objective=objective,
             errors=follower.errors_on_demand(),
         )
 
-    constant = constant_return(points.centre_leader, problem.discount_leader, horizon, discounted)
+    constant = objective.constant_return(points.centre_leader, problem.discount_leader)
     return Hypergradient(
         value=sum(parts.values(), np.zeros(theta.size)),
         parts=parts,
-        objective=objective + constant + problem.regulariser_at(theta),
+        objective=earned_total + constant + problem.regulariser_at(theta),
         residual=follower.residual,
         condition=float(np.linalg.cond(np.eye(problem.states) - problem.discount_follower * chain, np.inf)),
         error_bound_source=when_read(problem.policy_at, theta, policy, error_bound) if bound else np.inf,

@@ -27,10 +27,10 @@ from bilevelrl.reference.game.error_bounds import game_error_bound
 from bilevelrl.reference.game.follower import DecisionPoints, GameFollower, solve_game
 from bilevelrl.reference.game.leader import evaluate_game_leader
 from bilevelrl.reference.game.model import MarkovGame
+from bilevelrl.reference.objective import INFINITE_HORIZON, Objective
 from bilevelrl.reference.on_demand import AnswerBounds, when_read
 from bilevelrl.reference.problem import Part
 from bilevelrl.reference.registry import Hypergradient, register_route
-from bilevelrl.reference.tabular.leader import check_horizon
 from bilevelrl.reference.tabular.transitions import DiscountedSystem
 
 __all__ = ["COORDINATE_LIMIT", "follower_stationarity", "game_total_derivative"]
@@ -81,8 +81,7 @@ def game_total_derivative(
     problem: MarkovGame,
     theta: FloatArray,
     *,
-    horizon: int | None = None,
-    discounted: bool = True,
+    objective: Objective = INFINITE_HORIZON,
     warm_start: GameFollower | None = None,
     bound: bool = True,
 ) -> Hypergradient:
@@ -93,7 +92,6 @@ def game_total_derivative(
     TooLargeError
         If the follower has more than `COORDINATE_LIMIT` logits.
     """
-    check_horizon(horizon, discounted)
     policy = problem.policy_at(theta)
     follower = solve_game(problem, theta, warm_start=warm_start)
     response = follower.response
@@ -103,7 +101,7 @@ def game_total_derivative(
             "use route='implicit' or 'theorem2'"
         )
     points = DecisionPoints.of(problem, policy)
-    evaluation = evaluate_game_leader(problem, policy, points, response, horizon=horizon, discounted=discounted)
+    evaluation = evaluate_game_leader(problem, policy, points, response, objective=objective)
     start = evaluation.occupancy / evaluation.occupancy.sum()
     logits = points.reward_follower + problem.discount_follower * points.ahead(follower.centred_state_value)
     logits = (logits - logits.max(axis=2, keepdims=True)) / problem.temperature
@@ -144,8 +142,7 @@ def game_total_derivative(
             points=points,
             response=response,
             state_value=follower.centred_state_value,
-            horizon=horizon,
-            discounted=discounted,
+            objective=objective,
             errors=follower.errors_on_demand(),
         )
         return found._replace(gradient=found.gradient + own)

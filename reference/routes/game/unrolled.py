@@ -19,12 +19,12 @@ from bilevelrl.reference.derivatives.autodiff import log_sum_exp, softmax
 from bilevelrl.reference.errors import TooLargeError
 from bilevelrl.reference.game.follower import GameFollower
 from bilevelrl.reference.game.model import MarkovGame
+from bilevelrl.reference.objective import INFINITE_HORIZON, Objective
 from bilevelrl.reference.on_demand import AnswerBounds, when_read
 from bilevelrl.reference.problem import GAME_PARTS, Part
 from bilevelrl.reference.registry import Hypergradient, register_route
 from bilevelrl.reference.routes.game.sweeps import plan_game_sweeps
 from bilevelrl.reference.routes.tabular.unrolled import TAPE_LIMIT
-from bilevelrl.reference.tabular.leader import check_horizon, constant_return
 
 __all__ = ["game_split_objective", "game_unrolled"]
 
@@ -37,8 +37,7 @@ def game_split_objective(
     *,
     sweeps_follower: int,
     sweeps_leader: int,
-    horizon: int | None,
-    discounted: bool,
+    objective: Objective,
     centre_follower: float = 0.0,
     centre_leader: float = 0.0,
 ) -> Any:
@@ -68,9 +67,9 @@ def game_split_objective(
     joint = anp.reshape(own, (states, leader_actions, 1)) * response
     earned = anp.sum(joint * (game.reward_leader - centre_leader), axis=(1, 2))
     chain = anp.einsum("sla,slat->st", joint, game.transition)
-    discount = game.discount_leader if discounted else 1.0
+    discount = objective.discount(game.discount_leader)
     leader: Any = np.zeros(states)
-    for _ in range(sweeps_leader if horizon is None else horizon):
+    for _ in range(sweeps_leader if objective.horizon is None else objective.horizon):
         leader = earned + discount * anp.dot(chain, leader)
     total = anp.dot(game.initial, leader)
     return total if game.regulariser is None else total + game.regulariser_of(points[2])
@@ -87,8 +86,7 @@ def game_unrolled(
     problem: MarkovGame,
     theta: FloatArray,
     *,
-    horizon: int | None = None,
-    discounted: bool = True,
+    objective: Objective = INFINITE_HORIZON,
     warm_start: GameFollower | None = None,
     bound: bool = True,
 ) -> Hypergradient:
@@ -99,10 +97,9 @@ def game_unrolled(
     TooLargeError
         If the tape would exceed its limit.
     """
-    check_horizon(horizon, discounted)
     problem.derivatives.confirm_trace(theta)
     plan = plan_game_sweeps(problem, theta)
-    steps = plan.leader if horizon is None else horizon
+    steps = plan.leader if objective.horizon is None else objective.horizon
     tape = _BYTES_PER_ENTRY * problem.reward_leader.size * plan.follower + 8 * 8 * problem.states * steps
     if tape > TAPE_LIMIT:
         raise TooLargeError(
@@ -111,14 +108,13 @@ def game_unrolled(
         )
     centre_follower, centre_leader = plan.points.centre_follower, plan.points.centre_leader
 
-    def objective(*at: Any) -> Any:
+    def split(*at: Any) -> Any:
         total = game_split_objective(
             problem,
             (at[0], at[1], at[2]),
             sweeps_follower=plan.follower,
             sweeps_leader=plan.leader,
-            horizon=horizon,
-            discounted=discounted,
+            objective=objective,
             centre_follower=centre_follower,
             centre_leader=centre_leader,
         )
@@ -126,20 +122,20 @@ def game_unrolled(
 
     count = len(GAME_PARTS)
     with tracing("policy"):
-        gradients = autograd.grad(objective, tuple(range(count)))(*[theta] * count)
+        gradients = autograd.grad(split, tuple(range(count)))(*[theta] * count)
         parts: dict[Part, FloatArray] = {
             part: np.asarray(pulled, dtype=np.float64).ravel()
             for part, pulled in zip(GAME_PARTS, gradients, strict=True)
         }
-    constant = constant_return(centre_leader, problem.discount_leader, horizon, discounted)
+    constant = objective.constant_return(centre_leader, problem.discount_leader)
 
     def error_bound() -> AnswerBounds:
-        return plan.error_bound(problem, theta, horizon, discounted)
+        return plan.error_bound(problem, theta, objective)
 
     return Hypergradient(
         value=sum(parts.values(), np.zeros(theta.size)),
         parts=parts,
-        objective=float(objective(*[theta] * count)) + constant,
+        objective=float(split(*[theta] * count)) + constant,
         residual=plan.residual,
         condition=(1 + problem.discount_follower) / (1 - problem.discount_follower),
         error_bound_source=when_read(problem.policy_at, theta, plan.policy, error_bound) if bound else np.inf,

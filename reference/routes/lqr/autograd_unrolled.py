@@ -15,6 +15,7 @@ from bilevelrl.reference.lqr.response_errors import Tail
 from bilevelrl.reference.lqr.solvers import RiccatiSolution, solve_riccati
 from bilevelrl.reference.lqr_game.error_bounds import lqr_game_error_bounds
 from bilevelrl.reference.lqr_game.model import LQRGame, solve_lqr_game
+from bilevelrl.reference.objective import INFINITE_HORIZON, Objective
 from bilevelrl.reference.on_demand import when_read
 from bilevelrl.reference.problem import GAME_PARTS, PARTS
 from bilevelrl.reference.registry import Hypergradient, leader_objective, register_route
@@ -25,7 +26,6 @@ from bilevelrl.reference.routes.lqr.split import (
     split_game,
     split_lqr,
 )
-from bilevelrl.reference.tabular.leader import check_horizon
 
 __all__ = ["lqr_closed_form", "lqr_unrolled"]
 
@@ -34,33 +34,31 @@ def _differentiate(
     problem: Any,
     theta: FloatArray,
     route: str,
-    horizon: int | None,
-    discounted: bool,
+    objective: Objective,
     warm_start: LQRFollower | None,
     bound: bool,
 ) -> Hypergradient:
-    check_horizon(horizon, discounted)
     # These refuse what cannot be solved or has no value; their numbers are not used.
     game = isinstance(problem, LQRGame)
     solve = solve_lqr_game if game else solve_lqr
     follower: LQRFollower = solve(problem, theta, warm_start=warm_start)
-    leader_objective(problem, theta, horizon=horizon, discounted=discounted, follower=follower)
+    leader_objective(problem, theta, horizon=objective.horizon, discounted=objective.discounted, follower=follower)
     problem.derivatives.confirm_trace(theta)
     split: Any = split_game if game else split_lqr
-    objective, parts = differentiate_split(
-        lambda points: split(problem, points, unrolled=route == "unrolled", horizon=horizon, discounted=discounted),
+    earned, parts = differentiate_split(
+        lambda points: split(problem, points, unrolled=route == "unrolled", objective=objective),
         GAME_PARTS if game else PARTS,
         theta,
     )
     read = problem.policy_at if game else problem.matrices_at
 
     def error_bound() -> float:
-        return _error_bound(problem, theta, route, horizon, discounted)
+        return _error_bound(problem, theta, route, objective)
 
     return Hypergradient(
         value=sum(parts.values(), np.zeros(theta.size)),
         parts=parts,
-        objective=objective,
+        objective=earned,
         residual=follower.residual,
         condition=follower.riccati.amplification,
         error_bound_source=when_read(read, theta, read(theta), error_bound) if bound else np.inf,
@@ -70,7 +68,7 @@ def _differentiate(
     )
 
 
-def _error_bound(problem: Any, theta: FloatArray, route: str, horizon: int | None, discounted: bool) -> float:
+def _error_bound(problem: Any, theta: FloatArray, route: str, objective: Objective) -> float:
     """The bound for what the tape holds: P by SciPy's solver, or by as many sweeps as there are on it."""
     game = isinstance(problem, LQRGame)
     discount = problem.discount_follower
@@ -85,7 +83,7 @@ def _error_bound(problem: Any, theta: FloatArray, route: str, horizon: int | Non
             matrices.cost_state_follower,
             matrices.cost_action_follower,
         )
-    options: dict[str, Any] = {"horizon": horizon, "discounted": discounted}
+    options: dict[str, Any] = {"objective": objective}
     if route == "closed_form":
         riccati = solve_riccati(*system, discount, method="scipy")
         if not game:
@@ -94,7 +92,7 @@ def _error_bound(problem: Any, theta: FloatArray, route: str, horizon: int | Non
         earlier, later = riccati_sweeps(*system, discount)
         riccati = solve_riccati(*system, discount, method="sweeps", stop_after=earlier + later)
         options["tail"] = Tail.of(*system, discount, earlier=earlier, later=later)
-        if not game and horizon is None:
+        if not game and objective.horizon is None:
             options["sweeps"] = _leader_sweeps(matrices, riccati, problem.discount_leader)
     bounds = lqr_game_error_bounds if game else lqr_error_bounds
     return bounds(problem, theta, riccati.cost_to_go, **options).gradient
@@ -114,8 +112,7 @@ def lqr_unrolled(
     problem: Any,
     theta: FloatArray,
     *,
-    horizon: int | None = None,
-    discounted: bool = True,
+    objective: Objective = INFINITE_HORIZON,
     warm_start: LQRFollower | None = None,
     bound: bool = True,
 ) -> Hypergradient:
@@ -126,20 +123,19 @@ def lqr_unrolled(
     TooLargeError
         If more sweeps than `SWEEP_LIMIT` would be needed.
     """
-    return _differentiate(problem, theta, "unrolled", horizon, discounted, warm_start, bound)
+    return _differentiate(problem, theta, "unrolled", objective, warm_start, bound)
 
 
 def lqr_closed_form(
     problem: Any,
     theta: FloatArray,
     *,
-    horizon: int | None = None,
-    discounted: bool = True,
+    objective: Objective = INFINITE_HORIZON,
     warm_start: LQRFollower | None = None,
     bound: bool = True,
 ) -> Hypergradient:
     """∇J of the closed-form objective by reverse mode: equations solved by SciPy, differentiated by this package."""
-    return _differentiate(problem, theta, "closed_form", horizon, discounted, warm_start, bound)
+    return _differentiate(problem, theta, "closed_form", objective, warm_start, bound)
 
 
 for _kind in (ConfigurableLQR, LQRGame):

@@ -17,11 +17,11 @@ from bilevelrl.reference.lqr.solvers import RiccatiSolution, solve_riccati
 from bilevelrl.reference.lqr_game.error_bounds import lqr_game_error_bounds
 from bilevelrl.reference.lqr_game.leader import closed_loop, evaluate_game_leader
 from bilevelrl.reference.lqr_game.model import LQRGame, solve_lqr_game
+from bilevelrl.reference.objective import INFINITE_HORIZON, Objective
 from bilevelrl.reference.on_demand import when_read
 from bilevelrl.reference.problem import GAME_PARTS, PARTS, Part
 from bilevelrl.reference.registry import Hypergradient, register_route
 from bilevelrl.reference.routes.tabular.finite_difference import SplitObjective, differentiate_part
-from bilevelrl.reference.tabular.leader import check_horizon
 
 __all__ = ["lqr_finite_difference"]
 
@@ -41,11 +41,9 @@ _GUESS = 1e-12  # of the objective, where no bound on its rounding is known
 class _Split:
     """What both kinds of problem share: which parts move, and the loop over displaced θ."""
 
-    def __init__(
-        self, problem: Any, theta: FloatArray, horizon: int | None, discounted: bool, warm_start: LQRFollower | None
-    ) -> None:
+    def __init__(self, problem: Any, theta: FloatArray, objective: Objective, warm_start: LQRFollower | None) -> None:
         self._problem, self._theta = problem, theta
-        self._horizon, self._discounted = horizon, discounted
+        self._objective = objective
         solve = solve_lqr_game if isinstance(problem, LQRGame) else solve_lqr
         self.follower: LQRFollower = solve(problem, theta, warm_start=warm_start)
         self._moving: frozenset[str] = problem.derivatives.moving(theta)
@@ -76,8 +74,7 @@ class _Split:
             self._problem.linearised(self._theta) if gradient else self._problem,
             self._theta,
             riccati.cost_to_go,
-            horizon=self._horizon,
-            discounted=self._discounted,
+            objective=self._objective,
             frozen=frozen,
             gradient=gradient,
         )
@@ -137,8 +134,7 @@ class _SplitLQR(_Split):
             gain,
             covariance,
             self._problem.discount_leader,
-            horizon=self._horizon,
-            discounted=self._discounted,
+            objective=self._objective,
         ).objective
 
 
@@ -170,9 +166,7 @@ class _SplitGame(_Split):
         else:
             added = float(moved.regulariser)
         loop = closed_loop(game, played.gain, played.covariance, reaction, covariance)
-        evaluation = evaluate_game_leader(
-            game, loop, horizon=self._horizon, discounted=self._discounted, derivatives=False
-        )
+        evaluation = evaluate_game_leader(game, loop, objective=self._objective, derivatives=False)
         return evaluation.objective + added
 
 
@@ -180,8 +174,7 @@ def lqr_finite_difference(
     problem: Any,
     theta: FloatArray,
     *,
-    horizon: int | None = None,
-    discounted: bool = True,
+    objective: Objective = INFINITE_HORIZON,
     warm_start: LQRFollower | None = None,
     bound: bool = True,
 ) -> Hypergradient:
@@ -190,10 +183,9 @@ def lqr_finite_difference(
     `error_bound` is the largest error estimate summed over the parts, plus what the exact derivative makes of the
     errors of the follower, which differences do not see.
     """
-    check_horizon(horizon, discounted)
     problem.derivatives.refuse_noise(theta)
     game = isinstance(problem, LQRGame)
-    split = (_SplitGame if game else _SplitLQR)(problem, theta, horizon, discounted, warm_start)
+    split = (_SplitGame if game else _SplitLQR)(problem, theta, objective, warm_start)
     moved: SplitObjective = split
     parts: dict[Part, FloatArray] = {}
     error = np.zeros(theta.size)

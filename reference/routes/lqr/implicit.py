@@ -19,10 +19,10 @@ from bilevelrl.reference.lqr.solvers import symmetric
 from bilevelrl.reference.lqr_game.error_bounds import lqr_game_error_bounds
 from bilevelrl.reference.lqr_game.leader import closed_loop, evaluate_game_leader
 from bilevelrl.reference.lqr_game.model import LQRGame, solve_lqr_game
+from bilevelrl.reference.objective import INFINITE_HORIZON, Objective
 from bilevelrl.reference.on_demand import when_read
 from bilevelrl.reference.problem import GAME_PARTS, PARTS, Part
 from bilevelrl.reference.registry import Hypergradient, register_route
-from bilevelrl.reference.tabular.leader import check_horizon
 
 __all__ = ["lqr_game_implicit", "lqr_implicit"]
 
@@ -38,14 +38,11 @@ def lqr_implicit(
     problem: ConfigurableLQR,
     theta: FloatArray,
     *,
-    horizon: int | None = None,
-    discounted: bool = True,
+    objective: Objective = INFINITE_HORIZON,
     warm_start: LQRFollower | None = None,
     bound: bool = True,
 ) -> Hypergradient:
     """∇J of a configurable LQR; doubling starts from nothing, and a warm start changes nothing."""
-    check_horizon(horizon, discounted)
-    options: dict[str, Any] = {"horizon": horizon, "discounted": discounted}
     matrices = problem.matrices_at(theta)
     discount = problem.discount_follower
     riccati, _ = follower_riccati(
@@ -62,8 +59,7 @@ def lqr_implicit(
         follower.gain,
         follower.covariance,
         problem.discount_leader,
-        horizon=horizon,
-        discounted=discounted,
+        objective=objective,
     )
     by_gain, by_covariance = evaluation.policy_cotangents(matrices, follower.gain)
     response = response_cotangents(
@@ -87,7 +83,7 @@ def lqr_implicit(
     parts: dict[Part, FloatArray] = {part: pull(cotangents[part]) for part in PARTS}
 
     def error_bound() -> float:
-        return lqr_error_bounds(problem, theta, riccati.cost_to_go, **options).gradient
+        return lqr_error_bounds(problem, theta, riccati.cost_to_go, objective=objective).gradient
 
     return Hypergradient(
         value=sum(parts.values(), np.zeros(theta.size)),
@@ -99,7 +95,7 @@ def lqr_implicit(
         route="implicit",
         follower=follower,
         status=follower.status.value,
-        counters={"doublings": riccati.iterations, "lyapunov_solves": 5 if horizon is None else 3},
+        counters={"doublings": riccati.iterations, "lyapunov_solves": 5 if objective.horizon is None else 3},
     )
 
 
@@ -114,19 +110,16 @@ def lqr_game_implicit(
     problem: LQRGame,
     theta: FloatArray,
     *,
-    horizon: int | None = None,
-    discounted: bool = True,
+    objective: Objective = INFINITE_HORIZON,
     warm_start: LQRFollower | None = None,
     bound: bool = True,
 ) -> Hypergradient:
     """∇J of a linear-quadratic game; doubling starts from nothing, and a warm start changes nothing."""
-    check_horizon(horizon, discounted)
-    options: dict[str, Any] = {"horizon": horizon, "discounted": discounted}
     policy = problem.policy_at(theta)
     follower = solve_lqr_game(problem, theta, warm_start=warm_start)
     riccati = follower.riccati
     loop = closed_loop(problem, policy.gain, policy.covariance, riccati.reaction, follower.covariance)
-    evaluation = evaluate_game_leader(problem, loop, horizon=horizon, discounted=discounted)
+    evaluation = evaluate_game_leader(problem, loop, objective=objective)
     b, c = problem.dynamics_action, problem.dynamics_leader
     through = loop.after_reaction @ c
     by_noise = symmetric(evaluation.noise)
@@ -148,7 +141,7 @@ def lqr_game_implicit(
     parts: dict[Part, FloatArray] = {part: pull(cotangents[part]) for part in GAME_PARTS}
 
     def error_bound() -> float:
-        return lqr_game_error_bounds(problem, theta, riccati.cost_to_go, **options).gradient
+        return lqr_game_error_bounds(problem, theta, riccati.cost_to_go, objective=objective).gradient
 
     return Hypergradient(
         value=sum(parts.values(), np.zeros(theta.size)),

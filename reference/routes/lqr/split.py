@@ -24,6 +24,7 @@ from bilevelrl.reference.lqr.rounding import plain
 from bilevelrl.reference.lqr.solvers import riccati_backup
 from bilevelrl.reference.lqr_game.leader import SPREAD_LIMIT, game_steps
 from bilevelrl.reference.lqr_game.model import LQRGame
+from bilevelrl.reference.objective import Objective
 from bilevelrl.reference.problem import Part
 
 __all__ = [
@@ -106,9 +107,7 @@ def _quadratic(matrix: Any, covariance: Any) -> Any:
     return anp.sum(matrix * covariance)
 
 
-def split_lqr(
-    problem: ConfigurableLQR, points: tuple[Any, ...], *, unrolled: bool, horizon: int | None, discounted: bool
-) -> Any:
+def split_lqr(problem: ConfigurableLQR, points: tuple[Any, ...], *, unrolled: bool, objective: Objective) -> Any:
     """J of a configurable LQR at (θ_initial, θ_direct, θ_transition, θ_response, θ_regulariser)."""
     at_initial, at_direct, at_transition, at_response, at_regulariser = (problem.evaluate(point) for point in points)
     gain, covariance = _response(problem, at_response, by_sweeps if unrolled else by_primitive)
@@ -120,15 +119,15 @@ def split_lqr(
     step_cost = _quadratic(effort, covariance) + at_direct.cost_constant_leader
     mean = at_initial.initial_mean
     first = anp.outer(mean, mean) + at_initial.initial_covariance
-    discount = problem.discount_leader if discounted else 1.0
-    if horizon is None:
+    discount = objective.discount(problem.discount_leader)
+    if objective.horizon is None:
         solve_leader = _leader_sweeps if unrolled else _leader_primitive
         to_go = solve_leader(loop, cost, discount)
         later = (discount * _quadratic(to_go, noise) + step_cost) / (1.0 - discount)
         return at_regulariser.regulariser - _quadratic(to_go, first) - later
     if unrolled:
-        return at_regulariser.regulariser - _forwards(loop, cost, noise, step_cost, first, discount, horizon)
-    return at_regulariser.regulariser - _backwards(loop, cost, noise, step_cost, first, discount, horizon)
+        return at_regulariser.regulariser - _forwards(loop, cost, noise, step_cost, first, discount, objective.horizon)
+    return at_regulariser.regulariser - _backwards(loop, cost, noise, step_cost, first, discount, objective.horizon)
 
 
 def _response(problem: ConfigurableLQR, matrices: LQRMatrices, solve: RiccatiSolve) -> tuple[Any, Any]:
@@ -169,7 +168,7 @@ def _backwards(loop: Any, cost: Any, noise: Any, step_cost: Any, first: Any, dis
     return _quadratic(to_go, first) + constant
 
 
-def split_game(game: LQRGame, points: tuple[Any, ...], *, unrolled: bool, horizon: int | None, discounted: bool) -> Any:
+def split_game(game: LQRGame, points: tuple[Any, ...], *, unrolled: bool, objective: Objective) -> Any:
     """J of a linear-quadratic game at (θ_policy, θ_response, θ_regulariser)."""
     at_policy, at_response, at_regulariser = (game.policy(point) for point in points)
     a, b, c = game.dynamics_state, game.dynamics_action, game.dynamics_leader
@@ -183,10 +182,10 @@ def split_game(game: LQRGame, points: tuple[Any, ...], *, unrolled: bool, horizo
     loop = anp.dot(after, a + anp.dot(c, at_policy.gain))
     through = anp.dot(after, c)
     noise = spread + anp.dot(anp.dot(through, at_policy.covariance), through.T)
-    discount = game.discount_leader if discounted else 1.0
+    discount = objective.discount(game.discount_leader)
     mean, law, total, weight = game.initial_mean, game.initial_covariance, 0.0, 1.0
     size = np.linalg.det(game.width)
-    for _ in range(game_steps(discount, horizon)):
+    for _ in range(game_steps(discount, objective.horizon)):
         wide = game.width + law
         off = mean - game.target
         scale = anp.sqrt(size / anp.linalg.det(wide))

@@ -17,12 +17,12 @@ from numpy.exceptions import ComplexWarning
 
 from bilevelrl.reference.arrays import ComplexArray, FloatArray
 from bilevelrl.reference.errors import InvalidInputError
+from bilevelrl.reference.objective import INFINITE_HORIZON, Objective
 from bilevelrl.reference.on_demand import AnswerBounds, when_read
 from bilevelrl.reference.problem import PARTS, Part
 from bilevelrl.reference.registry import Hypergradient, register_route
 from bilevelrl.reference.routes.sweep_count import plan_sweeps
 from bilevelrl.reference.tabular.follower import TabularFollower
-from bilevelrl.reference.tabular.leader import check_horizon, constant_return
 from bilevelrl.reference.tabular.model import ConfigurableMDP
 from bilevelrl.reference.tabular.tables import Tables
 from bilevelrl.reference.tabular.transitions import to_dense
@@ -44,8 +44,7 @@ def complex_step(
     problem: ConfigurableMDP,
     theta: FloatArray,
     *,
-    horizon: int | None = None,
-    discounted: bool = True,
+    objective: Objective = INFINITE_HORIZON,
     warm_start: TabularFollower | None = None,
     bound: bool = True,
 ) -> Hypergradient:
@@ -56,13 +55,12 @@ def complex_step(
     InvalidInputError
         If the tables' function does not accept a complex θ or returns no finite numbers there.
     """
-    check_horizon(horizon, discounted)
     tables = problem.tables_at(theta)
     problem.derivatives.confirm_complex_step(theta)
     plan = plan_sweeps(problem, theta)
-    steps = plan.leader if horizon is None else horizon
+    steps = plan.leader if objective.horizon is None else objective.horizon
     parts: dict[Part, FloatArray] = {part: np.zeros(theta.size) for part in PARTS}
-    objective = 0.0
+    earned = 0.0
     kernel = to_dense(tables.transition)
     chunk = max(1, _CHUNK_ENTRIES // kernel.size)
     for first in range(0, theta.size, chunk):
@@ -72,10 +70,10 @@ def complex_step(
             moved, kernel, plan.centre_follower, problem.discount_follower, problem.temperature, plan.follower
         )
         for j, point, policy in zip(coordinates, moved, policies, strict=True):
-            discount = problem.discount_leader if discounted else 1.0
+            discount = objective.discount(problem.discount_leader)
             frozen, reward = policy.real, tables.reward_leader - plan.centre_leader
             base = _leader_values(frozen, kernel, reward, discount, steps)
-            objective = float(tables.initial @ base + tables.regulariser)
+            earned = float(tables.initial @ base + tables.regulariser)
             shifted = to_dense(point.transition)
             starts: dict[Part, Any] = {"initial": point.initial @ base, "regulariser": np.asarray(point.regulariser)}
             if _has_tangent(point.reward_leader):
@@ -89,12 +87,12 @@ def complex_step(
     total = sum(parts.values(), np.zeros(theta.size))
 
     def error_bound() -> AnswerBounds:
-        return plan.error_bound(problem.linearised(theta), theta, horizon, discounted)
+        return plan.error_bound(problem.linearised(theta), theta, objective)
 
     return Hypergradient(
         value=total,
         parts=parts,
-        objective=objective + constant_return(plan.centre_leader, problem.discount_leader, horizon, discounted),
+        objective=earned + objective.constant_return(plan.centre_leader, problem.discount_leader),
         residual=plan.residual,
         condition=(1 + problem.discount_follower) / (1 - problem.discount_follower),
         error_bound_source=when_read(problem.tables_at, theta, tables, error_bound) if bound else np.inf,

@@ -16,13 +16,14 @@ from scipy.differentiate import derivative
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.errors import IllPosedError, InvalidInputError
 from bilevelrl.reference.game.follower import GameFollower
+from bilevelrl.reference.objective import INFINITE_HORIZON, Objective
 from bilevelrl.reference.on_demand import AnswerBounds
 from bilevelrl.reference.problem import PARTS, Part
 from bilevelrl.reference.registry import Hypergradient, register_route
 from bilevelrl.reference.tabular.error_bounds import objective_noise
 from bilevelrl.reference.tabular.follower import TabularFollower, solve_tabular, tabular_operator
 from bilevelrl.reference.tabular.follower_batch import newton_batch
-from bilevelrl.reference.tabular.leader import check_horizon, constant_return, gradient_centres
+from bilevelrl.reference.tabular.leader import gradient_centres
 from bilevelrl.reference.tabular.model import ConfigurableMDP
 from bilevelrl.reference.tabular.tables import Tables
 from bilevelrl.reference.tabular.transitions import DiscountedSystem, to_dense
@@ -48,16 +49,14 @@ def finite_difference(
     problem: ConfigurableMDP,
     theta: FloatArray,
     *,
-    horizon: int | None = None,
-    discounted: bool = True,
+    objective: Objective = INFINITE_HORIZON,
     warm_start: TabularFollower | None = None,
     bound: bool = True,
 ) -> Hypergradient:
     """∇J by finite differences; `error_bound` is the largest error estimate summed over the parts."""
-    check_horizon(horizon, discounted)
     problem.derivatives.refuse_noise(theta)
     follower = solve_tabular(problem, theta, warm_start=warm_start)
-    split = _SplitObjective(problem, theta, follower, horizon, discounted)
+    split = _SplitObjective(problem, theta, follower, objective)
     return differentiate_parts(split, PARTS, theta.size, follower, problem.discount_follower, bound=bound)
 
 
@@ -178,12 +177,11 @@ class _SplitObjective:
         problem: ConfigurableMDP,
         theta: FloatArray,
         follower: TabularFollower,
-        horizon: int | None,
-        discounted: bool,
+        objective: Objective,
     ) -> None:
         self._problem, self._theta, self._follower = problem, theta, follower
-        self._horizon = horizon
-        self._discount = problem.discount_leader if discounted else 1.0
+        self._horizon = objective.horizon
+        self._discount = objective.discount(problem.discount_leader)
         self._tables = problem.tables_at(theta)
         self._moving = problem.derivatives.moving(theta)
         self._kernel = to_dense(self._tables.transition)
@@ -191,11 +189,11 @@ class _SplitObjective:
         self.evaluations = 0
         self._centre_follower, self._centre_leader = gradient_centres(problem, theta, self._tables)
         self._start = follower.value_without(self._centre_follower / (1.0 - problem.discount_follower))
-        self._length = constant_return(1.0, problem.discount_leader, horizon, discounted)
+        self._length = objective.constant_return(1.0, problem.discount_leader)
         self.base = (
             self._leader(self._tables, self._kernel, follower.policy)
             + float(self._tables.regulariser)
-            + constant_return(self._centre_leader, problem.discount_leader, horizon, discounted)
+            + objective.constant_return(self._centre_leader, problem.discount_leader)
         )
 
     def noise(self, part: Part) -> float:

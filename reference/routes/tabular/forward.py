@@ -9,13 +9,13 @@ from __future__ import annotations
 import numpy as np
 
 from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.objective import INFINITE_HORIZON, Objective
 from bilevelrl.reference.on_demand import AnswerBounds, when_read
 from bilevelrl.reference.problem import Part
 from bilevelrl.reference.registry import Hypergradient, register_route
 from bilevelrl.reference.routes.sweep_count import plan_sweeps
 from bilevelrl.reference.tabular.error_bounds import dense_jacobian
 from bilevelrl.reference.tabular.follower import TabularFollower
-from bilevelrl.reference.tabular.leader import check_horizon, constant_return
 from bilevelrl.reference.tabular.model import ConfigurableMDP
 from bilevelrl.reference.tabular.transitions import to_dense
 
@@ -33,13 +33,11 @@ def forward(
     problem: ConfigurableMDP,
     theta: FloatArray,
     *,
-    horizon: int | None = None,
-    discounted: bool = True,
+    objective: Objective = INFINITE_HORIZON,
     warm_start: TabularFollower | None = None,
     bound: bool = True,
 ) -> Hypergradient:
     """∇J by tangent sweeps. A warm start is ignored: sweeps begin at zero."""
-    check_horizon(horizon, discounted)
     tables = problem.tables_at(theta)
     plan = plan_sweeps(problem, theta)
     kernel = to_dense(tables.transition)
@@ -68,14 +66,14 @@ def forward(
     policy_tangent = policy[:, :, None] * (action_tangent - tangent[:, None, :]) / beta
 
     # The leader's tangents: what the policy moves, what the dynamics move, what the reward moves.
-    discount = problem.discount_leader if discounted else 1.0
+    discount = objective.discount(problem.discount_leader)
     chain = np.einsum("sa,sat->st", policy, kernel)
     earned = (policy * reward_leader).sum(axis=1)
     chain_moved = None if kernel_tangent is None else np.einsum("sa,satn->nst", policy, kernel_tangent)
     paid = np.einsum("sa,san->sn", policy, jacobian.get("reward_leader", np.zeros((states, actions, count))))
     leader = np.zeros(states)
     direct, moved, response = (np.zeros((states, count)) for _ in range(3))
-    for _ in range(plan.leader if horizon is None else horizon):
+    for _ in range(plan.leader if objective.horizon is None else objective.horizon):
         direct = paid + discount * chain @ direct
         if chain_moved is not None:
             moved = discount * ((chain_moved @ leader).T + chain @ moved)
@@ -93,17 +91,17 @@ def forward(
     total = sum(parts.values(), np.zeros(count))
 
     def error_bound() -> AnswerBounds:
-        return plan.error_bound(problem, theta, horizon, discounted)
+        return plan.error_bound(problem, theta, objective)
 
     return Hypergradient(
         value=total,
         parts=parts,
         objective=float(law @ leader + tables.regulariser)
-        + constant_return(plan.centre_leader, problem.discount_leader, horizon, discounted),
+        + objective.constant_return(plan.centre_leader, problem.discount_leader),
         residual=plan.residual,
         condition=(1 + problem.discount_follower) / (1 - problem.discount_follower),
         error_bound_source=when_read(problem.tables_at, theta, tables, error_bound) if bound else np.inf,
         route="forward",
         status="converged: sweeps as many as the tolerance needs",
-        counters={"sweeps": plan.follower + 1 + (plan.leader if horizon is None else horizon)},
+        counters={"sweeps": plan.follower + 1 + (plan.leader if objective.horizon is None else objective.horizon)},
     )

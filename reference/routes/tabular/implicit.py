@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 
 from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.objective import INFINITE_HORIZON, Objective
 from bilevelrl.reference.on_demand import AnswerBounds, when_read
 from bilevelrl.reference.problem import Part
 from bilevelrl.reference.registry import Hypergradient, register_route
 from bilevelrl.reference.tabular.error_bounds import tabular_error_bound
 from bilevelrl.reference.tabular.follower import TabularFollower, solve_tables
-from bilevelrl.reference.tabular.leader import check_horizon, evaluate_leader, gradient_centres, visited_next
+from bilevelrl.reference.tabular.leader import evaluate_leader, gradient_centres, visited_next
 from bilevelrl.reference.tabular.model import ConfigurableMDP
 from bilevelrl.reference.tabular.tables import Tables
 from bilevelrl.reference.tabular.transitions import DiscountedSystem, SparseTransition, policy_transition
@@ -52,13 +53,11 @@ def implicit(
     problem: ConfigurableMDP,
     theta: FloatArray,
     *,
-    horizon: int | None = None,
-    discounted: bool = True,
+    objective: Objective = INFINITE_HORIZON,
     warm_start: TabularFollower | None = None,
     bound: bool = True,
 ) -> Hypergradient:
     """∇J by implicit differentiation; see the module's formulas."""
-    check_horizon(horizon, discounted)
     tables = problem.tables_at(theta)
     discount = problem.discount_follower
     follower = solve_tables(tables, discount=discount, temperature=problem.temperature, warm_start=warm_start)
@@ -68,8 +67,7 @@ def implicit(
         tables,
         follower.policy,
         problem.discount_leader,
-        horizon=horizon,
-        discounted=discounted,
+        objective=objective,
         centre=centre_leader,
         follower_system=system,
     )
@@ -96,8 +94,7 @@ def implicit(
             theta,
             policy=follower.policy,
             follower_value=values,
-            horizon=horizon,
-            discounted=discounted,
+            objective=objective,
             errors=follower.errors_without(constant),
         )
 
@@ -113,8 +110,9 @@ def implicit(
         status=follower.status.value,
         counters={
             "sweeps": follower.sweeps,
-            "factorisations": follower.linear_solves + (1 if horizon or problem.discount_leader == discount else 2),
-            "linear_solves": follower.linear_solves + (1 if horizon else 3),
+            "factorisations": follower.linear_solves
+            + (1 if objective.horizon or problem.discount_leader == discount else 2),
+            "linear_solves": follower.linear_solves + (1 if objective.horizon else 3),
         },
     )
 

@@ -26,6 +26,7 @@ import numpy as np
 
 from bilevelrl.reference.arrays import FloatArray, check_positive
 from bilevelrl.reference.errors import InvalidInputError, NotConvergedError, ShapeError, refusal
+from bilevelrl.reference.objective import INFINITE_HORIZON, Objective
 from bilevelrl.reference.on_demand import AnswerBounds, when_read
 from bilevelrl.reference.problem import Part
 from bilevelrl.reference.registry import Hypergradient, register_route
@@ -33,7 +34,6 @@ from bilevelrl.reference.tabular.error_bounds import dense_jacobian, tabular_err
 from bilevelrl.reference.tabular.follower import TabularFollower, solve_tabular
 from bilevelrl.reference.tabular.leader import (
     LeaderEvaluation,
-    check_horizon,
     evaluate_leader,
     gradient_centres,
     visited_next,
@@ -94,8 +94,7 @@ def _adjoint_system(
     problem: ConfigurableMDP,
     theta: FloatArray,
     follower: TabularFollower,
-    horizon: int | None,
-    discounted: bool,
+    objective: Objective,
     *,
     centred: bool,
 ) -> _AdjointSystem:
@@ -103,9 +102,7 @@ def _adjoint_system(
     tables = problem.tables_at(theta)
     policy = follower.policy
     centre_follower, centre_leader = gradient_centres(problem, theta, tables)
-    evaluation = evaluate_leader(
-        tables, policy, problem.discount_leader, horizon=horizon, discounted=discounted, centre=centre_leader
-    )
+    evaluation = evaluate_leader(tables, policy, problem.discount_leader, objective=objective, centre=centre_leader)
     reward = tables.reward_leader - centre_leader
     constant = centre_follower / (1.0 - problem.discount_follower)
     follower_value = follower.value_without(constant)
@@ -168,15 +165,13 @@ def m_sobirl(
     problem: ConfigurableMDP,
     theta: FloatArray,
     *,
-    horizon: int | None = None,
-    discounted: bool = True,
+    objective: Objective = INFINITE_HORIZON,
     warm_start: TabularFollower | None = None,
     bound: bool = True,
 ) -> Hypergradient:
     """∇J by M-SoBiRL's adjoint form (Yang et al. 2025, arXiv:2405.19697) for the leader's return; see the module."""
-    check_horizon(horizon, discounted)
     follower = solve_tabular(problem, theta, warm_start=warm_start)
-    system = _adjoint_system(problem, theta, follower, horizon, discounted, centred=True)
+    system = _adjoint_system(problem, theta, follower, objective, centred=True)
     factor = DiscountedSystem.factorise(system.chain, problem.discount_follower)
     adjoint = factor.solve_transposed(system.right_hand_side)
     solved = _relative_residual(problem, system, adjoint)
@@ -188,8 +183,7 @@ def m_sobirl(
             theta,
             policy=follower.policy,
             follower_value=system.follower_value,
-            horizon=horizon,
-            discounted=discounted,
+            objective=objective,
             errors=follower.errors_without(system.follower_constant),
         )
         if not np.isfinite(found.gradient):
@@ -315,7 +309,7 @@ def m_sobirl_gradient_steps(
     >>> bool(np.abs(rough.value - exact.value).max() <= rough.error_bound + exact.error_bound)
     True
     """
-    check_horizon(horizon, discounted)
+    objective = Objective(horizon, discounted)
     theta = problem.check_theta(theta)
     step_size = check_positive("step_size", step_size, "choose it below 2/‖I - γ_F P_πᵀ‖₂²")
     if isinstance(gradient_steps, bool) or not isinstance(gradient_steps, (int, np.integer)) or gradient_steps < 0:
@@ -324,8 +318,7 @@ def m_sobirl_gradient_steps(
         problem,
         theta,
         solve_tabular(problem, theta) if follower is None else follower,
-        horizon,
-        discounted,
+        objective,
         centred=False,
     )
     states = system.tables.states

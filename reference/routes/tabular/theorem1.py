@@ -16,12 +16,13 @@ from typing import TypeAlias
 import numpy as np
 
 from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.objective import Objective
 from bilevelrl.reference.on_demand import AnswerBounds, when_read
 from bilevelrl.reference.problem import PARTS, Part
 from bilevelrl.reference.registry import Hypergradient, register_route
 from bilevelrl.reference.tabular.error_bounds import dense_jacobian, effective_horizon, tabular_error_bound
 from bilevelrl.reference.tabular.follower import TabularFollower, solve_tabular
-from bilevelrl.reference.tabular.leader import check_horizon, evaluate_leader, gradient_centres
+from bilevelrl.reference.tabular.leader import evaluate_leader, gradient_centres
 from bilevelrl.reference.tabular.model import ConfigurableMDP
 from bilevelrl.reference.tabular.tables import Tables
 from bilevelrl.reference.tabular.transitions import to_dense
@@ -66,15 +67,13 @@ def _formula(
     problem: ConfigurableMDP,
     theta: FloatArray,
     *,
-    horizon: int | None,
-    discounted: bool,
+    objective: Objective,
     warm_start: TabularFollower | None,
     bound: bool,
     route: str,
     gradients: FollowerGradient,
     centred_gradient: bool,
 ) -> Hypergradient:
-    check_horizon(horizon, discounted)
     tables = problem.tables_at(theta)
     follower = solve_tabular(problem, theta, warm_start=warm_start)
     policy, kernel = follower.policy, to_dense(tables.transition)
@@ -90,9 +89,9 @@ def _formula(
     if "regulariser" in jacobian:
         parts["regulariser"] = jacobian["regulariser"].copy()
     reward = tables.reward_leader - centre_leader
-    for weight, value_ahead, last in _stages(problem, tables, kernel, policy, reward, horizon, discounted):
+    for weight, value_ahead, last in _stages(problem, tables, kernel, policy, reward, objective):
         # weight: law of s_t times γ_L^t; value_ahead: V_L with one step less to go.
-        discount = problem.discount_leader if discounted else 1.0
+        discount = objective.discount(problem.discount_leader)
         action_value = reward + discount * kernel @ value_ahead
         value = np.einsum("sa,sa->s", policy, action_value)
         factor = action_value if centred_gradient else action_value - value[:, None]
@@ -105,7 +104,7 @@ def _formula(
             parts["transition"] += discount * np.einsum("sa,satn,t->n", visits, moved, value_ahead)
         if last and "initial" in jacobian:
             parts["initial"] += jacobian["initial"].T @ value
-    evaluation = evaluate_leader(tables, policy, problem.discount_leader, horizon=horizon, discounted=discounted)
+    evaluation = evaluate_leader(tables, policy, problem.discount_leader, objective=objective)
 
     def error_bound() -> AnswerBounds:
         return tabular_error_bound(
@@ -113,8 +112,7 @@ def _formula(
             theta,
             policy=policy,
             follower_value=follower_value,
-            horizon=horizon,
-            discounted=discounted,
+            objective=objective,
             errors=follower.errors_without(constant),
         )
 
@@ -138,23 +136,22 @@ def _stages(
     kernel: FloatArray,
     policy: FloatArray,
     reward: FloatArray,
-    horizon: int | None,
-    discounted: bool,
+    objective: Objective,
 ) -> list[tuple[FloatArray, FloatArray, bool]]:
     """Return (weight of states, V_L one step ahead, is it the first step) for each step, or once for ever."""
     chain = np.einsum("sa,sat->st", policy, kernel)
     earned = np.einsum("sa,sa->s", policy, reward)
-    discount = problem.discount_leader if discounted else 1.0
-    if horizon is None:
+    discount = objective.discount(problem.discount_leader)
+    if objective.horizon is None:
         system = np.eye(tables.states) - discount * chain
         value = np.linalg.solve(system, earned)
         return [(np.linalg.solve(system.T, tables.initial), value, True)]
     values = [np.zeros(tables.states)]
-    for _ in range(horizon - 1):
+    for _ in range(objective.horizon - 1):
         values.append(earned + discount * chain @ values[-1])
     stages, law = [], np.asarray(tables.initial, dtype=np.float64)
-    for t in range(horizon):
-        stages.append((law, values[horizon - 1 - t], t == 0))
+    for t in range(objective.horizon):
+        stages.append((law, values[objective.horizon - 1 - t], t == 0))
         law = discount * law @ chain
     return stages
 

@@ -17,12 +17,12 @@ from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.derivatives.array_values import tracing
 from bilevelrl.reference.derivatives.autodiff import log_sum_exp, softmax
 from bilevelrl.reference.errors import TooLargeError
+from bilevelrl.reference.objective import INFINITE_HORIZON, Objective
 from bilevelrl.reference.on_demand import AnswerBounds, when_read
 from bilevelrl.reference.problem import PARTS, Part
 from bilevelrl.reference.registry import Hypergradient, register_route
 from bilevelrl.reference.routes.sweep_count import plan_sweeps
 from bilevelrl.reference.tabular.follower import TabularFollower
-from bilevelrl.reference.tabular.leader import check_horizon, constant_return
 from bilevelrl.reference.tabular.model import ConfigurableMDP
 from bilevelrl.reference.tabular.transitions import SparseTransition, Transition
 
@@ -47,8 +47,7 @@ def split_objective(
     *,
     sweeps_follower: int,
     sweeps_leader: int,
-    horizon: int | None,
-    discounted: bool,
+    objective: Objective,
     centre_follower: float = 0.0,
     centre_leader: float = 0.0,
 ) -> Any:
@@ -65,15 +64,15 @@ def split_objective(
         value = beta * log_sum_exp((reward + discount * _ahead(at_response.transition, value)) / beta)
     policy = softmax((reward + discount * _ahead(at_response.transition, value)) / beta)
     kernel = at_transition.transition
-    discount = problem.discount_leader if discounted else 1.0
+    discount = objective.discount(problem.discount_leader)
     leader: Any = np.zeros(at_initial.states)
     earned = anp.sum(policy * (at_direct.reward_leader - centre_leader), axis=1)
     if isinstance(kernel, SparseTransition):
-        for _ in range(sweeps_leader if horizon is None else horizon):
+        for _ in range(sweeps_leader if objective.horizon is None else objective.horizon):
             leader = earned + discount * anp.sum(policy * _ahead(kernel, leader), axis=1)
     else:
         chain = anp.einsum("sa,sat->st", policy, kernel)
-        for _ in range(sweeps_leader if horizon is None else horizon):
+        for _ in range(sweeps_leader if objective.horizon is None else objective.horizon):
             leader = earned + discount * anp.dot(chain, leader)
     return anp.dot(at_initial.initial, leader) + at_regulariser.regulariser
 
@@ -89,8 +88,7 @@ def unrolled(
     problem: ConfigurableMDP,
     theta: FloatArray,
     *,
-    horizon: int | None = None,
-    discounted: bool = True,
+    objective: Objective = INFINITE_HORIZON,
     warm_start: TabularFollower | None = None,
     bound: bool = True,
 ) -> Hypergradient:
@@ -103,11 +101,10 @@ def unrolled(
     TooLargeError
         If the tape would exceed `TAPE_LIMIT`.
     """
-    check_horizon(horizon, discounted)
     tables = problem.tables_at(theta)
     problem.derivatives.confirm_trace(theta)
     plan = plan_sweeps(problem, theta)
-    steps = plan.leader if horizon is None else horizon
+    steps = plan.leader if objective.horizon is None else objective.horizon
     tape = _BYTES_PER_ENTRY * tables.states * tables.actions * (plan.follower + steps)
     if tape > TAPE_LIMIT:
         raise TooLargeError(
@@ -115,34 +112,33 @@ def unrolled(
             f"{tape / 2**30:.1f} GiB, expected at most {TAPE_LIMIT / 2**30:.0f} GiB; use route='implicit' or 'forward'"
         )
 
-    def objective(*points: Any) -> Any:
+    def split(*points: Any) -> Any:
         total = split_objective(
             problem,
             points,
             sweeps_follower=plan.follower,
             sweeps_leader=plan.leader,
-            horizon=horizon,
-            discounted=discounted,
+            objective=objective,
             centre_follower=plan.centre_follower,
             centre_leader=plan.centre_leader,
         )
         return total + 0.0 * sum(anp.sum(point) for point in points)
 
     with tracing("tables"):
-        gradients = autograd.grad(objective, tuple(range(len(PARTS))))(*[theta] * len(PARTS))
+        gradients = autograd.grad(split, tuple(range(len(PARTS))))(*[theta] * len(PARTS))
         parts: dict[Part, FloatArray] = {
             part: np.asarray(pulled, dtype=np.float64).ravel() for part, pulled in zip(PARTS, gradients, strict=True)
         }
     value = sum(parts.values(), np.zeros(theta.size))
-    constant = constant_return(plan.centre_leader, problem.discount_leader, horizon, discounted)
+    constant = objective.constant_return(plan.centre_leader, problem.discount_leader)
 
     def error_bound() -> AnswerBounds:
-        return plan.error_bound(problem, theta, horizon, discounted)
+        return plan.error_bound(problem, theta, objective)
 
     return Hypergradient(
         value=value,
         parts=parts,
-        objective=float(objective(*[theta] * len(PARTS))) + constant,
+        objective=float(split(*[theta] * len(PARTS))) + constant,
         residual=plan.residual,
         condition=(1 + problem.discount_follower) / (1 - problem.discount_follower),
         error_bound_source=when_read(problem.tables_at, theta, tables, error_bound) if bound else np.inf,

@@ -16,6 +16,7 @@ from bilevelrl.reference.lqr.primitives import recurrence_primitive
 from bilevelrl.reference.lqr.rounding import Ledger, UnprovenError, first_order_errors
 from bilevelrl.reference.lqr.solvers import solve_riccati
 from bilevelrl.reference.lqr_game.error_bounds import lqr_game_error_bounds
+from bilevelrl.reference.objective import Objective
 from bilevelrl.reference.routes.lqr import implicit as implicit_route
 from bilevelrl.reference.routes.lqr.split import riccati_sweeps
 from bilevelrl.tasks import building_thermal_control, lqr_game, random_lqr, random_lqr_game
@@ -24,7 +25,6 @@ certified_hypergradient = pytest.importorskip("bilevelrl.reference.certified").c
 pytest.importorskip("flint")
 
 ROUTES = ("implicit", "closed_form", "unrolled", "finite_difference")
-FOREVER = {"horizon": None, "discounted": True}
 THETA = np.array([0.3, -0.2, 0.1])
 
 
@@ -89,7 +89,7 @@ def test_bounds_hold_on_drawn_problems(states, actions, seed, decade, leader, fo
             hypergradient(problem, theta)
         return
     certified = hold(problem, theta, ("implicit", "closed_form"), loosest=1e-5, **objective)
-    bounds = lqr_error_bounds(problem, theta, best.cost_to_go, **(FOREVER | objective))
+    bounds = lqr_error_bounds(problem, theta, best.cost_to_go, objective=Objective(**objective))
     off = float(certified.objective.distance(hypergradient(problem, theta, bound=False, **objective).objective))
     assert off <= bounds.objective <= 1e-7 * (1.0 + abs(float(certified.objective)))
 
@@ -123,7 +123,7 @@ def test_bounds_hold_on_drawn_games(states, leader_actions, seed, decade, leader
         assert hypergradient(game, THETA).error_bound == np.inf  # a chain without a law: nothing is claimed
         return
     certified = hold(game, THETA, ("implicit",), loosest=1e-6, **objective)
-    bounds = lqr_game_error_bounds(game, THETA, best.cost_to_go, **(FOREVER | objective))
+    bounds = lqr_game_error_bounds(game, THETA, best.cost_to_go, objective=Objective(**objective))
     off = float(certified.objective.distance(hypergradient(game, THETA, bound=False, **objective).objective))
     assert off <= bounds.objective <= 1e-9
 
@@ -222,7 +222,9 @@ def test_an_unsettled_follower_shows_in_the_bound(monkeypatch):
     right = implicit_route.follower_riccati
     bounds = []
     for sweeps in (0, 10, 30, 45, 60):
-        monkeypatch.setattr(implicit_route, "follower_riccati", lambda *system, n=sweeps: right(*system, stop_after=n))
+        monkeypatch.setattr(
+            implicit_route, "follower_riccati", lambda *system, n=sweeps, warm_start: right(*system, stop_after=n)
+        )
         found = hypergradient(problem, THETA)
         off = distance(certified, found)
         assert off <= found.error_bound
@@ -237,17 +239,20 @@ def test_an_unsettled_follower_shows_in_the_bound(monkeypatch):
 def test_a_wrong_solution_has_no_small_bound():
     problem = random_lqr(seed=1)
     p = solve_follower(problem, THETA).cost_to_go
-    right = lqr_error_bounds(problem, THETA, p, **FOREVER)
-    shifted = lqr_error_bounds(problem, THETA, p * (1.0 + 1e-8), **FOREVER)
+    right = lqr_error_bounds(problem, THETA, p, objective=Objective())
+    shifted = lqr_error_bounds(problem, THETA, p * (1.0 + 1e-8), objective=Objective())
     assert shifted.gradient > 1e3 * right.gradient
     assert shifted.objective > 1e3 * right.objective
-    assert lqr_error_bounds(problem, THETA, 2.0 * p, **FOREVER).gradient == np.inf
+    assert lqr_error_bounds(problem, THETA, 2.0 * p, objective=Objective()).gradient == np.inf
     # As a policy in its own right it is evaluated as precisely as any other.
-    assert lqr_error_bounds(problem, THETA, p * (1.0 + 1e-8), frozen=True, gradient=False, **FOREVER).objective < 1e-10
+    assert (
+        lqr_error_bounds(problem, THETA, p * (1.0 + 1e-8), frozen=True, gradient=False, objective=Objective()).objective
+        < 1e-10
+    )
     game = random_lqr_game(seed=1)
     p = solve_follower(game, THETA).cost_to_go
-    assert lqr_game_error_bounds(game, THETA, p * (1.0 + 1e-8), **FOREVER).gradient > 1e3 * (
-        lqr_game_error_bounds(game, THETA, p, **FOREVER).gradient
+    assert lqr_game_error_bounds(game, THETA, p * (1.0 + 1e-8), objective=Objective()).gradient > 1e3 * (
+        lqr_game_error_bounds(game, THETA, p, objective=Objective()).gradient
     )
 
 

@@ -13,6 +13,7 @@ from agreement import ROUTES, by_every_route, disagreements
 
 from bilevelrl.reference import HYPERGRADIENT_ROUTES, ConfigurableMDP, hypergradient, solve_follower
 from bilevelrl.reference.errors import IndependenceError
+from bilevelrl.reference.objective import Objective
 from bilevelrl.reference.tabular.transitions import DiscountedSystem
 from bilevelrl.tasks import random_mdp
 
@@ -144,8 +145,7 @@ def test_discounts_swapped(monkeypatch, horizon):
     wrong = theorem1._formula(
         PROBLEM,
         THETA,
-        horizon=horizon,
-        discounted=True,
+        objective=Objective(horizon),
         warm_start=None,
         bound=True,
         route="theorem1",
@@ -164,8 +164,7 @@ def test_one_sweep_too_few_for_the_followers_future(monkeypatch):
     wrong = theorem1._formula(
         PROBLEM,
         THETA,
-        horizon=None,
-        discounted=True,
+        objective=Objective(),
         warm_start=None,
         bound=True,
         route="hpgd_form",

@@ -179,6 +179,11 @@ class Probe:
         same = [np.asarray(side[name]) == self.base[name] for side in self.sides if side is not None]
         return np.logical_and.reduce(same) if same else np.zeros(np.shape(self.base[name]), dtype=np.bool_)
 
+    def has_slope(self, name: str) -> bool:
+        """Whether the complex step shows a derivative, be it too small to move the table by an ulp."""
+        slope = self.by_complex_step(name)
+        return slope is not None and bool(np.any(slope))
+
     def moves(self, name: str) -> bool:
         """Whether a table is another one anywhere near θ."""
         for k in range(1, len(STEPS) + 1):
@@ -488,7 +493,8 @@ def numerical_jacobian(function: Callable[[Any], Values], theta: FloatArray, lab
         direction = np.zeros(theta.size)
         direction[j] = max(1.0, abs(float(theta.flat[j])))
         probe = Probe(function, theta, direction.reshape(theta.shape), label)
-        columns.append({name: _slope(probe, name) / direction[j] for name in probe.base if probe.moves(name)})
+        moving = [name for name in probe.base if probe.moves(name) or probe.has_slope(name)]
+        columns.append({name: _slope(probe, name) / direction[j] for name in moving})
     names = {name for column in columns for name in column}
     shapes = {name: np.shape(value) for name, value in function(theta).items()}
     return {name: np.stack([column.get(name, np.zeros(shapes[name])) for column in columns], axis=-1) for name in names}

@@ -200,6 +200,13 @@ class Derivatives:
         probe = self.probe(theta)
         return frozenset(name for name in probe.base if probe.moves(name))
 
+    def dependent(self, theta: FloatArray) -> frozenset[str]:
+        """Return the names of the arrays that move near θ, or would if they had the digits: a trace names these too."""
+        try:
+            return self.moving(theta) | self.varying(theta)
+        except BilevelRLError:  # not traceable: differences are all there is
+            return self.moving(theta)
+
     def jacobian(self, theta: FloatArray) -> dict[str, FloatArray]:
         """Return {name: (*shape, N)} for the arrays that depend on θ.
 

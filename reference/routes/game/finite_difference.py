@@ -56,7 +56,7 @@ class _SplitGame:
         self._horizon = objective.horizon
         self._discount = objective.discount(game.discount_leader)
         self._policy = game.policy_at(theta)
-        self._moving = game.derivatives.moving(theta)
+        self._moving = game.derivatives.dependent(theta)
         self._points = DecisionPoints.of(game, self._policy)
         self._reward = game.reward_leader - self._points.centre_leader
         self.evaluations = 0

@@ -46,7 +46,7 @@ class _Split:
         self._objective = objective
         solve = solve_lqr_game if isinstance(problem, LQRGame) else solve_lqr
         self.follower: LQRFollower = solve(problem, theta, warm_start=warm_start)
-        self._moving: frozenset[str] = problem.derivatives.moving(theta)
+        self._moving: frozenset[str] = problem.derivatives.dependent(theta)
         self.evaluations = 0
         self.base = self.objective("regulariser", theta)
 

@@ -183,7 +183,7 @@ class _SplitObjective:
         self._horizon = objective.horizon
         self._discount = objective.discount(problem.discount_leader)
         self._tables = problem.tables_at(theta)
-        self._moving = problem.derivatives.moving(theta)
+        self._moving = problem.derivatives.dependent(theta)
         self._kernel = to_dense(self._tables.transition)
         self._frozen: DiscountedSystem | None = None
         self.evaluations = 0

@@ -616,3 +616,44 @@ def test_a_law_that_is_one_but_for_rounding_is_no_wrong_derivative():
         for route in ("implicit", "theorem1"):
             exact = hypergradient(problem, [theta], route=route)
             assert abs(exact.value[0] - right) <= exact.error_bound + 1e-14
+
+
+@pytest.mark.parametrize("route", TABULAR)
+def test_tables_that_move_by_less_than_an_ulp_are_not_taken_for_constant(route):
+    # Doubles near 1e6 lie 1e-10 apart: values show nothing of the slopes 1e-9 and 1e-12, and nobody may say 0 ± 0.
+    def tables(theta):
+        slope = anp.reshape(theta, (1, 2))
+        return Tables(
+            transition=np.ones((1, 2, 1)),
+            reward_follower=1e6 + 1e-12 * slope,
+            reward_leader=1e6 + 1e-9 * slope,
+            initial=np.ones(1),
+        )
+
+    problem = ConfigurableMDP(tables=tables, discount_leader=0.5, discount_follower=0.5, temperature=1e-9)
+    exact = hypergradient(problem, THETA, route=route)
+    # By hand, with the tables as the doubles they are: ∂J/∂r_L = π / (1 - γ_L), ∂J/∂r_F as at the top.
+    reward, own = tables(THETA).reward_leader[0] - 1e6, tables(THETA).reward_follower[0] - 1e6
+    policy = np.exp(own / 1e-9) / np.exp(own / 1e-9).sum()
+    right = 2.0 * (1e-9 * policy + 1e-12 * policy * (reward - policy @ reward) / 1e-9)
+    assert np.abs(exact.value - right).max() <= exact.error_bound
+    assert exact.error_bound > 1e-26  # an ulp of the larger part
+
+
+def test_games_and_linear_quadratic_problems_below_an_ulp():
+    def policy(theta):
+        return 0.5 + 1e-17 * theta[0] * np.array([[1.0, -1.0]])
+
+    game = replace(leaders_choice(0.0), policy=policy, regulariser=lambda theta: 1e6 + 1e-11 * theta[0])
+    one = np.eye(1)
+
+    def matrices(theta):
+        return LQRMatrices(
+            dynamics_state=0.5 * one, dynamics_action=one, noise_covariance=one, cost_state_follower=one,
+            cost_action_follower=one, cost_state_leader=one, cost_action_leader=one, initial_mean=np.ones(1),
+            initial_covariance=one, regulariser=1e6 + 1e-11 * theta[0])  # fmt: skip
+
+    lqr = ConfigurableLQR(matrices=matrices, discount_leader=0.5, discount_follower=0.5, temperature=1.0)
+    for problem, right in ((game, 1e-11 - 4e-17), (lqr, 1e-11)):
+        exact = hypergradient(problem, [0.3], route="finite_difference")
+        assert abs(exact.value[0] - right) <= exact.error_bound

@@ -4,12 +4,12 @@ Sign and order conventions of the whole package: both players maximise; transiti
 `[state_t, action_t, state_tp1]`; `temperature` is β; discounts of leader and follower are always named apart.
 """
 
+from bilevelrl.reference import errors
 from bilevelrl.reference import routes as _routes  # registers the routes
 from bilevelrl.reference.best_response import SuboptimalFollower, solve_follower
 from bilevelrl.reference.certified import certified_hypergradient
-from bilevelrl.reference.follower import Status
 from bilevelrl.reference.game.follower import GameFollower
-from bilevelrl.reference.game.leader import game_leader_action_values, game_leader_objective
+from bilevelrl.reference.game.leader import game_leader_objective
 from bilevelrl.reference.game.leader_policies import NeuralPolicy, TabularSoftmaxPolicy
 from bilevelrl.reference.game.model import MarkovGame
 from bilevelrl.reference.game.reduction import reduce_game
@@ -17,12 +17,11 @@ from bilevelrl.reference.lqr.follower import LQRFollower
 from bilevelrl.reference.lqr.matrices import LQRMatrices
 from bilevelrl.reference.lqr.model import ConfigurableLQR
 from bilevelrl.reference.lqr_game.model import LeaderGaussian, LQRGame
-from bilevelrl.reference.problem import GAME_PARTS, PARTS, TERMS, FollowerSolution, Part, Problem, Term
+from bilevelrl.reference.problem import PARTS, Problem
 from bilevelrl.reference.random_streams import named_stream
 from bilevelrl.reference.registry import (
     HYPERGRADIENT_ROUTES,
     Hypergradient,
-    Route,
     hypergradient,
     leader_objective,
     register_objective,
@@ -30,19 +29,16 @@ from bilevelrl.reference.registry import (
 )
 from bilevelrl.reference.tabular.follower import TabularFollower
 from bilevelrl.reference.tabular.follower_batch import solve_followers
-from bilevelrl.reference.tabular.leader import leader_action_values, tabular_leader_objective
+from bilevelrl.reference.tabular.leader import tabular_leader_objective
 from bilevelrl.reference.tabular.model import ConfigurableMDP, check_derivatives
 from bilevelrl.reference.tabular.tables import Tables
 from bilevelrl.reference.tabular.transitions import SparseTransition
 
 __all__ = [
-    "GAME_PARTS",
     "HYPERGRADIENT_ROUTES",
     "PARTS",
-    "TERMS",
     "ConfigurableLQR",
     "ConfigurableMDP",
-    "FollowerSolution",
     "GameFollower",
     "Hypergradient",
     "LQRFollower",
@@ -51,25 +47,19 @@ __all__ = [
     "LeaderGaussian",
     "MarkovGame",
     "NeuralPolicy",
-    "Part",
     "Problem",
-    "Route",
     "SparseTransition",
-    "Status",
     "SuboptimalFollower",
     "Tables",
     "TabularFollower",
     "TabularSoftmaxPolicy",
-    "Term",
     "certified_hypergradient",
     "check_derivatives",
-    "game_leader_action_values",
+    "errors",
     "hypergradient",
-    "leader_action_values",
     "leader_objective",
     "named_stream",
     "reduce_game",
-    "register_objective",
     "register_route",
     "solve_follower",
     "solve_followers",

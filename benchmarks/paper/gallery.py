@@ -20,17 +20,10 @@ from bilevelrl.benchmarks.sweeping.figures import Figure, FigureOptions, Row, Sw
 from bilevelrl.benchmarks.sweeping.sweep_grid import Cell, Grid
 from bilevelrl.benchmarks.sweeping.sweeps import Sweep
 from bilevelrl.estimators.training import METHODS, Evaluation, train
-from bilevelrl.tasks import (
-    FOUR_ROOMS_GRID,
-    FOUR_ROOMS_MARKS,
-    draw_follower,
-    draw_game,
-    draw_map,
-    draw_penalties,
-    four_rooms,
-    game_moves,
-    toy_markov_game,
-)
+from bilevelrl.tasks import four_rooms, toy_markov_game
+from bilevelrl.tasks.paper.four_rooms import FOUR_ROOMS_GRID, FOUR_ROOMS_MARKS
+from bilevelrl.tasks.pictures.diagram import draw_game, game_moves
+from bilevelrl.tasks.pictures.rendering import draw_follower, draw_map, draw_penalties
 from bilevelrl.verification.arguments import seed
 
 __all__ = ["FIGURES", "snapshots"]

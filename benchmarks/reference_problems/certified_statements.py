@@ -22,7 +22,7 @@ from bilevelrl.benchmarks.reference_problems.reference_games import toy_game_for
 from bilevelrl.benchmarks.reference_problems.reference_lqrs import BUILDING_OPTIMUM, building_form, lqr_game_form
 from bilevelrl.reference.certified import Enclosure, certified_hypergradient
 from bilevelrl.reference.certified.stationary import certify_bounded_maximum, certify_vertex, isolate_stationary_point
-from bilevelrl.tasks import FOUR_ROOMS_GRID
+from bilevelrl.tasks.paper.four_rooms import FOUR_ROOMS_GRID
 from bilevelrl.tasks.scenarios.reference_data import reference_problem
 
 __all__ = ["main", "statements"]

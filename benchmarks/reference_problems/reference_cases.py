@@ -19,8 +19,7 @@ from bilevelrl.reference import named_stream
 from bilevelrl.reference.arrays import BoolArray
 from bilevelrl.reference.certified import ClosedForm, ClosedFormTable, FeatureBlock
 from bilevelrl.reference.certified.closed_form.formula import Exact
-from bilevelrl.tasks import FOUR_ROOMS_GRID
-from bilevelrl.tasks.paper.four_rooms import GOAL, SECOND_GOAL, START, TARGET
+from bilevelrl.tasks.paper.four_rooms import FOUR_ROOMS_GRID, GOAL, SECOND_GOAL, START, TARGET
 
 __all__ = ["ENTROPY", "ReferenceCase", "reference_cases"]
 

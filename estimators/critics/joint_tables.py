@@ -17,10 +17,11 @@ import numpy as np
 
 from bilevelrl.estimators.estimator import Context, Target
 from bilevelrl.estimators.sampling.trajectories import Trajectories
-from bilevelrl.reference import MarkovGame, game_leader_action_values
+from bilevelrl.reference import MarkovGame
 from bilevelrl.reference.arrays import FloatArray, check_indices, check_pairs, check_steps_to_go
 from bilevelrl.reference.doors import checked
 from bilevelrl.reference.errors import InvalidInputError, NotConvergedError, ShapeError, UnknownNameError, refusal
+from bilevelrl.reference.game.leader import game_leader_action_values
 from bilevelrl.reference.objective import Objective
 
 __all__ = ["OPERATORS", "GameCritic", "Operator", "learn_game_critic"]

@@ -17,12 +17,12 @@ from bilevelrl.estimators.sampling.kinds import kind_of
 from bilevelrl.estimators.sampling.tabular import sample_suffixes
 from bilevelrl.estimators.sampling.trajectories import Trajectories
 from bilevelrl.estimators.sums.traces import backward_sum
-from bilevelrl.reference import leader_action_values
 from bilevelrl.reference.arrays import BoolArray, FloatArray, check_indices, check_pairs, check_steps_to_go
 from bilevelrl.reference.doors import Horizon, checked, checked_record
 from bilevelrl.reference.errors import InvalidInputError, ShapeError, refusal
 from bilevelrl.reference.objective import Objective
 from bilevelrl.reference.problem import TransitionBatch
+from bilevelrl.reference.tabular.leader import leader_action_values
 from bilevelrl.reference.tabular.transitions import Transition, expected_next
 
 __all__ = [

@@ -35,7 +35,7 @@ class PolicyGradient(GameSide):
     --------
     >>> import numpy as np
     >>> from bilevelrl.reference import hypergradient, solve_follower
-    >>> from bilevelrl.tasks import layered_markov_game
+    >>> from bilevelrl.tasks.generators.random_games import layered_markov_game
     >>> game, theta = layered_markov_game(), np.zeros(4)
     >>> context = Context(problem=game, theta=theta, follower=solve_follower(game, theta))
     >>> expected = sum(PolicyGradient().expectation(context, horizon=2).values())

@@ -22,10 +22,11 @@ from bilevelrl.estimators.critics.tables import ExactCritic, TableCritic
 from bilevelrl.estimators.estimator import Context, Draw, Estimator, LeaderCritic
 from bilevelrl.estimators.sampling.tabular import TabularSimulator
 from bilevelrl.estimators.sampling.trajectories import Trajectories
-from bilevelrl.reference import ConfigurableMDP, Part, Term
+from bilevelrl.reference import ConfigurableMDP
 from bilevelrl.reference.arrays import FloatArray, IntArray
 from bilevelrl.reference.doors import checked, checked_record
 from bilevelrl.reference.errors import EstimatorError, ShapeError, UnsupportedError, refusal
+from bilevelrl.reference.problem import Part, Term
 from bilevelrl.reference.tabular.follower_batch import newton_batch
 from bilevelrl.reference.tabular.tables import Tables
 from bilevelrl.reference.tabular.transitions import SparseTransition
@@ -70,7 +71,8 @@ class SeedBatch:
 
     Examples
     --------
-    >>> from bilevelrl.estimators import BCHG, SeedBatch
+    >>> from bilevelrl.estimators import BCHG
+    >>> from bilevelrl.estimators.terms.batched import SeedBatch
     >>> from bilevelrl.tasks import four_rooms
     >>> problem, rng = four_rooms(), np.random.default_rng(0)
     >>> seeds = SeedBatch.solve(problem, 0.01 * rng.standard_normal((5, 105)))

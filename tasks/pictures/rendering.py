@@ -180,7 +180,7 @@ def draw_map(
 
     Examples
     --------
-    >>> from bilevelrl.tasks import FOUR_ROOMS_GRID, FOUR_ROOMS_MARKS
+    >>> from bilevelrl.tasks.paper.four_rooms import FOUR_ROOMS_GRID, FOUR_ROOMS_MARKS
     >>> axes = draw_map(FOUR_ROOMS_GRID, marks=FOUR_ROOMS_MARKS, title="Four-Rooms")
     >>> axes.get_title(loc="left"), len(axes.texts)
     ('Four-Rooms', 3)
@@ -275,7 +275,7 @@ def draw_values(
 
     Examples
     --------
-    >>> from bilevelrl.tasks import FOUR_ROOMS_GRID
+    >>> from bilevelrl.tasks.paper.four_rooms import FOUR_ROOMS_GRID
     >>> len(draw_values(FOUR_ROOMS_GRID, np.linspace(0.0, 1.0, 104), label="state / 104").images)
     2
     """
@@ -331,7 +331,8 @@ def draw_penalties(
 
     Examples
     --------
-    >>> from bilevelrl.tasks import FOUR_ROOMS_GRID, four_rooms
+    >>> from bilevelrl.tasks import four_rooms
+    >>> from bilevelrl.tasks.paper.four_rooms import FOUR_ROOMS_GRID
     >>> draw_penalties(FOUR_ROOMS_GRID, four_rooms(), np.zeros(105)).get_title(loc="left")
     'Penalties'
     """
@@ -373,7 +374,8 @@ def draw_follower(
 
     Examples
     --------
-    >>> from bilevelrl.tasks import FOUR_ROOMS_GRID, FOUR_ROOMS_MARKS, four_rooms
+    >>> from bilevelrl.tasks import four_rooms
+    >>> from bilevelrl.tasks.paper.four_rooms import FOUR_ROOMS_GRID, FOUR_ROOMS_MARKS
     >>> axes = draw_follower(FOUR_ROOMS_GRID, four_rooms(), np.zeros(105), marks=FOUR_ROOMS_MARKS)
     >>> len(axes.lines[0].get_xdata())
     12

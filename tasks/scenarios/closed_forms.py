@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from bilevelrl.reference import ConfigurableMDP, Part
+from bilevelrl.reference import ConfigurableMDP
+from bilevelrl.reference.problem import Part
 from bilevelrl.tasks.scenarios.scenario import Provenance, Scenario, Truth
 
 __all__ = ["closed_form", "closed_form_scenario", "geometric_sum", "logistic", "small_problem"]

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from bilevelrl.reference import PARTS, ConfigurableMDP, Part, solve_follower
+from bilevelrl.reference import PARTS, ConfigurableMDP, solve_follower
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.errors import InvalidInputError, MissingExtraError, refusal
+from bilevelrl.reference.problem import Part
 from bilevelrl.reference.storage import write_atomically
 from bilevelrl.reference.tabular.transitions import to_dense
 

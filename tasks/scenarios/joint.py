@@ -8,10 +8,10 @@ from functools import cache
 
 import numpy as np
 
-from bilevelrl.reference import MarkovGame, Part
+from bilevelrl.reference import MarkovGame
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.doors import Horizon, checked_record
-from bilevelrl.reference.problem import GAME_PARTS
+from bilevelrl.reference.problem import GAME_PARTS, Part
 from bilevelrl.tasks.scenarios.reference_data import reference_names, reference_problem
 
 __all__ = ["GameScenario", "game_scenarios"]

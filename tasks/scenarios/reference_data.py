@@ -16,12 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from bilevelrl.reference import PARTS, Part, hypergradient
+from bilevelrl.reference import PARTS, hypergradient
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.certified import ClosedForm
 from bilevelrl.reference.certified.closed_form.formula import Exact
 from bilevelrl.reference.doors import checked, checked_record
 from bilevelrl.reference.errors import InvalidInputError, ShapeError, UnknownNameError, UnsupportedError, refusal
+from bilevelrl.reference.problem import Part
 from bilevelrl.tasks.generators.closed_form_json import parse_json, problem_from_json, read_number
 from bilevelrl.tasks.generators.closed_form_problems import build_problem, theta_of
 from bilevelrl.tasks.scenarios.scenario import Provenance, Scenario, Truth

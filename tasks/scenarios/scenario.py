@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bilevelrl.reference import PARTS, ConfigurableMDP, Part
+from bilevelrl.reference import PARTS, ConfigurableMDP
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.doors import Horizon, checked
 from bilevelrl.reference.errors import InvalidInputError, ShapeError, UnknownNameError, refusal
+from bilevelrl.reference.problem import Part
 from bilevelrl.tasks.scenarios.exports import gymnasium_environment, write_npz
 
 if TYPE_CHECKING:

@@ -8,7 +8,9 @@ import pytest
 
 from bilevelrl.benchmarks.sweeping.figures import all_figures
 from bilevelrl.benchmarks.trainings import training_kinds
-from bilevelrl.estimators import ESTIMATORS, GAME_ESTIMATORS, LQR_ESTIMATORS
+from bilevelrl.estimators import ESTIMATORS
+from bilevelrl.estimators.terms.joint_leader import GAME_ESTIMATORS
+from bilevelrl.estimators.terms.linear_quadratic_registry import LQR_ESTIMATORS
 from bilevelrl.reference import HYPERGRADIENT_ROUTES
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "paper.md").read_text(encoding="utf-8")

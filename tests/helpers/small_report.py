@@ -1,6 +1,8 @@
 """A report of one row, as commands print and save it."""
 
-from bilevelrl.verification import EstimatorRow, Report, Verdict
+from bilevelrl.verification import Report
+from bilevelrl.verification.checks.verdicts import Verdict
+from bilevelrl.verification.pipeline.results import EstimatorRow
 
 
 def a_report(outcome):

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import importlib
 import inspect
 import json
 import tempfile
@@ -17,23 +16,23 @@ from pathlib import Path
 
 import autograd.numpy as anp
 import numpy as np
+from public_names import estimators, reference, tasks, verification
 
-from bilevelrl import estimators, reference, tasks, verification
 from bilevelrl.reference import errors
 from bilevelrl.verification.mutants.attribution import CAUSES
 from bilevelrl.verification.mutants.causes import Evidence
 
-FACADES = ("reference", "reference.errors", "estimators", "tasks", "verification")
 # Protocols and abstract classes cannot be called; enumerations are called by nobody but Python.
 NOT_CALLED = {"FollowerSolution", "Problem", "LeaderCritic", "Estimator", "Status", "Claim", "Draw", "Outcome"}
 
 
 def public():
     """Yield (name, function) of everything public that takes arguments; a method that is inherited once."""
+    raised = {name: getattr(errors, name) for name in errors.__all__}
     named = [
-        (name, getattr(importlib.import_module(f"bilevelrl.{facade}"), name))
-        for facade in FACADES
-        for name in importlib.import_module(f"bilevelrl.{facade}").__all__
+        entry
+        for names in (vars(reference), raised, *map(vars, (estimators, tasks, verification)))
+        for entry in names.items()
     ]
     seen = set()
     for name, entry in named:

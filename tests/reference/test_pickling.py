@@ -8,26 +8,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bilevelrl.estimators import (
-    ESTIMATORS,
-    GAME_ESTIMATORS,
-    LQR_ESTIMATORS,
-    Context,
-    ExactCritic,
-    Target,
-    sample_trajectories,
-)
+from bilevelrl.estimators import ESTIMATORS, Context, ExactCritic, Target, sample_trajectories
+from bilevelrl.estimators.terms.joint_leader import GAME_ESTIMATORS
+from bilevelrl.estimators.terms.linear_quadratic_registry import LQR_ESTIMATORS
 from bilevelrl.reference import hypergradient, solve_follower
-from bilevelrl.tasks import (
-    TASKS,
-    game_scenarios,
-    make_task,
-    random_markov_game,
-    random_mdp,
-    scenarios,
-    small_problems,
-    smooth_mdp,
-)
+from bilevelrl.tasks import TASKS, make_task, random_markov_game, random_mdp, scenarios
+from bilevelrl.tasks.generators.mdps import small_problems
+from bilevelrl.tasks.generators.smooth_mdp import smooth_mdp
+from bilevelrl.tasks.scenarios.joint import game_scenarios
 from bilevelrl.verification.pipeline.small_problems import isolating_problems, small_games
 from bilevelrl.verification.pipeline.small_problems import small_problems as listed_problems
 

@@ -6,12 +6,11 @@ from decimal import Decimal
 from fractions import Fraction
 
 import numpy as np
+import public_names
 import pytest
 
 import bilevelrl.benchmarks.research.model_based
-import bilevelrl.estimators
 import bilevelrl.estimators.training
-import bilevelrl.tasks
 from bilevelrl.reference import SuboptimalFollower, hypergradient
 from bilevelrl.reference.arrays import as_float, check_discount, check_positive
 from bilevelrl.reference.errors import InvalidInputError
@@ -107,22 +106,18 @@ def test_what_is_no_number_is_refused_by_name(value):
 
 def default_instances():
     """Every public dataclass with float fields that can be made without arguments."""
-    for module in (
-        bilevelrl.estimators,
-        bilevelrl.estimators.training,
-        bilevelrl.benchmarks.research.model_based,
-        bilevelrl.tasks,
-    ):
-        for name in module.__all__:
-            kind = getattr(module, name)
-            if isinstance(kind, type) and is_dataclass(kind) and hasattr(kind, "__post_init__"):
-                try:
-                    instance = kind()
-                except TypeError:
-                    continue
-                numbers = [entry.name for entry in fields(instance) if entry.type in ("float", "float | None")]
-                if numbers:
-                    yield pytest.param(instance, numbers, id=name)
+    named = {**vars(public_names.estimators), **vars(public_names.tasks)}
+    for module in (bilevelrl.estimators.training, bilevelrl.benchmarks.research.model_based):
+        named.update({name: getattr(module, name) for name in module.__all__})
+    for name, kind in named.items():
+        if isinstance(kind, type) and is_dataclass(kind) and hasattr(kind, "__post_init__"):
+            try:
+                instance = kind()
+            except TypeError:
+                continue
+            numbers = [entry.name for entry in fields(instance) if entry.type in ("float", "float | None")]
+            if numbers:
+                yield pytest.param(instance, numbers, id=name)
 
 
 @pytest.mark.parametrize(("instance", "numbers"), default_instances())

@@ -21,7 +21,8 @@ from bilevelrl.reference import TabularFollower, hypergradient, solve_follower
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.doors import checked, checked_record
 from bilevelrl.reference.errors import BilevelRLError, EstimatorError, SupportError, TooLargeError, UnsupportedError
-from bilevelrl.tasks import Scenario, Truth, scenarios
+from bilevelrl.tasks import Scenario, scenarios
+from bilevelrl.tasks.scenarios.scenario import Truth
 from bilevelrl.verification.checks.verdicts import Outcome, Verdict, judge_exact, unjudged
 from bilevelrl.verification.enumeration.contract import EstimatorFunction, estimator_name
 from bilevelrl.verification.enumeration.moments import Moments, enumerate_moments

@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from bilevelrl.estimators import Context, Draw, Estimator, LeaderCritic, Trajectories
+from bilevelrl.estimators import Context, Draw, Estimator, Trajectories
+from bilevelrl.estimators.estimator import LeaderCritic
 from bilevelrl.estimators.sampling.joint_actions import JointProcess, joint_mdp
 from bilevelrl.estimators.sampling.tabular import TabularSimulator
 from bilevelrl.reference import ConfigurableMDP, MarkovGame, solve_follower

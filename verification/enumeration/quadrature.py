@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from bilevelrl.estimators import Context, Draw, Estimator, LeaderCritic, Target, Trajectories
+from bilevelrl.estimators import Context, Draw, Estimator, Target, Trajectories
 from bilevelrl.estimators.critics.gaussian_game import LQRGameCritic
+from bilevelrl.estimators.estimator import LeaderCritic
 from bilevelrl.estimators.sampling.linear_quadratic import gaussian_root
 from bilevelrl.reference import ConfigurableLQR, LQRFollower, LQRGame, solve_follower
 from bilevelrl.reference.arrays import FloatArray

@@ -16,11 +16,13 @@ from typing import Any
 import numpy as np
 
 from bilevelrl.estimators import Claim
-from bilevelrl.reference import PARTS, Part
+from bilevelrl.reference import PARTS
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.doors import checked, checked_record
 from bilevelrl.reference.errors import BilevelRLError, InvalidInputError
-from bilevelrl.tasks import Scenario, Truth
+from bilevelrl.reference.problem import Part
+from bilevelrl.tasks import Scenario
+from bilevelrl.tasks.scenarios.scenario import Truth
 
 __all__ = ["Cause", "Evidence", "Explanation", "explain", "part_causes", "planted_causes"]
 

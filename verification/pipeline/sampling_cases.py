@@ -8,11 +8,13 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from bilevelrl.estimators import ESTIMATORS, GAME_ESTIMATORS, LQR_ESTIMATORS, Target
+from bilevelrl.estimators import ESTIMATORS, Target
 from bilevelrl.estimators.critics.tables import ExactCritic
 from bilevelrl.estimators.estimator import EstimatorEntry
 from bilevelrl.estimators.sampling.linear_quadratic import LQRSimulator
 from bilevelrl.estimators.sampling.tabular import TabularSimulator
+from bilevelrl.estimators.terms.joint_leader import GAME_ESTIMATORS
+from bilevelrl.estimators.terms.linear_quadratic_registry import LQR_ESTIMATORS
 from bilevelrl.reference import named_stream
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.tasks import initial_theta, make_task

@@ -16,8 +16,10 @@ from typing import Any
 import autograd.numpy as anp
 import numpy as np
 
-from bilevelrl.estimators import Claim, Context, Draw, Estimator, GameCritic, LeaderCritic, Target
+from bilevelrl.estimators import Claim, Context, Draw, Estimator, Target
+from bilevelrl.estimators.critics.joint_tables import GameCritic
 from bilevelrl.estimators.critics.tables import ExactCritic
+from bilevelrl.estimators.estimator import LeaderCritic
 from bilevelrl.reference import (
     ConfigurableMDP,
     Hypergradient,
@@ -30,7 +32,8 @@ from bilevelrl.reference import (
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.errors import EstimatorError, SupportError, UnsupportedError
 from bilevelrl.reference.remade import remade
-from bilevelrl.tasks import garnet, layered_markov_game, layered_mdp, random_markov_game, random_mdp
+from bilevelrl.tasks import garnet, layered_mdp, random_markov_game, random_mdp
+from bilevelrl.tasks.generators.random_games import layered_markov_game
 from bilevelrl.verification.checks.verdicts import Outcome, Verdict, judge_exact, unjudged
 from bilevelrl.verification.enumeration.contract import EstimatorFunction, estimator_name
 from bilevelrl.verification.enumeration.moments import Moments, enumerate_moments

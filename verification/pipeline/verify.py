@@ -12,7 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from bilevelrl.estimators import ESTIMATORS, GAME_ESTIMATORS, Claim, Estimator
+from bilevelrl.estimators import ESTIMATORS, Claim, Estimator
+from bilevelrl.estimators.terms.joint_leader import GAME_ESTIMATORS
 from bilevelrl.reference import HYPERGRADIENT_ROUTES
 from bilevelrl.reference.doors import checked
 from bilevelrl.reference.errors import InvalidInputError, refusal

@@ -19,7 +19,8 @@ from bilevelrl.estimators import Claim, Estimator
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.doors import checked
 from bilevelrl.reference.errors import BilevelRLError, InvalidInputError, refusal
-from bilevelrl.tasks import Scenario, Truth, scenario, scenarios
+from bilevelrl.tasks import Scenario, scenario, scenarios
+from bilevelrl.tasks.scenarios.scenario import Truth
 from bilevelrl.verification.checks.deterministic import (
     ACCURACY,
     CheckResult,

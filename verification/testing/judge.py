@@ -26,7 +26,8 @@ from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.doors import checked, checked_record
 from bilevelrl.reference.errors import InvalidInputError, ShapeError, TooLargeError, UnknownNameError, refusal
 from bilevelrl.reference.storage import software_versions
-from bilevelrl.tasks import Scenario, Truth, scenario
+from bilevelrl.tasks import Scenario, scenario
+from bilevelrl.tasks.scenarios.scenario import Truth
 from bilevelrl.verification.checks.verdicts import POWER_LIMIT, Outcome, Verdict, judge_sampled, unjudged
 from bilevelrl.verification.mutants.causes import Evidence, Explanation, explain
 from bilevelrl.verification.pipeline.jobs import Progress

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.random import Generator
 
-from bilevelrl.estimators import Context, LeaderCritic, Trajectories
+from bilevelrl.estimators import Context, Trajectories
+from bilevelrl.estimators.estimator import LeaderCritic
 from bilevelrl.estimators.training.lqr.critics import ExactCritics, LearntCritics, Wanted
 from bilevelrl.reference.arrays import FloatArray
 

@@ -16,10 +16,11 @@ import numpy as np
 from bilevelrl.benchmarks.sweeping.figures import Figure, FigureOptions, Row, SweepRunner
 from bilevelrl.benchmarks.sweeping.sweep_grid import Cell, Grid
 from bilevelrl.benchmarks.sweeping.sweeps import Sweep
-from bilevelrl.estimators import BCHG, Claim, Context, Estimator, LQRSimulator, NaivePGD, Target
+from bilevelrl.estimators import BCHG, Claim, Context, Estimator, NaivePGD, Target
 from bilevelrl.estimators.methods.hpgd_lqr import LQRHPGD
 from bilevelrl.estimators.methods.pathwise import PathwiseBCHG
 from bilevelrl.estimators.methods.policy_covariance import PolicyCovariance
+from bilevelrl.estimators.sampling.linear_quadratic import LQRSimulator
 from bilevelrl.reference import hypergradient, named_stream, solve_follower
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.tasks import building_thermal_control, random_lqr

@@ -29,8 +29,9 @@ from bilevelrl.reference.arrays import FloatArray, check_positive
 from bilevelrl.reference.derivatives.autodiff import softmax
 from bilevelrl.reference.doors import check_count
 from bilevelrl.reference.errors import MissingExtraError
-from bilevelrl.tasks import FOUR_ROOMS_GRID, FOUR_ROOMS_MARKS, draw_penalties, four_rooms, initial_theta
-from bilevelrl.tasks.paper.four_rooms import BUDGET
+from bilevelrl.tasks import four_rooms, initial_theta
+from bilevelrl.tasks.paper.four_rooms import BUDGET, FOUR_ROOMS_GRID, FOUR_ROOMS_MARKS
+from bilevelrl.tasks.pictures.rendering import draw_penalties
 
 __all__ = ["PUBLISHED", "TEMPERATURES", "Ascent", "VertexCertificate", "ascend", "certify_no_penalty", "main"]
 

@@ -17,7 +17,9 @@ import numpy as np
 from bilevelrl.benchmarks.research.escape.lambda_returns import published_with
 from bilevelrl.benchmarks.sweeping.figures import Row
 from bilevelrl.benchmarks.sweeping.sweep_store import write_table
-from bilevelrl.estimators import Context, GradientTable, SarsaLambdaCritic, sample_trajectories
+from bilevelrl.estimators import Context, sample_trajectories
+from bilevelrl.estimators.critics.gradient_tables import GradientTable
+from bilevelrl.estimators.critics.sarsa_lambda import SarsaLambdaCritic
 from bilevelrl.estimators.sums.clipping import clip_to_norm
 from bilevelrl.estimators.training import published_simulator
 from bilevelrl.estimators.training.optimisers import make_optimiser

@@ -29,7 +29,8 @@ from bilevelrl.estimators.training.followers.solving import ExactFollower
 from bilevelrl.reference import hypergradient, named_stream, solve_follower
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.derivatives.autodiff import softmax
-from bilevelrl.tasks import FOUR_ROOMS_GRID, four_rooms
+from bilevelrl.tasks import four_rooms
+from bilevelrl.tasks.paper.four_rooms import FOUR_ROOMS_GRID
 
 __all__ = ["Polished", "find_optimum", "main", "polish", "starting_points"]
 

@@ -22,7 +22,8 @@ from bilevelrl.benchmarks.sweeping.sweep_store import read_table
 from bilevelrl.benchmarks.trainings import make_training
 from bilevelrl.estimators.training import Run, train
 from bilevelrl.reference.errors import InvalidInputError, UnknownNameError, UnsupportedError
-from bilevelrl.tasks import FOUR_ROOMS_KERNELS, random_mdp
+from bilevelrl.tasks import random_mdp
+from bilevelrl.tasks.paper.four_rooms import FOUR_ROOMS_KERNELS
 from bilevelrl.verification.commands.command_line import main
 
 

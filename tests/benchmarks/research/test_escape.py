@@ -27,7 +27,8 @@ from bilevelrl.estimators.training import METHODS, SharedDynamics, batch_hypergr
 from bilevelrl.estimators.training.tabular.methods import batch_truths
 from bilevelrl.reference import named_stream
 from bilevelrl.reference.errors import InvalidInputError, UnknownNameError
-from bilevelrl.tasks import FOUR_ROOMS_GRID, four_rooms
+from bilevelrl.tasks import four_rooms
+from bilevelrl.tasks.paper.four_rooms import FOUR_ROOMS_GRID
 
 PROBLEM = four_rooms(temperature=0.005)
 

@@ -11,7 +11,8 @@ matplotlib.use("Agg")
 from bilevelrl.benchmarks.research.escape.ascent import ascend, certify_no_penalty, main
 from bilevelrl.reference import leader_objective, named_stream
 from bilevelrl.reference.errors import InvalidInputError
-from bilevelrl.tasks import FOUR_ROOMS_GRID, four_rooms, initial_theta
+from bilevelrl.tasks import four_rooms, initial_theta
+from bilevelrl.tasks.paper.four_rooms import FOUR_ROOMS_GRID
 
 pytestmark = pytest.mark.exact
 

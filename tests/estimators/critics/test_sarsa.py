@@ -6,8 +6,9 @@ import pytest
 from bilevelrl.estimators import Trajectories
 from bilevelrl.estimators.critics.sarsa import SarsaCritic, sarsa_pass
 from bilevelrl.estimators.sampling.tabular import TabularSimulator, sample_trajectories
-from bilevelrl.reference import leader_action_values, solve_follower
+from bilevelrl.reference import solve_follower
 from bilevelrl.reference.errors import InvalidInputError, ShapeError, UnknownNameError
+from bilevelrl.reference.tabular.leader import leader_action_values
 from bilevelrl.tasks import layered_mdp, random_mdp
 
 

@@ -12,15 +12,15 @@ from bilevelrl.estimators import (
     ESTIMATORS,
     Context,
     ExactCritic,
-    GradientTable,
     LambdaBCHG,
     NaivePGD,
-    StateBaseline,
     TableCritic,
     TabularSimulator,
     Target,
     sample_trajectories,
 )
+from bilevelrl.estimators.critics.gradient_tables import GradientTable
+from bilevelrl.estimators.critics.state_baselines import StateBaseline
 from bilevelrl.reference import solve_follower
 from bilevelrl.reference.errors import InvalidInputError, ShapeError, UnknownNameError, UnsupportedError
 from bilevelrl.tasks import four_rooms, layered_mdp

@@ -8,24 +8,24 @@ import pytest
 from bilevelrl.benchmarks.paper.published_follower import log_sum_exp_of_the_mean
 from bilevelrl.estimators import (
     BCHG,
-    GAME_ESTIMATORS,
     BCHGGame,
     BiAC,
     Claim,
     Context,
-    GameCritic,
     PolicyGradient,
     TabularSimulator,
     Target,
     TotalDerivative,
-    learn_game_critic,
-    sample_stopped_trajectories,
     sample_trajectories,
 )
+from bilevelrl.estimators.critics.joint_tables import GameCritic, learn_game_critic
 from bilevelrl.estimators.methods import bchg_game as bchg_module
+from bilevelrl.estimators.sampling.tabular import sample_stopped_trajectories
+from bilevelrl.estimators.terms.joint_leader import GAME_ESTIMATORS
 from bilevelrl.reference import SuboptimalFollower, hypergradient, named_stream, solve_follower
 from bilevelrl.reference.errors import EstimatorError, InvalidInputError, ShapeError, UnknownNameError, UnsupportedError
-from bilevelrl.tasks import layered_markov_game, random_markov_game, random_mdp, toy_game_theta, toy_markov_game
+from bilevelrl.tasks import random_markov_game, random_mdp, toy_game_theta, toy_markov_game
+from bilevelrl.tasks.generators.random_games import layered_markov_game
 from bilevelrl.verification import enumerate_moments
 
 SEES = pytest.mark.parametrize("sees", [True, False])

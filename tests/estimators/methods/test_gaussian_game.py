@@ -5,11 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bilevelrl.estimators import Context, LQRSimulator, Target, Trajectories, sample_trajectories
+from bilevelrl.estimators import Context, Target, Trajectories, sample_trajectories
 from bilevelrl.estimators.critics.gaussian_game import LQRGameCritic, lqr_follower_influence
 from bilevelrl.estimators.methods.bchg_game import BCHGGame
 from bilevelrl.estimators.methods.bi_ac import BiAC
 from bilevelrl.estimators.methods.policy_gradient import PolicyGradient
+from bilevelrl.estimators.sampling.linear_quadratic import LQRSimulator
 from bilevelrl.reference import hypergradient, leader_objective, named_stream, solve_follower
 from bilevelrl.reference.errors import UnsupportedError
 from bilevelrl.tasks import lqr_game, random_lqr_game

@@ -7,20 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bilevelrl.estimators import (
-    BCHG,
-    ESTIMATORS,
-    Context,
-    LQRSimulator,
-    NaivePGD,
-    QuadraticCritic,
-    Target,
-    fit_lstd_critic,
-    sample_stopped_trajectories,
-    sample_trajectories,
-)
+from bilevelrl.estimators import BCHG, ESTIMATORS, Context, NaivePGD, Target, sample_trajectories
+from bilevelrl.estimators.critics.quadratic import QuadraticCritic, fit_lstd_critic
 from bilevelrl.estimators.critics.tables import follower_td_baseline, follower_value_tp1
 from bilevelrl.estimators.methods.pathwise import PathwiseBCHG
+from bilevelrl.estimators.sampling.linear_quadratic import LQRSimulator
+from bilevelrl.estimators.sampling.tabular import sample_stopped_trajectories
 from bilevelrl.reference import LQRMatrices, hypergradient, named_stream, solve_follower
 from bilevelrl.reference.errors import EstimatorError, InvalidInputError, SupportError, TooLargeError, UnsupportedError
 from bilevelrl.tasks import building_thermal_control, random_lqr, random_lqr_game, random_mdp

@@ -7,17 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bilevelrl.estimators import (
-    BCHG,
-    Claim,
-    Context,
-    NaivePGD,
-    QuadraticCritic,
-    Target,
-    fit_lstd_critic,
-    sample_trajectories,
-)
+from bilevelrl.estimators import BCHG, Claim, Context, NaivePGD, Target, sample_trajectories
 from bilevelrl.estimators.critics.least_squares import QuadraticRegression
+from bilevelrl.estimators.critics.quadratic import QuadraticCritic, fit_lstd_critic
 from bilevelrl.estimators.critics.quadratic_gradients import (
     QuadraticGradientCritic,
     QuadraticStateGradient,

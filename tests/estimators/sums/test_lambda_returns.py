@@ -10,17 +10,16 @@ from bilevelrl.estimators import (
     ESTIMATORS,
     Claim,
     Context,
-    GradientTable,
     LambdaBCHG,
     SarsaCritic,
-    SarsaLambdaCritic,
     TableCritic,
     TabularSimulator,
     Target,
     sample_trajectories,
-    sarsa_pass,
 )
-from bilevelrl.estimators.critics.gradient_tables import follower_steps
+from bilevelrl.estimators.critics.gradient_tables import GradientTable, follower_steps
+from bilevelrl.estimators.critics.sarsa import sarsa_pass
+from bilevelrl.estimators.critics.sarsa_lambda import SarsaLambdaCritic
 from bilevelrl.estimators.methods.bchg_game import BCHGGame
 from bilevelrl.estimators.sums.lambda_returns import bootstrap_shares, lambda_returns
 from bilevelrl.reference import hypergradient, solve_follower

@@ -10,8 +10,9 @@ from bilevelrl.estimators.critics.tables import ExactCritic, TableCritic
 from bilevelrl.estimators.methods.bchg import BCHG
 from bilevelrl.estimators.methods.naive_pgd import NaivePGD
 from bilevelrl.estimators.terms.batched import SeedBatch
-from bilevelrl.reference import leader_action_values, named_stream, solve_follower
+from bilevelrl.reference import named_stream, solve_follower
 from bilevelrl.reference.errors import EstimatorError, ShapeError, UnsupportedError
+from bilevelrl.reference.tabular.leader import leader_action_values
 from bilevelrl.tasks import four_rooms, grid_rooms, random_mdp
 
 SEEDS, STREAMS, STEPS = 4, 3, 30

@@ -11,10 +11,11 @@ from bilevelrl.benchmarks.paper.building.figures import paper_curve, paper_end, 
 from bilevelrl.benchmarks.paper.building.training import SELECTED, building_training
 from bilevelrl.benchmarks.research.building.causes import ARMS, Arm, first_directions, gains
 from bilevelrl.benchmarks.research.building.verdicts import sampled_verdict, verdict_in_one_dimension
-from bilevelrl.estimators import Context, LQRSimulator
+from bilevelrl.estimators import Context
 from bilevelrl.estimators.critics.networks import DenseNetwork
 from bilevelrl.estimators.expectations.linear_quadratic import policy_covariance
 from bilevelrl.estimators.methods import policy_covariance as lqr_covariance
+from bilevelrl.estimators.sampling.linear_quadratic import LQRSimulator
 from bilevelrl.estimators.training import Run, train
 from bilevelrl.estimators.training.lqr.critics import ExactCritics, LeastSquaresCritics, NetworkCritics, Wanted
 from bilevelrl.estimators.training.lqr.methods import LQR_METHODS

@@ -5,7 +5,7 @@ import pytest
 from game_runs import GAME, THETAS, policies_of, zeros
 
 from bilevelrl.benchmarks.paper.published_follower import log_sum_exp_of_the_mean
-from bilevelrl.estimators import GameCritic
+from bilevelrl.estimators.critics.joint_tables import GameCritic
 from bilevelrl.estimators.training.followers.joint import GameFollowerRule
 from bilevelrl.estimators.training.game.critics import NetworkCritic, NextValue, TableCritics, advantages
 from bilevelrl.estimators.training.game.samples import draw_places, sample_codes, suffix_visits

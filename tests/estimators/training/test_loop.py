@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bilevelrl.estimators import SeedBatch
+from bilevelrl.estimators.terms.batched import SeedBatch
 from bilevelrl.estimators.training import (
     METHODS,
     Adam,

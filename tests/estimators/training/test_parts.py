@@ -7,8 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bilevelrl.estimators import Context, SeedBatch
+from bilevelrl.estimators import Context
 from bilevelrl.estimators.sampling.draws import kernel_draws
+from bilevelrl.estimators.terms.batched import SeedBatch
 from bilevelrl.estimators.training import (
     METHODS,
     SCHEDULES,

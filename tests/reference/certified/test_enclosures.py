@@ -34,16 +34,8 @@ from bilevelrl.reference.errors import (
     UnknownNameError,
     UnsupportedError,
 )
-from bilevelrl.tasks import (
-    absorbing_mdp,
-    building_thermal_control,
-    chain,
-    lqr_game,
-    periodic_mdp,
-    random_markov_game,
-    random_mdp,
-    toy_markov_game,
-)
+from bilevelrl.tasks import building_thermal_control, chain, lqr_game, random_markov_game, random_mdp, toy_markov_game
+from bilevelrl.tasks.generators.mdps import absorbing_mdp, periodic_mdp
 from bilevelrl.tasks.scenarios.reference_data import reference_problem
 from bilevelrl.verification.testing.strategies import configurable_mdps
 

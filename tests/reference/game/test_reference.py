@@ -9,7 +9,6 @@ import pytest
 from high_precision import HighPrecision
 
 from bilevelrl.reference import (
-    GAME_PARTS,
     HYPERGRADIENT_ROUTES,
     MarkovGame,
     NeuralPolicy,
@@ -29,15 +28,10 @@ from bilevelrl.reference.errors import (
     SupportError,
 )
 from bilevelrl.reference.game.follower import DecisionPoints
+from bilevelrl.reference.problem import GAME_PARTS
 from bilevelrl.reference.tabular.transitions import DiscountedSystem
-from bilevelrl.tasks import (
-    GAME_CASES,
-    hard_markov_game,
-    layered_markov_game,
-    random_markov_game,
-    toy_game_theta,
-    toy_markov_game,
-)
+from bilevelrl.tasks import random_markov_game, toy_game_theta, toy_markov_game
+from bilevelrl.tasks.generators.random_games import GAME_CASES, hard_markov_game, layered_markov_game
 
 follower_module = importlib.import_module("bilevelrl.reference.follower")
 game_follower_module = importlib.import_module("bilevelrl.reference.game.follower")

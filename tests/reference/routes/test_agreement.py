@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from bilevelrl.reference import ConfigurableMDP, Tables, hypergradient, leader_objective
 from bilevelrl.reference.errors import IllPosedError
-from bilevelrl.tasks import absorbing_mdp, chain, four_rooms, garnet, layered_mdp, periodic_mdp, random_mdp
+from bilevelrl.tasks import chain, four_rooms, garnet, layered_mdp, random_mdp
+from bilevelrl.tasks.generators.mdps import absorbing_mdp, periodic_mdp
 from bilevelrl.verification.testing.strategies import configurable_mdps
 
 OBJECTIVES = [

@@ -10,9 +10,10 @@ from scipy.sparse.csgraph import connected_components
 
 from bilevelrl.reference import SparseTransition, check_derivatives, hypergradient
 from bilevelrl.reference.errors import InvalidInputError, UnknownNameError
-from bilevelrl.tasks import RoomGrid, grid_rooms
+from bilevelrl.tasks import grid_rooms
 from bilevelrl.tasks.generators.grid_rooms import PENALTY_KINDS
 from bilevelrl.tasks.paper.penalties import LinearPenalties, SigmoidPenalties, SoftmaxPenalties
+from bilevelrl.tasks.paper.room_grid import RoomGrid
 
 pytestmark = pytest.mark.exact
 

@@ -10,17 +10,9 @@ from bilevelrl.reference.errors import InvalidInputError, ShapeError, UnknownNam
 from bilevelrl.reference.tabular.leader import evaluate_leader
 from bilevelrl.reference.tabular.tables import TABLE_NAMES
 from bilevelrl.reference.tabular.transitions import policy_transition
-from bilevelrl.tasks import (
-    absorbing_mdp,
-    chain,
-    garnet,
-    layered_mdp,
-    periodic_mdp,
-    random_mdp,
-    small_problems,
-    smooth_mdp,
-    unreachable_mdp,
-)
+from bilevelrl.tasks import chain, garnet, layered_mdp, random_mdp
+from bilevelrl.tasks.generators.mdps import absorbing_mdp, periodic_mdp, small_problems, unreachable_mdp
+from bilevelrl.tasks.generators.smooth_mdp import smooth_mdp
 
 pytestmark = pytest.mark.exact
 PROBLEMS = small_problems(seed=0)

@@ -9,8 +9,9 @@ from scipy.sparse.csgraph import shortest_path
 from bilevelrl.reference import check_derivatives, hypergradient, leader_objective, solve_follower
 from bilevelrl.reference.derivatives.autodiff import softmax
 from bilevelrl.reference.errors import InvalidInputError, ShapeError, UnknownNameError
-from bilevelrl.tasks import FOUR_ROOMS_GRID, FOUR_ROOMS_KERNELS, RoomGrid, four_rooms, initial_theta
-from bilevelrl.tasks.paper.four_rooms import GOAL, SECOND_GOAL, START, TARGET
+from bilevelrl.tasks import four_rooms, initial_theta
+from bilevelrl.tasks.paper.four_rooms import FOUR_ROOMS_GRID, FOUR_ROOMS_KERNELS, GOAL, SECOND_GOAL, START, TARGET
+from bilevelrl.tasks.paper.room_grid import RoomGrid
 
 pytestmark = pytest.mark.exact
 GRID = FOUR_ROOMS_GRID

@@ -13,18 +13,9 @@ import matplotlib.pyplot as plt
 from bilevelrl.reference import solve_follower
 from bilevelrl.reference.errors import IllPosedError, InvalidInputError, MissingExtraError, ShapeError
 from bilevelrl.reference.tabular.transitions import policy_transition
-from bilevelrl.tasks import (
-    FOUR_ROOMS_GRID,
-    FOUR_ROOMS_MARKS,
-    draw_follower,
-    draw_map,
-    draw_penalties,
-    draw_values,
-    four_rooms,
-    grid_rooms,
-    most_likely_path,
-    random_mdp,
-)
+from bilevelrl.tasks import four_rooms, grid_rooms, random_mdp
+from bilevelrl.tasks.paper.four_rooms import FOUR_ROOMS_GRID, FOUR_ROOMS_MARKS
+from bilevelrl.tasks.pictures.rendering import draw_follower, draw_map, draw_penalties, draw_values, most_likely_path
 
 pytestmark = pytest.mark.exact
 GRID = FOUR_ROOMS_GRID

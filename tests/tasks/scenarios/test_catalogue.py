@@ -9,8 +9,10 @@ import pytest
 
 from bilevelrl.reference import PARTS, Hypergradient, hypergradient, leader_objective, solve_follower
 from bilevelrl.reference.errors import InvalidInputError, ShapeError, UnknownNameError
-from bilevelrl.tasks import SCENARIO_TAGS, Scenario, Truth, scenario, scenario_names, scenarios
+from bilevelrl.tasks import Scenario, scenario, scenarios
+from bilevelrl.tasks.scenarios.catalogue import scenario_names
 from bilevelrl.tasks.scenarios.problems import STORED
+from bilevelrl.tasks.scenarios.scenario import SCENARIO_TAGS, Truth
 from bilevelrl.tasks.scenarios.truths import ROUTES, generate
 
 NAMES = scenario_names()

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from bilevelrl.estimators import GAME_ESTIMATORS, Claim, Context, Target
+from bilevelrl.estimators import Claim, Context, Target
+from bilevelrl.estimators.terms.joint_leader import GAME_ESTIMATORS
 from bilevelrl.reference import HYPERGRADIENT_ROUTES, MarkovGame, hypergradient, leader_objective, solve_follower
-from bilevelrl.tasks import game_scenarios
+from bilevelrl.tasks.scenarios.joint import game_scenarios
 
 SCENARIOS = game_scenarios()
 ROUTES = [name for name, entry in HYPERGRADIENT_ROUTES.items() if MarkovGame in entry.kinds and name != "certified"]

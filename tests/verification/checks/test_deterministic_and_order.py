@@ -11,7 +11,8 @@ from bilevelrl.estimators import BCHG, Claim, Context, NaivePGD, SoBiRL, Target
 from bilevelrl.estimators.critics.tables import ExactCritic
 from bilevelrl.reference import hypergradient, leader_objective, solve_follower
 from bilevelrl.reference.errors import EstimatorError, TooLargeError, UnknownNameError
-from bilevelrl.tasks import Truth, scenario, scenarios
+from bilevelrl.tasks import scenario, scenarios
+from bilevelrl.tasks.scenarios.scenario import Truth
 from bilevelrl.verification.checks.changed_problems import permuted, reward_shifted, shaped
 from bilevelrl.verification.checks.deterministic import (
     check_estimator,

@@ -2,7 +2,8 @@
 
 import pytest
 
-from bilevelrl.estimators import GAME_ESTIMATORS, BCHGGame, PolicyGradient
+from bilevelrl.estimators import BCHGGame, PolicyGradient
+from bilevelrl.estimators.terms.joint_leader import GAME_ESTIMATORS
 from bilevelrl.verification.checks.verdicts import Outcome
 from bilevelrl.verification.pipeline.small_problems import check_by_enumeration, small_games
 from bilevelrl.verification.pipeline.verify import check_registered

@@ -5,7 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bilevelrl.estimators import GAME_ESTIMATORS, LQR_ESTIMATORS, PolicyCovariance, register_lqr_estimator
+from bilevelrl.estimators import PolicyCovariance
+from bilevelrl.estimators.terms.joint_leader import GAME_ESTIMATORS
+from bilevelrl.estimators.terms.linear_quadratic_registry import LQR_ESTIMATORS, register_lqr_estimator
 from bilevelrl.reference import hypergradient
 from bilevelrl.verification.checks.verdicts import Outcome
 from bilevelrl.verification.pipeline import sampling_cases

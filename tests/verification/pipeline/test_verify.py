@@ -9,11 +9,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bilevelrl.estimators import BCHG, ESTIMATORS, Claim, Estimator, EstimatorEntry
-from bilevelrl.reference import HYPERGRADIENT_ROUTES, Route
+from bilevelrl.estimators import BCHG, ESTIMATORS, Claim, Estimator
+from bilevelrl.estimators.estimator import EstimatorEntry
+from bilevelrl.reference import HYPERGRADIENT_ROUTES
 from bilevelrl.reference.errors import EstimatorError, InvalidInputError, UnsupportedError
-from bilevelrl.verification import EstimatorRow, Outcome, Report, Verdict, verify
+from bilevelrl.reference.registry import Route
+from bilevelrl.verification import Outcome, Report, verify
+from bilevelrl.verification.checks.verdicts import Verdict
 from bilevelrl.verification.pipeline.jobs import Job, run_jobs
+from bilevelrl.verification.pipeline.results import EstimatorRow
 from bilevelrl.verification.pipeline.route_check import check_route
 from bilevelrl.verification.pipeline.sampled import SamplingPlan, check_by_sampling
 from bilevelrl.verification.pipeline.sampling_cases import CONTINUOUS_CASES, GAME_CASES, four_rooms_case

@@ -6,8 +6,8 @@ from scipy import stats
 
 from bilevelrl.reference import named_stream
 from bilevelrl.reference.errors import InvalidInputError, ShapeError
-from bilevelrl.verification import POWER_LIMIT, Outcome, mean_test
-from bilevelrl.verification.checks.verdicts import judge_exact, judge_sampled, unjudged
+from bilevelrl.verification import Outcome, mean_test
+from bilevelrl.verification.checks.verdicts import POWER_LIMIT, judge_exact, judge_sampled, unjudged
 from bilevelrl.verification.pipeline import sampled
 from bilevelrl.verification.pipeline.sampling_cases import (
     CONTINUOUS_CASES,

@@ -1,0 +1,81 @@
+"""Every public name by package: those of the facade, and those that users import from their modules."""
+
+import importlib
+from types import SimpleNamespace
+
+BESIDE = {
+    "reference": {
+        "follower": "Status",
+        "game.leader": "game_leader_action_values",
+        "problem": "FollowerSolution GAME_PARTS Part TERMS Term",
+        "registry": "Route register_objective",
+        "tabular.leader": "leader_action_values",
+    },
+    "estimators": {
+        "critics.gradient_tables": "GradientTable",
+        "critics.joint_tables": "GameCritic learn_game_critic",
+        "critics.least_squares": "QuadraticRegression",
+        "critics.quadratic": "QuadraticCritic fit_lstd_critic",
+        "critics.quadratic_gradients": "QuadraticGradientCritic fit_lstd_gradient",
+        "critics.sarsa": "sarsa_pass",
+        "critics.sarsa_lambda": "SarsaLambdaCritic",
+        "critics.state_baselines": "StateBaseline",
+        "estimator": "Contribution EstimatorEntry LeaderCritic",
+        "sampling.linear_quadratic": "LQRSimulator",
+        "sampling.tabular": "sample_stopped_trajectories sample_suffixes",
+        "terms.batched": "SeedBatch SeedEstimates",
+        "terms.joint_leader": "GAME_ESTIMATORS",
+        "terms.linear_quadratic_registry": "LQR_ESTIMATORS register_lqr_estimator",
+    },
+    "tasks": {
+        "generators.mdps": "absorbing_mdp periodic_mdp small_problems unreachable_mdp",
+        "generators.random_games": "GAME_CASES hard_markov_game layered_markov_game",
+        "generators.smooth_mdp": "smooth_mdp",
+        "paper.building": "Building",
+        "paper.four_rooms": "FOUR_ROOMS_GRID FOUR_ROOMS_KERNELS FOUR_ROOMS_MARKS",
+        "paper.room_grid": "RoomGrid",
+        "paper.toy_game": "TOY_GAME_STATES",
+        "pictures.diagram": "GameMove draw_game game_moves",
+        "pictures.rendering": "draw_follower draw_map draw_penalties draw_values intended_path most_likely_path",
+        "registry": "Task",
+        "scenarios.catalogue": "scenario_names",
+        "scenarios.joint": "GameScenario game_scenarios",
+        "scenarios.reference_data": "ReferenceProblem reference_names reference_problems",
+        "scenarios.scenario": "Provenance SCENARIO_TAGS Truth",
+    },
+    "verification": {
+        "checks.deterministic": "CheckResult enumerate_scenario",
+        "checks.order": "check_orders",
+        "checks.verdicts": "POWER_LIMIT Verdict",
+        "commands.certify": "Agreement",
+        "enumeration.exact_spread": "ExactSpread",
+        "enumeration.moments": "Moments",
+        "enumeration.quadrature": "game_expected_parts quadrature_moments soft_bellman_residual",
+        "mutants.attribution": "Attribution CAUSES attribute attribute_bias",
+        "mutants.catalogue": "MUTANTS Mutant",
+        "mutants.causes": "Explanation explain",
+        "mutants.kill_matrix": "KillMatrix",
+        "pipeline.results": "EstimatorRow RouteRow",
+        "pipeline.studies": "Study StudyRow",
+        "statistics.anytime": "AnytimeTest",
+        "statistics.bounded": "bounded_mean_test",
+        "statistics.error_budget": "ErrorBudget",
+        "statistics.means": "MeanTest SampleMoments draws_needed smallest_detectable_bias",
+        "statistics.moments": "covariance_test variance_test",
+        "statistics.sequential": "StagedDesign staged_mean_test",
+        "testing.assertions": "CheckFailedError",
+        "testing.judge": "Judgement read_draws",
+    },
+}
+
+
+def _names(package):
+    facade = importlib.import_module(f"bilevelrl.{package}")
+    named = {name: getattr(facade, name) for name in facade.__all__}
+    for module, names in BESIDE[package].items():
+        loaded = importlib.import_module(f"bilevelrl.{package}.{module}")
+        named.update({name: getattr(loaded, name) for name in names.split()})
+    return SimpleNamespace(**named)
+
+
+reference, estimators, tasks, verification = map(_names, BESIDE)

@@ -323,7 +323,7 @@ class TestFreshSeeds:
 
     def test_a_wrong_estimator_would_be_counted(self, monkeypatch):
         """Estimators that claim the truth without the response are refused in these very runs."""
-        from bilevelrl.verification import fresh_seeds as module
+        from bilevelrl.verification.commands import fresh_seeds as module
 
         right = module._expected
 

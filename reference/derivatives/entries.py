@@ -7,9 +7,10 @@ an array begins to depend on θ or one that should not has changed (`bilevelrl.r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import autograd
 import autograd.numpy as anp
@@ -42,6 +43,7 @@ _NOISE = 1e-11  # of an array, relative to its largest entry: rounding leaves 1e
 
 __all__ = ["Derivatives", "Entries", "Jacobian", "Memory", "Pullback", "linearised", "pull_streams"]
 
+T = TypeVar("T")
 Entries = Callable[[Any], Mapping[str, Any]]
 Jacobian = Callable[[FloatArray], Mapping[str, FloatArray]]
 Pullback = Callable[[FloatArray, Mapping[str, FloatArray]], FloatArray]
@@ -49,6 +51,46 @@ Pullback = Callable[[FloatArray, Mapping[str, FloatArray]], FloatArray]
 
 class Memory(dict[str, Any]):
     """What a problem remembers between calls; copies and pickles of the problem begin with an empty one."""
+
+    @contextmanager
+    def keeping(self, theta: FloatArray, kept: dict[str, Any] | None = None) -> Iterator[None]:
+        """Compute what is asked at one θ once, until the end of the block; or for as long as the caller holds `kept`.
+
+        Examples
+        --------
+        >>> memory, theta, calls = Memory(), np.zeros(2), []
+        >>> with memory.keeping(theta):
+        ...     found = [memory.once("size", theta, lambda: calls.append(1) or 7) for _ in range(2)]
+        >>> found, len(calls)
+        ([7, 7], 1)
+        """
+        point, outer = _point(theta), self.get("kept")
+        if outer is None or outer[0] != point:
+            kept = {} if kept is None else kept
+            kept.pop("values", None)  # asked for once in each block: whether they are still the same
+            self["kept"] = (point, kept)
+        try:
+            yield
+        finally:
+            if outer is None:
+                self.pop("kept", None)
+            elif "kept" in self:  # else the problem has changed and everything is forgotten
+                self["kept"] = outer
+
+    def clear(self) -> None:
+        """Forget everything, what callers of `keeping` hold as well."""
+        self.get("kept", (None, {}))[1].clear()
+        super().clear()
+
+    def once(self, what: str, theta: FloatArray, compute: Callable[[], T]) -> T:
+        """Return what a function computes at θ: as it was computed before where that is kept."""
+        point, kept = self.get("kept", (None, {}))
+        if point is None or point != _point(theta):
+            return compute()
+        if what not in kept:
+            kept[what] = compute()
+        found: T = kept[what]
+        return found
 
     def __reduce__(self) -> tuple[type[Memory], tuple[()]]:
         return Memory, ()
@@ -215,6 +257,10 @@ class Derivatives:
         DerivativeError
             If a derivative is not what differences show, or not finite.
         """
+        slopes = self.memory.once("jacobian", theta, lambda: self._jacobian(theta))
+        return {name: np.array(value) for name, value in slopes.items()}
+
+    def _jacobian(self, theta: FloatArray) -> dict[str, FloatArray]:
         if self.jacobian_given is not None:
             jacobian, source = self._given_jacobian(theta), "the closed form"
         else:
@@ -303,6 +349,9 @@ class Derivatives:
         DerivativeError
             As `jacobian`; not finite where that pullback is asked for.
         """
+        return self.memory.once("pullback", theta, lambda: self._pullback_at(theta))
+
+    def _pullback_at(self, theta: FloatArray) -> Callable[[Mapping[str, Any]], FloatArray]:
         if self.pullback_given is not None:
             names = self.varying(theta)
             self._check_pullback(

@@ -9,6 +9,7 @@ before it is used first (`bilevelrl.reference.derivatives.entries`).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -102,6 +103,11 @@ class ConfigurableMDP:
             If θ or any table is invalid, naming the entry.
         """
         theta = self.check_theta(theta)
+        if self._memory.get("kept") is None:
+            return self._checked_tables(theta)
+        return deepcopy(self._memory.once("values", theta, lambda: self._checked_tables(theta)))
+
+    def _checked_tables(self, theta: FloatArray) -> Tables:
         tables = self.evaluate(theta)
         self.derivatives.refresh(theta, tables.differentiable())
         # Probabilities that are the same read-only array at every θ are checked once.

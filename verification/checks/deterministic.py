@@ -9,6 +9,7 @@ in units of what is allowed: above 1 it is refused, and how far above says how s
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, TypeAlias
@@ -17,7 +18,7 @@ import numpy as np
 
 from bilevelrl.estimators import Claim, Context, Draw, Estimator, Target
 from bilevelrl.estimators.critics.tables import ExactCritic
-from bilevelrl.reference import TabularFollower, hypergradient, solve_follower
+from bilevelrl.reference import TabularFollower, hypergradient
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.doors import checked, checked_record
 from bilevelrl.reference.errors import BilevelRLError, EstimatorError, SupportError, TooLargeError, UnsupportedError
@@ -171,6 +172,18 @@ def enumerate_scenario(
     EstimatorError, UnsupportedError, SupportError
         As `enumerate_moments`.
     """
+    with _evaluated_once(on):
+        return _enumerate(estimator, on, claim, batch, max_multisets, changes)
+
+
+def _enumerate(
+    estimator: Estimator | EstimatorFunction,
+    on: Scenario,
+    claim: Claim | None,
+    batch: int | None,
+    max_multisets: int,
+    changes: Mapping[str, Any],
+) -> Enumerated:
     problem, theta = on.problem, on.theta
     stated = claim if claim is not None else getattr(estimator, "claim", Claim.UNBIASED)
     target = getattr(estimator, "target", Target(horizon=on.target_horizon))
@@ -413,16 +426,26 @@ class _ByIdentity:
         return isinstance(other, _ByIdentity) and other.on is self.on
 
 
+def _evaluated_once(on: Scenario) -> AbstractContextManager[None]:
+    """A block in which the problem's derivatives at θ are those that an earlier one has found, if any."""
+    return on.problem.derivatives.memory.keeping(on.theta, _known(_ByIdentity(on)))
+
+
+@lru_cache(maxsize=512)
+def _known(key: _ByIdentity) -> dict[str, Any]:
+    return {}
+
+
 @lru_cache(maxsize=512)
 def _solved(key: _ByIdentity, horizon: int | None, discounted: bool) -> tuple[TabularFollower, ExactCritic, float]:
     problem, theta = key.on.problem, key.on.theta
-    follower = solve_follower(problem, theta)
-    critic = ExactCritic.solve(problem, theta, follower.policy, horizon=horizon, discounted=discounted)
-    return follower, critic, hypergradient(problem, theta, horizon=horizon, discounted=discounted).error_bound
+    exact = hypergradient(problem, theta, horizon=horizon, discounted=discounted)
+    critic = ExactCritic.solve(problem, theta, exact.follower.policy, horizon=horizon, discounted=discounted)
+    return exact.follower, critic, exact.error_bound
 
 
 @lru_cache(maxsize=512)
 def _paths(key: _ByIdentity) -> int:
     on = key.on
-    policy = np.asarray(solve_follower(on.problem, on.theta).policy)
+    policy = np.asarray(_solved(key, None, True)[0].policy)
     return PathLaw.of(on.problem.tables_at(on.theta), policy).count(on.horizon)

@@ -121,8 +121,10 @@ class ContractedEstimator:
             self._refuse(f"conditional_moments: covariance of shape {covariance.shape}; expected finite {wanted}")
         return self._checked(answer[0], draws, "conditional_moments: mean"), covariance
 
-    def check_repeatable(self, trajectories: Trajectories, context: Context) -> None:
-        """Call it on protected copies: twice the same, on some streams alone, and compare its inputs afterwards.
+    def check_repeatable(
+        self, trajectories: Trajectories, context: Context
+    ) -> tuple[FloatArray, dict[str, FloatArray]]:
+        """Return `rows` on protected copies, called twice and on some streams alone, and compare its inputs afterwards.
 
         Raises
         ------
@@ -133,6 +135,7 @@ class ContractedEstimator:
         before = _snapshot(trajectories, context)
         hidden = _global_random_states()
         rows, parts = self.rows(trajectories, context)
+        rows, parts = rows.copy(), {part: value.copy() for part, value in parts.items()}  # later calls may reuse them
         for owner, state in _global_random_states().items():
             if state != hidden[owner]:
                 self._refuse(f"drew from {owner}, a hidden global state; draw random numbers from context.rng only")
@@ -158,6 +161,7 @@ class ContractedEstimator:
                     "the row of a trajectory depends on the other trajectories of the batch (an in-batch average?); "
                     "declare draw=Draw.BATCH and enumerate with batch=m"
                 )
+        return rows, parts
 
     def _guarded(self, function: Callable[..., Any], trajectories: Trajectories, context: Context) -> Any:
         try:

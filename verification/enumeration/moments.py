@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -197,12 +197,13 @@ def enumerate_moments(
         batches = _multisets(checked.name, batches, paths, batch)
     if getattr(estimator, "stopping", None) is not None:
         batches = _stopped(checked.name, batches, problem, horizon)
-    for index, (trajectories, probability) in enumerate(batches):
-        trajectories, context = protect(trajectories, context)
-        if index == 0:
-            own_randomness = _uses_randomness(checked, trajectories, context)
-        sums.add(probability, *_evaluate(checked, trajectories, context, own_randomness=own_randomness))
-        draws += probability.size
+    answer: Callable[..., _Found] | None = None
+    with problem.derivatives.memory.keeping(theta):
+        for trajectories, probability in batches:
+            given = (checked, *protect(trajectories, context))
+            answer, found = _first(*given) if answer is None else (answer, answer(*given))
+            sums.add(probability, *found)
+            draws += probability.size
     size = 1 if checked.draw is Draw.TRAJECTORY else int(batch or 1)
     return sums.moments(name=checked.name, paths=paths, draws=draws, draw=checked.draw, batch=size, horizon=horizon)
 
@@ -239,22 +240,27 @@ def _path_law(
     )
 
 
-def _uses_randomness(checked: ContractedEstimator, trajectories: Trajectories, context: Context) -> bool:
+_Found: TypeAlias = tuple[FloatArray, Mapping[str, FloatArray], FloatArray | None]
+"""Rows, rows of the parts, and the covariance of each row given its path where the estimator draws numbers itself."""
+
+
+def _first(
+    checked: ContractedEstimator, trajectories: Trajectories, context: Context
+) -> tuple[Callable[..., _Found], _Found]:
+    """Hold the contract on the first batch; return what answers for the others, and the rows found."""
     try:
-        checked.check_repeatable(trajectories, context)
+        return _rows, (*checked.check_repeatable(trajectories, context), None)
     except OwnRandomnessError:
-        return True
-    return False
+        return _given_paths, _given_paths(checked, trajectories, context)
 
 
-def _evaluate(
-    checked: ContractedEstimator, trajectories: Trajectories, context: Context, *, own_randomness: bool
-) -> tuple[FloatArray, dict[str, FloatArray], FloatArray | None]:
-    if own_randomness:
-        mean, covariance = checked.conditional_moments(trajectories, context)
-        return mean, {}, covariance
-    rows, parts = checked.rows(trajectories, context)
-    return rows, parts, None
+def _rows(checked: ContractedEstimator, trajectories: Trajectories, context: Context) -> _Found:
+    return (*checked.rows(trajectories, context), None)
+
+
+def _given_paths(checked: ContractedEstimator, trajectories: Trajectories, context: Context) -> _Found:
+    mean, covariance = checked.conditional_moments(trajectories, context)
+    return mean, {}, covariance
 
 
 def _multisets(

@@ -1,6 +1,7 @@
 import itertools
 import math
 
+import autograd.numpy as anp
 import numpy as np
 import pytest
 from plain_estimators import MISTAKES, plain_bc_hg
@@ -408,3 +409,91 @@ def test_exact_critic_of_the_target_is_what_an_estimator_is_given():
     check_by_enumeration(look, LAYERED)
     truth = ExactCritic.solve(problem, theta, solve_follower(problem, theta).policy)
     np.testing.assert_allclose(seen[0].critic.value(np.arange(7)), truth.value(np.arange(7)), rtol=1e-12)
+
+
+def derivative_reader(trajectories, context):
+    """Rows by the problem's own derivatives, asked for at θ and beside it."""
+    weight = {"log_transition": trajectories.valid * 1.0, "reward_leader": trajectories.valid * 1.0}
+    here = context.problem.pullback(context.theta, trajectories, weight, per_stream=True)
+    beside = context.problem.pullback(context.theta + 0.5, trajectories, weight, per_stream=True)
+    return here + beside + context.problem.regulariser_gradient(context.theta)
+
+
+@pytest.mark.exact
+def test_a_problem_is_traced_once_at_its_parameter():
+    problem, theta = EXITS.make()
+    seen = []
+
+    def tables(at):
+        seen.append(at)
+        return problem.tables(at)
+
+    plain = ConfigurableMDP(tables=tables, discount_leader=0.9, discount_follower=0.8, temperature=0.5)
+    follower = solve_follower(plain, theta)
+    before = derivative_reader(*_first_paths(plain, theta, follower))
+    seen.clear()
+    with plain.derivatives.memory.keeping(theta):
+        assert np.array_equal(derivative_reader(*_first_paths(plain, theta, follower)), before)
+        first = len(seen)
+        for name, value in plain.jacobian(theta).items():
+            value[:] = 7.0  # what was handed out is the caller's own
+            getattr(plain.tables_at(theta), name)[...] = 0.5
+        assert np.array_equal(derivative_reader(*_first_paths(plain, theta, follower)), before)
+    assert len(seen) - first < first  # what was asked beside θ is not kept
+    assert "kept" not in plain.derivatives.memory
+
+
+def _first_paths(problem, theta, follower):
+    batch = sample_trajectories(problem, theta, follower, streams=4, steps=3, rng=np.random.default_rng(0))
+    return batch, Context(problem=problem, theta=theta, follower=follower)
+
+
+@pytest.mark.exact
+def test_what_is_kept_is_forgotten_when_the_tables_have_changed():
+    scale, theta, kept = [1.0], np.array([0.3]), {}
+
+    def tables(at):
+        return Tables(
+            transition=np.ones((1, 2, 1)),
+            reward_follower=np.zeros((1, 2)),
+            reward_leader=scale[0] * anp.reshape(anp.concatenate([at, -at]), (1, 2)),
+            initial=np.ones(1),
+        )
+
+    problem = ConfigurableMDP(tables=tables, discount_leader=0.5, discount_follower=0.5, temperature=1.0)
+    for expected in (1.0, 3.0):
+        scale[0] = expected
+        with problem.derivatives.memory.keeping(theta, kept):
+            assert problem.tables_at(theta).reward_leader[0, 0] == pytest.approx(0.3 * expected, rel=1e-15)
+            assert problem.jacobian(theta)["reward_leader"].ravel() == pytest.approx([expected, -expected], rel=1e-15)
+
+
+@pytest.mark.exact
+@pytest.mark.parametrize("shared", [False, True])
+def test_rows_in_a_buffer_that_is_used_again_are_right(shared):
+    problem, theta = ENDING.make()
+    buffer = {}
+
+    def estimator(trajectories, context):
+        rows = np.repeat(leader_return(trajectories, context)[:, :1], theta.size, axis=1)
+        kept = buffer.setdefault(len(rows), np.empty_like(rows)) if shared else np.empty_like(rows)
+        kept[:] = rows
+        return kept
+
+    def forgetful(trajectories, context):
+        """Halves its answer at every call, in the same array."""
+        rows = estimator(trajectories, context)
+        forgetful.calls += 1
+        rows /= 2.0**forgetful.calls
+        return rows
+
+    forgetful.calls = 0
+    found = enumerate_moments(estimator, problem, theta, horizon=3)
+    expected = enumerate_moments(leader_return_alone, problem, theta, horizon=3)
+    assert np.array_equal(found.mean, expected.mean)
+    with pytest.raises(EstimatorError, match="two calls"):
+        enumerate_moments(forgetful, problem, theta, horizon=3)
+
+
+def leader_return_alone(trajectories, context):
+    return np.repeat(leader_return(trajectories, context)[:, :1], context.theta.size, axis=1)

@@ -1,6 +1,6 @@
 """How far floating-point objectives and hypergradients of configurable LQRs can be from the truth, to first order.
 
-The formula is the adjoint of `bilevelrl.reference.routes.lqr.implicit`, evaluated in a `Ledger` that adds up what the
+The formula is the adjoint of `bilevelrl.reference.lqr.linearise`, evaluated in a `Ledger` that adds up what the
 residuals of its equations and every rounding can do; other routes form the same sums in other orders. Bounds are
 infinite where the closed loop is not shown to be stable under a discount that needs it (the follower's; the leader's
 over an infinite horizon), and where it is known too coarsely (`bilevelrl.reference.lqr.response_errors`).

@@ -1,20 +1,18 @@
 """Routes to the exact hypergradient, one file each; importing this package registers them."""
 
+from bilevelrl.reference.routes import implicit
 from bilevelrl.reference.routes.game import complex_step as game_complex_step
 from bilevelrl.reference.routes.game import finite_difference as game_finite_difference
-from bilevelrl.reference.routes.game import implicit as game_implicit
 from bilevelrl.reference.routes.game import reduction as game_reduction
 from bilevelrl.reference.routes.game import theorem2 as game_theorem2
 from bilevelrl.reference.routes.game import total_derivative as game_total_derivative
 from bilevelrl.reference.routes.game import unrolled as game_unrolled
 from bilevelrl.reference.routes.lqr import autograd_unrolled as lqr_autograd
 from bilevelrl.reference.routes.lqr import finite_difference as lqr_finite_difference
-from bilevelrl.reference.routes.lqr import implicit as lqr_implicit
 from bilevelrl.reference.routes.tabular import (
     complex_step,
     finite_difference,
     forward,
-    implicit,
     m_sobirl,
     theorem1,
     unrolled,
@@ -26,7 +24,6 @@ __all__ = [
     "forward",
     "game_complex_step",
     "game_finite_difference",
-    "game_implicit",
     "game_reduction",
     "game_theorem2",
     "game_total_derivative",
@@ -34,7 +31,6 @@ __all__ = [
     "implicit",
     "lqr_autograd",
     "lqr_finite_difference",
-    "lqr_implicit",
     "m_sobirl",
     "theorem1",
     "unrolled",

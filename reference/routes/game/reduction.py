@@ -19,7 +19,7 @@ from bilevelrl.reference.objective import INFINITE_HORIZON, Objective
 from bilevelrl.reference.on_demand import AnswerBounds
 from bilevelrl.reference.problem import Part
 from bilevelrl.reference.registry import Hypergradient, register_route
-from bilevelrl.reference.routes.tabular.implicit import implicit
+from bilevelrl.reference.routes.implicit import implicit
 
 __all__ = ["game_reduction"]
 

@@ -33,9 +33,9 @@ from bilevelrl.reference.tabular.transitions import DiscountedSystem
 from bilevelrl.tasks import random_markov_game, toy_game_theta, toy_markov_game
 from bilevelrl.tasks.generators.random_games import GAME_CASES, hard_markov_game, layered_markov_game
 
-follower_module = importlib.import_module("bilevelrl.reference.follower")
+follower_module = importlib.import_module("bilevelrl.reference.tabular.follower")
 game_follower_module = importlib.import_module("bilevelrl.reference.game.follower")
-implicit_module = importlib.import_module("bilevelrl.reference.routes.game.implicit")
+implicit_module = importlib.import_module("bilevelrl.reference.game.linearise")
 reduction_module = importlib.import_module("bilevelrl.reference.routes.game.reduction")
 
 # The route in ball arithmetic takes the doubles of the policy as they are, whose rows do not quite sum to one; its own

@@ -25,6 +25,7 @@ from bilevelrl.reference.errors import (
     ShapeError,
     UnsupportedError,
 )
+from bilevelrl.reference.lqr import linearise as implicit_route
 from bilevelrl.reference.lqr.primitives import lyapunov_primitive, riccati_primitive
 from bilevelrl.reference.lqr.solvers import (
     discounted_lyapunov,
@@ -32,7 +33,6 @@ from bilevelrl.reference.lqr.solvers import (
     solve_riccati,
 )
 from bilevelrl.reference.lqr_game.leader import SPREAD_LIMIT
-from bilevelrl.reference.routes.lqr import implicit as implicit_route
 from bilevelrl.tasks import building_thermal_control, lqr_game, random_lqr, random_lqr_game
 
 ROUTES = ("closed_form", "unrolled")

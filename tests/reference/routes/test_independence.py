@@ -21,7 +21,7 @@ PROBLEM = random_mdp(states=4, actions=2, parameters=3, seed=0)
 THETA = np.array([0.3, -0.5, 0.2])
 SWEEPING = ("unrolled", "forward", "complex_step")
 
-implicit = importlib.import_module("bilevelrl.reference.routes.tabular.implicit")
+implicit = importlib.import_module("bilevelrl.reference.tabular.linearise")
 theorem1 = importlib.import_module("bilevelrl.reference.routes.tabular.theorem1")
 unrolled = importlib.import_module("bilevelrl.reference.routes.tabular.unrolled")
 

@@ -1,4 +1,4 @@
-"""Implicit differentiation for Markov games: an adjoint linear system for each player.
+"""The objective of a Markov game linearised in the leader's policy: an adjoint linear system for each player.
 
 The leader's weights `q = Σ_t γ_L^t Pr(s_t) reach g B / β` are the cotangent of Q at the follower's decision points, and
 
@@ -16,6 +16,8 @@ parameters.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from bilevelrl.reference.arrays import FloatArray
@@ -23,31 +25,24 @@ from bilevelrl.reference.game.error_bounds import game_error_bound
 from bilevelrl.reference.game.follower import DecisionPoints, GameFollower, solve_decisions
 from bilevelrl.reference.game.leader import evaluate_game_leader
 from bilevelrl.reference.game.model import MarkovGame
-from bilevelrl.reference.objective import INFINITE_HORIZON, Objective
-from bilevelrl.reference.on_demand import AnswerBounds, when_read
+from bilevelrl.reference.linearisation import Linearisation, linearise
+from bilevelrl.reference.objective import Objective
+from bilevelrl.reference.on_demand import AnswerBounds
 from bilevelrl.reference.problem import Part
-from bilevelrl.reference.registry import Hypergradient, register_route
 from bilevelrl.reference.tabular.transitions import DiscountedSystem
 
-__all__ = ["game_implicit"]
+__all__ = ["linearise_game"]
 
 
-@register_route(
-    "implicit",
-    MarkovGame,
-    summary="implicit differentiation: an adjoint linear system for each player",
-    family="linear algebra, adjoint",
-    accuracy="rounding times conditioning",
-)
-def game_implicit(
+@linearise.register(MarkovGame)
+def linearise_game(
     problem: MarkovGame,
     theta: FloatArray,
+    objective: Objective,
     *,
-    objective: Objective = INFINITE_HORIZON,
     warm_start: GameFollower | None = None,
-    bound: bool = True,
-) -> Hypergradient:
-    """∇J of a Markov game by implicit differentiation; see the module's formulas."""
+) -> Linearisation:
+    """Linearise the objective of a Markov game in the leader's policy; see the module's formulas."""
     policy = problem.policy_at(theta)
     points = DecisionPoints.of(problem, policy)
     follower = solve_decisions(problem, points, warm_start=warm_start)
@@ -62,11 +57,10 @@ def game_implicit(
         heard = np.vecdot(cotangent + adjoint[:, None, None] * response, follower.centred_action_value)
     # Σ_l ∇f = 0: taking the mean off changes nothing and saves digits.
     heard = heard - np.vecdot(policy, heard)[:, None]
-    moved, responded = problem.policy_pullback(theta, np.stack([evaluation.policy_weight, heard]))
-    parts: dict[Part, FloatArray] = {
-        "policy": moved,
-        "response": responded,
-        "regulariser": problem.regulariser_gradient(theta),
+    cotangents: dict[Part, dict[str, Any]] = {
+        "policy": {"policy": evaluation.policy_weight},
+        "response": {"policy": heard},
+        "regulariser": {"regulariser": np.ones(())},
     }
 
     def error_bound() -> AnswerBounds:
@@ -81,16 +75,15 @@ def game_implicit(
             errors=follower.errors_on_demand(),
         )
 
-    return Hypergradient(
-        value=sum(parts.values(), np.zeros(theta.size)),
-        parts=parts,
+    return Linearisation(
         objective=evaluation.objective + problem.regulariser_at(theta),
-        residual=follower.residual,
-        condition=system.condition(),
-        error_bound_source=when_read(problem.policy_at, theta, policy, error_bound) if bound else np.inf,
-        route="implicit",
+        cotangents=cotangents,
+        pullback=problem.derivatives.pullback_at(theta),
         follower=follower,
-        status=follower.status.value,
+        condition=system.condition(),
+        error_bound=error_bound,
+        evaluate=problem.policy_at,
+        evaluated=policy,
         counters={
             "sweeps": follower.sweeps,
             "factorisations": follower.linear_solves

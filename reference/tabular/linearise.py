@@ -1,4 +1,4 @@
-"""Implicit differentiation with adjoints: one factorisation per discount, then one vector-Jacobian product per part.
+"""The objective of a configurable MDP linearised in its tables: one factorisation per discount.
 
 The leader's weights `q(s,a) = Σ_t γ_L^t Pr(s_t=s) π(a|s) B(s,a) / β` are the cotangent of Q_F, and the adjoint is
 
@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from bilevelrl.reference.arrays import FloatArray
-from bilevelrl.reference.objective import INFINITE_HORIZON, Objective
-from bilevelrl.reference.on_demand import AnswerBounds, when_read
+from bilevelrl.reference.linearisation import Linearisation, linearise
+from bilevelrl.reference.objective import Objective
+from bilevelrl.reference.on_demand import AnswerBounds
 from bilevelrl.reference.problem import Part
-from bilevelrl.reference.registry import Hypergradient, register_route
 from bilevelrl.reference.tabular.error_bounds import tabular_error_bound
 from bilevelrl.reference.tabular.follower import TabularFollower, solve_tables
 from bilevelrl.reference.tabular.leader import evaluate_leader, gradient_centres, visited_next
@@ -25,7 +25,7 @@ from bilevelrl.reference.tabular.model import ConfigurableMDP
 from bilevelrl.reference.tabular.tables import Tables
 from bilevelrl.reference.tabular.transitions import DiscountedSystem, SparseTransition, policy_transition
 
-__all__ = ["follower_adjoint", "implicit"]
+__all__ = ["follower_adjoint", "linearise_tabular"]
 
 
 def follower_adjoint(
@@ -42,22 +42,15 @@ def follower_adjoint(
     return action_cotangent + adjoint[:, None] * policy
 
 
-@register_route(
-    "implicit",
-    ConfigurableMDP,
-    summary="implicit differentiation: an adjoint linear system for each player",
-    family="linear algebra, adjoint",
-    accuracy="rounding times conditioning",
-)
-def implicit(
+@linearise.register(ConfigurableMDP)
+def linearise_tabular(
     problem: ConfigurableMDP,
     theta: FloatArray,
+    objective: Objective,
     *,
-    objective: Objective = INFINITE_HORIZON,
     warm_start: TabularFollower | None = None,
-    bound: bool = True,
-) -> Hypergradient:
-    """∇J by implicit differentiation; see the module's formulas."""
+) -> Linearisation:
+    """Linearise the objective of a configurable MDP in its tables; see the module's formulas."""
     tables = problem.tables_at(theta)
     discount = problem.discount_follower
     follower = solve_tables(tables, discount=discount, temperature=problem.temperature, warm_start=warm_start)
@@ -75,17 +68,15 @@ def implicit(
     constant = centre_follower / (1.0 - discount)
     values = follower.value_without(constant)
     ones = np.ones((1, tables.states))
-    pull = problem.pullback_at(theta)
-    parts: dict[Part, FloatArray] = {
-        "initial": pull({"initial": evaluation.value}),
-        "direct": pull({"reward_leader": evaluation.occupancy[:, None] * follower.policy}),
-        "transition": pull(
-            _kernel(problem, theta, tables, evaluation.state_factor, follower.policy, evaluation.value_factor)
-        ),
-        "response": pull(
-            {"reward_follower": weight, **_kernel(problem, theta, tables, discount * ones, weight, values[None, :])}
-        ),
-        "regulariser": pull({"regulariser": np.ones(())}),
+    pullback = problem.pullback_at(theta)  # first: its trace tells what varies
+    kernel = _kernel(problem, theta, tables, evaluation.state_factor, follower.policy, evaluation.value_factor)
+    ahead = _kernel(problem, theta, tables, discount * ones, weight, values[None, :])
+    cotangents: dict[Part, dict[str, Any]] = {
+        "initial": {"initial": evaluation.value},
+        "direct": {"reward_leader": evaluation.occupancy[:, None] * follower.policy},
+        "transition": kernel,
+        "response": {"reward_follower": weight, **ahead},
+        "regulariser": {"regulariser": np.ones(())},
     }
 
     def error_bound() -> AnswerBounds:
@@ -98,16 +89,15 @@ def implicit(
             errors=follower.errors_without(constant),
         )
 
-    return Hypergradient(
-        value=sum(parts.values(), np.zeros(theta.size)),
-        parts=parts,
+    return Linearisation(
         objective=evaluation.objective,
-        residual=follower.residual,
-        condition=system.condition(),
-        error_bound_source=when_read(problem.tables_at, theta, tables, error_bound) if bound else np.inf,
-        route="implicit",
+        cotangents=cotangents,
+        pullback=pullback,
         follower=follower,
-        status=follower.status.value,
+        condition=system.condition(),
+        error_bound=error_bound,
+        evaluate=problem.tables_at,
+        evaluated=tables,
         counters={
             "sweeps": follower.sweeps,
             "factorisations": follower.linear_solves

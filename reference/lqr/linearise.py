@@ -1,0 +1,82 @@
+"""The objective of a configurable LQR linearised in its matrices: one adjoint Lyapunov equation through the follower.
+
+The leader's evaluation gives the cotangents of the matrices and of the follower's K and Σ in closed form; the latter
+two go back through the Riccati equation, `Λ = P̄ + γ_F A_c Λ A_c'`. NumPy only: no tape and no sweeps.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.linearisation import Linearisation, linearise
+from bilevelrl.reference.lqr.error_bounds import lqr_error_bounds
+from bilevelrl.reference.lqr.follower import LQRFollower, best_response, follower_riccati, response_cotangents
+from bilevelrl.reference.lqr.leader import evaluate_lqr_leader
+from bilevelrl.reference.lqr.model import ConfigurableLQR
+from bilevelrl.reference.objective import Objective
+from bilevelrl.reference.problem import PARTS, Part
+
+__all__ = ["linearise_lqr"]
+
+
+@linearise.register(ConfigurableLQR)
+def linearise_lqr(
+    problem: ConfigurableLQR,
+    theta: FloatArray,
+    objective: Objective,
+    *,
+    warm_start: LQRFollower | None = None,
+) -> Linearisation:
+    """Linearise the objective of a configurable LQR in its matrices; a warm start changes nothing."""
+    matrices = problem.matrices_at(theta)
+    discount = problem.discount_follower
+    riccati, _ = follower_riccati(
+        matrices.dynamics_state,
+        matrices.dynamics_action,
+        matrices.cost_state_follower,
+        matrices.cost_action_follower,
+        discount,
+        warm_start=warm_start,
+    )
+    follower = best_response(matrices, riccati, discount, problem.temperature)
+    evaluation = evaluate_lqr_leader(
+        matrices,
+        follower.gain,
+        follower.covariance,
+        problem.discount_leader,
+        objective=objective,
+    )
+    by_gain, by_covariance = evaluation.policy_cotangents(matrices, follower.gain)
+    response = response_cotangents(
+        riccati,
+        matrices.dynamics_action,
+        discount,
+        reaction=by_gain @ matrices.dynamics_state.T,
+        covariance=by_covariance,
+        temperature=problem.temperature,
+    )
+    cotangents: dict[Part, dict[str, Any]] = {
+        **evaluation.matrix_cotangents(matrices, follower.gain, follower.covariance),
+        "response": {
+            "dynamics_state": response.dynamics_state + riccati.reaction.T @ by_gain,
+            "dynamics_action": response.dynamics_action,
+            "cost_state_follower": response.cost_state,
+            "cost_action_follower": response.cost_action,
+        },
+    }
+
+    def error_bound() -> float:
+        return lqr_error_bounds(problem, theta, riccati.cost_to_go, objective=objective).gradient
+
+    return Linearisation(
+        objective=evaluation.objective,
+        cotangents={part: cotangents[part] for part in PARTS},
+        pullback=problem.pullback_at(theta),
+        follower=follower,
+        condition=riccati.amplification,
+        error_bound=error_bound,
+        evaluate=problem.matrices_at,
+        evaluated=matrices,
+        counters={"doublings": riccati.iterations, "lyapunov_solves": 5 if objective.horizon is None else 3},
+    )

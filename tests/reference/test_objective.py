@@ -1,0 +1,43 @@
+"""Objectives are checked where they are built, and kinds that answer no question are refused by name."""
+
+import numpy as np
+import pytest
+
+from bilevelrl.reference.errors import IllPosedError, InvalidInputError, UnsupportedError
+from bilevelrl.reference.follower import solve_kind
+from bilevelrl.reference.linearisation import linearise
+from bilevelrl.reference.objective import INFINITE_HORIZON, Objective
+
+
+@pytest.mark.exact
+@pytest.mark.parametrize("horizon", [0, -1, True, 2.5, "3", np.nan])
+def test_horizons_that_count_nothing_are_refused(horizon):
+    with pytest.raises(InvalidInputError, match=r"horizon=.*expected None or an integer >= 1"):
+        Objective(horizon)
+
+
+@pytest.mark.exact
+def test_an_undiscounted_infinite_horizon_has_no_value():
+    with pytest.raises(IllPosedError, match="diverges"):
+        Objective(discounted=False)
+
+
+@pytest.mark.exact
+@pytest.mark.parametrize(
+    ("objective", "earned", "weight"),
+    [
+        (INFINITE_HORIZON, 12.0, 0.75),
+        (Objective(3), 6.9375, 0.75),
+        (Objective(np.int64(3), discounted=False), 9.0, 1.0),
+    ],
+)
+def test_a_reward_of_three_by_hand(objective, earned, weight):
+    assert objective.constant_return(3.0, 0.75) == earned
+    assert objective.discount(0.75) == weight
+
+
+@pytest.mark.exact
+@pytest.mark.parametrize("ask", [solve_kind, lambda problem, theta: linearise(problem, theta, INFINITE_HORIZON)])
+def test_a_kind_without_an_answer_is_named(ask):
+    with pytest.raises(UnsupportedError, match="problem of type dict"):
+        ask({}, np.zeros(2))

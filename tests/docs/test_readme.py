@@ -7,7 +7,10 @@ import runpy
 import tomllib
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from bilevelrl import estimators, reference, tasks, verification
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -80,3 +83,32 @@ def test_contributing_names_paths_and_targets_that_exist():
         assert (ROOT / path).exists(), path
     targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE)
     assert set(re.findall(r"^make (\w+)", text, flags=re.MULTILINE)) <= set(targets)
+
+
+def calls(text):
+    """The calls in the last column of the table "I have … I want … I call …"."""
+    return re.findall(r"^\|[^|]*\|[^|]*\| `(\w+\(.*\))` \|$", text, flags=re.MULTILINE)
+
+
+def test_every_call_of_the_table_is_answered():
+    problem, theta = tasks.random_mdp(seed=0), np.full(3, 0.1)
+    rng = np.random.default_rng(0)
+    given = {
+        "problem": problem,
+        "theta": theta,
+        "my_gradient": lambda problem, theta: reference.hypergradient(problem, theta).parts,
+        "my_estimator": estimators.BCHG(),
+        "my_estimates": rng.standard_normal((1000, tasks.scenario("bandit").theta.size)),
+    }
+    doors = {name: getattr(door, name) for door in (reference, verification, tasks) for name in door.__all__}
+    answers = {call.partition("(")[0]: eval(call, {**doors, **given}) for call in calls(README)}
+    assert len(answers) == 9
+    exact = answers["hypergradient"]
+    assert np.abs(float(answers["certified_hypergradient"].value[0]) - exact.value[0]) <= exact.error_bound
+    assert answers["leader_objective"] == pytest.approx(exact.objective, abs=exact.objective_error_bound)
+    assert answers["solve_follower"].value.shape == (4,)
+    assert answers["check_derivatives"] == {}
+    assert not any(result.refused for result in answers["check_gradient"])
+    assert answers["verify"].passed
+    assert answers["judge_draws"].verdict.outcome is verification.Outcome.FAILED
+    assert answers["scenario"].theta.size == 1

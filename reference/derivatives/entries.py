@@ -1,35 +1,29 @@
 """Derivatives of several arrays that depend on θ: which of them do, their Jacobians, and pullbacks of cotangents.
 
-A function θ → {name: array}, written with `autograd.numpy`, or closed forms in its place. Which arrays depend on θ is
-asked at every θ. What a trace or a closed form says is held against differences of the function once, and again where
-an array begins to depend on θ or one that should not has changed (`bilevelrl.reference.derivatives.checks`).
+A function θ → {name: array}, written with `autograd.numpy`, or closed forms in its place. Which arrays depend on θ a
+trace says at every θ. What a trace or a closed form says is held against differences of the function once, again where
+an array begins to depend on θ or one that should not has changed, and at the second, fourth, eighth ... θ
+(`bilevelrl.reference.derivatives.checks`, `.memory`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import autograd
-import autograd.numpy as anp
 import numpy as np
-from autograd.core import VJPNode, backward_pass
-from autograd.tracer import getval, isbox, trace
 
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.derivatives.array_values import tracing
 from bilevelrl.reference.derivatives.autodiff import directional_derivatives
-from bilevelrl.reference.derivatives.checks import (
-    Finding,
-    Probe,
-    check_direction,
-    compare,
-    describe,
-    kink,
-    numerical_jacobian,
-)
+from bilevelrl.reference.derivatives.checks import compare, kink
+from bilevelrl.reference.derivatives.findings import Finding, describe
+from bilevelrl.reference.derivatives.memory import Memory, Seen, point_of
+from bilevelrl.reference.derivatives.numerical import numerical_jacobian
+from bilevelrl.reference.derivatives.probes import Entries, Probe, same
+from bilevelrl.reference.derivatives.traces import Trace, rule_failed
 from bilevelrl.reference.errors import (
     BilevelRLError,
     DerivativeError,
@@ -41,143 +35,10 @@ from bilevelrl.reference.errors import (
 
 _NOISE = 1e-11  # of an array, relative to its largest entry: rounding leaves 1e-16, float32 1e-8
 
-__all__ = ["Derivatives", "Entries", "Jacobian", "Memory", "Pullback", "linearised", "pull_streams"]
+__all__ = ["Derivatives", "Jacobian", "Pullback", "pull_streams"]
 
-T = TypeVar("T")
-Entries = Callable[[Any], Mapping[str, Any]]
 Jacobian = Callable[[FloatArray], Mapping[str, FloatArray]]
 Pullback = Callable[[FloatArray, Mapping[str, FloatArray]], FloatArray]
-
-
-class Memory(dict[str, Any]):
-    """What a problem remembers between calls; copies and pickles of the problem begin with an empty one."""
-
-    @contextmanager
-    def keeping(self, theta: FloatArray, kept: dict[str, Any] | None = None) -> Iterator[None]:
-        """Compute what is asked at one θ once, until the end of the block; or for as long as the caller holds `kept`.
-
-        Examples
-        --------
-        >>> memory, theta, calls = Memory(), np.zeros(2), []
-        >>> with memory.keeping(theta):
-        ...     found = [memory.once("size", theta, lambda: calls.append(1) or 7) for _ in range(2)]
-        >>> found, len(calls)
-        ([7, 7], 1)
-        """
-        point, outer = _point(theta), self.get("kept")
-        if outer is None or outer[0] != point:
-            kept = {} if kept is None else kept
-            kept.pop("values", None)  # asked for once in each block: whether they are still the same
-            self["kept"] = (point, kept)
-        try:
-            yield
-        finally:
-            if outer is None:
-                self.pop("kept", None)
-            elif "kept" in self:  # else the problem has changed and everything is forgotten
-                self["kept"] = outer
-
-    def clear(self) -> None:
-        """Forget everything, what callers of `keeping` hold as well."""
-        self.get("kept", (None, {}))[1].clear()
-        super().clear()
-
-    def once(self, what: str, theta: FloatArray, compute: Callable[[], T]) -> T:
-        """Return what a function computes at θ: as it was computed before where that is kept."""
-        point, kept = self.get("kept", (None, {}))
-        if point is None or point != _point(theta):
-            return compute()
-        if what not in kept:
-            kept[what] = compute()
-        found: T = kept[what]
-        return found
-
-    def __reduce__(self) -> tuple[type[Memory], tuple[()]]:
-        return Memory, ()
-
-    def __deepcopy__(self, _: Any) -> Memory:
-        return Memory()
-
-
-@dataclass(frozen=True, slots=True)
-class _Trace:
-    """One forward pass of a function at θ: values of all arrays, and the nodes of those that depend on θ."""
-
-    label: str
-    theta: FloatArray
-    values: Mapping[str, Any]
-    nodes: Mapping[str, VJPNode]
-
-    @classmethod
-    def of(cls, entries: Entries, theta: FloatArray, label: str) -> _Trace:
-        values: dict[str, Any] = {}
-        nodes: dict[str, VJPNode] = {}
-        start = VJPNode.new_root()
-
-        def traced(x: Any) -> Any:
-            for name, value in entries(x).items():
-                values[name] = getval(value)
-                if isbox(value):
-                    nodes[name] = value._node
-            return 0.0 * anp.sum(x)
-
-        try:
-            with np.errstate(all="ignore"):  # what is not finite is told by name where it is asked for
-                trace(start, traced, theta)
-        except NotImplementedError as error:
-            if isinstance(error, BilevelRLError):
-                raise
-            raise DerivativeError(
-                f"{label}(theta): autograd cannot differentiate it: {error}; expected functions that it knows; give a "
-                "closed form, or use route='finite_difference'"
-            ) from error
-        if not _roots(nodes.values()) <= {start}:
-            raise DerivativeError(
-                f"{label}(theta): an array was made from traced values of an earlier call; expected a function of its "
-                "argument alone; do not keep autograd's values between calls"
-            )
-        return cls(label, theta, values, nodes)
-
-    def pull(self, name: str, cotangent: Any) -> FloatArray:
-        """Return ⟨cotangent, ∂array/∂θ⟩, shape (N,)."""
-        weight = np.asarray(cotangent, dtype=np.float64)
-        try:
-            with np.errstate(all="ignore"):
-                pulled = np.asarray(backward_pass(weight, self.nodes[name]), dtype=np.float64)
-        except Exception as error:
-            raise _failed(self.label, name, self.theta, f"raised {type(error).__name__}: {error}") from error
-        if pulled.size != self.theta.size:
-            raise _failed(self.label, name, self.theta, f"gave {pulled.size} numbers for {self.theta.size} parameters")
-        result: FloatArray = np.ravel(pulled)
-        return result
-
-
-def _failed(label: str, names: str, theta: FloatArray, what: str) -> DerivativeError:
-    point = np.array2string(theta, threshold=8)
-    return DerivativeError(
-        f"{label}(theta): autograd's derivative of {names} at theta={point} {what}; expected its rules to fit the "
-        "calls (autograd 1.9.1 has a wrong one: linalg.solve of a stack of matrices and one vector); rewrite that "
-        "step, give the closed form, or use route='finite_difference'"
-    )
-
-
-def _point(theta: FloatArray) -> tuple[Any, ...]:
-    return theta.shape, theta.tobytes()
-
-
-def _roots(nodes: Iterable[VJPNode]) -> set[VJPNode]:
-    roots: set[VJPNode] = set()
-    seen: set[VJPNode] = set()
-    pending = list(nodes)
-    while pending:
-        node = pending.pop()
-        if node in seen:
-            continue
-        seen.add(node)
-        pending.extend(node.parents)
-        if not node.parents:
-            roots.add(node)
-    return roots
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -220,20 +81,49 @@ class Derivatives:
     def varying(self, theta: FloatArray) -> frozenset[str]:
         """Return the names of the arrays that depend on θ: read from the trace, or from the closed form.
 
-        A closed-form Jacobian names them; where there is only a pullback, differences do.
+        A closed-form Jacobian names them; where there is only a pullback, differences do, as often as derivatives are
+        checked, and arrays may be named that do not depend on this θ but did on others.
         """
-        point = _point(theta)
+        if self.pullback_given is not None:
+            return self._seen(theta).names if theta.size else frozenset()
+        point = point_of(theta)
         known = self.memory.get("varying")
         if known is None or known[0] != point:
-            if self.pullback_given is not None:
-                names = self.moving(theta)
-            elif self.jacobian_given is not None:
+            if self.jacobian_given is not None:
                 names = frozenset(self._given_jacobian(theta))
             else:
-                names = frozenset(_Trace.of(self.entries, theta, self.label).nodes)
+                names = frozenset(Trace.of(self.entries, theta, self.label).nodes)
             known = self.memory["varying"] = (point, names)
         result: frozenset[str] = known[1]
         return result
+
+    def _seen(
+        self, theta: FloatArray, names: frozenset[str] | None = None, values: Mapping[str, Any] | None = None
+    ) -> Seen:
+        """Return what is known of the arrays at θ, looked at again where that is due or something has changed.
+
+        Names are those that the trace or the closed form gives, values those at θ; None where neither is known.
+        """
+        point = point_of(theta)
+        seen: Seen | None = self.memory.get("seen")
+        if seen is not None:
+            asked = seen.names if names is None else names
+            if seen.point == point and asked <= seen.varying:
+                return seen
+            values = self.probe(theta).base if values is None else values
+            if seen.point != point and not seen.is_due and seen.covers(asked, values):
+                seen.point, seen.points = point, seen.points + 1
+                return seen
+        names = self.moving(theta) if names is None else names
+        seen = self.memory["seen"] = Seen.around(self.probe(theta), names, seen)
+        return seen
+
+    def stands_still(self, theta: FloatArray, name: str) -> bool:
+        """Whether an array does not move around θ, as far as was seen or by differences."""
+        seen: Seen | None = self.memory.get("seen")
+        probe = self.probe(theta)
+        known = seen is not None and not seen.is_due and seen.is_constant(name, probe.base[name])
+        return known or not probe.moves(name)
 
     def moving(self, theta: FloatArray) -> frozenset[str]:
         """Return the names of the arrays that are others anywhere near θ; nothing is traced."""
@@ -273,7 +163,7 @@ class Derivatives:
     def automatic_jacobian(self, theta: FloatArray) -> dict[str, FloatArray]:
         """Return autograd's Jacobian, or that of differences where the function cannot be traced; unchecked."""
         try:
-            traced = _Trace.of(self.entries, theta, self.label)
+            traced = Trace.of(self.entries, theta, self.label)
         except BilevelRLError:
             traced = None
         if traced is None or not self.moving(theta) <= set(traced.nodes):
@@ -292,7 +182,7 @@ class Derivatives:
             raise
         except Exception as error:
             what = f"raised {type(error).__name__}: {error}"
-            raise _failed(self.label, ", ".join(sorted(names)), theta, what) from error
+            raise rule_failed(self.label, ", ".join(sorted(names)), theta, what) from error
 
     def _other_jacobian(self, theta: FloatArray) -> tuple[dict[str, FloatArray], str]:
         """By autograd; where only a pullback is given and the function cannot be traced, from unit cotangents."""
@@ -300,7 +190,7 @@ class Derivatives:
             return self._forward(theta, self.varying(theta)), "autograd"
         names = self.varying(theta)
         try:
-            traced = frozenset(_Trace.of(self.entries, theta, self.label).nodes)
+            traced = frozenset(Trace.of(self.entries, theta, self.label).nodes)
         except BilevelRLError:
             traced = frozenset()
         if names <= traced:
@@ -332,14 +222,19 @@ class Derivatives:
             found[name] = np.asarray(slope, dtype=np.float64)
         return found
 
-    def refresh(self, theta: FloatArray, values: Mapping[str, Any]) -> None:
-        """Forget what is known at θ where the arrays are no longer what they were there: a closure has changed."""
-        known = self.memory.get("probe")
-        if known is None or known[0] != _point(theta):
-            return
-        base = known[1].base
-        if not all(value is base[name] or np.array_equal(value, base[name]) for name, value in values.items()):
+    def refresh(self, theta: FloatArray, values: Mapping[str, Any], *, complete: bool = True) -> None:
+        """Take note of the arrays' values at θ; forget everything where they were others there: a closure has changed.
+
+        `complete`: whether these are all arrays, which then need not be computed again.
+        """
+        point = point_of(theta)
+        known: tuple[Any, Probe] | None = self.memory.get("probe")
+        if known is not None and known[0] == point:
+            if all(same(value, known[1].base[name]) for name, value in values.items()):
+                return
             self.memory.clear()
+        if complete:
+            self.memory["probe"] = (point, Probe(self.entries, theta.copy(), self.label, values))
 
     def pullback_at(self, theta: FloatArray) -> Callable[[Mapping[str, Any]], FloatArray]:
         """Return a function of cotangents {name: array of that shape}: Σ ⟨cotangent, ∂array/∂θ⟩, shape (N,).
@@ -371,9 +266,9 @@ class Derivatives:
                 return sum(pieces, np.zeros(theta.size))
 
             return by_jacobian
-        traced = _Trace.of(self.entries, theta, self.label)
+        traced = Trace.of(self.entries, theta, self.label)
         names = frozenset(traced.nodes)
-        self.memory["varying"] = (_point(theta), names)
+        self.memory["varying"] = (point_of(theta), names)
         self._check_pullback(theta, names, traced.pull, "autograd", traced.values)
 
         def by_trace(cotangents: Mapping[str, Any]) -> FloatArray:
@@ -462,8 +357,8 @@ class Derivatives:
         DerivativeError
             As `pullback_at`.
         """
-        _Trace.of(self.entries, theta, self.label)
-        traced = _Trace.of(self.entries, theta, self.label)  # the second one sees what was kept from the first
+        Trace.of(self.entries, theta, self.label)
+        traced = Trace.of(self.entries, theta, self.label)  # the second one sees what was kept from the first
         self._check_pullback(theta, frozenset(traced.nodes), traced.pull, "autograd", traced.values, kind="trace")
         for name in traced.nodes:
             self._finite(theta, name, traced.pull(name, np.ones(np.shape(traced.values[name]))))
@@ -504,11 +399,10 @@ class Derivatives:
 
     def probe(self, theta: FloatArray) -> Probe:
         """Return the values at θ and around it, kept until another θ is asked for."""
-        point = _point(theta)
+        point = point_of(theta)
         known = self.memory.get("probe")
         if known is None or known[0] != point:
-            probe = Probe(self.entries, theta.copy(), check_direction(theta), self.label)
-            known = self.memory["probe"] = (point, probe)
+            known = self.memory["probe"] = (point, Probe(self.entries, theta.copy(), self.label))
         result: Probe = known[1]
         return result
 
@@ -519,7 +413,7 @@ class Derivatives:
                     raise UnknownNameError(f"{self.label}_jacobian(theta)", known, probe.base)
             base = np.shape(probe.base[name])
             if name not in jacobian:
-                return compare(np.zeros(np.size(probe.base[name])), probe, name)
+                return compare(None, probe, name)
             if jacobian[name].shape != (*base, theta.size):
                 raise ShapeError(refusal(f"{self.label}_jacobian(theta)[{name!r}].shape", jacobian[name].shape,
                                          f"{(*base, theta.size)}", "the array's axes, parameters last"))  # fmt: skip
@@ -538,7 +432,7 @@ class Derivatives:
     ) -> None:
         def claimed(probe: Probe, name: str) -> Finding | None:
             if name not in names:
-                return compare(np.zeros(np.size(probe.base[name])), probe, name)
+                return compare(None, probe, name)
             weights = probe.weights(name)
 
             def along(weights: FloatArray) -> float:
@@ -567,90 +461,20 @@ class Derivatives:
         """Compare every array, unless all is as when it was last compared."""
         if not self.verify or theta.size == 0:
             return
-        point = _point(theta)
-        seen: _Seen | None = self.memory.get(f"checked {kind}")
-        if seen is not None and seen.point == point and names <= seen.varying:
-            return
-        values = self.probe(theta).base if values is None else values
-        if seen is not None and not seen.is_due and seen.covers(names, values):
-            self.memory[f"checked {kind}"] = replace(seen, point=point, points=seen.points + 1)
+        seen = self._seen(theta, names, values)
+        if kind in seen.compared:
             return
         probe = self.probe(theta)
         for name in probe.base:
             finding = claimed(probe, name)
             if finding is not None:
                 self._refuse(name, finding, source if name in names else "constant", theta)
-        varying = names | (seen.varying if seen is not None else frozenset())
-        constant = {
-            **(seen.constant if seen is not None else {}),
-            **{n: probe.base[n] for n in probe.base if n not in names},
-        }
-        still = {name: (probe.still(name), probe.base[name]) for name in names}
-        self.memory[f"checked {kind}"] = _Seen(
-            point, varying, constant, still, points=1 if seen is None else seen.points + 1
-        )
+        seen.compared.add(kind)
 
     def _refuse(self, name: str, finding: Finding, source: str, theta: FloatArray) -> None:
         """Raise what a finding says."""
         shape = np.shape(self.probe(theta).base[name])
         raise DerivativeError(describe(self.label, name, shape, finding, source, theta))
-
-
-@dataclass(frozen=True, slots=True)
-class _Seen:
-    """What was compared: arrays that depended on θ, and the values of those and of entries that did not.
-
-    `points` counts θ. Whatever else is seen, arrays are compared again at the second, fourth, eighth ...: what a trace
-    leaves out may begin to move in an entry that depends on θ otherwise.
-    """
-
-    point: tuple[Any, ...]
-    varying: frozenset[str]
-    constant: Mapping[str, Any]
-    still: Mapping[str, tuple[Any, Any]]
-    points: int
-
-    @property
-    def is_due(self) -> bool:
-        return (self.points & (self.points + 1)) == 0
-
-    def covers(self, names: frozenset[str], values: Mapping[str, Any]) -> bool:
-        if not names <= self.varying:
-            return False
-        if any(
-            name in names and not np.array_equal(np.where(still, values[name], base), base)
-            for name, (still, base) in self.still.items()
-        ):
-            return False
-        return all(
-            name in self.constant
-            and (values[name] is self.constant[name] or np.array_equal(values[name], self.constant[name]))
-            for name in values
-            if name not in names
-        )
-
-
-def linearised(entries: Entries, theta: FloatArray, label: str) -> Entries:
-    """Return the function that is affine in θ and has the same values and derivatives at one θ, without a trace.
-
-    Derivatives are those of the complex step or of differences: for what needs them to a few digits, such as a bound.
-
-    Examples
-    --------
-    >>> affine = linearised(lambda x: {"y": np.square(x)}, np.array([1.0, 2.0]), "tables")
-    >>> affine(np.array([1.0, 3.0]))["y"]
-    array([1., 8.])
-    """
-    values, jacobian = entries(theta), numerical_jacobian(entries, theta, label)
-
-    def affine(x: Any) -> dict[str, Any]:
-        moved = anp.reshape(x, (-1,)) - theta.ravel()
-        return {
-            name: value + anp.dot(jacobian[name], moved) if name in jacobian else value
-            for name, value in values.items()
-        }
-
-    return affine
 
 
 def pull_streams(

@@ -28,7 +28,9 @@ from bilevelrl.reference.arrays import (
     store_problem_scalars,
 )
 from bilevelrl.reference.derivatives.array_values import called, differentiable_array
-from bilevelrl.reference.derivatives.entries import Derivatives, Memory, linearised
+from bilevelrl.reference.derivatives.entries import Derivatives
+from bilevelrl.reference.derivatives.memory import Memory
+from bilevelrl.reference.derivatives.numerical import linearised
 from bilevelrl.reference.errors import (
     InvalidInputError,
     ShapeError,

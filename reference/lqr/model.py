@@ -18,7 +18,9 @@ import numpy as np
 
 from bilevelrl.reference.arrays import FloatArray, check_theta, store_problem_scalars
 from bilevelrl.reference.derivatives.array_values import called
-from bilevelrl.reference.derivatives.entries import Derivatives, Jacobian, Memory, linearised, pull_streams
+from bilevelrl.reference.derivatives.entries import Derivatives, Jacobian, pull_streams
+from bilevelrl.reference.derivatives.memory import Memory
+from bilevelrl.reference.derivatives.numerical import linearised
 from bilevelrl.reference.errors import InvalidInputError, refusal
 from bilevelrl.reference.lqr.matrices import LQRMatrices, check_matrices
 from bilevelrl.reference.lqr.scores import lqr_cotangents

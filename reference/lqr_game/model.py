@@ -22,7 +22,9 @@ import numpy as np
 
 from bilevelrl.reference.arrays import FloatArray, check_theta, store_problem_scalars
 from bilevelrl.reference.derivatives.array_values import called, differentiable_array
-from bilevelrl.reference.derivatives.entries import Derivatives, Memory, linearised, pull_streams
+from bilevelrl.reference.derivatives.entries import Derivatives, pull_streams
+from bilevelrl.reference.derivatives.memory import Memory
+from bilevelrl.reference.derivatives.numerical import linearised
 from bilevelrl.reference.errors import InvalidInputError, ShapeError, UnsupportedError, refusal
 from bilevelrl.reference.follower import Status, solve_kind
 from bilevelrl.reference.lqr.follower import LQRFollower, action_covariance, entropy_cost, follower_riccati

@@ -18,8 +18,10 @@ import numpy as np
 
 from bilevelrl.reference.arrays import FloatArray, check_theta, store_problem_scalars
 from bilevelrl.reference.derivatives.array_values import called
-from bilevelrl.reference.derivatives.checks import STEPS, check_direction
-from bilevelrl.reference.derivatives.entries import Derivatives, Memory, linearised
+from bilevelrl.reference.derivatives.entries import Derivatives
+from bilevelrl.reference.derivatives.memory import Memory
+from bilevelrl.reference.derivatives.numerical import linearised
+from bilevelrl.reference.derivatives.probes import STEPS, check_direction
 from bilevelrl.reference.errors import InvalidInputError, refusal
 from bilevelrl.reference.problem import Term, TransitionBatch
 from bilevelrl.reference.tabular.pullback import tabular_pullback
@@ -230,9 +232,10 @@ class ConfigurableMDP:
 
     def conserves_mass(self, theta: FloatArray) -> bool:
         """Whether the rows' sums stand still around θ, by differences of the tables."""
-        probe = self.derivatives.probe(theta)
-        if not probe.moves("transition"):
+        derivatives = self.derivatives
+        if derivatives.stands_still(theta, "transition"):
             return True
+        probe = derivatives.probe(theta)
         sums = [np.asarray(side["transition"]).sum(axis=-1) for side in probe.sides if side is not None]
         base = np.asarray(probe.base["transition"])
         rounding = 4.0 * float(np.finfo(np.float64).eps) * base.shape[-1] ** 0.5

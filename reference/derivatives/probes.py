@@ -1,0 +1,250 @@
+"""Values of a function θ → {name: array} at θ and around it, along one fixed pseudo-random direction.
+
+Steps shrink until truncation and rounding of differences are both small beside the derivative; where the function takes
+a complex θ, `Im T(θ + ihv) / h` has no truncation at all. Whatever is asked twice is computed once.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.exceptions import ComplexWarning
+
+from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.errors import InvalidInputError
+
+__all__ = ["ROUNDINGS", "STEPS", "ULPS", "Entries", "Probe", "check_direction", "contracted", "same"]
+
+STEPS = tuple(2.0**-k for k in range(10, 32, 3))
+"""Steps of the differences, largest first; truncation falls by 64 from one to the next, and a bend by 8."""
+
+ULPS = 4.0 * float(np.finfo(np.float64).eps)
+"""Rounding of one entry of an array, relative to it."""
+
+ROUNDINGS = 20.0
+"""How many times the rounding seen in a few samples a claim may be off."""
+
+_COMPLEX_STEP = 1e-100
+_NUDGES = (-3e-14, -1e-14, 1e-14, 3e-14)  # of the direction: other roundings of the same derivative
+_KEPT = 2**16  # entries; larger arrays are drawn anew
+
+Values: TypeAlias = Mapping[str, Any]
+Entries: TypeAlias = Callable[[Any], Values]
+
+
+def check_direction(theta: FloatArray) -> FloatArray:
+    """Return the direction of every check at θ: pseudo-random, no entry small, in units of max(1, |θ_j|).
+
+    Examples
+    --------
+    >>> bool(np.all(abs(check_direction(np.array([0.0, -100.0]))) >= [0.5, 50.0]))
+    True
+    """
+    result: FloatArray = _signs(theta.shape) * np.maximum(1.0, np.abs(theta))
+    return result
+
+
+def _signs(shape: tuple[int, ...]) -> FloatArray:
+    return _drawn(shape) if math.prod(shape) <= _KEPT else _drawn.__wrapped__(shape)
+
+
+@functools.lru_cache(maxsize=8)
+def _drawn(shape: tuple[int, ...]) -> FloatArray:
+    rng = np.random.default_rng(20261130)
+    size: FloatArray = rng.uniform(0.5, 1.5, shape) * rng.choice([-1.0, 1.0], shape)
+    size.setflags(write=False)
+    return size
+
+
+@dataclass(slots=True)
+class Probe:
+    """Values of a function θ → {name: array} at θ and on both sides of it along a direction, each computed once.
+
+    Attributes
+    ----------
+    function, theta
+        What is probed, and where.
+    label : str
+        Name of the function in messages.
+    read
+        The values at θ, where they are known already.
+    along
+        The direction; None: `check_direction`.
+    base
+        A copy of the values at θ: functions that fill the same array again would compare it with itself.
+    """
+
+    function: Entries
+    theta: FloatArray
+    label: str
+    read: Values | None = None
+    along: FloatArray | None = None
+    base: dict[str, Any] = field(init=False)
+    complex_failure: str | None = field(default=None, init=False)
+    _sides: dict[int, Values | None] = field(default_factory=dict, init=False)
+    _complex: list[Values | None] = field(default_factory=list, init=False)
+    _slopes: dict[str, FloatArray | None] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        self.read = self.function(self.theta) if self.read is None else self.read
+        self.base = {name: value if _is_constant(value) else np.array(value) for name, value in self.read.items()}
+
+    @property
+    def direction(self) -> FloatArray:
+        """Along what the function is probed."""
+        if self.along is None:
+            self.along = check_direction(self.theta)
+        return self.along
+
+    @property
+    def sides(self) -> tuple[Values | None, Values | None]:
+        """The values one step ahead and one behind."""
+        return self.side(1), self.side(-1)
+
+    def side(self, k: int) -> Values | None:
+        """Return the values at θ ± STEPS[|k| - 1] v, the sign that of k; None where there are none.
+
+        Raises
+        ------
+        InvalidInputError
+            If the function fills one array again and again.
+        """
+        if k not in self._sides:
+            found = self._at(self.theta + np.sign(k) * STEPS[abs(k) - 1] * self.direction)
+            if found is not None and not self._sides:
+                self._refuse_filled(found)
+            self._sides[k] = found
+        return self._sides[k]
+
+    def _refuse_filled(self, ahead: Values) -> None:
+        assert self.read is not None
+        for name, value in self.read.items():
+            if ahead[name] is value and not same(value, self.base[name]):
+                raise InvalidInputError(
+                    f"{self.label}(theta): {name} is the same array object at every θ, filled again; expected a new "
+                    "array from each call; return a copy"
+                )
+
+    def _at(self, point: Any) -> Values | None:
+        try:
+            with np.errstate(all="ignore"):
+                return self.function(point)
+        except Exception:  # outside where the function is defined; what it raises at θ itself is the user's to see
+            return None
+
+    def by_complex_step(self, name: str) -> FloatArray | None:
+        """Return the derivative along v by the complex step, None where the function does not take a complex θ."""
+        if not self._complex:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", ComplexWarning)  # a cast that loses the derivative
+                try:
+                    with np.errstate(all="ignore"):
+                        self._complex.append(self.function(self.theta + 1j * _COMPLEX_STEP * self.direction))
+                except Exception as error:  # many functions take real numbers only; who needs ℂ reads why
+                    self._complex.append(None)
+                    self.complex_failure = str(error)  # the error itself would keep its frames
+        if name not in self._slopes:
+            with np.errstate(all="ignore"):
+                self._slopes[name] = self._slope(self._complex[0], name)
+        return self._slopes[name]
+
+    def _slope(self, found: Values | None, name: str) -> FloatArray | None:
+        base = np.asarray(self.base[name])
+        if found is None or np.shape(found[name]) != base.shape:
+            return None
+        value = np.asarray(found[name])
+        size = np.abs(base)
+        if not np.all(np.abs(value.real - base) <= 1e-90 + 1e-12 * (size + size.max(initial=0.0))):
+            return None
+        slope: FloatArray = value.imag / _COMPLEX_STEP
+        return slope
+
+    def rounding(self, name: str, weights: FloatArray | None) -> FloatArray:
+        """Return what roundings can do to a derivative along v.
+
+        That is how far the complex step's moves beside θ, which is much where it cancels, and an ulp of the table.
+        """
+        exact = contracted(self.by_complex_step(name), weights)
+        size = ULPS * np.abs(np.ravel(self.base[name]))
+        ulp = size if weights is None else np.array([np.abs(weights) @ size])
+        moved: FloatArray = np.zeros(ulp.size)
+        for nudge in _NUDGES:
+            beside = None if exact is None else self._at(self.theta + (nudge + 1j * _COMPLEX_STEP) * self.direction)
+            slope = None if beside is None else contracted(np.asarray(beside[name]).imag / _COMPLEX_STEP, weights)
+            if slope is not None and exact is not None:
+                moved = np.fmax(moved, np.abs(slope - exact))
+        return np.asarray(np.fmax(ROUNDINGS * moved, ulp))
+
+    def weights(self, name: str) -> FloatArray:
+        """Return pseudo-random weights of a table's entries that make each count alike in the derivative along v."""
+        shape = np.shape(self.base[name])
+        slope, (ahead, behind) = self.by_complex_step(name), self.sides
+        if (slope is None or not np.any(slope)) and ahead is not None and behind is not None:
+            slope = (np.asarray(ahead[name]) - np.asarray(behind[name])) / (2.0 * STEPS[0])
+        size = np.ones(shape) if slope is None else np.abs(slope)
+        largest = float(np.max(size, initial=0.0, where=np.isfinite(size)))
+        size = np.where(np.isfinite(size), size, largest)
+        signs = _signs(shape)
+        result: FloatArray = signs / (size + 1e-3 * largest) if largest > 0.0 else signs
+        return result
+
+    def noise(self, name: str) -> float:
+        """Return the noise of a table, relative to its largest entry: what sixth differences leave on either side of θ.
+
+        A smooth function leaves none at some step; one that is computed in float32 leaves 1e-8 wherever it moves at
+        all, and a kink beside θ leaves none on the other side.
+        """
+        size = float(np.abs(self.base[name]).max(initial=0.0))
+        found = [np.inf]
+        for step in (2.0**-8, 2.0**-14, 2.0**-20):
+            for sign in (1.0, -1.0):
+                values = [self._at(self.theta + sign * k * step * self.direction) for k in range(1, 8)]
+                if all(value is not None for value in values):
+                    rows = np.array([np.asarray(value[name]) for value in values if value is not None])
+                    if np.any(np.ptp(rows, axis=0)):
+                        found.append(float(np.abs(np.diff(rows, 6, axis=0)).max(initial=0.0)) / 924.0**0.5)
+        return min(found) / size if size > 0.0 and np.isfinite(min(found)) else 0.0
+
+    def still(self, name: str) -> Any:
+        """Return which entries of a table do not move from θ to either side of it."""
+        sides = [np.asarray(side[name]) == self.base[name] for side in self.sides if side is not None]
+        return np.logical_and.reduce(sides) if sides else np.zeros(np.shape(self.base[name]), dtype=np.bool_)
+
+    def has_slope(self, name: str) -> bool:
+        """Whether the complex step shows a derivative, be it too small to move the table by an ulp."""
+        slope = self.by_complex_step(name)
+        return slope is not None and bool(np.any(slope))
+
+    def moves(self, name: str) -> bool:
+        """Whether a table is another one anywhere near θ."""
+        for k in range(1, len(STEPS) + 1):
+            sides = self.side(k), self.side(-k)
+            if any(side is not None for side in sides):
+                return not all(side is None or same(side[name], self.base[name]) for side in sides)
+        return False
+
+
+def _is_constant(value: Any) -> bool:
+    return isinstance(value, float) or (isinstance(value, np.ndarray) and not value.flags.writeable)
+
+
+def same(value: Any, base: Any) -> bool:
+    """Whether two arrays are the same object, or have the same entries; NaN is the same as NaN."""
+    if value is base:
+        return True
+    value, base = np.asarray(value), np.asarray(base)
+    equal = value.shape == base.shape and value == base
+    return bool(np.all(equal) or np.all(equal | ((value != value) & (base != base))))
+
+
+def contracted(slope: FloatArray | None, weights: FloatArray | None) -> FloatArray | None:
+    """Return derivatives flat, or their weighted sum; None where there are none."""
+    if slope is None or weights is None:
+        return None if slope is None else slope.ravel()
+    return np.array([np.vdot(weights, slope)])

@@ -1,0 +1,105 @@
+"""One forward pass of autograd through a user's function, and pullbacks along it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import autograd.numpy as anp
+import numpy as np
+from autograd.core import VJPNode, backward_pass
+from autograd.tracer import getval, isbox, trace
+
+from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.derivatives.probes import Entries
+from bilevelrl.reference.errors import BilevelRLError, DerivativeError
+
+__all__ = ["Trace", "rule_failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """One forward pass of a function at θ: values of all arrays, and the nodes of those that depend on θ."""
+
+    label: str
+    theta: FloatArray
+    values: Mapping[str, Any]
+    nodes: Mapping[str, VJPNode]
+
+    @classmethod
+    def of(cls, entries: Entries, theta: FloatArray, label: str) -> Trace:
+        """Return the trace of a function at θ.
+
+        Raises
+        ------
+        DerivativeError
+            If autograd has no rule for one of its steps, or it keeps values of an earlier trace.
+        """
+        values: dict[str, Any] = {}
+        nodes: dict[str, VJPNode] = {}
+        start = VJPNode.new_root()
+
+        def traced(x: Any) -> Any:
+            for name, value in entries(x).items():
+                values[name] = getval(value)
+                if isbox(value):
+                    nodes[name] = value._node
+            return 0.0 * anp.sum(x)
+
+        try:
+            with np.errstate(all="ignore"):  # what is not finite is told by name where it is asked for
+                trace(start, traced, theta)
+        except NotImplementedError as error:
+            if isinstance(error, BilevelRLError):
+                raise
+            raise DerivativeError(
+                f"{label}(theta): autograd cannot differentiate it: {error}; expected functions that it knows; give a "
+                "closed form, or use route='finite_difference'"
+            ) from error
+        if not _roots(nodes.values()) <= {start}:
+            raise DerivativeError(
+                f"{label}(theta): an array was made from traced values of an earlier call; expected a function of its "
+                "argument alone; do not keep autograd's values between calls"
+            )
+        return cls(label, theta, values, nodes)
+
+    def pull(self, name: str, cotangent: Any) -> FloatArray:
+        """Return ⟨cotangent, ∂array/∂θ⟩, shape (N,)."""
+        weight = np.asarray(cotangent, dtype=np.float64)
+        try:
+            with np.errstate(all="ignore"):
+                pulled = np.asarray(backward_pass(weight, self.nodes[name]), dtype=np.float64)
+        except Exception as error:
+            raise rule_failed(self.label, name, self.theta, f"raised {type(error).__name__}: {error}") from error
+        if pulled.size != self.theta.size:
+            raise rule_failed(
+                self.label, name, self.theta, f"gave {pulled.size} numbers for {self.theta.size} parameters"
+            )
+        result: FloatArray = np.ravel(pulled)
+        return result
+
+
+def rule_failed(label: str, names: str, theta: FloatArray, what: str) -> DerivativeError:
+    """Return the error that says what a rule of autograd did."""
+    point = np.array2string(theta, threshold=8)
+    return DerivativeError(
+        f"{label}(theta): autograd's derivative of {names} at theta={point} {what}; expected its rules to fit the "
+        "calls (autograd 1.9.1 has a wrong one: linalg.solve of a stack of matrices and one vector); rewrite that "
+        "step, give the closed form, or use route='finite_difference'"
+    )
+
+
+def _roots(nodes: Iterable[VJPNode]) -> set[VJPNode]:
+    roots: set[VJPNode] = set()
+    seen: set[VJPNode] = set()
+    pending = list(nodes)
+    while pending:
+        node = pending.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        pending.extend(node.parents)
+        if not node.parents:
+            roots.add(node)
+    return roots

@@ -222,19 +222,15 @@ class Derivatives:
             found[name] = np.asarray(slope, dtype=np.float64)
         return found
 
-    def refresh(self, theta: FloatArray, values: Mapping[str, Any], *, complete: bool = True) -> None:
-        """Take note of the arrays' values at θ; forget everything where they were others there: a closure has changed.
-
-        `complete`: whether these are all arrays, which then need not be computed again.
-        """
+    def refresh(self, theta: FloatArray, values: Mapping[str, Any]) -> None:
+        """Take note of all values at θ; forget everything where they were others there: a closure has changed."""
         point = point_of(theta)
         known: tuple[Any, Probe] | None = self.memory.get("probe")
         if known is not None and known[0] == point:
             if all(same(value, known[1].base[name]) for name, value in values.items()):
                 return
             self.memory.clear()
-        if complete:
-            self.memory["probe"] = (point, Probe(self.entries, theta.copy(), self.label, values))
+        self.memory["probe"] = (point, Probe(self.entries, theta.copy(), self.label, values))
 
     def pullback_at(self, theta: FloatArray) -> Callable[[Mapping[str, Any]], FloatArray]:
         """Return a function of cotangents {name: array of that shape}: Σ ⟨cotangent, ∂array/∂θ⟩, shape (N,).

@@ -172,7 +172,9 @@ class MarkovGame:
         StochasticityError
             If a probability is negative or not finite, or a row does not sum to one.
         """
-        table = self.evaluate(self.check_theta(theta))
+        theta = self.check_theta(theta)
+        table = self.evaluate(theta)
+        self.derivatives.refresh(theta, {"policy": table, "regulariser": self.regulariser_of(theta)})
         wanted = (self.states, self.leader_actions)
         if np.shape(table) != wanted:
             raise ShapeError(refusal("policy(theta).shape", np.shape(table), f"(S, L) = {wanted}", "one row per state"))

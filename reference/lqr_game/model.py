@@ -197,7 +197,10 @@ class LQRGame:
         InvalidInputError
             If a shape is wrong or Ω indefinite.
         """
-        policy = self.policy(self.check_theta(theta))
+        theta = self.check_theta(theta)
+        policy = self.policy(theta)
+        if self.leader_policy is not None:
+            self.derivatives.refresh(theta, policy.differentiable())
         n, p = self.dynamics_leader.shape
         gain = check_matrix("gain", policy.gain, (p, n))
         covariance = check_matrix("covariance", policy.covariance, (p, p))

@@ -431,6 +431,25 @@ def test_kinks_and_errors_of_policies(route):
         hypergradient(replace(GAME, policy=lambda x: softmax(x) / (1 // 0)), theta, route=route)
 
 
+@pytest.mark.parametrize("route", WITHOUT_DERIVATIVES)
+@pytest.mark.parametrize("changed", ["policy", "regulariser"])
+def test_a_game_whose_closure_has_changed_at_the_same_theta(changed, route):
+    """What moved around θ is asked anew, or differences would leave out what did not move before."""
+    right = TabularSoftmaxPolicy(states=GAME.states, leader_actions=GAME.leader_actions)
+    theta, scale = np.linspace(-0.5, 0.5, right.parameters), {"policy": 1.0, "regulariser": 1.0}
+    game = replace(
+        GAME,
+        policy=lambda x: right(scale["policy"] * x),
+        regulariser=lambda x: scale["regulariser"] * (1.0 + anp.sum(x**2)),
+    )
+    expected = hypergradient(replace(game), theta)
+    scale[changed] = 0.0
+    hypergradient(game, theta, route=route)
+    scale[changed] = 1.0
+    found = hypergradient(game, theta, route=route)
+    assert np.abs(found.value - expected.value).max() <= found.error_bound + expected.error_bound
+
+
 # Linear-quadratic problems.
 
 LQR_ROUTES = sorted(name for name, route in HYPERGRADIENT_ROUTES.items() if ConfigurableLQR in route.kinds)
@@ -512,6 +531,22 @@ def test_gaussian_leaders_whose_trace_is_lost(route):
     else:
         with pytest.raises(DerivativeError, match=r"gain.*does not depend"):
             hypergradient(hidden, theta, route=route, horizon=5)
+
+
+def test_a_gaussian_leader_whose_closure_has_changed_at_the_same_theta():
+    game, theta, scale = lqr_game(), np.array([-9.683, -10.25]), {"is": 0.0}
+    shape = game.dynamics_leader.shape[::-1]
+
+    def policy(x):
+        moved = x if scale["is"] else theta
+        return LeaderGaussian(gain=anp.reshape(moved, shape) + 1e-9 * scale["is"], covariance=game.leader_covariance)
+
+    own = replace(game, leader_policy=policy, leader_covariance=None)
+    assert not hypergradient(own, theta, route="finite_difference", horizon=5).value.any()
+    scale["is"] = 1.0
+    expected = hypergradient(game, theta + 1e-9, horizon=5)
+    found = hypergradient(own, theta, route="finite_difference", horizon=5)
+    assert np.abs(found.value - expected.value).max() <= found.error_bound + expected.error_bound
 
 
 # The check itself.

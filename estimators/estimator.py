@@ -22,6 +22,7 @@ import numpy as np
 from numpy.random import Generator
 
 from bilevelrl.estimators.sampling.kinds import kind_of
+from bilevelrl.estimators.sampling.linear_quadratic import LQRSimulator
 from bilevelrl.estimators.sampling.tabular import TabularSimulator, sample_trajectories
 from bilevelrl.estimators.sampling.trajectories import Trajectories
 from bilevelrl.reference.arrays import FloatArray
@@ -246,7 +247,7 @@ class Estimator(ABC):
         streams: int,
         steps: int,
         rng: Generator,
-        simulator: TabularSimulator | None = None,
+        simulator: TabularSimulator | LQRSimulator | None = None,
     ) -> Trajectories:
         """Draw a batch of the kind that the claim is about: `sample_trajectories`, unless it needs another."""
         return sample_trajectories(problem, theta, follower, streams=streams, steps=steps, rng=rng, simulator=simulator)

@@ -10,6 +10,7 @@ from numpy.random import Generator
 
 from bilevelrl.estimators.critics.tables import leader_discount
 from bilevelrl.estimators.estimator import Claim, Context, Draw, Estimator, Target
+from bilevelrl.estimators.sampling.linear_quadratic import LQRSimulator
 from bilevelrl.estimators.sampling.tabular import (
     TabularSimulator,
     geometric_times,
@@ -56,7 +57,7 @@ class AlongTrajectories(Estimator):
         streams: int,
         steps: int,
         rng: Generator,
-        simulator: TabularSimulator | None = None,
+        simulator: TabularSimulator | LQRSimulator | None = None,
     ) -> Trajectories:
         """Draw trajectories of the kind the claim is about: stopped at geometric times where the estimator says so."""
         if self.stopping is not None:

@@ -21,6 +21,7 @@ from bilevelrl.estimators.critics.joint_tables import GameCritic, Operator
 from bilevelrl.estimators.critics.tables import leader_discount
 from bilevelrl.estimators.estimator import Claim, Context, Contribution, Draw, EstimatorEntry, Target
 from bilevelrl.estimators.expectations.joint_actions import expected_game_parts
+from bilevelrl.estimators.sampling.linear_quadratic import LQRSimulator
 from bilevelrl.estimators.sampling.tabular import TabularSimulator
 from bilevelrl.estimators.sampling.trajectories import Trajectories
 from bilevelrl.estimators.terms.along_trajectories import AlongTrajectories
@@ -101,7 +102,7 @@ class GameSide(AlongTrajectories):
         streams: int,
         steps: int,
         rng: Generator,
-        simulator: TabularSimulator | None = None,
+        simulator: TabularSimulator | LQRSimulator | None = None,
     ) -> Trajectories:
         """Draw trajectories of the kind the claim is about; off-policy ones with the leader of `behaviour_theta`."""
         acting = theta if self.behaviour_theta is None else self.behaviour_theta

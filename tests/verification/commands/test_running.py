@@ -28,7 +28,7 @@ from bilevelrl.verification.commands.command_line import main
 from bilevelrl.verification.commands.ending import OWN_MISTAKE, ended
 from bilevelrl.verification.pipeline.jobs import Job, WorkerError, run_jobs
 
-HERE = str(Path(__file__).parent)
+HERE = str(Path(__file__).resolve().parents[2] / "helpers")
 COMMAND = "import sys; from bilevelrl.verification.commands.command_line import main; sys.exit(main())"
 PROGRAMS = {
     "verify": [COMMAND, "verify", "--quick", "--workers", "2"],

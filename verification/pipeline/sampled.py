@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,7 +20,7 @@ from bilevelrl.estimators import Claim, Context, Draw, Estimator, Target, Trajec
 from bilevelrl.estimators.critics.sarsa import SarsaCritic
 from bilevelrl.reference import Hypergradient, hypergradient, named_stream, solve_follower
 from bilevelrl.reference.arrays import FloatArray
-from bilevelrl.reference.errors import EstimatorError, SupportError, UnsupportedError
+from bilevelrl.reference.errors import EstimatorError, SupportError, TooLargeError, UnsupportedError
 from bilevelrl.verification.checks.verdicts import POWER_LIMIT, Outcome, Verdict, judge_sampled, unjudged
 from bilevelrl.verification.pipeline.rows import EstimatorRow
 from bilevelrl.verification.pipeline.sampling_cases import SamplingCase
@@ -327,14 +328,22 @@ def _draws_wanted(pilot: SampleMoments, norm: float, plan: SamplingPlan, *, affo
     if robust <= affordable:
         return robust
     # A small sample of a skewed law shows less than its skewness.
-    tail = draws_for_tail(2.0 * float(pilot.skewness[0]), error_rate=0.5 * ERROR_RATE, comparisons=plan.checks)
+    tail = _or_infinite(draws_for_tail, 2.0 * float(pilot.skewness[0]), plan=plan)
     return min(max(_draws_for_power(pilot, norm, plan), tail), robust)
 
 
 def _draws_for_power(pilot: SampleMoments, norm: float, plan: SamplingPlan) -> float:
     """Draws that see the wanted bias if their mean is as good as Gaussian."""
     spread = float(pilot.standard_deviation[0])
-    return float(draws_needed(WANTED * norm, spread, error_rate=0.5 * ERROR_RATE, comparisons=plan.checks))
+    return _or_infinite(draws_needed, WANTED * norm, spread, plan=plan)
+
+
+def _or_infinite(count: Callable[..., float], *asked: float, plan: SamplingPlan) -> float:
+    """Return a number of draws; infinity where no feasible number is enough."""
+    try:
+        return float(count(*asked, error_rate=0.5 * ERROR_RATE, comparisons=plan.checks))
+    except TooLargeError:
+        return math.inf
 
 
 def _directions(truth: Hypergradient, seed: int) -> tuple[FloatArray, list[str]]:

@@ -10,7 +10,7 @@ from bilevelrl.estimators.terms.joint_leader import GAME_ESTIMATORS
 from bilevelrl.estimators.terms.linear_quadratic_registry import LQR_ESTIMATORS, register_lqr_estimator
 from bilevelrl.reference import hypergradient
 from bilevelrl.verification.checks.verdicts import Outcome
-from bilevelrl.verification.pipeline import sampling_cases
+from bilevelrl.verification.pipeline import sampled, sampling_cases
 from bilevelrl.verification.pipeline.sampled import SamplingPlan, check_by_sampling
 from bilevelrl.verification.pipeline.sampling_cases import (
     CONTINUOUS_CASES,
@@ -78,3 +78,11 @@ def test_the_truth_of_every_case_is_known_far_better_than_any_sample():
         for horizon in (None, PLAN.horizon):
             truth = hypergradient(case.make_problem(), case.make_theta(0), horizon=horizon)
             assert truth.error_bound <= 1e-6 * np.linalg.norm(truth.value), (case.title, horizon)
+
+
+@pytest.mark.exact
+def test_where_no_number_of_draws_is_enough_the_job_goes_on():
+    plan = PLAN
+    pilot = sampled.SampleMoments.of(1e12 * np.random.default_rng(0).standard_normal((64, 1)))
+    assert sampled._draws_for_power(pilot, 1.0, plan) == np.inf
+    assert 1e18 < sampled._draws_wanted(pilot, 1.0, plan) < np.inf  # the median of means has a closed form

@@ -29,6 +29,8 @@ from bilevelrl.verification.commands.ending import OWN_MISTAKE, ended
 from bilevelrl.verification.pipeline.jobs import Job, WorkerError, run_jobs
 
 HERE = str(Path(__file__).resolve().parents[2] / "helpers")
+# Shells start what they put in the background with Ctrl-C ignored, and a command that is started so lets it be.
+HEARING = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
 COMMAND = "import sys; from bilevelrl.verification.commands.command_line import main; sys.exit(main())"
 PROGRAMS = {
     "verify": [COMMAND, "verify", "--quick", "--workers", "2"],
@@ -90,7 +92,7 @@ def test_signals_end_a_command_and_all_its_processes(program, number, whole_grou
         pytest.importorskip("joblib")
     code, *words = PROGRAMS[program]
     with subprocess.Popen(
-        [sys.executable, "-c", code, *words],
+        [sys.executable, "-c", HEARING + code, *words],
         cwd=tmp_path,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,

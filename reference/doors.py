@@ -276,7 +276,9 @@ def _instance_of(kind: type, expected: str = "", remedy: str = "") -> Check:
 
 
 def _protocol(kind: type) -> Check | None:
-    wanted = sorted(typing._get_protocol_attrs(kind))  # type: ignore[attr-defined]
+    bases = [base for base in kind.__mro__ if base not in (object, typing.Generic, typing.Protocol)]
+    members = {name for base in bases for name in (*vars(base), *inspect.get_annotations(base))}
+    wanted = sorted(name for name in members if not name.startswith("_"))
 
     def check(name: str, value: Any) -> Any:
         missing = [entry for entry in wanted if isinstance(value, type) or not _has(value, entry)]

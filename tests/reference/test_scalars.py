@@ -120,7 +120,7 @@ def default_instances():
                 yield pytest.param(instance, numbers, id=name)
 
 
-@pytest.mark.parametrize(("instance", "numbers"), default_instances())
+@pytest.mark.parametrize(("instance", "numbers"), list(default_instances()))
 def test_every_public_class_stores_floats(instance, numbers):
     for name in numbers:
         value = getattr(instance, name)

@@ -341,9 +341,13 @@ def register_estimator(name: str, *, summary: str, level: str, make: Callable[[T
         If the name is taken or the level unknown.
     """
     # A file that is imported again, as test runners do, registers the same configuration again.
+    if isinstance(make, type):
+        raise InvalidInputError(refusal("make", make, "a function Target → Estimator", "wrap it in a lambda"))
     taken = name in ESTIMATORS and _origin(ESTIMATORS[name].make) != _origin(make)
     if taken or level not in ("formula", "practical"):
-        raise InvalidInputError(f"register_estimator({name!r}, level={level!r}): expected a new name and a known level")
+        raise InvalidInputError(
+            f"register_estimator({name!r}, level={level!r}): expected a new name or the same make, and a known level"
+        )
     ESTIMATORS[name] = EstimatorEntry(name=name, summary=summary, level=level, make=make)
 
 

@@ -29,6 +29,7 @@ __all__ = [
     "check_pairs",
     "check_parameter",
     "check_positive",
+    "check_rows_chosen",
     "check_shape",
     "check_steps_to_go",
     "check_theta",
@@ -201,6 +202,23 @@ def check_indices(name: str, value: Any, limit: int) -> IntArray:
     return array
 
 
+def check_rows_chosen(name: str, value: Any, rows: int) -> Any:
+    """Return a slice, or an array of row numbers or one boolean per row, at least one, or raise.
+
+    Examples
+    --------
+    >>> check_rows_chosen("streams", [0, 1], 2)
+    array([0, 1])
+    """
+    if isinstance(value, slice):
+        return value
+    marked = np.shape(value) == (rows,) and np.asarray(value).dtype.kind == "b"
+    chosen = check_array(name, value, dtype=np.bool_) if marked else check_indices(name, value, rows)
+    if chosen.ndim != 1 or not (chosen.any() if marked else chosen.size):
+        raise ShapeError(refusal(f"{name}.shape", chosen.shape, "one axis with at least one row", "list them"))
+    return chosen
+
+
 def check_steps_to_go(value: Any, longest: int) -> Any:
     """Return the row of each number of steps to go, clipped to the longest there is; None is the longest.
 
@@ -251,22 +269,25 @@ def check_thetas(thetas: Any, theta_shape: tuple[int, ...] | None) -> FloatArray
         raise ShapeError(refusal("thetas", thetas, "an array (B, *theta_shape)", "one θ per row")) from error
     if array.ndim < 1 or not len(array):
         raise ShapeError(refusal("thetas.shape", array.shape, "(B, *theta_shape) with B >= 1", "pass at least one"))
+    shape = theta_shape if theta_shape is not None else array.shape[1:]
+    fits = array.dtype == np.float64 and array.shape[1:] == shape and len(shape) == len(theta_shape or (0,))
+    if fits and not isinstance(thetas, np.ma.MaskedArray) and np.isfinite(array).all():
+        return array
     for index, theta in enumerate(thetas):
         try:
             check_theta(theta, theta_shape)
-        except InvalidInputError as error:
+        except (InvalidInputError, IndependenceError) as error:
             raise type(error)(f"thetas[{index}]: {error}") from error
-    result: FloatArray = array
-    return result
+    raise ShapeError(refusal("thetas", thetas, "an array (B, *theta_shape) of float64", "stack them"))
 
 
-def check_joined(state: Any, action: Any, gain_shape: tuple[int, ...]) -> FloatArray:
+def check_joined(state: Any, action: Any, gain_shape: tuple[int, ...], name: str = "action") -> FloatArray:
     """Return vectors (state, action) side by side, (..., n + m), for a gain (m, n)."""
-    x, a = check_vectors("state", state, gain_shape[1]), check_vectors("action", action, gain_shape[0])
+    x, a = check_vectors("state", state, gain_shape[1]), check_vectors(name, action, gain_shape[0])
     try:
         return np.concatenate([x, a], axis=-1)
     except ValueError as error:
-        raise ShapeError(refusal("action.shape", a.shape, f"one action per state {x.shape}", "reshape it")) from error
+        raise ShapeError(refusal(f"{name}.shape", a.shape, f"one action per state {x.shape}", "reshape it")) from error
 
 
 def check_array(name: str, value: Any, *, dtype: Any = np.float64, finite: bool = True) -> Any:
@@ -327,6 +348,8 @@ def check_number(name: str, value: Any, *, finite: bool = True) -> float:
         number = float(value)
     except OverflowError:
         number = math.inf
+    except TypeError as error:  # a span of time is an integer to NumPy
+        raise InvalidInputError(refusal(name, value, expected, "check where it comes from")) from error
     if finite and not math.isfinite(number):
         raise InvalidInputError(refusal(name, value, expected, "check where it comes from"))
     return number

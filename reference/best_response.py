@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, overload
 
-import numpy as np
 from numpy.random import Generator
 
-from bilevelrl.reference.arrays import FloatArray, store_floats
-from bilevelrl.reference.errors import InvalidInputError, refusal
+from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.doors import Iterations, NonNegative, checked
+from bilevelrl.reference.errors import InvalidInputError
 from bilevelrl.reference.follower import FollowerMethod, check_method, solve_kind
 from bilevelrl.reference.game.follower import GameFollower
 from bilevelrl.reference.game.model import MarkovGame
@@ -150,6 +150,7 @@ def solve_follower(
     )
 
 
+@checked
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SuboptimalFollower:
     """A follower that stops after a few sweeps, and starts each time anew or from where it stood.
@@ -178,25 +179,10 @@ class SuboptimalFollower:
     'STOPPED_EARLY'
     """
 
-    iterations: int
+    iterations: Iterations
     carry: bool
     method: FollowerMethod = "value_iteration"
-    noise: float = 0.0
-
-    def __post_init__(self) -> None:
-        store_floats(self)
-        if (
-            not isinstance(self.iterations, int | np.integer)
-            or isinstance(self.iterations, bool)
-            or self.iterations < 0
-        ):
-            raise InvalidInputError(
-                refusal("iterations", self.iterations, "an integer >= 0", "count iterations of the method")
-            )
-        if not 0.0 <= self.noise < np.inf:
-            raise InvalidInputError(
-                refusal("noise", self.noise, "a finite number >= 0", "give the standard deviation of initial values")
-            )
+    noise: NonNegative = 0.0
 
     def respond(
         self,

@@ -42,6 +42,7 @@ __all__ = [
     "Seed",
     "Temperature",
     "check_count",
+    "check_stream_steps",
     "checked",
     "checked_record",
 ]
@@ -79,6 +80,11 @@ def check_steps(name: str, value: Any) -> int | None:
     if value is None or (isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= 1):
         return None if value is None else check_integer(name, value)
     raise InvalidInputError(refusal(name, value, "None or an integer >= 1", "count the steps of an episode"))
+
+
+def check_stream_steps(name: str, value: Any) -> int:
+    """Return how many steps an exact sum over time adds one by one, in [1, 1,000,000], or raise `InvalidInputError`."""
+    return check_integer(name, value, low=1, high=LARGEST_ITERATIONS)
 
 
 def check_seed(name: str, value: Any) -> int:

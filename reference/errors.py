@@ -96,7 +96,10 @@ class UnknownNameError(InvalidInputError, KeyError):
     """A name is not in a registry; the message lists close matches."""
 
     def __init__(self, argument: str, name: object, known: Iterable[str]) -> None:
-        names = sorted(known)
+        try:
+            names = sorted(map(str, known))
+        except TypeError as error:
+            raise InvalidInputError(refusal("known", known, "several names", "list them")) from error
         close = difflib.get_close_matches(name, names, n=3) if isinstance(name, str) else []
         hint = f"did you mean {', '.join(map(repr, close))}?" if close else f"known: {', '.join(names)}"
         super().__init__(f"{argument}={_shown(name)} is not known; {hint}")

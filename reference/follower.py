@@ -6,9 +6,8 @@ import enum
 import functools
 from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
-import numpy as np
-
-from bilevelrl.reference.errors import InvalidInputError, UnknownNameError, UnsupportedError, refusal
+from bilevelrl.reference.doors import LARGEST_ITERATIONS, check_integer
+from bilevelrl.reference.errors import UnknownNameError, UnsupportedError
 from bilevelrl.reference.problem import FollowerSolution
 
 __all__ = ["METHODS", "Follower", "FollowerMethod", "Status", "check_method", "solve_kind"]
@@ -55,7 +54,7 @@ def solve_kind(problem: Any, theta: Any, **options: Any) -> Follower:
 
 def check_method(method: FollowerMethod, stop_after: int | None) -> None:
     """Refuse a method that is not known, and a number of iterations that is none."""
-    if method not in METHODS:
+    if not isinstance(method, str) or method not in METHODS:
         raise UnknownNameError("method", method, METHODS)
-    if stop_after is not None and (not isinstance(stop_after, (int, np.integer)) or stop_after < 0):
-        raise InvalidInputError(refusal("stop_after", stop_after, "an integer >= 0", "count iterations of the method"))
+    if stop_after is not None:
+        check_integer("stop_after", stop_after, low=0, high=LARGEST_ITERATIONS)

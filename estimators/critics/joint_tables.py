@@ -103,6 +103,8 @@ class GameCritic:
         """
         if operator not in OPERATORS:
             raise UnknownNameError("operator", operator, OPERATORS)
+        if not isinstance(getattr(follower, "policy", None), np.ndarray):
+            raise InvalidInputError(refusal("follower", follower, "a response with its policy", "use solve_follower"))
         target = target if target is not None else Target()
         Objective(target.horizon, target.discounted)
         policy = game.policy_at(theta)

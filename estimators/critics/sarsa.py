@@ -25,8 +25,9 @@ from bilevelrl.estimators.sampling.compiled import compiled, sarsa_loop
 from bilevelrl.estimators.sampling.trajectories import Trajectories
 from bilevelrl.estimators.sums.traces import continues
 from bilevelrl.reference import TabularFollower
-from bilevelrl.reference.arrays import BoolArray, FloatArray, IntArray, check_discount, store_floats
-from bilevelrl.reference.errors import InvalidInputError, ShapeError, UnknownNameError, refusal
+from bilevelrl.reference.arrays import BoolArray, FloatArray, IntArray, check_indices, check_pairs
+from bilevelrl.reference.doors import Discount, checked
+from bilevelrl.reference.errors import InvalidInputError, ShapeError, refusal
 
 __all__ = ["SarsaCritic", "TruncationTreatment", "UpdateOrder", "sarsa_pass"]
 
@@ -37,6 +38,7 @@ UpdateOrder: TypeAlias = Literal["random", "time"]
 _FEW_TABLES = 8
 
 
+@checked
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SarsaCritic:
     """Leader's values as a table learnt by SARSA.
@@ -76,29 +78,29 @@ class SarsaCritic:
 
     table: FloatArray
     policy: FloatArray
-    discount_leader: float
+    discount_leader: Discount
     step_size: float = 0.5
     truncation: TruncationTreatment = "bootstrap"
     order: UpdateOrder = "random"
 
     def __post_init__(self) -> None:
-        store_floats(self)
         if np.ndim(self.table) != 2 or np.shape(self.table) != np.shape(self.policy):
             raise ShapeError(
-                refusal("table.shape", np.shape(self.table), f"(S, A) = {np.shape(self.policy)}", "one entry per pair")
+                refusal(
+                    "table.shape",
+                    self.table.shape,
+                    f"(S, A) = policy.shape = {self.policy.shape}",
+                    "one entry per pair",
+                )
             )
-        if not np.isfinite(self.table).all():
-            raise InvalidInputError("table: expected finite action values; start from zeros or `SarsaCritic.start`")
-        check_discount("discount_leader", self.discount_leader)
-        _check_switches(self.step_size, self.truncation)
-        if self.order not in ("random", "time"):
-            raise UnknownNameError("order", self.order, ("random", "time"))
+        _check_step_size(self.step_size)
 
     @classmethod
+    @checked
     def start(
         cls,
         follower: TabularFollower,
-        discount_leader: float,
+        discount_leader: Discount,
         *,
         rng: Generator | None = None,
         step_size: float = 0.5,
@@ -128,18 +130,20 @@ class SarsaCritic:
     def action_value(self, state: Any, action: Any, *, steps_to_go: Any = None) -> FloatArray:
         """Q_L(s, a) from the table, whatever the steps to go; zero at a terminal state."""
         padded = np.concatenate([self.table, np.zeros((1, self.table.shape[1]))])
-        result: FloatArray = padded[state, action]
+        result: FloatArray = padded[check_pairs(("state", state, len(padded)), ("action", action, padded.shape[1]))]
         return result
 
     def value(self, state: Any, *, steps_to_go: Any = None) -> FloatArray:
         """V_L(s) = Σ_a π(a|s) Q_L(s,a); zero at a terminal state."""
-        result: FloatArray = np.append((self.policy * self.table).sum(axis=1), 0.0)[state]
+        padded = np.append((self.policy * self.table).sum(axis=1), 0.0)
+        result: FloatArray = padded[check_indices("state", state, len(padded))]
         return result
 
     def with_policy(self, policy: FloatArray) -> Self:
         """Return the same table under another follower's policy, at the start of the next outer iteration."""
         return replace(self, policy=policy)
 
+    @checked
     def updated(
         self, trajectories: Trajectories, *, rng: Generator | None = None, order: IntArray | None = None
     ) -> SarsaCritic:
@@ -177,12 +181,13 @@ class SarsaCritic:
         return replace(self, table=table)
 
 
+@checked
 def sarsa_pass(
     table: FloatArray,
     trajectories: Trajectories,
     policy: FloatArray,
     *,
-    discount_leader: float,
+    discount_leader: Discount,
     step_size: float | FloatArray,
     truncation: TruncationTreatment = "bootstrap",
     order: IntArray | None = None,
@@ -216,9 +221,8 @@ def sarsa_pass(
     ----------
     Rummery & Niranjan (1994); as the critic of Kudo et al. (2026), arXiv:2603.14867, Section 6.
     """
-    discount_leader = check_discount("discount_leader", discount_leader)
     for each in np.ravel(step_size):
-        _check_switches(float(each), truncation)
+        _check_step_size(float(each))
     tables = np.array(table, dtype=np.float64, ndmin=3)
     runs, states, actions = tables.shape
     if np.ndim(table) not in (2, 3) or trajectories.streams % runs:
@@ -231,6 +235,10 @@ def sarsa_pass(
             )
         )
     trajectories.check_states(states, actions)
+    if np.shape(policy) not in ((states, actions), tables.shape):
+        raise ShapeError(refusal("policy.shape", np.shape(policy), f"{(states, actions)}", "fit it to table"))
+    if np.shape(step_size) not in ((), (runs,)):
+        raise ShapeError(refusal("step_size.shape", np.shape(step_size), f"() or ({runs},)", "one per run"))
     policies = np.broadcast_to(policy, tables.shape)
     length = (trajectories.streams // runs) * trajectories.steps
     orders = _checked_order(order, runs, length)
@@ -343,8 +351,6 @@ def _checked_order(order: IntArray | None, runs: int, length: int) -> IntArray:
     return orders
 
 
-def _check_switches(step_size: float, truncation: str) -> None:
+def _check_step_size(step_size: float) -> None:
     if not (np.isfinite(step_size) and 0.0 < step_size <= 1.0):
         raise InvalidInputError(refusal("step_size", step_size, "a number in (0, 1]", "0.5 is a usual choice"))
-    if truncation not in ("bootstrap", "cut"):
-        raise UnknownNameError("truncation", truncation, ("bootstrap", "cut"))

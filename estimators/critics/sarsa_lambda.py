@@ -20,12 +20,14 @@ from numpy.random import Generator
 from bilevelrl.estimators.critics.sarsa import SarsaCritic
 from bilevelrl.estimators.sampling.trajectories import Trajectories
 from bilevelrl.estimators.sums.lambda_returns import check_trace_decay, followed, lambda_pass
-from bilevelrl.reference.arrays import IntArray, store_floats
+from bilevelrl.reference.arrays import IntArray
+from bilevelrl.reference.doors import checked
 from bilevelrl.reference.errors import InvalidInputError
 
 __all__ = ["SarsaLambdaCritic"]
 
 
+@checked
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SarsaLambdaCritic(SarsaCritic):
     """Leader's values as a table learnt by SARSA(λ); see `SarsaCritic` for what is not listed here.
@@ -59,10 +61,10 @@ class SarsaLambdaCritic(SarsaCritic):
     expected: bool = False
 
     def __post_init__(self) -> None:
-        store_floats(self)
         SarsaCritic.__post_init__(self)  # a slotted class is made anew, and `super()` would look for the old one
         check_trace_decay(self.trace_decay)
 
+    @checked
     def updated(
         self, trajectories: Trajectories, *, rng: Generator | None = None, order: IntArray | None = None
     ) -> SarsaLambdaCritic:

@@ -17,7 +17,7 @@ from bilevelrl.estimators.sampling.kinds import kind_of
 from bilevelrl.estimators.sampling.tabular import sample_suffixes
 from bilevelrl.estimators.sampling.trajectories import Trajectories
 from bilevelrl.estimators.sums.traces import backward_sum
-from bilevelrl.reference.arrays import BoolArray, FloatArray, check_indices, check_pairs, check_steps_to_go
+from bilevelrl.reference.arrays import BoolArray, FloatArray, check_indices, check_pairs, check_shape, check_steps_to_go
 from bilevelrl.reference.doors import Horizon, checked, checked_record
 from bilevelrl.reference.errors import InvalidInputError, ShapeError, refusal
 from bilevelrl.reference.objective import Objective
@@ -104,6 +104,9 @@ class ExactCritic:
             )
         Objective(horizon, discounted)
         tables = problem.tables_at(theta)
+        for name, given in (("policy", policy), ("reward", reward)):
+            if given is not None:
+                check_shape(name, given, (tables.states, tables.actions), "one entry per state and action")
         tables = replace(
             tables,
             transition=tables.transition if transition is None else transition,

@@ -16,8 +16,9 @@ from bilevelrl.estimators.estimator import Context, Target
 from bilevelrl.estimators.sampling.joint_actions import joint_mdp
 from bilevelrl.estimators.sampling.tabular import TabularSimulator
 from bilevelrl.reference import MarkovGame
-from bilevelrl.reference.arrays import FloatArray
-from bilevelrl.reference.errors import EstimatorError, InvalidInputError, SupportError, refusal
+from bilevelrl.reference.arrays import FloatArray, check_shape
+from bilevelrl.reference.doors import check_stream_steps
+from bilevelrl.reference.errors import EstimatorError, SupportError
 from bilevelrl.reference.problem import Part
 from bilevelrl.reference.tabular.transitions import DiscountedSystem
 
@@ -60,8 +61,7 @@ def expected_game_parts(
     """
     game = context.problem
     assert isinstance(game, MarkovGame)
-    if isinstance(horizon, bool) or not isinstance(horizon, (int, np.integer)) or horizon < 1:
-        raise InvalidInputError(refusal("horizon", horizon, "an integer >= 1", "count the steps of a stream"))
+    horizon = check_stream_steps("horizon", horizon)
     simulator = context.simulator if context.simulator is not None else TabularSimulator()
     if not simulator.single_episode:
         raise EstimatorError("expectation: expected one episode per stream; use single_episode=True")
@@ -70,6 +70,8 @@ def expected_game_parts(
     moved = simulator.dynamics if isinstance(simulator.dynamics, MarkovGame) else game
     law = simulator.start_law(joint_mdp(game), context.theta)
     policy, response = game.policy_at(context.theta), context.follower.policy
+    if influence is not None:
+        check_shape("influence", influence, game.reward_leader.shape, "one entry per state and actions")
     acting = policy if behaviour_theta is None else game.policy_at(behaviour_theta)
     joint = acting[:, :, None] * response
     flat = moved.transition.reshape(-1, game.states)

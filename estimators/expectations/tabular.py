@@ -28,7 +28,8 @@ from bilevelrl.estimators.sampling.kinds import kind_of
 from bilevelrl.estimators.sampling.tabular import TabularSimulator
 from bilevelrl.estimators.terms.leader_side import LeaderSide
 from bilevelrl.reference.arrays import FloatArray
-from bilevelrl.reference.errors import EstimatorError, InvalidInputError, SupportError, UnsupportedError, refusal
+from bilevelrl.reference.doors import check_stream_steps
+from bilevelrl.reference.errors import EstimatorError, SupportError, UnsupportedError
 from bilevelrl.reference.problem import Part
 from bilevelrl.reference.tabular.tables import Tables
 from bilevelrl.reference.tabular.transitions import (
@@ -95,8 +96,7 @@ def expected_parts(
         return parts
     if estimator.draw is Draw.BATCH:
         raise EstimatorError(f"{estimator.name}: averages inside a batch are ratios; their bias can only be measured")
-    if isinstance(horizon, bool) or not isinstance(horizon, (int, np.integer)) or horizon < 1:
-        raise InvalidInputError(refusal("horizon", horizon, "an integer >= 1", "count the steps of a stream"))
+    horizon = check_stream_steps("horizon", horizon)
     simulator = context.simulator if context.simulator is not None else TabularSimulator()
     if not isinstance(simulator, TabularSimulator) or not simulator.single_episode:
         raise EstimatorError(f"{estimator.name}: expected one episode per stream; use single_episode=True")

@@ -28,12 +28,14 @@ from bilevelrl.estimators.sampling.trajectories import Trajectories
 from bilevelrl.estimators.sums.traces import discount_powers, forward_trace
 from bilevelrl.estimators.terms.joint_leader import GameSide, register_game_estimator
 from bilevelrl.reference import MarkovGame
-from bilevelrl.reference.arrays import FloatArray, IntArray, store_floats
-from bilevelrl.reference.errors import InvalidInputError, refusal
+from bilevelrl.reference.arrays import FloatArray, IntArray
+from bilevelrl.reference.doors import NonNegative, checked
+from bilevelrl.reference.errors import InvalidInputError
 
 __all__ = ["TotalDerivative"]
 
 
+@checked
 @dataclass(frozen=True, kw_only=True)
 class TotalDerivative(GameSide):
     """Total derivative through the follower's logits, with the Hessian of the batch inverted by least squares.
@@ -63,15 +65,12 @@ class TotalDerivative(GameSide):
     (4,)
     """
 
-    damping: float = 0.0
+    damping: NonNegative = 0.0
     kinds: ClassVar[tuple[type, ...]] = (MarkovGame,)
     name: str = field(default="total derivative")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        store_floats(self)
-        if not (np.isfinite(self.damping) and self.damping >= 0.0):
-            raise InvalidInputError(refusal("damping", self.damping, "a finite number >= 0", "0 inverts as it is"))
         if self.stopping is not None:
             raise InvalidInputError("stopping: expected None; ratios over a batch would bring a bias back")
         object.__setattr__(self, "draw", Draw.BATCH)

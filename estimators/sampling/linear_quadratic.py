@@ -11,7 +11,8 @@ from numpy.random import Generator
 
 from bilevelrl.estimators.sampling.trajectories import Trajectories
 from bilevelrl.reference import ConfigurableLQR, LQRFollower, LQRGame
-from bilevelrl.reference.arrays import BoolArray, FloatArray, IntArray, store_floats
+from bilevelrl.reference.arrays import BoolArray, FloatArray, IntArray, check_shape
+from bilevelrl.reference.doors import Count, Horizon, Positive, checked
 from bilevelrl.reference.errors import InvalidInputError, refusal
 
 __all__ = ["LQRSimulator", "gaussian_root"]
@@ -29,6 +30,7 @@ def gaussian_root(covariance: FloatArray) -> FloatArray:
     return np.asarray(vectors * np.sqrt(np.maximum(values, 0.0)), dtype=np.float64)
 
 
+@checked
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LQRSimulator:
     """How samples of linear-quadratic problems are made.
@@ -61,31 +63,26 @@ class LQRSimulator:
     ((2, 3, 4), (2, 3, 2), (2, 3))
     """
 
-    state_limit: float | None = None
+    state_limit: Positive | None = None
     truncated_noise: bool = False
-    step_limit: int | None = None
+    step_limit: Horizon = None
     single_episode: bool = True
 
     def __post_init__(self) -> None:
-        store_floats(self)
-        if self.state_limit is not None and not self.state_limit > 0.0:
-            raise InvalidInputError(refusal("state_limit", self.state_limit, "None or a number > 0", "clip to a box"))
         if self.truncated_noise and self.state_limit is None:
             raise InvalidInputError("truncated_noise=True: expected a state_limit to truncate at; pass one")
-        limit = self.step_limit
-        if limit is not None and (isinstance(limit, bool) or not isinstance(limit, (int, np.integer)) or limit < 1):
-            raise InvalidInputError(refusal("step_limit", limit, "None or an integer >= 1", "count the steps"))
-        if not self.single_episode and limit is None:
+        if not self.single_episode and self.step_limit is None:
             raise InvalidInputError("single_episode=False: expected a step_limit; episodes do not end by themselves")
 
+    @checked
     def sample(
         self,
         problem: ConfigurableLQR | LQRGame,
         theta: Any,
-        follower: LQRFollower,
+        follower: Any,
         *,
-        streams: int,
-        steps: int,
+        streams: Count,
+        steps: Count,
         rng: Generator,
         lengths: IntArray | None = None,
     ) -> Trajectories:
@@ -96,15 +93,18 @@ class LQRSimulator:
         InvalidInputError
             If a size is not a positive integer or `rng` not a generator.
         """
-        for name, value in (("streams", streams), ("steps", steps)):
-            if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-                raise InvalidInputError(refusal(name, value, "an integer >= 1", "sample at least one step"))
-        if not isinstance(rng, Generator):
-            raise InvalidInputError(refusal("rng", rng, "a numpy Generator", "pass numpy.random.default_rng(seed)"))
         if self.single_episode and self.step_limit is not None:
             steps = min(steps, self.step_limit)
         walk = _Walk.of(problem, problem.check_theta(theta), self)
         n, m = walk.dynamics_action.shape
+        if not isinstance(follower, LQRFollower):
+            remedy = "solve the follower of this problem"
+            raise InvalidInputError(refusal("follower", type(follower).__name__, "an LQRFollower", remedy))
+        check_shape("follower.gain", follower.gain, (m, n), "solve the follower of this problem")
+        if lengths is not None:
+            check_shape("lengths", lengths, (streams,), "one per stream")
+            if lengths.min() < 1:
+                raise InvalidInputError(refusal("lengths", lengths.tolist(), "integers >= 1", "observe a step"))
         state_t, state_tp1 = np.empty((streams, steps, n)), np.empty((streams, steps, n))
         action_t = np.empty((streams, steps, m))
         leader_t = None if walk.leader is None else np.empty((streams, steps, walk.leader.gain.shape[0]))

@@ -27,7 +27,7 @@ from bilevelrl.estimators.sampling.linear_quadratic import LQRSimulator
 from bilevelrl.estimators.sampling.trajectories import Trajectories
 from bilevelrl.estimators.sampling.walk import OwnUniforms, Record, SharedUniforms, Uniforms, Walk, record_to_batch
 from bilevelrl.reference import ConfigurableLQR, ConfigurableMDP, LQRGame, MarkovGame, Tables
-from bilevelrl.reference.arrays import FloatArray, IntArray
+from bilevelrl.reference.arrays import FloatArray, IntArray, check_array, check_indices, check_shape
 from bilevelrl.reference.doors import checked
 from bilevelrl.reference.errors import InvalidInputError, ShapeError, StochasticityError, UnknownNameError, refusal
 from bilevelrl.reference.tabular.transitions import ROW_SUM_TOLERANCE, Transition, check_rows
@@ -331,16 +331,24 @@ def sample_suffixes(
     array([1, 0, 1])
     """
     chosen = replace(simulator, single_episode=True) if simulator is not None else TabularSimulator()
+    start = check_array("state", state, dtype=np.int64)
+    check_shape("state", start, (None,), "one per stream")
+    tables = problem.tables_at(theta)
+    if action is not None:
+        action = check_indices("action", action, tables.actions)
+        check_shape("action", action, start.shape, "one per entry of state")
+    if lengths is not None:
+        check_shape("lengths", lengths, start.shape, "one per entry of state")
     return chosen.sample(
         problem,
         theta,
         follower,
-        streams=int(np.size(state)),
+        streams=start.size,
         steps=steps,
         rng=rng,
-        first_state=np.asarray(state),
-        first_action=None if action is None else np.asarray(action),
-        lengths=None if lengths is None else np.asarray(lengths),
+        first_state=check_indices("state", start, tables.states),
+        first_action=action,
+        lengths=lengths,
     )
 
 
@@ -419,7 +427,7 @@ def geometric_times(
 
 
 def _policy_of(follower: Any, states: int, actions: int, streams: int) -> FloatArray:
-    policy = np.asarray(getattr(follower, "policy", follower), dtype=np.float64)
+    policy: FloatArray = check_array("follower.policy", getattr(follower, "policy", follower), finite=False)
     blocks = policy.shape[0] if policy.ndim == 3 else 1
     if policy.shape[-2:] != (states, actions) or policy.ndim not in (2, 3) or blocks < 1 or streams % blocks:
         raise ShapeError(
@@ -443,7 +451,7 @@ def _check_size(name: str, value: Any) -> None:
 
 def _indices(name: str, values: Any, streams: int, limit: int | None = None) -> IntArray:
     """Return one integer per stream: in [0, limit), or at least 1 without a limit."""
-    array = np.asarray(values)
+    array: IntArray = check_array(name, values, dtype=np.int64)
     if array.shape != (streams,) or not np.issubdtype(array.dtype, np.integer):
         raise ShapeError(refusal(name, f"{array.dtype}{array.shape}", f"integers ({streams},)", "one per stream"))
     low, high = (1, np.iinfo(np.int64).max) if limit is None else (0, limit)

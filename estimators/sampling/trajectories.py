@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from bilevelrl.reference.arrays import BoolArray, FloatArray, IntArray
+from bilevelrl.reference.arrays import BoolArray, FloatArray, IntArray, check_rows_chosen
 from bilevelrl.reference.doors import Count, Numbers, checked, checked_record
 from bilevelrl.reference.errors import InvalidInputError, ShapeError, refusal
 
@@ -74,14 +74,14 @@ class Trajectories:
         shape = np.shape(self.reward_leader_t)
         if len(shape) != 2 or shape[0] < 1 or shape[1] < 1:
             raise InvalidInputError(
-                refusal("trajectories shape", shape, "(streams, steps) with both >= 1", "sample at least one step")
+                refusal("reward_leader_t.shape", shape, "(streams, steps) with both >= 1", "sample at least one step")
             )
         for entry in fields(self):
             value = getattr(self, entry.name)
             wanted = {"stopping": (shape[0], 2), "batch_index": shape[:1]}.get(entry.name, shape)
             if value is not None and np.shape(value)[:2] != wanted:
                 raise ShapeError(
-                    refusal(f"{entry.name}.shape", np.shape(value), f"{wanted} in front", "record one entry per step")
+                    refusal(f"{entry.name}.shape", np.shape(value), f"{wanted} in front", "as reward_leader_t has")
                 )
         if bool(np.any(self.terminated & self.truncated)):
             raise InvalidInputError(
@@ -129,6 +129,7 @@ class Trajectories:
     @checked
     def select(self, streams: Any) -> Trajectories:
         """Return some of the streams (an index array or slice over the first axis)."""
+        streams = check_rows_chosen("streams", streams, self.streams)
         chosen: dict[str, Any] = {}
         for entry in fields(self):
             value = getattr(self, entry.name)

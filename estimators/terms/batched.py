@@ -23,7 +23,7 @@ from bilevelrl.estimators.estimator import Context, Draw, Estimator, LeaderCriti
 from bilevelrl.estimators.sampling.tabular import TabularSimulator
 from bilevelrl.estimators.sampling.trajectories import Trajectories
 from bilevelrl.reference import ConfigurableMDP
-from bilevelrl.reference.arrays import FloatArray, IntArray
+from bilevelrl.reference.arrays import FloatArray, IntArray, check_indices, check_rows_chosen, check_shape, check_thetas
 from bilevelrl.reference.doors import checked, checked_record
 from bilevelrl.reference.errors import EstimatorError, ShapeError, UnsupportedError, refusal
 from bilevelrl.reference.problem import Part, Term
@@ -120,9 +120,7 @@ class SeedBatch:
         NotConvergedError
             If a seed's follower does not converge.
         """
-        members = [problem.check_theta(theta) for theta in np.asarray(thetas)]
-        if not members:
-            raise ShapeError(refusal("thetas.shape", np.shape(thetas), "(seeds, *theta_shape)", "pass at least one"))
+        members = list(check_thetas(thetas, problem.theta_shape))
         moved = problem.varying(members[0]) & {"transition", "initial"}
         if moved:
             raise UnsupportedError(
@@ -198,6 +196,7 @@ class SeedBatch:
     @checked
     def select(self, seeds: Any) -> SeedBatch:
         """Return some of the seeds (an index array or slice)."""
+        seeds = check_rows_chosen("seeds", seeds, self.seeds)
         return replace(
             self,
             thetas=self.thetas[seeds],
@@ -234,6 +233,7 @@ class SeedBatch:
     @checked
     def table_critic(self, action_values: FloatArray) -> TableCritic:
         """Return given tables Q̂_L (seeds, S, A) as one critic on the states (seed, state)."""
+        check_shape("action_values", action_values, self.policy.shape, "one table per seed")
         actions = self.policy.shape[2]
         return TableCritic(
             action_values=np.reshape(action_values, (-1, actions)), policy=self.policy.reshape(-1, actions)
@@ -318,13 +318,19 @@ class SeedBatch:
         return SeedEstimates(mean=mean, parts=found)
 
     def _pull(self, cotangents: Mapping[str, FloatArray]) -> FloatArray:
-        """Return one vector-Jacobian product per seed, (seeds, N)."""
-        return self.problem.vector_jacobians(self.thetas, cotangents)
+        """Return one vector-Jacobian product per seed, (seeds, N); NaN for seeds whose weights are not finite."""
+        entries = cotangents.values()
+        finite = np.array([all(np.isfinite(each[seed]).all() for each in entries) for seed in range(self.seeds)])
+        kept = {
+            name: np.where(finite.reshape(-1, *(1,) * (each.ndim - 1)), each, 0.0) for name, each in cotangents.items()
+        }
+        return np.where(finite[:, None], self.problem.vector_jacobians(self.thetas, kept), np.nan)
 
     @checked
     def numbered(self, trajectories: Trajectories, seed: IntArray) -> Trajectories:
         """Number the states (seed, state) through; the end is the same for all."""
-        first = self.states * seed[:, None]
+        check_shape("seed", seed, (trajectories.streams,), "one per stream")
+        first = self.states * check_indices("seed", seed, self.seeds)[:, None]
         ended = trajectories.state_tp1 == self.states
         return replace(
             trajectories,

@@ -31,7 +31,7 @@ from bilevelrl.estimators.terms.leader_terms import (
 )
 from bilevelrl.reference import MarkovGame
 from bilevelrl.reference.arrays import FloatArray, store_floats
-from bilevelrl.reference.doors import Real
+from bilevelrl.reference.doors import Real, checked
 from bilevelrl.reference.errors import EstimatorError, InvalidInputError, UnknownNameError, UnsupportedError
 from bilevelrl.reference.objective import Objective
 
@@ -134,6 +134,7 @@ class LeaderSide(AlongTrajectories):
         object.__setattr__(self, "draw", Draw.BATCH if batch else Draw.TRAJECTORY)
         object.__setattr__(self, "claim", claim)
 
+    @checked
     def leader_critic(self, context: Context) -> LeaderCritic:
         """Return the critic that is read, or that is the baseline of sampled returns.
 
@@ -161,6 +162,7 @@ class LeaderSide(AlongTrajectories):
             discounted=self.target.discounted,
         )
 
+    @checked
     def read(self, trajectories: Trajectories, context: Context) -> CriticReading:
         """Return the leader's values along the trajectories."""
         reading = read_critic(self.leader_critic(context), trajectories, horizon=self.target.horizon)
@@ -171,6 +173,7 @@ class LeaderSide(AlongTrajectories):
             return independent_reading(trajectories, context, reading, target=self.target)
         return reading
 
+    @checked
     def benefit_moments(
         self, trajectories: Trajectories, context: Context
     ) -> tuple[CriticReading, FloatArray, FloatArray]:
@@ -194,6 +197,7 @@ class LeaderSide(AlongTrajectories):
             variance[here] = moments.pair_covariance[..., 0, 0][pair]
         return reading, mean, variance
 
+    @checked
     def cost(self, trajectories: Trajectories, context: Context) -> dict[str, int]:
         """Return environment steps, and the expected number of steps of fresh suffixes."""
         fresh = 0.0
@@ -201,12 +205,14 @@ class LeaderSide(AlongTrajectories):
             fresh = expected_fresh_steps(trajectories, context, target=self.target)
         return {"environment_steps": int(trajectories.valid.sum()), "oracle_steps": round(fresh)}
 
+    @checked
     def scale(self, trajectories: Trajectories) -> float | FloatArray:
         """Return the factor of sums over streams that the draw leaves to the estimator; (streams, 1) by batch."""
         if self.normalisation == "episodes":
             return 1.0 / finished_episodes(trajectories)
         return 1.0 / trajectories.streams_per_batch if self.draw is Draw.BATCH else 1.0
 
+    @checked
     def partial_gradient(
         self, trajectories: Trajectories, context: Context, reading: CriticReading
     ) -> list[Contribution]:

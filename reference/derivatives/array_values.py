@@ -6,7 +6,7 @@ object array that holds traced values is refused at once: it is not itself trace
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -14,9 +14,16 @@ import autograd.numpy as anp
 import numpy as np
 from autograd.tracer import getval, isbox
 
-from bilevelrl.reference.errors import BilevelRLError, DerivativeError, InvalidInputError, ShapeError, refusal
+from bilevelrl.reference.errors import (
+    BilevelRLError,
+    DerivativeError,
+    InvalidInputError,
+    ShapeError,
+    UnknownNameError,
+    refusal,
+)
 
-__all__ = ["called", "differentiable_array", "tracing"]
+__all__ = ["called", "check_changes", "differentiable_array", "tracing"]
 
 _Result = TypeVar("_Result")
 
@@ -71,6 +78,20 @@ def differentiable_array(name: str, value: Any) -> Any:
         ) from error
 
 
+def check_changes(changes: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
+    """Return the entries that replace some of a record of arrays: known names, of what derivatives can be taken of.
+
+    Examples
+    --------
+    >>> check_changes({"regulariser": 1}, ["regulariser"])
+    {'regulariser': array(1.)}
+    """
+    for name in changes:
+        if name not in names:
+            raise UnknownNameError("changes", name, names)
+    return {name: differentiable_array(f"changes[{name!r}]", value) for name, value in changes.items()}
+
+
 def called(label: str, function: Callable[[Any], _Result], theta: Any) -> _Result:
     """Return function(theta), with what it raises reported as an error of this package that says at which θ.
 
@@ -79,6 +100,9 @@ def called(label: str, function: Callable[[Any], _Result], theta: Any) -> _Resul
     InvalidInputError
         Naming the exception and θ; errors of this package pass.
     """
+    plain = isinstance(theta, np.ndarray) and theta.dtype.kind == "f"
+    if plain and (isinstance(theta, np.ma.MaskedArray) or not np.isfinite(theta).all()):
+        raise InvalidInputError(refusal("theta", theta.tolist(), "finite numbers", "check θ's origin"))
     try:
         # A copy each time: a function that writes into its argument moves nobody else's θ.
         return function(theta.copy() if isinstance(theta, np.ndarray) else theta)
@@ -96,7 +120,8 @@ def called(label: str, function: Callable[[Any], _Result], theta: Any) -> _Resul
             if traced
             else "check the function at this θ"
         )
-        point = np.array2string(np.asarray(_plain(theta)), threshold=8)
+        value = _plain(theta)
+        point = np.array2string(value, threshold=8) if isinstance(value, np.ndarray) else repr(value)
         raise InvalidInputError(
             f"{label}(theta) raised {type(error).__name__}: {error}; at theta={point}; {remedy}"
         ) from error

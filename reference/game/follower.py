@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.random import Generator
 
-from bilevelrl.reference.arrays import FloatArray, IntArray
+from bilevelrl.reference.arrays import FloatArray, IntArray, check_pairs
 from bilevelrl.reference.doors import checked, checked_record
 from bilevelrl.reference.errors import InvalidInputError
 from bilevelrl.reference.follower import FollowerMethod, Status, solve_kind
@@ -208,8 +208,8 @@ class GameFollower:
         """
         if not self._cumulative:
             self._cumulative.append(np.cumsum(self.policy, axis=2))
-        rows = self._cumulative[0][state, self._seen(state, leader_action)]
-        threshold = rng.random(np.shape(state))[..., None] * rows[..., -1:]
+        rows = self._cumulative[0][self._pairs(state, leader_action)]
+        threshold = rng.random(rows.shape[:-1])[..., None] * rows[..., -1:]
         drawn: IntArray = (rows <= threshold).sum(axis=-1)
         return drawn.clip(max=self.policy.shape[2] - 1)
 
@@ -217,15 +217,18 @@ class GameFollower:
     def log_prob(self, state: Any, action: Any, leader_action: Any = None) -> FloatArray:
         """Return log g(a|s, l), -inf where the probability underflows."""
         with np.errstate(divide="ignore"):
-            result: FloatArray = np.log(self.policy[state, self._seen(state, leader_action), action])
+            result: FloatArray = np.log(
+                self.policy[self._pairs(state, leader_action, ("action", action, self.policy.shape[2]))]
+            )
         return result
 
-    def _seen(self, state: Any, leader_action: Any) -> Any:
-        if not self.sees_leader_action:
-            return np.zeros_like(state)
-        if leader_action is None:
+    def _pairs(self, state: Any, leader_action: Any, *others: tuple[str, Any, int]) -> tuple[IntArray, ...]:
+        """Return indices of the policy's table, checked; a follower that does not see has one row for all l."""
+        if self.sees_leader_action and leader_action is None:
             raise InvalidInputError("leader_action=None: expected the leader's actions; this follower sees them first")
-        return leader_action
+        seen = leader_action if self.sees_leader_action else 0
+        states, leader_actions = self.policy.shape[:2]
+        return check_pairs(("state", state, states), ("leader_action", seen, leader_actions), *others)
 
 
 def soft_values(action_value: FloatArray, temperature: float) -> tuple[FloatArray, FloatArray]:

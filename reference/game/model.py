@@ -23,14 +23,16 @@ import scipy.sparse
 
 from bilevelrl.reference.arrays import (
     FloatArray,
+    check_indices,
+    check_shape,
     check_theta,
     is_differentiated,
-    store_problem_scalars,
 )
 from bilevelrl.reference.derivatives.array_values import called, differentiable_array
 from bilevelrl.reference.derivatives.entries import Derivatives
 from bilevelrl.reference.derivatives.memory import Memory
 from bilevelrl.reference.derivatives.numerical import linearised
+from bilevelrl.reference.doors import Discount, Temperature, checked
 from bilevelrl.reference.errors import (
     InvalidInputError,
     ShapeError,
@@ -45,6 +47,7 @@ from bilevelrl.reference.tabular.transitions import ROW_SUM_TOLERANCE, check_row
 __all__ = ["MarkovGame"]
 
 
+@checked
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MarkovGame:
     """A tabular two-player Markov game with a parameterised leader and a softly optimal follower.
@@ -101,9 +104,9 @@ class MarkovGame:
     initial: FloatArray
     policy: Callable[[Any], Any]
     follower_sees_leader_action: bool
-    discount_leader: float
-    discount_follower: float
-    temperature: float
+    discount_leader: Discount
+    discount_follower: Discount
+    temperature: Temperature
     regulariser: Callable[[Any], Any] | None = None
     theta_shape: tuple[int, ...] | None = None
     verify_derivatives: bool = True
@@ -112,7 +115,7 @@ class MarkovGame:
 
     def __post_init__(self) -> None:
         for name in ("transition", "reward_follower", "reward_leader", "initial"):
-            object.__setattr__(self, name, _frozen_table(name, getattr(self, name)))
+            object.__setattr__(self, name, _frozen_table(getattr(self, name)))
         shape = self.transition.shape
         if len(shape) != 4 or shape[0] != shape[3] or min(shape) < 1:
             raise ShapeError(
@@ -130,14 +133,6 @@ class MarkovGame:
             raise StochasticityError(
                 refusal("sum of initial", float(self.initial.sum()), "1", "normalise the initial law")
             )
-        for name, value in (("policy", self.policy), ("regulariser", self.regulariser)):
-            if value is not None and not callable(value):
-                raise InvalidInputError(refusal(name, value, "a function of θ", "wrap it in a lambda"))
-        if not isinstance(self.follower_sees_leader_action, (bool, np.bool_)):
-            raise InvalidInputError(
-                refusal("follower_sees_leader_action", self.follower_sees_leader_action, "True or False", "say which")
-            )
-        store_problem_scalars(self)
 
     @property
     def states(self) -> int:
@@ -220,6 +215,7 @@ class MarkovGame:
 
         return Derivatives(entries=entries, label="policy", memory=self._memory, verify=self.verify_derivatives)
 
+    @checked
     def policy_pullback(self, theta: FloatArray, cotangents: FloatArray) -> FloatArray:
         """Return Σ_{s,l} c(s,l) ∇f_θ(l|s) for each of K cotangents (K, S, L), shape (K, N), by one forward pass.
 
@@ -228,7 +224,8 @@ class MarkovGame:
         DerivativeError
             If it is not what differences of the policy show, or does not exist.
         """
-        pull = self.derivatives.pullback_at(theta)
+        check_shape("cotangents", cotangents, (None, self.states, self.leader_actions), "one table per cotangent")
+        pull = self.derivatives.pullback_at(self.check_theta(theta))
         return np.stack([pull({"policy": cotangent}) for cotangent in cotangents])
 
     def policy_jacobian(self, theta: FloatArray) -> FloatArray:
@@ -239,6 +236,7 @@ class MarkovGame:
         DerivativeError
             As `policy_pullback`.
         """
+        theta = self.check_theta(theta)
         pairs = self.states * self.leader_actions
         shape = (self.states, self.leader_actions)
         if theta.size > pairs:
@@ -247,7 +245,7 @@ class MarkovGame:
 
     def linearised(self, theta: FloatArray) -> MarkovGame:
         """Return the game whose policy and ρ are affine in θ and the same to first order, without a trace."""
-        affine = linearised(self.derivatives.entries, theta, "policy")
+        affine = linearised(self.derivatives.entries, self.check_theta(theta), "policy")
         return replace(
             self, policy=lambda x: affine(x)["policy"], regulariser=lambda x: affine(x)["regulariser"],
             verify_derivatives=False,
@@ -270,8 +268,9 @@ class MarkovGame:
 
     def regulariser_gradient(self, theta: FloatArray) -> FloatArray:
         """Return ∇ρ(θ), shape (N,)."""
-        return self.derivatives.pullback_at(theta)({"regulariser": np.ones(())})
+        return self.derivatives.pullback_at(self.check_theta(theta))({"regulariser": np.ones(())})
 
+    @checked
     def pullback(
         self,
         theta: FloatArray,
@@ -291,24 +290,29 @@ class MarkovGame:
         UnknownNameError
             If a term does not exist.
         """
-        streams = int(np.shape(batch.state_t)[0])
+        theta, streams = self.check_theta(theta), int(np.shape(batch.state_t)[0])
         for term in weights:
             if term not in TERMS:
                 raise UnknownNameError("term", term, TERMS)
-        weight = np.asarray(weights.get("log_policy_leader", np.zeros((streams, 1))))
+        weight = weights.get("log_policy_leader", np.zeros((streams, 1)))
+        check_shape("weights['log_policy_leader']", weight, (streams, None), "one weight per step")
         stream, step = np.nonzero(weight)
         if stream.size == 0:
             return np.zeros((streams, theta.size)) if per_stream else np.zeros(theta.size)
         policy = self.policy_at(theta)
-        state = np.asarray(batch.state_t)[stream, step]
-        leader_action = np.asarray(batch.leader_action_t)[stream, step]
+        shape = weight.shape
+        check_shape("batch.state_t", batch.state_t, shape, "one state per step and weight")
+        check_shape("batch.leader_action_t", batch.leader_action_t, shape, "sample the game: one action per step")
+        state = check_indices("batch.state_t", np.asarray(batch.state_t)[stream, step], self.states)
+        visited = np.asarray(batch.leader_action_t)[stream, step]
+        leader_action = check_indices("batch.leader_action_t", visited, self.leader_actions)
         probability = policy[state, leader_action]
         self._check_support(theta, policy)
         if (probability == 0.0).any():
             place = int(np.argmin(probability))
             raise SupportError(
                 f"policy[{int(state[place])}, {int(leader_action[place])}]=0.0 was visited: expected actions that the "
-                "leader's policy can take; scores ∇log f do not exist there, use the policy that made the samples"
+                "leader's policy can take; scores ∇log f do not exist at this theta, use that of the samples"
             )
         factor = weight[stream, step] / probability
         pair = state * self.leader_actions + leader_action
@@ -333,19 +337,10 @@ class MarkovGame:
             )
 
 
-def _frozen_table(name: str, values: Any) -> FloatArray:
+def _frozen_table(values: FloatArray) -> FloatArray:
     """Return a read-only float64 copy, or the array itself if it is one already."""
-    if isinstance(values, np.ndarray) and values.dtype == np.float64 and not values.flags.writeable:
-        table = values
-    else:
-        try:
-            table = np.array(values, dtype=np.float64)
-        except (TypeError, ValueError) as error:
-            raise ShapeError(
-                refusal(name, type(values).__name__, "an array of real numbers", "pass a NumPy array")
-            ) from error
-        table.setflags(write=False)
-    if not np.isfinite(table).all():
-        index = [int(i) for i in np.argwhere(~np.isfinite(table))[0]]
-        raise InvalidInputError(refusal(f"{name}{index}", float(table[tuple(index)]), "a finite number", "check it"))
+    if not values.flags.writeable:
+        return values
+    table = values.copy()
+    table.setflags(write=False)
     return table

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.random import Generator
 
-from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.arrays import FloatArray, check_joined, check_shape, check_vectors
 from bilevelrl.reference.doors import checked, checked_record
 from bilevelrl.reference.errors import (
     InvalidInputError,
@@ -124,19 +124,21 @@ class LQRFollower:
     @checked
     def mean(self, state: Any, leader_action: Any = None) -> FloatArray:
         """Return the mean action, (..., m), at states (..., n)."""
-        result: FloatArray = -np.asarray(state) @ self.gain.T
+        result: FloatArray = -check_vectors("state", state, self.gain.shape[1]) @ self.gain.T
         if self.gain_leader is not None:
-            result = result - np.asarray(self._seen(leader_action)) @ self.gain_leader.T
+            reaction = check_vectors("leader_action", self._seen(leader_action), self.gain_leader.shape[1])
+            check_shape("leader_action", reaction, (*result.shape[:-1], reaction.shape[-1]), "one per state")
+            result = result - reaction @ self.gain_leader.T
         return result
 
     @checked
     def value(self, state: Any, leader_action: Any = None) -> FloatArray:
         """Return V_F: of the state, or of the state and the leader's action where one is given."""
-        x = np.asarray(state)
+        x = check_vectors("state", state, self.gain.shape[1])
         if leader_action is None or self.cost_to_go_seen is None:
             result: FloatArray = -np.vecdot(x @ self.cost_to_go, x) - self.offset
             return result
-        joint = np.concatenate([x, leader_action], axis=-1)
+        joint = check_joined(x, leader_action, (len(self.cost_to_go_seen) - x.shape[-1], x.shape[-1]), "leader_action")
         seen: FloatArray = -np.vecdot(joint @ self.cost_to_go_seen, joint) - self.offset_seen
         return seen
 
@@ -149,7 +151,10 @@ class LQRFollower:
     @checked
     def log_prob(self, state: Any, action: Any, leader_action: Any = None) -> FloatArray:
         """Return the log-density of each action."""
-        off = np.asarray(action) - self.mean(state, leader_action)
+        mean = self.mean(state, leader_action)
+        played = check_vectors("action", action, mean.shape[-1])
+        check_shape("action", played, mean.shape, "one per state")
+        off = played - mean
         _, log_determinant = np.linalg.slogdet(2.0 * np.pi * self.covariance)
         result: FloatArray = -0.5 * (np.vecdot(off @ np.linalg.inv(self.covariance), off) + log_determinant)
         return result

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from bilevelrl.reference.arrays import FloatArray
-from bilevelrl.reference.derivatives.array_values import differentiable_array
+from bilevelrl.reference.arrays import FloatArray, check_shape, check_vectors
+from bilevelrl.reference.derivatives.array_values import check_changes, differentiable_array
+from bilevelrl.reference.doors import checked
 from bilevelrl.reference.errors import InvalidInputError, ShapeError, refusal
 from bilevelrl.reference.lqr.units import smallest_direction
 
@@ -80,15 +81,17 @@ class LQRMatrices:
 
     def reward_leader(self, state: Any, action: Any) -> Any:
         """Return r_L = -(x'C x + a'D a) - k at states (..., n) and actions (..., m)."""
+        state, action = check_vectors("state", state, self.states), check_vectors("action", action, self.actions)
         return -(
             np.vecdot(state @ self.cost_state_leader, state)
             + np.vecdot(action @ self.cost_action_leader, action)
             + self.cost_constant_leader
         )
 
+    @checked
     def replace(self, changes: Mapping[str, Any]) -> LQRMatrices:
         """Return a copy with some matrices replaced."""
-        return replace(self, **changes)
+        return replace(self, **check_changes(changes, MATRIX_NAMES))
 
 
 MATRIX_NAMES: tuple[str, ...] = tuple(entry.name for entry in fields(LQRMatrices))
@@ -102,9 +105,8 @@ def check_matrix(name: str, value: Any, shape: tuple[int, ...]) -> FloatArray:
     >>> check_matrix("dynamics_action", [[1.0], [0.5]], (2, 1)).shape
     (2, 1)
     """
+    check_shape(name, value, shape, "match the dimensions of dynamics_action")
     array = np.asarray(value)
-    if array.shape != shape:
-        raise ShapeError(refusal(f"{name}.shape", array.shape, f"{shape}", "match the dimensions of dynamics_action"))
     if array.dtype.kind not in "fiu":
         raise ShapeError(refusal(f"{name}.dtype", str(array.dtype), "real numbers", "pass float64"))
     if not np.isfinite(array).all():

@@ -16,11 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from bilevelrl.reference.arrays import FloatArray, check_theta, store_problem_scalars
+from bilevelrl.reference.arrays import FloatArray, check_theta
 from bilevelrl.reference.derivatives.array_values import called
 from bilevelrl.reference.derivatives.entries import Derivatives, Jacobian, pull_streams
 from bilevelrl.reference.derivatives.memory import Memory
 from bilevelrl.reference.derivatives.numerical import linearised
+from bilevelrl.reference.doors import Discount, Temperature, checked
 from bilevelrl.reference.errors import InvalidInputError, refusal
 from bilevelrl.reference.lqr.matrices import LQRMatrices, check_matrices
 from bilevelrl.reference.lqr.scores import lqr_cotangents
@@ -29,6 +30,7 @@ from bilevelrl.reference.problem import Term, TransitionBatch
 __all__ = ["ConfigurableLQR"]
 
 
+@checked
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConfigurableLQR:
     """A linear-quadratic bi-level problem with an unobservable disturbance (paper, Proposition 1).
@@ -70,21 +72,14 @@ class ConfigurableLQR:
     """
 
     matrices: Callable[[Any], LQRMatrices]
-    discount_leader: float
-    discount_follower: float
-    temperature: float
+    discount_leader: Discount
+    discount_follower: Discount
+    temperature: Temperature
     theta_shape: tuple[int, ...] | None = None
     matrices_jacobian: Jacobian | None = None
     verify_derivatives: bool = True
     name: str = "configurable LQR"
     _memory: Memory = field(default_factory=Memory, init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        if not callable(self.matrices):
-            raise InvalidInputError(
-                refusal("matrices", self.matrices, "a function θ → LQRMatrices", "wrap it in a lambda")
-            )
-        store_problem_scalars(self)
 
     def check_theta(self, theta: Any) -> FloatArray:
         """Return θ as a float64 array of the right shape, or raise."""
@@ -140,7 +135,7 @@ class ConfigurableLQR:
 
     def varying(self, theta: FloatArray) -> frozenset[str]:
         """Return the names of the matrices that depend on θ, as the trace at this θ or the closed form has it."""
-        return self.derivatives.varying(theta)
+        return self.derivatives.varying(self.check_theta(theta))
 
     def jacobian(self, theta: FloatArray) -> dict[str, FloatArray]:
         """Return {matrix name: (*shape, N)} for the matrices that depend on θ: the closed form, or autograd's.
@@ -150,19 +145,20 @@ class ConfigurableLQR:
         DerivativeError
             If it is not what differences of the matrices show, or does not exist.
         """
-        return self.derivatives.jacobian(theta)
+        return self.derivatives.jacobian(self.check_theta(theta))
 
     def pullback_at(self, theta: FloatArray) -> Callable[[Mapping[str, Any]], FloatArray]:
         """Return a function of cotangents {matrix name: array}: Σ ⟨cotangent, ∂matrix/∂θ⟩, shape (N,)."""
-        return self.derivatives.pullback_at(theta)
+        return self.derivatives.pullback_at(self.check_theta(theta))
 
     def linearised(self, theta: FloatArray) -> ConfigurableLQR:
         """Return the problem whose matrices are affine in θ and the same to first order, without a trace."""
-        affine = linearised(self.derivatives.entries, theta, "matrices")
+        affine = linearised(self.derivatives.entries, self.check_theta(theta), "matrices")
         return replace(
             self, matrices=lambda x: LQRMatrices(**affine(x)), matrices_jacobian=None, verify_derivatives=False
         )
 
+    @checked
     def pullback(
         self,
         theta: FloatArray,
@@ -178,6 +174,7 @@ class ConfigurableLQR:
         SupportError
             If a score is weighted whose covariance is singular.
         """
+        theta = self.check_theta(theta)
         cotangents = lqr_cotangents(self.matrices_at(theta), batch, weights, self.varying(theta), per_stream=per_stream)
         if not per_stream:
             return self.pullback_at(theta)(cotangents)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.arrays import FloatArray, check_shape, check_vectors
 from bilevelrl.reference.errors import SupportError, UnsupportedError
 from bilevelrl.reference.lqr.units import smallest_direction
 from bilevelrl.reference.problem import Term, TransitionBatch
@@ -98,8 +98,11 @@ def lqr_cotangents(
     def add(name: str, value: FloatArray) -> None:
         total[name] = total[name] + value if name in total else value
 
-    x, a = np.asarray(batch.state_t), np.asarray(batch.action_t)
+    n, m = matrices.states, matrices.actions
+    x, a = check_vectors("batch.state_t", batch.state_t, n), check_vectors("batch.action_t", batch.action_t, m)
+    successor = check_vectors("batch.state_tp1", batch.state_tp1, n)
     for term, weight in weights.items():
+        check_shape(f"weights[{term!r}]", weight, x.shape if term == "path_transition" else x.shape[:2], "per step")
         if term in ("reward_leader", "reward_follower"):
             player = "leader" if term == "reward_leader" else "follower"
             for name, visited in ((f"cost_state_{player}", x), (f"cost_action_{player}", a)):
@@ -111,7 +114,7 @@ def lqr_cotangents(
             if not varying.intersection(("dynamics_state", "dynamics_action", "noise_covariance")):
                 continue
             precision = covariance_inverse("noise_covariance", matrices.noise_covariance)
-            residual = batch.state_tp1 - x @ matrices.dynamics_state.T - a @ matrices.dynamics_action.T
+            residual = successor - x @ matrices.dynamics_state.T - a @ matrices.dynamics_action.T
             y, covariance = gaussian_score(
                 weight, residual, precision, per_stream, covariance="noise_covariance" in varying
             )
@@ -127,7 +130,7 @@ def lqr_cotangents(
                     add(name, weighted_outer(ones, weight, visited, per_stream))
             if "noise_covariance" in varying:
                 precision = covariance_inverse("noise_covariance", matrices.noise_covariance)
-                residual = batch.state_tp1 - x @ matrices.dynamics_state.T - a @ matrices.dynamics_action.T
+                residual = successor - x @ matrices.dynamics_state.T - a @ matrices.dynamics_action.T
                 add("noise_covariance", 0.5 * weighted_outer(ones, weight, residual @ precision, per_stream))
         elif term == "log_initial":
             if not varying.intersection(("initial_mean", "initial_covariance")):

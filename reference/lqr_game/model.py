@@ -20,11 +20,12 @@ from typing import Any
 import autograd.numpy as anp
 import numpy as np
 
-from bilevelrl.reference.arrays import FloatArray, check_theta, store_problem_scalars
+from bilevelrl.reference.arrays import FloatArray, check_shape, check_theta, check_vectors
 from bilevelrl.reference.derivatives.array_values import called, differentiable_array
 from bilevelrl.reference.derivatives.entries import Derivatives, pull_streams
 from bilevelrl.reference.derivatives.memory import Memory
 from bilevelrl.reference.derivatives.numerical import linearised
+from bilevelrl.reference.doors import Discount, Temperature, checked
 from bilevelrl.reference.errors import InvalidInputError, ShapeError, UnsupportedError, refusal
 from bilevelrl.reference.follower import Status, solve_kind
 from bilevelrl.reference.lqr.follower import LQRFollower, action_covariance, entropy_cost, follower_riccati
@@ -76,6 +77,7 @@ class LeaderGaussian:
         return {"gain": self.gain, "covariance": self.covariance, "regulariser": self.regulariser}
 
 
+@checked
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LQRGame:
     """A linear-quadratic game with an observable disturbance (paper, Proposition 2).
@@ -127,9 +129,9 @@ class LQRGame:
     width: FloatArray
     initial_mean: FloatArray
     initial_covariance: FloatArray
-    discount_leader: float
-    discount_follower: float
-    temperature: float
+    discount_leader: Discount
+    discount_follower: Discount
+    temperature: Temperature
     leader_covariance: FloatArray | None = None
     leader_policy: Callable[[Any], LeaderGaussian] | None = None
     theta_shape: tuple[int, ...] | None = None
@@ -138,7 +140,6 @@ class LQRGame:
     _memory: Memory = field(default_factory=Memory, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        store_problem_scalars(self)
         if (self.leader_policy is None) == (self.leader_covariance is None):
             raise InvalidInputError(
                 "leader_covariance, leader_policy: expected exactly one of them; pass the other None"
@@ -225,7 +226,7 @@ class LQRGame:
 
     def varying(self, theta: FloatArray) -> frozenset[str]:
         """Return the names of the entries that depend on θ, as the trace at this θ has it."""
-        return self.derivatives.varying(theta)
+        return self.derivatives.varying(self.check_theta(theta))
 
     def jacobian(self, theta: FloatArray) -> dict[str, FloatArray]:
         """Return {name: (*shape, N)} for the entries that depend on θ.
@@ -235,19 +236,20 @@ class LQRGame:
         DerivativeError
             If it is not what differences of the policy show, or does not exist.
         """
-        return self.derivatives.jacobian(theta)
+        return self.derivatives.jacobian(self.check_theta(theta))
 
     def pullback_at(self, theta: FloatArray) -> Callable[[Mapping[str, Any]], FloatArray]:
         """Return a function of cotangents {name: array}: Σ ⟨cotangent, ∂entry/∂θ⟩, shape (N,)."""
-        return self.derivatives.pullback_at(theta)
+        return self.derivatives.pullback_at(self.check_theta(theta))
 
     def linearised(self, theta: FloatArray) -> LQRGame:
         """Return the game whose leader's policy is affine in θ and the same to first order, without a trace."""
-        affine = linearised(self.derivatives.entries, theta, "leader_policy")
+        affine = linearised(self.derivatives.entries, self.check_theta(theta), "leader_policy")
         return replace(
             self, leader_policy=lambda x: LeaderGaussian(**affine(x)), leader_covariance=None, verify_derivatives=False
         )
 
+    @checked
     def pullback(
         self,
         theta: FloatArray,
@@ -265,16 +267,19 @@ class LQRGame:
         UnsupportedError
             If the batch has no leader actions.
         """
-        streams = np.shape(batch.state_t)[0]
+        theta, streams = self.check_theta(theta), np.shape(batch.state_t)[0]
         if "log_policy_leader" not in weights:
             return np.zeros((streams, theta.size)) if per_stream else np.zeros(theta.size)
         if batch.leader_action_t is None:
             raise UnsupportedError("leader_action_t=None: expected the leader's actions in the batch; sample the game")
         policy, weight = self.policy_at(theta), weights["log_policy_leader"]
         precision = covariance_inverse("leader_covariance", policy.covariance)
-        residual = batch.leader_action_t - batch.state_t @ policy.gain.T
+        state_t = check_vectors("batch.state_t", batch.state_t, policy.gain.shape[1])
+        leader_action_t = check_vectors("batch.leader_action_t", batch.leader_action_t, policy.gain.shape[0])
+        check_shape("weights['log_policy_leader']", weight, state_t.shape[:-1], "one weight per step")
+        residual = leader_action_t - state_t @ policy.gain.T
         y, covariance = gaussian_score(weight, residual, precision, per_stream)
-        cotangents = {"gain": weighted_outer(weight, y, batch.state_t, per_stream), "covariance": covariance}
+        cotangents = {"gain": weighted_outer(weight, y, state_t, per_stream), "covariance": covariance}
         if not per_stream:
             return self.pullback_at(theta)(cotangents)
         return pull_streams(cotangents, self.jacobian(theta), streams, theta.size)
@@ -290,10 +295,11 @@ class LQRGame:
 
     def reward_leader(self, state: Any) -> FloatArray:
         """Return r_L at states (..., n), in (0, 1]."""
-        off = np.asarray(state) - self.target
+        off = check_vectors("state", state, len(self.target)) - self.target
         result: FloatArray = np.exp(-0.5 * np.vecdot(off @ np.linalg.inv(self.width), off))
         return result
 
+    @checked
     def planned_dynamics(self, policy: LeaderGaussian) -> FloatArray:
         """Return A + C K, what the follower plans with before it sees the leader's action."""
         result: FloatArray = self.dynamics_state + self.dynamics_leader @ policy.gain

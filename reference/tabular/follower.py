@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.random import Generator
 
-from bilevelrl.reference.arrays import FloatArray, IntArray
+from bilevelrl.reference.arrays import FloatArray, IntArray, check_indices, check_pairs
+from bilevelrl.reference.doors import checked, checked_record
 from bilevelrl.reference.follower import FollowerMethod, Status, solve_kind
 from bilevelrl.reference.tabular.fixed_point import (
     SoftOperator,
@@ -28,6 +29,7 @@ from bilevelrl.reference.value_errors import ErrorsOnDemand, ValueErrors, value_
 __all__ = ["TabularFollower", "solve_tables", "solve_tabular", "tabular_operator"]
 
 
+@checked_record
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TabularFollower:
     """A follower's response in a tabular problem.
@@ -81,10 +83,12 @@ class TabularFollower:
         """Bound on the error of `centred_value`."""
         return float(self.errors_on_demand().value.max())
 
+    @checked
     def value_without(self, constant: float) -> FloatArray:
         """Return `value - constant` (S,); all digits where the constant is `centre`."""
         return self.centred_value if constant == self.centre else self.value - constant
 
+    @checked
     def errors_without(self, constant: float) -> ValueErrors:
         """Return the bounds on the errors of `value_without` and of the policy, state by state."""
         rounded = 0.0 if constant == self.centre else float(np.finfo(np.float64).eps) * abs(self.centre)
@@ -96,18 +100,20 @@ class TabularFollower:
             self._cumulative.append(np.cumsum(self.policy, axis=1))
         return self._cumulative[0]
 
+    @checked
     def sample(self, state: Any, rng: Generator, leader_action: Any = None) -> IntArray:
         """Draw an action for each state (any shape of integers)."""
-        rows = self.cumulative_policy()[state]
-        threshold = rng.random(np.shape(state))[..., None] * rows[..., -1:]
+        rows = self.cumulative_policy()[check_indices("state", state, len(self.policy))]
+        threshold = rng.random(rows.shape[:-1])[..., None] * rows[..., -1:]
         drawn: IntArray = (rows <= threshold).sum(axis=-1)
         last = self.policy.shape[1] - 1
         return drawn.clip(max=last)
 
     def log_prob(self, state: Any, action: Any, leader_action: Any = None) -> FloatArray:
         """Return log π(a|s), -inf where the probability underflows."""
+        states, actions = self.policy.shape
         with np.errstate(divide="ignore"):
-            result: FloatArray = np.log(self.policy[state, action])
+            result: FloatArray = np.log(self.policy[check_pairs(("state", state, states), ("action", action, actions))])
         return result
 
 

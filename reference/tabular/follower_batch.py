@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from bilevelrl.reference.arrays import FloatArray, check_thetas
+from bilevelrl.reference.arrays import FloatArray, check_shape, check_thetas
 from bilevelrl.reference.doors import checked
 from bilevelrl.reference.errors import InvalidInputError, NotConvergedError
 from bilevelrl.reference.tabular.fixed_point import check_stopping, reward_centres, state_scale
@@ -67,6 +67,8 @@ def solve_followers(
     if isinstance(first, SparseTransition):
         raise InvalidInputError("solve_followers: expected a dense kernel; call solve_follower for each sparse problem")
     shared = all(tables.transition is first for tables in members)
+    if warm_start is not None:
+        check_shape("warm_start", warm_start, (len(thetas), members[0].states), "give one value per θ and state")
     kernel = first[None] if shared else np.stack([tables.transition for tables in members])
     reward = np.stack([tables.reward_follower for tables in members])
     return newton_batch(

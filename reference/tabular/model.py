@@ -16,13 +16,14 @@ from typing import Any
 import autograd.numpy as anp  # noqa: F401  (for the doctest)
 import numpy as np
 
-from bilevelrl.reference.arrays import FloatArray, check_theta, store_problem_scalars
+from bilevelrl.reference.arrays import FloatArray, check_shape, check_theta, check_thetas
 from bilevelrl.reference.derivatives.array_values import called
 from bilevelrl.reference.derivatives.entries import Derivatives
 from bilevelrl.reference.derivatives.memory import Memory
 from bilevelrl.reference.derivatives.numerical import linearised
 from bilevelrl.reference.derivatives.probes import STEPS, check_direction
-from bilevelrl.reference.errors import InvalidInputError, refusal
+from bilevelrl.reference.doors import Discount, Temperature, checked
+from bilevelrl.reference.errors import InvalidInputError, UnknownNameError, refusal
 from bilevelrl.reference.problem import Term, TransitionBatch
 from bilevelrl.reference.tabular.pullback import tabular_pullback
 from bilevelrl.reference.tabular.tables import TABLE_NAMES, UNPLAYABLE, Tables, check_values
@@ -30,6 +31,7 @@ from bilevelrl.reference.tabular.tables import TABLE_NAMES, UNPLAYABLE, Tables, 
 __all__ = ["ConfigurableMDP", "check_derivatives"]
 
 
+@checked
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConfigurableMDP:
     """A tabular bi-level problem: θ configures an MDP, a follower solves it softly, the leader is paid.
@@ -75,9 +77,9 @@ class ConfigurableMDP:
     """
 
     tables: Callable[[Any], Tables]
-    discount_leader: float
-    discount_follower: float
-    temperature: float
+    discount_leader: Discount
+    discount_follower: Discount
+    temperature: Temperature
     theta_shape: tuple[int, ...] | None = None
     tables_jacobian: Callable[[FloatArray], Mapping[str, FloatArray]] | None = None
     tables_pullback: Callable[[FloatArray, Mapping[str, FloatArray]], FloatArray] | None = None
@@ -86,11 +88,6 @@ class ConfigurableMDP:
     verify_derivatives: bool = True
     name: str = "configurable MDP"
     _memory: Memory = field(default_factory=Memory, init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        if not callable(self.tables):
-            raise InvalidInputError(refusal("tables", self.tables, "a function θ → Tables", "wrap it in a lambda"))
-        store_problem_scalars(self)
 
     def check_theta(self, theta: Any) -> FloatArray:
         """Return θ as a float64 array of the right shape, or raise."""
@@ -150,7 +147,7 @@ class ConfigurableMDP:
 
     def varying(self, theta: FloatArray) -> frozenset[str]:
         """Return the names of the tables that depend on θ, as the trace at this θ or the closed form has it."""
-        return self.derivatives.varying(theta)
+        return self.derivatives.varying(self.check_theta(theta))
 
     def jacobian(self, theta: FloatArray) -> dict[str, FloatArray]:
         """Return {table name: (*table shape, N)} for the tables that depend on θ: the closed form, or autograd's.
@@ -160,16 +157,18 @@ class ConfigurableMDP:
         DerivativeError
             If it is not what differences of the tables show, or does not exist.
         """
-        return self.derivatives.jacobian(theta)
+        return self.derivatives.jacobian(self.check_theta(theta))
 
     def linearised(self, theta: FloatArray) -> ConfigurableMDP:
         """Return the problem whose tables are affine in θ and the same at this θ to first order, without a trace."""
+        theta = self.check_theta(theta)
         tables, affine = self.evaluate(theta), linearised(self.derivatives.entries, theta, "tables")
         return replace(
             self, tables=lambda x: tables.replace(affine(x)), tables_jacobian=None, tables_pullback=None,
             stacked_rewards=None, stacked_pullback=None, verify_derivatives=False,
         )  # fmt: skip
 
+    @checked
     def vector_jacobian(self, theta: FloatArray, cotangents: Mapping[str, FloatArray]) -> FloatArray:
         """Return Σ_tables ⟨cotangent, ∂table/∂θ⟩, shape (N,): the closed form, or one reverse pass.
 
@@ -180,11 +179,24 @@ class ConfigurableMDP:
         cotangents
             {table name: array of that table's shape}; tables left out have weight zero.
         """
+        theta = self.check_theta(theta)
+        self._check_cotangents(theta, cotangents)
         return self.pullback_at(theta)(cotangents)
+
+    def _check_cotangents(
+        self, theta: FloatArray, cotangents: Mapping[str, FloatArray], front: tuple[int, ...] = ()
+    ) -> None:
+        """Refuse cotangents of no table, or of another shape than their table's with axes in front."""
+        entries = self.evaluate(theta).differentiable()
+        remedy = "give it its table's shape" + (", with one for each of thetas in front" if front else "")
+        for name, value in cotangents.items():
+            if name not in entries:
+                raise UnknownNameError("cotangents", name, entries)
+            check_shape(f"cotangents[{name!r}]", value, (*front, *np.shape(entries[name])), remedy)
 
     def pullback_at(self, theta: FloatArray) -> Callable[[Mapping[str, Any]], FloatArray]:
         """Return `vector_jacobian` at one θ as a function of the cotangents: one trace serves all."""
-        return self.derivatives.pullback_at(theta)
+        return self.derivatives.pullback_at(self.check_theta(theta))
 
     def rewards(self, thetas: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return the rewards of follower and leader at many θ, (R, S, A) each, unchecked.
@@ -194,6 +206,7 @@ class ConfigurableMDP:
         thetas : (R, *theta_shape)
             The points.
         """
+        thetas = check_thetas(thetas, self.theta_shape)
         if self.stacked_rewards is not None:
             follower, leader = self.stacked_rewards(thetas)
             playable = self.evaluate(thetas[0]).action_mask
@@ -210,6 +223,7 @@ class ConfigurableMDP:
         )
         return frozenset(names | {name for name, ahead, base in moved if not np.array_equal(ahead, base)})
 
+    @checked
     def vector_jacobians(self, thetas: FloatArray, cotangents: Mapping[str, FloatArray]) -> FloatArray:
         """Return `vector_jacobian` at many θ, (R, N).
 
@@ -220,6 +234,8 @@ class ConfigurableMDP:
         cotangents
             {table name: (R, *table shape)}.
         """
+        thetas = check_thetas(thetas, self.theta_shape)
+        self._check_cotangents(thetas[0], cotangents, front=(len(thetas),))
         if self.stacked_pullback is not None:
             names = self._varying_anywhere(thetas)
             relevant = {name: value for name, value in cotangents.items() if name in names}
@@ -227,11 +243,12 @@ class ConfigurableMDP:
         rows = np.zeros((len(thetas), thetas[0].size))
         for row, theta in enumerate(thetas):
             own = {name: value[row] for name, value in cotangents.items() if np.any(value[row])}
-            rows[row] = self.vector_jacobian(theta, own)
+            rows[row] = self.pullback_at(theta)(own)
         return rows
 
     def conserves_mass(self, theta: FloatArray) -> bool:
         """Whether the rows' sums stand still around θ, by differences of the tables."""
+        theta = self.check_theta(theta)
         derivatives = self.derivatives
         if derivatives.stands_still(theta, "transition"):
             return True
@@ -241,6 +258,7 @@ class ConfigurableMDP:
         rounding = 4.0 * float(np.finfo(np.float64).eps) * base.shape[-1] ** 0.5
         return all(np.abs(moved - base.sum(axis=-1)).max(initial=0.0) <= rounding for moved in sums)
 
+    @checked
     def pullback(
         self,
         theta: FloatArray,
@@ -256,17 +274,18 @@ class ConfigurableMDP:
         SupportError
             If a score is weighted where a probability is zero but its derivative is not.
         """
-        return tabular_pullback(self, theta, batch, weights, per_stream=per_stream)
+        return tabular_pullback(self, self.check_theta(theta), batch, weights, per_stream=per_stream)
 
     def regulariser_gradient(self, theta: FloatArray) -> FloatArray:
         """Return ∇ρ(θ), shape (N,)."""
-        return self.vector_jacobian(theta, {"regulariser": np.ones(())})
+        return self.pullback_at(theta)({"regulariser": np.ones(())})
 
 
 def _is_read_only(array: Any) -> bool:
     return isinstance(array, np.ndarray) and not array.flags.writeable
 
 
+@checked
 def check_derivatives(problem: ConfigurableMDP, theta: Any) -> dict[str, float]:
     """Hold a problem's closed-form derivatives against autograd; return the largest relative error of each.
 

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 import scipy.sparse
 
-from bilevelrl.reference.arrays import BoolArray, FloatArray, IntArray
+from bilevelrl.reference.arrays import BoolArray, FloatArray, IntArray, check_indices, check_shape
 from bilevelrl.reference.derivatives.entries import Derivatives
 from bilevelrl.reference.errors import SupportError, UnsupportedError
 from bilevelrl.reference.problem import Term, TransitionBatch
@@ -96,17 +96,25 @@ def _visits(
     term: Term, tables: Tables, batch: TransitionBatch, weight: FloatArray
 ) -> tuple[IntArray, FloatArray, IntArray]:
     """Return flat table entries, their factors and the stream of each, leaving out visits of weight zero."""
+    shape = np.shape(batch.state_t)
+    check_shape("batch.state_t", batch.state_t, (None, None), "use a batch of this problem's own transitions")
+    check_shape(f"weights[{term!r}]", weight, shape, "one weight per step")
     stream, step = np.nonzero(weight)
     factor = weight[stream, step]
-    state = np.asarray(batch.state_t)[stream, step]
+
+    def visited(name: str, entries: Any, limit: int) -> IntArray:
+        check_shape(f"batch.{name}", entries, shape, "one entry per step")
+        return check_indices(f"batch.{name}", np.asarray(entries)[stream, step], limit)
+
+    state = visited("state_t", batch.state_t, tables.states)
     if term == "log_initial":
         chance = np.asarray(tables.initial)[state]
         _check_possible(term, chance <= 0.0, stream, step)
         return state, factor / chance, stream
-    pair = state * tables.actions + np.asarray(batch.action_t)[stream, step]
+    pair = state * tables.actions + visited("action_t", batch.action_t, tables.actions)
     if term != "log_transition":
         return pair, factor, stream
-    state_tp1 = np.asarray(batch.state_tp1)[stream, step]
+    state_tp1 = visited("state_tp1", batch.state_tp1, tables.states + 1)
     return _transition_visits(tables, pair, state_tp1, factor, stream, step)
 
 

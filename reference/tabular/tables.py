@@ -9,8 +9,8 @@ from typing import Any, Literal, TypeAlias
 import autograd.numpy as anp
 import numpy as np
 
-from bilevelrl.reference.arrays import is_differentiated
-from bilevelrl.reference.derivatives.array_values import differentiable_array
+from bilevelrl.reference.arrays import check_shape, is_differentiated
+from bilevelrl.reference.derivatives.array_values import check_changes, differentiable_array
 from bilevelrl.reference.doors import checked
 from bilevelrl.reference.errors import InvalidInputError, ShapeError, refusal
 from bilevelrl.reference.tabular.transitions import (
@@ -129,7 +129,7 @@ class Tables:
     @checked
     def replace(self, changes: Mapping[str, Any]) -> Tables:
         """Return tables with some arrays replaced, as named by `differentiable`."""
-        entries = {**self.differentiable(), **changes}
+        entries = {**self.differentiable(), **check_changes(changes, TABLE_NAMES)}
         if isinstance(self.transition, SparseTransition):
             entries["transition"] = SparseTransition(
                 successor=self.transition.successor, probability=entries["transition"]
@@ -139,9 +139,8 @@ class Tables:
 
 def _playable(mask: Any, shape: tuple[int, ...]) -> Any:
     """Return a mask as booleans (S, A)."""
+    check_shape("action_mask", mask, shape, "one entry per state and action")
     given = np.asarray(mask)
-    if given.shape != shape:
-        raise ShapeError(refusal("action_mask.shape", given.shape, f"{shape}", "one entry per state and action"))
     if given.dtype == np.bool_:
         playable = given.copy()
     elif given.dtype.kind in "iuf" and ((given == 0.0) | (given == -np.inf)).all():

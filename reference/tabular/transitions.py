@@ -24,6 +24,7 @@ from scipy.linalg.lapack import dgetrf, dgetrs
 
 from bilevelrl.reference.arrays import BoolArray, FloatArray, IntArray, refuse_differentiation
 from bilevelrl.reference.derivatives.array_values import differentiable_array
+from bilevelrl.reference.doors import checked
 from bilevelrl.reference.errors import IllPosedError, InvalidInputError, ShapeError, StochasticityError, refusal
 
 __all__ = [
@@ -46,6 +47,7 @@ __all__ = [
 ROW_SUM_TOLERANCE = 1e-12
 
 
+@checked
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SparseTransition:
     """A kernel as a list of K successors per state and action.
@@ -76,18 +78,12 @@ class SparseTransition:
     probability: Any
 
     def __post_init__(self) -> None:
-        successor = np.asarray(self.successor)
-        if successor.dtype.kind not in "iu":
-            raise ShapeError(
-                refusal("successor.dtype", str(successor.dtype), "integers", "list states by their numbers")
-            )
-        object.__setattr__(self, "successor", successor)
         object.__setattr__(self, "probability", differentiable_array("probability", self.probability))
-        if np.ndim(self.successor) != 3 or np.shape(self.successor) != self.probability.shape:
+        if np.ndim(self.successor) != 3 or np.shape(self.successor) != np.shape(self.probability):
             raise ShapeError(
                 refusal(
                     "SparseTransition shapes",
-                    (np.shape(self.successor), self.probability.shape),
+                    (np.shape(self.successor), np.shape(self.probability)),
                     "successor and probability both (S, A, K)",
                     "list the same number of successors for every pair; pad with probability 0",
                 )
@@ -116,7 +112,7 @@ Transition: TypeAlias = Any  # an (S, A, S) array, a SparseTransition, or either
 
 def transition_shape(transition: Transition) -> tuple[int, ...]:
     """Return (S, A, S) for either representation."""
-    return tuple(transition.shape)
+    return tuple(np.shape(transition))
 
 
 def to_dense(transition: Transition) -> FloatArray:
@@ -182,7 +178,7 @@ def check_rows(name: str, rows: Any, remedy: str) -> None:
         Naming the first offending row.
     """
     values = np.asarray(rows, dtype=np.float64)
-    sums = values.sum(axis=-1)
+    sums = np.asarray(values.sum(axis=-1))
     if not np.isfinite(sums).all():
         index = _first(~np.isfinite(sums))
         raise StochasticityError(
@@ -194,7 +190,7 @@ def check_rows(name: str, rows: Any, remedy: str) -> None:
     off = np.abs(sums - 1.0)
     near = (off > ROW_SUM_TOLERANCE) & (off <= 2.0**-11 * values.shape[-1]) & (np.count_nonzero(values, axis=-1) > 1)
     for kind, precision in ((np.float16, "half"), (np.float32, "single")) if near.any() else ():
-        narrow = near & (off <= 0.5 * float(np.finfo(kind).eps) * np.count_nonzero(values, axis=-1))
+        narrow = np.asarray(near & (off <= 0.5 * float(np.finfo(kind).eps) * np.count_nonzero(values, axis=-1)))
         narrow[narrow] = (values[narrow].astype(kind) == values[narrow]).all(axis=-1)
         if narrow.any():
             index = _first(narrow)

@@ -171,8 +171,9 @@ CONTAINERS = ("Tables", "LQRMatrices", "LeaderGaussian", "SparseTransition")
 
 def is_container(function):
     """Whether it makes a record of results, or entries that are judged when a problem is evaluated: they hold NaN."""
-    if not inspect.isclass(function):
-        return False
+    owner = getattr(function, "__self__", None)
+    if not inspect.isclass(function):  # copies with some entries replaced are judged no earlier than what they copy
+        return type(owner).__name__ in CONTAINERS and function.__name__ == "replace"
     return function.__name__ in CONTAINERS or not getattr(function.__init__, "finite", True)
 
 

@@ -356,7 +356,7 @@ def _written():
         "LQRMatrices.replace": {"changes": {"cost_state_leader": np.eye(3)}},
         "MarkovGame.policy_pullback": {
             "theta": game["theta"],
-            "cotangents": np.ones_like(game["problem"].policy_at(game["theta"])),
+            "cotangents": np.ones_like(game["problem"].policy_at(game["theta"]))[None],
         },
         "ConfigurableMDP.vector_jacobian": {"theta": mdp["theta"], "cotangents": cotangents},
         "ConfigurableMDP.vector_jacobians": {

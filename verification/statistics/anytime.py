@@ -23,10 +23,11 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from bilevelrl.reference.arrays import FloatArray, check_positive, store_floats
+from bilevelrl.reference.arrays import FloatArray, check_positive, check_shape
+from bilevelrl.reference.doors import checked
 from bilevelrl.reference.errors import InvalidInputError, ShapeError, refusal
 from bilevelrl.verification.statistics.bounded import check_bounds
-from bilevelrl.verification.statistics.means import ERROR_RATE, POWER
+from bilevelrl.verification.statistics.means import ERROR_RATE, POWER, check_rate
 from bilevelrl.verification.statistics.search import smallest_count, smallest_size
 
 __all__ = ["AnytimeTest", "draws_needed_anytime", "smallest_detectable_anytime_bias"]
@@ -34,6 +35,7 @@ __all__ = ["AnytimeTest", "draws_needed_anytime", "smallest_detectable_anytime_b
 BETS = 12
 
 
+@checked
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnytimeTest:
     """A test of means under way; `updated` returns it after more draws.
@@ -82,7 +84,6 @@ class AnytimeTest:
     best: float = 0.0
 
     def __post_init__(self) -> None:
-        store_floats(self)
         if (self.standard_deviation is None) == (self.bounds is None):
             raise InvalidInputError(
                 "standard_deviation, bounds: expected exactly one of them; without a bound on the spread or on the "
@@ -94,6 +95,7 @@ class AnytimeTest:
             )
 
     @classmethod
+    @checked
     def start(
         cls,
         expected: FloatArray,
@@ -103,10 +105,11 @@ class AnytimeTest:
         error_rate: float = ERROR_RATE,
     ) -> AnytimeTest:
         """Return the test before any draw."""
-        means = np.atleast_1d(np.asarray(expected, dtype=np.float64))
+        means = np.atleast_1d(expected)
+        check_shape("expected", means, (None,), "one mean per coordinate")
         spread = None
         if standard_deviation is not None:
-            spread = np.broadcast_to(np.asarray(standard_deviation, dtype=np.float64), means.shape)
+            spread = _spread(standard_deviation, means)
             if not bool((spread > 0.0).all() and np.isfinite(spread).all()):
                 raise InvalidInputError(
                     "standard_deviation: expected finite numbers > 0; compare a coordinate that never varies exactly"
@@ -136,6 +139,7 @@ class AnytimeTest:
         """The coordinate whose bets have won most."""
         return int(np.argmax(self.log_wealth.max(axis=(0, 1))))
 
+    @checked
     def updated(self, rows: FloatArray) -> AnytimeTest:
         """Return the test after more independent draws (n, K); the wealth is looked at after the last of them.
 
@@ -144,11 +148,8 @@ class AnytimeTest:
         ShapeError, InvalidInputError
             If the rows have another width, are not finite or leave the stated bounds.
         """
-        rows = np.asarray(rows, dtype=np.float64)
         if rows.ndim != 2 or rows.shape[1] != self.expected.size:
             raise ShapeError(refusal("rows.shape", rows.shape, f"(n, {self.expected.size})", "one column per mean"))
-        if not np.isfinite(rows).all():
-            raise InvalidInputError("rows: expected finite draws; check the estimator")
         if self.bounds is not None:
             check_bounds(rows, *self.bounds)
         log_wealth = self.log_wealth.copy()
@@ -164,9 +165,11 @@ class AnytimeTest:
         whole = top + math.log(float(np.exp(log_wealth - top).mean()))
         return replace(self, log_wealth=log_wealth, draws=self.draws + rows.shape[0], best=max(self.best, whole))
 
+    @checked
     def detectable(self, standard_deviation: FloatArray, *, power: float = POWER) -> FloatArray:
         """Return the bias (K,) that the draws seen so far show with probability `power`, at the draws' own spread."""
-        spread = np.broadcast_to(standard_deviation, self.expected.shape)
+        spread = _spread(standard_deviation, self.expected)
+        check_rate("power", power)
         width = None if self.bounds is None else self.bounds[1] - self.bounds[0]
         return np.array(
             [
@@ -183,6 +186,15 @@ class AnytimeTest:
     def _width(self) -> float:
         assert self.bounds is not None
         return self.bounds[1] - self.bounds[0]
+
+
+def _spread(standard_deviation: FloatArray, means: FloatArray) -> FloatArray:
+    """Return one standard deviation per mean, whose squares are finite."""
+    if np.ndim(standard_deviation):
+        check_shape("standard_deviation", standard_deviation, means.shape, "one per coordinate")
+    if np.abs(standard_deviation).max(initial=0.0) > 1e150:
+        raise InvalidInputError("standard_deviation: expected numbers whose squares are finite; check their unit")
+    return np.broadcast_to(standard_deviation, means.shape)
 
 
 def smallest_detectable_anytime_bias(

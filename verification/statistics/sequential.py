@@ -27,6 +27,7 @@ import numpy as np
 from scipy import stats
 
 from bilevelrl.reference.arrays import BoolArray, FloatArray, store_floats
+from bilevelrl.reference.doors import check_integer
 from bilevelrl.reference.errors import EstimatorError, InvalidInputError, refusal
 from bilevelrl.verification.statistics.means import ERROR_RATE, POWER, SampleMoments
 from bilevelrl.verification.statistics.search import smallest_count, smallest_size
@@ -90,16 +91,19 @@ class StagedDesign:
 
     def reject_below(self, stage: int) -> float:
         """β_i: stage i = 0, ... rejects at p-values up to it."""
-        return self.continue_probability ** (self.stages - stage)
+        return self.continue_probability ** (self.stages - self._checked(stage))
 
     def stop_above(self, stage: int) -> float:
         """γ + β_i: stage i finds nothing at p-values above it; the last stage hands nothing on."""
-        last = stage == self.stages - 1
+        last = self._checked(stage) == self.stages - 1
         return self.reject_below(stage) + (0.0 if last else self.continue_probability)
 
     def draws(self, stage: int) -> int:
         """Return the number of draws of a stage."""
-        return self.first_draws * (self.growth if stage > 0 else 1)
+        return self.first_draws * (self.growth if self._checked(stage) > 0 else 1)
+
+    def _checked(self, stage: int) -> int:
+        return check_integer("stage", stage, low=0, high=self.stages - 1)
 
     @property
     def expected_draws(self) -> float:

@@ -57,6 +57,7 @@ class CheckFailedError(BilevelRLError, AssertionError):
         The nearest known mistake.
     """
 
+    @checked
     def __init__(
         self, message: str, *, results: Sequence[CheckResult] = (), explanation: Explanation | None = None
     ) -> None:

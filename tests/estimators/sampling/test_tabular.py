@@ -292,11 +292,11 @@ def test_bad_simulators_and_resets_are_refused() -> None:
     problem = random_mdp(seed=0)
     policy = solve_follower(problem, THETA).policy
     common: dict[str, Any] = {"steps": 2, "rng": named_stream(0)}
-    with pytest.raises(InvalidInputError, match=r"first_state\[1\]=4: expected an integer in \[0, 4\)"):
+    with pytest.raises(InvalidInputError, match=r"\bstate=4: expected integers in \[0, 4\)"):
         sample_suffixes(problem, THETA, policy, state=[0, 4], **common)
-    with pytest.raises(InvalidInputError, match=r"first_action\[0\]=-1"):
+    with pytest.raises(InvalidInputError, match=r"\baction=-1"):
         sample_suffixes(problem, THETA, policy, state=[0, 1], action=[-1, 0], **common)
-    with pytest.raises(ShapeError, match="first_action"):
+    with pytest.raises(ShapeError, match=r"\baction"):
         sample_suffixes(problem, THETA, policy, state=[0, 1], action=[0], **common)
     with pytest.raises(InvalidInputError, match=r"lengths\[0\]=0"):
         sample_suffixes(problem, THETA, policy, state=[0, 1], lengths=[0, 1], **common)

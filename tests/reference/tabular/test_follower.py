@@ -202,14 +202,14 @@ def test_sampled_actions_and_log_probabilities_are_the_policys():
     problem = random_mdp(seed=6)
     solution = solve_follower(problem, np.zeros(3))
 
-    class Thresholds:
-        """Stands in for a generator: the grid of midpoints k/1000, so that counts are exact to one in a thousand."""
+    class Thresholds(np.random.Generator):
+        """The grid of midpoints k/1000 in place of random numbers, so that counts are exact to one in a thousand."""
 
         def random(self, shape):
             return np.broadcast_to((np.arange(1000) + 0.5) / 1000, shape)
 
     for state in range(4):
-        drawn = solution.sample(np.full(1000, state), Thresholds())
+        drawn = solution.sample(np.full(1000, state), Thresholds(np.random.PCG64(0)))
         shares = np.bincount(drawn, minlength=2) / 1000
         np.testing.assert_allclose(shares, solution.policy[state], atol=1e-3)
     states, actions = np.array([[0, 1], [2, 3]]), np.array([[0, 1], [1, 0]])

@@ -131,6 +131,7 @@ def solve_follower(
 
     Examples
     --------
+    >>> import numpy as np
     >>> from bilevelrl.tasks import random_mdp
     >>> problem = random_mdp(states=4, actions=2, parameters=3, seed=0)
     >>> solution = solve_follower(problem, np.zeros(3))
@@ -173,6 +174,7 @@ class SuboptimalFollower:
 
     Examples
     --------
+    >>> import numpy as np
     >>> from bilevelrl.tasks import random_mdp
     >>> follower = SuboptimalFollower(iterations=2, carry=False)
     >>> follower.respond(random_mdp(states=4, actions=2, parameters=3, seed=0), np.zeros(3)).status.name

@@ -34,9 +34,6 @@ __all__ = ["SarsaCritic", "TruncationTreatment", "UpdateOrder", "sarsa_pass"]
 TruncationTreatment: TypeAlias = Literal["bootstrap", "cut"]
 UpdateOrder: TypeAlias = Literal["random", "time"]
 
-# Below so many tables a loop over plain floats is faster than one NumPy operation per transition over all tables.
-_FEW_TABLES = 8
-
 
 @checked
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -255,9 +252,7 @@ def sarsa_pass(
         return np.ascontiguousarray(np.asarray(values, dtype=kind).reshape(runs, length))
 
     padded = np.concatenate([tables, np.zeros((runs, 1, actions))], axis=1)
-    run_pass = compiled(sarsa_loop)
-    if run_pass is None:
-        run_pass = _pass_one_by_one if runs < _FEW_TABLES else _pass_together
+    run_pass = compiled(sarsa_loop) or _plain_pass
     run_pass(
         padded,
         np.concatenate([policies, np.zeros((runs, 1, actions))], axis=1),
@@ -274,7 +269,7 @@ def sarsa_pass(
     return padded[:, :-1].reshape(np.shape(table))
 
 
-def _pass_one_by_one(
+def _plain_pass(
     tables: FloatArray,
     policy: FloatArray,
     step_sizes: FloatArray,
@@ -287,7 +282,7 @@ def _pass_one_by_one(
     next_action: IntArray,
     discount: float,
 ) -> None:
-    """`sarsa_loop` over plain floats."""
+    """`sarsa_loop` over plain floats, which cost less than arrays of one number."""
     actions = tables.shape[2]
     for b in range(tables.shape[0]):
         values, rate = tables[b].ravel().tolist(), float(step_sizes[b])
@@ -303,34 +298,6 @@ def _pass_one_by_one(
             old = values[here]
             values[here] = old + rate * (earned + discount * ahead - old)
         tables[b] = np.reshape(values, tables.shape[1:])
-
-
-def _pass_together(
-    tables: FloatArray,
-    policy: FloatArray,
-    step_sizes: FloatArray,
-    order: IntArray,
-    valid: BoolArray,
-    state: IntArray,
-    action: IntArray,
-    reward: FloatArray,
-    next_state: IntArray,
-    next_action: IntArray,
-    discount: float,
-) -> None:
-    """`sarsa_loop` with one transition of each run at a time."""
-    runs, rows, actions = tables.shape
-    run = np.arange(runs)[:, None]
-    after, then = next_state[run, order], next_action[run, order]
-    weights = np.where(then[..., None] >= 0, np.eye(actions)[then], policy[run, after])
-    flat, by_row = tables.reshape(-1), tables.reshape(-1, actions)
-    rates = np.where(valid[run, order], step_sizes[:, None], 0.0)
-    cells = state[run, order] * actions + action[run, order] + run * (rows * actions)
-    columns = (rates.T, cells.T, reward[run, order].T, (after + run * rows).T, np.swapaxes(weights, 0, 1))
-    for rate, here, earned, row, weight in zip(*columns, strict=True):
-        old = flat[here]
-        ahead = np.cumsum(by_row[row] * weight, axis=1)[:, -1]  # adds in order, whatever the number of actions
-        flat[here] = old + rate * (earned + discount * ahead - old)
 
 
 def _checked_order(order: IntArray | None, runs: int, length: int) -> IntArray:

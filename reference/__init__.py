@@ -8,6 +8,7 @@ from bilevelrl.reference import errors
 from bilevelrl.reference import routes as _routes  # registers the routes
 from bilevelrl.reference.best_response import SuboptimalFollower, solve_follower
 from bilevelrl.reference.certified import certified_hypergradient
+from bilevelrl.reference.follower import Follower
 from bilevelrl.reference.game.follower import GameFollower
 from bilevelrl.reference.game.leader import game_leader_objective
 from bilevelrl.reference.game.leader_policies import NeuralPolicy, TabularSoftmaxPolicy
@@ -39,6 +40,7 @@ __all__ = [
     "PARTS",
     "ConfigurableLQR",
     "ConfigurableMDP",
+    "Follower",
     "GameFollower",
     "Hypergradient",
     "LQRFollower",

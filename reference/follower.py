@@ -6,9 +6,11 @@ import enum
 import functools
 from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
+from numpy.random import Generator
+
+from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.doors import LARGEST_ITERATIONS, check_integer
 from bilevelrl.reference.errors import UnknownNameError, UnsupportedError
-from bilevelrl.reference.problem import FollowerSolution
 
 __all__ = ["METHODS", "Follower", "FollowerMethod", "Status", "check_method", "solve_kind"]
 
@@ -31,12 +33,42 @@ class Status(enum.Enum):
 
 
 @runtime_checkable
-class Follower(FollowerSolution, Protocol):
-    """The follower's response as a solver returns it: with how it ended."""
+class Follower(Protocol):
+    """The follower's (best or suboptimal) response: what it is worth, how it plays, and how well it is known.
+
+    States and actions are integers of any shape in tabular problems, vectors (..., n) otherwise. Where the leader acts
+    too, `leader_action` says what it did; None: before it has acted, where the follower can tell.
+    """
 
     @property
     def status(self) -> Status:
         """How the solver ended."""
+        ...
+
+    @property
+    def residual(self) -> float:
+        """Largest Bellman residual of the value."""
+        ...
+
+    @property
+    def error_bound(self) -> float:
+        """Bound on the error of the value in the maximum norm, rounding included."""
+        ...
+
+    def value_at(self, state: Any, leader_action: Any = None) -> FloatArray:
+        """Return V_F of each state, entropy included; zero where the process has ended."""
+        ...
+
+    def action_value_at(self, state: Any, action: Any, leader_action: Any = None) -> FloatArray:
+        """Return Q_F of each state and action, without the entropy of that action."""
+        ...
+
+    def sample(self, state: Any, rng: Generator, leader_action: Any = None) -> Any:
+        """Draw an action for each state."""
+        ...
+
+    def log_prob(self, state: Any, action: Any, leader_action: Any = None) -> FloatArray:
+        """Return the log-probability (density) of each action."""
         ...
 
 

@@ -15,11 +15,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
-from numpy.random import Generator
-
 from bilevelrl.reference.arrays import FloatArray
 
-__all__ = ["GAME_PARTS", "PARTS", "TERMS", "FollowerSolution", "Part", "Problem", "Term", "TransitionBatch"]
+__all__ = ["GAME_PARTS", "PARTS", "TERMS", "Part", "Problem", "Term", "TransitionBatch"]
 
 Part: TypeAlias = Literal["initial", "direct", "transition", "response", "regulariser", "policy"]
 """Names of the parts of a hypergradient: partial derivatives of the objective with θ split by where it enters."""
@@ -63,29 +61,6 @@ class TransitionBatch(Protocol):
     @property
     def state_tp1(self) -> Any:
         """States after the step; S where the process ended."""
-        ...
-
-
-@runtime_checkable
-class FollowerSolution(Protocol):
-    """The follower's (best or suboptimal) response and how well it is known."""
-
-    @property
-    def residual(self) -> float:
-        """Largest Bellman residual of the value."""
-        ...
-
-    @property
-    def error_bound(self) -> float:
-        """Bound on the error of the value in the maximum norm, rounding included."""
-        ...
-
-    def sample(self, state: Any, rng: Generator, leader_action: Any = None) -> Any:
-        """Draw an action for each state."""
-        ...
-
-    def log_prob(self, state: Any, action: Any, leader_action: Any = None) -> Any:
-        """Log-probability (density) of each action."""
         ...
 
 

@@ -29,8 +29,8 @@ __all__ = ["LQRGameCritic", "lqr_follower_influence"]
 def lqr_follower_influence(context: Context, trajectories: Trajectories, *, centred: bool = True) -> FloatArray:
     """Return what the leader's action is worth to the follower, V_F(x, l), minus its mean over l if `centred`."""
     follower: LQRFollower = context.follower
-    worth = follower.value(trajectories.state_t, trajectories.leader_action_t)
-    return worth - follower.value(trajectories.state_t) if centred else worth
+    worth = follower.value_at(trajectories.state_t, trajectories.leader_action_t)
+    return worth - follower.value_at(trajectories.state_t) if centred else worth
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -364,7 +364,7 @@ def follower_value_tp1(context: Context, visits: TransitionBatch) -> FloatArray:
     kind = kind_of(context.problem)
     if kind is not None:
         return np.asarray(kind.follower_value_tp1(context, visits))
-    value: FloatArray = np.append(context.follower.value, 0.0)[visits.state_tp1]
+    value: FloatArray = context.follower.value_at(visits.state_tp1)
     return value
 
 

@@ -21,7 +21,7 @@ __all__ = ["follower_td_baseline", "follower_value_tp1"]
 
 def follower_value_tp1(context: Context, visits: TransitionBatch) -> FloatArray:
     """Return V_F(state_tp1), (streams, steps)."""
-    result: FloatArray = context.follower.value(visits.state_tp1)
+    result: FloatArray = context.follower.value_at(visits.state_tp1)
     return result
 
 
@@ -30,7 +30,7 @@ def follower_td_baseline(context: Context, visits: TransitionBatch) -> FloatArra
     matrices: Any = context.problem.matrices_at(context.theta)
     mean = visits.state_t @ matrices.dynamics_state.T + visits.action_t @ matrices.dynamics_action.T
     noise = float(np.vdot(context.follower.cost_to_go, matrices.noise_covariance))
-    result: FloatArray = context.problem.discount_follower * (context.follower.value(mean) - noise)
+    result: FloatArray = context.problem.discount_follower * (context.follower.value_at(mean) - noise)
     return result
 
 

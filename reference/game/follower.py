@@ -198,6 +198,36 @@ class GameFollower:
         return self.policy if self.sees_leader_action else self.policy[:, :1]
 
     @checked
+    def value_at(self, state: Any, leader_action: Any = None) -> FloatArray:
+        """Return V_F of each state, or of state and leader action where one is given and seen; zero at S, the end."""
+        seen = self.sees_leader_action and leader_action is not None
+        table = self.value if seen else self.state_value[:, None]
+        states, points = table.shape
+        ended: FloatArray = np.append(table, np.zeros((1, points)), axis=0)
+        place = check_pairs(("state", state, states + 1), ("leader_action", leader_action if seen else 0, points))
+        result: FloatArray = ended[place]
+        return result
+
+    @checked
+    def action_value_at(self, state: Any, action: Any, leader_action: Any = None) -> FloatArray:
+        """Return Q_F(s, l, a), of a follower that does not see the leader's action too.
+
+        Raises
+        ------
+        InvalidInputError
+            If the leader's action is not given.
+        """
+        if leader_action is None:
+            raise InvalidInputError("leader_action=None: expected the leader's actions; Q_F is that of (s, l, a)")
+        states, leader_actions, actions = self.policy.shape
+        result: FloatArray = self.action_value[
+            check_pairs(
+                ("state", state, states), ("leader_action", leader_action, leader_actions), ("action", action, actions)
+            )
+        ]
+        return result
+
+    @checked
     def sample(self, state: Any, rng: Generator, leader_action: Any = None) -> IntArray:
         """Draw an action for each state and leader action (any shape of integers).
 

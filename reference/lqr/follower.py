@@ -132,8 +132,8 @@ class LQRFollower:
         return result
 
     @checked
-    def value(self, state: Any, leader_action: Any = None) -> FloatArray:
-        """Return V_F: of the state, or of the state and the leader's action where one is given."""
+    def value_at(self, state: Any, leader_action: Any = None) -> FloatArray:
+        """Return V_F of each state (..., n), or of state and leader action where one is given and seen."""
         x = check_vectors("state", state, self.gain.shape[1])
         if leader_action is None or self.cost_to_go_seen is None:
             result: FloatArray = -np.vecdot(x @ self.cost_to_go, x) - self.offset
@@ -141,6 +141,11 @@ class LQRFollower:
         joint = check_joined(x, leader_action, (len(self.cost_to_go_seen) - x.shape[-1], x.shape[-1]), "leader_action")
         seen: FloatArray = -np.vecdot(joint @ self.cost_to_go_seen, joint) - self.offset_seen
         return seen
+
+    @checked
+    def action_value_at(self, state: Any, action: Any, leader_action: Any = None) -> FloatArray:
+        """Return Q_F = V_F + β log π of each state (..., n) and action (..., m), up to the residual."""
+        return self.value_at(state, leader_action) + self.temperature * self.log_prob(state, action, leader_action)
 
     @checked
     def sample(self, state: Any, rng: Generator, leader_action: Any = None) -> FloatArray:

@@ -101,6 +101,19 @@ class TabularFollower:
         return self._cumulative[0]
 
     @checked
+    def value_at(self, state: Any, leader_action: Any = None) -> FloatArray:
+        """Return V_F of each state (any shape of integers); zero at S, where the process has ended."""
+        result: FloatArray = np.append(self.value, 0.0)[check_indices("state", state, len(self.value) + 1)]
+        return result
+
+    @checked
+    def action_value_at(self, state: Any, action: Any, leader_action: Any = None) -> FloatArray:
+        """Return Q_F of each state and action."""
+        states, actions = self.policy.shape
+        result: FloatArray = self.action_value[check_pairs(("state", state, states), ("action", action, actions))]
+        return result
+
+    @checked
     def sample(self, state: Any, rng: Generator, leader_action: Any = None) -> IntArray:
         """Draw an action for each state (any shape of integers)."""
         rows = self.cumulative_policy()[check_indices("state", state, len(self.policy))]

@@ -7,7 +7,7 @@ BESIDE = {
     "reference": {
         "follower": "Status",
         "game.leader": "game_leader_action_values",
-        "problem": "FollowerSolution GAME_PARTS Part TERMS Term",
+        "problem": "GAME_PARTS Part TERMS Term",
         "registry": "Route register_objective",
         "tabular.leader": "leader_action_values",
     },

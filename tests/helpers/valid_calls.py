@@ -23,7 +23,7 @@ from bilevelrl.verification.mutants.attribution import CAUSES
 from bilevelrl.verification.mutants.causes import Evidence
 
 # Protocols and abstract classes cannot be called; enumerations are called by nobody but Python.
-NOT_CALLED = {"FollowerSolution", "Problem", "LeaderCritic", "Estimator", "Status", "Claim", "Draw", "Outcome"}
+NOT_CALLED = {"Follower", "Problem", "LeaderCritic", "Estimator", "Status", "Claim", "Draw", "Outcome"}
 
 
 def public():

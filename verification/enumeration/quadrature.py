@@ -345,10 +345,10 @@ def soft_bellman_residual(
     centre = -discount * (drift @ p @ b)[:, 0] / curvature
     action = centre[:, None] + half * points
     ahead = drift[:, None, :] + action[..., None] * b[:, 0]
-    value_tp1 = follower.value(ahead) - float(np.vdot(p, m.noise_covariance))
+    value_tp1 = follower.value_at(ahead) - float(np.vdot(p, m.noise_covariance))
     now = np.vecdot(states @ m.cost_state_follower, states)[:, None]
     action_value = -now - float(m.cost_action_follower[0, 0]) * action**2 + discount * value_tp1
     peak = action_value.max(axis=1, keepdims=True)
     backed_up = peak[:, 0] + beta * np.log(half * (np.exp((action_value - peak) / beta) @ weights))
-    result: FloatArray = backed_up - follower.value(states)
+    result: FloatArray = backed_up - follower.value_at(states)
     return result

@@ -159,9 +159,9 @@ def test_planted_mistakes_are_caught(name):
         action = follower.mean(states) + 0.3
         m, p = problem.matrices_at(THETA), follower.cost_to_go
         ahead = states @ m.dynamics_state.T + action @ m.dynamics_action.T
-        value_tp1 = follower.value(ahead) - np.vdot(p, m.noise_covariance)
+        value_tp1 = follower.value_at(ahead) - np.vdot(p, m.noise_covariance)
         q = -np.vecdot(states @ m.cost_state_follower, states) - np.vecdot(action @ m.cost_action_follower, action)
-        value = follower.value(states) + soft_bellman_residual(problem, THETA, follower, states)
+        value = follower.value_at(states) + soft_bellman_residual(problem, THETA, follower, states)
         log_density = (q + problem.discount_follower * value_tp1 - value) / problem.temperature
         return np.abs(log_density - follower.log_prob(states, action)).max()
 
@@ -244,10 +244,10 @@ def test_sampled_values_fit_the_model():
     mean = batch.state_t @ m.dynamics_state.T + batch.action_t @ m.dynamics_action.T
     normals = np.stack(np.meshgrid(points, points, points), axis=-1).reshape(-1, 3)
     masses = np.prod(np.stack(np.meshgrid(weights, weights, weights), axis=-1).reshape(-1, 3), axis=1)
-    values = context.follower.value(mean[..., None, :] + normals @ root.T)
+    values = context.follower.value_at(mean[..., None, :] + normals @ root.T)
     expected = problem.discount_follower * values @ (masses / masses.sum())
     np.testing.assert_allclose(follower_td_baseline(context, batch), expected, rtol=1e-10)
-    np.testing.assert_allclose(follower_value_tp1(context, batch), context.follower.value(batch.state_tp1))
+    np.testing.assert_allclose(follower_value_tp1(context, batch), context.follower.value_at(batch.state_tp1))
 
 
 def test_several_episodes_follow_each_other():

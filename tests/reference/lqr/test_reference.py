@@ -327,7 +327,7 @@ def test_the_value_is_the_log_of_the_integral_over_actions():
     q = -matrices.cost_state_follower[0, 0] * x**2 - matrices.cost_action_follower[0, 0] * actions**2
     q = q + gamma * value_tp1
     value = q.max() + beta * np.log(half * np.sum(weights * np.exp((q - q.max()) / beta)))
-    assert follower.value(np.array([x])) == pytest.approx(value, rel=1e-12)
+    assert follower.value_at(np.array([x])) == pytest.approx(value, rel=1e-12)
     density = np.exp((q - value) / beta)
     np.testing.assert_allclose(follower.log_prob(np.full((400, 1), x), actions[:, None]), np.log(density), atol=1e-9)
 
@@ -342,11 +342,11 @@ def test_the_value_is_the_log_of_the_integral_over_actions():
     points, masses = np.polynomial.hermite_e.hermegauss(5)
     drawn = policy.gain[0, 0] * ahead[:, None] + np.sqrt(policy.covariance[0, 0]) * points
     joint = np.broadcast_to(ahead[:, None, None], (400, 5, 1))
-    value_tp1 = follower.value(joint, drawn[..., None]) @ (masses / masses.sum())
-    np.testing.assert_allclose(value_tp1, follower.value(ahead[:, None]), rtol=1e-12)
+    value_tp1 = follower.value_at(joint, drawn[..., None]) @ (masses / masses.sum())
+    np.testing.assert_allclose(value_tp1, follower.value_at(ahead[:, None]), rtol=1e-12)
     q = -game.cost_state[0, 0] * x**2 - game.cost_action[0, 0] * actions**2 + gamma * value_tp1
     value = q.max() + beta * np.log(half * np.sum(weights * np.exp((q - q.max()) / beta)))
-    assert follower.value(state, seen) == pytest.approx(value, rel=1e-12)
+    assert follower.value_at(state, seen) == pytest.approx(value, rel=1e-12)
 
 
 def test_suboptimal_followers_stop_early():

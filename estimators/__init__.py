@@ -2,16 +2,7 @@
 
 from bilevelrl.estimators.critics.sarsa import SarsaCritic
 from bilevelrl.estimators.critics.tables import ExactCritic, TableCritic
-from bilevelrl.estimators.estimator import (
-    ESTIMATORS,
-    Claim,
-    Context,
-    Draw,
-    Estimate,
-    Estimator,
-    Target,
-    register_estimator,
-)
+from bilevelrl.estimators.estimator import Claim, Context, Draw, Estimate, Estimator
 from bilevelrl.estimators.methods.bchg import BCHG
 from bilevelrl.estimators.methods.bchg_game import BCHGGame
 from bilevelrl.estimators.methods.bchg_lambda import LambdaBCHG
@@ -24,9 +15,11 @@ from bilevelrl.estimators.methods.policy_covariance import PolicyCovariance
 from bilevelrl.estimators.methods.policy_gradient import PolicyGradient
 from bilevelrl.estimators.methods.sobirl import SoBiRL
 from bilevelrl.estimators.methods.total_derivative import TotalDerivative
+from bilevelrl.estimators.registry import ESTIMATORS, register_estimator
 from bilevelrl.estimators.sampling.tabular import TabularSimulator, sample_trajectories
 from bilevelrl.estimators.sampling.trajectories import Trajectories
 from bilevelrl.estimators.terms import linear_quadratic as _lqr_kind  # registers configurable LQRs
+from bilevelrl.reference.objective import Objective
 
 __all__ = [
     "BCHG",
@@ -43,6 +36,7 @@ __all__ = [
     "ExactCritic",
     "LambdaBCHG",
     "NaivePGD",
+    "Objective",
     "PathwiseBCHG",
     "PolicyCovariance",
     "PolicyGradient",
@@ -50,7 +44,6 @@ __all__ = [
     "SoBiRL",
     "TableCritic",
     "TabularSimulator",
-    "Target",
     "TotalDerivative",
     "Trajectories",
     "register_estimator",

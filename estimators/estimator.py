@@ -16,7 +16,7 @@ import enum
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 from numpy.random import Generator
@@ -25,13 +25,14 @@ from bilevelrl.estimators.sampling.kinds import kind_of
 from bilevelrl.estimators.sampling.linear_quadratic import LQRSimulator
 from bilevelrl.estimators.sampling.tabular import TabularSimulator, sample_trajectories
 from bilevelrl.estimators.sampling.trajectories import Trajectories
+from bilevelrl.reference import ConfigurableMDP
 from bilevelrl.reference.arrays import FloatArray
-from bilevelrl.reference.doors import Horizon, checked, checked_record
+from bilevelrl.reference.doors import checked, checked_record
 from bilevelrl.reference.errors import EstimatorError, InvalidInputError, UnsupportedError, refusal
+from bilevelrl.reference.objective import Objective
 from bilevelrl.reference.problem import Part, Problem, Term, TransitionBatch
 
 __all__ = [
-    "ESTIMATORS",
     "Claim",
     "Context",
     "Contribution",
@@ -40,8 +41,6 @@ __all__ = [
     "Estimator",
     "EstimatorEntry",
     "LeaderCritic",
-    "Target",
-    "register_estimator",
 ]
 
 
@@ -58,23 +57,6 @@ class Claim(enum.Enum):
     UNBIASED = "its expectation is its target"
     DECLARED = "biased by design: its expectation is what `expectation` computes"
     MEASURED = "biased, and no closed form is claimed: the bias is only measured"
-
-
-@checked
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Target:
-    """Which truth an estimator is held against.
-
-    Attributes
-    ----------
-    horizon : int or None
-        Episodes of so many steps; None: the infinite-horizon objective.
-    discounted : bool
-        False: undiscounted leader returns.
-    """
-
-    horizon: Horizon = None
-    discounted: bool = True
 
 
 class LeaderCritic(Protocol):
@@ -201,7 +183,7 @@ class Estimator(ABC):
     name: str
     draw: Draw
     claim: Claim
-    target: Target
+    target: Objective
     continuous: ClassVar[bool] = False  # whether it serves problems without tables
 
     @checked
@@ -318,43 +300,16 @@ class EstimatorEntry:
     level : str
         "formula" (the paper's formula on given critics) or "practical" (what experiments run).
     make : function
-        Target → estimator.
+        Objective → estimator.
+    kinds : tuple of classes
+        Kinds of problem for which it is listed and verified; its class may serve more.
     """
 
     name: str
     summary: str
-    level: str
-    make: Callable[[Target], Estimator]
-
-
-ESTIMATORS: dict[str, EstimatorEntry] = {}
-"""Every registered configuration by name; a new method registers itself once in its own file."""
-
-
-@checked
-def register_estimator(name: str, *, summary: str, level: str, make: Callable[[Target], Estimator]) -> None:
-    """Add a configuration to `ESTIMATORS`.
-
-    Raises
-    ------
-    InvalidInputError
-        If the name is taken or the level unknown.
-    """
-    # A file that is imported again, as test runners do, registers the same configuration again.
-    if isinstance(make, type):
-        raise InvalidInputError(refusal("make", make, "a function Target → Estimator", "wrap it in a lambda"))
-    taken = name in ESTIMATORS and _origin(ESTIMATORS[name].make) != _origin(make)
-    if taken or level not in ("formula", "practical"):
-        raise InvalidInputError(
-            f"register_estimator({name!r}, level={level!r}): expected a new name or the same make, and a known level"
-        )
-    ESTIMATORS[name] = EstimatorEntry(name=name, summary=summary, level=level, make=make)
-
-
-def _origin(make: Callable[[Target], Estimator]) -> tuple[str, int]:
-    """Where a function is written."""
-    code = getattr(make, "__code__", None)
-    return (code.co_filename, code.co_firstlineno) if code is not None else (repr(make), 0)
+    level: Literal["formula", "practical"]
+    make: Callable[[Objective], Estimator]
+    kinds: tuple[type, ...] = (ConfigurableMDP,)
 
 
 def _check_batch(trajectories: Any, context: Context) -> None:

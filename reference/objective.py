@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bilevelrl.reference.arrays import check_discount
+from bilevelrl.reference.doors import Probability, checked
 from bilevelrl.reference.errors import IllPosedError, InvalidInputError, refusal
 
 __all__ = ["INFINITE_HORIZON", "Objective"]
@@ -25,7 +27,7 @@ class Objective:
     Raises
     ------
     InvalidInputError
-        If the horizon is not None or an integer ≥ 1.
+        If the horizon is not None or an integer ≥ 1, or `discounted` no boolean.
     IllPosedError
         If the return is undiscounted and the horizon infinite: it diverges.
 
@@ -43,20 +45,24 @@ class Objective:
         if steps is not None and (isinstance(steps, bool) or not isinstance(steps, (int, np.integer)) or steps < 1):
             remedy = "count the steps of an episode"
             raise InvalidInputError(refusal("horizon", steps, "None or an integer >= 1", remedy))
+        if not isinstance(self.discounted, (bool, np.bool_)):
+            raise InvalidInputError(refusal("discounted", self.discounted, "True or False", "say whether γ_L counts"))
         if steps is None and not self.discounted:
             raise IllPosedError(
                 "discounted=False with horizon=None: the leader's undiscounted return over an infinite horizon "
                 "diverges; expected a finite horizon; pass horizon=T"
             )
 
-    def discount(self, discount_leader: float) -> float:
+    @checked
+    def discount(self, discount_leader: Probability) -> float:
         """Return the weight of a step relative to the step before."""
         return discount_leader if self.discounted else 1.0
 
-    def constant_return(self, reward: float, discount_leader: float) -> float:
+    @checked
+    def constant_return(self, reward: float, discount_leader: Probability) -> float:
         """Return what a constant reward earns where no episode terminates."""
         if self.horizon is None:
-            return reward / (1.0 - discount_leader)
+            return reward / (1.0 - check_discount("discount_leader", discount_leader))
         if not self.discounted:
             return reward * self.horizon
         return reward * float(np.sum(discount_leader ** np.arange(self.horizon)))

@@ -16,12 +16,13 @@ from typing import Any, Literal
 
 import numpy as np
 
-from bilevelrl.estimators.estimator import Context, Target
+from bilevelrl.estimators.estimator import Context
 from bilevelrl.estimators.sampling.trajectories import Trajectories
 from bilevelrl.reference import LQRFollower, LQRGame
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.errors import UnsupportedError
 from bilevelrl.reference.lqr_game.leader import closed_loop, game_steps
+from bilevelrl.reference.objective import Objective
 
 __all__ = ["LQRGameCritic", "lqr_follower_influence"]
 
@@ -54,7 +55,7 @@ class LQRGameCritic:
     spreads: FloatArray
 
     @classmethod
-    def solve(cls, context: Context, target: Target) -> LQRGameCritic:
+    def solve(cls, context: Context, target: Objective) -> LQRGameCritic:
         """Return the critic of a target: by steps to go, or over an infinite horizon to a tail of 1e-17.
 
         Examples
@@ -63,7 +64,7 @@ class LQRGameCritic:
         >>> from bilevelrl.tasks import lqr_game
         >>> game, theta = lqr_game(), np.array([-9.0, -9.0])
         >>> context = Context(problem=game, theta=theta, follower=solve_follower(game, theta))
-        >>> critic = LQRGameCritic.solve(context, Target(horizon=10))
+        >>> critic = LQRGameCritic.solve(context, Objective(horizon=10))
         >>> start = critic.value(np.array([1.0, 0.0]), steps_to_go=10)
         >>> bool(np.isclose(start, leader_objective(game, theta, horizon=10)))
         True

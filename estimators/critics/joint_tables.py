@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from bilevelrl.estimators.estimator import Context, Target
+from bilevelrl.estimators.estimator import Context
 from bilevelrl.estimators.sampling.trajectories import Trajectories
 from bilevelrl.reference import MarkovGame
 from bilevelrl.reference.arrays import FloatArray, check_indices, check_pairs, check_steps_to_go
@@ -90,7 +90,7 @@ class GameCritic:
         follower: Any,
         *,
         operator: Operator = "expected",
-        target: Target | None = None,
+        target: Objective | None = None,
     ) -> GameCritic:
         """Return the fixed point of an operator, or its values by steps to go of the target's horizon.
 
@@ -105,8 +105,7 @@ class GameCritic:
             raise UnknownNameError("operator", operator, OPERATORS)
         if not isinstance(getattr(follower, "policy", None), np.ndarray):
             raise InvalidInputError(refusal("follower", follower, "a response with its policy", "use solve_follower"))
-        target = target if target is not None else Target()
-        Objective(target.horizon, target.discounted)
+        target = target if target is not None else Objective()
         policy = game.policy_at(theta)
         if operator in ("expected", "sampled"):
             _, table = game_leader_action_values(

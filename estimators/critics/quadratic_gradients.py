@@ -147,7 +147,7 @@ class QuadraticGradientCritic:
         >>> problem, theta = random_lqr(seed=0), np.zeros(3)
         >>> context = Context(problem=problem, theta=theta, follower=solve_follower(problem, theta))
         >>> state, step = np.ones(problem.matrices_at(theta).states), np.array([1e-6, 0.0, 0.0])
-        >>> ahead, behind = (solve_follower(problem, theta + sign * step).value(state) for sign in (1.0, -1.0))
+        >>> ahead, behind = (solve_follower(problem, theta + sign * step).value_at(state) for sign in (1.0, -1.0))
         >>> exact = QuadraticGradientCritic.solve(context).value(state)[0]
         >>> bool(abs((ahead - behind) / 2e-6 - exact) < 1e-6 * abs(exact))
         True

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from bilevelrl.estimators.estimator import Context, LeaderCritic, Target
+from bilevelrl.estimators.estimator import Context, LeaderCritic
 from bilevelrl.estimators.sampling.kinds import kind_of
 from bilevelrl.estimators.sampling.tabular import sample_suffixes
 from bilevelrl.estimators.sampling.trajectories import Trajectories
@@ -219,7 +219,7 @@ class CriticReading:
     ahead_t: FloatArray
 
 
-def leader_discount(problem: Any, target: Target) -> float:
+def leader_discount(problem: Any, target: Objective) -> float:
     """Return the leader's discount of a target: γ_L, or 1 for undiscounted returns."""
     return float(problem.discount_leader) if target.discounted else 1.0
 
@@ -277,7 +277,7 @@ def monte_carlo_reading(
 
 
 def independent_reading(
-    trajectories: Trajectories, context: Context, baseline: CriticReading, *, target: Target
+    trajectories: Trajectories, context: Context, baseline: CriticReading, *, target: Objective
 ) -> CriticReading:
     """Read returns of fresh suffixes: `B̂_t = R'_t - V_L(s_t)` with R' started anew at (s_t, a_t).
 
@@ -327,7 +327,7 @@ def independent_reading(
     )
 
 
-def expected_fresh_steps(trajectories: Trajectories, context: Context, *, target: Target) -> float:
+def expected_fresh_steps(trajectories: Trajectories, context: Context, *, target: Objective) -> float:
     """Return the expected number of steps that `independent_reading` takes: the return of a reward of one per step."""
     kernel = None if context.simulator is None else context.simulator.kernel(context.problem, context.theta)
     counting = ExactCritic.solve(

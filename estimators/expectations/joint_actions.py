@@ -12,13 +12,14 @@ from collections.abc import Mapping
 import numpy as np
 
 from bilevelrl.estimators.critics.joint_tables import GameCritic
-from bilevelrl.estimators.estimator import Context, Target
+from bilevelrl.estimators.estimator import Context
 from bilevelrl.estimators.sampling.joint_actions import joint_mdp
 from bilevelrl.estimators.sampling.tabular import TabularSimulator
 from bilevelrl.reference import MarkovGame
 from bilevelrl.reference.arrays import FloatArray, check_shape
 from bilevelrl.reference.doors import check_stream_steps
 from bilevelrl.reference.errors import EstimatorError, SupportError
+from bilevelrl.reference.objective import Objective
 from bilevelrl.reference.problem import Part
 from bilevelrl.reference.tabular.transitions import DiscountedSystem
 
@@ -30,7 +31,7 @@ def expected_game_parts(
     critic: GameCritic,
     *,
     baseline: str,
-    target: Target,
+    target: Objective,
     stopped: bool,
     horizon: int,
     influence: FloatArray | None,

@@ -19,14 +19,16 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from bilevelrl.estimators.critics.tables import follower_td_baseline, follower_value_tp1
-from bilevelrl.estimators.estimator import Context, Contribution, Draw, Target, register_estimator
+from bilevelrl.estimators.estimator import Context, Contribution, Draw, EstimatorEntry
 from bilevelrl.estimators.expectations.tabular import expected_parts
 from bilevelrl.estimators.sampling.trajectories import Trajectories
 from bilevelrl.estimators.sums.traces import average_over_visits, forward_trace, windowed_trace
 from bilevelrl.estimators.terms.leader_side import CriticKind, LeaderSide
+from bilevelrl.reference import ConfigurableLQR, ConfigurableMDP
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.doors import checked
 from bilevelrl.reference.errors import EstimatorError, InvalidInputError, UnknownNameError
+from bilevelrl.reference.objective import Objective
 from bilevelrl.reference.problem import Part
 
 __all__ = ["BCHG"]
@@ -165,55 +167,60 @@ class BCHG(LeaderSide):
         return expected_parts(self, context, horizon=horizon, guiding=True)
 
 
-def _exact(target: Target) -> CriticKind:
+def _exact(target: Objective) -> CriticKind:
     return "exact" if target.horizon is None else "exact_truncated"
 
 
-register_estimator(
-    "bc_hg",
-    summary="BC-HG with the exact critic and the rest of the same trajectory",
-    level="formula",
-    make=lambda target: BCHG(target=target, critic=_exact(target)),
-)
-register_estimator(
-    "bc_hg_td",
-    summary="BC-HG with scores weighted by temporal-difference errors: the same mean, another variance",
-    level="formula",
-    make=lambda target: BCHG(target=target, critic=_exact(target), scores="td_error"),
-)
-register_estimator(
-    "bc_hg_monte_carlo",
-    summary="BC-HG with the leader's return of the same suffix: samples used twice",
-    level="formula",
-    make=lambda target: BCHG(target=target, critic="monte_carlo"),
-)
-register_estimator(
-    "bc_hg_independent",
-    summary="BC-HG with the leader's return of a fresh suffix from each visited pair",
-    level="formula",
-    make=lambda target: BCHG(target=target, critic="independent"),
-)
-register_estimator(
-    "bc_hg_geometric",
-    summary="BC-HG stopped at geometric times, all leader steps up to τ: unbiased over an infinite horizon",
-    level="formula",
-    make=lambda target: BCHG(stopping="sum"),
-)
-register_estimator(
-    "bc_hg_geometric_single",
-    summary="BC-HG stopped at geometric times, the leader step at τ alone: unbiased over an infinite horizon",
-    level="formula",
-    make=lambda target: BCHG(stopping="single"),
-)
-register_estimator(
-    "bc_hg_practical",
-    summary="BC-HG as published experiments run it: a learned critic, averages over visits, finished episodes",
-    level="practical",
-    make=lambda target: BCHG(
-        target=target,
-        critic="context",
-        normalisation="episodes",
-        leader_average="start_visits",
-        guiding_average="pairs",
+CONFIGURATIONS = (
+    EstimatorEntry(
+        kinds=(ConfigurableMDP, ConfigurableLQR),
+        name="bc_hg",
+        summary="BC-HG with the exact critic and the rest of the same trajectory",
+        level="formula",
+        make=lambda target: BCHG(target=target, critic=_exact(target)),
+    ),
+    EstimatorEntry(
+        name="bc_hg_td",
+        summary="BC-HG with scores weighted by temporal-difference errors: the same mean, another variance",
+        level="formula",
+        make=lambda target: BCHG(target=target, critic=_exact(target), scores="td_error"),
+    ),
+    EstimatorEntry(
+        name="bc_hg_monte_carlo",
+        summary="BC-HG with the leader's return of the same suffix: samples used twice",
+        level="formula",
+        make=lambda target: BCHG(target=target, critic="monte_carlo"),
+    ),
+    EstimatorEntry(
+        name="bc_hg_independent",
+        summary="BC-HG with the leader's return of a fresh suffix from each visited pair",
+        level="formula",
+        make=lambda target: BCHG(target=target, critic="independent"),
+    ),
+    EstimatorEntry(
+        kinds=(ConfigurableMDP, ConfigurableLQR),
+        name="bc_hg_geometric",
+        summary="BC-HG stopped at geometric times, all leader steps up to τ: unbiased over an infinite horizon",
+        level="formula",
+        make=lambda target: BCHG(stopping="sum"),
+    ),
+    EstimatorEntry(
+        kinds=(ConfigurableMDP, ConfigurableLQR),
+        name="bc_hg_geometric_single",
+        summary="BC-HG stopped at geometric times, the leader step at τ alone: unbiased over an infinite horizon",
+        level="formula",
+        make=lambda target: BCHG(stopping="single"),
+    ),
+    EstimatorEntry(
+        name="bc_hg_practical",
+        summary="BC-HG as published experiments run it: a learned critic, averages over visits, finished episodes",
+        level="practical",
+        make=lambda target: BCHG(
+            target=target,
+            critic="context",
+            normalisation="episodes",
+            leader_average="start_visits",
+            guiding_average="pairs",
+        ),
     ),
 )

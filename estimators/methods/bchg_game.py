@@ -22,11 +22,11 @@ from typing import ClassVar
 import numpy as np
 
 from bilevelrl.estimators.critics.gaussian_game import lqr_follower_influence
-from bilevelrl.estimators.estimator import Context, Contribution
+from bilevelrl.estimators.estimator import Context, Contribution, EstimatorEntry
 from bilevelrl.estimators.sampling.trajectories import Trajectories
 from bilevelrl.estimators.sums.traces import forward_trace, windowed_trace
-from bilevelrl.estimators.terms.joint_leader import GameSide, register_game_estimator
-from bilevelrl.reference import LQRGame
+from bilevelrl.estimators.terms.joint_leader import GameSide
+from bilevelrl.reference import LQRGame, MarkovGame
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.doors import checked
 from bilevelrl.reference.problem import Part
@@ -134,21 +134,26 @@ class BCHGGame(GameSide):
         return 0 if self.same_step or not context.problem.follower_sees_leader_action else 1
 
 
-register_game_estimator(
-    "bc_hg_game",
-    summary="BC-HG with the exact critic and the rest of the same trajectory",
-    level="formula",
-    make=lambda target: BCHGGame(target=target),
-)
-register_game_estimator(
-    "bc_hg_game_geometric",
-    summary="BC-HG stopped at geometric times, all leader steps up to τ: unbiased over an infinite horizon",
-    level="formula",
-    make=lambda target: BCHGGame(stopping="sum"),
-)
-register_game_estimator(
-    "bc_hg_game_published",
-    summary="BC-HG with the published baselines: at the follower's own action, and an inner sum from the same step",
-    level="formula",
-    make=lambda target: BCHGGame(target=target, baseline="action_dependent", same_step=True),
+CONFIGURATIONS = (
+    EstimatorEntry(
+        kinds=(MarkovGame, LQRGame),
+        name="bc_hg_game",
+        summary="BC-HG with the exact critic and the rest of the same trajectory",
+        level="formula",
+        make=lambda target: BCHGGame(target=target),
+    ),
+    EstimatorEntry(
+        kinds=(MarkovGame,),
+        name="bc_hg_game_geometric",
+        summary="BC-HG stopped at geometric times, all leader steps up to τ: unbiased over an infinite horizon",
+        level="formula",
+        make=lambda target: BCHGGame(stopping="sum"),
+    ),
+    EstimatorEntry(
+        kinds=(MarkovGame,),
+        name="bc_hg_game_published",
+        summary="BC-HG with the published baselines: at the follower's own action, and an inner sum from the same step",
+        level="formula",
+        make=lambda target: BCHGGame(target=target, baseline="action_dependent", same_step=True),
+    ),
 )

@@ -21,14 +21,16 @@ import numpy as np
 
 from bilevelrl.estimators.critics.gradient_tables import GradientTable
 from bilevelrl.estimators.critics.state_baselines import BASELINES, StateBaseline
-from bilevelrl.estimators.estimator import Claim, Context, Contribution, Target, register_estimator
+from bilevelrl.estimators.estimator import Claim, Context, Contribution, EstimatorEntry
 from bilevelrl.estimators.expectations.tabular import Completion, expected_parts
 from bilevelrl.estimators.methods.bchg import BCHG
 from bilevelrl.estimators.sampling.trajectories import Trajectories
 from bilevelrl.estimators.sums.lambda_returns import bootstrap_shares, check_trace_decay
+from bilevelrl.estimators.terms.leader_side import CriticKind
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.doors import checked
 from bilevelrl.reference.errors import EstimatorError, InvalidInputError, UnknownNameError
+from bilevelrl.reference.objective import Objective
 from bilevelrl.reference.problem import Part
 
 __all__ = ["LambdaBCHG", "LambdaBaseline"]
@@ -65,7 +67,7 @@ class LambdaBCHG(BCHG):
     >>> from bilevelrl.tasks import random_mdp
     >>> problem, theta = random_mdp(states=4, actions=2, parameters=3, seed=0), np.zeros(3)
     >>> context = Context(problem=problem, theta=theta, follower=solve_follower(problem, theta))
-    >>> target = Target(horizon=5)
+    >>> target = Objective(horizon=5)
     >>> truth = hypergradient(problem, theta, horizon=5).value
     >>> def bias(estimator):
     ...     expected = sum(estimator.expectation(context, horizon=5).values())
@@ -187,41 +189,33 @@ def _weighted(weights: FloatArray, state: Any, table: FloatArray) -> FloatArray:
     return result
 
 
-def _register(name: str, summary: str, trace_decay: float, baseline: LambdaBaseline | None = None) -> None:
-    def make(target: Target) -> LambdaBCHG:
-        return LambdaBCHG(
+def _completed(name: str, summary: str, trace_decay: float, baseline: LambdaBaseline | None = None) -> EstimatorEntry:
+    def make(target: Objective) -> LambdaBCHG:
+        critic: CriticKind = "exact" if target.horizon is None else "exact_truncated"
+        return LambdaBCHG(target=target, critic=critic, trace_decay=trace_decay, baseline=baseline)
+
+    return EstimatorEntry(name=name, summary=summary, level="formula", make=make)
+
+
+CONFIGURATIONS = (
+    _completed("bc_hg_completed", "BC-HG with ∇V_F at the end of a suffix that is cut (λ = 1)", 1.0),
+    _completed("bc_hg_lambda", "BC-HG with λ-returns of ∇Q_F, λ = 0.9, completed by the exact ∇V_F", 0.9),
+    _completed("bc_hg_one_step", "BC-HG with one step and the exact ∇V_F (λ = 0)", 0.0),
+    _completed("bc_hg_value_baseline", "BC-HG completed, less ∇V_F at every state: doubly centred", 1.0, "value"),
+    _completed("bc_hg_step_baseline", "BC-HG completed, less each step's own optimal state baseline", 1.0, "step"),
+    _completed("bc_hg_optimal_baseline", "BC-HG completed, less the state baseline of least variance", 1.0, "estimate"),
+    EstimatorEntry(
+        name="bc_hg_lambda_practical",
+        summary="BC-HG with λ-returns to the exact ∇V_F, the value baseline, a learnt benefit, averages as published",
+        level="practical",
+        make=lambda target: LambdaBCHG(
             target=target,
-            critic="exact" if target.horizon is None else "exact_truncated",
-            trace_decay=trace_decay,
-            baseline=baseline,
-        )
-
-    register_estimator(name, summary=summary, level="formula", make=make)
-
-
-_register("bc_hg_completed", "BC-HG with ∇V_F at the end of a suffix that is cut (λ = 1)", 1.0)
-_register("bc_hg_lambda", "BC-HG with λ-returns of ∇Q_F, λ = 0.9, completed by the exact ∇V_F", 0.9)
-_register("bc_hg_one_step", "BC-HG with one step and the exact ∇V_F (λ = 0)", 0.0)
-_register("bc_hg_value_baseline", "BC-HG completed, less ∇V_F at every state: doubly centred", 1.0, "value")
-_register("bc_hg_step_baseline", "BC-HG completed, less each step's own optimal state baseline", 1.0, "step")
-_register("bc_hg_optimal_baseline", "BC-HG completed, less the state baseline of least variance", 1.0, "estimate")
-
-
-def _practical(target: Target) -> LambdaBCHG:
-    return LambdaBCHG(
-        target=target,
-        critic="context",
-        gradient_critic="exact",
-        baseline="value",
-        normalisation="episodes",
-        leader_average="start_visits",
-        guiding_average="pairs",
-    )
-
-
-register_estimator(
-    "bc_hg_lambda_practical",
-    summary="BC-HG with λ-returns to the exact ∇V_F, the value baseline, a learnt benefit, averages as published",
-    level="practical",
-    make=_practical,
+            critic="context",
+            gradient_critic="exact",
+            baseline="value",
+            normalisation="episodes",
+            leader_average="start_visits",
+            guiding_average="pairs",
+        ),
+    ),
 )

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from bilevelrl.estimators.critics.joint_tables import Operator
+from bilevelrl.estimators.estimator import EstimatorEntry
 from bilevelrl.estimators.methods.policy_gradient import PolicyGradient
-from bilevelrl.estimators.terms.joint_leader import register_game_estimator
 from bilevelrl.reference import MarkovGame
 from bilevelrl.reference.doors import checked
 
@@ -59,9 +59,12 @@ class BiAC(PolicyGradient):
         return "stackelberg"
 
 
-register_game_estimator(
-    "bi_ac",
-    summary="the naive actor step with the fixed point of the Stackelberg operator",
-    level="formula",
-    make=lambda target: BiAC(target=target),
+CONFIGURATIONS = (
+    EstimatorEntry(
+        kinds=(MarkovGame,),
+        name="bi_ac",
+        summary="the naive actor step with the fixed point of the Stackelberg operator",
+        level="formula",
+        make=lambda target: BiAC(target=target),
+    ),
 )

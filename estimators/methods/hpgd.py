@@ -28,7 +28,7 @@ from bilevelrl.estimators.critics.tables import (
     monte_carlo_reading,
     read_critic,
 )
-from bilevelrl.estimators.estimator import Claim, Context, Contribution, LeaderCritic, Target, register_estimator
+from bilevelrl.estimators.estimator import Claim, Context, Contribution, EstimatorEntry, LeaderCritic
 from bilevelrl.estimators.expectations.impulses import expected_impulses, reaches_target
 from bilevelrl.estimators.expectations.tabular import expected_parts
 from bilevelrl.estimators.sampling.tabular import TabularSimulator
@@ -50,6 +50,7 @@ from bilevelrl.reference.errors import (
     UnsupportedError,
     refusal,
 )
+from bilevelrl.reference.objective import Objective
 from bilevelrl.reference.problem import Part
 
 __all__ = ["HPGD", "HPGDVariant"]
@@ -95,7 +96,7 @@ class HPGD(LeaderSide):
     >>> from bilevelrl.tasks import random_mdp
     >>> problem, theta = random_mdp(seed=0), np.zeros(3)
     >>> context = Context(problem=problem, theta=theta, follower=solve_follower(problem, theta))
-    >>> estimator = HPGD(target=Target(horizon=5), critic="exact_truncated")
+    >>> estimator = HPGD(target=Objective(horizon=5), critic="exact_truncated")
     >>> expected = sum(estimator.expectation(context, horizon=5).values())
     >>> bool(np.allclose(expected, hypergradient(problem, theta, horizon=5).value, rtol=1e-12))
     True
@@ -323,52 +324,54 @@ class HPGD(LeaderSide):
         return cost
 
 
-def _exact(target: Target) -> Literal["exact", "exact_truncated"]:
+def _exact(target: Objective) -> Literal["exact", "exact_truncated"]:
     return "exact" if target.horizon is None else "exact_truncated"
 
 
-register_estimator(
-    "hpgd_oracle",
-    summary="HPGD, fresh trajectories from every visited pair and state, exact benefit",
-    level="formula",
-    make=lambda target: HPGD(target=target, critic=_exact(target), name="HPGD (oracle)"),
-)
-register_estimator(
-    "hpgd_oracle_independent",
-    summary="HPGD, fresh trajectories from every visited pair and state, another one for the benefit",
-    level="formula",
-    make=lambda target: HPGD(target=target, critic="independent", name="HPGD (oracle, independent benefit)"),
-)
-register_estimator(
-    "hpgd_oracle_batch",
-    summary="HPGD as published with an oracle: all averages from 10,000 extra steps from uniformly drawn starts",
-    level="practical",
-    make=lambda target: HPGD(
-        target=target,
-        variant="oracle_batch",
-        oracle_batch_streams=50,
-        normalisation="episodes",
-        leader_average="start_visits",
-        name="HPGD (oracle batch)",
+CONFIGURATIONS = (
+    EstimatorEntry(
+        name="hpgd_oracle",
+        summary="HPGD, fresh trajectories from every visited pair and state, exact benefit",
+        level="formula",
+        make=lambda target: HPGD(target=target, critic=_exact(target), name="HPGD (oracle)"),
     ),
-)
-register_estimator(
-    "hpgd_mc",
-    summary="HPGD as published: benefit and gradients from averages over the visits in the same batch",
-    level="practical",
-    make=lambda target: HPGD(
-        target=target,
-        variant="monte_carlo",
-        normalisation="episodes",
-        leader_average="start_visits",
-        name="HPGD (MC)",
+    EstimatorEntry(
+        name="hpgd_oracle_independent",
+        summary="HPGD, fresh trajectories from every visited pair and state, another one for the benefit",
+        level="formula",
+        make=lambda target: HPGD(target=target, critic="independent", name="HPGD (oracle, independent benefit)"),
     ),
-)
-register_estimator(
-    "hpgd_sa",
-    summary="HPGD as published: gradients from averages in the batch, benefit from a table learnt by SARSA",
-    level="practical",
-    make=lambda target: HPGD(
-        target=target, variant="sarsa", normalisation="episodes", leader_average="start_visits", name="HPGD (SA)"
+    EstimatorEntry(
+        name="hpgd_oracle_batch",
+        summary="HPGD as published with an oracle: all averages from 10,000 extra steps from uniformly drawn starts",
+        level="practical",
+        make=lambda target: HPGD(
+            target=target,
+            variant="oracle_batch",
+            oracle_batch_streams=50,
+            normalisation="episodes",
+            leader_average="start_visits",
+            name="HPGD (oracle batch)",
+        ),
+    ),
+    EstimatorEntry(
+        name="hpgd_mc",
+        summary="HPGD as published: benefit and gradients from averages over the visits in the same batch",
+        level="practical",
+        make=lambda target: HPGD(
+            target=target,
+            variant="monte_carlo",
+            normalisation="episodes",
+            leader_average="start_visits",
+            name="HPGD (MC)",
+        ),
+    ),
+    EstimatorEntry(
+        name="hpgd_sa",
+        summary="HPGD as published: gradients from averages in the batch, benefit from a table learnt by SARSA",
+        level="practical",
+        make=lambda target: HPGD(
+            target=target, variant="sarsa", normalisation="episodes", leader_average="start_visits", name="HPGD (SA)"
+        ),
     ),
 )

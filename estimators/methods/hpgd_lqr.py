@@ -17,12 +17,11 @@ import numpy as np
 
 from bilevelrl.estimators.critics.quadratic_gradients import FollowerGradientCritic, QuadraticGradientCritic
 from bilevelrl.estimators.critics.tables import CriticReading, leader_discount
-from bilevelrl.estimators.estimator import Claim, Context, Contribution
+from bilevelrl.estimators.estimator import Claim, Context, Contribution, EstimatorEntry
 from bilevelrl.estimators.expectations.linear_quadratic import uncentred_bias
 from bilevelrl.estimators.methods.bchg import BCHG
 from bilevelrl.estimators.sampling.trajectories import Trajectories
 from bilevelrl.estimators.sums.traces import backward_sum
-from bilevelrl.estimators.terms.linear_quadratic_registry import register_lqr_estimator
 from bilevelrl.reference import ConfigurableLQR
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.doors import checked
@@ -143,17 +142,20 @@ class LQRHPGD(BCHG):
         return parts
 
 
-def _register(factor: GuidingFactor, what: str) -> None:
-    register_lqr_estimator(
-        f"lqr_hpgd_{factor}",
+def _configuration(factor: GuidingFactor, what: str) -> EstimatorEntry:
+    return EstimatorEntry(
+        name=f"lqr_hpgd_{factor}",
         summary=f"HPGD with the exact gradient of the follower's values, times {what}",
         level="formula",
+        kinds=(ConfigurableLQR,),
         make=lambda target: LQRHPGD(
             target=target, critic="exact" if target.horizon is None else "exact_truncated", factor=factor
         ),
     )
 
 
-_register("benefit", "the benefit")
-_register("action_value", "the raw action value, as published in HPGD (TD)")
-_register("return", "the raw return of the same suffix, as published in HPGD (MC)")
+CONFIGURATIONS = (
+    _configuration("benefit", "the benefit"),
+    _configuration("action_value", "the raw action value, as published in HPGD (TD)"),
+    _configuration("return", "the raw return of the same suffix, as published in HPGD (MC)"),
+)

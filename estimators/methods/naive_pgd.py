@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from bilevelrl.estimators.estimator import Context, Contribution, register_estimator
+from bilevelrl.estimators.estimator import Context, Contribution, EstimatorEntry
 from bilevelrl.estimators.expectations.tabular import expected_parts
 from bilevelrl.estimators.sampling.trajectories import Trajectories
 from bilevelrl.estimators.terms.leader_side import LeaderSide
+from bilevelrl.reference import ConfigurableLQR, ConfigurableMDP
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.doors import checked
 from bilevelrl.reference.problem import Part
@@ -71,17 +72,20 @@ class NaivePGD(LeaderSide):
         return expected_parts(self, context, horizon=horizon, guiding=False)
 
 
-register_estimator(
-    "naive_pgd",
-    summary="the leader's own terms alone, with the exact critic",
-    level="formula",
-    make=lambda target: NaivePGD(target=target, critic="exact" if target.horizon is None else "exact_truncated"),
-)
-register_estimator(
-    "naive_pgd_practical",
-    summary="the leader's own terms alone, averaged over visits of start states as published experiments do",
-    level="practical",
-    make=lambda target: NaivePGD(
-        target=target, critic="context", normalisation="episodes", leader_average="start_visits"
+CONFIGURATIONS = (
+    EstimatorEntry(
+        kinds=(ConfigurableMDP, ConfigurableLQR),
+        name="naive_pgd",
+        summary="the leader's own terms alone, with the exact critic",
+        level="formula",
+        make=lambda target: NaivePGD(target=target, critic="exact" if target.horizon is None else "exact_truncated"),
+    ),
+    EstimatorEntry(
+        name="naive_pgd_practical",
+        summary="the leader's own terms alone, averaged over visits of start states as published experiments do",
+        level="practical",
+        make=lambda target: NaivePGD(
+            target=target, critic="context", normalisation="episodes", leader_average="start_visits"
+        ),
     ),
 )

@@ -17,10 +17,9 @@ import numpy as np
 
 from bilevelrl.estimators.critics.quadratic import QuadraticCritic
 from bilevelrl.estimators.critics.tables import leader_discount
-from bilevelrl.estimators.estimator import Context, Contribution
+from bilevelrl.estimators.estimator import Context, Contribution, EstimatorEntry
 from bilevelrl.estimators.methods.bchg import BCHG
 from bilevelrl.estimators.sampling.trajectories import Trajectories
-from bilevelrl.estimators.terms.linear_quadratic_registry import register_lqr_estimator
 from bilevelrl.reference import ConfigurableLQR
 from bilevelrl.reference.doors import checked
 from bilevelrl.reference.errors import InvalidInputError, UnsupportedError
@@ -45,7 +44,7 @@ class PathwiseBCHG(BCHG):
 
     Examples
     --------
-    >>> from bilevelrl.estimators import Target
+    >>> from bilevelrl.estimators import Objective
     >>> from bilevelrl.reference import solve_follower
     >>> from bilevelrl.tasks import random_lqr
     >>> problem, theta = random_lqr(seed=0), np.zeros(3)
@@ -118,9 +117,14 @@ class PathwiseBCHG(BCHG):
         return critic
 
 
-register_lqr_estimator(
-    "pathwise_bc_hg",
-    summary="BC-HG with the dynamics' derivatives along the path in place of scores, with the exact critic",
-    level="formula",
-    make=lambda target: PathwiseBCHG(target=target, critic="exact" if target.horizon is None else "exact_truncated"),
+CONFIGURATIONS = (
+    EstimatorEntry(
+        kinds=(ConfigurableLQR,),
+        name="pathwise_bc_hg",
+        summary="BC-HG with the dynamics' derivatives along the path in place of scores, with the exact critic",
+        level="formula",
+        make=lambda target: PathwiseBCHG(
+            target=target, critic="exact" if target.horizon is None else "exact_truncated"
+        ),
+    ),
 )

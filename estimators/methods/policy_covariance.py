@@ -22,12 +22,12 @@ import numpy as np
 
 from bilevelrl.estimators.critics.quadratic import QuadraticCritic
 from bilevelrl.estimators.critics.quadratic_gradients import QuadraticGradientCritic
-from bilevelrl.estimators.estimator import Context, Contribution
+from bilevelrl.estimators.estimator import Context, Contribution, EstimatorEntry
 from bilevelrl.estimators.expectations.linear_quadratic import policy_covariance, quadratic_critic_expectation
 from bilevelrl.estimators.methods.hpgd_lqr import gradient_critic
 from bilevelrl.estimators.methods.pathwise import PathwiseBCHG
 from bilevelrl.estimators.sampling.trajectories import Trajectories
-from bilevelrl.estimators.terms.linear_quadratic_registry import register_lqr_estimator
+from bilevelrl.reference import ConfigurableLQR
 from bilevelrl.reference.arrays import FloatArray, IntArray
 from bilevelrl.reference.doors import checked
 from bilevelrl.reference.errors import EstimatorError, InvalidInputError, UnsupportedError
@@ -137,11 +137,14 @@ class PolicyCovariance(PathwiseBCHG):
         return quadratic_critic_expectation(self, context, leader, gradient.matrices, horizon)
 
 
-register_lqr_estimator(
-    "policy_covariance",
-    summary="BC-HG with the covariance over the follower's policy in closed form, from exact quadratic critics",
-    level="formula",
-    make=lambda target: PolicyCovariance(
-        target=target, critic="exact" if target.horizon is None else "exact_truncated"
+CONFIGURATIONS = (
+    EstimatorEntry(
+        kinds=(ConfigurableLQR,),
+        name="policy_covariance",
+        summary="BC-HG with the covariance over the follower's policy in closed form, from exact quadratic critics",
+        level="formula",
+        make=lambda target: PolicyCovariance(
+            target=target, critic="exact" if target.horizon is None else "exact_truncated"
+        ),
     ),
 )

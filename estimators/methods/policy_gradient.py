@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from bilevelrl.estimators.estimator import Context, Contribution
+from bilevelrl.estimators.estimator import Context, Contribution, EstimatorEntry
 from bilevelrl.estimators.sampling.trajectories import Trajectories
-from bilevelrl.estimators.terms.joint_leader import GameSide, register_game_estimator
+from bilevelrl.estimators.terms.joint_leader import GameSide
+from bilevelrl.reference import LQRGame, MarkovGame
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.doors import checked
 from bilevelrl.reference.problem import Part
@@ -64,9 +65,12 @@ class PolicyGradient(GameSide):
         return self.expected(context, horizon=horizon, influence=None, first=0)
 
 
-register_game_estimator(
-    "policy_gradient",
-    summary="the leader's own term alone, with the exact critic",
-    level="formula",
-    make=lambda target: PolicyGradient(target=target),
+CONFIGURATIONS = (
+    EstimatorEntry(
+        kinds=(MarkovGame, LQRGame),
+        name="policy_gradient",
+        summary="the leader's own term alone, with the exact critic",
+        level="formula",
+        make=lambda target: PolicyGradient(target=target),
+    ),
 )

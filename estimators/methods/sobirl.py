@@ -28,7 +28,7 @@ import autograd
 import numpy as np
 
 from bilevelrl.estimators.critics.tables import CriticReading, leader_discount
-from bilevelrl.estimators.estimator import Claim, Context, Contribution, Draw, Target, register_estimator
+from bilevelrl.estimators.estimator import Claim, Context, Contribution, Draw, EstimatorEntry
 from bilevelrl.estimators.expectations.impulses import expected_impulses, reaches_target
 from bilevelrl.estimators.expectations.tabular import expected_parts
 from bilevelrl.estimators.sampling.trajectories import Trajectories
@@ -40,6 +40,7 @@ from bilevelrl.estimators.terms.leader_side import LeaderSide
 from bilevelrl.reference.arrays import BoolArray, FloatArray
 from bilevelrl.reference.doors import checked
 from bilevelrl.reference.errors import InvalidInputError, UnknownNameError, UnsupportedError
+from bilevelrl.reference.objective import Objective
 from bilevelrl.reference.problem import Part
 from bilevelrl.reference.tabular.transitions import DiscountedSystem, policy_transition, to_dense
 
@@ -291,45 +292,47 @@ def _exact_brackets(trajectories: Trajectories, factors: FloatArray, context: Co
     return items
 
 
-def _configuration(target: Target, **options: Any) -> SoBiRL:
+def _configuration(target: Objective, **options: Any) -> SoBiRL:
     critic = "exact" if target.horizon is None else "exact_truncated"
     return SoBiRL(target=target, **{"critic": critic, **options})
 
 
-register_estimator(
-    "sobirl",
-    summary="SoBiRL, one-step gradient of the follower's reward weighed by the exact benefit at each step",
-    level="formula",
-    make=lambda target: _configuration(target),
-)
-register_estimator(
-    "sobirl_q",
-    summary="SoBiRL as released: one-step gradients of the whole episode weighed by Q at its first step",
-    level="formula",
-    make=lambda target: _configuration(target, weight="q", name="SoBiRL (first Q)"),
-)
-register_estimator(
-    "sobirl_return",
-    summary="SoBiRL, one-step gradients of the whole episode weighed by its return",
-    level="formula",
-    make=lambda target: _configuration(target, weight="return", name="SoBiRL (return)"),
-)
-register_estimator(
-    "sobirl_exact_gradient",
-    summary="the score form: whole return times the sum of exact follower gradients",
-    level="formula",
-    make=lambda target: _configuration(target, weight="return", gradient="exact", name="SoBiRL (exact gradient)"),
-)
-register_estimator(
-    "sobirl_batch",
-    summary="SoBiRL as published: averages over the visits in the batch",
-    level="practical",
-    make=lambda target: SoBiRL(
-        target=target,
-        weight="q",
-        critic="monte_carlo",
-        value_average="pairs",
-        leader_average="start_visits",
-        name="SoBiRL (batch)",
+CONFIGURATIONS = (
+    EstimatorEntry(
+        name="sobirl",
+        summary="SoBiRL, one-step gradient of the follower's reward weighed by the exact benefit at each step",
+        level="formula",
+        make=lambda target: _configuration(target),
+    ),
+    EstimatorEntry(
+        name="sobirl_q",
+        summary="SoBiRL as released: one-step gradients of the whole episode weighed by Q at its first step",
+        level="formula",
+        make=lambda target: _configuration(target, weight="q", name="SoBiRL (first Q)"),
+    ),
+    EstimatorEntry(
+        name="sobirl_return",
+        summary="SoBiRL, one-step gradients of the whole episode weighed by its return",
+        level="formula",
+        make=lambda target: _configuration(target, weight="return", name="SoBiRL (return)"),
+    ),
+    EstimatorEntry(
+        name="sobirl_exact_gradient",
+        summary="the score form: whole return times the sum of exact follower gradients",
+        level="formula",
+        make=lambda target: _configuration(target, weight="return", gradient="exact", name="SoBiRL (exact gradient)"),
+    ),
+    EstimatorEntry(
+        name="sobirl_batch",
+        summary="SoBiRL as published: averages over the visits in the batch",
+        level="practical",
+        make=lambda target: SoBiRL(
+            target=target,
+            weight="q",
+            critic="monte_carlo",
+            value_average="pairs",
+            leader_average="start_visits",
+            name="SoBiRL (batch)",
+        ),
     ),
 )

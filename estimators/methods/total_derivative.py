@@ -22,11 +22,11 @@ from typing import ClassVar
 
 import numpy as np
 
-from bilevelrl.estimators.estimator import Claim, Context, Contribution, Draw
+from bilevelrl.estimators.estimator import Claim, Context, Contribution, Draw, EstimatorEntry
 from bilevelrl.estimators.methods.bchg_game import follower_influence
 from bilevelrl.estimators.sampling.trajectories import Trajectories
 from bilevelrl.estimators.sums.traces import discount_powers, forward_trace
-from bilevelrl.estimators.terms.joint_leader import GameSide, register_game_estimator
+from bilevelrl.estimators.terms.joint_leader import GameSide
 from bilevelrl.reference import MarkovGame
 from bilevelrl.reference.arrays import FloatArray, IntArray
 from bilevelrl.reference.doors import NonNegative, checked
@@ -130,9 +130,12 @@ class TotalDerivative(GameSide):
         return solved
 
 
-register_game_estimator(
-    "total_derivative",
-    summary="inverse Hessian of the batch through the follower's logits",
-    level="practical",
-    make=lambda target: TotalDerivative(target=target),
+CONFIGURATIONS = (
+    EstimatorEntry(
+        kinds=(MarkovGame,),
+        name="total_derivative",
+        summary="inverse Hessian of the batch through the follower's logits",
+        level="practical",
+        make=lambda target: TotalDerivative(target=target),
+    ),
 )

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.random import Generator
 
 from bilevelrl.estimators.critics.tables import leader_discount
-from bilevelrl.estimators.estimator import Claim, Context, Draw, Estimator, Target
+from bilevelrl.estimators.estimator import Claim, Context, Draw, Estimator
 from bilevelrl.estimators.sampling.linear_quadratic import LQRSimulator
 from bilevelrl.estimators.sampling.tabular import (
     TabularSimulator,
@@ -22,6 +22,7 @@ from bilevelrl.estimators.sums.traces import continues, discount_powers
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.doors import checked
 from bilevelrl.reference.errors import EstimatorError
+from bilevelrl.reference.objective import Objective
 
 __all__ = ["AlongTrajectories", "Stopping"]
 
@@ -42,7 +43,7 @@ class AlongTrajectories(Estimator):
         `sample_stopped_trajectories`; unbiased over an infinite horizon.
     """
 
-    target: Target = field(default_factory=Target)
+    target: Objective = field(default_factory=Objective)
     stopping: Stopping | None = None
     draw: Draw = field(init=False)
     claim: Claim = field(init=False)

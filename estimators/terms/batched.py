@@ -355,6 +355,11 @@ class _UnionFollower:
     action_value: FloatArray
     policy: FloatArray
 
+    def value_at(self, state: IntArray) -> FloatArray:
+        """Return V_F of each (seed, state); zero at the end."""
+        worth: FloatArray = np.append(self.value, 0.0)[state]
+        return worth
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _UnionSimulator(TabularSimulator):

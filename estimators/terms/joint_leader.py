@@ -9,7 +9,7 @@ at the follower's action instead; where the follower has seen l, its action depe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, TypeAlias
 
@@ -19,7 +19,7 @@ from numpy.random import Generator
 from bilevelrl.estimators.critics.gaussian_game import LQRGameCritic
 from bilevelrl.estimators.critics.joint_tables import GameCritic, Operator
 from bilevelrl.estimators.critics.tables import leader_discount
-from bilevelrl.estimators.estimator import Claim, Context, Contribution, Draw, EstimatorEntry, Target
+from bilevelrl.estimators.estimator import Claim, Context, Contribution, Draw
 from bilevelrl.estimators.expectations.joint_actions import expected_game_parts
 from bilevelrl.estimators.sampling.linear_quadratic import LQRSimulator
 from bilevelrl.estimators.sampling.tabular import TabularSimulator
@@ -29,10 +29,9 @@ from bilevelrl.reference import LQRGame, MarkovGame
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.doors import checked
 from bilevelrl.reference.errors import EstimatorError, InvalidInputError, UnknownNameError, UnsupportedError
-from bilevelrl.reference.objective import Objective
 from bilevelrl.reference.problem import Part
 
-__all__ = ["GAME_ESTIMATORS", "Baseline", "GameSide", "register_game_estimator"]
+__all__ = ["Baseline", "GameSide"]
 
 Baseline: TypeAlias = Literal["state_value", "none", "action_dependent"]
 """What is subtracted from Q_L in the leader's own term."""
@@ -79,7 +78,6 @@ class GameSide(AlongTrajectories):
         for option, known in OPTIONS.items():
             if getattr(self, option) not in known:
                 raise UnknownNameError(option, getattr(self, option), [str(name) for name in known])
-        Objective(self.target.horizon, self.target.discounted)
         if self.stopping is not None and self.target.horizon is not None:
             raise InvalidInputError(
                 f"stopping={self.stopping!r}: expected target horizon None; geometric times replace the horizon"
@@ -206,14 +204,3 @@ class GameSide(AlongTrajectories):
             discount=leader_discount(context.problem, self.target),
             behaviour_theta=self.behaviour_theta,
         )
-
-
-GAME_ESTIMATORS: dict[str, EstimatorEntry] = {}
-"""Every registered configuration for Markov games, by name."""
-
-
-def register_game_estimator(
-    name: str, *, summary: str, level: str, make: Callable[[Target], AlongTrajectories]
-) -> None:
-    """Add a configuration to `GAME_ESTIMATORS`; a file that is imported again replaces its own."""
-    GAME_ESTIMATORS[name] = EstimatorEntry(name=name, summary=summary, level=level, make=make)

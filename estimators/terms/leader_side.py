@@ -33,7 +33,6 @@ from bilevelrl.reference import MarkovGame
 from bilevelrl.reference.arrays import FloatArray, store_floats
 from bilevelrl.reference.doors import Real, checked
 from bilevelrl.reference.errors import EstimatorError, InvalidInputError, UnknownNameError, UnsupportedError
-from bilevelrl.reference.objective import Objective
 
 __all__ = ["CriticKind", "LeaderSide", "Normalisation"]
 
@@ -106,7 +105,6 @@ class LeaderSide(AlongTrajectories):
         for option, known in OPTIONS.items():
             if getattr(self, option) not in known:
                 raise UnknownNameError(option, getattr(self, option), [str(name) for name in known])
-        Objective(self.target.horizon, self.target.discounted)
         if self.critic == "exact_truncated" and self.target.horizon is None:
             raise InvalidInputError("critic='exact_truncated': expected a target with a horizon; use critic='exact'")
         if self.critic == "exact" and not self.target.discounted:

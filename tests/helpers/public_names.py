@@ -24,8 +24,6 @@ BESIDE = {
         "sampling.linear_quadratic": "LQRSimulator",
         "sampling.tabular": "sample_stopped_trajectories sample_suffixes",
         "terms.batched": "SeedBatch SeedEstimates",
-        "terms.joint_leader": "GAME_ESTIMATORS",
-        "terms.linear_quadratic_registry": "LQR_ESTIMATORS register_lqr_estimator",
     },
     "tasks": {
         "generators.mdps": "absorbing_mdp periodic_mdp small_problems unreachable_mdp",

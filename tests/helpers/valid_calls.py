@@ -169,7 +169,7 @@ def instances():
         estimators.SoBiRL(),
         estimators.TotalDerivative(),
         context,
-        estimators.Target(horizon=3),
+        estimators.Objective(horizon=3),
         estimators.BCHG().contributions(mdp["trajectories"], context)[0],
         estimators.ESTIMATORS["bc_hg"],
         estimators.BCHG().estimate(mdp["trajectories"], context, per_draw=True),
@@ -306,7 +306,6 @@ def _written():
         "register_route": {"name": "own", "kind": type("Kind", (), {}), "summary": "s", "family": "f", "accuracy": "a"},
         "register_task": {"name": "own", "summary": "s"},
         "register_estimator": {"name": "own", "summary": "s", "level": "formula", "make": lambda target: bchg},
-        "register_lqr_estimator": {"name": "own", "summary": "s", "level": "formula", "make": lambda target: bchg},
         "make_task": {"name": "chain", "states": 5},
         "solve_followers": {
             "problem": mdp["problem"],
@@ -609,7 +608,7 @@ def _written():
         "game_expected_parts": {
             "game": kit("lqr_game")["problem"],
             "theta": kit("lqr_game")["theta"],
-            "target": estimators.Target(horizon=2),
+            "target": estimators.Objective(horizon=2),
             "steps": 2,
             "nodes": 3,
         },
@@ -699,7 +698,7 @@ def _target(name, function):
     if cls == "ErrorBudget":  # spent by each call
         return lambda **given: getattr(verification.ErrorBudget(), method)(**given)
     if cls == "PolicyCovariance":
-        return getattr(estimators.PolicyCovariance(target=estimators.Target(horizon=3)), method)
+        return getattr(estimators.PolicyCovariance(target=estimators.Objective(horizon=3)), method)
     return getattr(instances()[cls], method)
 
 

@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from bilevelrl.estimators import Claim, Context, Draw, Estimator, Target
+from bilevelrl.estimators import Claim, Context, Draw, Estimator, Objective
 from bilevelrl.estimators.critics.tables import ExactCritic
 from bilevelrl.reference import TabularFollower, hypergradient
 from bilevelrl.reference.arrays import FloatArray
@@ -186,7 +186,7 @@ def _enumerate(
 ) -> Enumerated:
     problem, theta = on.problem, on.theta
     stated = claim if claim is not None else getattr(estimator, "claim", Claim.UNBIASED)
-    target = getattr(estimator, "target", Target(horizon=on.target_horizon))
+    target = getattr(estimator, "target", Objective(horizon=on.target_horizon))
     batched = getattr(estimator, "draw", Draw.TRAJECTORY) is Draw.BATCH
     size = (batch or 2) if batched else None
     if size is not None and multiset_count(_paths(_ByIdentity(on)), size) > max_multisets:
@@ -209,7 +209,7 @@ def _enumerate(
 
 @checked
 def check_estimator(
-    estimator: Estimator | EstimatorFunction | Callable[[Target], Estimator],
+    estimator: Estimator | EstimatorFunction | Callable[[Objective], Estimator],
     on: Iterable[Scenario] | None = None,
     *,
     claim: Claim | None = None,
@@ -244,7 +244,7 @@ def check_estimator(
     """
     results: list[CheckResult] = []
     for entry in scenarios() if on is None else on:
-        made: Any = estimator(Target(horizon=entry.target_horizon)) if made_for else estimator  # type: ignore[call-arg,arg-type]
+        made: Any = estimator(Objective(horizon=entry.target_horizon)) if made_for else estimator  # type: ignore[call-arg,arg-type]
         try:
             found = enumerate_scenario(made, entry, claim=claim)
         except (UnsupportedError, SupportError, TooLargeError) as refused:
@@ -401,7 +401,7 @@ def _unjudged(check: str, on: Scenario, outcome: Outcome, reason: str) -> CheckR
     return CheckResult(check=check, scenario=on.name, verdict=unjudged(outcome, reason), margin=0.0)
 
 
-def _truth(on: Scenario, target: Target) -> Truth:
+def _truth(on: Scenario, target: Objective) -> Truth:
     """The stored truth where the target is one of the two stored, or the exact one."""
     if target.discounted and target.horizon is None:
         return on.truth

@@ -26,8 +26,9 @@ from typing import Any
 import numpy as np
 from numpy.random import Generator
 
-from bilevelrl.estimators import ESTIMATORS, Claim, Context, Draw, Estimator, Target
+from bilevelrl.estimators import Claim, Context, Draw, Estimator, Objective
 from bilevelrl.estimators.critics.tables import ExactCritic
+from bilevelrl.estimators.registry import estimators_for
 from bilevelrl.reference import ConfigurableMDP, TabularFollower, hypergradient, named_stream, solve_follower
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.errors import InvalidInputError, UnsupportedError, refusal
@@ -216,16 +217,16 @@ class _Drawn:
     problem: ConfigurableMDP
     theta: FloatArray
     follower: TabularFollower
-    target: Target
+    target: Objective
 
     @classmethod
     def of(cls, run: int, rng: Generator) -> _Drawn:
         seed, theta = int(rng.integers(2**31)), rng.standard_normal(3)
         temperature = float(rng.choice([0.3, 1.0, 3.0]))
         if run % 2 == 0:
-            problem, target = layered_mdp(layers=3, width=2, actions=2, parameters=3, seed=seed), Target()
+            problem, target = layered_mdp(layers=3, width=2, actions=2, parameters=3, seed=seed), Objective()
         else:
-            problem, target = random_mdp(states=2, actions=2, parameters=3, seed=seed), Target(horizon=HORIZON)
+            problem, target = random_mdp(states=2, actions=2, parameters=3, seed=seed), Objective(horizon=HORIZON)
         problem = replace(problem, temperature=temperature)
         # All estimators read the same θ: its Jacobians are computed once.
         slopes = problem.jacobian(theta)
@@ -252,8 +253,12 @@ class _Drawn:
         return Context(problem=self.problem, theta=self.theta, follower=self.follower, critic=critic, rng=rng)
 
 
-def _correct_estimators(target: Target) -> list[tuple[str, Estimator]]:
-    made = [(name, entry.make(target)) for name, entry in ESTIMATORS.items() if entry.level == "formula"]
+def _correct_estimators(target: Objective) -> list[tuple[str, Estimator]]:
+    made = [
+        (name, entry.make(target))
+        for name, entry in estimators_for(ConfigurableMDP).items()
+        if entry.level == "formula"
+    ]
     return [
         (n, e) for n, e in made if e.draw is Draw.TRAJECTORY and e.claim is not Claim.MEASURED and e.target == target
     ]

@@ -10,7 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bilevelrl.estimators import ESTIMATORS, Target
+from bilevelrl.estimators import ESTIMATORS, Objective
+from bilevelrl.estimators.registry import estimators_for
+from bilevelrl.reference import ConfigurableMDP
 from bilevelrl.reference.errors import InvalidInputError, MissingExtraError, refusal
 from bilevelrl.reference.storage import writable_file, write_atomically
 from bilevelrl.tasks import Scenario, scenario, scenarios
@@ -39,18 +41,19 @@ def registered_report(
     Examples
     --------
     >>> report = registered_report([scenario("toll")])
-    >>> report.passed, len(report.estimators) == len(ESTIMATORS)
+    >>> report.passed, len(report.estimators) == len(estimators_for(ConfigurableMDP))
     (True, True)
     """
     started = time.perf_counter()
     at = scenarios() if on is None else tuple(on)
+    names = estimators_for(ConfigurableMDP)
     jobs = [
         Job(function=_registered_row, arguments=(name, entry.name), label=f"{name} on {entry.name}")
         for entry in at
-        for name in ESTIMATORS
+        for name in names
     ]
     rows = run_jobs(jobs, workers=workers, progress=progress)
-    configuration = {"scenarios": len(at), "estimators": len(ESTIMATORS)}
+    configuration = {"scenarios": len(at), "estimators": len(names)}
     return Report(estimators=tuple(rows), configuration=configuration, seconds=time.perf_counter() - started)
 
 
@@ -123,7 +126,7 @@ def _agrees(study: Study, parsed: argparse.Namespace) -> None:
 
 def _registered_row(name: str, on: str) -> EstimatorRow:
     at, entry = scenario(on), ESTIMATORS[name]
-    rows, _ = rows_on_scenarios(entry.make(Target(horizon=at.target_horizon)), [at])
+    rows, _ = rows_on_scenarios(entry.make(Objective(horizon=at.target_horizon)), [at])
     return replace(rows[0], estimator=name, level=entry.level)
 
 

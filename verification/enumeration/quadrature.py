@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from bilevelrl.estimators import Context, Draw, Estimator, Target, Trajectories
+from bilevelrl.estimators import Context, Draw, Estimator, Trajectories
 from bilevelrl.estimators.critics.gaussian_game import LQRGameCritic
 from bilevelrl.estimators.estimator import LeaderCritic
 from bilevelrl.estimators.sampling.linear_quadratic import gaussian_root
@@ -185,11 +185,11 @@ def quadrature_moments(
 
     Examples
     --------
-    >>> from bilevelrl.estimators import NaivePGD, Target
+    >>> from bilevelrl.estimators import NaivePGD, Objective
     >>> from bilevelrl.reference import hypergradient
     >>> from bilevelrl.tasks import random_lqr
     >>> problem, theta = random_lqr(states=1, actions=1, seed=0), np.zeros(3)
-    >>> naive = NaivePGD(target=Target(horizon=2), critic="exact_truncated")
+    >>> naive = NaivePGD(target=Objective(horizon=2), critic="exact_truncated")
     >>> moments = quadrature_moments(naive, problem, theta, horizon=2)
     >>> truth = hypergradient(problem, theta, horizon=2)
     >>> bool(np.allclose(moments.mean, truth.value - truth.parts["response"], rtol=1e-10))
@@ -226,7 +226,7 @@ def quadrature_moments(
 
 @checked
 def game_expected_parts(
-    game: LQRGame, theta: Any, *, target: Target, steps: int, nodes: int = 12
+    game: LQRGame, theta: Any, *, target: Objective, steps: int, nodes: int = 12
 ) -> dict[Part, FloatArray]:
     """Return the expectation of BC-HG in a linear-quadratic game, streams of `steps` steps, exact critic.
 
@@ -253,7 +253,7 @@ def game_expected_parts(
     >>> from bilevelrl.reference import hypergradient
     >>> from bilevelrl.tasks import random_lqr_game
     >>> game, theta = random_lqr_game(states=1, seed=2, discount_follower=0.5), np.zeros(3)
-    >>> parts = game_expected_parts(game, theta, target=Target(horizon=3), steps=50, nodes=24)
+    >>> parts = game_expected_parts(game, theta, target=Objective(horizon=3), steps=50, nodes=24)
     >>> truth = hypergradient(game, theta, horizon=3)
     >>> bool(np.allclose(parts["response"], truth.parts["response"], rtol=1e-5))
     True

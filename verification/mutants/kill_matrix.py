@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bilevelrl.estimators import ESTIMATORS
+from bilevelrl.estimators.registry import estimators_for
 from bilevelrl.reference import HYPERGRADIENT_ROUTES, ConfigurableMDP, hypergradient
 from bilevelrl.reference.doors import checked, checked_record
 from bilevelrl.reference.errors import UnknownNameError
@@ -187,7 +188,7 @@ def correct_subjects() -> dict[str, tuple[str, Callable[[], Any]]]:
         "sample formula, λ-returns": ("estimator", LambdaFormula),
         "exact formula": ("gradient", ExactFormula),
     }
-    estimators = {name: ("registered", _maker(name)) for name in ESTIMATORS}
+    estimators = {name: ("registered", _maker(name)) for name in estimators_for(ConfigurableMDP)}
     routes = {
         f"route {name}": ("gradient", _route(name))
         for name, route in HYPERGRADIENT_ROUTES.items()

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.random import Generator
 
-from bilevelrl.estimators import Claim, Context, Draw, Estimator, Target, Trajectories
+from bilevelrl.estimators import Claim, Context, Draw, Estimator, Objective, Trajectories
 from bilevelrl.estimators.critics.sarsa import SarsaCritic
 from bilevelrl.reference import Hypergradient, hypergradient, named_stream, solve_follower
 from bilevelrl.reference.arrays import FloatArray
@@ -95,7 +95,7 @@ def check_by_sampling(name: str, case: SamplingCase, plan: SamplingPlan) -> Esti
     entry = case.entries()[name]
     problem, theta = case.make_problem(), case.make_theta(plan.seed)
     formula = entry.level == "formula"
-    estimator = entry.make(Target(horizon=plan.horizon if formula else None))
+    estimator = entry.make(Objective(horizon=plan.horizon if formula else None))
     batched = estimator.draw is Draw.BATCH
     described: dict[str, Any] = {
         "problem": case.title,

@@ -8,20 +8,20 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from bilevelrl.estimators import ESTIMATORS, Target
+from bilevelrl.estimators import Objective
 from bilevelrl.estimators.critics.tables import ExactCritic
 from bilevelrl.estimators.estimator import EstimatorEntry
+from bilevelrl.estimators.registry import estimators_for
 from bilevelrl.estimators.sampling.linear_quadratic import LQRSimulator
 from bilevelrl.estimators.sampling.tabular import TabularSimulator
-from bilevelrl.estimators.terms.joint_leader import GAME_ESTIMATORS
-from bilevelrl.estimators.terms.linear_quadratic_registry import LQR_ESTIMATORS
-from bilevelrl.reference import named_stream
+from bilevelrl.reference import ConfigurableLQR, ConfigurableMDP, LQRGame, MarkovGame, named_stream
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.tasks import initial_theta, make_task
 
 __all__ = ["CONTINUOUS_CASES", "FOUR_ROOMS_TEMPERATURES", "GAME_CASES", "SamplingCase", "four_rooms_case"]
 
 Kind: TypeAlias = Literal["mdp", "game", "lqr", "lqr_game"]
+_KINDS = {"mdp": ConfigurableMDP, "game": MarkovGame, "lqr": ConfigurableLQR, "lqr_game": LQRGame}
 
 FOUR_ROOMS_TEMPERATURES = (0.001, 0.003, 0.005)
 
@@ -63,20 +63,11 @@ class SamplingCase:
         return initial_theta(named_stream(seed, "theta")) if self.theta is None else np.array(self.theta)
 
     def entries(self) -> Mapping[str, EstimatorEntry]:
-        """Return the estimators that may say something here, by name.
-
-        On tables everything is tried, and what refuses is listed; on continuous problems what is known to need tables
-        is left out.
-        """
-        if self.kind == "mdp":
-            return ESTIMATORS
-        if self.kind == "game":
-            return {name: entry for name, entry in GAME_ESTIMATORS.items() if entry.level == "formula"}
-        if self.kind == "lqr_game":
-            chosen = ("bc_hg_game", "policy_gradient")
-            return {name: GAME_ESTIMATORS[name] for name in chosen if name in GAME_ESTIMATORS}
-        general = ("bc_hg", "bc_hg_geometric", "bc_hg_geometric_single", "naive_pgd")
-        return {**{name: ESTIMATORS[name] for name in general if name in ESTIMATORS}, **LQR_ESTIMATORS}
+        """Return the estimators that may say something here, by name; in games those of formula level."""
+        listed = estimators_for(_KINDS[self.kind])
+        if self.kind != "game":
+            return listed
+        return {name: entry for name, entry in listed.items() if entry.level == "formula"}
 
     def simulator(self, *, step_limit: int | None) -> Any:
         """Return where samples come from; with a limit, episodes of so many steps follow each other in a stream."""
@@ -86,7 +77,7 @@ class SamplingCase:
             return TabularSimulator()
         return TabularSimulator(step_limit=step_limit, single_episode=False)
 
-    def critic(self, problem: Any, theta: FloatArray, follower: Any, target: Target) -> ExactCritic | None:
+    def critic(self, problem: Any, theta: FloatArray, follower: Any, target: Objective) -> ExactCritic | None:
         """Return the leader's exact values where estimators share them; None: each brings its own."""
         if self.kind != "mdp":
             return None

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from bilevelrl.estimators import Claim, Draw, Estimator, Target
+from bilevelrl.estimators import Claim, Draw, Estimator, Objective
 from bilevelrl.reference.errors import EstimatorError, SupportError, TooLargeError, UnknownNameError, UnsupportedError
 from bilevelrl.tasks import Scenario
 from bilevelrl.verification.checks.deterministic import (
@@ -154,7 +154,7 @@ def _measured(
 def _described(estimator: Any, on: Scenario | None, claim: Claim | None) -> EstimatorRow:
     batched = getattr(estimator, "draw", Draw.TRAJECTORY) is Draw.BATCH
     stated = claim if claim is not None else getattr(estimator, "claim", Claim.UNBIASED)
-    target = getattr(estimator, "target", Target(horizon=None if on is None else on.target_horizon))
+    target = getattr(estimator, "target", Objective(horizon=None if on is None else on.target_horizon))
     return EstimatorRow(
         problem="" if on is None else on.name,
         temperature=float("nan") if on is None else on.problem.temperature,

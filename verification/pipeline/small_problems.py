@@ -16,7 +16,7 @@ from typing import Any
 import autograd.numpy as anp
 import numpy as np
 
-from bilevelrl.estimators import Claim, Context, Draw, Estimator, Target
+from bilevelrl.estimators import Claim, Context, Draw, Estimator, Objective
 from bilevelrl.estimators.critics.joint_tables import GameCritic
 from bilevelrl.estimators.critics.tables import ExactCritic
 from bilevelrl.estimators.estimator import LeaderCritic
@@ -108,9 +108,9 @@ class SmallProblem:
         return self.task.endswith("_game")
 
     @property
-    def target(self) -> Target:
+    def target(self) -> Objective:
         """The truth that its trajectories are held against."""
-        return Target(horizon=None if self.ends else self.horizon)
+        return Objective(horizon=None if self.ends else self.horizon)
 
 
 REWARDS = ("reward_follower", "reward_leader")
@@ -213,7 +213,7 @@ def check_by_enumeration(
     *,
     level: str = "formula",
     claim: Claim | None = None,
-    target: Target | None = None,
+    target: Objective | None = None,
 ) -> EstimatorRow:
     """Return exact bias and standard deviation of an estimator, held against what it claims.
 
@@ -274,7 +274,7 @@ def check_by_enumeration(
 
 
 def _exact_critic(
-    problem: ConfigurableMDP | MarkovGame, theta: FloatArray, follower: Any, target: Target
+    problem: ConfigurableMDP | MarkovGame, theta: FloatArray, follower: Any, target: Objective
 ) -> LeaderCritic:
     if isinstance(problem, MarkovGame):
         return GameCritic.solve(problem, theta, follower, target=target)
@@ -351,6 +351,6 @@ def _expected(
     return sum(declared(context, horizon=horizon).values(), np.zeros(context.theta.size))
 
 
-def target_name(target: Target) -> str:
+def target_name(target: Objective) -> str:
     length = "infinite horizon" if target.horizon is None else f"{target.horizon} steps"
     return length if target.discounted else f"{length}, undiscounted"

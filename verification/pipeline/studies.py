@@ -22,9 +22,10 @@ from typing import Any
 import numpy as np
 from numpy.random import Generator
 
-from bilevelrl.estimators import ESTIMATORS, Context, Draw, Estimator, Target
+from bilevelrl.estimators import ESTIMATORS, Context, Draw, Estimator, Objective
 from bilevelrl.estimators.critics.tables import ExactCritic
-from bilevelrl.reference import named_stream, solve_follower
+from bilevelrl.estimators.registry import estimators_for
+from bilevelrl.reference import ConfigurableMDP, named_stream, solve_follower
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.errors import (
     EstimatorError,
@@ -142,7 +143,7 @@ def study_estimator(
     4.0
     """
     at, entry = scenario(on), ESTIMATORS[name]
-    estimator = entry.make(Target(horizon=at.target_horizon))
+    estimator = entry.make(Objective(horizon=at.target_horizon))
     truth = scenario_truth(at, estimator.target.horizon).value
     norm = float(np.linalg.norm(truth))
     if norm == 0.0:
@@ -205,7 +206,7 @@ def run_study(
     progress
         Told after each pair.
     """
-    names = tuple(ESTIMATORS if estimators is None else estimators)
+    names = tuple(estimators_for(ConfigurableMDP) if estimators is None else estimators)
     places = tuple(entry.name for entry in (scenarios() if on is None else on))
     jobs = [
         Job(function=_pair, arguments=(name, place, seed, tuple(samples), replicates), label=f"{name} on {place}")

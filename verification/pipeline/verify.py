@@ -13,8 +13,8 @@ from dataclasses import replace
 from typing import Any
 
 from bilevelrl.estimators import ESTIMATORS, Claim, Estimator
-from bilevelrl.estimators.terms.joint_leader import GAME_ESTIMATORS
-from bilevelrl.reference import HYPERGRADIENT_ROUTES
+from bilevelrl.estimators.registry import estimators_for
+from bilevelrl.reference import HYPERGRADIENT_ROUTES, ConfigurableMDP, MarkovGame
 from bilevelrl.reference.doors import checked
 from bilevelrl.reference.errors import InvalidInputError, refusal
 from bilevelrl.tasks import Scenario
@@ -167,7 +167,7 @@ def verify(
 
 def check_registered(name: str, small: SmallProblem) -> EstimatorRow:
     """Enumerate a registered estimator, made for the truth that this problem's trajectories can see."""
-    entry = (GAME_ESTIMATORS if small.is_game else ESTIMATORS)[name]
+    entry = ESTIMATORS[name]
     return replace(check_by_enumeration(entry.make(small.target), small, level=entry.level), estimator=name)
 
 
@@ -206,7 +206,7 @@ def _enumeration_jobs(problems: Sequence[SmallProblem]) -> list[Job]:
     return [
         Job(function=check_registered, arguments=(name, small), label=f"{name} on {small.name}")
         for small in problems
-        for name, entry in (GAME_ESTIMATORS if small.is_game else ESTIMATORS).items()
+        for name, entry in estimators_for(MarkovGame if small.is_game else ConfigurableMDP).items()
         if entry.make(small.target).draw in small.draws
     ]
 

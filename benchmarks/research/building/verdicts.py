@@ -16,7 +16,7 @@ import numpy as np
 from bilevelrl.benchmarks.sweeping.figures import Figure, FigureOptions, Row, SweepRunner
 from bilevelrl.benchmarks.sweeping.sweep_grid import Cell, Grid
 from bilevelrl.benchmarks.sweeping.sweeps import Sweep
-from bilevelrl.estimators import BCHG, Claim, Context, Estimator, NaivePGD, Target
+from bilevelrl.estimators import BCHG, Claim, Context, Estimator, NaivePGD, Objective
 from bilevelrl.estimators.methods.hpgd_lqr import LQRHPGD
 from bilevelrl.estimators.methods.pathwise import PathwiseBCHG
 from bilevelrl.estimators.methods.policy_covariance import PolicyCovariance
@@ -48,7 +48,7 @@ FORMS: Mapping[str, tuple[type[Any], Mapping[str, Any]]] = {
 _STEPS, _GROUP, _NODES = 100, 1000, 7
 
 
-def _estimator(form: str, target: Target) -> Estimator:
+def _estimator(form: str, target: Objective) -> Estimator:
     make, options = FORMS[form]
     critic = "exact" if target.horizon is None else "exact_truncated"
     estimator: Estimator = make(target=target, critic=critic, **options)
@@ -72,7 +72,7 @@ def sampled_verdict(form: str, *, episodes: int, entropy: int = 0) -> tuple[Verd
     """
     problem, theta = building_thermal_control(), np.zeros(8)
     context = Context(problem=problem, theta=theta, follower=solve_follower(problem, theta))
-    estimator = _estimator(form, Target())
+    estimator = _estimator(form, Objective())
     rng, groups = named_stream(entropy, "building verdicts"), []
     for begin in range(0, episodes, _GROUP):
         streams = min(_GROUP, episodes - begin)
@@ -101,7 +101,7 @@ def verdict_in_one_dimension(form: str, *, seed: int) -> tuple[Verdict, float]:
     """
     problem, theta = random_lqr(states=1, actions=1, seed=seed), np.array([0.3, -0.2, 0.1])
     context = Context(problem=problem, theta=theta, follower=solve_follower(problem, theta))
-    estimator = _estimator(form, Target(horizon=2))
+    estimator = _estimator(form, Objective(horizon=2))
     moments = quadrature_moments(estimator, problem, theta, horizon=2, nodes=_NODES)
     truth = hypergradient(problem, theta, horizon=2).value
     norm = float(np.linalg.norm(truth))
@@ -125,7 +125,7 @@ def verdict_cell(cell: Cell, configuration: Mapping[str, Any], checkpoint: Path)
     return [
         {
             "form": form,
-            "claim": _estimator(form, Target()).claim.name.lower(),
+            "claim": _estimator(form, Objective()).claim.name.lower(),
             "episodes": len(rows),
             "spread": float(f"{np.sqrt(noise) / norm:.4g}"),
             "distance_from_truth": float(f"{np.linalg.norm(rows.mean(axis=0) - truth) / norm:.4g}"),

@@ -14,12 +14,13 @@ from numpy.random import Generator
 
 from bilevelrl.estimators.critics.gaussian_game import LQRGameCritic
 from bilevelrl.estimators.critics.networks import DenseNetwork
-from bilevelrl.estimators.estimator import Context, Target
+from bilevelrl.estimators.estimator import Context
 from bilevelrl.estimators.sampling.gaussian_game import LQRGameBatch, StackedFollowers, check_linear_leader
 from bilevelrl.estimators.sampling.linear_quadratic import gaussian_root
 from bilevelrl.estimators.training.optimisers import Adam
 from bilevelrl.reference import LQRGame, named_stream
 from bilevelrl.reference.arrays import FloatArray, IntArray
+from bilevelrl.reference.objective import Objective
 
 __all__ = ["ExactGameCritics", "NetworkCritics"]
 
@@ -181,7 +182,7 @@ class ExactGameCritics:
             Context(problem=game, theta=theta, follower=follower)
             for theta, follower in zip(thetas, followers.solutions, strict=True)
         )
-        return cls(critics=tuple(LQRGameCritic.solve(context, Target(horizon=steps)) for context in contexts))
+        return cls(critics=tuple(LQRGameCritic.solve(context, Objective(horizon=steps)) for context in contexts))
 
     def action_value(self, state: FloatArray, leader_action: FloatArray, action: FloatArray) -> FloatArray:
         """Return Q_L, (R, B)."""

@@ -11,13 +11,15 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from scipy.linalg import lu_factor, lu_solve
 
-from bilevelrl.estimators.estimator import ESTIMATORS, Estimator, Target
+from bilevelrl.estimators.estimator import Estimator
 from bilevelrl.estimators.methods.bchg import BCHG
 from bilevelrl.estimators.methods.hpgd import HPGD
+from bilevelrl.estimators.registry import ESTIMATORS
 from bilevelrl.estimators.terms.batched import SeedBatch
 from bilevelrl.estimators.training.followers.solving import SharedDynamics
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.errors import InvalidInputError, UnknownNameError
+from bilevelrl.reference.objective import Objective
 
 __all__ = [
     "METHODS",
@@ -59,7 +61,7 @@ class Method:
 
 
 def _practical(name: str) -> Estimator:
-    return ESTIMATORS[name].make(Target())
+    return ESTIMATORS[name].make(Objective())
 
 
 METHODS: dict[str, Method] = {

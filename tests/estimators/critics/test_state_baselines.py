@@ -14,9 +14,9 @@ from bilevelrl.estimators import (
     ExactCritic,
     LambdaBCHG,
     NaivePGD,
+    Objective,
     TableCritic,
     TabularSimulator,
-    Target,
     sample_trajectories,
 )
 from bilevelrl.estimators.critics.gradient_tables import GradientTable
@@ -235,4 +235,4 @@ def test_spreads_of_other_estimators_are_refused():
         exact_spread(BCHG(), replace(context, simulator=TabularSimulator()), horizon=3)
     for horizon in (0, True, 1.5):
         with pytest.raises(InvalidInputError):
-            exact_spread(BCHG(target=Target()), context, horizon=horizon)
+            exact_spread(BCHG(target=Objective()), context, horizon=horizon)

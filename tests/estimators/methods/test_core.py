@@ -17,9 +17,9 @@ from bilevelrl.estimators import (
     Draw,
     ExactCritic,
     NaivePGD,
+    Objective,
     TableCritic,
     TabularSimulator,
-    Target,
     Trajectories,
     sample_trajectories,
 )
@@ -119,14 +119,14 @@ CONFIGURATIONS = [
     pytest.param(BCHG(critic="monte_carlo"), id="monte_carlo"),
     pytest.param(BCHG(critic="monte_carlo", scores="td_error"), id="monte_carlo, td_error"),
     pytest.param(BCHG(critic="context"), id="given table"),
-    pytest.param(BCHG(target=Target(horizon=4), critic="exact_truncated"), id="horizon 4"),
-    pytest.param(BCHG(target=Target(horizon=3), critic="exact_truncated"), id="horizon 3, longer streams"),
-    pytest.param(BCHG(target=Target(horizon=9), critic="exact_truncated"), id="horizon 9, shorter streams"),
-    pytest.param(BCHG(target=Target(horizon=4), critic="exact"), id="horizon 4, infinite critic"),
-    pytest.param(BCHG(target=Target(horizon=4, discounted=False), critic="exact_truncated"), id="undiscounted"),
-    pytest.param(BCHG(target=Target(horizon=3), critic="monte_carlo"), id="monte_carlo, horizon 3"),
+    pytest.param(BCHG(target=Objective(horizon=4), critic="exact_truncated"), id="horizon 4"),
+    pytest.param(BCHG(target=Objective(horizon=3), critic="exact_truncated"), id="horizon 3, longer streams"),
+    pytest.param(BCHG(target=Objective(horizon=9), critic="exact_truncated"), id="horizon 9, shorter streams"),
+    pytest.param(BCHG(target=Objective(horizon=4), critic="exact"), id="horizon 4, infinite critic"),
+    pytest.param(BCHG(target=Objective(horizon=4, discounted=False), critic="exact_truncated"), id="undiscounted"),
+    pytest.param(BCHG(target=Objective(horizon=3), critic="monte_carlo"), id="monte_carlo, horizon 3"),
     pytest.param(
-        BCHG(target=Target(horizon=3, discounted=False), critic="monte_carlo"), id="monte_carlo, undiscounted"
+        BCHG(target=Objective(horizon=3, discounted=False), critic="monte_carlo"), id="monte_carlo, undiscounted"
     ),
 ]
 
@@ -291,7 +291,7 @@ def test_naive_is_the_truth_without_its_response(seed: int) -> None:
 @pytest.mark.parametrize("horizon", [1, 3, 8])
 def test_leader_terms_are_unbiased_for_episodes_of_the_target(horizon: int) -> None:
     problem = random_mdp(seed=2)
-    target = Target(horizon=horizon)
+    target = Objective(horizon=horizon)
     truth = hypergradient(problem, THETA, horizon=horizon)
     for estimator in (
         BCHG(target=target, critic="exact_truncated"),
@@ -307,7 +307,7 @@ def test_leader_terms_are_unbiased_for_episodes_of_the_target(horizon: int) -> N
 
 def test_longer_streams_remove_the_truncation_of_the_suffix() -> None:
     problem = random_mdp(seed=2)
-    target = Target(horizon=3)
+    target = Objective(horizon=3)
     truth = hypergradient(problem, THETA, horizon=3).value
     context = context_of(problem)
     estimator = BCHG(target=target, critic="exact_truncated")
@@ -329,8 +329,8 @@ def test_independent_suffixes_have_the_expectation_of_the_exact_critic() -> None
     for estimator, exact in (
         (BCHG(critic="independent"), BCHG()),
         (
-            BCHG(critic="independent", target=Target(horizon=4)),
-            BCHG(critic="exact_truncated", target=Target(horizon=4)),
+            BCHG(critic="independent", target=Objective(horizon=4)),
+            BCHG(critic="exact_truncated", target=Objective(horizon=4)),
         ),
     ):
         context = context_of(random_mdp(seed=1))
@@ -484,9 +484,9 @@ def test_sparse_kernels_have_the_same_expectation(estimator: BCHG) -> None:
     [
         ({"critic": "exakt"}, "critic='exakt'"),
         ({"critic": "exact_truncated"}, "expected a target with a horizon"),
-        ({"target": Target(horizon=3, discounted=False)}, "critic='exact'"),
+        ({"target": Objective(horizon=3, discounted=False)}, "critic='exact'"),
         ({"stopping": "sum", "critic": "monte_carlo"}, "stopping='sum'"),
-        ({"stopping": "sum", "target": Target(horizon=3)}, "stopping='sum'"),
+        ({"stopping": "sum", "target": Objective(horizon=3)}, "stopping='sum'"),
         ({"stopping": "sum", "normalisation": "episodes"}, "stopping='sum'"),
         ({"stopping": "sum", "guiding_average": "pairs"}, "guiding_average='pairs'"),
         ({"guiding_average": "steps"}, "guiding_average='steps'"),
@@ -499,7 +499,7 @@ def test_contradicting_options_are_refused(options: dict[str, Any], message: str
 
 def test_targets_without_steps_are_refused() -> None:
     with pytest.raises(InvalidInputError, match="horizon=0"):
-        Target(horizon=0)
+        Objective(horizon=0)
 
 
 def test_what_has_no_closed_form_is_refused() -> None:

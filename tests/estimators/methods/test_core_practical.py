@@ -16,9 +16,9 @@ from bilevelrl.estimators import (
     Draw,
     ExactCritic,
     NaivePGD,
+    Objective,
     TableCritic,
     TabularSimulator,
-    Target,
     Trajectories,
     sample_trajectories,
 )
@@ -159,8 +159,8 @@ def test_a_batch_of_one_plain_episode_has_nothing_to_average() -> None:
 # --- fresh suffixes given the path ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("target", [Target(), Target(horizon=3)])
-def test_fresh_suffixes_given_the_path_have_the_mean_of_the_exact_critic(target: Target) -> None:
+@pytest.mark.parametrize("target", [Objective(), Objective(horizon=3)])
+def test_fresh_suffixes_given_the_path_have_the_mean_of_the_exact_critic(target: Objective) -> None:
     problem, theta = layered_mdp(seed=3), np.array([0.3, -0.2, 0.5])
     context = Context(problem=problem, theta=theta, follower=solve_follower(problem, theta))
     batch = sample_trajectories(problem, theta, context.follower, streams=5, steps=3, rng=named_stream(0, "paths"))
@@ -173,8 +173,8 @@ def test_fresh_suffixes_given_the_path_have_the_mean_of_the_exact_critic(target:
 
 
 @pytest.mark.statistical
-@pytest.mark.parametrize("target", [Target(), Target(horizon=3)])
-def test_fresh_suffixes_given_the_path_spread_as_computed(target: Target) -> None:
+@pytest.mark.parametrize("target", [Objective(), Objective(horizon=3)])
+def test_fresh_suffixes_given_the_path_spread_as_computed(target: Objective) -> None:
     problem, theta = random_mdp(seed=3, discount_leader=0.6), np.array([0.3, -0.2, 0.5])
     follower = solve_follower(problem, theta)
     path = sample_trajectories(problem, theta, follower, streams=1, steps=3, rng=named_stream(0, "path"))
@@ -200,13 +200,13 @@ def test_fresh_suffixes_given_the_path_spread_as_computed(target: Target) -> Non
 
 def test_registered_configurations_say_what_they_are() -> None:
     for name in ("bc_hg", "bc_hg_td", "bc_hg_independent"):
-        assert ESTIMATORS[name].make(Target()).claim is Claim.UNBIASED
-        assert ESTIMATORS[name].make(Target(horizon=5)).claim is Claim.DECLARED
+        assert ESTIMATORS[name].make(Objective()).claim is Claim.UNBIASED
+        assert ESTIMATORS[name].make(Objective(horizon=5)).claim is Claim.DECLARED
     for name in ("bc_hg_geometric", "bc_hg_geometric_single"):
-        assert ESTIMATORS[name].make(Target(horizon=5)).target == Target()
-        assert ESTIMATORS[name].make(Target()).claim is Claim.UNBIASED
+        assert ESTIMATORS[name].make(Objective(horizon=5)).target == Objective()
+        assert ESTIMATORS[name].make(Objective()).claim is Claim.UNBIASED
     for name in ("bc_hg_monte_carlo", "naive_pgd"):
-        assert ESTIMATORS[name].make(Target()).claim is Claim.DECLARED
+        assert ESTIMATORS[name].make(Objective()).claim is Claim.DECLARED
     for name in ("bc_hg_practical", "naive_pgd_practical"):
         assert ESTIMATORS[name].level == "practical"
-        assert ESTIMATORS[name].make(Target()).claim is Claim.MEASURED
+        assert ESTIMATORS[name].make(Objective()).claim is Claim.MEASURED

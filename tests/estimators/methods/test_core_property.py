@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bilevelrl.estimators import BCHG, Context, NaivePGD, Target
+from bilevelrl.estimators import BCHG, Context, NaivePGD, Objective
 from bilevelrl.reference import hypergradient, named_stream, solve_follower
 from bilevelrl.tasks import layered_mdp, random_mdp
 
@@ -62,7 +62,7 @@ def test_leaders_terms_are_exact_and_stopping_removes_truncation(
     theta = named_stream(drawn["seed"], "theta").standard_normal(drawn["parameters"])
     context = Context(problem=problem, theta=theta, follower=solve_follower(problem, theta))
     truth = hypergradient(problem, theta, horizon=horizon)
-    target = Target(horizon=horizon)
+    target = Objective(horizon=horizon)
     for estimator in (BCHG(target=target, critic="exact_truncated"), BCHG(target=target, critic="monte_carlo")):
         expected = estimator.expectation(context, horizon=horizon)
         for part in ("initial", "direct", "transition", "regulariser"):

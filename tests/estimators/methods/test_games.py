@@ -12,17 +12,17 @@ from bilevelrl.estimators import (
     BiAC,
     Claim,
     Context,
+    Objective,
     PolicyGradient,
     TabularSimulator,
-    Target,
     TotalDerivative,
     sample_trajectories,
 )
 from bilevelrl.estimators.critics.joint_tables import GameCritic, learn_game_critic
 from bilevelrl.estimators.methods import bchg_game as bchg_module
+from bilevelrl.estimators.registry import estimators_for
 from bilevelrl.estimators.sampling.tabular import sample_stopped_trajectories
-from bilevelrl.estimators.terms.joint_leader import GAME_ESTIMATORS
-from bilevelrl.reference import SuboptimalFollower, hypergradient, named_stream, solve_follower
+from bilevelrl.reference import MarkovGame, SuboptimalFollower, hypergradient, named_stream, solve_follower
 from bilevelrl.reference.errors import EstimatorError, InvalidInputError, ShapeError, UnknownNameError, UnsupportedError
 from bilevelrl.tasks import random_markov_game, random_mdp, toy_game_theta, toy_markov_game
 from bilevelrl.tasks.generators.random_games import layered_markov_game
@@ -119,7 +119,7 @@ def test_bi_ac_is_theorem_2s_first_term_with_its_own_values(sees, horizon):
         value = (g * tables[-1 - t if horizon else -1]).sum(axis=2)
         expected += game.discount_leader**t * np.einsum("s,sln,sl->n", law, slope, value)
         law = np.einsum("s,sl,sla,slat->t", law, f, g, game.transition)
-    estimator = BiAC(target=Target(horizon=horizon), stopping=None if horizon else "sum")
+    estimator = BiAC(target=Objective(horizon=horizon), stopping=None if horizon else "sum")
     assert np.abs(total(estimator.expectation(context, horizon=4)) - expected).max() <= 1e-12
     if horizon:
         moments = enumerate_moments(estimator, game, theta, horizon=4)
@@ -129,7 +129,7 @@ def test_bi_ac_is_theorem_2s_first_term_with_its_own_values(sees, horizon):
 
 @SEES
 @pytest.mark.parametrize(
-    "target", [Target(), Target(horizon=4), Target(horizon=2), Target(horizon=4, discounted=False)]
+    "target", [Objective(), Objective(horizon=4), Objective(horizon=2), Objective(horizon=4, discounted=False)]
 )
 @pytest.mark.parametrize("make", [BCHGGame, PolicyGradient, BiAC])
 def test_expectations_on_games_that_go_on(make, target, sees):
@@ -478,7 +478,7 @@ def test_misuse_is_refused_by_name():
     with pytest.raises(UnknownNameError, match="baseline"):
         BCHGGame(baseline="other")
     with pytest.raises(InvalidInputError, match="stopping"):
-        BCHGGame(stopping="sum", target=Target(horizon=3))
+        BCHGGame(stopping="sum", target=Objective(horizon=3))
     with pytest.raises(InvalidInputError, match="damping"):
         TotalDerivative(damping=-1.0)
     with pytest.raises(ShapeError, match="policy shape"):
@@ -493,8 +493,8 @@ def test_registered_configurations_hold_their_claims():
     for sees in (True, False):
         game, theta, context = layered(sees)
         truth = hypergradient(game, theta).value
-        for entry in GAME_ESTIMATORS.values():
-            estimator = entry.make(Target())
+        for entry in estimators_for(MarkovGame).values():
+            estimator = entry.make(Objective())
             if estimator.claim is Claim.MEASURED:
                 continue
             expected = total(estimator.expectation(context, horizon=3))

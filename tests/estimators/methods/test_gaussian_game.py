@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bilevelrl.estimators import Context, Target, Trajectories, sample_trajectories
+from bilevelrl.estimators import Context, Objective, Trajectories, sample_trajectories
 from bilevelrl.estimators.critics.gaussian_game import LQRGameCritic, lqr_follower_influence
 from bilevelrl.estimators.methods.bchg_game import BCHGGame
 from bilevelrl.estimators.methods.bi_ac import BiAC
@@ -37,16 +37,16 @@ def test_long_streams_are_unbiased(seed, horizon):
     truth = hypergradient(game, THETA, horizon=horizon).parts
     errors = []
     for nodes in (6, 18):
-        found = game_expected_parts(game, THETA, target=Target(horizon=horizon), steps=75, nodes=nodes)
+        found = game_expected_parts(game, THETA, target=Objective(horizon=horizon), steps=75, nodes=nodes)
         errors.append(max(off(found, truth, "policy"), off(found, truth, "response")))
     assert errors[1] <= 1e-9
     assert errors[0] > 10.0 * errors[1]  # nodes are what it converges in
-    short = game_expected_parts(game, THETA, target=Target(horizon=3), steps=3, nodes=24)
+    short = game_expected_parts(game, THETA, target=Objective(horizon=3), steps=3, nodes=24)
     assert off(short, hypergradient(game, THETA, horizon=3).parts, "response") > 1e-3  # suffixes cut at the horizon
 
 
 def test_quadrature_over_paths_is_the_expectation_by_steps():
-    game, target = small(), Target(horizon=2)
+    game, target = small(), Objective(horizon=2)
     expected = game_expected_parts(game, THETA, target=target, steps=2, nodes=24)
     moments = quadrature_moments(BCHGGame(target=target), game, THETA, horizon=2, nodes=10)
     for name, part in expected.items():
@@ -61,7 +61,7 @@ def test_quadrature_over_paths_is_the_expectation_by_steps():
 
 
 def test_planted_mistakes_are_caught():
-    game, target = small(), Target(horizon=2)
+    game, target = small(), Objective(horizon=2)
     expected = game_expected_parts(game, THETA, target=target, steps=2, nodes=24)
     right = solve_follower(game, THETA)
     wrong = {
@@ -81,7 +81,7 @@ def test_planted_mistakes_are_caught():
 @pytest.mark.statistical
 def test_samples_meet_the_truth():
     """Each coordinate's z-score below 5 (error rate 6e-7 each)."""
-    game, target = small(1), Target(horizon=3)
+    game, target = small(1), Objective(horizon=3)
     estimator, context = BCHGGame(target=target), context_of(game)
     batch = sample_trajectories(
         game, THETA, context.follower, streams=40_000, steps=30, rng=named_stream(3, "game against truth")
@@ -99,7 +99,7 @@ def test_samples_meet_the_truth():
 def test_the_critic_is_the_return_from_a_state():
     game, theta = lqr_game(), np.array([-9.0, -9.0])
     context = context_of(game, theta)
-    critic = LQRGameCritic.solve(context, Target(horizon=20, discounted=False))
+    critic = LQRGameCritic.solve(context, Objective(horizon=20, discounted=False))
     for to_go in (1, 7, 20):
         elsewhere = replace(game, initial_mean=np.array([0.4, -0.1]))
         expected = leader_objective(elsewhere, theta, horizon=to_go, discounted=False)
@@ -124,7 +124,7 @@ def test_centred_quantities_have_mean_zero():
     assert abs(lqr_follower_influence(context, visits, centred=False)[0] @ weights) > 1e-2
     fixed = np.full((1, 40, 1), -0.2)
     action = follower.mean(state, fixed) + np.sqrt(follower.covariance[0, 0]) * points[None, :, None]
-    critic = LQRGameCritic.solve(context, Target(horizon=4))
+    critic = LQRGameCritic.solve(context, Objective(horizon=4))
     benefit = critic.benefit_t(visits_of(state, action, fixed), np.full((1, 40), 4))[0]
     assert abs(benefit @ weights) <= 1e-10 * np.abs(benefit).max()
     assert np.abs(benefit).max() > 1e-4

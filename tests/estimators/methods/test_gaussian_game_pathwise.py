@@ -7,7 +7,6 @@ import pytest
 
 from bilevelrl.estimators import Context
 from bilevelrl.estimators.critics.gaussian_game import LQRGameCritic
-from bilevelrl.estimators.estimator import Target
 from bilevelrl.estimators.methods import score_game as scores_module
 from bilevelrl.estimators.methods.bchg_game import BCHGGame
 from bilevelrl.estimators.methods.pathwise_game import PathwiseGame, fit_cost_gradient
@@ -17,6 +16,7 @@ from bilevelrl.estimators.sampling.linear_quadratic import LQRSimulator
 from bilevelrl.estimators.training.lqr_game.critic import ExactGameCritics
 from bilevelrl.reference import hypergradient, named_stream, solve_follower
 from bilevelrl.reference.errors import InvalidInputError, ShapeError, UnknownNameError, UnsupportedError
+from bilevelrl.reference.objective import Objective
 from bilevelrl.tasks import lqr_game, random_lqr_game
 
 SEEDS = (0, 1, 2)
@@ -152,7 +152,7 @@ def test_scores_agree_with_the_estimator_of_one_run():
     followers = StackedFollowers.solve(game, theta[None])
     batch = sample_games(game, followers, streams=4, steps=20, rng=streams_of("scores", 1))
     context = Context(problem=game, theta=theta, follower=followers.solutions[0])
-    critic = LQRGameCritic.solve(context, Target())
+    critic = LQRGameCritic.solve(context, Objective())
     trajectories = one_by_one(game, theta, batch)
     draws = Draws.every(0.9, 1, 4, 20)
     for same_step, centred in ((True, True), (False, True), (False, False)):
@@ -270,7 +270,7 @@ def test_fitted_suffixes_have_the_response_in_expectation_with_less_noise():
     followers = StackedFollowers.solve(game, np.tile(theta, (runs, 1)))
     batch = sample_games(game, followers, streams=40, steps=30, rng=streams_of("fitted", runs))
     critic = _ExactByHorizon(
-        LQRGameCritic.solve(Context(problem=game, theta=theta, follower=followers.solutions[0]), Target(horizon=40))
+        LQRGameCritic.solve(Context(problem=game, theta=theta, follower=followers.solutions[0]), Objective(horizon=40))
     )
     truth = hypergradient(game, theta).parts["response"]
     spread = {}
@@ -311,7 +311,9 @@ def test_sampled_averages_converge_to_quadrature():
         action_t=np.broadcast_to(batch.action_t[:1], batch.action_t.shape),
     )
     critic = _ExactByHorizon(
-        LQRGameCritic.solve(Context(problem=game, theta=theta[0], follower=followers.solutions[0]), Target(horizon=5))
+        LQRGameCritic.solve(
+            Context(problem=game, theta=theta[0], follower=followers.solutions[0]), Objective(horizon=5)
+        )
     )
     draws = Draws.every(0.99, runs, 2, 20)
     found = {}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from remembering import remembering
 
-from bilevelrl.estimators import BCHG, HPGD, Claim, Context, Target, Trajectories, sample_trajectories
+from bilevelrl.estimators import BCHG, HPGD, Claim, Context, Objective, Trajectories, sample_trajectories
 from bilevelrl.estimators.sampling.tabular import TabularSimulator, sample_stopped_trajectories
 from bilevelrl.estimators.sums import fresh_suffixes as fresh
 from bilevelrl.estimators.sums.suffix_moments import expected_suffix_steps, gradient_sum_moments, return_moments
@@ -27,7 +27,12 @@ def context_of(problem, **more):
 
 
 def configurations():
-    targets = (Target(), Target(horizon=HORIZON), Target(horizon=2), Target(horizon=HORIZON, discounted=False))
+    targets = (
+        Objective(),
+        Objective(horizon=HORIZON),
+        Objective(horizon=2),
+        Objective(horizon=HORIZON, discounted=False),
+    )
     for target in targets:
         for critic in ("exact", "exact_truncated", "independent", "monte_carlo"):
             for suffix in ("geometric", "steps"):
@@ -96,7 +101,7 @@ def planted(name):
             reading, mean, variance = super().benefit_moments(trajectories, context)
             return reading, mean * (context.problem.temperature if name == "1/β missing" else 1.0), variance
 
-    return Wrong(target=Target(horizon=HORIZON), critic="exact_truncated")
+    return Wrong(target=Objective(horizon=HORIZON), critic="exact_truncated")
 
 
 @pytest.mark.parametrize("name", PLANTED)
@@ -157,7 +162,7 @@ def test_each_row_sums_its_own_visits(monkeypatch):
         ENDING, context.theta, context.follower, streams=6, steps=5, rng=np.random.default_rng(1)
     )
     assert not batch.valid.all()
-    estimator = HPGD(target=Target(horizon=4), critic="exact_truncated", suffix="steps", suffix_steps=3)
+    estimator = HPGD(target=Objective(horizon=4), critic="exact_truncated", suffix="steps", suffix_steps=3)
     found = estimator.parts_per_draw(batch, context)["response"]
     benefit = estimator.read(batch, context).benefit_t
     wanted = np.zeros_like(found)
@@ -269,7 +274,7 @@ def test_another_simulator_and_a_suboptimal_follower_are_in_the_expectation():
     theta = THETA
     follower = solve_follower(ENDING, theta, stop_after=2, method="value_iteration")
     other = random_mdp(states=3, seed=9, termination=0.2)
-    estimator = HPGD(target=Target(horizon=HORIZON), critic="exact_truncated")
+    estimator = HPGD(target=Objective(horizon=HORIZON), critic="exact_truncated")
     matched = Context(problem=ENDING, theta=theta, follower=follower)
     mismatched = dataclasses.replace(matched, simulator=TabularSimulator(dynamics=other))
     moments = enumerate_moments(estimator, ENDING, theta, horizon=HORIZON, follower=follower)
@@ -314,7 +319,7 @@ def test_cost_counts_the_steps_after_resets():
         cost = estimator.cost(batch, context)
         assert cost["environment_steps"] == int(batch.valid.sum())
         assert abs(cost["oracle_steps"] / taken - 1.0) < 0.1
-        independent = dataclasses.replace(estimator, critic="independent", target=Target(horizon=3))
+        independent = dataclasses.replace(estimator, critic="independent", target=Objective(horizon=3))
         own = independent.cost(batch, context)["oracle_steps"] - cost["oracle_steps"]
         survivors = batch.valid.sum(axis=1)  # a return of 3 - t steps from each visit ends where such a path would
         assert survivors.sum() < own < (batch.valid * (3 - np.arange(3))).sum()

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bilevelrl.estimators import BCHG, ESTIMATORS, Context, NaivePGD, Target, sample_trajectories
+from bilevelrl.estimators import BCHG, ESTIMATORS, Context, NaivePGD, Objective, sample_trajectories
 from bilevelrl.estimators.critics.quadratic import QuadraticCritic, fit_lstd_critic
 from bilevelrl.estimators.critics.tables import follower_td_baseline, follower_value_tp1
 from bilevelrl.estimators.methods.pathwise import PathwiseBCHG
@@ -55,13 +55,13 @@ def test_long_streams_are_unbiased_on_drawn_problems(states, actions, seed):
     assert "response" not in naive
     assert worst(naive, {name: part for name, part in truth.parts.items() if name != "response"}) <= 1e-11
     short = hypergradient(problem, THETA, horizon=4)
-    truncated = BCHG(target=Target(horizon=4), critic="exact_truncated")
+    truncated = BCHG(target=Objective(horizon=4), critic="exact_truncated")
     assert worst(truncated.expectation(context, horizon=250), short.parts) <= 1e-11
 
 
 def test_short_streams_lose_what_the_expectation_says():
     context = context_of(random_lqr(seed=1, discount_follower=0.95))
-    estimator = BCHG(target=Target(horizon=4), critic="exact_truncated")
+    estimator = BCHG(target=Objective(horizon=4), critic="exact_truncated")
     truth = hypergradient(context.problem, THETA, horizon=4)
     losses = [worst(estimator.expectation(context, horizon=steps), truth.parts) for steps in (4, 8, 16)]
     assert losses[0] > losses[1] > losses[2]
@@ -86,7 +86,7 @@ def test_the_building_is_unbiased_in_long_episodes():
 def test_quadrature_is_the_declared_expectation(seed, scores, critic):
     problem = one_dimensional(seed)
     context = context_of(problem)
-    target = Target() if critic == "exact" else Target(horizon=2)
+    target = Objective() if critic == "exact" else Objective(horizon=2)
     for estimator in (
         BCHG(target=target, critic=critic, scores=scores),
         NaivePGD(target=target, critic=critic, scores=scores),
@@ -112,7 +112,7 @@ def test_quadrature_has_enough_nodes():
 def test_without_a_future_bc_hg_is_exactly_unbiased():
     """With γ_F = 0 one step is the whole suffix: quadrature alone meets the hypergradient, no expectation between."""
     problem = one_dimensional(discount_follower=0.0)
-    estimator = BCHG(target=Target(horizon=3), critic="exact_truncated")
+    estimator = BCHG(target=Objective(horizon=3), critic="exact_truncated")
     moments = quadrature_moments(estimator, problem, THETA, horizon=3, nodes=4)
     truth = hypergradient(problem, THETA, horizon=3)
     assert worst(moments.parts, truth.parts) <= 1e-10
@@ -145,7 +145,7 @@ def test_planted_mistakes_are_caught(name):
     problem = one_dimensional(discount_leader=0.5, discount_follower=0.5)
     truth, estimator = (
         hypergradient(problem, THETA, horizon=2),
-        BCHG(target=Target(horizon=2), critic="exact_truncated"),
+        BCHG(target=Objective(horizon=2), critic="exact_truncated"),
     )
     states = np.linspace(-2.0, 2.0, 5)[:, None]
     right, wrong = solve_follower(problem, THETA), mutants(problem)[name]
@@ -199,7 +199,7 @@ def test_samples_have_the_moments_of_quadrature():
     """Each coordinate's z-score below 5 (error rate 6e-7 each), for a batch that sees biases of a few per cent."""
     problem = one_dimensional()
     context = context_of(problem)
-    estimator = BCHG(target=Target(horizon=2), critic="exact_truncated", scores="td_error")
+    estimator = BCHG(target=Objective(horizon=2), critic="exact_truncated", scores="td_error")
     exact = quadrature_moments(estimator, problem, THETA, horizon=2, nodes=7)
     batch = estimator.sample(
         problem, THETA, context.follower, streams=40_000, steps=2, rng=named_stream(7, "quadrature against samples")
@@ -440,7 +440,7 @@ def test_a_learned_critic_enters_like_any_other():
 @pytest.mark.parametrize("horizon", [None, 2])
 def test_pathwise_derivatives_have_the_mean_of_scores_and_less_variance(seed, horizon):
     problem = one_dimensional(seed)
-    context, target = context_of(problem), Target(horizon=horizon)
+    context, target = context_of(problem), Objective(horizon=horizon)
     options = {"target": target, "critic": "exact" if horizon is None else "exact_truncated"}
     smooth, scored = PathwiseBCHG(**options), BCHG(**options)
     moments = quadrature_moments(smooth, problem, THETA, horizon=2, nodes=5)
@@ -498,7 +498,7 @@ def test_every_registered_estimator_serves_the_problem_or_says_that_it_does_not(
     context = context_of(problem, rng=np.random.default_rng(0))
     context = replace(context, critic=QuadraticCritic.solve(context))
     batch = sample_trajectories(problem, THETA, context.follower, streams=3, steps=40, rng=np.random.default_rng(0))
-    estimator = ESTIMATORS[name].make(Target())
+    estimator = ESTIMATORS[name].make(Objective())
     if estimator.continuous and not {"independent", "practical"} & set(name.split("_")):
         if estimator.stopping is not None:
             batch = estimator.sample(

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bilevelrl.estimators import BCHG, Claim, Context, NaivePGD, Target, sample_trajectories
+from bilevelrl.estimators import BCHG, Claim, Context, NaivePGD, Objective, sample_trajectories
 from bilevelrl.estimators.critics.least_squares import QuadraticRegression
 from bilevelrl.estimators.critics.quadratic import QuadraticCritic, fit_lstd_critic
 from bilevelrl.estimators.critics.quadratic_gradients import (
@@ -145,7 +145,7 @@ def test_quadrature_is_what_hpgd_declares(seed, wrong, horizon):
     context = context_of(problem)
     baseline = a_wrong_baseline(context) if wrong else None
     context = replace(context, follower_gradient=baseline)
-    options = {"target": Target(horizon=horizon), "critic": "exact" if horizon is None else "exact_truncated"}
+    options = {"target": Objective(horizon=horizon), "critic": "exact" if horizon is None else "exact_truncated"}
     plain = BCHG(**options).expectation(context, horizon=2)
     for factor in ("benefit", "action_value"):
         estimator = LQRHPGD(factor=factor, **options)
@@ -172,7 +172,7 @@ def test_the_raw_action_value_is_right_in_the_limit_alone():
 def test_the_return_of_the_same_suffix_uses_samples_twice():
     problem = one_dimensional(discount_leader=0.7, discount_follower=0.8)
     context = context_of(problem)
-    options = {"target": Target(horizon=2), "critic": "exact_truncated"}
+    options = {"target": Objective(horizon=2), "critic": "exact_truncated"}
     returned = quadrature_moments(LQRHPGD(factor="return", **options), problem, THETA, horizon=2, nodes=7)
     raw = quadrature_moments(LQRHPGD(factor="action_value", **options), problem, THETA, horizon=2, nodes=7)
     assert worst(returned.parts, raw.parts) > 1e-2
@@ -255,7 +255,7 @@ def test_the_covariance_meets_the_hypergradient_by_quadrature(seed):
     """No follower's suffix is cut: two steps suffice for the truth of a horizon of two, which BC-HG does not reach."""
     problem = one_dimensional(seed)
     truth = hypergradient(problem, THETA, horizon=2)
-    options = {"target": Target(horizon=2), "critic": "exact_truncated"}
+    options = {"target": Objective(horizon=2), "critic": "exact_truncated"}
     moments = quadrature_moments(PolicyCovariance(**options), problem, THETA, horizon=2, nodes=5)
     assert worst(moments.parts, truth.parts) <= 1e-10
     assert moments.standard_deviation.max() > 0.1 * np.abs(moments.mean).max()

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from remembering import remembering
 
-from bilevelrl.estimators import Claim, Context, NaivePGD, SoBiRL, Target, sample_trajectories
+from bilevelrl.estimators import Claim, Context, NaivePGD, Objective, SoBiRL, sample_trajectories
 from bilevelrl.estimators.methods import sobirl as module
 from bilevelrl.estimators.sampling.tabular import TabularSimulator, sample_stopped_trajectories
 from bilevelrl.reference import hypergradient, solve_follower
@@ -22,7 +22,7 @@ LAYERED = remembering(layered_mdp(seed=1), THETA)
 ENDING = remembering(random_mdp(states=3, seed=2, termination=0.2), THETA)
 REWARDS = remembering(random_mdp(states=3, seed=4, theta_in=("reward_follower", "reward_leader")), THETA)
 HORIZON = 3
-TARGETS = (Target(), Target(horizon=HORIZON), Target(horizon=2), Target(horizon=HORIZON, discounted=False))
+TARGETS = (Objective(), Objective(horizon=HORIZON), Objective(horizon=2), Objective(horizon=HORIZON, discounted=False))
 
 
 def context_of(problem, **more):
@@ -149,7 +149,7 @@ def test_the_expectation_is_the_truth_with_one_step_gradients():
 
 def test_the_past_drops_out_and_so_do_later_brackets_of_a_first_value():
     context = context_of(ENDING)
-    target = Target(horizon=HORIZON)
+    target = Objective(horizon=HORIZON)
     responses = {
         weight: SoBiRL(target=target, critic="exact_truncated", weight=weight).expectation(context, horizon=HORIZON)
         for weight in ("benefit", "q_each_step", "return", "q")
@@ -172,7 +172,7 @@ def test_the_past_drops_out_and_so_do_later_brackets_of_a_first_value():
 
 @pytest.mark.parametrize("weight", ["return", "benefit", "q_each_step"])
 def test_exact_gradients_make_it_unbiased(weight):
-    for problem, target in ((LAYERED, Target()), (ENDING, Target(horizon=HORIZON))):
+    for problem, target in ((LAYERED, Objective()), (ENDING, Objective(horizon=HORIZON))):
         context = context_of(problem)
         critic = "exact" if target.horizon is None else "exact_truncated"
         estimator = SoBiRL(target=target, critic=critic, weight=weight, gradient="exact")
@@ -183,7 +183,7 @@ def test_exact_gradients_make_it_unbiased(weight):
         assert one_step.claim is Claim.DECLARED
         assert np.abs(sum(one_step.expectation(context, horizon=HORIZON).values()) - truth).max() > 1e-3
     assert (
-        SoBiRL(weight="return", gradient="exact", target=Target(horizon=2), critic="monte_carlo").claim
+        SoBiRL(weight="return", gradient="exact", target=Objective(horizon=2), critic="monte_carlo").claim
         is Claim.UNBIASED
     )
 
@@ -191,7 +191,7 @@ def test_exact_gradients_make_it_unbiased(weight):
 @pytest.mark.parametrize("planted", ["bracket not centred", "weight of the wrong step", "1/β missing"])
 def test_enumeration_catches_planted_errors(monkeypatch, planted):
     context = context_of(ENDING)
-    estimator = SoBiRL(target=Target(horizon=HORIZON), critic="exact_truncated", weight="q_each_step")
+    estimator = SoBiRL(target=Objective(horizon=HORIZON), critic="exact_truncated", weight="q_each_step")
     declared = sum(estimator.expectation(context, horizon=HORIZON).values())
     expand = module._one_step_brackets
     if planted == "bracket not centred":

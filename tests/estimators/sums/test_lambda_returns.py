@@ -11,10 +11,10 @@ from bilevelrl.estimators import (
     Claim,
     Context,
     LambdaBCHG,
+    Objective,
     SarsaCritic,
     TableCritic,
     TabularSimulator,
-    Target,
     sample_trajectories,
 )
 from bilevelrl.estimators.critics.gradient_tables import GradientTable, follower_steps
@@ -367,13 +367,13 @@ def test_expected_sarsa_moves_to_the_average_ahead():
 def test_registered_configurations_say_what_they_are():
     names = ("completed", "lambda", "one_step", "value_baseline", "step_baseline", "optimal_baseline")
     for name in names:
-        assert ESTIMATORS[f"bc_hg_{name}"].make(Target()).claim is Claim.UNBIASED
-        assert ESTIMATORS[f"bc_hg_{name}"].make(Target(horizon=5)).claim is Claim.UNBIASED
-    assert ESTIMATORS["bc_hg_lambda_practical"].make(Target()).claim is Claim.MEASURED
+        assert ESTIMATORS[f"bc_hg_{name}"].make(Objective()).claim is Claim.UNBIASED
+        assert ESTIMATORS[f"bc_hg_{name}"].make(Objective(horizon=5)).claim is Claim.UNBIASED
+    assert ESTIMATORS["bc_hg_lambda_practical"].make(Objective()).claim is Claim.MEASURED
 
 
 def test_a_critic_of_another_horizon_is_no_reason_to_claim():
-    assert LambdaBCHG(target=Target(horizon=3), critic="exact").claim is Claim.DECLARED
+    assert LambdaBCHG(target=Objective(horizon=3), critic="exact").claim is Claim.DECLARED
 
 
 @pytest.mark.parametrize(

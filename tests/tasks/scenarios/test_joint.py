@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from bilevelrl.estimators import Claim, Context, Target
-from bilevelrl.estimators.terms.joint_leader import GAME_ESTIMATORS
+from bilevelrl.estimators import Claim, Context, Objective
+from bilevelrl.estimators.registry import estimators_for
 from bilevelrl.reference import HYPERGRADIENT_ROUTES, MarkovGame, hypergradient, leader_objective, solve_follower
 from bilevelrl.tasks.scenarios.joint import game_scenarios
 
@@ -57,12 +57,14 @@ def test_every_route_meets_the_truth(route):
 
 
 @pytest.mark.exact
-@pytest.mark.parametrize("name", [name for name, entry in GAME_ESTIMATORS.items() if entry.level == "formula"])
+@pytest.mark.parametrize(
+    "name", [name for name, entry in estimators_for(MarkovGame).items() if entry.level == "formula"]
+)
 def test_estimators_that_claim_no_bias_have_none_and_the_naive_one_has_its_own(name):
     for on in ENDLESS:
         if not on.problem.follower_sees_leader_action or on.problem.discount_follower > 0.99:
             continue
-        estimator = GAME_ESTIMATORS[name].make(Target())
+        estimator = estimators_for(MarkovGame)[name].make(Objective())
         follower = solve_follower(on.problem, on.theta)
         context = Context(problem=on.problem, theta=on.theta, follower=follower)
         if estimator.claim is Claim.UNBIASED:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bilevelrl.estimators import BCHG, Claim, Context, NaivePGD, SoBiRL, Target
+from bilevelrl.estimators import BCHG, Claim, Context, NaivePGD, Objective, SoBiRL
 from bilevelrl.estimators.critics.tables import ExactCritic
 from bilevelrl.reference import hypergradient, leader_objective, solve_follower
 from bilevelrl.reference.errors import EstimatorError, TooLargeError, UnknownNameError
@@ -96,7 +96,7 @@ def test_estimators_that_declare_their_bias_are_held_to_it() -> None:
         results = check_estimator(make, entries, made_for=True)
         assert not any(result.refused for result in results)
         # Held against the truth instead they fail.
-        assert any(result.refused for result in check_estimator(make(Target()), entries[:2], claim=Claim.UNBIASED))
+        assert any(result.refused for result in check_estimator(make(Objective()), entries[:2], claim=Claim.UNBIASED))
 
 
 def test_large_batches_are_refused_not_sampled() -> None:

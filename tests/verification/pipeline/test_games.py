@@ -3,7 +3,8 @@
 import pytest
 
 from bilevelrl.estimators import BCHGGame, PolicyGradient
-from bilevelrl.estimators.terms.joint_leader import GAME_ESTIMATORS
+from bilevelrl.estimators.registry import estimators_for
+from bilevelrl.reference import MarkovGame
 from bilevelrl.verification.checks.verdicts import Outcome
 from bilevelrl.verification.pipeline.small_problems import check_by_enumeration, small_games
 from bilevelrl.verification.pipeline.verify import check_registered
@@ -12,7 +13,7 @@ GAMES = {small.name: small for small in small_games()}
 CASES = [
     (name, small.name)
     for small in GAMES.values()
-    for name, entry in GAME_ESTIMATORS.items()
+    for name, entry in estimators_for(MarkovGame).items()
     if entry.make(small.target).draw in small.draws
 ]
 

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from bilevelrl.estimators import PolicyCovariance
-from bilevelrl.estimators.terms.joint_leader import GAME_ESTIMATORS
-from bilevelrl.estimators.terms.linear_quadratic_registry import LQR_ESTIMATORS, register_lqr_estimator
-from bilevelrl.reference import hypergradient
+from bilevelrl.estimators.registry import ESTIMATORS, estimators_for, register_estimator
+from bilevelrl.reference import ConfigurableLQR, MarkovGame, hypergradient
 from bilevelrl.verification.checks.verdicts import Outcome
 from bilevelrl.verification.pipeline import sampled, sampling_cases
 from bilevelrl.verification.pipeline.sampled import SamplingPlan, check_by_sampling
@@ -36,11 +35,17 @@ def test_the_buildings_closed_form_covariance_agrees_and_a_wrong_one_does_not():
     right = check_by_sampling("policy_covariance", BUILDING, PLAN)
     assert right.verdict.outcome is Outcome.PASSED
     assert right.verdict.detectable < 0.1
-    register_lqr_estimator("doubled", summary="planted", level="formula", make=lambda target: _Doubled(target=target))
+    register_estimator(
+        "doubled",
+        summary="planted",
+        level="formula",
+        make=lambda target: _Doubled(target=target),
+        kinds=(ConfigurableLQR,),
+    )
     try:
         wrong = check_by_sampling("doubled", BUILDING, PLAN)
     finally:
-        del LQR_ESTIMATORS["doubled"]
+        del ESTIMATORS["doubled"]
     assert wrong.verdict.outcome is Outcome.FAILED
 
 
@@ -67,8 +72,10 @@ def test_cases_name_estimators_that_exist_and_streams_of_their_own():
         problem, theta = case.make_problem(), case.make_theta(0)
         assert case.entries()
         assert theta.shape == tuple(problem.theta_shape)
-    assert set(LQR_ESTIMATORS) <= set(BUILDING.entries())
-    assert {name for name, entry in GAME_ESTIMATORS.items() if entry.level == "formula"} == set(GAME_CASES[0].entries())
+    assert set(estimators_for(ConfigurableLQR)) == set(BUILDING.entries())
+    assert {name for name, entry in estimators_for(MarkovGame).items() if entry.level == "formula"} == set(
+        GAME_CASES[0].entries()
+    )
     assert sampling_cases.FOUR_ROOMS_TEMPERATURES == (0.001, 0.003, 0.005)
 
 

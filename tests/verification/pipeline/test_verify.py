@@ -11,7 +11,7 @@ import pytest
 
 from bilevelrl.estimators import BCHG, ESTIMATORS, Claim, Estimator
 from bilevelrl.estimators.estimator import EstimatorEntry
-from bilevelrl.reference import HYPERGRADIENT_ROUTES
+from bilevelrl.reference import HYPERGRADIENT_ROUTES, ConfigurableMDP
 from bilevelrl.reference.errors import EstimatorError, InvalidInputError, UnsupportedError
 from bilevelrl.reference.registry import Route
 from bilevelrl.verification import Outcome, Report, verify
@@ -64,7 +64,11 @@ def entry(name, make, level="formula"):
 def registry():
     """Only these are registered while a test runs."""
     kept = {
-        id(ESTIMATORS): {name: ESTIMATORS[name] for name in ("bc_hg", "naive_pgd")},
+        id(ESTIMATORS): {
+            name: entry
+            for name, entry in ESTIMATORS.items()
+            if name in ("bc_hg", "naive_pgd") or ConfigurableMDP not in entry.kinds
+        },
         id(HYPERGRADIENT_ROUTES): {name: HYPERGRADIENT_ROUTES[name] for name in ("implicit", "theorem1")},
     }
     before = [(table, dict(table)) for table in (ESTIMATORS, HYPERGRADIENT_ROUTES)]

@@ -12,10 +12,11 @@ import numpy as np
 
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.errors import NotConvergedError
-from bilevelrl.reference.game.error_bounds import game_objective_noise
+from bilevelrl.reference.game.error_bounds import game_error_bound, game_objective_noise
 from bilevelrl.reference.game.follower import DecisionPoints, GameFollower, game_operator, solve_game
 from bilevelrl.reference.game.model import MarkovGame
 from bilevelrl.reference.objective import INFINITE_HORIZON, Objective
+from bilevelrl.reference.on_demand import AnswerBounds, when_read
 from bilevelrl.reference.problem import GAME_PARTS, Part
 from bilevelrl.reference.registry import Hypergradient, register_route
 from bilevelrl.reference.routes.tabular.finite_difference import differentiate_parts
@@ -41,11 +42,26 @@ def game_finite_difference(
     warm_start: GameFollower | None = None,
     bound: bool = True,
 ) -> Hypergradient:
-    """∇J of a Markov game by finite differences; `error_bound` is the largest error estimate summed over the parts."""
+    """∇J of a Markov game by finite differences; `error_bound` as for configurable MDPs."""
     problem.derivatives.refuse_noise(theta)
     follower = solve_game(problem, theta, warm_start=warm_start)
     split = _SplitGame(problem, theta, follower, objective)
-    return differentiate_parts(split, GAME_PARTS, theta.size, follower, problem.discount_follower, bound=bound)
+
+    def frozen() -> AnswerBounds:
+        policy = problem.policy_at(theta)
+        return game_error_bound(
+            problem.linearised(theta),
+            theta,
+            policy=policy,
+            points=DecisionPoints.of(problem, policy),
+            response=follower.response,
+            state_value=follower.centred_state_value,
+            objective=objective,
+            errors=follower.errors_on_demand(),
+        )
+
+    source = when_read(problem.policy_at, theta, problem.policy_at(theta), frozen) if bound else None
+    return differentiate_parts(split, GAME_PARTS, theta.size, follower, problem.discount_follower, frozen=source)
 
 
 class _SplitGame:

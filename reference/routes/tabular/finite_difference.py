@@ -3,11 +3,20 @@
 The only thing this route knows of a hypergradient is the objective. The follower is solved to rounding for every
 perturbed θ, in stacked LAPACK systems. Several initial steps are tried per coordinate and the one with the smallest
 error estimate wins, because a cold follower's objective bends on the scale of β.
+
+The response part differences `J(θ, π(θ'))` and its estimate holds all of its errors. Every other part differences
+`J(θ', π)` at one computed π, off by δπ from the best response: differences cannot see it, and miss the part by
+
+    ∂J/∂θ' (θ, π + δπ) - ∂J/∂θ' (θ, π),                                                                             (1)
+
+which is what the exact derivative makes of δπ. `error_bound` is the sum of all estimates and of the first-order bound
+of the exact derivative, in which (1) is one of the terms.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,10 +26,10 @@ from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.errors import IllPosedError, InvalidInputError
 from bilevelrl.reference.game.follower import GameFollower
 from bilevelrl.reference.objective import INFINITE_HORIZON, Objective
-from bilevelrl.reference.on_demand import AnswerBounds
+from bilevelrl.reference.on_demand import AnswerBounds, when_read
 from bilevelrl.reference.problem import PARTS, Part
 from bilevelrl.reference.registry import Hypergradient, register_route
-from bilevelrl.reference.tabular.error_bounds import objective_noise
+from bilevelrl.reference.tabular.error_bounds import objective_noise, tabular_error_bound
 from bilevelrl.reference.tabular.follower import TabularFollower, solve_tabular, tabular_operator
 from bilevelrl.reference.tabular.follower_batch import newton_batch
 from bilevelrl.reference.tabular.leader import gradient_centres
@@ -53,11 +62,25 @@ def finite_difference(
     warm_start: TabularFollower | None = None,
     bound: bool = True,
 ) -> Hypergradient:
-    """∇J by finite differences; `error_bound` is the largest error estimate summed over the parts."""
+    """∇J by finite differences; `error_bound` is their estimates and (1)."""
     problem.derivatives.refuse_noise(theta)
     follower = solve_tabular(problem, theta, warm_start=warm_start)
     split = _SplitObjective(problem, theta, follower, objective)
-    return differentiate_parts(split, PARTS, theta.size, follower, problem.discount_follower, bound=bound)
+
+    def frozen() -> AnswerBounds:
+        affine = problem.linearised(theta)
+        constant = gradient_centres(affine, theta, affine.tables_at(theta))[0] / (1.0 - problem.discount_follower)
+        return tabular_error_bound(
+            affine,
+            theta,
+            policy=follower.policy,
+            follower_value=follower.value_without(constant),
+            objective=objective,
+            errors=follower.errors_without(constant),
+        )
+
+    source = when_read(problem.tables_at, theta, problem.tables_at(theta), frozen) if bound else None
+    return differentiate_parts(split, PARTS, theta.size, follower, problem.discount_follower, frozen=source)
 
 
 class SplitObjective(Protocol):
@@ -94,21 +117,22 @@ def differentiate_parts(
     follower: TabularFollower | GameFollower,
     discount_follower: float,
     *,
-    bound: bool,
+    frozen: Callable[[], AnswerBounds] | None,
 ) -> Hypergradient:
-    """Return the hypergradient by `count` coordinates; `error_bound` is the error estimates summed over the parts."""
+    """Return the hypergradient by `count` coordinates.
+
+    `error_bound` is the error estimates summed over the parts and `frozen`, what the exact derivative makes of the
+    errors of the response that all other parts hold fixed; inf where that is None.
+    """
     parts: dict[Part, FloatArray] = {}
     error = np.zeros(count)
     for part in names:
         parts[part], part_error = differentiate_part(split, part, count)
         error += part_error
 
-    def objective_too() -> AnswerBounds:
-        noise = split.noise("response") + split.noise("regulariser")
-        return AnswerBounds(
-            gradient=float(error.max(initial=0.0)),
-            objective=noise + 16.0 * float(np.finfo(np.float64).eps) * abs(split.base),
-        )
+    def with_estimates(frozen: Callable[[], AnswerBounds]) -> AnswerBounds:
+        bounds = frozen()
+        return bounds._replace(gradient=float(error.max(initial=0.0)) + bounds.gradient)
 
     return Hypergradient(
         value=sum(parts.values(), np.zeros(count)),
@@ -116,7 +140,7 @@ def differentiate_parts(
         objective=split.base,
         residual=follower.residual,
         condition=(1 + discount_follower) / (1 - discount_follower),
-        error_bound_source=objective_too if bound else np.inf,
+        error_bound_source=np.inf if frozen is None else partial(with_estimates, frozen),
         route="finite_difference",
         follower=follower,
         status=follower.status.value,

@@ -48,14 +48,14 @@ def one_state(sums_to, *, reward=1.0, discount=0.5):
     return ConfigurableMDP(tables=tables, discount_leader=discount, discount_follower=0.5, temperature=1.0)
 
 
-@pytest.mark.parametrize("seed", range(24))
+# In the last four, differences at a policy that is off by its rounding are, too.
+@pytest.mark.parametrize("seed", [*range(24), 59, 65, 133, 213])
 def test_bounds_hold_on_rows_as_rounding_left_them(seed):
     pytest.importorskip("flint")
     problem, theta = (hard_mdp if seed % 2 else hard_game)(np.random.default_rng(seed))
     found = list(runs(problem, theta))
     assert len(found) >= 10
-    # Differences bring an estimate, which has no room for the error of the policy that they hold fixed.
-    assert [outcome for outcome in found if outcome.outside and outcome.route != "finite_difference"] == []
+    assert [outcome for outcome in found if outcome.outside] == []
 
 
 def test_the_runs_would_notice_another_meaning(monkeypatch):

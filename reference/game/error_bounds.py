@@ -13,12 +13,15 @@ by entry and to first order,
 with the own terms `∇W own = Σ_l ∇f V_F(s,l)` of a seeing follower and `∇Q own = Σ_l ∇f Q_F(s,l,a)` of one that does not
 see; both take V_F and Q_F relative to their mean, since Σ_l ∇f = 0.
 
+Where η is large and g small, and where nothing is known, is as for configurable MDPs.
+
 Laws mean themselves divided by their sums: u holds how far their doubles are from that, as for configurable MDPs, and
 |Σ_l ∇f| times the mean of what f weighs is what a route that does not take the mean off is off by.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -78,6 +81,7 @@ def _leader(
     """Carry η (S, D, A) through the leader's evaluation."""
     rounding, chain = _rounding(game, points), points.chain(response)
     moved = points.chain(off * response)
+    carrying = chain + moved
     reward = game.reward_leader - points.centre_leader
     flat = game.transition.reshape(-1, game.states)
 
@@ -89,16 +93,16 @@ def _leader(
         size = np.abs(reward) + ahead(np.abs(value))
         seen = action_value if game.follower_sees_leader_action else np.matmul(policy[:, None, :], action_value)
         centred = np.abs(seen - np.vecdot(response, seen)[:, :, None])
-        rounded = rounding * np.vecdot(policy, np.vecdot(np.broadcast_to(response, size.shape), size))
+        rounded = rounding * np.vecdot(policy, np.vecdot(np.broadcast_to((1.0 + off) * response, size.shape), size))
         return action_value, size, points.average(response, off * centred) + rounded
 
     earned = points.average(response, points.reward_leader)
     if horizon is None:
-        system = DiscountedSystem.factorise(chain, discount)
+        system, carry = (DiscountedSystem.factorise(matrix, discount) for matrix in (chain, carrying))
         value, law = system.solve(earned), system.solve_transposed(game.initial)
         action_value, size, source = stage(value)
-        value_off = system.solve(source)
-        law_off = system.solve_transposed(discount * (moved.T @ law) + rounding * law)
+        value_off = carry.solve(source)
+        law_off = carry.solve_transposed(discount * (moved.T @ law) + rounding * law)
         return _Leader(
             law=law[None],
             law_off=law_off[None],
@@ -112,12 +116,12 @@ def _leader(
     laws_off, value_off = np.zeros_like(laws), np.zeros(game.states)
     laws_off[0] = rounding * game.initial
     for t in range(1, horizon):
-        laws_off[t] = discount * (chain.T @ laws_off[t - 1] + moved.T @ laws[t - 1]) + rounding * laws[t]
+        laws_off[t] = discount * (carrying.T @ laws_off[t - 1] + moved.T @ laws[t - 1]) + rounding * laws[t]
     action_values, sizes, offs = (np.zeros((horizon, *reward.shape)) for _ in range(3))
     for h in range(1, horizon + 1):
         action_values[horizon - h], sizes[horizon - h], source = stage(values[h - 1])
         offs[horizon - h] = ahead(value_off) + rounding * sizes[horizon - h]
-        value_off = source + discount * (chain @ value_off)
+        value_off = source + discount * (carrying @ value_off)
     return _Leader(
         law=laws,
         law_off=laws_off,
@@ -127,6 +131,18 @@ def _leader(
         value=np.abs(values[horizon]),
         value_off=value_off,
     )
+
+
+def _stretch(
+    points: DecisionPoints, response: FloatArray, off: FloatArray, discounts: Collection[float], horizon: int | None
+) -> float:
+    """Return by how much the inverses of computed and true response differ at most; inf where η is."""
+    if not np.isfinite(off).all():
+        return np.inf
+    moved = points.average(response, off)
+    chain = points.chain(response)
+    endless = (DiscountedSystem.factorise(chain, discount).solve(moved).max() for discount in discounts)
+    return float(max(endless, default=0.0)) + (horizon or 0) * float(moved.max())
 
 
 def game_error_bound(
@@ -172,14 +188,9 @@ def game_error_bound(
         game, points = _at(game, points, seen)
         policy, response, state_value, slope = policy[seen], response[seen], state_value[seen], slope[seen]
         errors = errors.at(seen)
-    states, off = game.states, errors.policy
-    follower = DiscountedSystem.factorise(points.chain(response), game.discount_follower)
-    span = float(follower.solve(np.ones(states)).max())
-    if objective.horizon is None:
-        span = max(span, float(follower.at_discount(discount).solve(np.ones(states)).max()))
-    else:
-        span = max(span, float(objective.horizon))
-    stretch = float(off.max()) * span
+    off = errors.policy
+    endless = {game.discount_follower} | ({discount} if objective.horizon is None else set())
+    stretch = _stretch(points, response, off, endless, objective.horizon)
     if not stretch < FIRST_ORDER:
         return AnswerBounds(np.inf, np.inf)
     leader = _leader(game, policy, points, response, off, discount=discount, horizon=objective.horizon)
@@ -188,13 +199,13 @@ def game_error_bound(
     size = float(leader.size.max())
     leader_off = leader.off + cut * size
     steep = np.abs(slope)
-    spread = np.broadcast_to(response, game.reward_leader.shape)
-    spread_off = np.broadcast_to(off, game.reward_leader.shape)
+    heavy = (1.0 + off) * response
+    spread, spread_off, spread_heavy = (np.broadcast_to(x, game.reward_leader.shape) for x in (response, off, heavy))
 
     # Policy part: Σ law Σ_l ∇f V_L(s, l).
     value = np.vecdot(spread, leader.action_value)
     centred = np.abs(leader.action_value - value[..., None])
-    value_off = np.vecdot(spread, spread_off * centred + leader_off)
+    value_off = np.vecdot(spread, spread_off * centred) + np.vecdot(spread_heavy, leader_off)
     relative = np.abs(value - np.vecdot(policy, value)[..., None])
     by_pair = (law_off[:, :, None] * relative + leader.law[:, :, None] * value_off).sum(axis=0)
     by_pair += rounding * (leader.law[:, :, None] * np.vecdot(spread, leader.size)).sum(axis=0)
@@ -204,7 +215,7 @@ def game_error_bound(
 
     # The follower's gradient and its error.
     gradient, gradient_off = _follower_gradient(
-        game, points, response, off, follower, state_value, slope, policy, errors, remainder
+        game, points, response, off, state_value, slope, policy, errors, remainder
     )
     mean = np.einsum("sda,sdan->sdn", response, gradient)
     apart = np.abs(gradient - mean[:, :, None])
@@ -212,13 +223,13 @@ def game_error_bound(
     if not game.follower_sees_leader_action:
         seen, seen_off, seen_size = (np.matmul(policy[:, None, :], x) for x in (seen, seen_off, seen_size))
     benefit = np.abs(seen - np.vecdot(response, seen)[..., None])
-    weight = points.reach[:, :, None] * response
+    weight, weighed = points.reach[:, :, None] * response, points.reach[:, :, None] * heavy
     law, lawless = leader.law[:, :, None, None], law_off[:, :, None, None]
-    benefits = (law * weight * benefit).sum(axis=0)
-    pair = (lawless * weight * benefit).sum(axis=0) + off * benefits + (law * weight * seen_off).sum(axis=0)
-    sizes = (law * weight * seen_size).sum(axis=0)
+    pair = (lawless * weighed * benefit).sum(axis=0) + off * (law * weight * benefit).sum(axis=0)
+    pair += (law * weighed * seen_off).sum(axis=0)
+    sizes = (law * weighed * seen_size).sum(axis=0)
     guiding = np.einsum("sda,sdan->n", pair, apart)
-    guiding += np.einsum("sda,sdan->n", benefits, gradient_off)
+    guiding += np.einsum("sda,sdan->n", (law * weighed * benefit).sum(axis=0), gradient_off)
     guiding += rounding * np.einsum("sda,sdan->n", sizes, np.abs(gradient))
     error += guiding / game.temperature
     if game.regulariser is not None:
@@ -237,7 +248,6 @@ def _follower_gradient(
     points: DecisionPoints,
     response: FloatArray,
     off: FloatArray,
-    system: DiscountedSystem,
     state_value: FloatArray,
     slope: FloatArray,
     policy: FloatArray,
@@ -272,15 +282,17 @@ def _follower_gradient(
     def ahead(x: FloatArray) -> FloatArray:
         return discount * (flat @ x).reshape(*response.shape, parameters)
 
-    weight = points.reach[:, :, None] * response
+    weight, heavy = points.reach[:, :, None] * response, points.reach[:, :, None] * (1.0 + off) * response
+    system, carry = (DiscountedSystem.factorise(points.chain(x), discount) for x in (response, (1.0 + off) * response))
     through = system.solve(own + np.einsum("sda,sdan->sn", weight, direct))
     gradient = direct + ahead(through)
     centred = np.abs(gradient - np.einsum("sda,sdan->sdn", response, gradient)[:, :, None])
     direct_off = direct_off + rounding * np.abs(gradient)
     source = own_off + rounding * np.abs(through)
-    source = source + np.einsum("sda,sdan->sn", weight, off[..., None] * centred + direct_off)
+    source = source + np.einsum("sda,sdan->sn", weight, off[..., None] * centred)
+    source = source + np.einsum("sda,sdan->sn", heavy, direct_off)
     left = remainder * float(np.abs(own).max(initial=0.0) + np.abs(direct).max(initial=0.0))
-    return gradient, direct_off + ahead(system.solve(source)) + left
+    return gradient, direct_off + ahead(carry.solve(source)) + left
 
 
 def _relevant(
@@ -340,7 +352,7 @@ def game_objective_noise(
     if not seen.all():
         game, points = _at(game, points, seen)
         policy, response, off = policy[seen], response[seen], off[seen]
-    if not np.isfinite(off).all():
+    if not _stretch(points, response, off, {discount} if horizon is None else (), horizon) < FIRST_ORDER:
         return float(np.inf)
     leader = _leader(game, policy, points, response, off, discount=discount, horizon=horizon)
     return float(game.initial @ (leader.value_off + rounding * leader.value))

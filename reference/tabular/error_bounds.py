@@ -20,13 +20,19 @@ largest |s - 1| too, by which its doubles are off. Where the sum stands still, t
 drift: |δ∇P| ≤ u |∇P| + |Σ ∇P| P. A constant reward moves no derivative through such rows and may be split off; where a
 sum moves, the row's own derivative is meant, and misses a constant that was split off.
 
-Where `η` times a horizon is not small, the first order says nothing and
-the bound is infinite. Tests hold it against high-precision truth from above and from below.
+η bounds |π - π*|/π as well as |π - π*|/π*, for the mean of exp(-x) is at least the inverse of that of exp(x); so ηπ is
+no first order, and may be large where π is small. It enters whatever is carried on: errors travel by `π (1 + η)` in
+place of π. What is left of second order is small with the `stretch`
+
+    max_s (R Σ_a η π)(s) < 1/10                                                                                      (1)
+
+of either player, by which the inverses of computed and true policy differ; where it is not, the first order says
+nothing and the bound is infinite. Tests hold it against high-precision truth from above and from below.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,7 +71,7 @@ BOUND_SIZE_LIMIT = 64_000_000
 
 _UNKNOWN = AnswerBounds(gradient=np.inf, objective=np.inf)
 
-# Relative change of the values beyond which the first order is not trusted.
+# Relative change of the values, (1), beyond which the first order is not trusted.
 FIRST_ORDER = 0.1
 
 
@@ -79,6 +85,18 @@ def rounding_unit(tables: Tables) -> float:
     """Relative rounding of one inner product over states or actions, of the few operations around it, and of laws."""
     rounded = (tables.states + tables.actions + 8) * float(np.finfo(np.float64).eps)
     return rounded + law_error(tables.transition, tables.initial)
+
+
+def _stretch(
+    tables: Tables, policy: FloatArray, off: FloatArray, discounts: Collection[float], horizon: int | None
+) -> float:
+    """Return (1) for endless returns at the discounts, and its like for an episode; inf where η is."""
+    if not np.isfinite(off).all():
+        return np.inf
+    moved = (off * policy).sum(axis=1)
+    chain = policy_transition(tables.transition, policy)
+    endless = (DiscountedSystem.factorise(chain, discount).solve(moved).max() for discount in discounts)
+    return float(max(endless, default=0.0)) + (horizon or 0) * float(moved.max())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,8 +141,8 @@ def _leader_errors(
     flat = kernel.reshape(-1, tables.states)
     chain = np.matmul(policy[:, None, :], kernel)[:, 0, :]
     moved = np.matmul((off * policy)[:, None, :], kernel)[:, 0, :]  # η π P
+    carrying = chain + moved
     reward = tables.reward_leader - centre
-    system = DiscountedSystem.factorise(chain, discount) if horizon is None else None
     initial = np.asarray(tables.initial, dtype=np.float64)
 
     def ahead_of(value: FloatArray) -> FloatArray:
@@ -134,15 +152,16 @@ def _leader_errors(
         action_value = reward + ahead_of(value)
         size = np.abs(reward) + ahead_of(np.abs(value))
         centred = np.abs(action_value - (policy * action_value).sum(axis=1, keepdims=True))
-        source = (policy * (off * centred + rounding * size)).sum(axis=1)
+        source = (policy * (off * centred + (1.0 + off) * rounding * size)).sum(axis=1)
         return size, centred, source, (policy * action_value).sum(axis=1)
 
-    if system is not None:
+    if horizon is None:
+        system, carry = (DiscountedSystem.factorise(matrix, discount) for matrix in (chain, carrying))
         value = system.solve((policy * reward).sum(axis=1))
         size, centred, source, _ = stage(value)
-        value_off = system.solve(source)
+        value_off = carry.solve(source)
         law = system.solve_transposed(initial)
-        law_off = system.solve_transposed(discount * (moved.T @ law) + rounding * law)
+        law_off = carry.solve_transposed(discount * (moved.T @ law) + rounding * law)
         return _LeaderErrors(
             law=law[None],
             law_off=law_off[None],
@@ -154,19 +173,19 @@ def _leader_errors(
             value=np.abs(value),
             value_off=value_off,
         )
-    steps = int(horizon or 0)
+    steps = horizon
     values, values_off = np.zeros((steps + 1, tables.states)), np.zeros((steps + 1, tables.states))  # by steps to go
     sizes, benefits, offs = (np.zeros((steps, *policy.shape)) for _ in range(3))
     for h in range(1, steps + 1):
         size, centred, source, values[h] = stage(values[h - 1])
-        values_off[h] = source + discount * (chain @ values_off[h - 1])
+        values_off[h] = source + discount * (carrying @ values_off[h - 1])
         sizes[steps - h], benefits[steps - h] = size, centred
         offs[steps - h] = ahead_of(values_off[h - 1]) + rounding * size
     laws, laws_off = np.zeros((steps, tables.states)), np.zeros((steps, tables.states))
     laws[0], laws_off[0] = initial, rounding * initial
     for t in range(1, steps):
         laws[t] = discount * (chain.T @ laws[t - 1])
-        laws_off[t] = discount * (chain.T @ laws_off[t - 1] + moved.T @ laws[t - 1]) + rounding * laws[t]
+        laws_off[t] = discount * (carrying.T @ laws_off[t - 1] + moved.T @ laws[t - 1]) + rounding * laws[t]
     return _LeaderErrors(
         law=laws,
         law_off=laws_off,
@@ -213,11 +232,11 @@ def gradient_error_bound(
     """
     rounding = rounding_unit(tables)
     off = errors.policy
-    span = effective_horizon(tables, policy, discount_leader) if horizon is None else float(horizon)
-    span = max(span, effective_horizon(tables, policy, discount_follower))
-    stretch = float(off.max()) * span
+    endless = {discount_follower} | ({discount_leader} if horizon is None else set())
+    stretch = _stretch(tables, policy, off, endless, horizon)
     if not stretch < FIRST_ORDER:
         return _UNKNOWN
+    span = effective_horizon(tables, policy, discount_leader) if horizon is None else float(horizon)
     leader = _leader_errors(
         tables, policy, off, centre=centres[1], discount=discount_leader, horizon=horizon, rounding=rounding
     )
@@ -227,8 +246,9 @@ def gradient_error_bound(
     largest = float((leader.action_size * played).max())
     law_off = leader.law_off + cut
     value_off = leader.value_off + cut * largest
+    heavy = policy * (1.0 + off)
     visits = leader.law[:, :, None] * policy
-    visits_off = law_off[:, :, None] * policy + visits * off
+    visits_off = law_off[:, :, None] * heavy + visits * off
 
     count = next((table.shape[-1] for table in jacobian.values()), 1)
     zeros = np.zeros((tables.states, tables.actions, count))
@@ -240,16 +260,15 @@ def gradient_error_bound(
         size = size + discount_follower * np.einsum("satn,t->san", kernel_slope, np.abs(follower_value))
     kernel = to_dense(tables.transition)
     chain = np.matmul(policy[:, None, :], kernel)[:, 0, :]
-    follower = DiscountedSystem.factorise(chain, discount_follower).solve
+    carrying = np.matmul(heavy[:, None, :], kernel)[:, 0, :]
 
-    def carried(x: FloatArray) -> FloatArray:
+    def carried(x: FloatArray, policy: FloatArray, chain: FloatArray) -> FloatArray:
         """X + γ P R Σ_a π x: what a source over pairs becomes in ∇Q_F."""
-        result: FloatArray = x + discount_follower * np.tensordot(
-            kernel, follower(np.einsum("sa,san->sn", policy, x)), axes=1
-        )
+        through = DiscountedSystem.factorise(chain, discount_follower).solve(np.einsum("sa,san->sn", policy, x))
+        result: FloatArray = x + discount_follower * np.tensordot(kernel, through, axes=1)
         return result
 
-    gradient = carried(source)
+    gradient = carried(source, policy, chain)
     centred = np.abs(gradient - np.einsum("sa,san->sn", policy, gradient)[:, None])
     magnitude = np.abs(gradient)
     source_off = rounding * (size + magnitude)
@@ -259,20 +278,22 @@ def gradient_error_bound(
         left_out = abs(centres[0]) / (1.0 - discount_follower)
         ahead = np.abs(kernel @ follower_value)
         source_off = source_off + discount_follower * (drift * ahead[:, :, None] + missed * left_out)
-    gradient_off = carried(off[:, :, None] * centred + source_off) + remainder * np.max(
+    gradient_off = carried(off[:, :, None] * centred + source_off, heavy, carrying) + remainder * np.max(
         size * played[:, :, None], axis=(0, 1)
     )
 
-    pair = (visits_off * leader.benefit + visits * leader.action_off).sum(axis=0) + cut * largest * played
+    weighed = leader.law[:, :, None] * heavy
+    pair = (visits_off * leader.benefit + weighed * leader.action_off).sum(axis=0) + cut * largest * played
     error = np.einsum("sa,san->n", pair, centred)
-    error += np.einsum("sa,san->n", (visits * leader.benefit).sum(axis=0), gradient_off)
-    error += rounding * np.einsum("sa,san->n", (visits * leader.action_size).sum(axis=0), magnitude)
+    error += np.einsum("sa,san->n", (weighed * leader.benefit).sum(axis=0), gradient_off)
+    error += rounding * np.einsum("sa,san->n", (weighed * leader.action_size).sum(axis=0), magnitude)
     error /= temperature
     visits_off = visits_off + rounding * visits
     if "reward_leader" in jacobian:
         error += np.einsum("sa,san->n", visits_off.sum(axis=0), np.abs(jacobian["reward_leader"]))
     if kernel_slope is not None:
-        weight = np.einsum("ksa,kt->sat", visits_off, leader.ahead) + np.einsum("ksa,kt->sat", visits, leader.ahead_off)
+        weight = np.einsum("ksa,kt->sat", visits_off, leader.ahead)
+        weight += np.einsum("ksa,kt->sat", weighed, leader.ahead_off)
         weight += visits.sum(axis=0)[:, :, None] * cut * largest
         error += discount_leader * np.einsum("sat,satn->n", weight, kernel_slope)
         seen = np.einsum("ksa,ksa->sa", visits, np.abs(np.einsum("sat,kt->ksa", kernel, leader.ahead)))
@@ -316,7 +337,7 @@ def objective_noise(
     seen = relevant_states(tables, policy, {})
     if not seen.all():
         tables, policy, off = _at(tables, seen), policy[seen], off[seen]
-    if not np.isfinite(off).all():
+    if not _stretch(tables, policy, off, {discount_leader} if horizon is None else (), horizon) < FIRST_ORDER:
         return float(np.inf)
     leader = _leader_errors(
         tables, policy, off, centre=centre_leader, discount=discount_leader, horizon=horizon, rounding=rounding

@@ -58,6 +58,17 @@ def test_bounds_hold_on_rows_as_rounding_left_them(seed):
     assert [outcome for outcome in found if outcome.outside] == []
 
 
+@pytest.mark.parametrize("seed", [6, 7, 82, 223])
+def test_a_policy_badly_known_only_where_it_hardly_acts_leaves_a_bound(seed):
+    """Relative errors of up to 1e-1 at probabilities of 1e-10, over ten thousand steps: the bound was inf."""
+    problem, theta = (hard_mdp if seed % 2 else hard_game)(np.random.default_rng(seed))
+    follower = solve_follower(problem, theta)
+    off, steps = follower.errors_on_demand().policy, 1.0 / (1.0 - problem.discount_follower)
+    assert off.max() * steps > 0.1
+    found = list(runs(problem, theta))
+    assert [outcome for outcome in found if outcome.outside or not outcome.bound < 1e-3 * max(outcome.size, 1.0)] == []
+
+
 def test_the_runs_would_notice_another_meaning(monkeypatch):
     """Read as the doubles that they are, rows off one by 4e-13 earn otherwise by far more than the bounds."""
     import high_precision

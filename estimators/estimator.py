@@ -185,6 +185,7 @@ class Estimator(ABC):
     claim: Claim
     target: Objective
     continuous: ClassVar[bool] = False  # whether it serves problems without tables
+    weighed: ClassVar[bool] = False  # whether it serves trajectories with weights of their own
 
     @checked
     def check_problem(self, context: Context) -> None:
@@ -246,7 +247,7 @@ class Estimator(ABC):
             Also return one row per draw, at a cost that grows with N.
         """
         self.check_problem(context)
-        _check_batch(trajectories, context)
+        _check_batch(self, trajectories, context)
         draws = trajectories.streams if self.draw is Draw.TRAJECTORY else 1
         parts: dict[Part, FloatArray] = {}
         rows: FloatArray | None = None
@@ -271,7 +272,7 @@ class Estimator(ABC):
     def parts_per_draw(self, trajectories: Trajectories, context: Context) -> dict[Part, FloatArray]:
         """Return {part: (draws, N)}."""
         self.check_problem(context)
-        _check_batch(trajectories, context)
+        _check_batch(self, trajectories, context)
         per_stream = self.draw is Draw.TRAJECTORY
         draws = trajectories.streams if per_stream else 1
         parts: dict[Part, FloatArray] = {}
@@ -312,10 +313,12 @@ class EstimatorEntry:
     kinds: tuple[type, ...] = (ConfigurableMDP,)
 
 
-def _check_batch(trajectories: Any, context: Context) -> None:
+def _check_batch(estimator: Estimator, trajectories: Any, context: Context) -> None:
     if not isinstance(trajectories, Trajectories):
         found = type(trajectories).__name__
         raise InvalidInputError(refusal("trajectories", found, "Trajectories", "use sample_trajectories"))
+    if trajectories.weight_t is not None and not estimator.weighed:
+        raise EstimatorError(f"{estimator.name}: weight_t: expected None; it weighs steps by their time alone")
     context.problem.check_theta(context.theta)
     if context.follower is None:
         raise InvalidInputError(refusal("context.follower", None, "a follower's solution", "use solve_follower"))

@@ -12,7 +12,7 @@ and averages over the follower's action only widen the bumps: `Z_j + F^j B Σ B'
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -24,7 +24,60 @@ from bilevelrl.reference.errors import UnsupportedError
 from bilevelrl.reference.lqr_game.leader import closed_loop, game_steps
 from bilevelrl.reference.objective import Objective
 
-__all__ = ["LQRGameCritic", "lqr_follower_influence"]
+__all__ = ["LQRGameCritic", "ValuesAtVisits", "VisitedValues", "lqr_follower_influence"]
+
+
+@runtime_checkable
+class VisitedValues(Protocol):
+    """Critics that are read at the visits of a batch, as those of games with continuous actions are."""
+
+    def benefit_t(self, visits: Any, steps_to_go: Any = None) -> FloatArray:
+        """Return B = Q_L - E_a Q_L, (streams, steps)."""
+        ...
+
+    def advantage_t(
+        self, visits: Any, steps_to_go: Any = None, *, baseline: Literal["state_value", "none", "action_dependent"]
+    ) -> FloatArray:
+        """Return Q_L minus a baseline, (streams, steps)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ValuesAtVisits:
+    """Values that are known at one batch's visits: a learnt critic's, whose baseline has been subtracted already.
+
+    Attributes
+    ----------
+    benefit, advantage : (streams, steps)
+        B and A; the benefit may be zero where nothing reads it.
+    """
+
+    benefit: FloatArray
+    advantage: FloatArray
+
+    def benefit_t(self, visits: Any, steps_to_go: Any = None) -> FloatArray:
+        """Return B."""
+        return self.benefit
+
+    def advantage_t(
+        self, visits: Any, steps_to_go: Any = None, *, baseline: Literal["state_value", "none", "action_dependent"]
+    ) -> FloatArray:
+        """Return A, whatever the baseline."""
+        return self.advantage
+
+    def value(self, state: Any, *, steps_to_go: Any = None) -> FloatArray:
+        """Refuse: other states are not known.
+
+        Raises
+        ------
+        UnsupportedError
+            Always.
+        """
+        raise UnsupportedError("ValuesAtVisits: expected to be read at its own batch's visits; pass a critic of states")
+
+    def action_value(self, state: Any, action: Any, *, steps_to_go: Any = None) -> FloatArray:
+        """Refuse, as `value` does."""
+        return self.value(state)
 
 
 def lqr_follower_influence(context: Context, trajectories: Trajectories, *, centred: bool = True) -> FloatArray:

@@ -5,28 +5,35 @@ From drawn transitions i with their episodes' remainders, Theorem 2 (8)-(9) of a
     mean_i [ ∇log f(l_i|x_i) A_i  +  (1/β) B_i Σ_k γ_F^k ∇log f(l_{i+k}|x_{i+k}) U_{i+k} ],
 
 with A the advantage of the leader's action, B the benefit of the follower's and U what a leader's action is worth to
-the follower. Transitions are drawn with probability proportional to γ_L^t, so it is the hypergradient over
-`Σ_{t<T} γ_L^t`. How A, U and the inner sum are formed are options: the published forms, and those without their faults.
+the follower: `BCHGGame`, or without the second term `PolicyGradient`, on episodes whose steps weigh as they were drawn.
+Transitions are drawn with probability proportional to γ_L^t, so it is the hypergradient over `Σ_{t<T} γ_L^t`. Here is
+what A and B are read from: means of a learnt critic over both players' actions, in the published forms and in those
+without their faults.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.random import Generator
 
+from bilevelrl.estimators.critics.gaussian_game import ValuesAtVisits
+from bilevelrl.estimators.estimator import Context
+from bilevelrl.estimators.methods.bchg_game import BCHGGame
 from bilevelrl.estimators.methods.pathwise_game import fit_cost_gradient
+from bilevelrl.estimators.methods.policy_gradient import PolicyGradient
 from bilevelrl.estimators.sampling.gaussian_game import LQRGameBatch, StackedFollowers, check_linear_leader
 from bilevelrl.estimators.sampling.linear_quadratic import gaussian_root
+from bilevelrl.estimators.sampling.memory import Draws
+from bilevelrl.estimators.terms.joint_leader import GameSide
 from bilevelrl.reference import LQRGame
-from bilevelrl.reference.arrays import FloatArray, IntArray
+from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.errors import InvalidInputError, UnknownNameError, UnsupportedError, refusal
-from bilevelrl.reference.lqr.scores import covariance_inverse
 
-__all__ = ["AveragedValues", "Draws", "LeaderValues", "ScoreForm", "score_directions", "truncated_discount"]
+__all__ = ["AveragedValues", "LeaderValues", "ScoreForm", "score_directions"]
 
 Influence = Literal["value", "advantage"]
 Baseline = Literal["action_dependent", "state_value", "coupled"]
@@ -107,63 +114,6 @@ class ScoreForm:
             raise InvalidInputError(refusal("same_step", self.same_step, "True or False", "start at k = t or after"))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Draws:
-    """Which stored transitions are used.
-
-    Attributes
-    ----------
-    episode, time : (R, B)
-    weight : (R, B)
-        Sums to one in every run.
-    """
-
-    episode: IntArray
-    time: IntArray
-    weight: FloatArray
-
-    @classmethod
-    def discounted(cls, discount: float, episodes: int, steps: int, uniforms: FloatArray) -> Draws:
-        """Turn uniform numbers (R, B, 2) into draws with probability proportional to discount^t.
-
-        Examples
-        --------
-        >>> draws = Draws.discounted(0.5, 4, 100, np.full((1, 3, 2), 0.4))
-        >>> draws.episode[0, 0].item(), draws.time[0, 0].item()
-        (1, 0)
-        """
-        cumulative = np.cumsum(discount ** np.arange(steps))
-        time = np.searchsorted(cumulative / cumulative[-1], uniforms[..., 1], side="right")
-        return cls(
-            episode=np.minimum((uniforms[..., 0] * episodes).astype(np.int64), episodes - 1),
-            time=np.minimum(time, steps - 1),
-            weight=np.full(uniforms.shape[:2], 1.0 / uniforms.shape[1]),
-        )
-
-    @classmethod
-    def every(cls, discount: float, runs: int, episodes: int, steps: int) -> Draws:
-        """Use every transition once, with weight proportional to discount^t."""
-        episode, time = (grid.ravel() for grid in np.meshgrid(np.arange(episodes), np.arange(steps), indexing="ij"))
-        weight = discount**time / (episodes * truncated_discount(discount, steps))
-        shape = (runs, episode.size)
-        return cls(
-            episode=np.broadcast_to(episode, shape),
-            time=np.broadcast_to(time, shape),
-            weight=np.broadcast_to(weight, shape),
-        )
-
-
-def truncated_discount(discount: float, steps: int) -> float:
-    """Return Σ_{t<T} discount^t, by which draws that follow the discount divide the hypergradient.
-
-    Examples
-    --------
-    >>> truncated_discount(0.5, 3)
-    1.75
-    """
-    return float(np.sum(discount ** np.arange(steps)))
-
-
 def score_directions(
     game: LQRGame,
     gains: FloatArray,
@@ -203,6 +153,7 @@ def score_directions(
     Examples
     --------
     >>> from bilevelrl.estimators.sampling.gaussian_game import sample_games
+    >>> from bilevelrl.estimators.sampling.memory import Draws
     >>> from bilevelrl.tasks import lqr_game
     >>> class Zero:
     ...     def action_value(self, state, leader_action, action):
@@ -219,41 +170,66 @@ def score_directions(
     state, leader, action = batch.state_t[at], batch.leader_action_t[at], batch.action_t[at]
     averages = _Averages(game, gains, followers, form, rng)
     seen = critic.action_value(state, leader, action)
-    score = averages.score(state, leader)
-    weight = draws.weight * (seen - averages.over_leader(critic, state, leader, action))
-    direction = _weighted(weight, score)
-    if not guiding:
-        return direction
+    advantage = seen - averages.over_leader(critic, state, leader, action)
+    fitted = guiding and form.suffix == "fitted"
+    if not guiding or fitted:
+        steps = batch.of_steps(at)
+        values = (
+            ValuesAtVisits(benefit=np.zeros((draws.time.shape[1], 1)), advantage=row[:, None]) for row in advantage
+        )
+        direction = _estimates(PolicyGradient(critic="context"), averages, steps, draws.weight[:, :, None], values)
+        if not guiding:
+            return direction
     benefit = seen - averages.over_follower(critic, state, leader)
-    if form.suffix == "fitted":
+    if fitted:
         suffix = _fitted(game, averages, followers, batch, state, leader, action)
-    else:
-        suffix = _suffixes(game, averages, followers, batch, form)[at]
-    direction += _weighted(draws.weight * benefit, suffix) / game.temperature
-    return direction
+        guided: FloatArray = np.matmul((draws.weight * benefit)[:, None], suffix)[:, 0]
+        return direction + guided / game.temperature
+    # Steps that were drawn twice count once, with the mean of what the critic said of them.
+    weight = draws.summed(draws.weight, batch.state_t.shape[1], batch.steps)
+    over = np.where(weight > 0.0, weight, 1.0)
+    summed = (draws.summed(draws.weight * each, *weight.shape[1:]) / over for each in (benefit, advantage))
+    values = (ValuesAtVisits(benefit=b, advantage=a) for b, a in zip(*summed, strict=True))
+    estimator = BCHGGame(critic="context", influence_baseline=form.influence == "advantage", same_step=form.same_step)
+    return _estimates(estimator, averages, batch, weight, values)
 
 
-def _weighted(weight: FloatArray, rows: FloatArray) -> FloatArray:
-    result: FloatArray = np.matmul(weight[:, None, :], rows)[:, 0]
-    return result
-
-
-def _suffixes(
-    game: LQRGame, averages: _Averages, followers: StackedFollowers, batch: LQRGameBatch, form: ScoreForm
+def _estimates(
+    estimator: GameSide,
+    averages: _Averages,
+    batch: LQRGameBatch,
+    weight: FloatArray,
+    values: Iterable[ValuesAtVisits],
 ) -> FloatArray:
-    """Σ_k γ_F^k score · U to the end of each episode, from the step itself or the next one, (R, E, T, N)."""
-    state, leader = batch.state_t[:, :, :-1], batch.leader_action_t
-    worth = followers.value(state, leader)
-    if form.influence == "advantage":
-        worth = worth - averages.mean_worth(state)
-    pushed = averages.score(state, leader) * worth[..., None]
-    total = np.zeros_like(pushed)
-    later = np.zeros_like(pushed[:, :, 0])
-    for t in range(batch.steps - 1, -1, -1):
-        onward = game.discount_follower * later
-        later = pushed[:, :, t] + onward
-        total[:, :, t] = later if form.same_step else onward
-    return total
+    """Return each run's estimate (R, N) from episodes whose steps have weights (R, M, T)."""
+    rows = []
+    for row, critic in enumerate(values):
+        context = Context(
+            problem=averages.game,
+            theta=averages.gains[row].ravel(),
+            follower=_Response(averages=averages, row=row),
+            critic=critic,
+        )
+        visits = batch.trajectories(averages.game, row, weight[row])
+        # Both terms weigh the same scores, so that one pullback serves them.
+        scores = sum(item.weights["log_policy_leader"] for item in estimator.contributions(visits, context))
+        rows.append(averages.game.pullback(context.theta, visits, {"log_policy_leader": np.asarray(scores)}))
+    return np.stack(rows)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Response:
+    """One run's follower, which may have answered an earlier gain, as estimators read it under the present one."""
+
+    averages: _Averages
+    row: int
+
+    def value_at(self, state: FloatArray, leader_action: FloatArray | None = None) -> FloatArray:
+        """V_F(x, l), or its mean over the leader's present policy."""
+        followers, one = self.averages.followers, slice(self.row, self.row + 1)
+        if leader_action is None:
+            return np.asarray(self.averages.mean_worth(state[None], one)[0])
+        return np.asarray(followers.value(state[None], leader_action[None], one)[0])
 
 
 def _fitted(
@@ -284,27 +260,18 @@ class _Averages:
     ) -> None:
         omega = check_linear_leader(game)
         self.game, self.gains, self.followers, self.form, self.rng = game, gains, followers, form, rng
-        self.precision = covariance_inverse("leader_covariance", omega)
         self.root, self.omega = gaussian_root(omega), omega
         self.reacting = np.stack([gaussian_root(covariance) for covariance in followers.covariance])
         if form.averages == "quadrature" and (omega.shape[0] > 1 or followers.covariance.shape[1] > 1):
             raise UnsupportedError("averages='quadrature': expected scalar actions of both players; use 'sampled'")
 
-    def score(self, state: FloatArray, leader: FloatArray) -> FloatArray:
-        """∇_K log f at (R, ..., n) and (R, ..., p), flattened to (R, ..., N)."""
-        shape = state.shape[:-1]
+    def mean_worth(self, state: FloatArray, rows: slice) -> FloatArray:
+        """E_l V_F(x, l) of some runs under the present gains: V_F is quadratic in l."""
         flat = state.reshape(len(state), -1, state.shape[-1])
-        residual = leader.reshape(*flat.shape[:2], -1) - flat @ np.swapaxes(self.gains, 1, 2)
-        outer = (residual @ self.precision)[..., :, None] * flat[..., None, :]
-        return outer.reshape(*shape, -1)
-
-    def mean_worth(self, state: FloatArray) -> FloatArray:
-        """E_l V_F(x, l) under the present gains: V_F is quadratic in l."""
-        flat = state.reshape(len(state), -1, state.shape[-1])
-        centre = (flat @ np.swapaxes(self.gains, 1, 2)).reshape(*state.shape[:-1], -1)
+        centre = (flat @ np.swapaxes(self.gains[rows], 1, 2)).reshape(*state.shape[:-1], -1)
         n = state.shape[-1]
-        spread = np.sum(self.followers.cost_seen[:, n:, n:] * self.omega, axis=(1, 2))
-        mean: FloatArray = self.followers.value(state, centre) - spread.reshape(-1, *(1,) * (state.ndim - 2))
+        spread = np.sum(self.followers.cost_seen[rows, n:, n:] * self.omega, axis=(1, 2))
+        mean: FloatArray = self.followers.value(state, centre, rows) - spread.reshape(-1, *(1,) * (state.ndim - 2))
         return mean
 
     def response(self, state: FloatArray, leader: FloatArray) -> FloatArray:

@@ -13,8 +13,9 @@ import numpy as np
 from numpy.random import Generator
 
 from bilevelrl.estimators.sampling.linear_quadratic import gaussian_root
+from bilevelrl.estimators.sampling.trajectories import Trajectories
 from bilevelrl.reference import LQRFollower, LQRGame, solve_follower
-from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.arrays import FloatArray, IntArray
 from bilevelrl.reference.errors import InvalidInputError, ShapeError, UnsupportedError, refusal
 
 __all__ = ["LQRGameBatch", "StackedFollowers", "check_linear_leader", "sample_games"]
@@ -91,12 +92,12 @@ class StackedFollowers:
             solutions=solutions,
         )
 
-    def value(self, state: FloatArray, leader_action: FloatArray) -> FloatArray:
-        """Return V_F(x, l), (R, ...), at states (R, ..., n) and leader's actions (R, ..., p)."""
+    def value(self, state: FloatArray, leader_action: FloatArray, rows: slice = slice(None)) -> FloatArray:
+        """Return V_F(x, l), (R, ...), at states (R, ..., n) and leader's actions (R, ..., p) of all runs or some."""
         joint = np.concatenate([state, leader_action], axis=-1)
         flat = joint.reshape(len(joint), -1, joint.shape[-1])
-        cost = np.vecdot(flat @ self.cost_seen, flat).reshape(joint.shape[:-1])
-        worth: FloatArray = -cost - np.reshape(self.offset_seen, (-1, *(1,) * (cost.ndim - 1)))
+        cost = np.vecdot(flat @ self.cost_seen[rows], flat).reshape(joint.shape[:-1])
+        worth: FloatArray = -cost - np.reshape(self.offset_seen[rows], (-1, *(1,) * (cost.ndim - 1)))
         return worth
 
 
@@ -120,6 +121,35 @@ class LQRGameBatch:
     def steps(self) -> int:
         """T."""
         return int(self.action_t.shape[2])
+
+    def of_steps(self, at: tuple[IntArray, IntArray, IntArray]) -> LQRGameBatch:
+        """Return steps (run, episode, time), (R, B) each, as episodes of one step."""
+        run, episode, time = at
+        states = np.stack([self.state_t[run, episode, time + ahead] for ahead in (0, 1)], axis=2)
+        return LQRGameBatch(
+            state_t=states, leader_action_t=self.leader_action_t[at][:, :, None], action_t=self.action_t[at][:, :, None]
+        )
+
+    def trajectories(self, game: LQRGame, run: int, weight_t: FloatArray) -> Trajectories:
+        """Return one run's episodes with weights (M, T) of their steps, as estimators take them.
+
+        Stored episodes may be of followers that are gone: the log-probability of their actions is not known (NaN).
+        """
+        shape, ended = weight_t.shape, np.zeros(weight_t.shape, dtype=np.bool_)
+        ended[:, -1] = True
+        return Trajectories(
+            state_t=self.state_t[run, :, :-1],
+            leader_action_t=self.leader_action_t[run],
+            action_t=self.action_t[run],
+            state_tp1=self.state_t[run, :, 1:],
+            reward_leader_t=game.reward_leader(self.state_t[run, :, :-1]),
+            terminated=np.zeros_like(ended),
+            truncated=ended,
+            time_in_episode=np.broadcast_to(np.arange(shape[1]), shape),
+            valid=np.ones_like(ended),
+            behaviour_log_prob=np.full(shape, np.nan),
+            weight_t=weight_t,
+        )
 
 
 def sample_games(

@@ -48,13 +48,16 @@ class Trajectories:
     batch_index
         (streams,) integers: which of several independent batches a stream belongs to, all of as many streams; what is
         averaged or counted inside a batch stays inside it. None: all streams are one batch.
+    weight_t
+        (streams, steps): how much the leader counts a step in place of γ_L^t, as minibatches of drawn steps do. None:
+        γ_L^t.
 
     Raises
     ------
     ShapeError
         If shapes differ.
     InvalidInputError
-        If the batch is empty, or a step is both terminated and truncated, or a valid reward is not finite.
+        If the batch is empty, or a step is both terminated and truncated, or a valid reward or weight is not finite.
     """
 
     state_t: Numbers
@@ -69,6 +72,7 @@ class Trajectories:
     leader_action_t: Numbers | None = None
     stopping: IntArray | None = None
     batch_index: IntArray | None = None
+    weight_t: FloatArray | None = None
 
     def __post_init__(self) -> None:
         shape = np.shape(self.reward_leader_t)
@@ -89,6 +93,8 @@ class Trajectories:
             )
         if not np.isfinite(self.reward_leader_t[self.valid]).all():
             raise InvalidInputError("reward_leader_t: expected finite rewards at valid steps; check the simulator")
+        if self.weight_t is not None and not np.isfinite(self.weight_t[self.valid]).all():
+            raise InvalidInputError("weight_t: expected finite weights at valid steps; count how often each was drawn")
 
     @property
     def streams(self) -> int:

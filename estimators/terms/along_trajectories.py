@@ -67,7 +67,12 @@ class AlongTrajectories(Estimator):
 
     @checked
     def leader_weight(self, trajectories: Trajectories, context: Context) -> FloatArray:
-        """Return (streams, steps): the weight with which the leader counts a step, γ_L^t or its stopped form."""
+        """Return (streams, steps): the weight with which the leader counts a step, γ_L^t or its stopped form.
+
+        The trajectories' own weights come before γ_L^t.
+        """
+        if trajectories.weight_t is not None:
+            return np.where(trajectories.valid, trajectories.weight_t, 0.0)
         discount = leader_discount(context.problem, self.target)
         if self.stopping is None:
             return discount_powers(trajectories, discount, horizon=self.target.horizon)
@@ -84,10 +89,14 @@ class AlongTrajectories(Estimator):
         Raises
         ------
         EstimatorError
-            If a stream was cut before its time, or holds several episodes.
+            If a stream was cut before its time, holds several episodes, or has weights of its own.
         """
         if self.stopping is None:
             return trajectories
+        if trajectories.weight_t is not None:
+            raise EstimatorError(
+                f"{self.name}: weight_t: expected None with geometric times, which weigh steps already"
+            )
         if trajectories.stopping is None:
             if context.rng is None:
                 raise EstimatorError(f"{self.name}: trajectories without stopping times; draw them by `sample`")

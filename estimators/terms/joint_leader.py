@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Literal, TypeAlias
 import numpy as np
 from numpy.random import Generator
 
-from bilevelrl.estimators.critics.gaussian_game import LQRGameCritic
+from bilevelrl.estimators.critics.gaussian_game import LQRGameCritic, VisitedValues
 from bilevelrl.estimators.critics.joint_tables import GameCritic, Operator
 from bilevelrl.estimators.critics.tables import leader_discount
 from bilevelrl.estimators.estimator import Claim, Context, Contribution, Draw
@@ -53,7 +53,7 @@ class GameSide(AlongTrajectories):
         As in `AlongTrajectories`.
     critic
         "exact": Q_L under both players' policies, by steps to go where the target has a horizon. "context":
-        `context.critic`, a `GameCritic`.
+        `context.critic`, a `GameCritic`, or in an LQR game `VisitedValues`.
     baseline
         "state_value": V_L(s). "none". "action_dependent": the published one, which biases the term if the follower sees
         the leader's action.
@@ -70,6 +70,7 @@ class GameSide(AlongTrajectories):
     """
 
     kinds: ClassVar[tuple[type, ...]] = (MarkovGame, LQRGame)
+    weighed: ClassVar[bool] = True
     critic: Literal["exact", "context"] = "exact"
     baseline: Baseline = "state_value"
     behaviour_theta: FloatArray | None = None
@@ -128,7 +129,7 @@ class GameSide(AlongTrajectories):
         return context.problem
 
     @checked
-    def leader_critic(self, context: Context) -> GameCritic | LQRGameCritic:
+    def leader_critic(self, context: Context) -> GameCritic | VisitedValues:
         """Return the critic that is read.
 
         Raises
@@ -137,7 +138,7 @@ class GameSide(AlongTrajectories):
             If the context has none of the right kind.
         """
         if self.critic == "context":
-            if not isinstance(context.critic, GameCritic | LQRGameCritic):
+            if not isinstance(context.critic, GameCritic | VisitedValues):
                 raise EstimatorError(f"{self.name}: context.critic: expected a GameCritic; see learn_game_critic")
             return context.critic
         game = self.game(None, context)
@@ -163,18 +164,18 @@ class GameSide(AlongTrajectories):
         return None if horizon is None else np.maximum(horizon - trajectories.time_in_episode, 0)
 
     @checked
-    def benefit_t(self, critic: GameCritic | LQRGameCritic, trajectories: Trajectories) -> FloatArray:
+    def benefit_t(self, critic: GameCritic | VisitedValues, trajectories: Trajectories) -> FloatArray:
         """Return B at every step, (streams, steps)."""
-        if isinstance(critic, LQRGameCritic):
+        if isinstance(critic, VisitedValues):
             return critic.benefit_t(trajectories, self._to_go(trajectories))
         return self.read(critic.benefits(), critic, trajectories)
 
     @checked
     def policy_term(
-        self, trajectories: Trajectories, context: Context, critic: GameCritic | LQRGameCritic
+        self, trajectories: Trajectories, context: Context, critic: GameCritic | VisitedValues
     ) -> Contribution:
         """Return the leader's own term."""
-        if isinstance(critic, LQRGameCritic):
+        if isinstance(critic, VisitedValues):
             advantage = critic.advantage_t(trajectories, self._to_go(trajectories), baseline=self.baseline)
         else:
             advantage = self.read(critic.action_values - critic.baselines(self.baseline), critic, trajectories)
@@ -188,7 +189,7 @@ class GameSide(AlongTrajectories):
         """Return exact expectations; see `expected_game_parts` for the influence."""
         self.game(None, context)
         critic = self.leader_critic(context)
-        if isinstance(critic, LQRGameCritic):
+        if isinstance(critic, VisitedValues):
             raise UnsupportedError(
                 f"{self.name}: no closed-form expectation in an LQRGame; use quadrature on a one-dimensional one"
             )

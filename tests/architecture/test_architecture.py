@@ -31,8 +31,8 @@ OPEN_MODULES = {
         critics.gaussian_game critics.gradient_tables critics.joint_tables critics.networks critics.quadratic
         critics.sarsa critics.sarsa_lambda critics.state_baselines critics.tables estimator methods.bchg
         methods.hpgd_lqr methods.pathwise methods.policy_covariance methods.score_game sampling.gaussian_game
-        sampling.joint_actions sampling.linear_quadratic sampling.tabular sampling.trajectories sums.clipping
-        sums.fresh_suffixes terms.batched terms.joint_leader registry training
+        sampling.joint_actions sampling.linear_quadratic sampling.memory sampling.tabular sampling.trajectories
+        sums.clipping sums.fresh_suffixes terms.batched terms.joint_leader registry training
         training.followers.joint training.followers.solving training.game.critics training.game.methods
         training.game.options training.game.training training.gradient_errors training.lqr.critics
         training.lqr.methods training.lqr.training training.lqr_game.critic training.lqr_game.methods

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bilevelrl.estimators.methods.score_game import Draws, LeaderValues, ScoreForm, score_directions
+from bilevelrl.estimators.methods.score_game import LeaderValues, ScoreForm, score_directions
 from bilevelrl.estimators.sampling.gaussian_game import LQRGameBatch, StackedFollowers, sample_games
+from bilevelrl.estimators.sampling.memory import Draws
 from bilevelrl.estimators.training.gradient_errors import gradient_errors
 from bilevelrl.estimators.training.lqr_game.critic import ExactGameCritics
 from bilevelrl.estimators.training.lqr_game.training import SOUND, changed, lqr_game_training

@@ -13,8 +13,9 @@ import numpy as np
 from numpy.random import Generator
 
 from bilevelrl.estimators.methods.pathwise_game import PathwiseGame
-from bilevelrl.estimators.methods.score_game import Draws, score_directions, truncated_discount
+from bilevelrl.estimators.methods.score_game import score_directions
 from bilevelrl.estimators.sampling.gaussian_game import LQRGameBatch, StackedFollowers, sample_games
+from bilevelrl.estimators.sampling.memory import Draws, truncated_discount
 from bilevelrl.estimators.training.gradient_errors import GRADIENT_COLUMNS, gradient_errors
 from bilevelrl.estimators.training.lqr_game.critic import ExactGameCritics, NetworkCritics
 from bilevelrl.estimators.training.lqr_game.methods import METHODS

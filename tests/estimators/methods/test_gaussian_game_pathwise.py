@@ -10,9 +10,10 @@ from bilevelrl.estimators.critics.gaussian_game import LQRGameCritic
 from bilevelrl.estimators.methods import score_game as scores_module
 from bilevelrl.estimators.methods.bchg_game import BCHGGame
 from bilevelrl.estimators.methods.pathwise_game import PathwiseGame, fit_cost_gradient
-from bilevelrl.estimators.methods.score_game import Draws, ScoreForm, score_directions, truncated_discount
+from bilevelrl.estimators.methods.score_game import ScoreForm, score_directions
 from bilevelrl.estimators.sampling.gaussian_game import LQRGameBatch, StackedFollowers, sample_games
 from bilevelrl.estimators.sampling.linear_quadratic import LQRSimulator
+from bilevelrl.estimators.sampling.memory import Draws, truncated_discount
 from bilevelrl.estimators.training.lqr_game.critic import ExactGameCritics
 from bilevelrl.reference import hypergradient, named_stream, solve_follower
 from bilevelrl.reference.errors import InvalidInputError, ShapeError, UnknownNameError, UnsupportedError

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from bilevelrl.estimators.methods.score_game import Draws
 from bilevelrl.estimators.sampling.gaussian_game import StackedFollowers, sample_games
+from bilevelrl.estimators.sampling.memory import Draws
 from bilevelrl.estimators.training import train
 from bilevelrl.estimators.training.lqr_game.critic import ExactGameCritics, NetworkCritics
 from bilevelrl.estimators.training.lqr_game.methods import METHODS

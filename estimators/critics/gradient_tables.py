@@ -9,8 +9,9 @@ state. Where θ enters as a reward of each state the table is the follower's suc
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -32,7 +33,10 @@ __all__ = [
     "follower_steps",
     "kernel_slope",
     "reward_slope",
+    "solved_once",
 ]
+
+T = TypeVar("T")
 
 
 @checked
@@ -87,10 +91,14 @@ class GradientTable:
         UnsupportedError
             If the problem is not a configurable MDP.
         """
-        steps = expected_follower_steps(context)
-        kernel, policy = context.problem.tables_at(context.theta).transition, context.follower.policy
-        system = DiscountedSystem.factorise(policy_transition(kernel, policy), context.problem.discount_follower)
-        return cls(gradients=np.asarray(system.solve(np.einsum("sa,san->sn", policy, steps))))
+
+        def solved() -> GradientTable:
+            steps = expected_follower_steps(context)
+            kernel, policy = context.problem.tables_at(context.theta).transition, context.follower.policy
+            system = DiscountedSystem.factorise(policy_transition(kernel, policy), context.problem.discount_follower)
+            return cls(gradients=np.asarray(system.solve(np.einsum("sa,san->sn", policy, steps))))
+
+        return solved_once(context, ("∇V_F",), solved)
 
     @checked
     def value(self, state: Any) -> FloatArray:
@@ -136,6 +144,14 @@ class GradientTable:
             step_size=step_size,
         )
         return replace(self, gradients=learnt)
+
+
+def solved_once(context: Context, what: tuple[Hashable, ...], solve: Callable[[], T]) -> T:
+    """Return what is solved for one follower, as it was solved before where the problem keeps what is asked at θ."""
+    if not isinstance(context.problem, ConfigurableMDP):
+        return solve()
+    follower = context.follower.policy.tobytes(), context.follower.value.tobytes()
+    return context.problem.derivatives.memory.once((*what, *follower), context.theta, solve)
 
 
 def follower_steps(context: Context, trajectories: Trajectories) -> FloatArray:

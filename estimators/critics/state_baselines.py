@@ -45,6 +45,7 @@ from bilevelrl.estimators.critics.gradient_tables import (
     follower_steps,
     kernel_slope,
     reward_slope,
+    solved_once,
 )
 from bilevelrl.estimators.critics.tables import ExactCritic, read_critic
 from bilevelrl.estimators.estimator import Context, LeaderCritic
@@ -143,9 +144,25 @@ class StateBaseline:
         gradients = GradientTable.solve(context) if gradient_critic is None else gradient_critic
         if kind == "value":
             return cls(table=gradients.gradients)
+        if critic is not None:
+            return cls._of(kind, context, trace_decay, critic, gradients)
+        exact = ExactCritic.solve(context.problem, context.theta, context.follower.policy)
+        return solved_once(
+            context,
+            (kind, trace_decay, gradients.gradients.tobytes()),
+            lambda: cls._of(kind, context, trace_decay, exact, gradients),
+        )
+
+    @classmethod
+    def _of(
+        cls,
+        kind: BaselineKind,
+        context: Context,
+        trace_decay: float,
+        critic: LeaderCritic,
+        gradients: GradientTable,
+    ) -> StateBaseline:
         policy, problem = context.follower.policy, context.problem
-        if critic is None:
-            critic = ExactCritic.solve(problem, context.theta, policy)
         pairs = np.indices(policy.shape)
         action_value = np.asarray(critic.action_value(*pairs))
         benefit = action_value - np.asarray(critic.value(pairs[0]))

@@ -17,13 +17,14 @@ from bilevelrl.estimators.sampling.kinds import kind_of
 from bilevelrl.estimators.sampling.tabular import sample_suffixes
 from bilevelrl.estimators.sampling.trajectories import Trajectories
 from bilevelrl.estimators.sums.traces import backward_sum
+from bilevelrl.reference import ConfigurableMDP, Tables
 from bilevelrl.reference.arrays import BoolArray, FloatArray, check_indices, check_pairs, check_shape, check_steps_to_go
 from bilevelrl.reference.doors import Horizon, checked, checked_record
 from bilevelrl.reference.errors import InvalidInputError, ShapeError, refusal
 from bilevelrl.reference.objective import Objective
 from bilevelrl.reference.problem import TransitionBatch
 from bilevelrl.reference.tabular.leader import leader_action_values
-from bilevelrl.reference.tabular.transitions import Transition, expected_next
+from bilevelrl.reference.tabular.transitions import SparseTransition, Transition, expected_next
 
 __all__ = [
     "CriticReading",
@@ -107,15 +108,28 @@ class ExactCritic:
         for name, given in (("policy", policy), ("reward", reward)):
             if given is not None:
                 check_shape(name, given, (tables.states, tables.actions), "one entry per state and action")
-        tables = replace(
+        changed = replace(
             tables,
             transition=tables.transition if transition is None else transition,
             reward_leader=tables.reward_leader if reward is None else reward,
         )
+        discount = float(problem.discount_leader) if discounted else 1.0
+        if not isinstance(problem, ConfigurableMDP):
+            return cls._of(changed, policy, horizon, discount)
+        # Estimators ask for the same critic batch after batch.
+        kernel = (
+            [transition.successor, transition.probability] if isinstance(transition, SparseTransition) else [transition]
+        )
+        asked = tuple(None if each is None else np.asarray(each).tobytes() for each in (policy, reward, *kernel))
+        return problem.derivatives.memory.once(
+            ("critic", horizon, discounted, asked), theta, lambda: cls._of(changed, policy, horizon, discount)
+        )
+
+    @classmethod
+    def _of(cls, tables: Tables, policy: FloatArray, horizon: int | None, discount: float) -> ExactCritic:
         if horizon is None:
-            value, action_value, _ = leader_action_values(tables, policy, problem.discount_leader)
+            value, action_value, _ = leader_action_values(tables, policy, discount)
             return cls(action_values=action_value[None], values=np.append(value, 0.0)[None])
-        discount = problem.discount_leader if discounted else 1.0
         action_values = np.zeros((horizon + 1, tables.states, tables.actions))
         values = np.zeros((horizon + 1, tables.states + 1))
         for h in range(1, horizon + 1):

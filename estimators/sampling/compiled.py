@@ -16,6 +16,7 @@ from bilevelrl.reference.arrays import BoolArray, FloatArray, IntArray
 
 __all__ = [
     "compiled",
+    "episode_loop",
     "expectation_loop",
     "greatest_loop",
     "normalise_loop",
@@ -143,6 +144,83 @@ def walk_loop(
             cut[stream, t] = late and after != states
             fresh = late or after == states
             state, age = after, age + 1
+
+
+def episode_loop(
+    uniforms: FloatArray,
+    front: IntArray,
+    first: int,
+    order: IntArray,
+    forced: IntArray,
+    choice_threshold: FloatArray,
+    choice_outcome: IntArray,
+    choice_width: int,
+    choice_row: IntArray,
+    threshold: FloatArray,
+    outcome: IntArray,
+    width: int,
+    states: int,
+    actions: int,
+    state: IntArray,
+    state_t: IntArray,
+    action_t: IntArray,
+    state_tp1: IntArray,
+    taken: IntArray,
+) -> None:
+    """Walk one episode of each stream on, until none is left or all have ended.
+
+    Parameters
+    ----------
+    uniforms : (2 · front.sum(),)
+        Step by step: for the actions of all streams observed, then for their moves.
+    front : (steps,)
+        How many streams each step observes, the first ones of `order`.
+    first
+        The time of the first of these steps.
+    order, forced : (streams,)
+        The streams, those observed longest first; and their first actions, or (0,).
+    choice_threshold, choice_outcome, choice_width, choice_row, threshold, outcome, width
+        Of the `Draws` of actions, with each stream's first row, and of moves.
+    states, actions
+        S, which stands for the end, and A.
+    state : (streams,)
+        In the order of `order`; written to.
+    state_t, action_t, state_tp1 : (all steps, streams)
+        Written to.
+    taken : (1,)
+        How many steps were walked; written to.
+    """
+    used = 0
+    for k in range(front.size):
+        count, going = front[k], False
+        for i in range(count):
+            if state[i] != states:
+                going = True
+                break
+        if not going:
+            break
+        for i in range(count):
+            stream, here = order[i], state[i]
+            if first + k == 0 and forced.size > 0:
+                action = forced[stream]
+            else:
+                place, half = (choice_row[stream] + here) * choice_width, choice_width // 2
+                while half > 0:
+                    if choice_threshold[place + half - 1] <= uniforms[used + i]:
+                        place += half
+                    half //= 2
+                action = choice_outcome[place]
+            place, half = (here * actions + action) * width, width // 2
+            while half > 0:
+                if threshold[place + half - 1] <= uniforms[used + count + i]:
+                    place += half
+                half //= 2
+            state_t[first + k, stream] = here
+            action_t[first + k, stream] = action
+            state_tp1[first + k, stream] = outcome[place]
+            state[i] = outcome[place]
+        used += 2 * count
+        taken[0] = k + 1
 
 
 def sarsa_loop(

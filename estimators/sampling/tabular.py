@@ -30,7 +30,7 @@ from bilevelrl.reference import ConfigurableLQR, ConfigurableMDP, LQRGame, Marko
 from bilevelrl.reference.arrays import FloatArray, IntArray, check_array, check_indices, check_shape
 from bilevelrl.reference.doors import checked
 from bilevelrl.reference.errors import InvalidInputError, ShapeError, StochasticityError, UnknownNameError, refusal
-from bilevelrl.reference.tabular.transitions import ROW_SUM_TOLERANCE, Transition, check_rows
+from bilevelrl.reference.tabular.transitions import ROW_SUM_TOLERANCE, SparseTransition, Transition, check_rows
 
 __all__ = [
     "TabularSimulator",
@@ -190,14 +190,13 @@ class TabularSimulator:
         )
 
     def _moves(self, kernel: Transition) -> Draws:
-        """Compile a kernel, once for a kernel that is the same read-only array each time."""
-        frozen = isinstance(kernel, np.ndarray) and not kernel.flags.writeable
-        if frozen and self._memory.get("kernel") is kernel:
-            compiled: Draws = self._memory["moves"]
-            return compiled
-        compiled = kernel_draws(kernel)
-        if frozen:
-            self._memory.update(kernel=kernel, moves=compiled)
+        """Compile a kernel, once for as long as its numbers stay the same."""
+        sparse = isinstance(kernel, SparseTransition)
+        numbers = [np.asarray(each) for each in ([kernel.successor, kernel.probability] if sparse else [kernel])]
+        known = self._memory.get("kernel", [])
+        if len(known) != len(numbers) or not all(map(np.array_equal, known, numbers)):
+            self._memory.update(kernel=[each.copy() for each in numbers], moves=kernel_draws(kernel))
+        compiled: Draws = self._memory["moves"]
         return compiled
 
 
@@ -330,7 +329,9 @@ def sample_suffixes(
     >>> fresh.state_t[:, 0]
     array([1, 0, 1])
     """
-    chosen = replace(simulator, single_episode=True) if simulator is not None else TabularSimulator()
+    chosen = TabularSimulator() if simulator is None else simulator
+    if not chosen.single_episode:
+        chosen = replace(chosen, single_episode=True)
     start = check_array("state", state, dtype=np.int64)
     check_shape("state", start, (None,), "one per stream")
     tables = problem.tables_at(theta)

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.random import Generator
 
-from bilevelrl.estimators.sampling.compiled import compiled, walk_loop
+from bilevelrl.estimators.sampling.compiled import compiled, episode_loop, walk_loop
 from bilevelrl.estimators.sampling.draws import Draws, policy_draws
 from bilevelrl.estimators.sampling.trajectories import Trajectories
 from bilevelrl.reference.arrays import BoolArray, FloatArray, IntArray
+
+# Numbers drawn ahead of a compiled walk; those that are not needed are put back.
+NUMBERS_AHEAD = 2**18
+# Steps of all streams below which a walk does not wait for the compiler to be imported.
+WORTH_COMPILING = 1024
 
 __all__ = ["OwnUniforms", "Record", "SharedUniforms", "Uniforms", "Walk", "record_to_batch"]
 
@@ -42,6 +47,14 @@ class SharedUniforms:
     def step(self, stream: IntArray) -> FloatArray:
         """Return (2, streams): for the action and for the move of the next step."""
         return self._rng.random((2, stream.size))
+
+    def ahead(self, count: int, use: Callable[[FloatArray], int]) -> None:
+        """Hand out `count` numbers at once; those that are not used, as `use` tells, are drawn again by the next."""
+        before = self._rng.bit_generator.state
+        used = use(self._rng.random(count))
+        if used < count:
+            self._rng.bit_generator.state = before
+            self._rng.random(used)
 
 
 class OwnUniforms:
@@ -150,24 +163,74 @@ class Walk:
         observed = last[order]
         state = (self._start(np.arange(streams), rng) if start is None else start)[order]
         used: int = min(steps, int(observed[0]))
-        choices = self._choices(streams)
-        for t in range(used):
-            front = int(np.searchsorted(-observed, -t, side="left"))
+        fronts = np.searchsorted(-observed, -np.arange(used), side="left")
+        large = fronts.sum() >= WORTH_COMPILING and isinstance(rng, SharedUniforms)
+        walk = self._fast if large and compiled(episode_loop) is not None else self._single
+        used = walk(record, fronts, order, state, action, rng)
+        record.time[:used] = np.arange(used)[:, None]
+        ended = record.state_tp1 == self.states
+        record.cut[last - 1, np.arange(streams)] = ~ended[last - 1, np.arange(streams)]
+        return used
+
+    def _single(
+        self, record: Record, fronts: IntArray, order: IntArray, state: IntArray, action: IntArray | None, rng: Uniforms
+    ) -> int:
+        choices = self._choices(order.size)
+        for t, front in enumerate(fronts):
             state = state[:front]
             if (state == self.states).all():
-                used = t
-                break
+                return t
             chosen = order[:front]
             forced = action[chosen] if action is not None and t == 0 else None
             action_t, state_tp1 = self._step(state, chosen, choices, forced, rng)
             record.state_t[t, chosen] = state
             record.action_t[t, chosen] = action_t
             record.state_tp1[t, chosen] = state_tp1
-            record.time[t] = t
             state = state_tp1
-        ended = record.state_tp1 == self.states
-        record.cut[last - 1, np.arange(streams)] = ~ended[last - 1, np.arange(streams)]
-        return used
+        return int(fronts.size)
+
+    def _fast(
+        self, record: Record, fronts: IntArray, order: IntArray, state: IntArray, action: IntArray | None, rng: Any
+    ) -> int:
+        """As `_single`, compiled: the same numbers for the same steps."""
+        fast: Any = compiled(episode_loop)
+        choices, first_row = self._choices(order.size)
+        moves, state, forced = self.moves, state.astype(np.int64), np.zeros(0, dtype=np.int64)
+        if action is not None:
+            forced = action.astype(np.int64)
+        t, size = 0, max(1, NUMBERS_AHEAD // (2 * order.size))
+        while t < fronts.size:
+            front, taken = fronts[t : t + size], np.zeros(1, dtype=np.int64)
+
+            def use(uniforms: FloatArray, t: int = t, front: IntArray = front, taken: IntArray = taken) -> int:
+                fast(
+                    uniforms,
+                    front,
+                    t,
+                    order,
+                    forced,
+                    choices.threshold,
+                    choices.outcome,
+                    choices.width,
+                    first_row,
+                    moves.threshold,
+                    moves.outcome,
+                    moves.width,
+                    self.states,
+                    self.actions,
+                    state,
+                    record.state_t,
+                    record.action_t,
+                    record.state_tp1,
+                    taken,
+                )
+                return 2 * int(front[: taken[0]].sum())
+
+            rng.ahead(2 * int(front.sum()), use)
+            t += int(taken[0])
+            if taken[0] < front.size:
+                break
+        return t
 
     def repeated(
         self, streams: int, steps: int, limit: int, start: IntArray | None, action: IntArray | None, rng: Uniforms

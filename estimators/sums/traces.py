@@ -16,6 +16,8 @@ from bilevelrl.estimators.sampling.compiled import compiled, trace_loop
 from bilevelrl.estimators.sampling.trajectories import Trajectories
 from bilevelrl.reference.arrays import BoolArray, FloatArray, IntArray
 
+FEW_STEPS = 16
+
 __all__ = ["average_over_visits", "backward_sum", "continues", "discount_powers", "forward_trace", "windowed_trace"]
 
 
@@ -125,7 +127,8 @@ def backward_sum(trajectories: Trajectories, values: FloatArray, discount: float
 
 def _summed(x: FloatArray, goes_on: BoolArray, discount: float) -> FloatArray:
     """Return e_k = discount e_{k-1} + x_k where step k goes on from the one before, else x_k; (streams, steps)."""
-    fast = compiled(trace_loop)
+    # A few steps are no reason to wait for the compiler to be imported.
+    fast = compiled(trace_loop) if x.shape[1] > FEW_STEPS else None
     if fast is not None:
         trace = np.empty(x.shape)
         fast(np.ascontiguousarray(x), np.ascontiguousarray(goes_on), float(discount), trace)

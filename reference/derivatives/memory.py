@@ -5,7 +5,7 @@ An array is taken to depend on θ, or not to, until the values that are computed
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias, TypeVar
@@ -25,7 +25,7 @@ class Memory(dict[str, Any]):
     """What a problem remembers between calls; copies and pickles of the problem begin with an empty one."""
 
     @contextmanager
-    def keeping(self, theta: FloatArray, kept: dict[str, Any] | None = None) -> Iterator[None]:
+    def keeping(self, theta: FloatArray, kept: dict[Any, Any] | None = None) -> Iterator[None]:
         """Compute what is asked at one θ once, until the end of the block; or for as long as the caller holds `kept`.
 
         Examples
@@ -54,7 +54,7 @@ class Memory(dict[str, Any]):
         self.get("kept", (None, {}))[1].clear()
         super().clear()
 
-    def once(self, what: str, theta: FloatArray, compute: Callable[[], T]) -> T:
+    def once(self, what: Hashable, theta: FloatArray, compute: Callable[[], T]) -> T:
         """Return what a function computes at θ: as it was computed before where that is kept."""
         point, kept = self.get("kept", (None, {}))
         if point is None or point != point_of(theta):

@@ -91,9 +91,16 @@ WANTED = 0.8 * POWER_LIMIT
 
 def check_by_sampling(name: str, case: SamplingCase, plan: SamplingPlan) -> EstimatorRow:
     """Return sampled bias, standard deviation, cosine and cost of a registered estimator on a case."""
+    problem, theta = case.make_problem(), case.make_theta(plan.seed)
+    with problem.derivatives.memory.keeping(theta):
+        return _checked_by_sampling(name, case, plan, problem, theta)
+
+
+def _checked_by_sampling(
+    name: str, case: SamplingCase, plan: SamplingPlan, problem: Any, theta: FloatArray
+) -> EstimatorRow:
     started = time.perf_counter()
     entry = case.entries()[name]
-    problem, theta = case.make_problem(), case.make_theta(plan.seed)
     formula = entry.level == "formula"
     estimator = entry.make(Objective(horizon=plan.horizon if formula else None))
     batched = estimator.draw is Draw.BATCH

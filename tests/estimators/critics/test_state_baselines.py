@@ -23,7 +23,7 @@ from bilevelrl.estimators.critics.gradient_tables import GradientTable
 from bilevelrl.estimators.critics.state_baselines import StateBaseline
 from bilevelrl.reference import solve_follower
 from bilevelrl.reference.errors import InvalidInputError, ShapeError, UnknownNameError, UnsupportedError
-from bilevelrl.tasks import four_rooms, layered_mdp
+from bilevelrl.tasks import four_rooms, layered_mdp, random_mdp
 from bilevelrl.verification import enumerate_moments
 from bilevelrl.verification.enumeration.exact_spread import exact_spread
 from bilevelrl.verification.pipeline.small_problems import small_problems
@@ -236,3 +236,44 @@ def test_spreads_of_other_estimators_are_refused():
     for horizon in (0, True, 1.5):
         with pytest.raises(InvalidInputError):
             exact_spread(BCHG(target=Objective()), context, horizon=horizon)
+
+
+@pytest.mark.exact
+def test_what_is_kept_at_one_theta_belongs_to_one_follower_and_one_question():
+    problem, theta = random_mdp(states=4, actions=2, parameters=3, seed=0), np.zeros(3)
+    best = solve_follower(problem, theta)
+    hasty = solve_follower(problem, theta, method="value_iteration", stop_after=2)
+    contexts = [Context(problem=problem, theta=theta, follower=follower) for follower in (best, hasty)]
+
+    def answers():
+        found = []
+        for context in contexts:
+            policy = context.follower.policy
+            for options in ({}, {"horizon": 3}, {"horizon": 3, "discounted": False}, {"reward": np.eye(4)[:, :2]}):
+                found.append(ExactCritic.solve(problem, theta, policy, **options).action_values)
+            found.append(GradientTable.solve(context).gradients)
+            found += [StateBaseline.solve(kind, context, trace_decay=decay).table
+                      for kind in ("step", "estimate") for decay in (0.0, 1.0)]  # fmt: skip
+        return found
+
+    alone = answers()
+    with problem.derivatives.memory.keeping(theta):
+        for kept in (answers(), answers()):
+            for one, other in zip(kept, alone, strict=True):
+                np.testing.assert_array_equal(one, other)
+    assert len({entries.tobytes() for entries in alone}) == len(alone)  # no two questions have one answer
+
+
+@pytest.mark.exact
+def test_a_simulator_follows_a_kernel_that_has_changed():
+    simulator, theta = TabularSimulator(), np.zeros(3)
+    one, other = random_mdp(seed=0), random_mdp(seed=1)
+    policy = np.full(one.tables_at(theta).reward_follower.shape, 1.0 / one.tables_at(theta).actions)
+
+    def walked(problem, by):
+        rng = np.random.default_rng(0)
+        return by.sample(problem, theta, policy, streams=5, steps=9, rng=rng).state_tp1
+
+    for problem in (one, one, other, one):
+        np.testing.assert_array_equal(walked(problem, simulator), walked(problem, TabularSimulator()))
+    assert (walked(one, simulator) != walked(other, simulator)).any()

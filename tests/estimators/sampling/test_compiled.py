@@ -11,6 +11,7 @@ import pytest
 from bilevelrl.estimators import Trajectories
 from bilevelrl.estimators.critics.sarsa import sarsa_pass
 from bilevelrl.estimators.sampling import compiled as compiled_module
+from bilevelrl.estimators.sampling import walk as walk_module
 from bilevelrl.estimators.sampling.tabular import TabularSimulator
 from bilevelrl.estimators.sums.traces import backward_sum, forward_trace
 from bilevelrl.estimators.training import METHODS, Run, SweepingFollower, Training, published_simulator, train
@@ -69,6 +70,49 @@ WALKS = {
     "uniform restarts, many episodes": {"restart": "uniform", "limit": 3},
     "no limit within the batch": {"limit": None},
 }
+
+
+EPISODES = {
+    "from the start, all ending": {"termination": 0.4},
+    "from the start, cut": {"termination": 0.01},
+    "suffixes of given pairs and lengths": {"termination": 0.1, "first": 2, "lengths": True},
+    "a policy for each stream": {"termination": 0.1, "policies": 30},
+}
+
+
+@pytest.mark.exact
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("ahead", [64, 2**18])
+@pytest.mark.parametrize("episodes", EPISODES)
+def test_single_episodes_are_the_same_bits_and_take_the_same_numbers(monkeypatch, way, ahead, episodes):
+    options = {"first": None, "lengths": False, "policies": 1, **EPISODES[episodes]}
+    problem, streams, steps = random_mdp(states=6, actions=3, termination=options["termination"], seed=1), 30, 40
+    policy = np.random.default_rng(5).dirichlet(np.ones(3), size=(options["policies"], 6))
+    given = {}
+    if options["first"] is not None:
+        given = {"first_state": np.full(streams, options["first"]), "first_action": np.arange(streams) % 3}
+    if options["lengths"]:
+        given["lengths"] = 1 + np.arange(streams) % steps
+    monkeypatch.setattr(walk_module, "NUMBERS_AHEAD", ahead)
+    monkeypatch.setattr(walk_module, "WORTH_COMPILING", 1)
+
+    def drawn():
+        rng = np.random.default_rng(3)
+        batch = TabularSimulator().sample(
+            problem,
+            np.zeros(3),
+            policy if len(policy) > 1 else policy[0],
+            streams=streams,
+            steps=steps,
+            rng=rng,
+            **given,
+        )
+        return batch, rng.random()
+
+    (one, follows), (other, expected) = both(monkeypatch, way, drawn)
+    assert follows == expected  # what is drawn afterwards does not know either
+    for entry in fields(Trajectories):
+        np.testing.assert_array_equal(getattr(one, entry.name), getattr(other, entry.name), strict=True)
 
 
 @pytest.mark.exact

@@ -253,7 +253,7 @@ def test_what_is_kept_at_one_theta_belongs_to_one_follower_and_one_question():
                 found.append(ExactCritic.solve(problem, theta, policy, **options).action_values)
             found.append(GradientTable.solve(context).gradients)
             found += [StateBaseline.solve(kind, context, trace_decay=decay).table
-                      for kind in ("step", "estimate") for decay in (0.0, 1.0)]  # fmt: skip
+                      for kind, decay in (("step", 1.0), ("estimate", 0.0), ("estimate", 1.0))]  # fmt: skip
         return found
 
     alone = answers()

@@ -7,7 +7,9 @@ product over all of them, so a run's numbers do not depend on which others are t
 
 The exact follower is Newton's method with an inverse that is kept from iteration to iteration: while the policy moves
 little, `V ← V + M (TV - V)` with an old `M = (I - γ_F P_π)⁻¹` contracts quickly, at the cost of a product instead of a
-factorisation. A run whose residual does not shrink to a quarter gets a new inverse, which is Newton's step.
+factorisation. A run whose residual does not shrink to a quarter gets a new inverse, which is Newton's step. Each state
+is held against its own scale and its own rounding, as in `find_fixed_point`: a number that is large elsewhere ends
+nothing early.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from bilevelrl.estimators.training.runs import check_count
 from bilevelrl.reference import ConfigurableMDP
 from bilevelrl.reference.arrays import FloatArray, check_positive, store_floats
 from bilevelrl.reference.errors import InvalidInputError, NotConvergedError, UnsupportedError, refusal
+from bilevelrl.reference.tabular.fixed_point import state_scale
 from bilevelrl.reference.tabular.transitions import SparseTransition
 
 __all__ = ["Carried", "ExactFollower", "FollowerRule", "Rewards", "SharedDynamics", "SweepingFollower", "soft_maximum"]
@@ -153,6 +156,14 @@ class SharedDynamics:
         backed_up, policy = soft_maximum(action_value, self.problem.temperature)
         return backed_up, action_value, policy
 
+    def rounding(self, reward: FloatArray, value: FloatArray, policy: FloatArray) -> FloatArray:
+        """Return what rounding leaves of one backup's change, (runs, S): of what each state averages over."""
+        size = np.abs(reward) + self.problem.discount_follower * self.expected(np.abs(value))
+        scale = state_scale(np.abs(value), self.problem.temperature)
+        unit = (self._successor.shape[0] + self.actions + 8) * float(np.finfo(np.float64).eps)
+        level: FloatArray = unit * (np.vecdot(policy, size) + scale)
+        return level
+
     def followers(self, rewards: Rewards, value: FloatArray, action_value: FloatArray, policy: FloatArray) -> SeedBatch:
         """Return the responses as a batch to sample and estimate from."""
         return SeedBatch(
@@ -204,7 +215,7 @@ class ExactFollower:
     Parameters
     ----------
     tolerance
-        Largest error of V_F, relative to its size or to 1.
+        Largest error of V_F, state by state, relative to its size there or to β.
     max_iterations
         Before giving up.
 
@@ -264,17 +275,19 @@ class ExactFollower:
         known: bool,
     ) -> None:
         """Solve some runs in place; each leaves when its own residual is small."""
-        discount, eps = dynamics.problem.discount_follower, np.finfo(np.float64).eps
+        discount = dynamics.problem.discount_follower
         rows = np.arange(reward.shape[0])
         # A run without an inverse gets one at its first step.
         before = np.full(rows.size, np.inf if known else 0.0)
         for iteration in range(self.max_iterations):
             backed_up, found, played = dynamics.soft_backup(reward[rows], value[rows])
             change = backed_up - value[rows]
-            residual = np.abs(change).max(axis=1)
-            scale = np.maximum(1.0, np.abs(backed_up).max(axis=1))
-            floor = (dynamics.states + dynamics.actions + 8) * eps * scale
-            finished = residual <= np.maximum(self.tolerance * (1.0 - discount) * scale, floor)
+            residual = (np.abs(change) / state_scale(backed_up, dynamics.problem.temperature)).max(axis=1)
+            finished = residual <= self.tolerance * (1.0 - discount)
+            stuck = ~finished & (residual > _SHRINKS * before[rows])
+            if stuck.any():
+                level = dynamics.rounding(reward[rows[stuck]], value[rows[stuck]], played[stuck])
+                finished[stuck] = (np.abs(change[stuck]) <= level).all(axis=1)
             if finished.any():
                 ended = rows[finished]
                 value[ended], action_value[ended] = backed_up[finished], found[finished]
@@ -295,8 +308,8 @@ class ExactFollower:
             before[rows] = residual
         worst = int(np.argmax(residual))
         raise NotConvergedError(
-            f"follower of run {first + int(rows[worst])}: residual {residual[worst]:.3g} after {self.max_iterations} "
-            "iterations; check the temperature and the rewards, or raise max_iterations"
+            f"follower of run {first + int(rows[worst])}: residual {residual[worst]:.3g} of its size after "
+            f"{self.max_iterations} iterations; check the temperature and the rewards, or raise max_iterations"
         )
 
 

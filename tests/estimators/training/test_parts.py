@@ -4,6 +4,7 @@ import errno
 import os
 from dataclasses import replace
 
+import autograd.numpy as anp
 import numpy as np
 import pytest
 
@@ -28,7 +29,8 @@ from bilevelrl.estimators.training import (
     published_simulator,
     save_checkpoint,
 )
-from bilevelrl.reference import hypergradient, leader_objective, named_stream, solve_follower
+from bilevelrl.estimators.training.followers import solving
+from bilevelrl.reference import ConfigurableMDP, Tables, hypergradient, leader_objective, named_stream, solve_follower
 from bilevelrl.reference.errors import InvalidInputError, NotConvergedError, UnknownNameError
 from bilevelrl.reference.storage import write_atomically
 from bilevelrl.tasks import four_rooms, random_mdp
@@ -85,13 +87,52 @@ def test_exact_followers_keep_their_tolerance_from_an_old_inverse(tolerance):
         inverses.add(carried["inverse"].tobytes())
         for run, theta in enumerate(moved):
             single = solve_follower(problem, theta)
-            allowed = tolerance * max(1.0, np.abs(single.action_value).max()) + single.error_bound
-            assert np.abs(played.value[run] - single.value).max() <= allowed
+            allowed = tolerance * np.maximum(problem.temperature, np.abs(single.value)) + single.error_bound
+            assert (np.abs(played.value[run] - single.value) <= allowed).all()
     assert len(inverses) < 4  # an old inverse was used at least once
     with pytest.raises(NotConvergedError, match="run 0"):
         answered(problem, thetas, max_iterations=1)
     with pytest.raises(InvalidInputError, match="tolerance"):
         ExactFollower(tolerance=0.0)
+
+
+def with_something_large(worth, unit):
+    """Two states and two actions; a third state that nobody reaches."""
+
+    def tables(theta):
+        reward = 0.1 * anp.reshape(theta, (2, 2)) + np.array([[0.3, 0.1], [0.2, 0.4]])
+        kernel = np.zeros((3, 2, 3))
+        kernel[:2, :, :2] = [[[0.8, 0.2], [0.3, 0.7]], [[0.6, 0.4], [0.1, 0.9]]]
+        kernel[2, :, :] = [0.2, 0.2, 0.6]
+        return Tables(
+            transition=kernel, reward_follower=unit * anp.concatenate([reward, np.full((1, 2), worth)]),
+            reward_leader=np.eye(3, 2), initial=np.array([0.5, 0.5, 0.0]),
+        )  # fmt: skip
+
+    return ConfigurableMDP(
+        tables=tables, discount_leader=0.9, discount_follower=0.99, temperature=0.05 * unit, theta_shape=(4,)
+    )
+
+
+@pytest.mark.exact
+@pytest.mark.parametrize(("worth", "unit"), [(1e10, 1.0), (0.0, 1e-11)])
+def test_exact_followers_are_not_content_because_something_else_is_large(worth, unit, monkeypatch):
+    """The residual was held against the largest value of all states, or 1: here everything is small beside that."""
+    thetas = np.array([[0.1, -0.2, 0.3, 0.4], [2.0, -1.0, -2.0, 1.0], [-3.0, 3.0, 1.0, 0.0]])
+    problem = with_something_large(worth, unit)
+
+    def furthest():
+        dynamics, _, carried = answered(problem, np.zeros((3, 4)))
+        played, _ = ExactFollower().respond(dynamics, dynamics.rewards(thetas), carried)
+        truths = [solve_follower(problem, theta) for theta in thetas]
+        off = [np.abs(played.policy[k, :2, :2] / truth.policy[:2, :2] - 1.0).max() for k, truth in enumerate(truths)]
+        # A relative error of 1e-9 of V_F moves log π by twice 1e-9 V_F/β.
+        return max(each / np.abs(truth.value[:2]).max() for each, truth in zip(off, truths, strict=True)) * 0.05 * unit
+
+    assert furthest() <= 2e-9
+    largest = lambda backed_up, temperature: np.maximum(1.0, np.abs(backed_up).max(axis=1, keepdims=True))  # noqa: E731
+    monkeypatch.setattr(solving, "state_scale", largest)
+    assert furthest() > 1e-6
 
 
 @pytest.mark.exact

@@ -168,8 +168,9 @@ class MarkovGame:
             If a probability is negative or not finite, or a row does not sum to one.
         """
         theta = self.check_theta(theta)
-        table = self.evaluate(theta)
-        self.derivatives.refresh(theta, {"policy": table, "regulariser": self.regulariser_of(theta)})
+        table = self._written(theta)
+        meant = self._meant(table)
+        self.derivatives.refresh(theta, {"policy": meant, "regulariser": self.regulariser_of(theta)})
         wanted = (self.states, self.leader_actions)
         if np.shape(table) != wanted:
             raise ShapeError(refusal("policy(theta).shape", np.shape(table), f"(S, L) = {wanted}", "one row per state"))
@@ -185,7 +186,7 @@ class MarkovGame:
                     f"sum of policy(theta)[{state}]", float(sums[state]), "1", "normalise over the leader's actions"
                 )
             )
-        return values
+        return np.asarray(meant, dtype=np.float64)
 
     def evaluate(self, theta: Any) -> Any:
         """Evaluate the policy at any θ, traced and complex ones too; its values are not checked.
@@ -195,7 +196,15 @@ class MarkovGame:
         InvalidInputError
             If the function raises; with θ.
         """
+        return self._meant(self._written(theta))
+
+    def _written(self, theta: Any) -> Any:
         return differentiable_array("policy(theta)", called("policy", self.policy, theta))
+
+    def _meant(self, table: Any) -> Any:
+        """Return the table, or what rows of one entry mean at every θ: one, however their formula rounds."""
+        shape = (self.states, self.leader_actions)
+        return np.ones(shape) if self.leader_actions == 1 and np.shape(table) == shape else table
 
     def regulariser_of(self, theta: Any) -> Any:
         """Evaluate ρ at any θ, traced and complex ones too; 0 where there is none."""

@@ -3,12 +3,14 @@
 import dataclasses
 from fractions import Fraction
 
+import autograd.numpy as anp
 import numpy as np
 import pytest
 from high_precision import HighPrecision, HighPrecisionGame
 from number_runs import hard_game, hard_mdp, line, runs
 
 from bilevelrl.reference import (
+    HYPERGRADIENT_ROUTES,
     ConfigurableMDP,
     MarkovGame,
     SparseTransition,
@@ -219,6 +221,48 @@ def test_a_game_and_its_reduction_are_one_problem(sees):
     for route in ("implicit", "theorem2", "reduction", "total_derivative"):
         found = hypergradient(game, theta, route=route)
         assert ours.value[0].distance(float(found.value[0])) <= found.error_bound, route
+
+
+LEADERS = {
+    "softmax": lambda x: anp.exp(x) / anp.sum(anp.exp(x), axis=1, keepdims=True),
+    "logits": lambda x: anp.exp(x - anp.log(anp.sum(anp.exp(x), axis=1, keepdims=True))),
+}
+
+
+@pytest.mark.parametrize("sees", [True, False])
+@pytest.mark.parametrize("written", LEADERS)
+@pytest.mark.parametrize("leads", [1, 2])
+def test_a_leader_with_one_action_moves_nothing(leads, written, sees):
+    """By the rounding of its softmax routes made 3e-11 to .3 of it, by rewards of 1e6 and γ = .9999."""
+    pytest.importorskip("flint")
+    rng = np.random.default_rng(46)
+    rows = rng.random((3, leads, 2, 3))
+    game = MarkovGame(
+        transition=rows / rows.sum(axis=3, keepdims=True), reward_follower=rng.standard_normal((3, leads, 2)) + 1e6,
+        reward_leader=rng.standard_normal((3, leads, 2)) - 1e6, initial=np.array([0.2, 0.3, 0.5]),
+        policy=lambda theta: LEADERS[written](anp.reshape(theta, (3, leads))),
+        regulariser=lambda theta: anp.sum(theta**2), theta_shape=(3 * leads,), follower_sees_leader_action=sees,
+        discount_leader=0.9, discount_follower=0.8, temperature=0.1,
+    )  # fmt: skip
+    theta = np.array([1.7, -2.3, 0.1, 0.4, 3.0, -0.6])[: 3 * leads]
+    routes = [name for name, route in HYPERGRADIENT_ROUTES.items() if MarkovGame in route.kinds]
+    assert {"unrolled", "complex_step", "finite_difference", "certified"} < set(routes)
+    for route in routes:
+        parts = hypergradient(game, theta, route=route).parts
+        assert parts["regulariser"] == pytest.approx(2.0 * theta, rel=1e-8), route
+        for part in ("policy", "response"):
+            assert bool(np.any(parts[part])) == (leads > 1), (route, part)
+
+
+@pytest.mark.parametrize("off", [1e-9, -1e-3])
+def test_the_one_probability_of_a_leader_is_checked_as_it_is_written(off):
+    game = MarkovGame(
+        transition=np.ones((1, 1, 1, 1)), reward_follower=np.zeros((1, 1, 1)), reward_leader=np.zeros((1, 1, 1)),
+        initial=np.ones(1), policy=lambda theta: np.full((1, 1), 1.0 + off), follower_sees_leader_action=True,
+        discount_leader=0.5, discount_follower=0.5, temperature=1.0,
+    )  # fmt: skip
+    with pytest.raises(StochasticityError, match=r"policy\(theta\)"):
+        game.policy_at(np.zeros(1))
 
 
 @pytest.mark.parametrize(("kind", "name"), [(np.float16, "half"), (np.float32, "single")])

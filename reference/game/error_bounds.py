@@ -321,6 +321,7 @@ def _at(game: MarkovGame, points: DecisionPoints, states: Any) -> tuple[MarkovGa
         reward_follower=game.reward_follower[states],
         reward_leader=game.reward_leader[states],
         initial=game.initial[states],
+        action_mask=None,  # it is in the rewards
         policy=lambda theta: policy(theta)[states],
     )
     return smaller, replace(

@@ -42,6 +42,7 @@ from bilevelrl.reference.errors import (
     refusal,
 )
 from bilevelrl.reference.problem import TERMS, Term, TransitionBatch
+from bilevelrl.reference.tabular.tables import UNPLAYABLE, playable_actions
 from bilevelrl.reference.tabular.transitions import ROW_SUM_TOLERANCE, check_rows
 
 __all__ = ["MarkovGame"]
@@ -71,6 +72,8 @@ class MarkovGame:
         β > 0, the follower's entropy weight.
     regulariser
         Optional θ → ρ(θ), added to the leader's objective.
+    action_mask : (S, A), or (S, L, A) of a follower that sees the leader's action
+        Optional: which actions the follower can take where, as in `Tables`.
     theta_shape
         Shape of θ; None accepts any one-dimensional θ.
     verify_derivatives
@@ -108,6 +111,7 @@ class MarkovGame:
     discount_follower: Discount
     temperature: Temperature
     regulariser: Callable[[Any], Any] | None = None
+    action_mask: Any = None
     theta_shape: tuple[int, ...] | None = None
     verify_derivatives: bool = True
     name: str = "Markov game"
@@ -127,12 +131,24 @@ class MarkovGame:
                 raise ShapeError(
                     refusal(f"{name}.shape", found, f"{wanted} to fit transition {shape}", "count the players' actions")
                 )
+        if self.action_mask is not None:
+            self._store_mask(shape[:3])
         check_rows("transition", self.transition, "normalise each row over state_tp1")
         check_rows("initial", self.initial, "normalise the initial law")
         if abs(float(self.initial.sum()) - 1.0) > ROW_SUM_TOLERANCE:
             raise StochasticityError(
                 refusal("sum of initial", float(self.initial.sum()), "1", "normalise the initial law")
             )
+
+    def _store_mask(self, shape: tuple[int, ...]) -> None:
+        """Take away what the follower cannot do; one that does not see the leader's action cannot do it whatever l."""
+        seen = self.follower_sees_leader_action and np.ndim(self.action_mask) == 3
+        playable = playable_actions(self.action_mask, shape if seen else (shape[0], shape[2]))
+        everywhere = playable if seen else playable[:, None]
+        object.__setattr__(self, "action_mask", playable)
+        object.__setattr__(
+            self, "reward_follower", _frozen_table(np.where(everywhere, self.reward_follower, UNPLAYABLE))
+        )
 
     @property
     def states(self) -> int:

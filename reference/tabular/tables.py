@@ -22,7 +22,7 @@ from bilevelrl.reference.tabular.transitions import (
     transition_shape,
 )
 
-__all__ = ["TABLE_NAMES", "UNPLAYABLE", "TableName", "Tables", "check_values"]
+__all__ = ["TABLE_NAMES", "UNPLAYABLE", "TableName", "Tables", "check_values", "playable_actions"]
 
 UNPLAYABLE = -1e100
 """The follower's reward where an action cannot be taken: no temperature in use gives it a probability above zero."""
@@ -100,7 +100,7 @@ class Tables:
         if np.shape(self.regulariser) != ():
             raise ShapeError(refusal("regulariser.shape", np.shape(self.regulariser), "()", "sum it to a scalar"))
         if self.action_mask is not None:
-            playable = _playable(self.action_mask, shape[:2])
+            playable = playable_actions(self.action_mask, shape[:2])
             object.__setattr__(self, "action_mask", playable)
             object.__setattr__(self, "reward_follower", anp.where(playable, self.reward_follower, UNPLAYABLE))
 
@@ -137,8 +137,8 @@ class Tables:
         return Tables(**entries, action_mask=self.action_mask)
 
 
-def _playable(mask: Any, shape: tuple[int, ...]) -> Any:
-    """Return a mask as booleans (S, A)."""
+def playable_actions(mask: Any, shape: tuple[int, ...]) -> Any:
+    """Return a mask as booleans (..., A), with at least one action where each is chosen, or raise."""
     check_shape("action_mask", mask, shape, "one entry per state and action")
     given = np.asarray(mask)
     if given.dtype == np.bool_:
@@ -149,10 +149,12 @@ def _playable(mask: Any, shape: tuple[int, ...]) -> Any:
         raise InvalidInputError(
             refusal("action_mask", given.tolist(), "True or 0 (can be taken), False or -inf (cannot)", "pass booleans")
         )
-    if not playable.any(axis=1).all():
-        state = int(np.argmin(playable.any(axis=1)))
+    some = playable.any(axis=-1)
+    if not some.all():
+        point = tuple(np.argwhere(~some)[0].tolist())
+        where = ", ".join(map(str, point))
         raise InvalidInputError(
-            refusal(f"action_mask[{state}]", given[state].tolist(), "at least one action", "leave an action that stays")
+            refusal(f"action_mask[{where}]", given[point].tolist(), "at least one action", "leave an action that stays")
         )
     playable.setflags(write=False)
     return playable

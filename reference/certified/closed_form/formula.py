@@ -10,7 +10,8 @@ and every table is, entry by entry in C order,
     z_e = base_e + Σ_j slope_ej φ_j + Σ_ij quadratic_eij φ_i φ_j,        table = scale · link(z)
 
 with link one of identity, tanh, sigmoid, softmax (over the last axis, on a support) and normalise (z divided by its sum
-over the last axis). Numbers are exact: a double means the binary fraction that it stores.
+over the last axis). Numbers are exact: a double means the binary fraction that it stores. There is no mask: an action
+that cannot be taken has `reference.tabular.tables.UNPLAYABLE` for its follower's reward, as `Tables` makes it.
 """
 
 from __future__ import annotations

@@ -299,6 +299,8 @@ def _protocol(kind: type) -> Check | None:
 
 def _has(value: Any, attribute: str) -> bool:
     """Whether an attribute exists, without running properties."""
+    if hasattr(type(value), attribute):  # the slow way below is for what only the instance has
+        return True
     try:
         inspect.getattr_static(value, attribute)
     except AttributeError:

@@ -6,7 +6,7 @@ Row r of every array is run r, whose draws are made by its own generator: no run
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import numpy as np
@@ -188,6 +188,21 @@ class Draws:
             time=np.broadcast_to(time, shape),
             weight=np.broadcast_to(weight, shape),
         )
+
+    def minibatches(self) -> list[Self]:
+        """Return draws (R, minibatches, B) one minibatch after the other, (R, B) each."""
+        return [self._each((slice(None), place)) for place in range(self.time.shape[1])]
+
+    def of_runs(self, rows: IntArray) -> Self:
+        """Return the draws of some runs."""
+        return self._each(rows)
+
+    def _each(self, chosen: Any) -> Self:
+        return replace(self, episode=self.episode[chosen], time=self.time[chosen], weight=self.weight[chosen])
+
+    def taken(self, episodes: Any) -> Any:
+        """Return what episodes (R, episodes, steps) hold at the draws, (R, B)."""
+        return episodes[np.arange(len(episodes))[:, None], self.episode, self.time]
 
     def summed(self, values: FloatArray, episodes: int, steps: int) -> FloatArray:
         """Return Σ values over the draws of each step, (R, episodes, steps), of values (R, B).

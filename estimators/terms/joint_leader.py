@@ -166,7 +166,7 @@ class GameSide(AlongTrajectories):
     @checked
     def benefit_t(self, critic: GameCritic | VisitedValues, trajectories: Trajectories) -> FloatArray:
         """Return B at every step, (streams, steps)."""
-        if isinstance(critic, VisitedValues):
+        if not isinstance(critic, GameCritic):
             return critic.benefit_t(trajectories, self._to_go(trajectories))
         return self.read(critic.benefits(), critic, trajectories)
 
@@ -175,7 +175,7 @@ class GameSide(AlongTrajectories):
         self, trajectories: Trajectories, context: Context, critic: GameCritic | VisitedValues
     ) -> Contribution:
         """Return the leader's own term."""
-        if isinstance(critic, VisitedValues):
+        if not isinstance(critic, GameCritic):
             advantage = critic.advantage_t(trajectories, self._to_go(trajectories), baseline=self.baseline)
         else:
             advantage = self.read(critic.action_values - critic.baselines(self.baseline), critic, trajectories)
@@ -189,7 +189,7 @@ class GameSide(AlongTrajectories):
         """Return exact expectations; see `expected_game_parts` for the influence."""
         self.game(None, context)
         critic = self.leader_critic(context)
-        if isinstance(critic, VisitedValues):
+        if not isinstance(critic, GameCritic):
             raise UnsupportedError(
                 f"{self.name}: no closed-form expectation in an LQRGame; use quadrature on a one-dimensional one"
             )

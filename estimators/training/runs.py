@@ -195,7 +195,7 @@ class LeaderTraining(abc.ABC):
 
     def fingerprint(self) -> str:
         """Return a digest of everything that the results depend on."""
-        digest = hashlib.sha256(json.dumps(self.describe(), sort_keys=True).encode())
+        digest = hashlib.sha256(json.dumps({"version": _VERSION, **self.describe()}, sort_keys=True).encode())
         for array in self.problem_arrays():
             digest.update(np.ascontiguousarray(array, dtype=np.float64).tobytes())
         return digest.hexdigest()
@@ -212,6 +212,8 @@ class StartRule(Protocol):
         """Return θ_0, (N,)."""
         ...
 
+
+_VERSION = 2  # raised where a configuration gives other numbers than before, or checkpoints hold other arrays
 
 _CONSTANTS = ("name", "discount_leader", "discount_follower", "temperature")
 

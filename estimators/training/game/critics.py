@@ -22,7 +22,7 @@ from bilevelrl.estimators.training.optimisers import Adam, OptimiserState
 from bilevelrl.reference import MarkovGame
 from bilevelrl.reference.arrays import FloatArray
 
-__all__ = ["NetworkCritic", "NextValue", "TableCritics", "advantages"]
+__all__ = ["NetworkCritic", "NextValue", "TableCritics"]
 
 HIDDEN = (64, 64)
 
@@ -58,17 +58,6 @@ class NextValue:
         else:
             value = np.vecdot(self.policies, np.vecdot(self.responses, tables))
         return np.where(self.stackelberg[:, None], answered.max(axis=2), value)
-
-
-def advantages(tables: FloatArray, policies: FloatArray, responses: FloatArray, baseline: str) -> FloatArray:
-    """Return Q_L - b of many runs, (R, S, L, A); the baselines of `GameCritic.baselines`."""
-    if baseline == "none":
-        return tables
-    if baseline == "state_value":
-        above: FloatArray = tables - np.vecdot(policies, np.vecdot(responses, tables))[:, :, None, None]
-        return above
-    centred: FloatArray = tables - np.matmul(policies[:, :, None], tables)
-    return centred
 
 
 class NetworkCritic:

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
+
+from bilevelrl.estimators.methods.bchg_game import BCHGGame
+from bilevelrl.estimators.methods.policy_gradient import PolicyGradient
+from bilevelrl.estimators.methods.total_derivative import TotalDerivative
+from bilevelrl.estimators.terms.joint_leader import GameSide
+from bilevelrl.estimators.training.game.options import GameOptions
 
 __all__ = ["GAME_METHODS", "GameMethod"]
 
@@ -37,6 +43,15 @@ class GameMethod:
     stackelberg: bool = False
     replay: bool = False
     greedy: bool = False
+
+    def estimator(self, options: GameOptions) -> GameSide:
+        """Return what is trained with, which reads its critic from the context."""
+        shared: dict[str, Any] = {"critic": "context", "baseline": options.baseline}
+        if self.source == "batch":
+            return TotalDerivative(**shared)
+        if not self.guiding:
+            return PolicyGradient(**shared)
+        return BCHGGame(influence_baseline=options.influence_baseline, same_step=options.same_step, **shared)
 
 
 GAME_METHODS: dict[str, GameMethod] = {

@@ -1,24 +1,20 @@
-"""Episodes of many leaders in one Markov game, the memory that keeps them, and minibatches drawn from it.
+"""Episodes of many leaders in one Markov game, and what critics and estimators are told of steps drawn from them.
 
-A transition is one number, its code: (state_t, leader_action_t, action_t, state_tp1) in C order. Every episode has the
-same number of steps, so that its place in the memory tells the time. Every run draws from its own random numbers.
+A transition is one number, its code: (state_t, leader_action_t, action_t, state_tp1) in C order.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from numpy.random import Generator
-from scipy.signal import lfilter
 
+from bilevelrl.estimators.sampling.memory import Draws
 from bilevelrl.estimators.sampling.trajectories import Trajectories
 from bilevelrl.reference import MarkovGame
-from bilevelrl.reference.arrays import FloatArray, IntArray
-from bilevelrl.reference.errors import InvalidInputError, refusal
+from bilevelrl.reference.arrays import BoolArray, FloatArray, IntArray
 
-__all__ = ["EpisodeMemory", "draw_places", "sample_codes", "suffix_visits", "trajectories_of"]
+__all__ = ["drawn_trajectories", "frequencies", "sample_codes", "trajectories_of"]
 
 
 def sample_codes(game: MarkovGame, policies: FloatArray, responses: FloatArray, uniforms: FloatArray) -> IntArray:
@@ -59,127 +55,90 @@ def sample_codes(game: MarkovGame, policies: FloatArray, responses: FloatArray, 
     return codes
 
 
-@dataclass(slots=True)
-class EpisodeMemory:
-    """All episodes of some runs, up to as many as there can be.
+def drawn_trajectories(game: MarkovGame, codes: IntArray, draws: Draws, *, length: int | None = None) -> Trajectories:
+    """Return drawn steps of many runs' episodes as weighed trajectories, whose states are the pairs (run, state).
 
-    Attributes
+    Parameters
     ----------
+    game
+        Whose transitions the codes are.
     codes : (R, episodes, steps)
-        Filled from the front.
-    filled : int
-        How many episodes are there.
+        The episodes.
+    draws : (R, B)
+        The steps.
+    length
+        How much of its episode is seen from each step on, as a trajectory of its own. None: all; a step that was drawn
+        twice then weighs twice in one trajectory for each episode.
+
+    Examples
+    --------
+    >>> from bilevelrl.tasks import toy_markov_game
+    >>> game, draws = toy_markov_game(), Draws.every(0.5, 2, 3, 4)
+    >>> drawn_trajectories(game, np.zeros((2, 3, 4), dtype=int), draws).state_t[:, 0].tolist()
+    [0, 0, 0, 3, 3, 3]
     """
+    runs, episodes, steps = codes.shape
+    if length is None:
+        weight, valid = draws.summed(draws.weight, episodes, steps), np.ones(codes.shape, dtype=np.bool_)
+    else:
+        ahead = draws.time[..., None] + np.arange(length)
+        valid = ahead < steps
+        codes = codes[np.arange(runs)[:, None, None], draws.episode[..., None], np.minimum(ahead, steps - 1)]
+        weight = np.zeros(codes.shape)
+        weight[..., 0] = draws.weight
+    return trajectories_of(game, codes, weight_t=weight, valid=valid)
 
-    codes: IntArray
-    filled: int = 0
 
-    def add(self, codes: IntArray) -> None:
-        """Keep episodes (R, streams, steps)."""
-        after = self.filled + codes.shape[1]
-        self.codes[:, self.filled : after] = codes
-        self.filled = after
-
-
-def draw_places(
-    uniforms: FloatArray,
-    cumulative: FloatArray,
-    episodes: int,
+def trajectories_of(
+    game: MarkovGame,
+    codes: IntArray,
+    responses: FloatArray | None = None,
     *,
-    replace: bool,
-    rng: Sequence[Generator],
-) -> IntArray:
-    """Return places `episode · steps + time` of minibatches, (R, batches, size).
+    weight_t: FloatArray | None = None,
+    valid: BoolArray | None = None,
+) -> Trajectories:
+    """Return episodes as trajectories: one run's (streams, steps), or many runs' with states (run, state).
 
     Parameters
     ----------
-    uniforms : (R, batches, size)
-        In [0, 1).
-    cumulative : (steps,)
-        Law of the time in the episode, summed up to 1; episodes are equally likely.
-    episodes
-        How many there are.
-    replace
-        False: no place twice in a minibatch; what repeats one is drawn anew from the run's own generator.
-
-    Raises
-    ------
-    InvalidInputError
-        If there are fewer places than a minibatch without replacement needs.
-
-    Examples
-    --------
-    >>> draw_places(np.array([[[0.1, 0.6, 0.9]]]), np.array([0.5, 1.0]), 2, replace=True, rng=[])
-    array([[[0, 2, 3]]])
+    game, codes
+        The game, and its transitions (streams, steps) or (R, streams, steps).
+    responses : (S, L, A)
+        The follower's policy, where it is known who acted; else the log-probabilities of actions are not (NaN).
+    weight_t, valid
+        As in `Trajectories`, in the shape of the codes.
     """
-    steps = cumulative.size
-
-    def places(given: FloatArray) -> IntArray:
-        scaled = given * episodes
-        episode = np.minimum(scaled.astype(np.int64), episodes - 1)
-        time = np.searchsorted(cumulative, scaled - episode, side="right")
-        return episode * steps + np.minimum(time, steps - 1)
-
-    found = places(uniforms)
-    if replace:
-        return found
-    if found.shape[2] > episodes * steps:
-        raise InvalidInputError(
-            refusal(
-                "minibatch", found.shape[2], f"at most {episodes * steps} without replacement", "take a smaller one"
-            )
-        )
-    ordered = np.sort(found, axis=2)
-    repeated = (ordered[:, :, 1:] == ordered[:, :, :-1]).any(axis=2)
-    for row, batch in np.argwhere(repeated):
-        own = found[row, batch]
-        while True:
-            _, first = np.unique(own, return_index=True)
-            again = np.setdiff1d(np.arange(own.size), first)
-            if again.size == 0:
-                break
-            own[again] = places(rng[int(row)].random(again.size))
-    return found
-
-
-def suffix_visits(pairs: IntArray, number: int, discount: float) -> FloatArray:
-    """Return Σ_{k≥t} γ^{k-t} [pair_k = x] to the end of the episode, (R, streams, steps, number).
-
-    Parameters
-    ----------
-    pairs : (R, streams, steps)
-        What is visited, in 0 ... number - 1.
-    number
-        How many there are.
-    discount
-        γ.
-
-    Examples
-    --------
-    >>> suffix_visits(np.array([[[0, 1, 0]]]), 2, 0.5)[0, 0].tolist()
-    [[1.25, 0.5], [0.5, 1.0], [1.0, 0.0]]
-    """
-    seen = np.eye(number)[pairs]
-    backward: FloatArray = lfilter([1.0], [1.0, -discount], seen[:, :, ::-1], axis=2)[:, :, ::-1]
-    return backward
-
-
-def trajectories_of(game: MarkovGame, codes: IntArray, responses: FloatArray) -> Trajectories:
-    """Return one run's episodes (streams, steps) as trajectories, under the follower's policy (S, L, A)."""
-    state, leader_action, action, state_tp1 = np.unravel_index(codes, game.transition.shape)
-    truncated = np.zeros(codes.shape, dtype=bool)
-    truncated[:, -1] = True
-    with np.errstate(divide="ignore"):
-        log_prob = np.log(responses[state, leader_action, action])
+    # Flat: NumPy 2.4's unravel_index mixes the entries of large arrays whose last axis has length one.
+    flat = np.unravel_index(codes.astype(np.int64).ravel(), game.transition.shape)
+    state, leader_action, action, state_tp1 = (each.reshape(codes.shape) for each in flat)
+    first = game.states * np.arange(len(codes))[:, None, None] if codes.ndim == 3 else 0
+    shape = (-1, codes.shape[-1])
+    seen = np.ones(codes.shape, dtype=np.bool_) if valid is None else valid
+    truncated = seen.copy()
+    truncated[..., :-1] &= ~seen[..., 1:]
+    log_prob = np.full(codes.shape, np.nan)
+    if responses is not None:
+        with np.errstate(divide="ignore"):
+            log_prob = np.log(responses[state, leader_action, action])
     return Trajectories(
-        state_t=state,
-        leader_action_t=leader_action,
-        action_t=action,
-        state_tp1=state_tp1,
-        reward_leader_t=game.reward_leader[state, leader_action, action],
-        terminated=np.zeros(codes.shape, dtype=bool),
-        truncated=truncated,
-        time_in_episode=np.broadcast_to(np.arange(codes.shape[1]), codes.shape),
-        valid=np.ones(codes.shape, dtype=bool),
-        behaviour_log_prob=log_prob,
+        state_t=(state + first).reshape(shape),
+        leader_action_t=leader_action.reshape(shape),
+        action_t=action.reshape(shape),
+        state_tp1=(state_tp1 + first).reshape(shape),
+        reward_leader_t=game.reward_leader[state, leader_action, action].reshape(shape),
+        terminated=np.zeros(codes.shape, dtype=np.bool_).reshape(shape),
+        truncated=truncated.reshape(shape),
+        time_in_episode=np.broadcast_to(np.arange(shape[1]), codes.shape).reshape(shape),
+        valid=seen.reshape(shape),
+        behaviour_log_prob=log_prob.reshape(shape),
+        weight_t=None if weight_t is None else weight_t.reshape(shape),
     )
+
+
+def frequencies(codes: IntArray, weights: FloatArray, transitions: int) -> FloatArray:
+    """Return weighed counts (R, transitions) of codes and weights (R, B)."""
+    runs = len(codes)
+    place = (transitions * np.arange(runs, dtype=np.int64)[:, None] + codes).ravel()
+    total: Any = np.bincount(place, weights=np.ravel(weights), minlength=transitions * runs)
+    counts: FloatArray = total.astype(np.float64).reshape(runs, transitions)
+    return counts

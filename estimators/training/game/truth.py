@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from bilevelrl.reference import MarkovGame
+from bilevelrl.reference import MarkovGame, TabularSoftmaxPolicy
 from bilevelrl.reference.arrays import FloatArray
 
-__all__ = ["PlayedResponse", "all_logits", "episode_returns", "free_logits"]
+__all__ = ["PlayedResponse", "all_logits", "episode_returns", "free_logits", "union_of"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +48,35 @@ def all_logits(gradient: FloatArray, states: int) -> FloatArray:
     """
     free = gradient.reshape(states, -1)
     return np.hstack([-free.sum(axis=1, keepdims=True), free])
+
+
+def union_of(game: MarkovGame, runs: int) -> MarkovGame:
+    """Return the game of several runs whose states are the pairs (run, state); nothing leads from one to another.
+
+    θ are the free logits of all runs, one run after the other. What an estimator says of a run is its own, bit for bit.
+
+    Examples
+    --------
+    >>> from bilevelrl.tasks import toy_markov_game
+    >>> union_of(toy_markov_game(), 4).transition.shape
+    (12, 2, 3, 12)
+    """
+    states, leader_actions, actions = game.reward_leader.shape
+    transition = np.zeros((runs, states, leader_actions, actions, runs, states))
+    every = np.arange(runs)
+    transition[every, :, :, :, every] = game.transition
+    policy = TabularSoftmaxPolicy(states=runs * states, leader_actions=leader_actions)
+    return replace(
+        game,
+        transition=transition.reshape(runs * states, leader_actions, actions, runs * states),
+        reward_follower=np.tile(game.reward_follower, (runs, 1, 1)),
+        reward_leader=np.tile(game.reward_leader, (runs, 1, 1)),
+        initial=np.tile(game.initial, runs) / runs,
+        policy=policy,
+        theta_shape=(policy.parameters,),
+        verify_derivatives=False,  # those of the package's own softmax, which tests hold against differences
+        name=f"{game.name}, {runs} runs",
+    )
 
 
 def episode_returns(

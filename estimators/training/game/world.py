@@ -1,15 +1,13 @@
 """The world of leaders in a Markov game: followers, episodes, critics and directions of all runs.
 
-Scores are weighed per state and leader action: whatever a minibatch says about the leader is a table w(s,l), and the
-direction is `Σ w ∇log f / (1 - γ_L)`. With n(s,l,a) the minibatch's frequencies and C_i(s,l) the discounted visits from
-its i-th transition to the end of the episode,
-
-    w(s,l) = Σ_a n (Q_L - b) + (1/β) mean_i[B_i C_i(s,l)] (V_F(s,l) - Σ_l f V_F).
+Directions are those of the registered estimators on weighed steps, in the logits, times 1/(1 - γ_L) and then pulled
+back to θ. All runs of a method are read as one game, see `union_of`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,28 +15,23 @@ from numpy.random import Generator
 
 from bilevelrl.estimators.critics.joint_tables import GameCritic
 from bilevelrl.estimators.estimator import Context
-from bilevelrl.estimators.methods.bchg_game import BCHGGame
-from bilevelrl.estimators.methods.policy_gradient import PolicyGradient
-from bilevelrl.estimators.methods.total_derivative import TotalDerivative
+from bilevelrl.estimators.sampling.memory import Draws, EpisodeMemory
+from bilevelrl.estimators.sampling.trajectories import Trajectories
 from bilevelrl.estimators.training.followers.joint import GameResponses
 from bilevelrl.estimators.training.game.actors import logit_cotangents, softmax_rows
-from bilevelrl.estimators.training.game.critics import NetworkCritic, NextValue, TableCritics, advantages
+from bilevelrl.estimators.training.game.critics import NetworkCritic, NextValue, TableCritics
 from bilevelrl.estimators.training.game.methods import GAME_METHODS
-from bilevelrl.estimators.training.game.minibatches import (
-    Minibatches,
-    draw_minibatches,
-    guided_visits,
-    whole_batch,
-)
-from bilevelrl.estimators.training.game.samples import EpisodeMemory, sample_codes, trajectories_of
+from bilevelrl.estimators.training.game.samples import drawn_trajectories, frequencies, sample_codes, trajectories_of
 from bilevelrl.estimators.training.game.training import GameTraining
-from bilevelrl.estimators.training.game.truth import PlayedResponse, all_logits, episode_returns, free_logits
+from bilevelrl.estimators.training.game.truth import PlayedResponse, all_logits, episode_returns, free_logits, union_of
 from bilevelrl.estimators.training.gradient_errors import GRADIENT_COLUMNS, gradient_errors
 from bilevelrl.estimators.training.runs import World, make_world
-from bilevelrl.reference import hypergradient, named_stream
-from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference import MarkovGame, hypergradient, named_stream
+from bilevelrl.reference.arrays import FloatArray, IntArray
 
 __all__ = ["GameWorld"]
+
+_MOST_ENTRIES = 2**22  # of a union's transitions
 
 
 class GameWorld:
@@ -69,17 +62,17 @@ class GameWorld:
         self.batch_rows = np.flatnonzero([method.source == "batch" for method in methods])
         self.exact_rows = np.flatnonzero(~sampled)
         self.sampled = np.flatnonzero(sampled)
-        self.guiding = np.array([method.guiding for method in methods])
-        self.greedy = np.array([method.greedy for method in methods])
+        names = dict.fromkeys(run.method for run in training.runs if GAME_METHODS[run.method].source == "samples")
+        self.rows = {name: np.flatnonzero([run.method == name for run in training.runs]) for name in names}
         self.stackelberg = np.array([method.stackelberg for method in methods])
         self.follower_tables = np.zeros((runs, *self.game.reward_leader.shape))
-        powers = self.game.discount_leader ** np.arange(training.steps)
-        self.time_weights = powers / powers.sum()
         self.scale = 1.0 / (1.0 - self.game.discount_leader)
-        episodes = training.iterations * training.streams if self.replay_rows.size else 0
-        kind = np.min_scalar_type(self.game.transition.size)
-        self.memory = EpisodeMemory(codes=np.zeros((self.replay_rows.size, episodes, training.steps), dtype=kind))
-        self.drawn: dict[bool, Minibatches] = {}  # by whether of fresh episodes
+        # By whether methods draw from all past episodes: rows, episodes, and what was drawn for each ascent step.
+        self.sources = {False: self.fresh_rows, True: self.replay_rows}
+        self.memories = {False: EpisodeMemory(), True: EpisodeMemory(capacity=training.iterations * training.streams)}
+        self.draws: dict[bool, list[Draws]] = {}
+        self.unions: dict[int, MarkovGame] = {}
+        self.episodes: dict[tuple[str, int], Trajectories] = {}  # of this outer iteration, by method and first row
         self._start_critics()
 
     def _start_critics(self) -> None:
@@ -105,7 +98,8 @@ class GameWorld:
 
     def arrays(self) -> dict[str, FloatArray]:
         """Return followers' tables, critics, lagged copies and the memory."""
-        stored = {"follower_tables": self.follower_tables, "memory": self.memory.codes[:, : self.memory.filled]}
+        stored = {"follower_tables": self.follower_tables}
+        stored.update({f"memory.{name}": array for name, array in self.memories[True].arrays().items()})
         if self.critic is not None:
             stored.update({f"critic.{name}": array for name, array in self.critic.arrays().items()})
             stored.update(lagged_critic=self.lagged_critic, lagged_leader=self.lagged_leader)
@@ -114,8 +108,9 @@ class GameWorld:
     def restore(self, arrays: Mapping[str, FloatArray]) -> None:
         """Continue from what `arrays` returned."""
         self.follower_tables = arrays["follower_tables"]
-        self.memory.filled = 0
-        self.memory.add(arrays["memory"].astype(self.memory.codes.dtype))
+        self.memories[True].restore(
+            {name.removeprefix("memory."): array for name, array in arrays.items() if name.startswith("memory.")}
+        )
         if self.critic is not None:
             prefix = "critic."
             self.critic.restore(
@@ -143,41 +138,43 @@ class GameWorld:
         self._sample(acting)
         self._draw()
         self._learn(thetas)
-        self._weigh()
 
     def _sample(self, acting: FloatArray) -> None:
         training, rows = self.training, self.sampled
         uniforms = np.stack([self.generators[int(row)].random((training.streams, training.steps + 1)) for row in rows])
         self.codes = np.zeros((len(self.methods), training.streams, training.steps), dtype=np.int64)
         self.codes[rows] = sample_codes(self.game, acting[rows], self.played.policy[rows], uniforms)
-        if self.replay_rows.size:
-            self.memory.add(self.codes[self.replay_rows])
+        kind = np.min_scalar_type(self.game.transition.size)
+        for replay, own in self.sources.items():
+            if own.size:
+                self.memories[replay].add(codes=self.codes[own].astype(kind if replay else np.int64))
 
     def _draw(self) -> None:
         """Draw all minibatches of this outer iteration, of fresh episodes and of remembered ones."""
-        options, training = self.options, self.training
-        runs, size = len(self.methods), self.game.transition.size
-        self.critic_counts = np.zeros((runs, options.critic_steps, size))
-        self.actor_counts = np.zeros((runs, training.ascent_steps, size))
-        kept = (self.codes[self.fresh_rows], self.memory.codes[:, : self.memory.filled])
-        for rows, codes, fresh in zip((self.fresh_rows, self.replay_rows), kept, (True, False), strict=True):
+        self.episodes.clear()
+        options, steps, size = self.options, self.training.steps, self.game.transition.size
+        self.critic_counts = np.zeros((len(self.methods), options.critic_steps, size))
+        for replay, rows in self.sources.items():
             if not rows.size:
                 continue
+            codes = self.memories[replay]["codes"]
+            episodes, actors = codes.shape[1], self.training.ascent_steps
+            discount = self.game.discount_leader
             if options.minibatch is None:
-                drawn = whole_batch(codes, self.time_weights, size)
+                seen = [Draws.every(1.0, rows.size, episodes, steps)] * options.critic_steps
+                self.draws[replay] = [Draws.every(discount, rows.size, episodes, steps)] * actors
             else:
-                drawn = draw_minibatches(
-                    codes,
-                    self.time_weights,
-                    size,
-                    critics=options.critic_steps,
-                    actors=training.ascent_steps,
-                    size=options.minibatch,
-                    replace=fresh,
-                    rng=[self.generators[int(row)] for row in rows],
+                rng = [self.generators[int(row)] for row in rows]
+                shape = (options.critic_steps + actors, options.minibatch)
+                uniforms = np.stack([stream.random(shape) for stream in rng])
+                parts = (uniforms[:, : options.critic_steps], uniforms[:, options.critic_steps :])
+                laws = (np.ones(steps), discount ** np.arange(steps))
+                seen, self.draws[replay] = (
+                    Draws.of(np.cumsum(law), episodes, part, once=rng if replay else None).minibatches()
+                    for law, part in zip(laws, parts, strict=True)
                 )
-            self.critic_counts[rows], self.actor_counts[rows] = drawn.critic, drawn.actor
-            self.drawn[fresh] = drawn
+            for step, draws in enumerate(seen):
+                self.critic_counts[rows, step] = frequencies(draws.taken(codes), draws.weight, size)
 
     def _learn(self, thetas: FloatArray) -> None:
         """Let critics learn, and read their tables Q_L."""
@@ -208,33 +205,13 @@ class GameWorld:
                 value = ahead(self.critic.tables(self.lagged_critic))
         self.tables = self.critic.tables(self.critic.weights)
 
-    def _weigh(self) -> None:
-        """Weigh each minibatch's visits to (s,l): visits n(s,l,a), and what the guiding term multiplies with V_F."""
-        shape, runs = self.game.reward_leader.shape, len(self.methods)
-        actors = self.training.ascent_steps
-        self.visits = self.actor_counts.reshape(runs, actors, *shape, self.game.states).sum(axis=5)
-        self.guided = np.zeros((runs, actors, *shape[:2]))
-        if not self.guiding.any():
-            return
-        rows = self.fresh_rows
-        benefits = self.tables[rows] - np.vecdot(self.played.policy[rows], self.tables[rows])[..., None]
-        benefits[~self.guiding[rows]] = 0.0
-        self.guided[rows] = guided_visits(
-            self.game,
-            self.codes[rows],
-            benefits,
-            self.drawn[True],
-            same_step=self.options.same_step,
-            longest=self.options.influence_steps,
-        )
-
     def direction(self, thetas: FloatArray, step: int) -> FloatArray:
         """Return what each run's method estimates, (R, N)."""
         logits, self._tape = self.actor.logits(thetas)
         policies = softmax_rows(logits)
         cotangents = np.zeros_like(policies)
-        if self.sampled.size:
-            cotangents = self._sampled_cotangents(policies, step)
+        for name, rows in self.rows.items():
+            cotangents[rows] = self.scale * self._sampled_cotangents(name, policies, logits, step)
         for row in self.batch_rows:
             cotangents[row] = self._batch_cotangent(int(row), logits)
         for row in self.exact_rows:
@@ -242,34 +219,71 @@ class GameWorld:
         self._cotangents = cotangents
         return self.actor.pull(self._tape, cotangents)
 
-    def _sampled_cotangents(self, policies: FloatArray, step: int) -> FloatArray:
-        options, response = self.options, self.played.policy
-        ahead = advantages(self.tables, policies, response, options.baseline)
-        weights = np.vecdot(self.visits[:, step], ahead)
-        worth = self.played.value
-        if options.influence_baseline:
-            worth = worth - np.vecdot(policies, worth)[..., None]
-        weights += self.guided[:, step] * worth / self.game.temperature
-        cotangents = logit_cotangents(weights, policies)
-        if self.greedy.any():
-            likely = response.argmax(axis=3)[..., None]
-            answered = np.take_along_axis(self.tables, likely, axis=3)[..., 0]
-            visited = self.visits[:, step].sum(axis=(2, 3))[..., None]
-            imitated = visited * (softmax_rows(answered / self.game.temperature) - policies)
-            cotangents = np.where(self.greedy[:, None, None], imitated, cotangents)
-        return self.scale * cotangents
+    def _sampled_cotangents(self, name: str, policies: FloatArray, logits: FloatArray, step: int) -> FloatArray:
+        """What one method estimates from the drawn steps of its runs, in the logits."""
+        method, rows, found = GAME_METHODS[name], self.rows[name], []
+        states, leader_actions, actions = self.game.reward_leader.shape
+        together = max(1, int((_MOST_ENTRIES / (states * leader_actions * actions * states)) ** 0.5))
+        for first in range(0, rows.size, together):
+            part = rows[first : first + together]
+            visits, own = self._visits(name, part, step), policies[part]
+            if method.greedy:
+                found.append(self._imitation(part, visits, own))
+                continue
+            items = method.estimator(self.options).contributions(visits, self._context(part, own, logits))
+            weights = np.asarray(sum(item.weights["log_policy_leader"] for item in items))
+            pair = visits.state_t * leader_actions + visits.leader_action_t
+            gathered: Any = np.bincount(pair.ravel(), weights=weights.ravel(), minlength=own.size)
+            found.append(logit_cotangents(gathered.reshape(own.shape), own))
+        return np.concatenate(found)
 
-    def _context(self, row: int, logits: FloatArray) -> Context:
-        """What estimators are told about one run: θ in the logits, the follower that is watched, the critic's table."""
-        theta = free_logits(logits[row])
-        played = PlayedResponse(value=self.played.value[row], policy=self.played.policy[row])
+    def _visits(self, name: str, rows: IntArray, step: int) -> Trajectories:
+        """What some runs of a method drew for an ascent step."""
+        method = GAME_METHODS[name]
+        place = np.searchsorted(self.sources[method.replay], rows)
+        codes = self.memories[method.replay]["codes"]
+        draws = self.draws[method.replay][step].of_runs(place)
+        if not method.guiding or self.options.influence_steps is not None:
+            # A score with its advantage is one step; the guiding term reads what follows it.
+            length = self.options.influence_steps if method.guiding else 1
+            return drawn_trajectories(self.game, codes[place], draws, length=length)
+        key = (name, int(rows[0]))
+        if key not in self.episodes:  # the same for all ascent steps, but for their weights
+            self.episodes[key] = drawn_trajectories(self.game, codes[place], draws)
+        weight = draws.summed(draws.weight, *codes.shape[1:]).reshape(-1, codes.shape[2])
+        return replace(self.episodes[key], weight_t=weight)
+
+    def _imitation(self, rows: IntArray, visits: Trajectories, policies: FloatArray) -> FloatArray:
+        """Towards the Boltzmann policy of the leader's own stage game, in the states that were drawn."""
+        tables, shape = self.tables[rows], (rows.size, self.game.states, 1)
+        likely = self.played.policy[rows].argmax(axis=3)[..., None]
+        answered = np.take_along_axis(tables, likely, axis=3)[..., 0]
+        assert visits.weight_t is not None  # drawn steps have weights
+        state, weight = visits.state_t.ravel(), visits.weight_t.ravel()
+        visited: Any = np.bincount(state, weights=weight, minlength=rows.size * self.game.states)
+        imitated: FloatArray = visited.reshape(shape) * (softmax_rows(answered / self.game.temperature) - policies)
+        return imitated
+
+    def _context(self, rows: IntArray, policies: FloatArray, logits: FloatArray) -> Context:
+        """What estimators are told of some runs: θ in the logits, the followers they watch, the critics' tables."""
+        if rows.size not in self.unions:
+            self.unions[rows.size] = union_of(self.game, rows.size)
+        shape = self.game.reward_leader.shape
+        played = PlayedResponse(
+            value=self.played.value[rows].reshape(-1, shape[1]), policy=self.played.policy[rows].reshape(-1, *shape[1:])
+        )
         critic = GameCritic(
-            action_values=self.tables[row][None],
-            policy=self.logit_game.policy_at(theta),
+            action_values=self.tables[rows].reshape(1, -1, *shape[1:]),
+            policy=policies.reshape(-1, shape[1]),
             response=played.policy,
             sees_leader_action=True,
         )
-        return Context(problem=self.logit_game, theta=theta, follower=played, critic=critic)
+        theta = free_logits(logits[rows].reshape(-1, shape[1]))
+        return Context(problem=self.unions[rows.size], theta=theta, follower=played, critic=critic)
+
+    def _one(self, row: int, logits: FloatArray) -> Context:
+        rows = np.array([row])
+        return self._context(rows, softmax_rows(logits[rows]), logits)
 
     def _expected_cotangent(self, row: int, logits: FloatArray) -> FloatArray:
         """What the direction would be on average over fresh data that never end, given the critic and the follower.
@@ -281,25 +295,15 @@ class GameWorld:
         if method.source != "samples" or method.greedy or cut:
             own: FloatArray = self._cotangents[row]
             return own
-        estimator: BCHGGame | PolicyGradient = PolicyGradient(
-            critic="context", baseline=options.baseline, stopping="sum"
-        )
-        if method.guiding:
-            estimator = BCHGGame(
-                critic="context",
-                baseline=options.baseline,
-                stopping="sum",
-                influence_baseline=options.influence_baseline,
-                same_step=options.same_step,
-            )
-        parts = estimator.expectation(self._context(row, logits), horizon=1)
+        estimator = replace(method.estimator(options), stopping="sum")
+        parts = estimator.expectation(self._one(row, logits), horizon=1)
         return all_logits(np.sum(list(parts.values()), axis=0), self.game.states)
 
     def _batch_cotangent(self, row: int, logits: FloatArray) -> FloatArray:
         """The estimate of the registered estimator on the run's whole batch, in the logits."""
-        context = self._context(row, logits)
+        context = self._one(row, logits)
         batch = trajectories_of(self.game, self.codes[row], self.played.policy[row])
-        estimate = TotalDerivative(critic="context", baseline=self.options.baseline).estimate(batch, context)
+        estimate = self.methods[row].estimator(self.options).estimate(batch, context)
         # Sums over the steps that were seen; as for minibatches, the cut after `steps` is made up for.
         powers = self.game.discount_leader ** np.arange(self.training.steps)
         return all_logits(estimate.mean * self.scale / powers.sum(), self.game.states)

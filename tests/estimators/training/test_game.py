@@ -8,12 +8,13 @@ from game_runs import EXACT, GAME, THETAS, policies_of, training_of
 
 from bilevelrl.benchmarks.paper.published_follower import log_sum_exp_of_the_mean
 from bilevelrl.estimators import BCHGGame, BiAC, Context, PolicyGradient, TotalDerivative
+from bilevelrl.estimators.critics.joint_tables import GameCritic
 from bilevelrl.estimators.training import SGD, train
 from bilevelrl.estimators.training.game.actors import NetworkActor, softmax_rows
 from bilevelrl.estimators.training.game.methods import GAME_METHODS
 from bilevelrl.estimators.training.game.options import PUBLISHED, SOUND, GameOptions
 from bilevelrl.estimators.training.game.samples import trajectories_of
-from bilevelrl.estimators.training.game.truth import all_logits
+from bilevelrl.estimators.training.game.truth import PlayedResponse, all_logits
 from bilevelrl.reference import hypergradient, leader_objective, solve_follower
 from bilevelrl.reference.errors import InvalidInputError, UnknownNameError, UnsupportedError
 from bilevelrl.tasks import toy_markov_game
@@ -64,11 +65,10 @@ class TestDirections:
         wanted = np.zeros((2, *GAME.reward_leader.shape[:2]))
         policies = policies_of(thetas=thetas)
         for row in range(2):
-            codes = world.codes[row] if row == 0 else world.memory.codes[0, : world.memory.filled]
+            codes, draws = world.memories[row == 1]["codes"][0], world.draws[row == 1][1]
             assert len(codes) == (2 if row == 0 else 4)
             f, g, table, value = policies[row], world.played.policy[row], world.tables[row], world.played.value[row]
-            for place in world.drawn[row == 0].places[0, 1]:
-                episode, t = divmod(int(place), training.steps)
+            for episode, t in zip(draws.episode[0], draws.time[0], strict=True):
                 path = [np.unravel_index(code, GAME.transition.shape) for code in codes[episode, t:]]
                 state, leader_action, action, _ = path[0]
                 baseline = f[state] @ table[state, :, action]
@@ -121,7 +121,9 @@ class TestDirections:
         likely = world.played.policy[0].argmax(axis=2)[..., None]
         stage = np.take_along_axis(world.tables[0], likely, axis=2)[..., 0]
         gap = softmax_rows(stage / training.problem.temperature)[:, 1] - world.policies[0, :, 1]
-        visited = world.visits[0, 0].sum(axis=(1, 2))
+        draws = world.draws[True][0]
+        state = np.unravel_index(draws.taken(world.memories[True]["codes"]), training.problem.transition.shape)[0]
+        visited = np.bincount(state[0], weights=draws.weight[0], minlength=3)
         assert direction == pytest.approx(100.0 * visited * gap)
 
 
@@ -190,7 +192,15 @@ class TestTraining:
         world.prepare(thetas, 0)
         assert not world.played.value.any()
         assert np.ptp(world.played.policy) < 1e-15
-        assert (world.guided[0] != 0.0).any()
+        nothing = PlayedResponse(value=world.played.value[0], policy=world.played.policy[0])
+        critic = GameCritic(
+            action_values=world.tables[:1], policy=world.policies[0], response=nothing.policy, sees_leader_action=True
+        )
+        context = Context(problem=world.logit_game, theta=thetas[0], follower=nothing, critic=critic)
+        batch = trajectories_of(GAME, world.codes[0])
+        own = PolicyGradient(critic="context", baseline=training.options.baseline).estimate(batch, context).mean
+        seen = GAME.discount_leader ** np.arange(training.steps)
+        assert world.direction(thetas, 0)[0] == pytest.approx(own / (1.0 - GAME.discount_leader) / seen.sum(), rel=1e-9)
         world.prepare(thetas, 1)
         assert world.played.value.any()
 

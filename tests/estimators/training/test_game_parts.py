@@ -6,9 +6,10 @@ from game_runs import GAME, THETAS, policies_of, zeros
 
 from bilevelrl.benchmarks.paper.published_follower import log_sum_exp_of_the_mean
 from bilevelrl.estimators.critics.joint_tables import GameCritic
+from bilevelrl.estimators.sampling.memory import Draws, EpisodeMemory
 from bilevelrl.estimators.training.followers.joint import GameFollowerRule
-from bilevelrl.estimators.training.game.critics import NetworkCritic, NextValue, TableCritics, advantages
-from bilevelrl.estimators.training.game.samples import draw_places, sample_codes, suffix_visits
+from bilevelrl.estimators.training.game.critics import NetworkCritic, NextValue, TableCritics
+from bilevelrl.estimators.training.game.samples import drawn_trajectories, sample_codes
 from bilevelrl.reference import solve_follower
 from bilevelrl.reference.errors import InvalidInputError, NotConvergedError, UnknownNameError
 from bilevelrl.tasks import toy_game_theta, toy_markov_game
@@ -90,31 +91,62 @@ class TestSamples:
     def test_places(self):
         steps, episodes = 5, 3
         weights = 0.8 ** np.arange(steps)
-        law = np.cumsum(weights / weights.sum())
         number = 30000
-        grid = ((np.arange(number) + 0.5) / number)[None, None]
-        found = draw_places(grid, law, episodes, replace=True, rng=[])[0, 0]
-        counts = np.bincount(found, minlength=15).reshape(episodes, steps) / number
-        assert counts == pytest.approx(np.tile(np.diff(law, prepend=0.0) / episodes, (episodes, 1)), abs=1.5 / number)
+        grid = ((np.arange(number) + 0.5) / number)[None]
+        found = Draws.of(np.cumsum(weights), episodes, grid)
+        counts = np.bincount(found.episode[0] * steps + found.time[0], minlength=15).reshape(episodes, steps) / number
+        law = np.tile(weights / weights.sum() / episodes, (episodes, 1))
+        assert counts == pytest.approx(law, abs=1.5 / number)
+        assert found.summed(found.weight, episodes, steps)[0] == pytest.approx(counts, rel=1e-9)
 
     def test_no_place_twice_without_replacement(self):
         rng = [np.random.default_rng(row) for row in range(2)]
         uniforms = np.random.default_rng(5).random((2, 6, 10))
-        found = draw_places(uniforms, np.linspace(0.25, 1.0, 4), 3, replace=False, rng=rng)
-        assert all(len(set(batch)) == 10 for batch in found.reshape(-1, 10))
-        everything = draw_places(np.zeros((1, 1, 12)), np.linspace(0.25, 1.0, 4), 3, replace=False, rng=rng)
-        assert sorted(everything[0, 0]) == list(range(12))
+        law = np.linspace(0.25, 1.0, 4)
+        found = Draws.of(law, 3, uniforms, once=rng)
+        assert all(len(set(batch)) == 10 for batch in (found.episode * 4 + found.time).reshape(-1, 10))
+        assert any(len(set(batch)) < 10 for batch in (uniforms * 12).astype(int).reshape(-1, 10))
+        everything = Draws.of(law, 3, np.zeros((1, 1, 12)), once=rng)
+        assert sorted((everything.episode * 4 + everything.time)[0, 0]) == list(range(12))
         with pytest.raises(InvalidInputError, match="minibatch"):
-            draw_places(np.zeros((1, 1, 13)), np.linspace(0.25, 1.0, 4), 3, replace=False, rng=rng)
+            Draws.of(law, 3, np.zeros((1, 1, 13)), once=rng)
 
-    def test_suffixes(self):
-        pairs = np.random.default_rng(0).integers(0, 4, (2, 3, 7))
-        found = suffix_visits(pairs, 4, 0.9)
-        for row, stream, t in np.ndindex(pairs.shape):
-            wanted = np.zeros(4)
-            for k in range(t, 7):
-                wanted[pairs[row, stream, k]] += 0.9 ** (k - t)
-            assert found[row, stream, t] == pytest.approx(wanted, rel=1e-13, abs=1e-15)
+    def test_memories(self):
+        last, all_of_them = EpisodeMemory(), EpisodeMemory(capacity=5)
+        for number in range(2):
+            for memory in (last, all_of_them):
+                memory.add(codes=np.full((3, 2, 4), number, dtype=np.uint8))
+        assert last["codes"].shape == (3, 2, 4)
+        assert last["codes"].min() == 1
+        assert all_of_them["codes"][0, :, 0].tolist() == [0, 0, 1, 1]
+        with pytest.raises(InvalidInputError, match="capacity"):
+            all_of_them.add(codes=np.zeros((3, 2, 4), dtype=np.uint8))
+        again = EpisodeMemory(capacity=5)
+        again.restore(all_of_them.arrays())
+        assert np.array_equal(again["codes"], all_of_them["codes"])
+        assert again["codes"].dtype == np.uint8
+        assert not last.arrays()
+
+    @pytest.mark.parametrize("length", [None, 1, 3, 12])
+    def test_drawn_steps_weigh_what_they_were_drawn(self, length):
+        """Each draw's weight stands at the step that it drew, and what follows it is its own episode."""
+        codes = sample_codes(
+            GAME, policies_of(), zeros() + 1 / zeros().shape[3], np.random.default_rng(0).random((3, 2, 8))
+        )
+        draws = Draws.of(np.cumsum(0.5 ** np.arange(7)), 2, np.random.default_rng(1).random((3, 9)))
+        visits = drawn_trajectories(GAME, codes, draws, length=length)
+        state = np.unravel_index(codes, GAME.transition.shape)[0] + GAME.states * np.arange(3)[:, None, None]
+        if length is None:
+            assert np.array_equal(visits.state_t, state.reshape(6, 7))
+            wanted = np.zeros((3, 2, 7))
+            np.add.at(wanted, (np.arange(3)[:, None], draws.episode, draws.time), 1.0 / 9.0)
+            assert visits.weight_t == pytest.approx(wanted.reshape(6, 7), rel=1e-12)
+            return
+        for stream, (run, draw) in enumerate(np.ndindex(3, 9)):
+            seen = state[run, draws.episode[run, draw], draws.time[run, draw] :][:length]
+            assert visits.state_t[stream, : seen.size].tolist() == seen.tolist()
+            assert visits.valid[stream].sum() == seen.size
+            assert visits.weight_t[stream].tolist() == [1.0 / 9.0] + [0.0] * (length - 1)
 
 
 class TestCritics:
@@ -137,13 +169,6 @@ class TestCritics:
             critic.learn(seen, wanted)
         truth = GameCritic.solve(GAME, THETAS[0], follower, operator=operator).action_values[0]
         assert critic.tables(critic.weights)[0] == pytest.approx(truth, abs=1e-9)
-
-    @pytest.mark.parametrize("baseline", ["none", "state_value", "action_dependent"])
-    def test_advantages(self, baseline):
-        follower = solve_follower(GAME, THETAS[0])
-        critic = GameCritic.solve(GAME, THETAS[0], follower)
-        found = advantages(critic.action_values, policies_of()[:1], follower.policy[None], baseline)
-        assert found[0] == pytest.approx((critic.action_values - critic.baselines(baseline))[0], rel=1e-13, abs=1e-13)
 
     def test_a_network_steps_down_its_loss(self):
         """With a rate so small that a step is linear, Adam's first step is minus the sign of the loss's slope."""

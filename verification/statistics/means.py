@@ -27,12 +27,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from scipy import optimize, special, stats
+from scipy import special
 
 from bilevelrl.reference.arrays import BoolArray, FloatArray, as_float
 from bilevelrl.reference.errors import InvalidInputError, ShapeError, refusal
 from bilevelrl.verification.statistics.search import smallest_count
 from bilevelrl.verification.statistics.stream import BlockMeans, SampleMoments
+from bilevelrl.verification.statistics.tails import chi2_isf, normal_isf, student_isf
 
 __all__ = [
     "MeanTest",
@@ -98,7 +99,7 @@ def critical_value(draws: int, *, error_rate: float = ERROR_RATE, comparisons: i
     check_rate("error_rate", error_rate)
     if draws < 2 or comparisons < 1:
         raise InvalidInputError(f"draws={draws}, comparisons={comparisons}: expected draws >= 2 and comparisons >= 1")
-    return float(stats.t.isf(0.5 * error_rate / comparisons, draws - 1))
+    return float(student_isf(0.5 * error_rate / comparisons, draws - 1))
 
 
 def smallest_detectable_bias(
@@ -123,15 +124,17 @@ def smallest_detectable_bias(
 def _noncentrality(quantile: float, draws: int, power: float) -> float:
     """Return δ with Pr(T_{n-1}(δ) > quantile) ≥ power, T the noncentral Student law; equal from thirty draws on."""
     # Either S is above its quantile or the mean falls short of its own, each with half of 1 − power at most.
-    spread = math.sqrt(float(stats.chi2.isf(0.5 * (1.0 - power), draws - 1)) / (draws - 1))
-    enough = quantile * spread + float(stats.norm.isf(0.5 * (1.0 - power)))
+    spread = math.sqrt(float(chi2_isf(0.5 * (1.0 - power), draws - 1)) / (draws - 1))
+    enough = quantile * spread + float(normal_isf(0.5 * (1.0 - power)))
     if draws < 30:
         return enough  # the noncentral law's distribution function cannot be evaluated that far out
 
     def missed(delta: float) -> float:
         return float(special.nctdtr(draws - 1, delta, quantile)) - (1.0 - power)
 
-    return float(optimize.brentq(missed, 0.5 * enough, enough, xtol=1e-12))
+    from scipy.optimize import brentq  # slow to import, and seldom needed
+
+    return float(brentq(missed, 0.5 * enough, enough, xtol=1e-12))
 
 
 def draws_needed(
@@ -188,7 +191,7 @@ def draws_for_tail(skewness: float, *, error_rate: float = ERROR_RATE, compariso
     >>> round(draws_for_tail(2.0))
     678
     """
-    z = float(stats.norm.isf(0.5 * error_rate / comparisons))
+    z = float(normal_isf(0.5 * error_rate / comparisons))
     return (abs(skewness) * z**3 / (3.0 * math.log(TAIL_DISTORTION))) ** 2
 
 
@@ -196,7 +199,7 @@ def _corrected_rates(skewness: FloatArray, draws: int, rate: float) -> FloatArra
     """Two-sided rates p at which `p exp(|γ| z(p)³ / (3 √n)) = rate`: what to ask of a symmetric tail instead."""
     slope = np.abs(skewness) / (3.0 * math.sqrt(draws))
     # A fixed point: one step shrinks the error by 3 slope z, below 1/4 wherever the correction is used.
-    exponent = np.minimum(slope * float(stats.norm.isf(0.5 * rate)) ** 3, math.log(TAIL_DISTORTION))
+    exponent = np.minimum(slope * float(normal_isf(0.5 * rate)) ** 3, math.log(TAIL_DISTORTION))
     for _ in range(20):
         z = -special.ndtri(0.5 * rate * np.exp(-exponent))
         exponent = np.minimum(slope * z**3, 2.0 * math.log(TAIL_DISTORTION))
@@ -342,11 +345,11 @@ def mean_test_of(
     error = sample.standard_deviation / math.sqrt(sample.draws)
     gaussian = draws_for_tail(1.0, error_rate=error_rate, comparisons=family) * sample.skewness**2 <= sample.draws
     rates = _corrected_rates(sample.skewness, sample.draws, error_rate / family)
-    radius = stats.t.isf(0.5 * rates, sample.draws - 1)
+    radius = student_isf(0.5 * rates, sample.draws - 1)
     # The noncentrality of Gaussian draws, and what the correction adds on either side.
     quantile = critical_value(sample.draws, error_rate=error_rate, comparisons=family)
     missed = _corrected_rates(sample.skewness, sample.draws, 2.0 * (1.0 - power))
-    short = stats.norm.isf(0.5 * missed) - float(stats.norm.isf(1.0 - power))
+    short = normal_isf(0.5 * missed) - float(normal_isf(1.0 - power))
     reach = _noncentrality(quantile, sample.draws, power) + (radius - quantile) + short
     robust = MedianOfMeans.design(error_rate=error_rate, power=power, comparisons=family)
     enough = medians is not None

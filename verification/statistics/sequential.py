@@ -24,13 +24,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from scipy import stats
 
 from bilevelrl.reference.arrays import BoolArray, FloatArray, store_floats
 from bilevelrl.reference.doors import check_integer
 from bilevelrl.reference.errors import EstimatorError, InvalidInputError, refusal
 from bilevelrl.verification.statistics.means import ERROR_RATE, POWER, SampleMoments
 from bilevelrl.verification.statistics.search import smallest_count, smallest_size
+from bilevelrl.verification.statistics.tails import student_cdf, student_isf, student_sf
 
 __all__ = [
     "StagedDesign",
@@ -220,6 +220,8 @@ def mean_p_values(sample: SampleMoments, expected: FloatArray) -> FloatArray:
     with np.errstate(divide="ignore"):
         turn = np.where(skewness > 0.0, math.sqrt(sample.draws) / skewness, np.inf)
     reach = np.minimum(z, turn)
+    from scipy import stats  # whose import takes a third of the package's
+
     log_p = math.log(2.0) + stats.t.logsf(reach, sample.draws - 1)
     log_p = log_p + skewness * reach**3 / (3.0 * math.sqrt(sample.draws))
     p_values = np.exp(np.minimum(log_p, 0.0))
@@ -301,5 +303,5 @@ def _exceeds(level: float, comparisons: int, mean: float, draws: int) -> float:
     """P(K p ≤ level) for a t statistic around `mean`."""
     if level >= 1.0:
         return 1.0
-    threshold = float(stats.t.isf(0.5 * level / comparisons, draws - 1))
-    return float(stats.t.sf(threshold - mean, draws - 1) + stats.t.cdf(-threshold - mean, draws - 1))
+    threshold = float(student_isf(0.5 * level / comparisons, draws - 1))
+    return float(student_sf(threshold - mean, draws - 1) + student_cdf(-threshold - mean, draws - 1))

@@ -10,12 +10,13 @@ from numpy.random import Generator
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.doors import Iterations, NonNegative, checked
 from bilevelrl.reference.errors import InvalidInputError
-from bilevelrl.reference.follower import FollowerMethod, check_method, solve_kind
+from bilevelrl.reference.follower import FollowerMethod, check_method, solve
 from bilevelrl.reference.game.follower import GameFollower
 from bilevelrl.reference.game.model import MarkovGame
 from bilevelrl.reference.lqr.follower import LQRFollower
 from bilevelrl.reference.lqr.model import ConfigurableLQR
 from bilevelrl.reference.lqr_game.model import LQRGame
+from bilevelrl.reference.problem import evaluated
 from bilevelrl.reference.registry import Hypergradient
 from bilevelrl.reference.tabular.follower import TabularFollower
 from bilevelrl.reference.tabular.model import ConfigurableMDP
@@ -139,9 +140,8 @@ def solve_follower(
     (True, True)
     """
     check_method(method, stop_after)
-    return solve_kind(
-        problem,
-        theta,
+    return solve(
+        evaluated(problem, theta),
         method=method,
         tolerance=tolerance,
         max_iterations=max_iterations,

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import enum
-import functools
 from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 from numpy.random import Generator
 
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.doors import LARGEST_ITERATIONS, check_integer
-from bilevelrl.reference.errors import UnknownNameError, UnsupportedError
+from bilevelrl.reference.errors import UnknownNameError
+from bilevelrl.reference.problem import Question
 
-__all__ = ["METHODS", "Follower", "FollowerMethod", "Status", "check_method", "solve_kind"]
+__all__ = ["METHODS", "Follower", "FollowerMethod", "Status", "check_method", "solve"]
 
 FollowerMethod: TypeAlias = Literal["newton", "value_iteration", "modified_policy_iteration"]
 METHODS: tuple[FollowerMethod, ...] = ("newton", "value_iteration", "modified_policy_iteration")
@@ -72,16 +72,8 @@ class Follower(Protocol):
         ...
 
 
-@functools.singledispatch
-def solve_kind(problem: Any, theta: Any, **options: Any) -> Follower:
-    """Solve the follower at θ with the options of `solve_follower`; each kind of problem registers its own solver.
-
-    Raises
-    ------
-    UnsupportedError
-        If no solver is registered for this kind of problem.
-    """
-    raise UnsupportedError(f"problem of type {type(problem).__name__}: no follower's solver is registered for it")
+solve: Question[Follower] = Question("follower's solver")
+"""Solves the follower of a problem evaluated at θ, with the options of `solve_follower`."""
 
 
 def check_method(method: FollowerMethod, stop_after: int | None) -> None:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from bilevelrl.reference.errors import InvalidInputError
+from bilevelrl.reference.problem import At, Problem
 
 __all__ = ["AnswerBounds", "when_read"]
 
@@ -28,17 +29,16 @@ _COPIED = 2**20  # bytes: a copy costs a quarter of a hash, but is held for as l
 
 
 Bound = TypeVar("Bound")
+AtT = TypeVar("AtT", bound=At[Problem])
 
 
-def when_read(function: Callable[[Any], Any], theta: Any, seen: Any, bound: Callable[[], Bound]) -> Callable[[], Bound]:
-    """Return `bound`, refusing once `function(theta)` is no longer what was seen.
+def when_read(at: AtT, bound: Callable[[AtT], Bound]) -> Callable[[], Bound]:
+    """Return `bound` of the problem evaluated once more when it is read, refused where it gives something else by then.
 
     Parameters
     ----------
-    function, theta
-        What the problem is made of, and where.
-    seen
-        What `function(theta)` gave: an array, a number or a dataclass of them.
+    at
+        The problem at θ, as it was. Only what tells its values from others is kept: no trace lives as long as a result.
     bound
         Works the bound out.
 
@@ -49,27 +49,34 @@ def when_read(function: Callable[[Any], Any], theta: Any, seen: Any, bound: Call
 
     Examples
     --------
-    >>> table = np.zeros(2)
-    >>> source = when_read(lambda theta: table, None, table, lambda: 1e-15)
+    >>> from bilevelrl.reference import ConfigurableMDP, Tables
+    >>> reward = np.zeros((1, 1))
+    >>> problem = ConfigurableMDP(
+    ...     tables=lambda theta: Tables(
+    ...         transition=np.ones((1, 1, 1)), reward_follower=reward, reward_leader=reward, initial=np.ones(1)),
+    ...     discount_leader=0.5, discount_follower=0.5, temperature=1.0)
+    >>> source = when_read(problem.at(np.zeros(1)), lambda at: 1e-15)
     >>> source()
     1e-15
-    >>> table[0] = 1.0
+    >>> reward[0, 0] = 1.0
     >>> source()
     Traceback (most recent call last):
         ...
     bilevelrl.reference.errors.InvalidInputError: error_bound: the problem's functions no longer give the arrays that \
 the hypergradient was computed from, ...
     """
-    marks = [_mark(entry) for entry in _entries(seen)]
+    marks = [_mark(entry) for entry in _entries(at.values)]
+    evaluate, theta = at.problem.at, at.theta
 
     def checked() -> Bound:
-        now = _entries(function(theta))
+        again: Any = evaluate(theta)
+        now = _entries(again.values)
         if len(now) != len(marks) or not all(map(_is_same, marks, now)):
             raise InvalidInputError(
                 "error_bound: the problem's functions no longer give the arrays that the hypergradient was computed "
                 "from, expected a problem that stays as it is; read error_bound before changing what it closes over"
             )
-        return bound()
+        return bound(again)
 
     return checked
 

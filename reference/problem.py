@@ -12,12 +12,15 @@ per stream when asked. It is all that an estimator knows of a problem, so one es
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Generic, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.errors import UnsupportedError, refusal
 
-__all__ = ["GAME_PARTS", "PARTS", "TERMS", "Part", "Problem", "Term", "TransitionBatch"]
+__all__ = ["GAME_PARTS", "PARTS", "TERMS", "At", "Part", "Problem", "Question", "Term", "TransitionBatch", "evaluated"]
 
 Part: TypeAlias = Literal["initial", "direct", "transition", "response", "regulariser", "policy"]
 """Names of the parts of a hypergradient: partial derivatives of the objective with θ split by where it enters."""
@@ -92,6 +95,14 @@ class Problem(Protocol):
         """Return θ as a float64 array of the right shape, or raise."""
         ...
 
+    def at(self, theta: Any) -> At[Problem]:
+        """Evaluate the problem once at a real θ, and check what it gives."""
+        ...
+
+    def pullback_at(self, theta: FloatArray) -> Callable[[Mapping[str, Any]], FloatArray]:
+        """Return a function of cotangents {entry: array}: Σ ⟨cotangent, ∂entry/∂θ⟩, (N,)."""
+        ...
+
     def pullback(
         self,
         theta: FloatArray,
@@ -106,3 +117,110 @@ class Problem(Protocol):
     def regulariser_gradient(self, theta: FloatArray) -> FloatArray:
         """Return ∇ρ(θ), shape (N,)."""
         ...
+
+
+P_co = TypeVar("P_co", bound=Problem, covariant=True)
+Answer = TypeVar("Answer")
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class At(Generic[P_co]):
+    """A problem evaluated once: what solvers, linearisations, bounds and the leader's evaluation take.
+
+    Each kind of problem adds what its functions gave (tables, matrices or a policy, checked).
+
+    Attributes
+    ----------
+    problem
+        The problem.
+    theta
+        Where; a copy of its own.
+    """
+
+    problem: P_co
+    theta: FloatArray
+
+    @property
+    def values(self) -> object:
+        """What the problem's functions gave: an array, a number or a dataclass of them."""
+        raise NotImplementedError
+
+    @cached_property
+    def pullback(self) -> Callable[[Mapping[str, Any]], FloatArray]:
+        """{entry: array} → Σ ⟨array, ∂entry/∂θ⟩, (N,); one trace serves all."""
+        return self.problem.pullback_at(self.theta)
+
+
+class Question(Generic[Answer]):
+    """A function of a problem evaluated at θ that each kind of problem answers in its own folder.
+
+    Nobody else knows kinds; a subclass of a kind inherits its answer.
+
+    Parameters
+    ----------
+    lacking
+        What a kind without an answer lacks, for the message.
+
+    Examples
+    --------
+    >>> from types import SimpleNamespace
+    >>> size: Question[int] = Question("size")
+    >>> @size.register(SimpleNamespace)
+    ... def own_size(at: At[Any]) -> int:
+    ...     return at.problem.count + at.theta
+    >>> size(At(problem=SimpleNamespace(count=2), theta=1))
+    3
+    """
+
+    def __init__(self, lacking: str) -> None:
+        self._lacking = lacking
+        self._answers: dict[type, Callable[..., Answer]] = {}
+        self._listeners: list[Callable[[type], object]] = []
+
+    def register(self, kind: type) -> Callable[[F], F]:
+        """Register a function as the answer of a kind of problem (a class)."""
+
+        def decorate(function: F) -> F:
+            self._answers[kind] = function
+            for listener in self._listeners:
+                listener(kind)
+            return function
+
+        return decorate
+
+    def when_answered(self, listener: Callable[[type], object]) -> None:
+        """Call a function with every kind that answers, now or later."""
+        self._listeners.append(listener)
+        for kind in self._answers:
+            listener(kind)
+
+    def __call__(self, at: At[Problem], *arguments: Any, **options: Any) -> Answer:
+        """Return the answer of the problem's kind.
+
+        Raises
+        ------
+        UnsupportedError
+            If it has none.
+        """
+        for kind in type(at.problem).__mro__:
+            if kind in self._answers:
+                return self._answers[kind](at, *arguments, **options)
+        found, able = type(at.problem).__name__, sorted(kind.__name__ for kind in self._answers)
+        raise UnsupportedError(
+            f"problem of type {found}: no {self._lacking} is registered for it; expected one of {able}"
+        )
+
+
+def evaluated(problem: Problem, theta: Any) -> At[Problem]:
+    """Return the problem evaluated at θ.
+
+    Raises
+    ------
+    UnsupportedError
+        If it is no problem.
+    """
+    if not hasattr(problem, "at"):
+        found = type(problem).__name__
+        raise UnsupportedError(refusal("problem", found, "a problem of this package", "or a kind of your own"))
+    return problem.at(theta)

@@ -18,12 +18,13 @@ from bilevelrl.reference.doors import Horizon, checked, checked_record
 from bilevelrl.reference.errors import BilevelRLError, UnknownNameError, UnsupportedError, refusal
 from bilevelrl.reference.objective import Objective
 from bilevelrl.reference.on_demand import AnswerBounds
-from bilevelrl.reference.problem import Part
+from bilevelrl.reference.problem import Part, Question, evaluated
 
 __all__ = [
     "HYPERGRADIENT_ROUTES",
     "Hypergradient",
     "Route",
+    "evaluate_objective",
     "hypergradient",
     "leader_objective",
     "register_objective",
@@ -112,12 +113,11 @@ def _rebuilt(kept: Mapping[str, Any]) -> Hypergradient:
 
 
 class RouteFunction(Protocol):
-    """Signature of a route for one kind of problem."""
+    """Signature of a route: of the problem evaluated at θ."""
 
     def __call__(
         self,
-        problem: Any,
-        theta: FloatArray,
+        at: Any,
         *,
         objective: Objective,
         warm_start: Any,
@@ -152,20 +152,24 @@ class Route:
 HYPERGRADIENT_ROUTES: dict[str, Route] = {}
 """Every route by name."""
 
-_OBJECTIVES: dict[type, Callable[..., float]] = {}
+evaluate_objective: Question[float] = Question("leader's objective")
+"""(at, objective=, follower=) → J, under the best response where no follower is given."""
 
 
 @checked
 def register_route(
-    name: str, kind: type, *, summary: str, family: str, accuracy: str
+    name: str, kind: type | Question[Any], *, summary: str, family: str, accuracy: str
 ) -> Callable[[RouteFunction], RouteFunction]:
-    """Register a function as the route `name` for problems of a kind (a class)."""
+    """Register a function as the route `name` for a kind of problem (a class), or for all that answer a question."""
 
     def decorate(function: RouteFunction) -> RouteFunction:
         route = HYPERGRADIENT_ROUTES.setdefault(
             name, Route(name=name, summary=summary, family=family, accuracy=accuracy)
         )
-        route.kinds[kind] = function
+        if isinstance(kind, Question):
+            kind.when_answered(lambda answering: route.kinds.setdefault(answering, function))
+        else:
+            route.kinds[kind] = function
         return function
 
     return decorate
@@ -174,12 +178,7 @@ def register_route(
 @checked
 def register_objective(kind: type) -> Callable[[Callable[..., float]], Callable[..., float]]:
     """Register the exact leader objective for problems of a kind (a class)."""
-
-    def decorate(function: Callable[..., float]) -> Callable[..., float]:
-        _OBJECTIVES[kind] = function
-        return function
-
-    return decorate
+    return evaluate_objective.register(kind)
 
 
 @checked
@@ -227,11 +226,8 @@ def leader_objective(
     >>> round(leader_objective(four_rooms(temperature=0.001), np.zeros(105)), 6)
     -0.740644
     """
-    for kind in type(problem).__mro__:
-        if kind in _OBJECTIVES:
-            return _OBJECTIVES[kind](problem, theta, objective=Objective(horizon, discounted), follower=follower)
-    known = sorted(kind.__name__ for kind in _OBJECTIVES)
-    raise UnsupportedError(refusal("problem", type(problem).__name__, f"one of {known}", "or register its objective"))
+    objective = Objective(horizon, discounted)
+    return evaluate_objective(evaluated(problem, theta), objective=objective, follower=follower)
 
 
 @checked
@@ -298,10 +294,9 @@ def hypergradient(
     kinds = HYPERGRADIENT_ROUTES[route].kinds
     for kind in type(problem).__mro__:
         if kind in kinds:
-            theta = np.array(problem.check_theta(theta))  # ours: bounds may be worked out after the caller changes his
             warm_start = warm_start.follower if isinstance(warm_start, Hypergradient) else warm_start
             objective = Objective(horizon, discounted)
-            return kinds[kind](problem, theta, objective=objective, warm_start=warm_start, bound=bound)
+            return kinds[kind](problem.at(theta), objective=objective, warm_start=warm_start, bound=bound)
     able = sorted(name for name, entry in HYPERGRADIENT_ROUTES.items() if set(type(problem).__mro__) & set(entry.kinds))
     raise UnsupportedError(
         f"route={route!r}: not available for problems of type {type(problem).__name__}; expected one of {able}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.certified.extra import require_flint
 from bilevelrl.reference.doors import Horizon, checked
 from bilevelrl.reference.errors import UnsupportedError
@@ -12,6 +11,7 @@ from bilevelrl.reference.game.model import MarkovGame
 from bilevelrl.reference.lqr.model import ConfigurableLQR
 from bilevelrl.reference.lqr_game.model import LQRGame
 from bilevelrl.reference.objective import INFINITE_HORIZON, Objective
+from bilevelrl.reference.problem import At, Problem
 from bilevelrl.reference.registry import Hypergradient, register_route
 from bilevelrl.reference.tabular.model import ConfigurableMDP
 
@@ -110,15 +110,14 @@ def certified_hypergradient(
 
 
 def certified(
-    problem: Any,
-    theta: FloatArray,
+    at: At[Problem],
     *,
     objective: Objective = INFINITE_HORIZON,
     warm_start: Any = None,
     bound: bool = True,
 ) -> Hypergradient:
     """∇J to thirty digits, rounded; see `certified_hypergradient`."""
-    found = certified_hypergradient(problem, theta, horizon=objective.horizon, discounted=objective.discounted)
+    found = certified_hypergradient(at.problem, at.theta, horizon=objective.horizon, discounted=objective.discounted)
     return found.rounded()
 
 

@@ -28,16 +28,17 @@ from typing import Any
 import numpy as np
 
 from bilevelrl.reference.arrays import FloatArray
-from bilevelrl.reference.game.follower import DecisionPoints
+from bilevelrl.reference.game.decisions import DecisionPoints
+from bilevelrl.reference.game.follower import GameFollower
 from bilevelrl.reference.game.leader import truncated_stages
-from bilevelrl.reference.game.model import MarkovGame
+from bilevelrl.reference.game.model import GameAt, MarkovGame
 from bilevelrl.reference.objective import Objective
 from bilevelrl.reference.on_demand import AnswerBounds
 from bilevelrl.reference.tabular.error_bounds import BOUND_SIZE_LIMIT, FIRST_ORDER
 from bilevelrl.reference.tabular.transitions import DiscountedSystem, law_error
 from bilevelrl.reference.value_errors import ValueErrors
 
-__all__ = ["game_error_bound", "game_objective_noise"]
+__all__ = ["follower_error_bound", "game_error_bound", "game_objective_noise"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,12 +146,20 @@ def _stretch(
     return float(max(endless, default=0.0)) + (horizon or 0) * float(moved.max())
 
 
+def follower_error_bound(at: GameAt, follower: GameFollower, objective: Objective) -> AnswerBounds:
+    """The bounds for a game solved by this follower."""
+    return game_error_bound(
+        at,
+        response=follower.response,
+        state_value=follower.centred_state_value,
+        objective=objective,
+        errors=follower.errors_on_demand(),
+    )
+
+
 def game_error_bound(
-    game: MarkovGame,
-    theta: FloatArray,
+    at: GameAt,
     *,
-    policy: FloatArray,
-    points: DecisionPoints,
     response: FloatArray,
     state_value: FloatArray,
     objective: Objective,
@@ -161,10 +170,10 @@ def game_error_bound(
 
     Parameters
     ----------
-    game, theta
-        The problem.
-    policy, points, response, state_value
-        f (S, L), the decision points, g at them (S, D, A), and W (S,) without its constant.
+    at
+        The game, evaluated.
+    response, state_value
+        g at the decision points (S, D, A), and W (S,) without its constant.
     objective
         Which objective.
     errors
@@ -177,6 +186,7 @@ def game_error_bound(
     AnswerBounds
         inf where the first order says nothing, or where the arrays would exceed `BOUND_SIZE_LIMIT` entries.
     """
+    game, theta, policy, points = at.problem, at.theta, at.policy, at.points
     stages = 1 if objective.horizon is None else objective.horizon
     if game.reward_leader.size * max(theta.size, 4 * stages) > BOUND_SIZE_LIMIT:
         return AnswerBounds(np.inf, np.inf)
@@ -236,7 +246,7 @@ def game_error_bound(
         error += rounding * np.abs(game.regulariser_gradient(theta))
     earned = float(game.initial @ (leader.value_off + cut * size + rounding * leader.value))
     constant = objective.constant_return(points.centre_leader, game.discount_leader)
-    added = 8.0 * float(np.finfo(np.float64).eps) * (abs(constant) + abs(game.regulariser_at(theta)))
+    added = 8.0 * float(np.finfo(np.float64).eps) * (abs(constant) + abs(at.regulariser))
     return AnswerBounds(
         gradient=float(error.max(initial=0.0)) / (1.0 - stretch) ** 4,
         objective=earned / (1.0 - stretch) ** 2 + added,

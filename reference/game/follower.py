@@ -22,109 +22,13 @@ from numpy.random import Generator
 from bilevelrl.reference.arrays import FloatArray, IntArray, check_pairs
 from bilevelrl.reference.doors import checked, checked_record
 from bilevelrl.reference.errors import InvalidInputError
-from bilevelrl.reference.follower import FollowerMethod, Status, solve_kind
-from bilevelrl.reference.game.model import MarkovGame
-from bilevelrl.reference.tabular.fixed_point import (
-    SoftOperator,
-    find_fixed_point,
-    reward_centres,
-    start_value,
-)
-from bilevelrl.reference.tabular.transitions import law_error
+from bilevelrl.reference.follower import FollowerMethod, Status, solve
+from bilevelrl.reference.game.decisions import DecisionPoints
+from bilevelrl.reference.game.model import GameAt, MarkovGame
+from bilevelrl.reference.tabular.fixed_point import SoftOperator, find_fixed_point, start_value
 from bilevelrl.reference.value_errors import ErrorsOnDemand, ValueErrors, value_errors
 
-__all__ = ["DecisionPoints", "GameFollower", "game_operator", "game_reward_centre", "game_value_errors", "solve_game"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DecisionPoints:
-    """Where the follower decides, D points per state, and what it meets there.
-
-    Attributes
-    ----------
-    reach : (S, D)
-        Probability of the decision point given the state.
-    kernel : (S, D, A, S)
-        Transition from there.
-    reward_follower, reward_leader : (S, D, A)
-        Rewards, without the constants `centre_follower` and `centre_leader`.
-    centre_follower, centre_leader : float
-        Constants split off the rewards; zero unless every row of the kernel is a law.
-    law_error : float
-        How far the doubles of the game's laws are from one, relatively: see `law_error`.
-    """
-
-    reach: FloatArray
-    kernel: FloatArray
-    reward_follower: FloatArray
-    reward_leader: FloatArray
-    centre_follower: float
-    centre_leader: float
-    law_error: float
-
-    @classmethod
-    def of(cls, game: MarkovGame, policy: FloatArray) -> DecisionPoints:
-        """Return the decision points of a game under a leader policy (S, L)."""
-        kernel = game.transition
-        centre_follower, centre_leader = (
-            game_reward_centre(kernel, reward) for reward in (game.reward_follower, game.reward_leader)
-        )
-        follower, leader = game.reward_follower - centre_follower, game.reward_leader - centre_leader
-        reach = policy
-        if not game.follower_sees_leader_action:
-            states, _, actions, _ = kernel.shape
-            weights = policy[:, None, :]
-            kernel = np.matmul(weights, kernel.reshape(states, -1, actions * states)).reshape(
-                states, 1, actions, states
-            )
-            follower, leader = np.matmul(weights, follower), np.matmul(weights, leader)
-            reach = np.ones((states, 1))
-        return cls(
-            reach=reach,
-            kernel=kernel,
-            reward_follower=follower,
-            reward_leader=leader,
-            centre_follower=centre_follower,
-            centre_leader=centre_leader,
-            law_error=law_error(game.transition, policy),
-        )
-
-    def ahead(self, value: FloatArray) -> FloatArray:
-        """Return Σ_s' K(s'|s,d,a) value(s'), (S, D, A), for value (S,)."""
-        shape = self.kernel.shape
-        result: FloatArray = (self.kernel.reshape(-1, shape[3]) @ value).reshape(shape[:3])
-        return result
-
-    def pushed(self, weights: FloatArray) -> FloatArray:
-        """Return Σ_{s,d,a} weights(s,d,a) K(s'|s,d,a), (S,): the transpose of `ahead`."""
-        result: FloatArray = weights.ravel() @ self.kernel.reshape(-1, self.kernel.shape[3])
-        return result
-
-    def chain(self, response: FloatArray) -> FloatArray:
-        """Return the states' transition matrix (S, S) under a response (S, D, A)."""
-        states = self.kernel.shape[0]
-        weights = (self.reach[:, :, None] * response).reshape(states, 1, -1)
-        result: FloatArray = np.matmul(weights, self.kernel.reshape(states, -1, states))[:, 0, :]
-        return result
-
-    def average(self, response: FloatArray, values: FloatArray) -> FloatArray:
-        """Return Σ_{d,a} reach g values, (S,)."""
-        result: FloatArray = np.vecdot(self.reach, np.vecdot(response, values))
-        return result
-
-    def unit(self) -> float:
-        """Relative rounding of one backup: sums over s', d and a, and laws not divided by their sums."""
-        states, points, actions, _ = self.kernel.shape
-        return float((states + points + actions + 8) * np.finfo(np.float64).eps) + self.law_error
-
-
-def game_reward_centre(transition: FloatArray, reward: FloatArray) -> float:
-    """Return the constant reward to split off: zero unless every row is a law, for only then does it move V alone.
-
-    θ moves no row, so the constant moves no derivative either.
-    """
-    states = transition.shape[0]
-    return float(reward_centres(transition.reshape(1, states, -1, states), reward.reshape(1, states, -1))[0])
+__all__ = ["GameFollower", "game_operator", "game_value_errors", "solve_game"]
 
 
 @checked_record
@@ -269,10 +173,9 @@ def soft_values(action_value: FloatArray, temperature: float) -> tuple[FloatArra
     return (largest + temperature * np.log(total))[..., 0], weights / total
 
 
-@solve_kind.register(MarkovGame)
+@solve.register(MarkovGame)
 def solve_game(
-    game: MarkovGame,
-    theta: FloatArray,
+    at: GameAt,
     *,
     method: FollowerMethod = "newton",
     tolerance: float = 1e-12,
@@ -281,7 +184,7 @@ def solve_game(
     stop_after: int | None = None,
     throw: bool = True,
 ) -> GameFollower:
-    """Solve the follower of a game at θ; arguments and errors as in `solve_follower`.
+    """Solve the follower of a game; arguments and errors as in `solve_follower`.
 
     References
     ----------
@@ -290,35 +193,11 @@ def solve_game(
     Examples
     --------
     >>> from bilevelrl.tasks import toy_markov_game
-    >>> follower = solve_game(toy_markov_game(), np.zeros(3))
+    >>> follower = solve_game(toy_markov_game().at(np.zeros(3)))
     >>> follower.policy.shape, follower.status.name
     ((3, 2, 3), 'CONVERGED')
     """
-    points = DecisionPoints.of(game, game.policy_at(theta))
-    return solve_decisions(
-        game,
-        points,
-        method=method,
-        tolerance=tolerance,
-        max_iterations=max_iterations,
-        warm_start=warm_start,
-        stop_after=stop_after,
-        throw=throw,
-    )
-
-
-def solve_decisions(
-    game: MarkovGame,
-    points: DecisionPoints,
-    *,
-    method: FollowerMethod = "newton",
-    tolerance: float = 1e-12,
-    max_iterations: int | None = None,
-    warm_start: GameFollower | FloatArray | None = None,
-    stop_after: int | None = None,
-    throw: bool = True,
-) -> GameFollower:
-    """Solve the follower at given decision points; see `solve_follower`."""
+    game, points = at.problem, at.points
     discount, temperature = game.discount_follower, game.temperature
     offset = points.centre_follower / (1.0 - discount)
 

@@ -11,15 +11,14 @@ what the follower does not see, minus its mean under g.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from bilevelrl.reference.arrays import FloatArray, check_shape
 from bilevelrl.reference.doors import Horizon, checked
 from bilevelrl.reference.errors import ShapeError, refusal
-from bilevelrl.reference.game.follower import DecisionPoints, GameFollower, solve_game
-from bilevelrl.reference.game.model import MarkovGame
+from bilevelrl.reference.game.follower import GameFollower, solve_game
+from bilevelrl.reference.game.model import GameAt, MarkovGame
 from bilevelrl.reference.objective import INFINITE_HORIZON, Objective
 from bilevelrl.reference.tabular.transitions import DiscountedSystem
 
@@ -55,19 +54,18 @@ class GameEvaluation:
 
 
 def evaluate_game_leader(
-    game: MarkovGame,
-    policy: FloatArray,
-    points: DecisionPoints,
+    at: GameAt,
     response: FloatArray,
     *,
     objective: Objective = INFINITE_HORIZON,
     follower_system: DiscountedSystem | None = None,
 ) -> GameEvaluation:
-    """Evaluate the leader's return and its weights under f (S, L) and g at the decision points (S, D, A).
+    """Evaluate the leader's return and its weights under f and g at the decision points (S, D, A).
 
     `follower_system`, where the caller has it, is `I - γ_F P` under both policies; its matrix is used again, and its
     factorisation too where the two discounts are equal.
     """
+    game, policy, points = at.problem, at.policy, at.points
     if follower_system is None:
         follower_system = DiscountedSystem.factorise(points.chain(response), game.discount_follower)
     earned = points.average(response, points.reward_leader)
@@ -133,7 +131,7 @@ def game_leader_action_values(
     --------
     >>> from bilevelrl.tasks import toy_markov_game
     >>> game = toy_markov_game()
-    >>> follower = solve_game(game, np.zeros(3))
+    >>> follower = solve_game(game.at(np.zeros(3)))
     >>> values, _ = game_leader_action_values(game, game.policy_at(np.zeros(3)), follower.policy)
     >>> round(float(values[0, 0]), 4)
     0.617
@@ -158,22 +156,15 @@ def game_leader_action_values(
 
 @checked
 def game_leader_objective(
-    game: MarkovGame,
-    theta: Any,
-    *,
-    objective: Objective = INFINITE_HORIZON,
-    follower: GameFollower | None = None,
+    at: GameAt, *, objective: Objective = INFINITE_HORIZON, follower: GameFollower | None = None
 ) -> float:
     """The leader's objective in a Markov game; see `leader_objective`."""
-    theta = game.check_theta(theta)
+    game = at.problem
     if follower is None:
-        follower = solve_game(game, theta)
+        follower = solve_game(at)
     if follower.policy.shape != game.reward_leader.shape:
         raise ShapeError(
             refusal("follower.policy.shape", follower.policy.shape, f"{game.reward_leader.shape}", "solve it anew")
         )
-    policy = game.policy_at(theta)
-    points = DecisionPoints.of(game, policy)
     response = follower.policy if game.follower_sees_leader_action else follower.policy[:, :1]
-    evaluation = evaluate_game_leader(game, policy, points, response, objective=objective)
-    return evaluation.objective + game.regulariser_at(theta)
+    return evaluate_game_leader(at, response, objective=objective).objective + at.regulariser

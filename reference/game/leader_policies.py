@@ -15,12 +15,13 @@ import numpy as np
 from autograd.tracer import getval
 from numpy.random import Generator
 
-from bilevelrl.reference.arrays import FloatArray, check_parameter, check_shape
+from bilevelrl.reference.arrays import FloatArray, check_parameter, check_shape, is_differentiated
 from bilevelrl.reference.derivatives.autodiff import softmax
 from bilevelrl.reference.doors import Count, checked
-from bilevelrl.reference.errors import InvalidInputError, ShapeError, refusal
+from bilevelrl.reference.errors import InvalidInputError, ShapeError, StochasticityError, refusal
+from bilevelrl.reference.tabular.transitions import ROW_SUM_TOLERANCE, check_rows
 
-__all__ = ["NeuralPolicy", "TabularSoftmaxPolicy"]
+__all__ = ["NeuralPolicy", "TabularSoftmaxPolicy", "check_leader_policy"]
 
 Activation: TypeAlias = Literal["relu", "tanh"]
 
@@ -157,3 +158,27 @@ def _is_active(values: Any) -> Any:
     while values is not getval(values):
         values = getval(values)
     return np.real(values) > 0.0
+
+
+def check_leader_policy(table: Any, shape: tuple[int, int]) -> None:
+    """Refuse what is no table of laws (S, L).
+
+    Raises
+    ------
+    ShapeError
+        If it has another shape.
+    StochasticityError
+        If a probability is negative or not finite, or a row does not sum to one.
+    """
+    if np.shape(table) != shape:
+        raise ShapeError(refusal("policy(theta).shape", np.shape(table), f"(S, L) = {shape}", "one row per state"))
+    if is_differentiated(table):
+        raise InvalidInputError("policy(theta): expected real numbers for a real θ; do not keep autograd values")
+    values: FloatArray = np.asarray(table, dtype=np.float64)
+    check_rows("policy(theta)", values, "normalise each row over the leader's actions")
+    sums = values.sum(axis=1)
+    if abs(sums - 1.0).max() > ROW_SUM_TOLERANCE:
+        state = int(np.argmax(abs(sums - 1.0)))
+        raise StochasticityError(
+            refusal(f"sum of policy(theta)[{state}]", float(sums[state]), "1", "normalise over the leader's actions")
+        )

@@ -20,14 +20,12 @@ from typing import Any
 
 import numpy as np
 
-from bilevelrl.reference.arrays import FloatArray
-from bilevelrl.reference.game.error_bounds import game_error_bound
-from bilevelrl.reference.game.follower import DecisionPoints, GameFollower, solve_decisions
+from bilevelrl.reference.game.error_bounds import follower_error_bound
+from bilevelrl.reference.game.follower import GameFollower, solve_game
 from bilevelrl.reference.game.leader import evaluate_game_leader
-from bilevelrl.reference.game.model import MarkovGame
+from bilevelrl.reference.game.model import GameAt, MarkovGame
 from bilevelrl.reference.linearisation import Linearisation, linearise
 from bilevelrl.reference.objective import Objective
-from bilevelrl.reference.on_demand import AnswerBounds
 from bilevelrl.reference.problem import Part
 from bilevelrl.reference.tabular.transitions import DiscountedSystem
 
@@ -35,20 +33,13 @@ __all__ = ["linearise_game"]
 
 
 @linearise.register(MarkovGame)
-def linearise_game(
-    problem: MarkovGame,
-    theta: FloatArray,
-    objective: Objective,
-    *,
-    warm_start: GameFollower | None = None,
-) -> Linearisation:
+def linearise_game(at: GameAt, objective: Objective, *, warm_start: GameFollower | None = None) -> Linearisation:
     """Linearise the objective of a Markov game in the leader's policy; see the module's formulas."""
-    policy = problem.policy_at(theta)
-    points = DecisionPoints.of(problem, policy)
-    follower = solve_decisions(problem, points, warm_start=warm_start)
+    problem, policy, points = at.problem, at.policy, at.points
+    follower = solve_game(at, warm_start=warm_start)
     response, discount = follower.response, problem.discount_follower
     system = DiscountedSystem.factorise(points.chain(response), discount)
-    evaluation = evaluate_game_leader(problem, policy, points, response, objective=objective, follower_system=system)
+    evaluation = evaluate_game_leader(at, response, objective=objective, follower_system=system)
     cotangent = evaluation.response_weight / problem.temperature
     adjoint = system.solve_transposed(discount * points.pushed(cotangent))
     if problem.follower_sees_leader_action:
@@ -63,27 +54,12 @@ def linearise_game(
         "regulariser": {"regulariser": np.ones(())},
     }
 
-    def error_bound() -> AnswerBounds:
-        return game_error_bound(
-            problem,
-            theta,
-            policy=policy,
-            points=points,
-            response=response,
-            state_value=follower.centred_state_value,
-            objective=objective,
-            errors=follower.errors_on_demand(),
-        )
-
     return Linearisation(
-        objective=evaluation.objective + problem.regulariser_at(theta),
+        objective=evaluation.objective + at.regulariser,
         cotangents=cotangents,
-        pullback=problem.derivatives.pullback_at(theta),
         follower=follower,
         condition=system.condition(),
-        error_bound=error_bound,
-        evaluate=problem.policy_at,
-        evaluated=policy,
+        error_bound=lambda at: follower_error_bound(at, follower, objective),
         counters={
             "sweeps": follower.sweeps,
             "factorisations": follower.linear_solves

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,6 @@ from bilevelrl.reference.arrays import (
     check_indices,
     check_shape,
     check_theta,
-    is_differentiated,
 )
 from bilevelrl.reference.derivatives.array_values import called, differentiable_array
 from bilevelrl.reference.derivatives.entries import Derivatives
@@ -41,11 +41,13 @@ from bilevelrl.reference.errors import (
     UnknownNameError,
     refusal,
 )
-from bilevelrl.reference.problem import TERMS, Term, TransitionBatch
+from bilevelrl.reference.game.decisions import DecisionPoints
+from bilevelrl.reference.game.leader_policies import check_leader_policy
+from bilevelrl.reference.problem import TERMS, At, Term, TransitionBatch
 from bilevelrl.reference.tabular.tables import UNPLAYABLE, playable_actions
 from bilevelrl.reference.tabular.transitions import ROW_SUM_TOLERANCE, check_rows
 
-__all__ = ["MarkovGame"]
+__all__ = ["GameAt", "MarkovGame"]
 
 
 @checked
@@ -173,8 +175,8 @@ class MarkovGame:
         """Return θ as a float64 array of the right shape, or raise."""
         return check_theta(theta, self.theta_shape)
 
-    def policy_at(self, theta: Any) -> FloatArray:
-        """Return f_θ(l|s), (S, L), at a real θ, checked.
+    def at(self, theta: Any) -> GameAt:
+        """Evaluate the leader's policy and ρ once at a real θ, and check them.
 
         Raises
         ------
@@ -182,27 +184,20 @@ class MarkovGame:
             If the policy's table has another shape than (S, L).
         StochasticityError
             If a probability is negative or not finite, or a row does not sum to one.
+        InvalidInputError
+            If ρ is not a finite number.
         """
-        theta = self.check_theta(theta)
-        table = self._written(theta)
+        theta = np.array(self.check_theta(theta))
+        table, added = self._written(theta), self.regulariser_of(theta)
         meant = self._meant(table)
-        self.derivatives.refresh(theta, {"policy": meant, "regulariser": self.regulariser_of(theta)})
-        wanted = (self.states, self.leader_actions)
-        if np.shape(table) != wanted:
-            raise ShapeError(refusal("policy(theta).shape", np.shape(table), f"(S, L) = {wanted}", "one row per state"))
-        if is_differentiated(table):
-            raise InvalidInputError("policy(theta): expected real numbers for a real θ; do not keep autograd values")
-        values: FloatArray = np.asarray(table, dtype=np.float64)
-        check_rows("policy(theta)", values, "normalise each row over the leader's actions")
-        sums = values.sum(axis=1)
-        if abs(sums - 1.0).max() > ROW_SUM_TOLERANCE:
-            state = int(np.argmax(abs(sums - 1.0)))
-            raise StochasticityError(
-                refusal(
-                    f"sum of policy(theta)[{state}]", float(sums[state]), "1", "normalise over the leader's actions"
-                )
-            )
-        return np.asarray(meant, dtype=np.float64)
+        self.derivatives.refresh(theta, {"policy": meant, "regulariser": added})
+        check_leader_policy(table, (self.states, self.leader_actions))
+        policy = np.asarray(meant, dtype=np.float64)
+        return GameAt(problem=self, theta=theta, policy=policy, regulariser=_checked_number(added))
+
+    def policy_at(self, theta: Any) -> FloatArray:
+        """Return f_θ(l|s), (S, L), at a real θ, checked; raises as `at`."""
+        return self.at(theta).policy
 
     def evaluate(self, theta: Any) -> Any:
         """Evaluate the policy at any θ, traced and complex ones too; its values are not checked.
@@ -250,7 +245,7 @@ class MarkovGame:
             If it is not what differences of the policy show, or does not exist.
         """
         check_shape("cotangents", cotangents, (None, self.states, self.leader_actions), "one table per cotangent")
-        pull = self.derivatives.pullback_at(self.check_theta(theta))
+        pull = self.pullback_at(theta)
         return np.stack([pull({"policy": cotangent}) for cotangent in cotangents])
 
     def policy_jacobian(self, theta: FloatArray) -> FloatArray:
@@ -277,23 +272,16 @@ class MarkovGame:
         )  # fmt: skip
 
     def regulariser_at(self, theta: FloatArray) -> float:
-        """Return ρ(θ), 0 where there is none.
+        """Return ρ(θ), 0 where there is none, checked; raises as `at`."""
+        return self.at(theta).regulariser
 
-        Raises
-        ------
-        InvalidInputError
-            If it is not a finite number.
-        """
-        if self.regulariser is None:
-            return 0.0
-        value = float(self.regulariser_of(theta))
-        if not np.isfinite(value):
-            raise InvalidInputError(refusal("regulariser(theta)", value, "a finite number", "check it at this θ"))
-        return value
+    def pullback_at(self, theta: FloatArray) -> Callable[[Mapping[str, Any]], FloatArray]:
+        """Return a function of cotangents {"policy" or "regulariser": array}: Σ ⟨cotangent, ∂entry/∂θ⟩, (N,)."""
+        return self.derivatives.pullback_at(self.check_theta(theta))
 
     def regulariser_gradient(self, theta: FloatArray) -> FloatArray:
         """Return ∇ρ(θ), shape (N,)."""
-        return self.derivatives.pullback_at(self.check_theta(theta))({"regulariser": np.ones(())})
+        return self.pullback_at(theta)({"regulariser": np.ones(())})
 
     @checked
     def pullback(
@@ -360,6 +348,47 @@ class MarkovGame:
                 f"policy{index}=0.0 but its derivative in θ is not zero: expected a leader policy with positive "
                 "probabilities; scores miss this action, use an exact route or a softmax policy"
             )
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class GameAt(At[MarkovGame]):
+    """A Markov game evaluated at one θ.
+
+    Attributes
+    ----------
+    policy : (S, L)
+        f_θ, checked.
+    regulariser : float
+        ρ(θ).
+    """
+
+    policy: FloatArray
+    regulariser: float
+
+    @property
+    def values(self) -> FloatArray:
+        """The leader's policy."""
+        return self.policy
+
+    @cached_property
+    def points(self) -> DecisionPoints:
+        """Where the follower decides, under this policy."""
+        game = self.problem
+        return DecisionPoints.of(
+            game.transition,
+            game.reward_follower,
+            game.reward_leader,
+            self.policy,
+            sees_leader_action=game.follower_sees_leader_action,
+        )
+
+
+def _checked_number(value: Any) -> float:
+    """Return ρ as a finite float, or raise `InvalidInputError`."""
+    number = float(value)
+    if not np.isfinite(number):
+        raise InvalidInputError(refusal("regulariser(theta)", number, "a finite number", "check it at this θ"))
+    return number
 
 
 def _frozen_table(values: FloatArray) -> FloatArray:

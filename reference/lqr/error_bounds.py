@@ -16,7 +16,7 @@ import numpy as np
 
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.lqr.matrices import LQRMatrices
-from bilevelrl.reference.lqr.model import ConfigurableLQR
+from bilevelrl.reference.lqr.model import ConfigurableLQR, LQRAt
 from bilevelrl.reference.lqr.response_errors import (
     ErrorBounds,
     Response,
@@ -121,8 +121,7 @@ def _leader(
 
 
 def lqr_error_bounds(
-    problem: ConfigurableLQR,
-    theta: FloatArray,
+    at: LQRAt,
     cost_to_go: FloatArray,
     *,
     objective: Objective,
@@ -136,7 +135,7 @@ def lqr_error_bounds(
 
     Parameters
     ----------
-    problem, theta, objective
+    at, objective
         As the route has them.
     cost_to_go
         The route's P.
@@ -155,14 +154,14 @@ def lqr_error_bounds(
     >>> from bilevelrl.tasks import random_lqr
     >>> problem, theta = random_lqr(seed=0), np.zeros(3)
     >>> follower = solve_follower(problem, theta)
-    >>> bounds = lqr_error_bounds(problem, theta, follower.cost_to_go, objective=Objective())
+    >>> bounds = lqr_error_bounds(problem.at(theta), follower.cost_to_go, objective=Objective())
     >>> 0.0 < bounds.gradient < 1e-11
     True
     >>> off = follower.cost_to_go + 1e-6
-    >>> lqr_error_bounds(problem, theta, off, objective=Objective()).gradient > 1e-6
+    >>> lqr_error_bounds(problem.at(theta), off, objective=Objective()).gradient > 1e-6
     True
     """
-    matrices = problem.matrices_at(theta)
+    problem, theta, matrices = at.problem, at.theta, at.matrices
     discount = objective.discount(problem.discount_leader)
     a, b = matrices.dynamics_state, matrices.dynamics_action
     jacobian = problem.jacobian(theta) if gradient else {}

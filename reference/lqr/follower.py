@@ -24,9 +24,9 @@ from bilevelrl.reference.errors import (
     UnsupportedError,
     refusal,
 )
-from bilevelrl.reference.follower import Status, solve_kind
+from bilevelrl.reference.follower import Status, solve
 from bilevelrl.reference.lqr.matrices import LQRMatrices
-from bilevelrl.reference.lqr.model import ConfigurableLQR
+from bilevelrl.reference.lqr.model import ConfigurableLQR, LQRAt
 from bilevelrl.reference.lqr.solvers import (
     EquationSolver,
     RiccatiSolution,
@@ -298,17 +298,10 @@ def _start(warm_start: Any, shape: tuple[int, ...]) -> FloatArray:
     return warm_start.cost_to_go
 
 
-@solve_kind.register(ConfigurableLQR)
-def solve_lqr(problem: ConfigurableLQR, theta: Any, **options: Any) -> LQRFollower:
-    """Solve the follower of a configurable LQR at θ; arguments and errors as in `solve_follower`."""
-    matrices = problem.matrices_at(theta)
-    riccati, status = follower_riccati(
-        matrices.dynamics_state,
-        matrices.dynamics_action,
-        matrices.cost_state_follower,
-        matrices.cost_action_follower,
-        problem.discount_follower,
-        **options,
-    )
-    response = best_response(matrices, riccati, problem.discount_follower, problem.temperature)
+@solve.register(ConfigurableLQR)
+def solve_lqr(at: LQRAt, **options: Any) -> LQRFollower:
+    """Solve the follower of a configurable LQR; arguments and errors as in `solve_follower`."""
+    problem = at.problem
+    riccati, status = follower_riccati(*at.follower_system, problem.discount_follower, **options)
+    response = best_response(at.matrices, riccati, problem.discount_follower, problem.temperature)
     return replace(response, status=status)

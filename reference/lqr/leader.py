@@ -22,7 +22,7 @@ from bilevelrl.reference.doors import checked
 from bilevelrl.reference.errors import ShapeError, refusal
 from bilevelrl.reference.lqr.follower import LQRFollower, solve_lqr
 from bilevelrl.reference.lqr.matrices import LQRMatrices
-from bilevelrl.reference.lqr.model import ConfigurableLQR
+from bilevelrl.reference.lqr.model import ConfigurableLQR, LQRAt
 from bilevelrl.reference.lqr.solvers import discounted_lyapunov
 from bilevelrl.reference.objective import INFINITE_HORIZON, Objective
 from bilevelrl.reference.problem import Part
@@ -190,15 +190,11 @@ def leader_costs(closed_loop: FloatArray, cost: FloatArray, discount: float, hor
 @register_objective(ConfigurableLQR)
 @checked
 def lqr_leader_objective(
-    problem: ConfigurableLQR,
-    theta: Any,
-    *,
-    objective: Objective = INFINITE_HORIZON,
-    follower: LQRFollower | None = None,
+    at: LQRAt, *, objective: Objective = INFINITE_HORIZON, follower: LQRFollower | None = None
 ) -> float:
     """The leader's objective for a configurable LQR; see `leader_objective`."""
-    matrices = problem.matrices_at(theta)
-    response = solve_lqr(problem, theta) if follower is None else follower
+    matrices = at.matrices
+    response = solve_lqr(at) if follower is None else follower
     if response.gain.shape != (matrices.actions, matrices.states):
         raise ShapeError(
             refusal(
@@ -209,6 +205,6 @@ def lqr_leader_objective(
         matrices,
         response.gain,
         response.covariance,
-        problem.discount_leader,
+        at.problem.discount_leader,
         objective=objective,
     ).objective

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.linearisation import Linearisation, linearise
 from bilevelrl.reference.lqr.error_bounds import lqr_error_bounds
-from bilevelrl.reference.lqr.follower import LQRFollower, best_response, follower_riccati, response_cotangents
+from bilevelrl.reference.lqr.follower import LQRFollower, response_cotangents, solve_lqr
 from bilevelrl.reference.lqr.leader import evaluate_lqr_leader
-from bilevelrl.reference.lqr.model import ConfigurableLQR
+from bilevelrl.reference.lqr.model import ConfigurableLQR, LQRAt
 from bilevelrl.reference.objective import Objective
 from bilevelrl.reference.problem import PARTS, Part
 
@@ -21,25 +20,12 @@ __all__ = ["linearise_lqr"]
 
 
 @linearise.register(ConfigurableLQR)
-def linearise_lqr(
-    problem: ConfigurableLQR,
-    theta: FloatArray,
-    objective: Objective,
-    *,
-    warm_start: LQRFollower | None = None,
-) -> Linearisation:
+def linearise_lqr(at: LQRAt, objective: Objective, *, warm_start: LQRFollower | None = None) -> Linearisation:
     """Linearise the objective of a configurable LQR in its matrices; a warm start changes nothing."""
-    matrices = problem.matrices_at(theta)
+    problem, matrices = at.problem, at.matrices
     discount = problem.discount_follower
-    riccati, _ = follower_riccati(
-        matrices.dynamics_state,
-        matrices.dynamics_action,
-        matrices.cost_state_follower,
-        matrices.cost_action_follower,
-        discount,
-        warm_start=warm_start,
-    )
-    follower = best_response(matrices, riccati, discount, problem.temperature)
+    follower = solve_lqr(at, warm_start=warm_start)
+    riccati = follower.riccati
     evaluation = evaluate_lqr_leader(
         matrices,
         follower.gain,
@@ -66,17 +52,11 @@ def linearise_lqr(
         },
     }
 
-    def error_bound() -> float:
-        return lqr_error_bounds(problem, theta, riccati.cost_to_go, objective=objective).gradient
-
     return Linearisation(
         objective=evaluation.objective,
         cotangents={part: cotangents[part] for part in PARTS},
-        pullback=problem.pullback_at(theta),
         follower=follower,
         condition=riccati.amplification,
-        error_bound=error_bound,
-        evaluate=problem.matrices_at,
-        evaluated=matrices,
+        error_bound=lambda at: lqr_error_bounds(at, riccati.cost_to_go, objective=objective).gradient,
         counters={"doublings": riccati.iterations, "lyapunov_solves": 5 if objective.horizon is None else 3},
     )

@@ -25,9 +25,9 @@ from bilevelrl.reference.doors import Discount, Temperature, checked
 from bilevelrl.reference.errors import InvalidInputError, refusal
 from bilevelrl.reference.lqr.matrices import LQRMatrices, check_matrices
 from bilevelrl.reference.lqr.scores import lqr_cotangents
-from bilevelrl.reference.problem import Term, TransitionBatch
+from bilevelrl.reference.problem import At, Term, TransitionBatch
 
-__all__ = ["ConfigurableLQR"]
+__all__ = ["ConfigurableLQR", "LQRAt"]
 
 
 @checked
@@ -85,15 +85,15 @@ class ConfigurableLQR:
         """Return θ as a float64 array of the right shape, or raise."""
         return check_theta(theta, self.theta_shape)
 
-    def matrices_at(self, theta: Any) -> LQRMatrices:
-        """Evaluate the matrices at a real θ and check them.
+    def at(self, theta: Any) -> LQRAt:
+        """Evaluate the matrices once at a real θ and check them.
 
         Raises
         ------
         InvalidInputError
             If θ or a matrix is invalid, naming it.
         """
-        theta = self.check_theta(theta)
+        theta = np.array(self.check_theta(theta))
         matrices = self.evaluate(theta)
         self.derivatives.refresh(theta, matrices.differentiable())
         # Matrices that are the same read-only array at every θ are checked once.
@@ -105,7 +105,11 @@ class ConfigurableLQR:
             for name, value in entries.items()
             if isinstance(value, np.ndarray) and value.dtype == np.float64 and not value.flags.writeable
         }
-        return result
+        return LQRAt(problem=self, theta=theta, matrices=result)
+
+    def matrices_at(self, theta: Any) -> LQRMatrices:
+        """Return the matrices at a real θ, checked; raises as `at`."""
+        return self.at(theta).matrices
 
     def evaluate(self, theta: Any) -> LQRMatrices:
         """Evaluate the matrices at any θ, traced and complex ones too; their values are not checked.
@@ -183,3 +187,27 @@ class ConfigurableLQR:
     def regulariser_gradient(self, theta: FloatArray) -> FloatArray:
         """Return ∇ρ(θ), shape (N,)."""
         return self.pullback_at(theta)({"regulariser": np.ones(())})
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class LQRAt(At[ConfigurableLQR]):
+    """A configurable LQR evaluated at one θ.
+
+    Attributes
+    ----------
+    matrices
+        Its matrices, checked.
+    """
+
+    matrices: LQRMatrices
+
+    @property
+    def values(self) -> LQRMatrices:
+        """The matrices."""
+        return self.matrices
+
+    @property
+    def follower_system(self) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+        """A, B, Q and R as the follower's solver reads them."""
+        m = self.matrices
+        return m.dynamics_state, m.dynamics_action, m.cost_state_follower, m.cost_action_follower

@@ -32,7 +32,7 @@ from bilevelrl.reference.lqr.response_errors import (
 from bilevelrl.reference.lqr.rounding import EPSILON, Ledger, UnprovenError, plain
 from bilevelrl.reference.lqr.solvers import discounted_lyapunov, riccati_backup
 from bilevelrl.reference.lqr_game.leader import closed_loop, evaluate_game_leader, game_steps
-from bilevelrl.reference.lqr_game.model import LeaderGaussian, LQRGame
+from bilevelrl.reference.lqr_game.model import LeaderGaussian, LQRGame, LQRGameAt
 from bilevelrl.reference.objective import Objective
 from bilevelrl.reference.problem import GAME_PARTS, Part
 
@@ -168,8 +168,7 @@ def _summed_steps(game: LQRGame, policy: LeaderGaussian, cost_to_go: FloatArray,
 
 
 def lqr_game_error_bounds(
-    game: LQRGame,
-    theta: FloatArray,
+    at: LQRGameAt,
     cost_to_go: FloatArray,
     *,
     objective: Objective,
@@ -185,11 +184,11 @@ def lqr_game_error_bounds(
     >>> from bilevelrl.tasks import lqr_game
     >>> game, theta = lqr_game(), np.array([-3.0, 0.0])
     >>> follower = solve_follower(game, theta)
-    >>> bounds = lqr_game_error_bounds(game, theta, follower.cost_to_go, objective=Objective(100))
+    >>> bounds = lqr_game_error_bounds(game.at(theta), follower.cost_to_go, objective=Objective(100))
     >>> 0.0 < bounds.gradient < 1e-12
     True
     """
-    policy = game.policy_at(theta)
+    game, theta, policy = at.problem, at.theta, at.policy
     discount = objective.discount(game.discount_leader)
     steps = _summed_steps(game, policy, cost_to_go, objective)
     if steps < game_steps(discount, objective.horizon):

@@ -14,7 +14,6 @@ says nothing in double precision; from a condition number c on, rewards of at mo
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -23,7 +22,7 @@ from bilevelrl.reference.doors import Horizon, checked
 from bilevelrl.reference.errors import ShapeError, refusal
 from bilevelrl.reference.lqr.follower import LQRFollower
 from bilevelrl.reference.lqr.solvers import symmetric
-from bilevelrl.reference.lqr_game.model import LQRGame, solve_lqr_game
+from bilevelrl.reference.lqr_game.model import LQRGame, LQRGameAt, solve_lqr_game
 from bilevelrl.reference.objective import INFINITE_HORIZON, Objective
 from bilevelrl.reference.registry import register_objective
 
@@ -179,15 +178,11 @@ def evaluate_game_leader(
 @register_objective(LQRGame)
 @checked
 def lqr_game_objective(
-    problem: LQRGame,
-    theta: Any,
-    *,
-    objective: Objective = INFINITE_HORIZON,
-    follower: LQRFollower | None = None,
+    at: LQRGameAt, *, objective: Objective = INFINITE_HORIZON, follower: LQRFollower | None = None
 ) -> float:
     """The leader's objective for a linear-quadratic game; see `leader_objective`."""
-    policy = problem.policy_at(theta)
-    response = solve_lqr_game(problem, theta) if follower is None else follower
+    problem, policy = at.problem, at.policy
+    response = solve_lqr_game(at) if follower is None else follower
     reaction = response.riccati.reaction
     if reaction.shape != problem.dynamics_action.shape[::-1]:
         raise ShapeError(

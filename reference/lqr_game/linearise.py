@@ -10,13 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.linearisation import Linearisation, linearise
 from bilevelrl.reference.lqr.follower import LQRFollower, response_cotangents
 from bilevelrl.reference.lqr.solvers import symmetric
 from bilevelrl.reference.lqr_game.error_bounds import lqr_game_error_bounds
 from bilevelrl.reference.lqr_game.leader import closed_loop, evaluate_game_leader
-from bilevelrl.reference.lqr_game.model import LQRGame, solve_lqr_game
+from bilevelrl.reference.lqr_game.model import LQRGame, LQRGameAt, solve_lqr_game
 from bilevelrl.reference.objective import Objective
 from bilevelrl.reference.problem import Part
 
@@ -24,16 +23,10 @@ __all__ = ["linearise_lqr_game"]
 
 
 @linearise.register(LQRGame)
-def linearise_lqr_game(
-    problem: LQRGame,
-    theta: FloatArray,
-    objective: Objective,
-    *,
-    warm_start: LQRFollower | None = None,
-) -> Linearisation:
+def linearise_lqr_game(at: LQRGameAt, objective: Objective, *, warm_start: LQRFollower | None = None) -> Linearisation:
     """Linearise the objective of a linear-quadratic game in the leader's policy; a warm start changes nothing."""
-    policy = problem.policy_at(theta)
-    follower = solve_lqr_game(problem, theta, warm_start=warm_start)
+    problem, policy = at.problem, at.policy
+    follower = solve_lqr_game(at, warm_start=warm_start)
     riccati = follower.riccati
     loop = closed_loop(problem, policy.gain, policy.covariance, riccati.reaction, follower.covariance)
     evaluation = evaluate_game_leader(problem, loop, objective=objective)
@@ -55,17 +48,11 @@ def linearise_lqr_game(
         "regulariser": {"regulariser": np.ones(())},
     }
 
-    def error_bound() -> float:
-        return lqr_game_error_bounds(problem, theta, riccati.cost_to_go, objective=objective).gradient
-
     return Linearisation(
         objective=evaluation.objective + float(policy.regulariser),
         cotangents=cotangents,
-        pullback=problem.pullback_at(theta),
         follower=follower,
         condition=riccati.amplification,
-        error_bound=error_bound,
-        evaluate=problem.policy_at,
-        evaluated=policy,
+        error_bound=lambda at: lqr_game_error_bounds(at, riccati.cost_to_go, objective=objective).gradient,
         counters={"doublings": riccati.iterations, "steps": len(evaluation.reward)},
     )

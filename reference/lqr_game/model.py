@@ -27,14 +27,14 @@ from bilevelrl.reference.derivatives.memory import Memory
 from bilevelrl.reference.derivatives.numerical import linearised
 from bilevelrl.reference.doors import Discount, Temperature, checked
 from bilevelrl.reference.errors import InvalidInputError, ShapeError, UnsupportedError, refusal
-from bilevelrl.reference.follower import Status, solve_kind
+from bilevelrl.reference.follower import Status, solve
 from bilevelrl.reference.lqr.follower import LQRFollower, action_covariance, entropy_cost, follower_riccati
 from bilevelrl.reference.lqr.matrices import check_covariance, check_matrix
 from bilevelrl.reference.lqr.scores import covariance_inverse, gaussian_score, weighted_outer
 from bilevelrl.reference.lqr.solvers import RiccatiSolution, symmetric
-from bilevelrl.reference.problem import Term, TransitionBatch
+from bilevelrl.reference.problem import At, Term, TransitionBatch
 
-__all__ = ["LQRGame", "LeaderGaussian", "seeing_response"]
+__all__ = ["LQRGame", "LQRGameAt", "LeaderGaussian", "seeing_response", "solve_lqr_game"]
 
 _SHAPES: dict[str, str] = {
     "dynamics_state": "nn",
@@ -190,15 +190,15 @@ class LQRGame:
         shape = self.dynamics_leader.shape[::-1]
         return LeaderGaussian(gain=anp.reshape(theta, shape), covariance=self.leader_covariance)
 
-    def policy_at(self, theta: Any) -> LeaderGaussian:
-        """Evaluate the leader's policy at a real θ and check it.
+    def at(self, theta: Any) -> LQRGameAt:
+        """Evaluate the leader's policy once at a real θ and check it.
 
         Raises
         ------
         InvalidInputError
             If a shape is wrong or Ω indefinite.
         """
-        theta = self.check_theta(theta)
+        theta = np.array(self.check_theta(theta))
         policy = self.policy(theta)
         if self.leader_policy is not None:
             self.derivatives.refresh(theta, policy.differentiable())
@@ -207,9 +207,13 @@ class LQRGame:
         covariance = check_matrix("covariance", policy.covariance, (p, p))
         if self.leader_policy is not None:
             check_covariance("covariance", covariance)
-        return LeaderGaussian(
-            gain=gain, covariance=covariance, regulariser=check_matrix("regulariser", policy.regulariser, ())
-        )
+        added = check_matrix("regulariser", policy.regulariser, ())
+        checked_policy = LeaderGaussian(gain=gain, covariance=covariance, regulariser=added)
+        return LQRGameAt(problem=self, theta=theta, policy=checked_policy)
+
+    def policy_at(self, theta: Any) -> LeaderGaussian:
+        """Return the leader's policy at a real θ, checked; raises as `at`."""
+        return self.at(theta).policy
 
     @property
     def derivatives(self) -> Derivatives:
@@ -306,6 +310,30 @@ class LQRGame:
         return result
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
+class LQRGameAt(At[LQRGame]):
+    """A linear-quadratic game evaluated at one θ.
+
+    Attributes
+    ----------
+    policy
+        The leader's policy, checked.
+    """
+
+    policy: LeaderGaussian
+
+    @property
+    def values(self) -> LeaderGaussian:
+        """The leader's policy."""
+        return self.policy
+
+    @property
+    def follower_system(self) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+        """A + C K, B, Q and R as the follower's solver reads them."""
+        game = self.problem
+        return game.planned_dynamics(self.policy), game.dynamics_action, game.cost_state, game.cost_action
+
+
 def seeing_response(game: LQRGame, policy: LeaderGaussian, riccati: RiccatiSolution) -> LQRFollower:
     """Return the follower of Proposition 2 from a Riccati solution for (A + C K, B)."""
     discount, a, c = game.discount_follower, game.dynamics_state, game.dynamics_leader
@@ -332,16 +360,8 @@ def seeing_response(game: LQRGame, policy: LeaderGaussian, riccati: RiccatiSolut
     )
 
 
-@solve_kind.register(LQRGame)
-def solve_lqr_game(problem: LQRGame, theta: Any, **options: Any) -> LQRFollower:
-    """Solve the follower of a linear-quadratic game at θ; arguments and errors as in `solve_follower`."""
-    policy = problem.policy_at(theta)
-    riccati, status = follower_riccati(
-        problem.planned_dynamics(policy),
-        problem.dynamics_action,
-        problem.cost_state,
-        problem.cost_action,
-        problem.discount_follower,
-        **options,
-    )
-    return replace(seeing_response(problem, policy, riccati), status=status)
+@solve.register(LQRGame)
+def solve_lqr_game(at: LQRGameAt, **options: Any) -> LQRFollower:
+    """Solve the follower of a linear-quadratic game; arguments and errors as in `solve_follower`."""
+    riccati, status = follower_riccati(*at.follower_system, at.problem.discount_follower, **options)
+    return replace(seeing_response(at.problem, at.policy, riccati), status=status)

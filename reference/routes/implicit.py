@@ -13,44 +13,39 @@ from bilevelrl.reference.lqr.linearise import linearise_lqr
 from bilevelrl.reference.lqr_game.linearise import linearise_lqr_game
 from bilevelrl.reference.objective import INFINITE_HORIZON, Objective
 from bilevelrl.reference.on_demand import when_read
-from bilevelrl.reference.problem import Part
+from bilevelrl.reference.problem import At, Part, Problem
 from bilevelrl.reference.registry import Hypergradient, register_route
 from bilevelrl.reference.tabular.linearise import linearise_tabular
 
 __all__ = ["implicit", "linearise_game", "linearise_lqr", "linearise_lqr_game", "linearise_tabular"]
 
 
+@register_route(
+    "implicit",
+    linearise,
+    summary="implicit differentiation: an adjoint linear system for each player",
+    family="linear algebra, adjoint",
+    accuracy="rounding times conditioning",
+)
 def implicit(
-    problem: Any,
-    theta: FloatArray,
+    at: At[Problem],
     *,
     objective: Objective = INFINITE_HORIZON,
     warm_start: Any = None,
     bound: bool = True,
 ) -> Hypergradient:
     """∇J by implicit differentiation, for every kind of problem that can be linearised."""
-    found = linearise(problem, theta, objective, warm_start=warm_start)
-    parts: dict[Part, FloatArray] = {part: found.pullback(entries) for part, entries in found.cotangents.items()}
-    source = when_read(found.evaluate, theta, found.evaluated, found.error_bound) if bound else np.inf
+    found = linearise(at, objective, warm_start=warm_start)
+    parts: dict[Part, FloatArray] = {part: at.pullback(entries) for part, entries in found.cotangents.items()}
     return Hypergradient(
-        value=sum(parts.values(), np.zeros(theta.size)),
+        value=sum(parts.values(), np.zeros(at.theta.size)),
         parts=parts,
         objective=found.objective,
         residual=found.follower.residual,
         condition=found.condition,
-        error_bound_source=source,
+        error_bound_source=when_read(at, found.error_bound) if bound else np.inf,
         route="implicit",
         follower=found.follower,
         status=found.follower.status.value,
         counters=found.counters,
     )
-
-
-for _kind in set(linearise.registry) - {object}:
-    register_route(
-        "implicit",
-        _kind,
-        summary="implicit differentiation: an adjoint linear system for each player",
-        family="linear algebra, adjoint",
-        accuracy="rounding times conditioning",
-    )(implicit)

@@ -19,9 +19,7 @@ from bilevelrl.reference.on_demand import AnswerBounds
 from bilevelrl.reference.tabular.error_bounds import tabular_error_bound
 from bilevelrl.reference.tabular.fixed_point import state_scale
 from bilevelrl.reference.tabular.follower import tabular_operator
-from bilevelrl.reference.tabular.leader import gradient_centres
-from bilevelrl.reference.tabular.model import ConfigurableMDP
-from bilevelrl.reference.tabular.transitions import to_dense
+from bilevelrl.reference.tabular.model import TabularAt
 from bilevelrl.reference.value_errors import ValueErrors, value_errors
 
 __all__ = ["SWEEP_LIMIT", "TOLERANCE", "SweepPlan", "check_sweeps", "mixing_sweeps", "plan_sweeps", "settle"]
@@ -59,27 +57,26 @@ class SweepPlan:
     value: FloatArray
     policy: FloatArray
 
-    def error_bound(self, problem: ConfigurableMDP, theta: FloatArray, objective: Objective) -> AnswerBounds:
+    def error_bound(self, at: TabularAt, objective: Objective) -> AnswerBounds:
         """Return the bounds on the hypergradient's error for a route that makes these sweeps."""
         return tabular_error_bound(
-            problem,
-            theta,
+            at,
             policy=self.policy,
             follower_value=self.value,
             objective=objective,
-            errors=self.errors(problem, theta),
+            errors=self.errors(at),
             remainder=self.remainder,
         )
 
-    def errors(self, problem: ConfigurableMDP, theta: FloatArray) -> ValueErrors:
+    def errors(self, at: TabularAt) -> ValueErrors:
         """Return the bounds on what the follower's sweeps leave."""
-        tables = problem.tables_at(theta)
+        problem, tables = at.problem, at.tables
         reward = np.asarray(tables.reward_follower, dtype=np.float64) - self.centre_follower
         operator = tabular_operator(tables, reward, problem.discount_follower, problem.temperature)
         return value_errors(operator, self.value)
 
 
-def plan_sweeps(problem: ConfigurableMDP, theta: FloatArray) -> SweepPlan:
+def plan_sweeps(at: TabularAt) -> SweepPlan:
     """Sweep once without derivatives and count what the tolerance needs.
 
     Raises
@@ -87,10 +84,9 @@ def plan_sweeps(problem: ConfigurableMDP, theta: FloatArray) -> SweepPlan:
     TooLargeError
         If more than `SWEEP_LIMIT` sweeps are needed.
     """
-    tables = problem.tables_at(theta)
+    problem, tables, kernel = at.problem, at.tables, at.kernel
     discount, temperature = problem.discount_follower, problem.temperature
-    centre_follower, centre_leader = gradient_centres(problem, theta, tables)
-    kernel = to_dense(tables.transition)
+    centre_follower, centre_leader = at.centres
     states, actions, _ = kernel.shape
     rows = kernel.reshape(states * actions, states)
     reward = np.asarray(tables.reward_follower, dtype=np.float64) - centre_follower

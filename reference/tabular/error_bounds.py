@@ -41,8 +41,8 @@ import numpy as np
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.objective import Objective
 from bilevelrl.reference.on_demand import AnswerBounds
-from bilevelrl.reference.tabular.leader import gradient_centres
-from bilevelrl.reference.tabular.model import ConfigurableMDP
+from bilevelrl.reference.tabular.follower import TabularFollower
+from bilevelrl.reference.tabular.model import TabularAt
 from bilevelrl.reference.tabular.tables import Tables
 from bilevelrl.reference.tabular.transitions import (
     ROW_SUM_TOLERANCE,
@@ -60,6 +60,7 @@ __all__ = [
     "FIRST_ORDER",
     "dense_jacobian",
     "effective_horizon",
+    "follower_error_bound",
     "gradient_error_bound",
     "objective_noise",
     "relevant_states",
@@ -379,9 +380,19 @@ def dense_jacobian(tables: Tables, jacobian: FloatArray) -> FloatArray:
     return dense
 
 
+def follower_error_bound(at: TabularAt, follower: TabularFollower, objective: Objective) -> AnswerBounds:
+    """The bounds for a problem solved by this follower."""
+    return tabular_error_bound(
+        at,
+        policy=follower.policy,
+        follower_value=follower.value_without(at.constant),
+        objective=objective,
+        errors=follower.errors_without(at.constant),
+    )
+
+
 def tabular_error_bound(
-    problem: ConfigurableMDP,
-    theta: FloatArray,
+    at: TabularAt,
     *,
     policy: FloatArray,
     follower_value: FloatArray,
@@ -390,17 +401,16 @@ def tabular_error_bound(
     remainder: float = 0.0,
 ) -> AnswerBounds:
     """The bounds for a solved problem, or inf where its Jacobian would not fit (`BOUND_SIZE_LIMIT`)."""
-    tables = problem.tables_at(theta)
+    problem, theta, tables = at.problem, at.theta, at.tables
     sizes = {"transition": tables.states, "reward_follower": 1, "reward_leader": 1, "initial": 1, "regulariser": 1}
     pairs = tables.states * tables.actions
-    largest = max((sizes[name] for name in problem.varying(theta)), default=1)
+    largest = max((sizes[name] for name in at.varying), default=1)
     stages = (objective.horizon or 1) * 8
     if pairs * max(largest * theta.size, tables.states, stages) > BOUND_SIZE_LIMIT:
         return _UNKNOWN
     jacobian = problem.jacobian(theta)
     if "transition" in jacobian:
         jacobian["transition"] = dense_jacobian(tables, jacobian["transition"])
-    centres = gradient_centres(problem, theta, tables)
     seen = relevant_states(tables, policy, jacobian)
     if not seen.all():  # the others are worth anything, and known as badly as they like
         tables, policy, follower_value, errors = _at(tables, seen), policy[seen], follower_value[seen], errors.at(seen)
@@ -415,12 +425,12 @@ def tabular_error_bound(
         discount_leader=objective.discount(problem.discount_leader),
         discount_follower=problem.discount_follower,
         temperature=problem.temperature,
-        centres=centres,
+        centres=at.centres,
         errors=errors,
         horizon=objective.horizon,
         remainder=remainder,
     )
-    constant = objective.constant_return(centres[1], problem.discount_leader)
+    constant = objective.constant_return(at.centres[1], problem.discount_leader)
     return found._replace(objective=found.objective + _summed(float(tables.regulariser), constant))
 
 

@@ -13,7 +13,7 @@ from numpy.random import Generator
 
 from bilevelrl.reference.arrays import FloatArray, IntArray, check_indices, check_pairs
 from bilevelrl.reference.doors import checked, checked_record
-from bilevelrl.reference.follower import FollowerMethod, Status, solve_kind
+from bilevelrl.reference.follower import FollowerMethod, Status, solve
 from bilevelrl.reference.tabular.fixed_point import (
     SoftOperator,
     find_fixed_point,
@@ -21,12 +21,12 @@ from bilevelrl.reference.tabular.fixed_point import (
     soft_bellman,
     start_value,
 )
-from bilevelrl.reference.tabular.model import ConfigurableMDP
+from bilevelrl.reference.tabular.model import ConfigurableMDP, TabularAt
 from bilevelrl.reference.tabular.tables import Tables
 from bilevelrl.reference.tabular.transitions import SparseTransition, expected_next, law_error, policy_transition
 from bilevelrl.reference.value_errors import ErrorsOnDemand, ValueErrors, value_errors
 
-__all__ = ["TabularFollower", "solve_tables", "solve_tabular", "tabular_operator"]
+__all__ = ["TabularFollower", "solve_tabular", "tabular_operator"]
 
 
 @checked_record
@@ -130,18 +130,10 @@ class TabularFollower:
         return result
 
 
-@solve_kind.register(ConfigurableMDP)
-def solve_tabular(problem: ConfigurableMDP, theta: Any, **options: Any) -> TabularFollower:
-    """Solve the follower of a configurable MDP at θ; arguments and errors as in `solve_follower`."""
-    tables = problem.tables_at(theta)
-    return solve_tables(tables, discount=problem.discount_follower, temperature=problem.temperature, **options)
-
-
-def solve_tables(
-    tables: Tables,
+@solve.register(ConfigurableMDP)
+def solve_tabular(
+    at: TabularAt,
     *,
-    discount: float,
-    temperature: float,
     method: FollowerMethod = "newton",
     tolerance: float = 1e-12,
     max_iterations: int | None = None,
@@ -149,7 +141,8 @@ def solve_tables(
     stop_after: int | None = None,
     throw: bool = True,
 ) -> TabularFollower:
-    """Solve the follower of given tables; see `solve_follower`."""
+    """Solve the follower of a configurable MDP; arguments and errors as in `solve_follower`."""
+    tables, discount, temperature = at.tables, at.problem.discount_follower, at.problem.temperature
     centre = reward_centre(tables, tables.reward_follower)
     reward = tables.reward_follower - centre
     offset = centre / (1.0 - discount)

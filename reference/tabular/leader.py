@@ -18,14 +18,13 @@ from bilevelrl.reference.errors import ShapeError, refusal
 from bilevelrl.reference.objective import INFINITE_HORIZON, Objective
 from bilevelrl.reference.tabular.fixed_point import reward_centre
 from bilevelrl.reference.tabular.follower import TabularFollower, solve_tabular
-from bilevelrl.reference.tabular.model import ConfigurableMDP
+from bilevelrl.reference.tabular.model import TabularAt
 from bilevelrl.reference.tabular.tables import Tables
 from bilevelrl.reference.tabular.transitions import DiscountedSystem, SparseTransition, expected_next, policy_transition
 
 __all__ = [
     "LeaderEvaluation",
     "evaluate_leader",
-    "gradient_centres",
     "leader_action_values",
     "tabular_leader_objective",
     "visited_next",
@@ -61,15 +60,6 @@ class LeaderEvaluation:
     objective: float
 
 
-def gradient_centres(problem: ConfigurableMDP, theta: FloatArray, tables: Tables) -> tuple[float, float]:
-    """Return the constants (follower's, leader's) that may be subtracted from the rewards without moving a derivative.
-
-    Where every row sums to one at θ but not around it, a constant reward does move the derivative, and both are zero.
-    """
-    centres = reward_centre(tables, tables.reward_follower), reward_centre(tables, tables.reward_leader)
-    return centres if centres == (0.0, 0.0) or problem.conserves_mass(theta) else (0.0, 0.0)
-
-
 def evaluate_leader(
     tables: Tables,
     policy: FloatArray,
@@ -81,7 +71,7 @@ def evaluate_leader(
 ) -> LeaderEvaluation:
     """Evaluate the leader's return and its weights under a policy (S, A).
 
-    `centre` is the constant to split off the rewards, see `gradient_centres`; None where no derivative is wanted.
+    `centre` is the constant to split off the rewards, see `TabularAt.centres`; None where no derivative is wanted.
     `follower_system`, where the caller has it, is `I - γ_F P_π` of this policy: its matrix is used again, and its
     factorisation too where the two discounts are equal.
     """
@@ -178,7 +168,7 @@ def leader_action_values(
     --------
     >>> from bilevelrl.tasks import random_mdp
     >>> problem = random_mdp(states=4, actions=2, parameters=3, seed=0)
-    >>> policy = solve_tabular(problem, np.zeros(3)).policy
+    >>> policy = solve_tabular(problem.at(np.zeros(3))).policy
     >>> _, _, benefit = leader_action_values(problem.tables_at(np.zeros(3)), policy, problem.discount_leader)
     >>> bool(np.allclose((policy * benefit).sum(axis=1), 0.0))
     True
@@ -195,21 +185,16 @@ def leader_action_values(
 
 @checked
 def tabular_leader_objective(
-    problem: ConfigurableMDP,
-    theta: Any,
-    *,
-    objective: Objective = INFINITE_HORIZON,
-    follower: TabularFollower | None = None,
+    at: TabularAt, *, objective: Objective = INFINITE_HORIZON, follower: TabularFollower | None = None
 ) -> float:
     """The leader's objective for a configurable MDP; see `leader_objective`."""
-    theta = problem.check_theta(theta)
-    tables = problem.tables_at(theta)
+    tables = at.tables
     if follower is None:
-        follower = solve_tabular(problem, theta)
+        follower = solve_tabular(at)
     if follower.policy.shape != (tables.states, tables.actions):
         raise ShapeError(
             refusal(
                 "follower.policy.shape", follower.policy.shape, f"{(tables.states, tables.actions)}", "solve it anew"
             )
         )
-    return evaluate_leader(tables, follower.policy, problem.discount_leader, objective=objective).objective
+    return evaluate_leader(tables, follower.policy, at.problem.discount_leader, objective=objective).objective

@@ -16,12 +16,11 @@ import numpy as np
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.linearisation import Linearisation, linearise
 from bilevelrl.reference.objective import Objective
-from bilevelrl.reference.on_demand import AnswerBounds
 from bilevelrl.reference.problem import Part
-from bilevelrl.reference.tabular.error_bounds import tabular_error_bound
-from bilevelrl.reference.tabular.follower import TabularFollower, solve_tables
-from bilevelrl.reference.tabular.leader import evaluate_leader, gradient_centres, visited_next
-from bilevelrl.reference.tabular.model import ConfigurableMDP
+from bilevelrl.reference.tabular.error_bounds import follower_error_bound
+from bilevelrl.reference.tabular.follower import TabularFollower, solve_tabular
+from bilevelrl.reference.tabular.leader import evaluate_leader, visited_next
+from bilevelrl.reference.tabular.model import ConfigurableMDP, TabularAt
 from bilevelrl.reference.tabular.tables import Tables
 from bilevelrl.reference.tabular.transitions import DiscountedSystem, SparseTransition, policy_transition
 
@@ -44,33 +43,27 @@ def follower_adjoint(
 
 @linearise.register(ConfigurableMDP)
 def linearise_tabular(
-    problem: ConfigurableMDP,
-    theta: FloatArray,
-    objective: Objective,
-    *,
-    warm_start: TabularFollower | None = None,
+    at: TabularAt, objective: Objective, *, warm_start: TabularFollower | None = None
 ) -> Linearisation:
     """Linearise the objective of a configurable MDP in its tables; see the module's formulas."""
-    tables = problem.tables_at(theta)
+    problem, tables = at.problem, at.tables
     discount = problem.discount_follower
-    follower = solve_tables(tables, discount=discount, temperature=problem.temperature, warm_start=warm_start)
+    follower = solve_tabular(at, warm_start=warm_start)
     system = DiscountedSystem.factorise(policy_transition(tables.transition, follower.policy), discount)
-    centre_follower, centre_leader = gradient_centres(problem, theta, tables)
     evaluation = evaluate_leader(
         tables,
         follower.policy,
         problem.discount_leader,
         objective=objective,
-        centre=centre_leader,
+        centre=at.centres[1],
         follower_system=system,
     )
     weight = follower_adjoint(tables, follower.policy, evaluation.benefit_weight / problem.temperature, system)
-    constant = centre_follower / (1.0 - discount)
-    values = follower.value_without(constant)
+    values = follower.value_without(at.constant)
     ones = np.ones((1, tables.states))
-    pullback = problem.pullback_at(theta)  # first: its trace tells what varies
-    kernel = _kernel(problem, theta, tables, evaluation.state_factor, follower.policy, evaluation.value_factor)
-    ahead = _kernel(problem, theta, tables, discount * ones, weight, values[None, :])
+    _ = at.pullback  # first: its trace tells what varies
+    kernel = _kernel(at, evaluation.state_factor, follower.policy, evaluation.value_factor)
+    ahead = _kernel(at, discount * ones, weight, values[None, :])
     cotangents: dict[Part, dict[str, Any]] = {
         "initial": {"initial": evaluation.value},
         "direct": {"reward_leader": evaluation.occupancy[:, None] * follower.policy},
@@ -79,25 +72,12 @@ def linearise_tabular(
         "regulariser": {"regulariser": np.ones(())},
     }
 
-    def error_bound() -> AnswerBounds:
-        return tabular_error_bound(
-            problem,
-            theta,
-            policy=follower.policy,
-            follower_value=values,
-            objective=objective,
-            errors=follower.errors_without(constant),
-        )
-
     return Linearisation(
         objective=evaluation.objective,
         cotangents=cotangents,
-        pullback=pullback,
         follower=follower,
         condition=system.condition(),
-        error_bound=error_bound,
-        evaluate=problem.tables_at,
-        evaluated=tables,
+        error_bound=lambda at: follower_error_bound(at, follower, objective),
         counters={
             "sweeps": follower.sweeps,
             "factorisations": follower.linear_solves
@@ -108,14 +88,9 @@ def linearise_tabular(
 
 
 def _kernel(
-    problem: ConfigurableMDP,
-    theta: FloatArray,
-    tables: Tables,
-    state_factor: FloatArray,
-    pair_weight: FloatArray,
-    value_factor: FloatArray,
+    at: TabularAt, state_factor: FloatArray, pair_weight: FloatArray, value_factor: FloatArray
 ) -> dict[str, FloatArray]:
     """The kernel's cotangent, left out where the kernel does not depend on θ."""
-    if "transition" not in problem.varying(theta):
+    if "transition" not in at.varying:
         return {}
-    return {"transition": visited_next(tables, state_factor, pair_weight, value_factor)}
+    return {"transition": visited_next(at.tables, state_factor, pair_weight, value_factor)}

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import autograd.numpy as anp  # noqa: F401  (for the doctest)
@@ -24,11 +25,13 @@ from bilevelrl.reference.derivatives.numerical import linearised
 from bilevelrl.reference.derivatives.probes import STEPS, check_direction
 from bilevelrl.reference.doors import Discount, Temperature, checked
 from bilevelrl.reference.errors import InvalidInputError, UnknownNameError, refusal
-from bilevelrl.reference.problem import Term, TransitionBatch
+from bilevelrl.reference.problem import At, Term, TransitionBatch
+from bilevelrl.reference.tabular.fixed_point import reward_centre
 from bilevelrl.reference.tabular.pullback import tabular_pullback
 from bilevelrl.reference.tabular.tables import TABLE_NAMES, UNPLAYABLE, Tables, check_values
+from bilevelrl.reference.tabular.transitions import to_dense
 
-__all__ = ["ConfigurableMDP", "check_derivatives"]
+__all__ = ["ConfigurableMDP", "TabularAt", "check_derivatives"]
 
 
 @checked
@@ -93,18 +96,22 @@ class ConfigurableMDP:
         """Return θ as a float64 array of the right shape, or raise."""
         return check_theta(theta, self.theta_shape)
 
-    def tables_at(self, theta: Any) -> Tables:
-        """Evaluate the tables at a real θ and check their values.
+    def at(self, theta: Any) -> TabularAt:
+        """Evaluate the tables once at a real θ and check their values.
 
         Raises
         ------
         InvalidInputError
             If θ or any table is invalid, naming the entry.
         """
-        theta = self.check_theta(theta)
-        if self._memory.get("kept") is None:
-            return self._checked_tables(theta)
-        return deepcopy(self._memory.once("values", theta, lambda: self._checked_tables(theta)))
+        theta = np.array(self.check_theta(theta))
+        tables = self._memory.once("values", theta, lambda: self._checked_tables(theta))
+        return TabularAt(problem=self, theta=theta, tables=tables)
+
+    def tables_at(self, theta: Any) -> Tables:
+        """Return the tables at a real θ, checked; raises as `at`."""
+        tables = self.at(theta).tables
+        return tables if self._memory.get("kept") is None else deepcopy(tables)
 
     def _checked_tables(self, theta: FloatArray) -> Tables:
         tables = self.evaluate(theta)
@@ -279,6 +286,49 @@ class ConfigurableMDP:
     def regulariser_gradient(self, theta: FloatArray) -> FloatArray:
         """Return ∇ρ(θ), shape (N,)."""
         return self.pullback_at(theta)({"regulariser": np.ones(())})
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class TabularAt(At[ConfigurableMDP]):
+    """A configurable MDP evaluated at one θ.
+
+    Attributes
+    ----------
+    tables
+        Its tables, checked.
+    """
+
+    tables: Tables
+
+    @property
+    def values(self) -> Tables:
+        """The tables."""
+        return self.tables
+
+    @property
+    def varying(self) -> frozenset[str]:
+        """The tables that depend on θ."""
+        return self.problem.varying(self.theta)
+
+    @cached_property
+    def kernel(self) -> FloatArray:
+        """P (S, A, S), dense."""
+        return to_dense(self.tables.transition)
+
+    @cached_property
+    def centres(self) -> tuple[float, float]:
+        """The constants (follower's, leader's) that may be subtracted from the rewards without moving a derivative.
+
+        Where every row sums to one at θ but not around it, a constant reward does move it, and both are zero.
+        """
+        tables = self.tables
+        centres = reward_centre(tables, tables.reward_follower), reward_centre(tables, tables.reward_leader)
+        return centres if centres == (0.0, 0.0) or self.problem.conserves_mass(self.theta) else (0.0, 0.0)
+
+    @property
+    def constant(self) -> float:
+        """What the follower's centre adds to each of its values."""
+        return self.centres[0] / (1.0 - self.problem.discount_follower)
 
 
 def _is_read_only(array: Any) -> bool:

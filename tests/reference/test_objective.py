@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 
+from bilevelrl.reference import hypergradient, leader_objective, solve_follower
 from bilevelrl.reference.errors import IllPosedError, InvalidInputError, UnsupportedError
-from bilevelrl.reference.follower import solve_kind
+from bilevelrl.reference.follower import solve
 from bilevelrl.reference.linearisation import linearise
 from bilevelrl.reference.objective import INFINITE_HORIZON, Objective
+from bilevelrl.reference.problem import At
 
 
 @pytest.mark.exact
@@ -37,7 +39,14 @@ def test_a_reward_of_three_by_hand(objective, earned, weight):
 
 
 @pytest.mark.exact
-@pytest.mark.parametrize("ask", [solve_kind, lambda problem, theta: linearise(problem, theta, INFINITE_HORIZON)])
+@pytest.mark.parametrize("ask", [solve, lambda at: linearise(at, INFINITE_HORIZON)])
 def test_a_kind_without_an_answer_is_named(ask):
     with pytest.raises(UnsupportedError, match="problem of type dict"):
+        ask(At(problem={}, theta=np.zeros(2)))
+
+
+@pytest.mark.exact
+@pytest.mark.parametrize("ask", [solve_follower, hypergradient, leader_objective])
+def test_what_is_no_problem_is_named(ask):
+    with pytest.raises(UnsupportedError, match="problem='dict'"):
         ask({}, np.zeros(2))

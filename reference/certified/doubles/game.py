@@ -35,13 +35,9 @@ class DoubleGame:
     def at(cls, problem: MarkovGame, theta: FloatArray) -> DoubleGame:
         """Evaluate the policy and the derivatives once."""
         check_size(problem.states * (problem.leader_actions if problem.follower_sees_leader_action else 1))
-        return cls(
-            problem,
-            problem.policy_at(theta),
-            problem.policy_jacobian(theta),
-            problem.regulariser_at(theta),
-            problem.regulariser_gradient(theta),
-        )
+        at = problem.at(theta)
+        slope = at.pullback({"regulariser": np.ones(())})
+        return cls(problem, at.policy, problem.policy_jacobian(theta), at.regulariser, slope)
 
     def game(self, *, discounted: bool) -> BallGame:
         """Return the game at the working precision."""

@@ -12,7 +12,7 @@ import numpy as np
 from bilevelrl.reference.arrays import ComplexArray, FloatArray
 from bilevelrl.reference.errors import InvalidInputError
 from bilevelrl.reference.game.follower import GameFollower
-from bilevelrl.reference.game.model import MarkovGame
+from bilevelrl.reference.game.model import GameAt, MarkovGame
 from bilevelrl.reference.objective import INFINITE_HORIZON, Objective
 from bilevelrl.reference.on_demand import AnswerBounds, when_read
 from bilevelrl.reference.problem import GAME_PARTS, Part
@@ -31,8 +31,7 @@ __all__ = ["game_complex_step"]
     accuracy="truncation of the sweeps (1e-13 of the largest term) plus rounding",
 )
 def game_complex_step(
-    problem: MarkovGame,
-    theta: FloatArray,
+    at: GameAt,
     *,
     objective: Objective = INFINITE_HORIZON,
     warm_start: GameFollower | None = None,
@@ -45,35 +44,36 @@ def game_complex_step(
     InvalidInputError
         If the policy does not accept a complex θ or returns no finite numbers there.
     """
+    problem, theta = at.problem, at.theta
     problem.derivatives.confirm_complex_step(theta)
-    plan = plan_game_sweeps(problem, theta)
+    plan = plan_game_sweeps(at)
     steps = plan.leader if objective.horizon is None else objective.horizon
-    reward = problem.reward_leader - plan.points.centre_leader
+    reward = problem.reward_leader - at.points.centre_leader
     discount = objective.discount(problem.discount_leader)
     moved = np.stack([_complex_policy(problem, theta, j) for j in range(theta.size)]) if theta.size else None
-    still = plan.policy.astype(np.complex128)[None]
-    frozen = _responses(problem, still, plan.points.centre_follower, plan.follower).real
+    still = at.policy.astype(np.complex128)[None]
+    frozen = _responses(problem, still, at.points.centre_follower, plan.follower).real
     base = _values(problem, still, frozen, reward, discount, steps)[0].real
     parts: dict[Part, FloatArray] = {part: np.zeros(theta.size) for part in GAME_PARTS}
     if moved is not None:
-        responses = _responses(problem, moved, plan.points.centre_follower, plan.follower)
+        responses = _responses(problem, moved, at.points.centre_follower, plan.follower)
         parts["policy"] = (_values(problem, moved, frozen, reward, discount, steps) @ problem.initial).imag / STEP
         parts["response"] = (_values(problem, still, responses, reward, discount, steps) @ problem.initial).imag / STEP
     if problem.regulariser is not None:
         points = (_shifted(theta, j) for j in range(theta.size))
         parts["regulariser"] = np.array([np.imag(problem.regulariser_of(point)) / STEP for point in points])
-    constant = objective.constant_return(plan.points.centre_leader, problem.discount_leader)
+    constant = objective.constant_return(at.points.centre_leader, problem.discount_leader)
 
-    def error_bound() -> AnswerBounds:
-        return plan.error_bound(problem.linearised(theta), theta, objective)
+    def error_bound(at: GameAt) -> AnswerBounds:
+        return plan.error_bound(at.problem.linearised(at.theta).at(at.theta), objective)
 
     return Hypergradient(
         value=sum(parts.values(), np.zeros(theta.size)),
         parts=parts,
-        objective=float(problem.initial @ base) + constant + problem.regulariser_at(theta),
+        objective=float(problem.initial @ base) + constant + at.regulariser,
         residual=plan.residual,
         condition=(1 + problem.discount_follower) / (1 - problem.discount_follower),
-        error_bound_source=when_read(problem.policy_at, theta, plan.policy, error_bound) if bound else np.inf,
+        error_bound_source=when_read(at, error_bound) if bound else np.inf,
         route="complex_step",
         status="converged: sweeps as many as the tolerance needs",
         counters={"sweeps": theta.size * (plan.follower + steps), "evaluations": theta.size},

@@ -12,9 +12,9 @@ import numpy as np
 
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.errors import NotConvergedError
-from bilevelrl.reference.game.error_bounds import game_error_bound, game_objective_noise
-from bilevelrl.reference.game.follower import DecisionPoints, GameFollower, game_operator, solve_game
-from bilevelrl.reference.game.model import MarkovGame
+from bilevelrl.reference.game.error_bounds import follower_error_bound, game_objective_noise
+from bilevelrl.reference.game.follower import GameFollower, game_operator, solve_game
+from bilevelrl.reference.game.model import GameAt, MarkovGame
 from bilevelrl.reference.objective import INFINITE_HORIZON, Objective
 from bilevelrl.reference.on_demand import AnswerBounds, when_read
 from bilevelrl.reference.problem import GAME_PARTS, Part
@@ -35,45 +35,35 @@ _NEWTON_LIMIT = 200
     accuracy="its own error estimate, 1e-9 relative where the objective allows",
 )
 def game_finite_difference(
-    problem: MarkovGame,
-    theta: FloatArray,
+    at: GameAt,
     *,
     objective: Objective = INFINITE_HORIZON,
     warm_start: GameFollower | None = None,
     bound: bool = True,
 ) -> Hypergradient:
     """∇J of a Markov game by finite differences; `error_bound` as for configurable MDPs."""
-    problem.derivatives.refuse_noise(theta)
-    follower = solve_game(problem, theta, warm_start=warm_start)
-    split = _SplitGame(problem, theta, follower, objective)
+    at.problem.derivatives.refuse_noise(at.theta)
+    follower = solve_game(at, warm_start=warm_start)
+    split = _SplitGame(at, follower, objective)
 
-    def frozen() -> AnswerBounds:
-        policy = problem.policy_at(theta)
-        return game_error_bound(
-            problem.linearised(theta),
-            theta,
-            policy=policy,
-            points=DecisionPoints.of(problem, policy),
-            response=follower.response,
-            state_value=follower.centred_state_value,
-            objective=objective,
-            errors=follower.errors_on_demand(),
-        )
+    def frozen(at: GameAt) -> AnswerBounds:
+        return follower_error_bound(at.problem.linearised(at.theta).at(at.theta), follower, objective)
 
-    source = when_read(problem.policy_at, theta, problem.policy_at(theta), frozen) if bound else None
-    return differentiate_parts(split, GAME_PARTS, theta.size, follower, problem.discount_follower, frozen=source)
+    source = when_read(at, frozen) if bound else None
+    return differentiate_parts(split, GAME_PARTS, at.theta.size, follower, at.problem.discount_follower, frozen=source)
 
 
 class _SplitGame:
     """The objective with one of its three θ moved along a coordinate, vectorised over coordinates and steps."""
 
-    def __init__(self, game: MarkovGame, theta: FloatArray, follower: GameFollower, objective: Objective) -> None:
-        self._game, self._theta, self._follower = game, theta, follower
+    def __init__(self, at: GameAt, follower: GameFollower, objective: Objective) -> None:
+        game, theta = at.problem, at.theta
+        self._at, self._game, self._theta, self._follower = at, game, theta, follower
         self._horizon = objective.horizon
         self._discount = objective.discount(game.discount_leader)
-        self._policy = game.policy_at(theta)
+        self._policy = at.policy
         self._moving = game.derivatives.dependent(theta)
-        self._points = DecisionPoints.of(game, self._policy)
+        self._points = at.points
         self._reward = game.reward_leader - self._points.centre_leader
         self.evaluations = 0
         centre = self._points.centre_leader
@@ -81,7 +71,7 @@ class _SplitGame:
         self.base = (
             float(self._leader(self._policy[None], follower.policy[None])[0])
             + objective.constant_return(centre, game.discount_leader)
-            + game.regulariser_at(theta)
+            + at.regulariser
         )
 
     def depends(self, part: Part) -> bool:
@@ -93,7 +83,7 @@ class _SplitGame:
         ulps = 16.0 * float(np.finfo(np.float64).eps)
         game, follower = self._game, self._follower
         if part == "regulariser":
-            return ulps * abs(game.regulariser_at(self._theta))
+            return ulps * abs(self._at.regulariser)
         errors = None
         if part == "response":  # f's own rounding moves what the follower averages
             operator = game_operator(self._points, game.discount_follower, game.temperature)

@@ -11,12 +11,13 @@ from dataclasses import replace
 import numpy as np
 
 from bilevelrl.reference.arrays import FloatArray
-from bilevelrl.reference.game.error_bounds import game_error_bound
-from bilevelrl.reference.game.follower import DecisionPoints, GameFollower, game_reward_centre, solve_decisions
-from bilevelrl.reference.game.model import MarkovGame
+from bilevelrl.reference.game.decisions import game_reward_centre
+from bilevelrl.reference.game.error_bounds import follower_error_bound
+from bilevelrl.reference.game.follower import GameFollower, solve_game
+from bilevelrl.reference.game.model import GameAt, MarkovGame
 from bilevelrl.reference.game.reduction import reduce_game
 from bilevelrl.reference.objective import INFINITE_HORIZON, Objective
-from bilevelrl.reference.on_demand import AnswerBounds
+from bilevelrl.reference.on_demand import AnswerBounds, when_read
 from bilevelrl.reference.problem import Part
 from bilevelrl.reference.registry import Hypergradient, register_route
 from bilevelrl.reference.routes.implicit import implicit
@@ -32,8 +33,7 @@ __all__ = ["game_reduction"]
     accuracy="rounding times conditioning",
 )
 def game_reduction(
-    problem: MarkovGame,
-    theta: FloatArray,
+    at: GameAt,
     *,
     objective: Objective = INFINITE_HORIZON,
     warm_start: GameFollower | None = None,
@@ -41,6 +41,7 @@ def game_reduction(
 ) -> Hypergradient:
     """∇J of a Markov game through `reduce_game`. A warm start is ignored: its states are others."""
     # Averaging large constant rewards over f would round them: they come off first, and move no derivative.
+    problem, theta = at.problem, at.theta
     constant = game_reward_centre(problem.transition, problem.reward_leader)
     centred = replace(
         problem,
@@ -49,7 +50,7 @@ def game_reduction(
         verify_derivatives=False,
     )
     problem.derivatives.confirm_trace(theta)
-    solved = implicit(reduce_game(centred), theta, objective=objective, warm_start=None, bound=bound)
+    solved = implicit(reduce_game(centred).at(theta), objective=objective, warm_start=None, bound=bound)
     direct: tuple[Part, ...] = ("initial", "direct", "transition")
 
     parts: dict[Part, FloatArray] = {
@@ -59,22 +60,10 @@ def game_reduction(
     }
     offset = objective.constant_return(constant, problem.discount_leader)
 
-    def error_bound() -> AnswerBounds:
+    def error_bound(at: GameAt) -> AnswerBounds:
         """What the reduction's answer is off by, and what its tables, products and averages rounded, leave of it."""
-        own, policy = solved.error_bound, problem.policy_at(theta)
-        points = DecisionPoints.of(problem, policy)
-        follower = solve_decisions(problem, points)
-        rounded = game_error_bound(
-            problem,
-            theta,
-            policy=policy,
-            points=points,
-            response=follower.response,
-            state_value=follower.centred_state_value,
-            objective=objective,
-            errors=follower.errors_on_demand(),
-        )
-        return AnswerBounds(own + rounded.gradient, solved.objective_error_bound + rounded.objective)
+        rounded = follower_error_bound(at, solve_game(at), objective)
+        return AnswerBounds(solved.error_bound + rounded.gradient, solved.objective_error_bound + rounded.objective)
 
     return Hypergradient(
         value=solved.value,
@@ -82,7 +71,7 @@ def game_reduction(
         objective=solved.objective + offset,
         residual=solved.residual,
         condition=solved.condition,
-        error_bound_source=error_bound if bound else np.inf,
+        error_bound_source=when_read(at, error_bound) if bound else np.inf,
         route="reduction",
         status=solved.status,
         counters=solved.counters,

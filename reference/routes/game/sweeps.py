@@ -8,8 +8,8 @@ import numpy as np
 
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.game.error_bounds import game_error_bound
-from bilevelrl.reference.game.follower import DecisionPoints, game_value_errors
-from bilevelrl.reference.game.model import MarkovGame
+from bilevelrl.reference.game.follower import game_value_errors
+from bilevelrl.reference.game.model import GameAt
 from bilevelrl.reference.objective import Objective
 from bilevelrl.reference.on_demand import AnswerBounds
 from bilevelrl.reference.routes.sweep_count import mixing_sweeps, settle
@@ -31,10 +31,6 @@ class GameSweepPlan:
         The follower's last change.
     state_value, response : (S,), (S, D, A)
         Where the follower's sweeps ended, without the constant.
-    policy : (S, L)
-        f.
-    points
-        The decision points, with the constants split off the rewards.
     """
 
     follower: int
@@ -43,25 +39,20 @@ class GameSweepPlan:
     residual: float
     state_value: FloatArray
     response: FloatArray
-    policy: FloatArray
-    points: DecisionPoints
 
-    def error_bound(self, game: MarkovGame, theta: FloatArray, objective: Objective) -> AnswerBounds:
+    def error_bound(self, at: GameAt, objective: Objective) -> AnswerBounds:
         """Return the bounds on the hypergradient's error for a route that makes these sweeps."""
         return game_error_bound(
-            game,
-            theta,
-            policy=self.policy,
-            points=self.points,
+            at,
             response=self.response,
             state_value=self.state_value,
             objective=objective,
-            errors=game_value_errors(game, self.points, self.state_value),
+            errors=game_value_errors(at.problem, at.points, self.state_value),
             remainder=self.remainder,
         )
 
 
-def plan_game_sweeps(game: MarkovGame, theta: FloatArray) -> GameSweepPlan:
+def plan_game_sweeps(at: GameAt) -> GameSweepPlan:
     """Sweep once without derivatives and count what the tolerance needs.
 
     Raises
@@ -69,8 +60,7 @@ def plan_game_sweeps(game: MarkovGame, theta: FloatArray) -> GameSweepPlan:
     TooLargeError
         If more than the limit of sweeps is needed.
     """
-    policy = game.policy_at(theta)
-    points = DecisionPoints.of(game, policy)
+    game, points = at.problem, at.points
     discount, temperature = game.discount_follower, game.temperature
 
     def sweep(value: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -100,6 +90,4 @@ def plan_game_sweeps(game: MarkovGame, theta: FloatArray) -> GameSweepPlan:
         residual=residual,
         state_value=value,
         response=response,
-        policy=policy,
-        points=points,
     )

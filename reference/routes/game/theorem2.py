@@ -13,11 +13,11 @@ from __future__ import annotations
 import numpy as np
 
 from bilevelrl.reference.arrays import FloatArray
-from bilevelrl.reference.game.error_bounds import game_error_bound
-from bilevelrl.reference.game.follower import DecisionPoints, GameFollower, solve_game
-from bilevelrl.reference.game.model import MarkovGame
+from bilevelrl.reference.game.error_bounds import follower_error_bound
+from bilevelrl.reference.game.follower import GameFollower, solve_game
+from bilevelrl.reference.game.model import GameAt, MarkovGame
 from bilevelrl.reference.objective import INFINITE_HORIZON, Objective
-from bilevelrl.reference.on_demand import AnswerBounds, when_read
+from bilevelrl.reference.on_demand import when_read
 from bilevelrl.reference.problem import Part
 from bilevelrl.reference.registry import Hypergradient, register_route
 
@@ -45,7 +45,7 @@ def follower_value_gradient(
     >>> from bilevelrl.tasks import toy_markov_game
     >>> game, theta = toy_markov_game(), np.zeros(3)
     >>> gradient = follower_value_gradient(
-    ...     game, game.policy_at(theta), game.policy_jacobian(theta), solve_game(game, theta))
+    ...     game, game.policy_at(theta), game.policy_jacobian(theta), solve_game(game.at(theta)))
     >>> gradient.shape
     (3, 2, 3, 3)
     """
@@ -72,19 +72,18 @@ def follower_value_gradient(
     accuracy="rounding times conditioning",
 )
 def theorem2(
-    problem: MarkovGame,
-    theta: FloatArray,
+    at: GameAt,
     *,
     objective: Objective = INFINITE_HORIZON,
     warm_start: GameFollower | None = None,
     bound: bool = True,
 ) -> Hypergradient:
     """∇J by Theorem 2 (8)-(9) of arXiv:2603.14867."""
-    policy, slope = problem.policy_at(theta), problem.policy_jacobian(theta)
-    follower = solve_game(problem, theta, warm_start=warm_start)
+    problem, theta, policy = at.problem, at.theta, at.policy
+    slope = problem.policy_jacobian(theta)
+    follower = solve_game(at, warm_start=warm_start)
     g = follower.policy
-    points = DecisionPoints.of(problem, policy)
-    reward = problem.reward_leader - points.centre_leader
+    reward = problem.reward_leader - at.points.centre_leader
     gradient = follower_value_gradient(problem, policy, slope, follower)
     chain = np.einsum("sl,sla,slat->st", policy, g, problem.transition)
     earned = np.einsum("sl,sla,sla->s", policy, g, reward)
@@ -92,7 +91,7 @@ def theorem2(
     parts: dict[Part, FloatArray] = {
         "policy": np.zeros(theta.size),
         "response": np.zeros(theta.size),
-        "regulariser": problem.regulariser_gradient(theta),
+        "regulariser": at.pullback({"regulariser": np.ones(())}),
     }
     earned_total = 0.0
     for weight, ahead in _stages(chain, earned, problem.initial, discount, objective.horizon):
@@ -106,26 +105,14 @@ def theorem2(
         parts["response"] += np.einsum("sla,slan->n", visits * benefit, gradient) / problem.temperature
         earned_total += float(weight @ earned) if objective.horizon is not None else float(problem.initial @ ahead)
 
-    def error_bound() -> AnswerBounds:
-        return game_error_bound(
-            problem,
-            theta,
-            policy=policy,
-            points=points,
-            response=follower.response,
-            state_value=follower.centred_state_value,
-            objective=objective,
-            errors=follower.errors_on_demand(),
-        )
-
-    constant = objective.constant_return(points.centre_leader, problem.discount_leader)
+    constant = objective.constant_return(at.points.centre_leader, problem.discount_leader)
     return Hypergradient(
         value=sum(parts.values(), np.zeros(theta.size)),
         parts=parts,
-        objective=earned_total + constant + problem.regulariser_at(theta),
+        objective=earned_total + constant + at.regulariser,
         residual=follower.residual,
         condition=float(np.linalg.cond(np.eye(problem.states) - problem.discount_follower * chain, np.inf)),
-        error_bound_source=when_read(problem.policy_at, theta, policy, error_bound) if bound else np.inf,
+        error_bound_source=when_read(at, lambda at: follower_error_bound(at, follower, objective)) if bound else np.inf,
         route="theorem2",
         follower=follower,
         status=follower.status.value,

@@ -23,10 +23,10 @@ import numpy as np
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.derivatives.autodiff import log_sum_exp
 from bilevelrl.reference.errors import TooLargeError
-from bilevelrl.reference.game.error_bounds import game_error_bound
-from bilevelrl.reference.game.follower import DecisionPoints, GameFollower, solve_game
+from bilevelrl.reference.game.error_bounds import follower_error_bound
+from bilevelrl.reference.game.follower import GameFollower, solve_game
 from bilevelrl.reference.game.leader import evaluate_game_leader
-from bilevelrl.reference.game.model import MarkovGame
+from bilevelrl.reference.game.model import GameAt, MarkovGame
 from bilevelrl.reference.objective import INFINITE_HORIZON, Objective
 from bilevelrl.reference.on_demand import AnswerBounds, when_read
 from bilevelrl.reference.problem import Part
@@ -78,8 +78,7 @@ def follower_stationarity(game: MarkovGame, start: FloatArray, logits: Any, poli
     accuracy="rounding times conditioning",
 )
 def game_total_derivative(
-    problem: MarkovGame,
-    theta: FloatArray,
+    at: GameAt,
     *,
     objective: Objective = INFINITE_HORIZON,
     warm_start: GameFollower | None = None,
@@ -92,16 +91,15 @@ def game_total_derivative(
     TooLargeError
         If the follower has more than `COORDINATE_LIMIT` logits.
     """
-    policy = problem.policy_at(theta)
-    follower = solve_game(problem, theta, warm_start=warm_start)
+    problem, theta, policy, points = at.problem, at.theta, at.policy, at.points
+    follower = solve_game(at, warm_start=warm_start)
     response = follower.response
     if response.size > COORDINATE_LIMIT:
         raise TooLargeError(
             f"total_derivative: the follower has {response.size} logits, expected at most {COORDINATE_LIMIT}; "
             "use route='implicit' or 'theorem2'"
         )
-    points = DecisionPoints.of(problem, policy)
-    evaluation = evaluate_game_leader(problem, policy, points, response, objective=objective)
+    evaluation = evaluate_game_leader(at, response, objective=objective)
     start = evaluation.occupancy / evaluation.occupancy.sum()
     logits = points.reward_follower + problem.discount_follower * points.ahead(follower.centred_state_value)
     logits = (logits - logits.max(axis=2, keepdims=True)) / problem.temperature
@@ -131,34 +129,25 @@ def game_total_derivative(
         responded = -(adjoint @ mixed)
         condition = float(singular[0] / singular[-1])
 
-    def error_bound() -> AnswerBounds:
+    def error_bound(at: GameAt) -> AnswerBounds:
         # Where the game goes: elsewhere values may be large, and known badly.
         met = (visits[:, :, None] * response > 0.0) & (policy > 0.0)[:, :, None]
         own = _own_error(problem, follower, met, hessian, mixed, adjoint) if free.size and theta.size else 0.0
-        found = game_error_bound(
-            problem,
-            theta,
-            policy=policy,
-            points=points,
-            response=response,
-            state_value=follower.centred_state_value,
-            objective=objective,
-            errors=follower.errors_on_demand(),
-        )
+        found = follower_error_bound(at, follower, objective)
         return found._replace(gradient=found.gradient + own)
 
     parts: dict[Part, FloatArray] = {
-        "policy": problem.policy_pullback(theta, evaluation.policy_weight[None])[0],
+        "policy": at.pullback({"policy": evaluation.policy_weight}),
         "response": responded,
-        "regulariser": problem.regulariser_gradient(theta),
+        "regulariser": at.pullback({"regulariser": np.ones(())}),
     }
     return Hypergradient(
         value=sum(parts.values(), np.zeros(theta.size)),
         parts=parts,
-        objective=evaluation.objective + problem.regulariser_at(theta),
+        objective=evaluation.objective + at.regulariser,
         residual=follower.residual,
         condition=condition,
-        error_bound_source=when_read(problem.policy_at, theta, policy, error_bound) if bound else np.inf,
+        error_bound_source=when_read(at, error_bound) if bound else np.inf,
         route="total_derivative",
         follower=follower,
         status=follower.status.value,

@@ -18,7 +18,7 @@ from bilevelrl.reference.derivatives.array_values import tracing
 from bilevelrl.reference.derivatives.autodiff import log_sum_exp, softmax
 from bilevelrl.reference.errors import TooLargeError
 from bilevelrl.reference.game.follower import GameFollower
-from bilevelrl.reference.game.model import MarkovGame
+from bilevelrl.reference.game.model import GameAt, MarkovGame
 from bilevelrl.reference.objective import INFINITE_HORIZON, Objective
 from bilevelrl.reference.on_demand import AnswerBounds, when_read
 from bilevelrl.reference.problem import GAME_PARTS, Part
@@ -83,8 +83,7 @@ def game_split_objective(
     accuracy="truncation of the sweeps (1e-13 of the largest term) plus rounding",
 )
 def game_unrolled(
-    problem: MarkovGame,
-    theta: FloatArray,
+    at: GameAt,
     *,
     objective: Objective = INFINITE_HORIZON,
     warm_start: GameFollower | None = None,
@@ -97,8 +96,9 @@ def game_unrolled(
     TooLargeError
         If the tape would exceed its limit.
     """
+    problem, theta = at.problem, at.theta
     problem.derivatives.confirm_trace(theta)
-    plan = plan_game_sweeps(problem, theta)
+    plan = plan_game_sweeps(at)
     steps = plan.leader if objective.horizon is None else objective.horizon
     tape = _BYTES_PER_ENTRY * problem.reward_leader.size * plan.follower + 8 * 8 * problem.states * steps
     if tape > TAPE_LIMIT:
@@ -106,39 +106,39 @@ def game_unrolled(
             f"unrolled: {plan.follower} + {steps} sweeps of {problem.states} states need a tape of about "
             f"{tape / 2**30:.1f} GiB, expected at most {TAPE_LIMIT / 2**30:.0f} GiB; use route='implicit'"
         )
-    centre_follower, centre_leader = plan.points.centre_follower, plan.points.centre_leader
+    centre_follower, centre_leader = at.points.centre_follower, at.points.centre_leader
 
-    def split(*at: Any) -> Any:
+    def split(*moved: Any) -> Any:
         total = game_split_objective(
             problem,
-            (at[0], at[1], at[2]),
+            (moved[0], moved[1], moved[2]),
             sweeps_follower=plan.follower,
             sweeps_leader=plan.leader,
             objective=objective,
             centre_follower=centre_follower,
             centre_leader=centre_leader,
         )
-        return total + 0.0 * sum(anp.sum(point) for point in at)
+        return total + 0.0 * sum(anp.sum(point) for point in moved)
 
     count = len(GAME_PARTS)
     with tracing("policy"):
-        gradients = autograd.grad(split, tuple(range(count)))(*[theta] * count)
+        earned, gradients = autograd.value_and_grad(split, tuple(range(count)))(*[theta] * count)
         parts: dict[Part, FloatArray] = {
             part: np.asarray(pulled, dtype=np.float64).ravel()
             for part, pulled in zip(GAME_PARTS, gradients, strict=True)
         }
     constant = objective.constant_return(centre_leader, problem.discount_leader)
 
-    def error_bound() -> AnswerBounds:
-        return plan.error_bound(problem, theta, objective)
+    def error_bound(at: GameAt) -> AnswerBounds:
+        return plan.error_bound(at, objective)
 
     return Hypergradient(
         value=sum(parts.values(), np.zeros(theta.size)),
         parts=parts,
-        objective=float(split(*[theta] * count)) + constant,
+        objective=float(earned) + constant,
         residual=plan.residual,
         condition=(1 + problem.discount_follower) / (1 - problem.discount_follower),
-        error_bound_source=when_read(problem.policy_at, theta, plan.policy, error_bound) if bound else np.inf,
+        error_bound_source=when_read(at, error_bound) if bound else np.inf,
         route="unrolled",
         status="converged: sweeps as many as the tolerance needs",
         counters={"sweeps": plan.follower + steps, "evaluations": count},

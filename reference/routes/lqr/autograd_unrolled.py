@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.lqr.error_bounds import LeaderSweeps, lqr_error_bounds
 from bilevelrl.reference.lqr.follower import LQRFollower, solve_lqr
+from bilevelrl.reference.lqr.leader import lqr_leader_objective
 from bilevelrl.reference.lqr.matrices import LQRMatrices
-from bilevelrl.reference.lqr.model import ConfigurableLQR
-from bilevelrl.reference.lqr.response_errors import Tail
+from bilevelrl.reference.lqr.model import ConfigurableLQR, LQRAt
+from bilevelrl.reference.lqr.response_errors import ErrorBounds, Tail
 from bilevelrl.reference.lqr.solvers import RiccatiSolution, solve_riccati
 from bilevelrl.reference.lqr_game.error_bounds import lqr_game_error_bounds
-from bilevelrl.reference.lqr_game.model import LQRGame, solve_lqr_game
+from bilevelrl.reference.lqr_game.leader import lqr_game_objective
+from bilevelrl.reference.lqr_game.model import LQRGame, LQRGameAt, solve_lqr_game
 from bilevelrl.reference.objective import INFINITE_HORIZON, Objective
 from bilevelrl.reference.on_demand import when_read
 from bilevelrl.reference.problem import GAME_PARTS, PARTS
-from bilevelrl.reference.registry import Hypergradient, leader_objective, register_route
+from bilevelrl.reference.registry import Hypergradient, register_route
 from bilevelrl.reference.routes.lqr.split import (
     differentiate_split,
     leader_sweeps,
@@ -31,29 +33,29 @@ __all__ = ["lqr_closed_form", "lqr_unrolled"]
 
 
 def _differentiate(
-    problem: Any,
-    theta: FloatArray,
+    at: LQRAt | LQRGameAt,
     route: str,
     objective: Objective,
     warm_start: LQRFollower | None,
     bound: bool,
 ) -> Hypergradient:
     # These refuse what cannot be solved or has no value; their numbers are not used.
-    game = isinstance(problem, LQRGame)
-    solve = solve_lqr_game if game else solve_lqr
-    follower: LQRFollower = solve(problem, theta, warm_start=warm_start)
-    leader_objective(problem, theta, horizon=objective.horizon, discounted=objective.discounted, follower=follower)
+    problem, theta = at.problem, at.theta
+    follower: LQRFollower
+    if isinstance(at, LQRGameAt):
+        follower = solve_lqr_game(at, warm_start=warm_start)
+        lqr_game_objective(at, objective=objective, follower=follower)
+    else:
+        follower = solve_lqr(at, warm_start=warm_start)
+        lqr_leader_objective(at, objective=objective, follower=follower)
     problem.derivatives.confirm_trace(theta)
+    game = isinstance(at, LQRGameAt)
     split: Any = split_game if game else split_lqr
     earned, parts = differentiate_split(
         lambda points: split(problem, points, unrolled=route == "unrolled", objective=objective),
         GAME_PARTS if game else PARTS,
         theta,
     )
-    read = problem.policy_at if game else problem.matrices_at
-
-    def error_bound() -> float:
-        return _error_bound(problem, theta, route, objective)
 
     return Hypergradient(
         value=sum(parts.values(), np.zeros(theta.size)),
@@ -61,28 +63,18 @@ def _differentiate(
         objective=earned,
         residual=follower.residual,
         condition=follower.riccati.amplification,
-        error_bound_source=when_read(read, theta, read(theta), error_bound) if bound else np.inf,
+        error_bound_source=when_read(at, lambda at: _error_bound(at, route, objective)) if bound else np.inf,
         route=route,
         follower=follower,
         status=follower.status.value,
     )
 
 
-def _error_bound(problem: Any, theta: FloatArray, route: str, objective: Objective) -> float:
+def _error_bound(at: LQRAt | LQRGameAt, route: str, objective: Objective) -> float:
     """The bound for what the tape holds: P by SciPy's solver, or by as many sweeps as there are on it."""
-    game = isinstance(problem, LQRGame)
-    discount = problem.discount_follower
-    if game:
-        planned = problem.planned_dynamics(problem.policy_at(theta))
-        system = planned, problem.dynamics_action, problem.cost_state, problem.cost_action
-    else:
-        matrices = problem.matrices_at(theta)
-        system = (
-            matrices.dynamics_state,
-            matrices.dynamics_action,
-            matrices.cost_state_follower,
-            matrices.cost_action_follower,
-        )
+    game = isinstance(at, LQRGameAt)
+    discount = at.problem.discount_follower
+    system = at.follower_system
     options: dict[str, Any] = {"objective": objective}
     if route == "closed_form":
         riccati = solve_riccati(*system, discount, method="scipy")
@@ -92,10 +84,10 @@ def _error_bound(problem: Any, theta: FloatArray, route: str, objective: Objecti
         earlier, later = riccati_sweeps(*system, discount)
         riccati = solve_riccati(*system, discount, method="sweeps", stop_after=earlier + later)
         options["tail"] = Tail.of(*system, discount, earlier=earlier, later=later)
-        if not game and objective.horizon is None:
-            options["sweeps"] = _leader_sweeps(matrices, riccati, problem.discount_leader)
-    bounds = lqr_game_error_bounds if game else lqr_error_bounds
-    return bounds(problem, theta, riccati.cost_to_go, **options).gradient
+        if isinstance(at, LQRAt) and objective.horizon is None:
+            options["sweeps"] = _leader_sweeps(at.matrices, riccati, at.problem.discount_leader)
+    bounds: Callable[..., ErrorBounds] = lqr_game_error_bounds if game else lqr_error_bounds
+    return bounds(at, riccati.cost_to_go, **options).gradient
 
 
 def _leader_sweeps(matrices: LQRMatrices, riccati: RiccatiSolution, discount: float) -> LeaderSweeps:
@@ -109,8 +101,7 @@ def _leader_sweeps(matrices: LQRMatrices, riccati: RiccatiSolution, discount: fl
 
 
 def lqr_unrolled(
-    problem: Any,
-    theta: FloatArray,
+    at: LQRAt | LQRGameAt,
     *,
     objective: Objective = INFINITE_HORIZON,
     warm_start: LQRFollower | None = None,
@@ -123,19 +114,18 @@ def lqr_unrolled(
     TooLargeError
         If more sweeps than `SWEEP_LIMIT` would be needed.
     """
-    return _differentiate(problem, theta, "unrolled", objective, warm_start, bound)
+    return _differentiate(at, "unrolled", objective, warm_start, bound)
 
 
 def lqr_closed_form(
-    problem: Any,
-    theta: FloatArray,
+    at: LQRAt | LQRGameAt,
     *,
     objective: Objective = INFINITE_HORIZON,
     warm_start: LQRFollower | None = None,
     bound: bool = True,
 ) -> Hypergradient:
     """∇J of the closed-form objective by reverse mode: equations solved by SciPy, differentiated by this package."""
-    return _differentiate(problem, theta, "closed_form", objective, warm_start, bound)
+    return _differentiate(at, "closed_form", objective, warm_start, bound)
 
 
 for _kind in (ConfigurableLQR, LQRGame):

@@ -11,12 +11,12 @@ from bilevelrl.reference.errors import IllPosedError, InvalidInputError, NotConv
 from bilevelrl.reference.lqr.error_bounds import lqr_error_bounds
 from bilevelrl.reference.lqr.follower import LQRFollower, action_covariance, solve_lqr
 from bilevelrl.reference.lqr.leader import evaluate_lqr_leader
-from bilevelrl.reference.lqr.model import ConfigurableLQR
+from bilevelrl.reference.lqr.model import ConfigurableLQR, LQRAt
 from bilevelrl.reference.lqr.response_errors import ErrorBounds
 from bilevelrl.reference.lqr.solvers import RiccatiSolution, solve_riccati
 from bilevelrl.reference.lqr_game.error_bounds import lqr_game_error_bounds
 from bilevelrl.reference.lqr_game.leader import closed_loop, evaluate_game_leader
-from bilevelrl.reference.lqr_game.model import LQRGame, solve_lqr_game
+from bilevelrl.reference.lqr_game.model import LQRGame, LQRGameAt, solve_lqr_game
 from bilevelrl.reference.objective import INFINITE_HORIZON, Objective
 from bilevelrl.reference.on_demand import when_read
 from bilevelrl.reference.problem import GAME_PARTS, PARTS, Part
@@ -41,14 +41,14 @@ _GUESS = 1e-12  # of the objective, where no bound on its rounding is known
 class _Split:
     """What both kinds of problem share: which parts move, and the loop over displaced θ."""
 
-    def __init__(self, problem: Any, theta: FloatArray, objective: Objective, warm_start: LQRFollower | None) -> None:
-        self._problem, self._theta = problem, theta
+    def __init__(self, at: Any, objective: Objective, warm_start: LQRFollower | None) -> None:
+        self._at, self._problem, self._theta = at, at.problem, at.theta
         self._objective = objective
-        solve = solve_lqr_game if isinstance(problem, LQRGame) else solve_lqr
-        self.follower: LQRFollower = solve(problem, theta, warm_start=warm_start)
-        self._moving: frozenset[str] = problem.derivatives.dependent(theta)
+        solve: Any = solve_lqr_game if isinstance(at, LQRGameAt) else solve_lqr
+        self.follower: LQRFollower = solve(at, warm_start=warm_start)
+        self._moving: frozenset[str] = at.problem.derivatives.dependent(at.theta)
         self.evaluations = 0
-        self.base = self.objective("regulariser", theta)
+        self.base = self.objective("regulariser", at)
 
     def depends(self, part: Part) -> bool:
         """Whether the part can be anything but zero."""
@@ -58,8 +58,8 @@ class _Split:
     def noise(self, part: Part) -> float:
         """Bound on the rounding of the values that are differenced, the solver's part in it only where it is called."""
         solved = part == "response"
-        found = self.solved(self._theta) if solved else self.follower.riccati
-        bound = self.bounds(found, frozen=not solved, gradient=False).objective
+        found = self.solved(self._at) if solved else self.follower.riccati
+        bound = self.bounds(self._at, found, frozen=not solved, gradient=False).objective
         # Steps have to be chosen where nothing is proven, too; the error bound is infinite there.
         return bound if np.isfinite(bound) else _GUESS * (self.size() + abs(self.base))
 
@@ -67,23 +67,24 @@ class _Split:
         """The size of the leader's rewards."""
         raise NotImplementedError
 
-    def bounds(self, riccati: RiccatiSolution, *, frozen: bool, gradient: bool) -> ErrorBounds:
+    def bounds(self, at: Any, riccati: RiccatiSolution, *, frozen: bool, gradient: bool) -> ErrorBounds:
         """Bounds on what the objective, or its exact derivative, makes of a computed follower and of rounding."""
-        bounds = lqr_game_error_bounds if isinstance(self._problem, LQRGame) else lqr_error_bounds
-        return bounds(
-            self._problem.linearised(self._theta) if gradient else self._problem,
-            self._theta,
+        bounds: Any = lqr_game_error_bounds if isinstance(at, LQRGameAt) else lqr_error_bounds
+        found: ErrorBounds = bounds(
+            at.problem.linearised(at.theta).at(at.theta) if gradient else at,
             riccati.cost_to_go,
             objective=self._objective,
             frozen=frozen,
             gradient=gradient,
         )
+        return found
 
-    def solved(self, point: FloatArray) -> RiccatiSolution:
-        """The follower's Riccati equation at θ = point, by a solver that other routes do not start from."""
-        raise NotImplementedError
+    def solved(self, at: Any) -> RiccatiSolution:
+        """The follower's Riccati equation, by a solver that other routes do not start from."""
+        a, b, q, r = at.follower_system
+        return solve_riccati(a, b, q, r, at.problem.discount_follower, method="scipy")
 
-    def objective(self, part: Part, point: FloatArray) -> float:
+    def objective(self, part: Part, moved: Any) -> float:
         """The objective with one part evaluated at another θ."""
         raise NotImplementedError
 
@@ -95,7 +96,7 @@ class _Split:
             point = self._theta.copy()
             point.flat[int(coordinate)] += offset
             try:
-                result[i] = self.objective(part, point)
+                result[i] = self.objective(part, self._problem.at(point))
             except (IllPosedError, InvalidInputError, NotConvergedError):  # the step has left what has a value
                 result[i] = np.nan
         self.evaluations += x.size
@@ -104,31 +105,20 @@ class _Split:
 
 class _SplitLQR(_Split):
     def size(self) -> float:
-        at = self._problem.matrices_at(self._theta)
+        at = self._at.matrices
         mean = at.initial_mean
         moment = np.abs(np.outer(mean, mean)) + np.abs(at.initial_covariance) + np.abs(at.noise_covariance)
         effort = np.vdot(np.abs(at.cost_action_leader), np.abs(self.follower.covariance))
         return float(np.vdot(np.abs(at.cost_state_leader), moment) + effort + np.abs(at.cost_constant_leader))
 
-    def solved(self, point: FloatArray) -> RiccatiSolution:
-        moved = self._problem.matrices_at(point)
-        return solve_riccati(
-            moved.dynamics_state,
-            moved.dynamics_action,
-            moved.cost_state_follower,
-            moved.cost_action_follower,
-            self._problem.discount_follower,
-            method="scipy",
-        )
-
-    def objective(self, part: Part, point: FloatArray) -> float:
-        base, moved = self._problem.matrices_at(self._theta), self._problem.matrices_at(point)
+    def objective(self, part: Part, moved: Any) -> float:
+        base = self._at.matrices
         gain, covariance = self.follower.gain, self.follower.covariance
         if part == "response":
-            riccati = self.solved(point)
+            riccati = self.solved(moved)
             gain, covariance = riccati.gain, action_covariance(riccati.curvature, self._problem.temperature)
         else:
-            base = base.replace({name: getattr(moved, name) for name in _ENTRIES[part]})
+            base = base.replace({name: getattr(moved.matrices, name) for name in _ENTRIES[part]})
         return evaluate_lqr_leader(
             base,
             gain,
@@ -142,37 +132,24 @@ class _SplitGame(_Split):
     def size(self) -> float:
         return 1.0
 
-    def solved(self, point: FloatArray) -> RiccatiSolution:
-        game: LQRGame = self._problem
-        return solve_riccati(
-            game.planned_dynamics(game.policy_at(point)),
-            game.dynamics_action,
-            game.cost_state,
-            game.cost_action,
-            game.discount_follower,
-            method="scipy",
-        )
-
-    def objective(self, part: Part, point: FloatArray) -> float:
-        game: LQRGame = self._problem
-        base, moved = game.policy_at(self._theta), game.policy_at(point)
+    def objective(self, part: Part, moved: Any) -> float:
+        game, base = self._at.problem, self._at.policy
         reaction, covariance = self.follower.riccati.reaction, self.follower.covariance
         played, added = base, float(base.regulariser)
         if part == "response":
-            riccati = self.solved(point)
+            riccati = self.solved(moved)
             reaction, covariance = riccati.reaction, action_covariance(riccati.curvature, game.temperature)
         elif part == "policy":
-            played = moved
+            played = moved.policy
         else:
-            added = float(moved.regulariser)
+            added = float(moved.policy.regulariser)
         loop = closed_loop(game, played.gain, played.covariance, reaction, covariance)
         evaluation = evaluate_game_leader(game, loop, objective=self._objective, derivatives=False)
         return evaluation.objective + added
 
 
 def lqr_finite_difference(
-    problem: Any,
-    theta: FloatArray,
+    at: LQRAt | LQRGameAt,
     *,
     objective: Objective = INFINITE_HORIZON,
     warm_start: LQRFollower | None = None,
@@ -183,9 +160,10 @@ def lqr_finite_difference(
     `error_bound` is the largest error estimate summed over the parts, plus what the exact derivative makes of the
     errors of the follower, which differences do not see.
     """
+    problem, theta = at.problem, at.theta
     problem.derivatives.refuse_noise(theta)
-    game = isinstance(problem, LQRGame)
-    split = (_SplitGame if game else _SplitLQR)(problem, theta, objective, warm_start)
+    game = isinstance(at, LQRGameAt)
+    split = (_SplitGame if game else _SplitLQR)(at, objective, warm_start)
     moved: SplitObjective = split
     parts: dict[Part, FloatArray] = {}
     error = np.zeros(theta.size)
@@ -193,10 +171,8 @@ def lqr_finite_difference(
         parts[part], part_error = differentiate_part(moved, part, theta.size)
         error += part_error
 
-    read = problem.policy_at if game else problem.matrices_at
-
-    def error_bound() -> float:
-        solved = split.bounds(split.follower.riccati, frozen=False, gradient=True)
+    def error_bound(at: LQRAt | LQRGameAt) -> float:
+        solved = split.bounds(at, split.follower.riccati, frozen=False, gradient=True)
         return float(error.max(initial=0.0)) + solved.gradient
 
     return Hypergradient(
@@ -205,7 +181,7 @@ def lqr_finite_difference(
         objective=split.base,
         residual=split.follower.residual,
         condition=split.follower.riccati.amplification,
-        error_bound_source=when_read(read, theta, read(theta), error_bound) if bound else np.inf,
+        error_bound_source=when_read(at, error_bound) if bound else np.inf,
         route="finite_difference",
         follower=split.follower,
         status=split.follower.status.value,

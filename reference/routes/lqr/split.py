@@ -210,12 +210,12 @@ def differentiate_split(
 
     points = [theta] * len(parts)
     with tracing("matrices"):
-        gradients = autograd.grad(objective, tuple(range(len(parts))))(*points)
+        earned, gradients = autograd.value_and_grad(objective, tuple(range(len(parts))))(*points)
         by_part: dict[Part, FloatArray] = {
             part: np.asarray(gradient, dtype=np.float64).ravel()
             for part, gradient in zip(parts, gradients, strict=True)
         }
-    value = float(objective(*points))
+    value = float(earned)
     if not np.isfinite(value) or not all(np.isfinite(gradient).all() for gradient in by_part.values()):
         raise NotConvergedError(
             "differentiated sweeps: the objective or a derivative is not finite; check the matrices"

@@ -23,7 +23,7 @@ from bilevelrl.reference.problem import PARTS, Part
 from bilevelrl.reference.registry import Hypergradient, register_route
 from bilevelrl.reference.routes.sweep_count import plan_sweeps
 from bilevelrl.reference.tabular.follower import TabularFollower
-from bilevelrl.reference.tabular.model import ConfigurableMDP
+from bilevelrl.reference.tabular.model import ConfigurableMDP, TabularAt
 from bilevelrl.reference.tabular.tables import Tables
 from bilevelrl.reference.tabular.transitions import to_dense
 
@@ -41,8 +41,7 @@ _CHUNK_ENTRIES = 4_000_000  # complex kernel entries held at once: 64 MB
     accuracy="truncation of the sweeps (1e-13 of the largest term) plus rounding",
 )
 def complex_step(
-    problem: ConfigurableMDP,
-    theta: FloatArray,
+    at: TabularAt,
     *,
     objective: Objective = INFINITE_HORIZON,
     warm_start: TabularFollower | None = None,
@@ -55,13 +54,12 @@ def complex_step(
     InvalidInputError
         If the tables' function does not accept a complex θ or returns no finite numbers there.
     """
-    tables = problem.tables_at(theta)
+    problem, theta, tables, kernel = at.problem, at.theta, at.tables, at.kernel
     problem.derivatives.confirm_complex_step(theta)
-    plan = plan_sweeps(problem, theta)
+    plan = plan_sweeps(at)
     steps = plan.leader if objective.horizon is None else objective.horizon
     parts: dict[Part, FloatArray] = {part: np.zeros(theta.size) for part in PARTS}
     earned = 0.0
-    kernel = to_dense(tables.transition)
     chunk = max(1, _CHUNK_ENTRIES // kernel.size)
     for first in range(0, theta.size, chunk):
         coordinates = range(first, min(first + chunk, theta.size))
@@ -86,8 +84,8 @@ def complex_step(
                 parts[name][j] = float(np.imag(start)) / STEP
     total = sum(parts.values(), np.zeros(theta.size))
 
-    def error_bound() -> AnswerBounds:
-        return plan.error_bound(problem.linearised(theta), theta, objective)
+    def error_bound(at: TabularAt) -> AnswerBounds:
+        return plan.error_bound(at.problem.linearised(at.theta).at(at.theta), objective)
 
     return Hypergradient(
         value=total,
@@ -95,7 +93,7 @@ def complex_step(
         objective=earned + objective.constant_return(plan.centre_leader, problem.discount_leader),
         residual=plan.residual,
         condition=(1 + problem.discount_follower) / (1 - problem.discount_follower),
-        error_bound_source=when_read(problem.tables_at, theta, tables, error_bound) if bound else np.inf,
+        error_bound_source=when_read(at, error_bound) if bound else np.inf,
         route="complex_step",
         status="converged: sweeps as many as the tolerance needs",
         counters={"sweeps": theta.size * (plan.follower + steps), "evaluations": theta.size},

@@ -29,11 +29,10 @@ from bilevelrl.reference.objective import INFINITE_HORIZON, Objective
 from bilevelrl.reference.on_demand import AnswerBounds, when_read
 from bilevelrl.reference.problem import PARTS, Part
 from bilevelrl.reference.registry import Hypergradient, register_route
-from bilevelrl.reference.tabular.error_bounds import objective_noise, tabular_error_bound
+from bilevelrl.reference.tabular.error_bounds import follower_error_bound, objective_noise
 from bilevelrl.reference.tabular.follower import TabularFollower, solve_tabular, tabular_operator
 from bilevelrl.reference.tabular.follower_batch import newton_batch
-from bilevelrl.reference.tabular.leader import gradient_centres
-from bilevelrl.reference.tabular.model import ConfigurableMDP
+from bilevelrl.reference.tabular.model import ConfigurableMDP, TabularAt
 from bilevelrl.reference.tabular.tables import Tables
 from bilevelrl.reference.tabular.transitions import DiscountedSystem, to_dense
 from bilevelrl.reference.value_errors import value_errors
@@ -55,32 +54,22 @@ WANTED = 1e-9
     accuracy="its own error estimate, 1e-9 relative where the objective allows",
 )
 def finite_difference(
-    problem: ConfigurableMDP,
-    theta: FloatArray,
+    at: TabularAt,
     *,
     objective: Objective = INFINITE_HORIZON,
     warm_start: TabularFollower | None = None,
     bound: bool = True,
 ) -> Hypergradient:
     """∇J by finite differences; `error_bound` is their estimates and (1)."""
-    problem.derivatives.refuse_noise(theta)
-    follower = solve_tabular(problem, theta, warm_start=warm_start)
-    split = _SplitObjective(problem, theta, follower, objective)
+    at.problem.derivatives.refuse_noise(at.theta)
+    follower = solve_tabular(at, warm_start=warm_start)
+    split = _SplitObjective(at, follower, objective)
 
-    def frozen() -> AnswerBounds:
-        affine = problem.linearised(theta)
-        constant = gradient_centres(affine, theta, affine.tables_at(theta))[0] / (1.0 - problem.discount_follower)
-        return tabular_error_bound(
-            affine,
-            theta,
-            policy=follower.policy,
-            follower_value=follower.value_without(constant),
-            objective=objective,
-            errors=follower.errors_without(constant),
-        )
+    def frozen(at: TabularAt) -> AnswerBounds:
+        return follower_error_bound(at.problem.linearised(at.theta).at(at.theta), follower, objective)
 
-    source = when_read(problem.tables_at, theta, problem.tables_at(theta), frozen) if bound else None
-    return differentiate_parts(split, PARTS, theta.size, follower, problem.discount_follower, frozen=source)
+    source = when_read(at, frozen) if bound else None
+    return differentiate_parts(split, PARTS, at.theta.size, follower, at.problem.discount_follower, frozen=source)
 
 
 class SplitObjective(Protocol):
@@ -198,21 +187,21 @@ class _SplitObjective:
 
     def __init__(
         self,
-        problem: ConfigurableMDP,
-        theta: FloatArray,
+        at: TabularAt,
         follower: TabularFollower,
         objective: Objective,
     ) -> None:
+        problem, theta = at.problem, at.theta
         self._problem, self._theta, self._follower = problem, theta, follower
         self._horizon = objective.horizon
         self._discount = objective.discount(problem.discount_leader)
-        self._tables = problem.tables_at(theta)
+        self._tables = at.tables
         self._moving = problem.derivatives.dependent(theta)
-        self._kernel = to_dense(self._tables.transition)
+        self._kernel = at.kernel
         self._frozen: DiscountedSystem | None = None
         self.evaluations = 0
-        self._centre_follower, self._centre_leader = gradient_centres(problem, theta, self._tables)
-        self._start = follower.value_without(self._centre_follower / (1.0 - problem.discount_follower))
+        self._centre_follower, self._centre_leader = at.centres
+        self._start = follower.value_without(at.constant)
         self._length = objective.constant_return(1.0, problem.discount_leader)
         self.base = (
             self._leader(self._tables, self._kernel, follower.policy)

@@ -16,8 +16,7 @@ from bilevelrl.reference.registry import Hypergradient, register_route
 from bilevelrl.reference.routes.sweep_count import plan_sweeps
 from bilevelrl.reference.tabular.error_bounds import dense_jacobian
 from bilevelrl.reference.tabular.follower import TabularFollower
-from bilevelrl.reference.tabular.model import ConfigurableMDP
-from bilevelrl.reference.tabular.transitions import to_dense
+from bilevelrl.reference.tabular.model import ConfigurableMDP, TabularAt
 
 __all__ = ["forward"]
 
@@ -30,17 +29,15 @@ __all__ = ["forward"]
     accuracy="truncation of the sweeps (1e-13 of the largest term) plus rounding",
 )
 def forward(
-    problem: ConfigurableMDP,
-    theta: FloatArray,
+    at: TabularAt,
     *,
     objective: Objective = INFINITE_HORIZON,
     warm_start: TabularFollower | None = None,
     bound: bool = True,
 ) -> Hypergradient:
     """∇J by tangent sweeps. A warm start is ignored: sweeps begin at zero."""
-    tables = problem.tables_at(theta)
-    plan = plan_sweeps(problem, theta)
-    kernel = to_dense(tables.transition)
+    problem, theta, tables, kernel = at.problem, at.theta, at.tables, at.kernel
+    plan = plan_sweeps(at)
     states, actions, _ = kernel.shape
     count, beta = theta.size, problem.temperature
     jacobian = problem.jacobian(theta)
@@ -90,8 +87,8 @@ def forward(
     }
     total = sum(parts.values(), np.zeros(count))
 
-    def error_bound() -> AnswerBounds:
-        return plan.error_bound(problem, theta, objective)
+    def error_bound(at: TabularAt) -> AnswerBounds:
+        return plan.error_bound(at, objective)
 
     return Hypergradient(
         value=total,
@@ -100,7 +97,7 @@ def forward(
         + objective.constant_return(plan.centre_leader, problem.discount_leader),
         residual=plan.residual,
         condition=(1 + problem.discount_follower) / (1 - problem.discount_follower),
-        error_bound_source=when_read(problem.tables_at, theta, tables, error_bound) if bound else np.inf,
+        error_bound_source=when_read(at, error_bound) if bound else np.inf,
         route="forward",
         status="converged: sweeps as many as the tolerance needs",
         counters={"sweeps": plan.follower + 1 + (plan.leader if objective.horizon is None else objective.horizon)},

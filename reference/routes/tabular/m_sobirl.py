@@ -30,15 +30,10 @@ from bilevelrl.reference.objective import INFINITE_HORIZON, Objective
 from bilevelrl.reference.on_demand import AnswerBounds, when_read
 from bilevelrl.reference.problem import Part
 from bilevelrl.reference.registry import Hypergradient, register_route
-from bilevelrl.reference.tabular.error_bounds import dense_jacobian, tabular_error_bound
+from bilevelrl.reference.tabular.error_bounds import dense_jacobian, follower_error_bound
 from bilevelrl.reference.tabular.follower import TabularFollower, solve_tabular
-from bilevelrl.reference.tabular.leader import (
-    LeaderEvaluation,
-    evaluate_leader,
-    gradient_centres,
-    visited_next,
-)
-from bilevelrl.reference.tabular.model import ConfigurableMDP
+from bilevelrl.reference.tabular.leader import LeaderEvaluation, evaluate_leader, visited_next
+from bilevelrl.reference.tabular.model import ConfigurableMDP, TabularAt
 from bilevelrl.reference.tabular.tables import Tables
 from bilevelrl.reference.tabular.transitions import DiscountedSystem, expected_next, policy_transition
 
@@ -75,37 +70,30 @@ class InexactHypergradient:
 class _AdjointSystem:
     """The linear system of w and what surrounds it, for a given follower."""
 
-    tables: Tables
+    at: TabularAt
     follower: TabularFollower
     follower_value: FloatArray
-    follower_constant: float
     evaluation: LeaderEvaluation
     policy_weight: FloatArray  # f, (S, A)
     chain: Any  # P_π, (S, S)
     right_hand_side: FloatArray  # b, (S,)
 
-    def residual(self, adjoint: FloatArray, discount: float) -> FloatArray:
+    @property
+    def discount(self) -> float:
+        """γ_F."""
+        return self.at.problem.discount_follower
+
+    def residual(self, adjoint: FloatArray) -> FloatArray:
         """Return A w - b."""
-        difference: FloatArray = adjoint - discount * np.asarray(self.chain.T @ adjoint) - self.right_hand_side
+        difference: FloatArray = adjoint - self.discount * np.asarray(self.chain.T @ adjoint) - self.right_hand_side
         return difference
 
 
-def _adjoint_system(
-    problem: ConfigurableMDP,
-    theta: FloatArray,
-    follower: TabularFollower,
-    objective: Objective,
-    *,
-    centred: bool,
-) -> _AdjointSystem:
+def _adjoint_system(at: TabularAt, follower: TabularFollower, objective: Objective, *, centred: bool) -> _AdjointSystem:
     """The system for Q_L as published, or `centred`, for the benefit Q_L - V_L."""
-    tables = problem.tables_at(theta)
-    policy = follower.policy
-    centre_follower, centre_leader = gradient_centres(problem, theta, tables)
-    evaluation = evaluate_leader(tables, policy, problem.discount_leader, objective=objective, centre=centre_leader)
-    reward = tables.reward_leader - centre_leader
-    constant = centre_follower / (1.0 - problem.discount_follower)
-    follower_value = follower.value_without(constant)
+    problem, tables, policy, centre = at.problem, at.tables, follower.policy, at.centres[1]
+    evaluation = evaluate_leader(tables, policy, problem.discount_leader, objective=objective, centre=centre)
+    reward = tables.reward_leader - centre
     weight = evaluation.benefit_weight
     if not centred:
         ahead: FloatArray = expected_next(tables.transition, evaluation.value_factor.T)  # (S, A, K)
@@ -113,10 +101,9 @@ def _adjoint_system(
         later = np.einsum("ks,sak->sa", evaluation.state_factor, ahead)
         weight = policy * (evaluation.occupancy[:, None] * reward + later)
     return _AdjointSystem(
-        tables=tables,
+        at=at,
         follower=follower,
-        follower_value=follower_value,
-        follower_constant=constant,
+        follower_value=follower.value_without(at.constant),
         evaluation=evaluation,
         policy_weight=weight,
         chain=policy_transition(tables.transition, policy),
@@ -130,21 +117,19 @@ def _arriving(tables: Tables, weight: FloatArray) -> FloatArray:
     return result
 
 
-def _parts(
-    problem: ConfigurableMDP, theta: FloatArray, system: _AdjointSystem, adjoint: FloatArray
-) -> dict[Part, FloatArray]:
-    tables, follower, evaluation = system.tables, system.follower, system.evaluation
-    source_weight = (system.policy_weight - adjoint[:, None] * follower.policy) / problem.temperature
+def _parts(system: _AdjointSystem, adjoint: FloatArray) -> dict[Part, FloatArray]:
+    tables, follower, evaluation = system.at.tables, system.follower, system.evaluation
+    source_weight = (system.policy_weight - adjoint[:, None] * follower.policy) / system.at.problem.temperature
     value = system.follower_value[None, :]
-    follower_discount = np.full((1, tables.states), problem.discount_follower)
+    follower_discount = np.full((1, tables.states), system.discount)
     response = {"reward_follower": source_weight}
     transition: dict[str, FloatArray] = {}
-    if "transition" in problem.varying(theta):
+    if "transition" in system.at.varying:
         response["transition"] = visited_next(tables, follower_discount, source_weight, value)
         transition["transition"] = visited_next(
             tables, evaluation.state_factor, follower.policy, evaluation.value_factor
         )
-    pull = problem.pullback_at(theta)
+    pull = system.at.pullback
     return {
         "initial": pull({"initial": evaluation.value}),
         "direct": pull({"reward_leader": evaluation.occupancy[:, None] * follower.policy}),
@@ -162,41 +147,34 @@ def _parts(
     accuracy="rounding times conditioning",
 )
 def m_sobirl(
-    problem: ConfigurableMDP,
-    theta: FloatArray,
+    at: TabularAt,
     *,
     objective: Objective = INFINITE_HORIZON,
     warm_start: TabularFollower | None = None,
     bound: bool = True,
 ) -> Hypergradient:
     """∇J by M-SoBiRL's adjoint form (Yang et al. 2025, arXiv:2405.19697) for the leader's return; see the module."""
-    follower = solve_tabular(problem, theta, warm_start=warm_start)
-    system = _adjoint_system(problem, theta, follower, objective, centred=True)
-    factor = DiscountedSystem.factorise(system.chain, problem.discount_follower)
+    follower = solve_tabular(at, warm_start=warm_start)
+    system = _adjoint_system(at, follower, objective, centred=True)
+    factor = DiscountedSystem.factorise(system.chain, system.discount)
     adjoint = factor.solve_transposed(system.right_hand_side)
-    solved = _relative_residual(problem, system, adjoint)
-    parts = _parts(problem, theta, system, adjoint)
+    solved = _relative_residual(system, adjoint)
+    parts = _parts(system, adjoint)
 
-    def error_bound() -> AnswerBounds:
-        found = tabular_error_bound(
-            problem,
-            theta,
-            policy=follower.policy,
-            follower_value=system.follower_value,
-            objective=objective,
-            errors=follower.errors_without(system.follower_constant),
-        )
+    def error_bound(at: TabularAt) -> AnswerBounds:
+        found = follower_error_bound(at, follower, objective)
         if not np.isfinite(found.gradient):
             return found
-        return found._replace(gradient=found.gradient + _cancellation(problem, theta, system, adjoint, factor))
+        own = _adjoint_system(at, follower, objective, centred=True)
+        return found._replace(gradient=found.gradient + _cancellation(own, adjoint, factor))
 
     return Hypergradient(
-        value=sum(parts.values(), np.zeros(theta.size)),
+        value=sum(parts.values(), np.zeros(at.theta.size)),
         parts=parts,
         objective=system.evaluation.objective,
         residual=follower.residual,
         condition=factor.condition(),
-        error_bound_source=when_read(problem.tables_at, theta, system.tables, error_bound) if bound else np.inf,
+        error_bound_source=when_read(at, error_bound) if bound else np.inf,
         route="m_sobirl",
         follower=follower,
         status=f"{follower.status.value}; adjoint solved, relative residual {solved:.1e}",
@@ -204,7 +182,7 @@ def m_sobirl(
     )
 
 
-def _relative_residual(problem: ConfigurableMDP, system: _AdjointSystem, adjoint: FloatArray) -> float:
+def _relative_residual(system: _AdjointSystem, adjoint: FloatArray) -> float:
     """Return Σ|A w - b| relative to the terms it is made of.
 
     Raises
@@ -212,9 +190,9 @@ def _relative_residual(problem: ConfigurableMDP, system: _AdjointSystem, adjoint
     NotConvergedError
         If it is beyond the rounding that elimination leaves of a diagonally dominant system.
     """
-    left = float(np.abs(system.residual(adjoint, problem.discount_follower)).sum())
+    left = float(np.abs(system.residual(adjoint)).sum())
     size = float(np.abs(system.policy_weight).sum() + np.abs(adjoint).sum())
-    level = 64.0 * (system.tables.states + system.tables.actions) * float(np.finfo(np.float64).eps)
+    level = 64.0 * (system.at.tables.states + system.at.tables.actions) * float(np.finfo(np.float64).eps)
     if not left <= level * size:
         raise NotConvergedError(
             f"m_sobirl: the adjoint's residual is {left:.3g}, expected at most {level * size:.3g}; "
@@ -223,36 +201,30 @@ def _relative_residual(problem: ConfigurableMDP, system: _AdjointSystem, adjoint
     return left / size if size > 0.0 else 0.0
 
 
-def _source_size(problem: ConfigurableMDP, theta: FloatArray, system: _AdjointSystem) -> FloatArray:
+def _source_size(system: _AdjointSystem) -> FloatArray:
     """Return |∇r_F| + γ_F Σ_s' |∇P| |V_F|, shape (S, A, N): a bound on |c|."""
-    tables = system.tables
-    jacobian = problem.jacobian(theta)
-    size = np.zeros((tables.states, tables.actions, theta.size))
+    at, tables = system.at, system.at.tables
+    jacobian = at.problem.jacobian(at.theta)
+    size = np.zeros((tables.states, tables.actions, at.theta.size))
     if "reward_follower" in jacobian:
         size += np.abs(jacobian["reward_follower"])
     if "transition" in jacobian:
         moved = np.abs(dense_jacobian(tables, jacobian["transition"]))
         value = np.abs(system.follower_value)
-        size += problem.discount_follower * np.einsum("satn,t->san", moved, value)
+        size += system.discount * np.einsum("satn,t->san", moved, value)
     return size
 
 
-def _cancellation(
-    problem: ConfigurableMDP,
-    theta: FloatArray,
-    system: _AdjointSystem,
-    adjoint: FloatArray,
-    factor: DiscountedSystem,
-) -> float:
+def _cancellation(system: _AdjointSystem, adjoint: FloatArray, factor: DiscountedSystem) -> float:
     """Rounding of f - w π and of the solve for w."""
-    tables, policy, discount = system.tables, system.follower.policy, problem.discount_follower
+    tables, policy, discount = system.at.tables, system.follower.policy, system.discount
     rounding = (tables.states + tables.actions + 8) * float(np.finfo(np.float64).eps)
     weight, adjoint_size = np.abs(system.policy_weight), np.abs(adjoint)
     forcing = weight.sum(axis=1) + discount * _arriving(tables, weight)
     forcing += adjoint_size + discount * np.asarray(system.chain.T @ adjoint_size)
     adjoint_off = factor.solve_transposed(rounding * forcing)
     off = rounding * (weight + adjoint_size[:, None] * policy) + adjoint_off[:, None] * policy
-    error = np.einsum("sa,san->n", off, _source_size(problem, theta, system)) / problem.temperature
+    error = np.einsum("sa,san->n", off, _source_size(system)) / system.at.problem.temperature
     return float(error.max(initial=0.0))
 
 
@@ -310,39 +282,33 @@ def m_sobirl_gradient_steps(
     True
     """
     objective = Objective(horizon, discounted)
-    theta = problem.check_theta(theta)
     step_size = check_positive("step_size", step_size, "choose it below 2/‖I - γ_F P_πᵀ‖₂²")
     if isinstance(gradient_steps, bool) or not isinstance(gradient_steps, (int, np.integer)) or gradient_steps < 0:
         raise InvalidInputError(refusal("gradient_steps", gradient_steps, "an integer >= 0", "one step is usual"))
-    system = _adjoint_system(
-        problem,
-        theta,
-        solve_tabular(problem, theta) if follower is None else follower,
-        objective,
-        centred=False,
-    )
-    states = system.tables.states
+    at = problem.at(theta)
+    system = _adjoint_system(at, solve_tabular(at) if follower is None else follower, objective, centred=False)
+    states = at.tables.states
     current = np.array(adjoint, dtype=np.float64)
     if current.shape != (states,):
         raise ShapeError(refusal("adjoint.shape", current.shape, f"({states},)", "start from zeros"))
     if not np.isfinite(current).all():
         raise InvalidInputError("adjoint: expected finite values; start from zeros")
     discount = problem.discount_follower
-    start = left = system.residual(current, discount)
+    start = left = system.residual(current)
     for _ in range(gradient_steps):
         current = current - step_size * (left - discount * np.asarray(system.chain @ left))
-        left = system.residual(current, discount)
+        left = system.residual(current)
         # A step below the limit never lengthens the residual, whatever the start; the slack is rounding.
         if np.linalg.norm(left) > np.linalg.norm(start) + 1e-9 * np.linalg.norm(system.right_hand_side):
             raise NotConvergedError(
                 f"step_size={step_size!r}: the residual of the adjoint grew from {np.linalg.norm(start):.3g} to "
                 f"{np.linalg.norm(left):.3g}; expected a step below 2/‖I - γ_F P_πᵀ‖₂²; reduce step_size"
             )
-    parts = _parts(problem, theta, system, current)
-    averaged = np.einsum("sa,san->sn", system.follower.policy, _source_size(problem, theta, system))
+    parts = _parts(system, current)
+    averaged = np.einsum("sa,san->sn", system.follower.policy, _source_size(system))
     remaining = float(np.abs(left).sum())
     return InexactHypergradient(
-        value=sum(parts.values(), np.zeros(theta.size)),
+        value=sum(parts.values(), np.zeros(at.theta.size)),
         parts=parts,
         adjoint=current,
         residual=remaining,

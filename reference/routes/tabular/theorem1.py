@@ -17,15 +17,14 @@ import numpy as np
 
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.objective import Objective
-from bilevelrl.reference.on_demand import AnswerBounds, when_read
+from bilevelrl.reference.on_demand import when_read
 from bilevelrl.reference.problem import PARTS, Part
 from bilevelrl.reference.registry import Hypergradient, register_route
-from bilevelrl.reference.tabular.error_bounds import dense_jacobian, effective_horizon, tabular_error_bound
+from bilevelrl.reference.tabular.error_bounds import dense_jacobian, effective_horizon, follower_error_bound
 from bilevelrl.reference.tabular.follower import TabularFollower, solve_tabular
-from bilevelrl.reference.tabular.leader import evaluate_leader, gradient_centres
-from bilevelrl.reference.tabular.model import ConfigurableMDP
+from bilevelrl.reference.tabular.leader import evaluate_leader
+from bilevelrl.reference.tabular.model import ConfigurableMDP, TabularAt
 from bilevelrl.reference.tabular.tables import Tables
-from bilevelrl.reference.tabular.transitions import to_dense
 
 __all__ = ["follower_gradients", "hpgd_form", "pair_gradients", "theorem1"]
 
@@ -64,8 +63,7 @@ def pair_gradients(kernel: FloatArray, policy: FloatArray, source: FloatArray, d
 
 
 def _formula(
-    problem: ConfigurableMDP,
-    theta: FloatArray,
+    at: TabularAt,
     *,
     objective: Objective,
     warm_start: TabularFollower | None,
@@ -74,13 +72,11 @@ def _formula(
     gradients: FollowerGradient,
     centred_gradient: bool,
 ) -> Hypergradient:
-    tables = problem.tables_at(theta)
-    follower = solve_tabular(problem, theta, warm_start=warm_start)
-    policy, kernel = follower.policy, to_dense(tables.transition)
+    problem, theta, tables, kernel = at.problem, at.theta, at.tables, at.kernel
+    follower = solve_tabular(at, warm_start=warm_start)
+    policy = follower.policy
     jacobian = problem.jacobian(theta)
-    centre_follower, centre_leader = gradient_centres(problem, theta, tables)
-    constant = centre_follower / (1.0 - problem.discount_follower)
-    follower_value = follower.value_without(constant)
+    follower_value = follower.value_without(at.constant)
     source = follower_source(tables, jacobian, follower_value, problem.discount_follower, theta.size)
     action_gradient = gradients(kernel, policy, source, problem.discount_follower)
     if centred_gradient:
@@ -88,7 +84,7 @@ def _formula(
     parts: dict[Part, FloatArray] = {part: np.zeros(theta.size) for part in PARTS}
     if "regulariser" in jacobian:
         parts["regulariser"] = jacobian["regulariser"].copy()
-    reward = tables.reward_leader - centre_leader
+    reward = tables.reward_leader - at.centres[1]
     for weight, value_ahead, last in _stages(problem, tables, kernel, policy, reward, objective):
         # weight: law of s_t times γ_L^t; value_ahead: V_L with one step less to go.
         discount = objective.discount(problem.discount_leader)
@@ -106,23 +102,13 @@ def _formula(
             parts["initial"] += jacobian["initial"].T @ value
     evaluation = evaluate_leader(tables, policy, problem.discount_leader, objective=objective)
 
-    def error_bound() -> AnswerBounds:
-        return tabular_error_bound(
-            problem,
-            theta,
-            policy=policy,
-            follower_value=follower_value,
-            objective=objective,
-            errors=follower.errors_without(constant),
-        )
-
     return Hypergradient(
         value=sum(parts.values(), np.zeros(theta.size)),
         parts=parts,
         objective=evaluation.objective,
         residual=follower.residual,
         condition=(1 + problem.discount_follower) * effective_horizon(tables, policy, problem.discount_follower),
-        error_bound_source=when_read(problem.tables_at, theta, tables, error_bound) if bound else np.inf,
+        error_bound_source=when_read(at, lambda at: follower_error_bound(at, follower, objective)) if bound else np.inf,
         route=route,
         follower=follower,
         status=follower.status.value,

@@ -23,7 +23,7 @@ from bilevelrl.reference.problem import PARTS, Part
 from bilevelrl.reference.registry import Hypergradient, register_route
 from bilevelrl.reference.routes.sweep_count import plan_sweeps
 from bilevelrl.reference.tabular.follower import TabularFollower
-from bilevelrl.reference.tabular.model import ConfigurableMDP
+from bilevelrl.reference.tabular.model import ConfigurableMDP, TabularAt
 from bilevelrl.reference.tabular.transitions import SparseTransition, Transition
 
 __all__ = ["TAPE_LIMIT", "split_objective", "unrolled"]
@@ -85,8 +85,7 @@ def split_objective(
     accuracy="truncation of the sweeps (1e-13 of the largest term) plus rounding",
 )
 def unrolled(
-    problem: ConfigurableMDP,
-    theta: FloatArray,
+    at: TabularAt,
     *,
     objective: Objective = INFINITE_HORIZON,
     warm_start: TabularFollower | None = None,
@@ -101,9 +100,9 @@ def unrolled(
     TooLargeError
         If the tape would exceed `TAPE_LIMIT`.
     """
-    tables = problem.tables_at(theta)
+    problem, theta, tables = at.problem, at.theta, at.tables
     problem.derivatives.confirm_trace(theta)
-    plan = plan_sweeps(problem, theta)
+    plan = plan_sweeps(at)
     steps = plan.leader if objective.horizon is None else objective.horizon
     tape = _BYTES_PER_ENTRY * tables.states * tables.actions * (plan.follower + steps)
     if tape > TAPE_LIMIT:
@@ -125,23 +124,23 @@ def unrolled(
         return total + 0.0 * sum(anp.sum(point) for point in points)
 
     with tracing("tables"):
-        gradients = autograd.grad(split, tuple(range(len(PARTS))))(*[theta] * len(PARTS))
+        earned, gradients = autograd.value_and_grad(split, tuple(range(len(PARTS))))(*[theta] * len(PARTS))
         parts: dict[Part, FloatArray] = {
             part: np.asarray(pulled, dtype=np.float64).ravel() for part, pulled in zip(PARTS, gradients, strict=True)
         }
     value = sum(parts.values(), np.zeros(theta.size))
     constant = objective.constant_return(plan.centre_leader, problem.discount_leader)
 
-    def error_bound() -> AnswerBounds:
-        return plan.error_bound(problem, theta, objective)
+    def error_bound(at: TabularAt) -> AnswerBounds:
+        return plan.error_bound(at, objective)
 
     return Hypergradient(
         value=value,
         parts=parts,
-        objective=float(split(*[theta] * len(PARTS))) + constant,
+        objective=float(earned) + constant,
         residual=plan.residual,
         condition=(1 + problem.discount_follower) / (1 - problem.discount_follower),
-        error_bound_source=when_read(problem.tables_at, theta, tables, error_bound) if bound else np.inf,
+        error_bound_source=when_read(at, error_bound) if bound else np.inf,
         route="unrolled",
         status="converged: sweeps as many as the tolerance needs",
         counters={"sweeps": plan.follower + steps, "evaluations": 5},

@@ -284,7 +284,7 @@ def test_no_numerical_code_is_shared_with_the_floating_point_routes(monkeypatch)
     expected, source = certified_hypergradient(problem, theta), DoubleTables.at(problem, theta)
     for name in ("numpy.linalg.solve", "numpy.linalg.inv", "scipy.linalg.solve", "numpy.exp", "numpy.log"):
         monkeypatch.setattr(name, broken)
-    monkeypatch.setattr("bilevelrl.reference.tabular.follower.solve_tables", broken)
+    monkeypatch.setattr("bilevelrl.reference.tabular.follower.solve_tabular", broken)
     monkeypatch.setattr("bilevelrl.reference.tabular.leader.evaluate_leader", broken)
     found = certify_tabular(source, digits=30, horizon=None, discounted=True)
     assert [entry.decimal(30) for entry in found.value] == [entry.decimal(30) for entry in expected.value]

@@ -158,8 +158,8 @@ def test_a_foreign_exception_and_a_remembered_answer_are_seen(monkeypatch):
 
     first: dict[int, Any] = {}
 
-    def remembers(problem, theta, **options):
-        return first.setdefault(id(problem), exact(problem, theta, **options))
+    def remembers(at, **options):
+        return first.setdefault(id(at.problem), exact(at, **options))
 
     monkeypatch.setitem(HYPERGRADIENT_ROUTES["implicit"].kinds, cls, remembers)
     assert set(wrong(verdicts(kind, way))) == {(0, 1, "implicit"), (1, 0, "implicit")}

@@ -27,7 +27,7 @@ from bilevelrl.reference.errors import (
     StochasticityError,
     SupportError,
 )
-from bilevelrl.reference.game.follower import DecisionPoints
+from bilevelrl.reference.game.decisions import DecisionPoints
 from bilevelrl.reference.problem import GAME_PARTS
 from bilevelrl.reference.tabular.transitions import DiscountedSystem
 from bilevelrl.tasks import random_markov_game, toy_game_theta, toy_markov_game
@@ -242,8 +242,8 @@ def test_the_agreement_catches_planted_errors(planted, monkeypatch):
     theta = theta_of(game)
     original = implicit_module.evaluate_game_leader
 
-    def evaluate(game, policy, points, response, **options):
-        found = original(game, policy, points, response, **options)
+    def evaluate(at, response, **options):
+        found, points = original(at, response, **options), at.points
         weight = found.response_weight
         if planted == "wrong sign":
             weight = -weight

@@ -90,7 +90,7 @@ def test_bounds_hold_on_drawn_problems(states, actions, seed, decade, leader, fo
             hypergradient(problem, theta)
         return
     certified = hold(problem, theta, ("implicit", "closed_form"), loosest=1e-5, **objective)
-    bounds = lqr_error_bounds(problem, theta, best.cost_to_go, objective=Objective(**objective))
+    bounds = lqr_error_bounds(problem.at(theta), best.cost_to_go, objective=Objective(**objective))
     off = float(certified.objective.distance(hypergradient(problem, theta, bound=False, **objective).objective))
     assert off <= bounds.objective <= 1e-7 * (1.0 + abs(float(certified.objective)))
 
@@ -124,7 +124,7 @@ def test_bounds_hold_on_drawn_games(states, leader_actions, seed, decade, leader
         assert hypergradient(game, THETA).error_bound == np.inf  # a chain without a law: nothing is claimed
         return
     certified = hold(game, THETA, ("implicit",), loosest=1e-6, **objective)
-    bounds = lqr_game_error_bounds(game, THETA, best.cost_to_go, objective=Objective(**objective))
+    bounds = lqr_game_error_bounds(game.at(THETA), best.cost_to_go, objective=Objective(**objective))
     off = float(certified.objective.distance(hypergradient(game, THETA, bound=False, **objective).objective))
     assert off <= bounds.objective <= 1e-9
 
@@ -222,12 +222,10 @@ def test_an_unsettled_follower_shows_in_the_bound(monkeypatch):
     problem = random_lqr(states=3, seed=4)
     certified = certified_hypergradient(problem, THETA, digits=18)
     settled = hypergradient(problem, THETA).error_bound
-    right = implicit_route.follower_riccati
+    right = implicit_route.solve_lqr
     bounds = []
     for sweeps in (0, 10, 30, 45, 60):
-        monkeypatch.setattr(
-            implicit_route, "follower_riccati", lambda *system, n=sweeps, warm_start: right(*system, stop_after=n)
-        )
+        monkeypatch.setattr(implicit_route, "solve_lqr", lambda at, warm_start, n=sweeps: right(at, stop_after=n))
         found = hypergradient(problem, THETA)
         off = distance(certified, found)
         assert off <= found.error_bound
@@ -242,20 +240,22 @@ def test_an_unsettled_follower_shows_in_the_bound(monkeypatch):
 def test_a_wrong_solution_has_no_small_bound():
     problem = random_lqr(seed=1)
     p = solve_follower(problem, THETA).cost_to_go
-    right = lqr_error_bounds(problem, THETA, p, objective=Objective())
-    shifted = lqr_error_bounds(problem, THETA, p * (1.0 + 1e-8), objective=Objective())
+    right = lqr_error_bounds(problem.at(THETA), p, objective=Objective())
+    shifted = lqr_error_bounds(problem.at(THETA), p * (1.0 + 1e-8), objective=Objective())
     assert shifted.gradient > 1e3 * right.gradient
     assert shifted.objective > 1e3 * right.objective
-    assert lqr_error_bounds(problem, THETA, 2.0 * p, objective=Objective()).gradient == np.inf
+    assert lqr_error_bounds(problem.at(THETA), 2.0 * p, objective=Objective()).gradient == np.inf
     # As a policy in its own right it is evaluated as precisely as any other.
     assert (
-        lqr_error_bounds(problem, THETA, p * (1.0 + 1e-8), frozen=True, gradient=False, objective=Objective()).objective
+        lqr_error_bounds(
+            problem.at(THETA), p * (1.0 + 1e-8), frozen=True, gradient=False, objective=Objective()
+        ).objective
         < 1e-10
     )
     game = random_lqr_game(seed=1)
     p = solve_follower(game, THETA).cost_to_go
-    assert lqr_game_error_bounds(game, THETA, p * (1.0 + 1e-8), objective=Objective()).gradient > 1e3 * (
-        lqr_game_error_bounds(game, THETA, p, objective=Objective()).gradient
+    assert lqr_game_error_bounds(game.at(THETA), p * (1.0 + 1e-8), objective=Objective()).gradient > 1e3 * (
+        lqr_game_error_bounds(game.at(THETA), p, objective=Objective()).gradient
     )
 
 

@@ -56,7 +56,7 @@ def test_tracers_and_complex_numbers_are_kept_out_of_the_linear_systems():
 def test_sweeping_routes_never_call_the_solver(route, monkeypatch):
     """With backups and factorisations of the solver broken, sweeping routes must not notice, and all others must."""
     expected = hypergradient(PROBLEM, THETA, route=route, bound=False)
-    names = ("soft_bellman", "find_fixed_point", "newton_batch", "solve_tables")
+    names = ("soft_bellman", "find_fixed_point", "newton_batch", "solve_tabular")
     modules = [module for name, module in list(sys.modules.items()) if name.startswith("bilevelrl.reference.")]
     for module, name in itertools.product(modules, names):  # wherever it was imported to
         if hasattr(module, name):
@@ -143,8 +143,7 @@ def test_discounts_swapped(monkeypatch, horizon):
         theorem1, "follower_gradients", lambda k, p, c, discount: right(k, p, c, PROBLEM.discount_leader)
     )
     wrong = theorem1._formula(
-        PROBLEM,
-        THETA,
+        PROBLEM.at(THETA),
         objective=Objective(horizon),
         warm_start=None,
         bound=True,
@@ -162,8 +161,7 @@ def test_one_sweep_too_few_for_the_followers_future(monkeypatch):
     right = theorem1.pair_gradients
     monkeypatch.setattr(theorem1, "pair_gradients", lambda kernel, policy, source, discount: source)
     wrong = theorem1._formula(
-        PROBLEM,
-        THETA,
+        PROBLEM.at(THETA),
         objective=Objective(),
         warm_start=None,
         bound=True,

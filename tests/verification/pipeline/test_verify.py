@@ -145,8 +145,8 @@ def test_a_wrong_route_fails_the_job(registry):
     right = HYPERGRADIENT_ROUTES["theorem1"]
 
     def perturbed(function):
-        def route(problem, theta, **options):
-            found = function(problem, theta, **options)
+        def route(at, **options):
+            found = function(at, **options)
             return replace(found, value=found.value * (1 + 1e-5))
 
         return route

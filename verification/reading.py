@@ -13,7 +13,7 @@ import re
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ BLOCK_ENTRIES = 2**18
 LARGEST = 1e150
 """Larger draws would overflow when squared."""
 _CHUNK = 2**22
+_DOUBLE = float(np.finfo(np.float64).eps)
 _NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*", re.ASCII)
 _NAME = re.compile(r"""["']?(?!\d)([^\W\d]|[^\x00-\x7f])[^,;"']*["']?""")
 _NO_NUMBER = frozenset({"na", "n/a", "nan", "inf", "infinity", "nil", "none", "null", "missing", "true", "false"})
@@ -51,6 +52,8 @@ class Draws:
         (start, stop) → draws (stop − start, N), of any real dtype.
     progress : function or None
         Told after each block.
+    epsilon : float
+        Unit of the last place of the numbers as they were given.
     """
 
     name: str
@@ -58,6 +61,7 @@ class Draws:
     width: int
     read: Callable[[int, int], NDArray[Any]]
     progress: Progress | None = None
+    epsilon: float = _DOUBLE
 
     def blocks(self, label: str = "reading draws") -> Iterator[FloatArray]:
         """Yield all draws in order, as doubles (r, N); may be called again.
@@ -124,11 +128,19 @@ def open_draws(draws: Any, width: int, *, progress: Progress | None = None) -> I
         def read(start: int, stop: int) -> NDArray[Any]:
             return _columns(_load(path) if whole is None else whole, width)[start:stop]
 
-        yield Draws(name=str(path), count=count, width=width, read=read, progress=progress)
+        epsilon = _epsilon(_load(path))
+        yield Draws(name=str(path), count=count, width=width, read=read, progress=progress, epsilon=epsilon)
     elif isinstance(draws, Iterator):
-        pieces = (_block(piece, place, width) for place, piece in enumerate(draws))
-        with _spooled(pieces, "draws", width, progress) as kept:
-            yield kept
+        epsilons = [_DOUBLE]
+
+        def pieces() -> Iterator[FloatArray]:
+            for place, piece in enumerate(draws):
+                rows = _block(piece, place, width)
+                epsilons.append(_epsilon(rows))
+                yield rows.astype(np.float64)
+
+        with _spooled(pieces(), "draws", width, progress) as kept:
+            yield replace(kept, epsilon=max(epsilons))
     else:
         rows = _checked_shape(real_array(draws, "draws"), "draws", width)
         yield Draws(
@@ -137,6 +149,7 @@ def open_draws(draws: Any, width: int, *, progress: Progress | None = None) -> I
             width=width,
             read=lambda start, stop: rows[start:stop],
             progress=progress,
+            epsilon=_epsilon(rows),
         )
 
 
@@ -226,11 +239,15 @@ def _columns(found: NDArray[Any], width: int) -> NDArray[Any]:
     return found[:, None] if found.ndim == 1 and width == 1 else found
 
 
-def _block(piece: Any, place: int, width: int) -> FloatArray:
+def _epsilon(found: NDArray[Any]) -> float:
+    return max(_DOUBLE, float(np.finfo(found.dtype).eps)) if found.dtype.kind == "f" else _DOUBLE
+
+
+def _block(piece: Any, place: int, width: int) -> NDArray[Any]:
     rows = _columns(real_array(piece, f"draws, block {place}"), width)
     if rows.ndim != 2 or rows.shape[1] != width:
         raise ShapeError(refusal(f"draws, block {place}: shape", rows.shape, f"(r, {width})", "one draw per row"))
-    return rows.astype(np.float64)
+    return rows
 
 
 @contextmanager

@@ -32,6 +32,7 @@ from bilevelrl.verification.arguments import Parser, count, seed
 from bilevelrl.verification.commands.certify import register_certify
 from bilevelrl.verification.commands.digits import register_digits
 from bilevelrl.verification.commands.ending import CHECK_FAILED, HOLDS, UNANSWERED, ended
+from bilevelrl.verification.commands.false_alarms import register_false_alarms
 from bilevelrl.verification.commands.fresh_seeds import register_fresh_seeds
 from bilevelrl.verification.commands.judge import register_judge
 from bilevelrl.verification.commands.report import register_report
@@ -102,6 +103,7 @@ def build_parser() -> Parser:
     register_judge(commands)
     register_report(commands)
     register_fresh_seeds(commands)
+    register_false_alarms(commands)
 
     add = commands.add_parser("routes", help="list the exact routes and what each promises")
     add.set_defaults(run=_routes)

@@ -15,7 +15,12 @@ trusted, and the median of means of k blocks takes over, which needs a variance 
 more than c σ √(k/n) with probability at most 1/c² (Chebyshev), and the median only if half the blocks are, which has
 probability at most `exp(-k KL(1/2 ‖ 1/c²))`. Its interval is about three times wider. Both know σ from the sample only.
 Where it rests on fewer draws than there are blocks, as where one rare draw is most of it, the true σ may be several
-times larger, and the comparison is not judged. Events too rare to have occurred at all are in no sample.
+times larger, and the comparison is not judged.
+
+Events too rare to have occurred are in no sample: n draws miss an event of probability p with probability
+`(1 − p)^n`, whatever it would have added to the mean. Of draws whose law is known to have no such events nothing more
+is asked. Others (`unknown_law`) are judged from so many draws on that no event of probability `MISSED` was missed, but
+for the error rate, and only where they vary and the variance rests on `CARRYING` draws or more.
 
 All rates are of the whole family of comparisons and are split evenly over it (Bonferroni).
 """
@@ -43,6 +48,7 @@ __all__ = [
     "critical_value",
     "draws_for_tail",
     "draws_needed",
+    "draws_to_miss_nothing",
     "mean_test",
     "mean_test_of",
     "smallest_detectable_bias",
@@ -52,6 +58,10 @@ ERROR_RATE = 1e-6
 POWER = 1.0 - 1e-3
 # Largest factor by which the tail of Student's statistic is corrected for skewness.
 TAIL_DISTORTION = 20.0
+# Of a law that nothing is known of: what probability of an event may have been missed, and by how many draws its
+# variance must be carried. Counted in `docs/false_alarms.md`.
+MISSED = 0.02
+CARRYING = 20.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,6 +205,18 @@ def draws_for_tail(skewness: float, *, error_rate: float = ERROR_RATE, compariso
     return (abs(skewness) * z**3 / (3.0 * math.log(TAIL_DISTORTION))) ** 2
 
 
+def draws_to_miss_nothing(*, error_rate: float = ERROR_RATE, comparisons: int = 1) -> int:
+    """Return how many draws miss no event of probability `MISSED`, but for the error rate.
+
+    Examples
+    --------
+    >>> draws_to_miss_nothing(error_rate=0.05), draws_to_miss_nothing(error_rate=1e-6, comparisons=10)
+    (149, 798)
+    """
+    check_rate("error_rate", error_rate)
+    return math.ceil(math.log(error_rate / comparisons) / math.log1p(-MISSED))
+
+
 def _corrected_rates(skewness: FloatArray, draws: int, rate: float) -> FloatArray:
     """Two-sided rates p at which `p exp(|γ| z(p)³ / (3 √n)) = rate`: what to ask of a symmetric tail instead."""
     slope = np.abs(skewness) / (3.0 * math.sqrt(draws))
@@ -264,6 +286,7 @@ def mean_test(
     power: float = POWER,
     comparisons: int | None = None,
     known_error: float | FloatArray = 0.0,
+    unknown_law: bool = False,
 ) -> MeanTest:
     """Hold the mean of independent draws against an expected mean.
 
@@ -283,6 +306,8 @@ def mean_test(
         Size of the family; default K.
     known_error
         How far `expected` itself may be off (an error bound), added to the interval.
+    unknown_law
+        Whether rare events are to be reckoned with: too few draws, and a variance of few draws, are not judged.
 
     Raises
     ------
@@ -305,6 +330,7 @@ def mean_test(
         power=power,
         comparisons=comparisons,
         known_error=known_error,
+        unknown_law=unknown_law,
     )
 
 
@@ -317,6 +343,7 @@ def mean_test_of(
     power: float = POWER,
     comparisons: int | None = None,
     known_error: float | FloatArray = 0.0,
+    unknown_law: bool = False,
 ) -> MeanTest:
     """Hold a mean against an expected mean, from moments of the draws: `mean_test` without the draws.
 
@@ -328,7 +355,7 @@ def mean_test_of(
         What their expectation should be.
     medians : (K,) or None
         `MedianOfMeans.estimate` of the same family; None where there are fewer draws than blocks.
-    error_rate, power, comparisons, known_error
+    error_rate, power, comparisons, known_error, unknown_law
         As in `mean_test`.
 
     Examples
@@ -359,6 +386,9 @@ def mean_test_of(
     known = known_error + 4 * np.finfo(np.float64).eps * (np.abs(centre) + np.abs(expected))
     # A variance carried by fewer draws than there are blocks may be several times larger: nothing is known then.
     told = gaussian | (sample.carrying >= robust.blocks) | (error == 0.0)
+    if unknown_law:
+        seen = sample.draws >= draws_to_miss_nothing(error_rate=error_rate, comparisons=family)
+        told &= seen & (sample.carrying >= CARRYING) & (error > 0.0)
     half_width = np.where(gaussian, radius * error, _times(robust.radius * wider, error)) + known
     half_width = np.where(told, half_width, np.inf)
     detectable = np.where(gaussian, reach * error, _times(robust.reach * wider, error)) + 2 * known

@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -36,11 +36,15 @@ from bilevelrl.verification.statistics.cosine import CosineInterval, cosine_inte
 from bilevelrl.verification.statistics.error_budget import ErrorBudget
 from bilevelrl.verification.statistics.independence import Independence
 from bilevelrl.verification.statistics.means import (
+    CARRYING,
     ERROR_RATE,
+    MISSED,
     POWER,
     MeanTest,
     MedianOfMeans,
+    draws_for_tail,
     draws_needed,
+    draws_to_miss_nothing,
     mean_test_of,
 )
 from bilevelrl.verification.statistics.search import LARGEST_COUNT
@@ -48,6 +52,7 @@ from bilevelrl.verification.statistics.stream import BlockMeans, RunningMoments,
 
 __all__ = ["Judgement", "comparison_directions", "judge_draws", "read_draws", "scenario_truth"]
 
+ASCENT = "of positive product with the truth"
 SampledClaim: TypeAlias = Literal["unbiased", "ascent"]
 """What draws may be claimed to be: "unbiased" estimates, or on average of a positive product with the truth."""
 
@@ -72,7 +77,8 @@ class Judgement:
     draws : int
         How many there are.
     draws_needed : int or None
-        How many a bias of `POWER_LIMIT` of the truth needs, by Student's interval; None: more than `LARGEST_COUNT`.
+        About how many a bias of `POWER_LIMIT` of the truth needs, going by the moments of these draws; None: more than
+        `LARGEST_COUNT`, or they do not vary.
     cosine : CosineInterval
         Mean cosine of one draw with the truth.
     explanation : Explanation or None
@@ -108,15 +114,16 @@ class Judgement:
         ]
         if self.explanation is not None:
             lines.append(f"  {self.explanation}")
-        if self.verdict.outcome is Outcome.NO_POWER:
+        if self.verdict.outcome is Outcome.NO_POWER and self.standard_deviation.any():
             wanted = f"more than {LARGEST_COUNT:.0e}" if self.draws_needed is None else f"about {self.draws_needed:,}"
             lines.append(f"  a bias of {POWER_LIMIT:.0%} of the truth needs {wanted} draws")
         with np.errstate(divide="ignore", invalid="ignore"):
             strength = np.nan_to_num(np.abs(self.test.bias) / self.test.half_width)
+        judged_bias = self.claim != ASCENT
         for i in np.argsort(-strength)[:5]:
             lines.append(
-                f"  {self.names[i]:<28} bias {self.test.bias[i]:+.3g} ± {self.test.half_width[i]:.2g}"
-                f"{'  REJECTED' if self.test.rejected[i] else ''}"
+                f"  {self.names[i]:<28} {'bias' if judged_bias else 'mean'} {self.test.bias[i]:+.3g} ± "
+                f"{self.test.half_width[i]:.2g}{'  REJECTED' if judged_bias and self.test.rejected[i] else ''}"
             )
         lines.append(
             f"  mean cosine with the truth {self.cosine.mean:+.3f} [{self.cosine.low:+.3f}, {self.cosine.high:+.3f}]"
@@ -160,16 +167,19 @@ def judge_draws(
     claim: SampledClaim | Sequence[float] | FloatArray = "unbiased",
     horizon: int | None = None,
     tolerated_bias: float = 0.0,
+    accuracy: float | None = None,
     error_rate: float = ERROR_RATE,
     power: float = POWER,
+    causes: bool = True,
     progress: Progress | None = None,
 ) -> Judgement:
     """Judge independent estimates of a scenario's hypergradient.
 
     Guarantee: (a) where the claim is right and draws are independent, it is refused with probability at most
-    `error_rate` (by the central limit theorem, or medians of means where draws are skewed); (b) a comparison that is
-    off by its `detectable` or more is refused with probability at least `power`. "passed" is only said where a bias of
-    `POWER_LIMIT` of the truth, along the truth, would have been seen.
+    `error_rate` (by the central limit theorem, or medians of means where draws are skewed; nothing is refused where so
+    few draws could have missed an event of probability 0.02, where they do not vary, or where a handful makes their
+    variance); (b) a comparison that is off by its `detectable` or more is refused with probability at least `power`.
+    "passed" is only said where a bias of `POWER_LIMIT` of the truth, along the truth, would have been seen.
 
     Parameters
     ----------
@@ -186,8 +196,13 @@ def judge_draws(
         Of the objective that the draws estimate; None: infinite.
     tolerated_bias
         Bias per comparison that is no reason for refusal, relative to the truth's norm.
+    accuracy
+        Rounding of the draws' mean, relative to the truth's norm; None: 4096 units of the last place of their dtype
+        (9e-13 for doubles and files, 5e-4 for float32).
     error_rate, power
         For the whole judgement; power of each comparison.
+    causes
+        Look for the known mistake that comes nearest, where the claim is refused.
     progress
         Told after each block: (draws done, draws in all, what is done).
 
@@ -210,10 +225,9 @@ def judge_draws(
     ('failed', 'the direct part is missing')
     """
     at = scenario(on) if isinstance(on, str) else on
-    if not 0.0 <= tolerated_bias < math.inf:
-        raise InvalidInputError(
-            refusal("tolerated_bias", tolerated_bias, "a finite number >= 0", "relative to the truth's norm")
-        )
+    for name, value in (("tolerated_bias", tolerated_bias), ("accuracy", accuracy)):
+        if value is not None and not 0.0 <= value < math.inf:
+            raise InvalidInputError(refusal(name, value, "a finite number >= 0", "relative to the truth's norm"))
     truth = scenario_truth(at, horizon)
     stated, expected = _claimed(claim, truth)
     ascent = isinstance(claim, str) and claim == "ascent"
@@ -231,28 +245,32 @@ def judge_draws(
         for rows in opened.blocks("moments of the draws"):
             running = running.updated(np.concatenate([rows @ parts, rows, cosines(rows, truth.value)], axis=1))
         sample = running.sample()
+        rounding = 4096.0 * opened.epsilon if accuracy is None else accuracy
         independence = Independence(sample.columns(slice(0, 1)), error_rate=rates["independence"])
         robust = MedianOfMeans.design(error_rate=rates["mean"], power=power, comparisons=len(names))
         means = BlockMeans(blocks=robust.blocks, draws=sample.draws, columns=len(names))
         for rows in opened.blocks("dependence of the draws"):
             projected = np.concatenate([rows @ parts, rows], axis=1)[:, compared]
             means.add(projected)
-            independence.add(projected[:, 0])
+            independence.add(projected[:, 0], rows)
     test = mean_test_of(
         sample.columns(compared),
         (expected @ directions)[compared],
         medians=means.median(),
         error_rate=rates["mean"],
         power=power,
-        known_error=truth.error_bound + tolerated_bias * norm,
+        known_error=truth.error_bound + (tolerated_bias + rounding) * norm,
+        unknown_law=True,
     )
     single = sample.columns(slice(parts.shape[1], -1))
     verdict = judge_ascent(test, norm) if ascent else judge_sampled(test, along=0, scale=norm, names=list(names))
     dependence = independence.refusal()
     if dependence is not None:
         verdict = unjudged(Outcome.REFUSED, dependence)
+    elif not np.isfinite(test.half_width).all() and not verdict.failed:
+        verdict = replace(verdict, reason=f"{verdict.reason}; {_untold(test, sample.columns(compared), rates['mean'])}")
     explanation = None
-    if verdict.failed and not ascent:
+    if causes and verdict.failed and not ascent:
         coordinates = slice(len(names) - size, None)
         explanation = explain(
             [
@@ -288,6 +306,8 @@ def judge_ascent(test: MeanTest, norm: float) -> Verdict:
     said = f"mean product with the truth's direction in [{low:+.3g}, {high:+.3g}]"
     if high < 0.0:
         return Verdict(outcome=Outcome.FAILED, detectable=detectable, reason=f"{said}: descent")
+    if not math.isfinite(high):
+        said = f"mean product with the truth's direction {float(test.bias[0]):+.3g}, of unknown accuracy"
     outcome = Outcome.PASSED if low > 0.0 else Outcome.NO_POWER
     return Verdict(outcome=outcome, detectable=detectable, reason=said)
 
@@ -347,7 +367,7 @@ def _claimed(claim: Any, truth: Truth) -> tuple[str, FloatArray]:
         if claim == "unbiased":
             return "unbiased", truth.value
         if claim == "ascent":
-            return "of positive product with the truth", np.zeros_like(truth.value)
+            return ASCENT, np.zeros_like(truth.value)
         raise UnknownNameError("claim", claim, ("unbiased", "ascent"))
     expected = np.asarray(claim, dtype=np.float64)
     if expected.shape != truth.value.shape or not np.isfinite(expected).all():
@@ -355,15 +375,42 @@ def _claimed(claim: Any, truth: Truth) -> tuple[str, FloatArray]:
     return "to have a declared expectation", expected
 
 
+def _untold(test: MeanTest, sample: SampleMoments, error_rate: float) -> str:
+    """Why some comparisons were not made."""
+    family, still = test.bias.size, sample.standard_deviation == 0.0
+    fewest = draws_to_miss_nothing(error_rate=error_rate, comparisons=family)
+    few = int((~np.isfinite(test.half_width) & ~still).sum())
+    said = []
+    if still.any():
+        off = np.abs(test.bias[still]).max()
+        said.append(
+            f"{int(still.sum())} of {family} comparisons never varied, and are off by {off:.2g} at most (one row of a "
+            "deterministic gradient is checked by `check_gradient`)"
+        )
+    if few and sample.draws < fewest:
+        said.append(f"{sample.draws:,} draws may have missed events of probability {MISSED:g}: {fewest:,} would not")
+    elif few:
+        said.append(f"{few} of {family} comparisons rest on fewer than {CARRYING:g} large draws")
+    return "; ".join(said)
+
+
 def _draws_for_power(sample: SampleMoments, norm: float, error_rate: float, power: float, family: int) -> int | None:
     """Draws that a bias of `POWER_LIMIT` of the truth needs; None where no feasible number is enough."""
     if norm == 0.0:
         return 0
-    spread = float(sample.standard_deviation[0])
+    split: Any = {"error_rate": error_rate, "comparisons": family}
+    spread, wanted = float(sample.standard_deviation[0]), POWER_LIMIT * norm
+    if spread == 0.0:
+        return None
+    kurtosis = sample.draws / float(sample.carrying[0])
+    least = max(draws_to_miss_nothing(**split), math.ceil(CARRYING * kurtosis))
+    tail = draws_for_tail(float(sample.skewness[0]), **split)
+    medians = (MedianOfMeans.design(power=power, **split).reach * spread / wanted) ** 2
     try:
-        return draws_needed(POWER_LIMIT * norm, spread, error_rate=error_rate, power=power, comparisons=family)
+        student = draws_needed(wanted, spread, power=power, **split)
     except TooLargeError:
         return None
+    return max(least, math.ceil(min(max(student, tail), medians)))
 
 
 def _finite(value: Any) -> Any:

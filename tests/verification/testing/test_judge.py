@@ -12,6 +12,7 @@ from bilevelrl.reference.errors import InvalidInputError, ShapeError, UnknownNam
 from bilevelrl.tasks import scenario, scenarios
 from bilevelrl.verification.checks.verdicts import POWER_LIMIT, Outcome
 from bilevelrl.verification.commands.command_line import main
+from bilevelrl.verification.commands.false_alarms import false_alarms
 from bilevelrl.verification.mutants.causes import Evidence, explain, part_causes
 from bilevelrl.verification.testing.judge import judge_draws
 
@@ -95,6 +96,78 @@ class TestVerdicts:
         ]
         wrong = sum(outcome in (Outcome.FAILED, Outcome.REFUSED) for outcome in outcomes)
         assert wrong <= stats.binom.isf(1e-6, runs, 0.05)
+
+
+class TestNoFalseAlarm:
+    """What right draws look like when they are few, rare, equal or rounded: no power, never failed."""
+
+    @pytest.mark.parametrize("name", ["a parameter per pair", "cold bandit", "shared purse", "toll"])
+    @pytest.mark.parametrize("count", [4, 10, 100, 1000])
+    def test_own_estimator_on_scenarios_with_rare_paths(self, name, count):
+        found = [judge_draws(bchg_draws(name, count, seed), name).verdict.outcome for seed in range(20)]
+        assert set(found) <= {Outcome.PASSED, Outcome.NO_POWER}
+
+    @pytest.mark.parametrize("sigma", [1.0, 3.0])
+    @pytest.mark.parametrize("count", [10, 50, 1000, 20_000])
+    def test_lognormal_draws(self, sigma, count):
+        truth = scenario("layered").truth.value
+        for seed in range(50 if count <= 1000 else 5):
+            noise = np.exp(sigma * named_stream(seed, "lognormal", count).standard_normal((count, 3)) - sigma**2 / 2)
+            judged = judge_draws(truth * noise, "layered")
+            assert judged.verdict.outcome in (Outcome.PASSED, Outcome.NO_POWER), seed
+
+    @pytest.mark.parametrize("spread", [0.0, 6e-14])
+    def test_deterministic_right_rows_are_equal_to_the_truth(self, spread):
+        truth, rng = scenario("layered").truth.value, named_stream(7, "rounding")
+        judged = judge_draws(truth * (1.0 + spread * rng.uniform(-1, 1, (2000, 3)) + 9e-14), "layered")
+        assert judged.verdict.outcome is (Outcome.PASSED if spread else Outcome.NO_POWER)
+        if not spread:
+            assert "9 of 9 comparisons never varied, and are off by" in judged.verdict.reason
+            assert "draws" not in str(judged).partition("needs about")[2]
+
+    def test_deterministic_wrong_rows_are_not_judged_either(self):
+        """A thousand equal rows may be what an unbiased estimator of rare large draws shows."""
+        judged = judge_draws(np.tile(1.5 * scenario("toll").truth.value, (1000, 1)), "toll")
+        assert judged.verdict.outcome is Outcome.NO_POWER
+        assert "check_gradient" in judged.verdict.reason
+
+    def test_a_coordinate_that_never_varies_does_not_hide_the_others(self, right):
+        rows = right.copy()
+        rows[:, 0] = 7.0
+        judged = judge_draws(rows, "layered")
+        assert judged.verdict.outcome is Outcome.FAILED  # along the truth, where it is off
+        assert not judged.test.rejected[judged.names.index("at parameter 0")]
+
+    def test_single_precision(self, right):
+        truth = scenario("layered").truth.value
+        noise = 1e-6 * named_stream(8, "noise").standard_normal((2000, 3))
+        off = truth * (1.0 + 5e-5) + noise
+        assert judge_draws(off.astype(np.float32), "layered").passed
+        assert judge_draws(off, "layered").verdict.outcome is Outcome.FAILED
+        assert judge_draws(off, "layered", accuracy=1e-4).passed
+        assert judge_draws(off.astype(np.float32), "layered", accuracy=0.0).verdict.outcome is Outcome.FAILED
+        assert judge_draws(iter([off.astype(np.float32)]), "layered").passed
+        with pytest.raises(InvalidInputError, match="accuracy"):
+            judge_draws(off, "layered", accuracy=np.nan)
+
+    def test_workers_that_share_a_seed(self, right):
+        judged = judge_draws(np.tile(right[:2000], (8, 1)), "layered")
+        assert judged.verdict.outcome is Outcome.REFUSED
+        assert "are copies of draws" in judged.verdict.reason
+
+    def test_what_is_said_of_an_ascent_is_one_rule(self, right):
+        said = str(judge_draws(right, "layered", claim="ascent"))
+        assert "REJECTED" not in said
+        assert "mean product" in said
+        few = judge_draws(right[:100], "layered", claim="ascent")
+        assert "of unknown accuracy" in few.verdict.reason
+        assert judge_draws(right[: 2 * few.draws_needed], "layered", claim="ascent").passed
+
+    def test_exact_laws_at_a_rate_that_can_be_seen(self):
+        """At α = 0.05 no more false alarms than a binomial bound at 1e-6 allows, and planted mistakes fail."""
+        for record in false_alarms(340, seed=11, rates=[0.05], numbers=[10, 1000]):
+            assert record["false_alarms"] <= stats.binom.isf(1e-6, record["judgements"], 0.05), record
+        assert record["planted_failed"] >= 40
 
 
 class TestWhatIsHandedOver:

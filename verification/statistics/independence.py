@@ -48,7 +48,7 @@ class Independence:
     >>> values = np.repeat(np.random.default_rng(0).standard_normal((500, 1)), 10, axis=0)
     >>> found = Independence(SampleMoments.of(values), error_rate=1e-6)
     >>> found.add(values[:, 0], values)
-    >>> found.refusal().partition(",")[0]
+    >>> found.refusal().partition(", so")[0]
     'consecutive draws are correlated (0 of 2,500 pairs on different sides of the mean where 1,250 are expected)'
     """
 

@@ -40,7 +40,7 @@ class Linearisation:
     cotangents: Mapping[Part, Mapping[str, Any]]
     follower: Follower
     condition: float
-    error_bound: Callable[[Any], float | AnswerBounds]
+    error_bound: Callable[[Any], AnswerBounds]
     counters: Mapping[str, int]
 
 

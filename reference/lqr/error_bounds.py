@@ -18,7 +18,6 @@ from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.lqr.matrices import LQRMatrices
 from bilevelrl.reference.lqr.model import ConfigurableLQR, LQRAt
 from bilevelrl.reference.lqr.response_errors import (
-    ErrorBounds,
     Response,
     Tail,
     bounds_of,
@@ -31,6 +30,7 @@ from bilevelrl.reference.lqr.response_errors import (
 from bilevelrl.reference.lqr.rounding import EPSILON, Ledger, plain
 from bilevelrl.reference.lqr.solvers import EquationSolver
 from bilevelrl.reference.objective import Objective
+from bilevelrl.reference.on_demand import AnswerBounds
 from bilevelrl.reference.problem import PARTS, Part
 
 __all__ = ["LeaderSweeps", "lqr_error_bounds"]
@@ -130,7 +130,7 @@ def lqr_error_bounds(
     tail: Tail | None = None,
     frozen: bool = False,
     gradient: bool = True,
-) -> ErrorBounds:
+) -> AnswerBounds:
     """Return the bounds for a route that has found P.
 
     Parameters

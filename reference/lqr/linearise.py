@@ -57,6 +57,6 @@ def linearise_lqr(at: LQRAt, objective: Objective, *, warm_start: LQRFollower | 
         cotangents={part: cotangents[part] for part in PARTS},
         follower=follower,
         condition=riccati.amplification,
-        error_bound=lambda at: lqr_error_bounds(at, riccati.cost_to_go, objective=objective).gradient,
+        error_bound=lambda at: lqr_error_bounds(at, riccati.cost_to_go, objective=objective),
         counters={"doublings": riccati.iterations, "lyapunov_solves": 5 if objective.horizon is None else 3},
     )

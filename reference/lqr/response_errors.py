@@ -24,12 +24,12 @@ from bilevelrl.reference.errors import IllPosedError
 from bilevelrl.reference.lqr.primitives import lyapunov_primitive
 from bilevelrl.reference.lqr.rounding import EPSILON, Ledger, UnprovenError, first_order_errors, plain
 from bilevelrl.reference.lqr.solvers import discounted_lyapunov, riccati_backup
+from bilevelrl.reference.on_demand import AnswerBounds
 from bilevelrl.reference.problem import Part
 from bilevelrl.reference.tabular.error_bounds import FIRST_ORDER
 
 __all__ = [
     "UNKNOWN",
-    "ErrorBounds",
     "Response",
     "Tail",
     "bounds_of",
@@ -45,15 +45,7 @@ _ROUNDINGS = 16.0 * EPSILON  # of each Jacobian's own formula
 _UNDERFLOW = 1e-290
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ErrorBounds:
-    """Bounds on |J - truth| and on max_j |∂J/∂θ_j - truth|, the latter for every part as well; may be inf."""
-
-    objective: float
-    gradient: float
-
-
-UNKNOWN = ErrorBounds(objective=float(np.inf), gradient=float(np.inf))
+UNKNOWN = AnswerBounds(gradient=float(np.inf), objective=float(np.inf))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -284,7 +276,7 @@ def pulled(
     return found
 
 
-def bounds_of(formula: Any, parameters: int, stretch: Any) -> ErrorBounds:
+def bounds_of(formula: Any, parameters: int, stretch: Any) -> AnswerBounds:
     """Return the bounds from a formula of (objective, parts), all flat, and the stretch that it has seen."""
     try:
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
@@ -293,4 +285,4 @@ def bounds_of(formula: Any, parameters: int, stretch: Any) -> ErrorBounds:
         return UNKNOWN
     errors = errors / (1.0 - stretch()) ** 4 + _UNDERFLOW  # each of several factors is off by a little more
     parts = errors[1:].reshape(-1, parameters) if parameters else np.zeros((0, 0))
-    return ErrorBounds(objective=float(errors[0]), gradient=float(parts.sum(axis=0).max(initial=0.0)))
+    return AnswerBounds(gradient=float(parts.sum(axis=0).max(initial=0.0)), objective=float(errors[0]))

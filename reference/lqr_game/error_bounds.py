@@ -19,7 +19,6 @@ from bilevelrl.reference.errors import IllPosedError
 from bilevelrl.reference.lqr.follower import action_covariance
 from bilevelrl.reference.lqr.response_errors import (
     UNKNOWN,
-    ErrorBounds,
     Response,
     Tail,
     bounds_of,
@@ -34,6 +33,7 @@ from bilevelrl.reference.lqr.solvers import discounted_lyapunov, riccati_backup
 from bilevelrl.reference.lqr_game.leader import closed_loop, evaluate_game_leader, game_steps
 from bilevelrl.reference.lqr_game.model import LeaderGaussian, LQRGame, LQRGameAt
 from bilevelrl.reference.objective import Objective
+from bilevelrl.reference.on_demand import AnswerBounds
 from bilevelrl.reference.problem import GAME_PARTS, Part
 
 __all__ = ["lqr_game_error_bounds"]
@@ -175,7 +175,7 @@ def lqr_game_error_bounds(
     tail: Tail | None = None,
     frozen: bool = False,
     gradient: bool = True,
-) -> ErrorBounds:
+) -> AnswerBounds:
     """Return the bounds for a route that has found P; parameters as of `lqr_error_bounds`.
 
     Examples

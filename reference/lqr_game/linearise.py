@@ -53,6 +53,6 @@ def linearise_lqr_game(at: LQRGameAt, objective: Objective, *, warm_start: LQRFo
         cotangents=cotangents,
         follower=follower,
         condition=riccati.amplification,
-        error_bound=lambda at: lqr_game_error_bounds(at, riccati.cost_to_go, objective=objective).gradient,
+        error_bound=lambda at: lqr_game_error_bounds(at, riccati.cost_to_go, objective=objective),
         counters={"doublings": riccati.iterations, "steps": len(evaluation.reward)},
     )

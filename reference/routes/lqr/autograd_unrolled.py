@@ -12,13 +12,13 @@ from bilevelrl.reference.lqr.follower import LQRFollower, solve_lqr
 from bilevelrl.reference.lqr.leader import lqr_leader_objective
 from bilevelrl.reference.lqr.matrices import LQRMatrices
 from bilevelrl.reference.lqr.model import ConfigurableLQR, LQRAt
-from bilevelrl.reference.lqr.response_errors import ErrorBounds, Tail
+from bilevelrl.reference.lqr.response_errors import Tail
 from bilevelrl.reference.lqr.solvers import RiccatiSolution, solve_riccati
 from bilevelrl.reference.lqr_game.error_bounds import lqr_game_error_bounds
 from bilevelrl.reference.lqr_game.leader import lqr_game_objective
 from bilevelrl.reference.lqr_game.model import LQRGame, LQRGameAt, solve_lqr_game
 from bilevelrl.reference.objective import INFINITE_HORIZON, Objective
-from bilevelrl.reference.on_demand import when_read
+from bilevelrl.reference.on_demand import AnswerBounds, when_read
 from bilevelrl.reference.problem import GAME_PARTS, PARTS
 from bilevelrl.reference.registry import Hypergradient, register_route
 from bilevelrl.reference.routes.lqr.split import (
@@ -70,8 +70,8 @@ def _differentiate(
     )
 
 
-def _error_bound(at: LQRAt | LQRGameAt, route: str, objective: Objective) -> float:
-    """The bound for what the tape holds: P by SciPy's solver, or by as many sweeps as there are on it."""
+def _error_bound(at: LQRAt | LQRGameAt, route: str, objective: Objective) -> AnswerBounds:
+    """The bounds for what the tape holds: P by SciPy's solver, or by as many sweeps as there are on it."""
     game = isinstance(at, LQRGameAt)
     discount = at.problem.discount_follower
     system = at.follower_system
@@ -86,8 +86,8 @@ def _error_bound(at: LQRAt | LQRGameAt, route: str, objective: Objective) -> flo
         options["tail"] = Tail.of(*system, discount, earlier=earlier, later=later)
         if isinstance(at, LQRAt) and objective.horizon is None:
             options["sweeps"] = _leader_sweeps(at.matrices, riccati, at.problem.discount_leader)
-    bounds: Callable[..., ErrorBounds] = lqr_game_error_bounds if game else lqr_error_bounds
-    return bounds(at, riccati.cost_to_go, **options).gradient
+    bounds: Callable[..., AnswerBounds] = lqr_game_error_bounds if game else lqr_error_bounds
+    return bounds(at, riccati.cost_to_go, **options)
 
 
 def _leader_sweeps(matrices: LQRMatrices, riccati: RiccatiSolution, discount: float) -> LeaderSweeps:

@@ -12,13 +12,12 @@ from bilevelrl.reference.lqr.error_bounds import lqr_error_bounds
 from bilevelrl.reference.lqr.follower import LQRFollower, action_covariance, solve_lqr
 from bilevelrl.reference.lqr.leader import evaluate_lqr_leader
 from bilevelrl.reference.lqr.model import ConfigurableLQR, LQRAt
-from bilevelrl.reference.lqr.response_errors import ErrorBounds
 from bilevelrl.reference.lqr.solvers import RiccatiSolution, solve_riccati
 from bilevelrl.reference.lqr_game.error_bounds import lqr_game_error_bounds
 from bilevelrl.reference.lqr_game.leader import closed_loop, evaluate_game_leader
 from bilevelrl.reference.lqr_game.model import LQRGame, LQRGameAt, solve_lqr_game
 from bilevelrl.reference.objective import INFINITE_HORIZON, Objective
-from bilevelrl.reference.on_demand import when_read
+from bilevelrl.reference.on_demand import AnswerBounds, when_read
 from bilevelrl.reference.problem import GAME_PARTS, PARTS, Part
 from bilevelrl.reference.registry import Hypergradient, register_route
 from bilevelrl.reference.routes.tabular.finite_difference import SplitObjective, differentiate_part
@@ -67,10 +66,10 @@ class _Split:
         """The size of the leader's rewards."""
         raise NotImplementedError
 
-    def bounds(self, at: Any, riccati: RiccatiSolution, *, frozen: bool, gradient: bool) -> ErrorBounds:
+    def bounds(self, at: Any, riccati: RiccatiSolution, *, frozen: bool, gradient: bool) -> AnswerBounds:
         """Bounds on what the objective, or its exact derivative, makes of a computed follower and of rounding."""
         bounds: Any = lqr_game_error_bounds if isinstance(at, LQRGameAt) else lqr_error_bounds
-        found: ErrorBounds = bounds(
+        found: AnswerBounds = bounds(
             at.problem.linearised(at.theta).at(at.theta) if gradient else at,
             riccati.cost_to_go,
             objective=self._objective,
@@ -171,9 +170,9 @@ def lqr_finite_difference(
         parts[part], part_error = differentiate_part(moved, part, theta.size)
         error += part_error
 
-    def error_bound(at: LQRAt | LQRGameAt) -> float:
+    def error_bound(at: LQRAt | LQRGameAt) -> AnswerBounds:
         solved = split.bounds(at, split.follower.riccati, frozen=False, gradient=True)
-        return float(error.max(initial=0.0)) + solved.gradient
+        return solved._replace(gradient=float(error.max(initial=0.0)) + solved.gradient)
 
     return Hypergradient(
         value=sum(parts.values(), np.zeros(theta.size)),

@@ -48,6 +48,8 @@ def hold(problem, theta, routes, *, loosest, **objective):
         found = hypergradient(problem, theta, route=route, **objective)
         assert distance(certified, found) <= found.error_bound, route
         assert found.error_bound <= loosest * size(certified), route
+        off = float(certified.objective.distance(found.objective))
+        assert off <= found.objective_error_bound <= loosest * (1.0 + abs(float(certified.objective))), route
     return certified
 
 

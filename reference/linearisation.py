@@ -1,19 +1,22 @@
-"""The objective linearised in what a problem evaluates to: all that implicit differentiation asks of a kind.
+"""The objective taken apart: linearised in what a problem evaluates to, or split into a function of one θ per part.
 
-Each kind answers in its own folder, with a closed form that holds the follower's adjoint.
+That is all that implicit differentiation and finite differences ask of a kind, and each kind answers in its own folder:
+with a closed form that holds the follower's adjoint, and with the objective under a follower that is solved anew where
+the θ that its solver reads is moved.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
+from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.follower import Follower
 from bilevelrl.reference.on_demand import AnswerBounds
 from bilevelrl.reference.problem import Part, Question
 
-__all__ = ["Linearisation", "linearise"]
+__all__ = ["Linearisation", "SplitObjective", "linearise", "split_objective"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,3 +49,47 @@ class Linearisation:
 
 linearise: Question[Linearisation] = Question("linearisation")
 """(at, objective, warm_start=) → the objective linearised."""
+
+
+class SplitObjective(Protocol):
+    """J as a function of one θ per part, all of them but one at the θ where it was split."""
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """The parts that θ is split into."""
+        ...
+
+    @property
+    def follower(self) -> Follower:
+        """The response to θ."""
+        ...
+
+    @property
+    def base(self) -> float:
+        """J where nothing is moved."""
+        ...
+
+    @property
+    def condition(self) -> float:
+        """Bound on the condition number of the follower's linear system."""
+        ...
+
+    def depends(self, part: Part) -> bool:
+        """Whether the part can be anything but zero."""
+        ...
+
+    def noise(self, part: Part) -> float:
+        """Bound on the rounding of the values."""
+        ...
+
+    def values(self, part: Part, moved: Sequence[Any]) -> FloatArray:
+        """J with the θ of one part moved to each of several evaluations of the problem; NaN where it does not exist."""
+        ...
+
+    def error_bound(self, at: Any) -> AnswerBounds:
+        """What the exact derivative makes of the errors of the response that all parts but one hold fixed."""
+        ...
+
+
+split_objective: Question[SplitObjective] = Question("split objective")
+"""(at, objective, warm_start=) → the objective split."""

@@ -76,7 +76,7 @@ def evaluations(kind, name):
 @pytest.mark.parametrize(("kind", "name"), CASES)
 def test_a_problem_is_evaluated_once_per_call(kind, name):
     plain, traced = evaluations(kind, name)
-    assert plain == 1 + (name in TWICE) or name == "finite_difference"  # whose differences come back to θ
+    assert plain == 1 + (name in TWICE)
     expected = SPLIT[kind] if name in ("unrolled", "closed_form") else TRACED[name]
     assert traced == expected
 

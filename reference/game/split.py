@@ -1,12 +1,11 @@
-"""Central finite differences for Markov games: the only thing this route knows of a hypergradient is the objective.
+"""The objective of a Markov game as a function of three θ: what finite differences know of a hypergradient.
 
-The follower is solved for all perturbed policies at once by Newton's method on stacked systems, with the game's own
-tables; differences, error estimates and the choice of steps are those of the route for configurable MDPs.
+The follower is solved for all moved policies at once by Newton's method on stacked systems, with the game's own tables.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -15,64 +14,48 @@ from bilevelrl.reference.errors import NotConvergedError
 from bilevelrl.reference.game.error_bounds import follower_error_bound, game_objective_noise
 from bilevelrl.reference.game.follower import GameFollower, game_operator, solve_game
 from bilevelrl.reference.game.model import GameAt, MarkovGame
-from bilevelrl.reference.objective import INFINITE_HORIZON, Objective
-from bilevelrl.reference.on_demand import AnswerBounds, when_read
+from bilevelrl.reference.linearisation import split_objective
+from bilevelrl.reference.objective import Objective
+from bilevelrl.reference.on_demand import AnswerBounds
 from bilevelrl.reference.problem import GAME_PARTS, Part
-from bilevelrl.reference.registry import Hypergradient, register_route
-from bilevelrl.reference.routes.tabular.finite_difference import differentiate_parts
 from bilevelrl.reference.value_errors import value_errors
 
-__all__ = ["game_finite_difference"]
+__all__ = ["GameSplit", "split_game"]
 
 _NEWTON_LIMIT = 200
 
 
-@register_route(
-    "finite_difference",
-    MarkovGame,
-    summary="central differences of order 8 with an error estimate (scipy.differentiate)",
-    family="objective values",
-    accuracy="its own error estimate, 1e-9 relative where the objective allows",
-)
-def game_finite_difference(
-    at: GameAt,
-    *,
-    objective: Objective = INFINITE_HORIZON,
-    warm_start: GameFollower | None = None,
-    bound: bool = True,
-) -> Hypergradient:
-    """∇J of a Markov game by finite differences; `error_bound` as for configurable MDPs."""
+@split_objective.register(MarkovGame)
+def split_game(at: GameAt, objective: Objective, *, warm_start: GameFollower | None = None) -> GameSplit:
+    """Split the objective of a Markov game."""
     at.problem.derivatives.refuse_noise(at.theta)
-    follower = solve_game(at, warm_start=warm_start)
-    split = _SplitGame(at, follower, objective)
-
-    def frozen(at: GameAt) -> AnswerBounds:
-        return follower_error_bound(at.problem.linearised(at.theta).at(at.theta), follower, objective)
-
-    source = when_read(at, frozen) if bound else None
-    return differentiate_parts(split, GAME_PARTS, at.theta.size, follower, at.problem.discount_follower, frozen=source)
+    return GameSplit(at, solve_game(at, warm_start=warm_start), objective)
 
 
-class _SplitGame:
-    """The objective with one of its three θ moved along a coordinate, vectorised over coordinates and steps."""
+class GameSplit:
+    """The objective of a Markov game with one of its three θ moved; see `SplitObjective`."""
+
+    parts = GAME_PARTS
 
     def __init__(self, at: GameAt, follower: GameFollower, objective: Objective) -> None:
-        game, theta = at.problem, at.theta
-        self._at, self._game, self._theta, self._follower = at, game, theta, follower
-        self._horizon = objective.horizon
+        game = at.problem
+        self.follower = follower
+        self._at, self._game, self._policy, self._points = at, game, at.policy, at.points
+        self._objective, self._horizon = objective, objective.horizon
         self._discount = objective.discount(game.discount_leader)
-        self._policy = at.policy
-        self._moving = game.derivatives.dependent(theta)
-        self._points = at.points
+        self._moving = game.derivatives.dependent(at.theta)
         self._reward = game.reward_leader - self._points.centre_leader
-        self.evaluations = 0
-        centre = self._points.centre_leader
         self._length = objective.constant_return(1.0, game.discount_leader)
+        self.condition = (1 + game.discount_follower) / (1 - game.discount_follower)
         self.base = (
             float(self._leader(self._policy[None], follower.policy[None])[0])
-            + objective.constant_return(centre, game.discount_leader)
+            + objective.constant_return(self._points.centre_leader, game.discount_leader)
             + at.regulariser
         )
+
+    def error_bound(self, at: GameAt) -> AnswerBounds:
+        """What the exact derivative makes of the errors of the response."""
+        return follower_error_bound(at.problem.linearised(at.theta).at(at.theta), self.follower, self._objective)
 
     def depends(self, part: Part) -> bool:
         """Whether the part depends on θ at all."""
@@ -81,7 +64,7 @@ class _SplitGame:
     def noise(self, part: Part) -> float:
         """Bound on the rounding of the values that are differenced, with 16 ulp for the policy's own formula."""
         ulps = 16.0 * float(np.finfo(np.float64).eps)
-        game, follower = self._game, self._follower
+        game, follower = self._game, self.follower
         if part == "regulariser":
             return ulps * abs(self._at.regulariser)
         errors = None
@@ -103,33 +86,26 @@ class _SplitGame:
         )
         return noise + ulps * self._length * self._length * float(np.abs(self._reward).max())
 
-    def values(self, part: Part, x: FloatArray, j: Any) -> FloatArray:
-        """Objective at θ + x e_j inside one part; x and j broadcast."""
-        x, j = np.broadcast_arrays(x, j)
-        points = []
-        for offset, coordinate in zip(x.ravel(), j.ravel(), strict=True):
-            point = self._theta.copy()
-            point.flat[int(coordinate)] += offset
-            points.append(point)
-        self.evaluations += len(points)
+    def values(self, part: Part, moved: Sequence[GameAt]) -> FloatArray:
+        """The objective with one part moved."""
         if part == "regulariser":
-            return np.array([self._game.regulariser_at(point) for point in points]).reshape(x.shape)
-        policies = np.stack([self._game.policy_at(point) for point in points])
+            return np.array([at.regulariser for at in moved])
+        policies = np.stack([at.policy for at in moved])
         results = []
-        for first in range(0, len(points), 256):
+        for first in range(0, len(moved), 256):
             chunk = policies[first : first + 256]
             if part == "policy":
-                results.append(self._leader(chunk, self._follower.policy[None]))
+                results.append(self._leader(chunk, self.follower.policy[None]))
             else:
                 results.append(self._leader(self._policy[None], self._responses(chunk)))
-        return np.concatenate(results).reshape(x.shape)
+        return np.concatenate(results)
 
     def _responses(self, policies: FloatArray) -> FloatArray:
         """The follower's responses (B, S, L or 1, A) to B policies."""
         game, sees = self._game, self._game.follower_sees_leader_action
         reward, discount = game.reward_follower - self._points.centre_follower, game.discount_follower
         rows = game.transition.reshape(-1, game.states).T
-        value = np.repeat(self._follower.centred_state_value[None], policies.shape[0], axis=0)
+        value = np.repeat(self.follower.centred_state_value[None], policies.shape[0], axis=0)
         best = np.full(policies.shape[0], np.inf)
         for _ in range(_NEWTON_LIMIT):
             action_value = reward + discount * (value @ rows).reshape(-1, *reward.shape)

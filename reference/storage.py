@@ -7,16 +7,18 @@ disk, leaves the previous one as it was.
 from __future__ import annotations
 
 import contextlib
+import csv
+import io
 import os
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import IO, TypeAlias
 
 from bilevelrl.reference.errors import InvalidInputError, StorageError, refusal
 
-__all__ = ["Content", "locked", "software_versions", "writable_file", "writable_folder", "write_atomically"]
+__all__ = ["Content", "csv_text", "locked", "software_versions", "writable_file", "writable_folder", "write_atomically"]
 
 Content: TypeAlias = bytes | str | Callable[[IO[bytes]], object]
 """Of a file: its bytes, its text in UTF-8, or a function that writes into an open file."""
@@ -66,6 +68,19 @@ def write_atomically(path: str | Path, content: Content) -> Path:
             ) from failed
         raise
     return given
+
+
+def csv_text(rows: Iterable[Iterable[object]]) -> str:
+    """Return rows as the text of a table with commas, one per line; the first may be the names.
+
+    Examples
+    --------
+    >>> csv_text([("a", "b"), (1, 0.5)]).splitlines()
+    ['a,b', '1,0.5']
+    """
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
 
 
 def writable_file(argument: str, path: str | Path) -> Path:

@@ -22,6 +22,7 @@ from bilevelrl.benchmarks.reference_problems.reference_games import toy_game_for
 from bilevelrl.benchmarks.reference_problems.reference_lqrs import BUILDING_OPTIMUM, building_form, lqr_game_form
 from bilevelrl.reference.certified import Enclosure, certified_hypergradient
 from bilevelrl.reference.certified.stationary import certify_bounded_maximum, certify_vertex, isolate_stationary_point
+from bilevelrl.reference.storage import write_atomically
 from bilevelrl.tasks.paper.four_rooms import FOUR_ROOMS_GRID
 from bilevelrl.tasks.scenarios.reference_data import reference_problem
 
@@ -90,8 +91,7 @@ def main(arguments: Sequence[str] | None = None, report: Callable[[str], None] =
             if key not in ("statement", "slopes"):
                 report(f"    {key}: {' ± '.join(value) if isinstance(value, list) and key != 'at cell' else value}")
     if options.output is not None:
-        options.output.parent.mkdir(parents=True, exist_ok=True)
-        options.output.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_atomically(options.output, json.dumps(found, indent=1, ensure_ascii=False) + "\n")
         report(f"wrote {options.output}")
     return 0 if proven else 1
 

@@ -31,6 +31,7 @@ from bilevelrl.reference.certified import (
     certified_hypergradient,
 )
 from bilevelrl.reference.certified.closed_form.formula import Exact
+from bilevelrl.reference.storage import write_atomically
 from bilevelrl.tasks.generators.closed_form_json import problem_to_json
 from bilevelrl.tasks.scenarios.reference_data import DATA_FORMAT, DATA_VERSION
 
@@ -186,8 +187,7 @@ def main(arguments: Sequence[str] | None = None, report: Callable[[str], None] =
                 differing += not same
                 status = "same" if same else "DIFFERS"
             else:
-                options.output.mkdir(parents=True, exist_ok=True)
-                path.write_text(text, "utf-8")
+                write_atomically(path, text)
                 status = f"{len(text) / 1024:.0f} kB"
             difficulty = record["difficulty"]
             report(

@@ -24,6 +24,7 @@ from bilevelrl.benchmarks.speed.sparse_scaling import SIZES, exponent, in_own_pr
 from bilevelrl.benchmarks.speed.timing import Timing, machine, take_turns
 from bilevelrl.estimators import BCHG, sample_trajectories
 from bilevelrl.reference import HYPERGRADIENT_ROUTES, ConfigurableMDP, hypergradient, named_stream
+from bilevelrl.reference.storage import write_atomically
 from bilevelrl.tasks import four_rooms, random_mdp
 from bilevelrl.verification.enumeration.moments import enumerate_moments
 
@@ -241,7 +242,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if chosen.output is None:
         print(text)
     else:
-        chosen.output.write_text(text + "\n", encoding="utf-8")
+        write_atomically(chosen.output, text + "\n")
     return 0
 
 

@@ -10,7 +10,6 @@ factors fill in most.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from bilevelrl.reference import hypergradient, named_stream, solve_follower
+from bilevelrl.reference.storage import csv_text, write_atomically
 from bilevelrl.reference.tabular.transitions import policy_transition
 from bilevelrl.tasks import grid_rooms
 
@@ -142,7 +142,7 @@ def draw(rows: Sequence[Row], path: Path) -> None:
         panel.set(xlabel="states", ylabel=label, title=title)
         panel.grid(True, which="major", alpha=0.3)
         panel.legend(fontsize=8)
-    figure.savefig(path, dpi=150)
+    write_atomically(path, lambda file: figure.savefig(file, dpi=150, format="png"))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -160,11 +160,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if (size[1] * size[2]) ** 2 <= chosen.largest:
             rows.append(in_own_process(size))
             print("{map:15s} {states:7d} states  {cold_seconds:7.3f} s  {peak_megabytes:6.1f} MB".format(**rows[-1]))
-    chosen.output.mkdir(parents=True, exist_ok=True)
-    with (chosen.output / "sparse_scaling.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    write_atomically(chosen.output / "sparse_scaling.csv", csv_text([list(rows[0]), *(row.values() for row in rows)]))
     draw(rows, chosen.output / "sparse_scaling.png")
     return 0
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from bilevelrl.benchmarks.sweeping.sweep_grid import Cell, Grid, cell_name
 from bilevelrl.reference.errors import InvalidInputError, MissingExtraError, StorageError, refusal
-from bilevelrl.reference.storage import software_versions, write_atomically
+from bilevelrl.reference.storage import csv_text, software_versions, write_atomically
 
 __all__ = ["SweepFolder", "mixed_software", "read_table", "write_table"]
 
@@ -162,11 +162,7 @@ def write_table(path: Path, rows: Sequence[Row]) -> None:
         raise InvalidInputError("rows=[]: expected at least one row; let a cell finish first")
     names = list(dict.fromkeys(name for row in rows for name in row))
     if path.suffix == ".csv":
-        text = io.StringIO()
-        writer = csv.DictWriter(text, fieldnames=names, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        write_atomically(path, text.getvalue().encode())
+        write_atomically(path, csv_text([names, *([row.get(name, "") for name in names] for row in rows)]))
     elif path.suffix == ".parquet":
         try:
             import pyarrow  # type: ignore[import-not-found,import-untyped,unused-ignore]

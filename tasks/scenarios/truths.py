@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from bilevelrl.reference import Hypergradient, hypergradient
+from bilevelrl.reference.storage import write_atomically
 from bilevelrl.tasks.scenarios.catalogue import COMMAND, TRUTHS_FILE
 from bilevelrl.tasks.scenarios.problems import STORED
 
@@ -62,7 +63,7 @@ def main(arguments: list[str] | None = None) -> int:
     """
     given = sys.argv[1:] if arguments is None else arguments
     path = Path(given[0]) if given else Path(str(resources.files("bilevelrl.tasks") / TRUTHS_FILE))
-    path.write_text(json.dumps(generate(), indent=1) + "\n", encoding="utf-8")
+    write_atomically(path, json.dumps(generate(), indent=1) + "\n")
     print(f"wrote {path}")
     return 0
 

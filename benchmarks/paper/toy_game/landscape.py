@@ -13,7 +13,6 @@ Run with `python -m bilevelrl.benchmarks.paper.toy_game.landscape --output resul
 from __future__ import annotations
 
 import argparse
-import csv
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,6 +29,7 @@ from bilevelrl.reference import leader_objective, solve_follower
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.doors import check_count
 from bilevelrl.reference.errors import MissingExtraError
+from bilevelrl.reference.storage import csv_text, write_atomically
 from bilevelrl.tasks import toy_game_theta, toy_markov_game
 
 __all__ = ["BONUSES", "Landscape", "Optimum", "ascend", "directions", "landscape", "main", "optimum"]
@@ -182,14 +182,13 @@ def ascend(bonus: float, method: str, *, start: float = START, steps: int = 400,
 
 def write_landscapes(path: Path, landscapes: Sequence[Landscape]) -> None:
     """Write one tidy row per bonus and p."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        names = ("objective", "wrong_follower", "blind_follower")
-        writer.writerow(("bonus", "p", *names, *(f"direction of {name}" for name in METHODS)))
-        for entry in landscapes:
-            columns = [entry.p, *(getattr(entry, name) for name in names), *entry.directions.values()]
-            for row in zip(*columns, strict=True):
-                writer.writerow((entry.bonus, *(repr(float(value)) for value in row)))
+    names = ("objective", "wrong_follower", "blind_follower")
+    rows: list[tuple[object, ...]] = [("bonus", "p", *names, *(f"direction of {name}" for name in METHODS))]
+    for entry in landscapes:
+        columns = [entry.p, *(getattr(entry, name) for name in names), *entry.directions.values()]
+        for row in zip(*columns, strict=True):
+            rows.append((entry.bonus, *(repr(float(value)) for value in row)))
+    write_atomically(path, csv_text(rows))
 
 
 def draw(

@@ -15,7 +15,6 @@ Run with `python -m bilevelrl.benchmarks.research.escape.ascent --output results
 from __future__ import annotations
 
 import argparse
-import csv
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ from bilevelrl.reference.arrays import FloatArray, check_positive
 from bilevelrl.reference.derivatives.autodiff import softmax
 from bilevelrl.reference.doors import check_count
 from bilevelrl.reference.errors import MissingExtraError
+from bilevelrl.reference.storage import csv_text, write_atomically
 from bilevelrl.tasks import four_rooms, initial_theta
 from bilevelrl.tasks.paper.four_rooms import BUDGET, FOUR_ROOMS_GRID, FOUR_ROOMS_MARKS
 from bilevelrl.tasks.pictures.rendering import draw_penalties
@@ -173,13 +173,12 @@ def certify_no_penalty(temperature: float, *, kernel: str = "planner") -> Vertex
 def write_curves(path: Path, runs: Sequence[Ascent]) -> None:
     """Write one tidy row per temperature and step."""
     names = ("objective", "gradient_norm", "direct_norm", "response_norm", "unused_share")
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(("temperature", "step", *names))
-        for run in runs:
-            columns = [getattr(run, name) for name in names]
-            for step, row in enumerate(zip(*columns, strict=True)):
-                writer.writerow((run.temperature, step, *(repr(float(value)) for value in row)))
+    rows: list[tuple[object, ...]] = [("temperature", "step", *names)]
+    for run in runs:
+        columns = [getattr(run, name) for name in names]
+        for step, row in enumerate(zip(*columns, strict=True)):
+            rows.append((run.temperature, step, *(repr(float(value)) for value in row)))
+    write_atomically(path, csv_text(rows))
 
 
 def draw(path: Path, runs: Sequence[Ascent], certificates: Sequence[VertexCertificate]) -> None:
@@ -275,10 +274,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"no penalty: J = {certificate.objective:.5f}, largest slope {certificate.slope:.3f}"
         )
     write_curves(options.output / "curves.csv", runs)
-    with (options.output / "summary.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    write_atomically(options.output / "summary.csv", csv_text([list(rows[0]), *(row.values() for row in rows)]))
     draw(options.output / "ascent.png", runs, certificates)
     return 0
 

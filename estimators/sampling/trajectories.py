@@ -1,11 +1,15 @@
 """Trajectories: what a sample-based estimator is allowed to look at.
 
-Arrays of shape (streams, steps); several episodes may follow each other in a stream. `terminated` means that the
-process ended (nothing more is earned), `truncated` that the observation stopped though the process goes on: the two
-are never the same thing. A stream that has not ended is flagged `truncated` at its last step: estimators that average
-over episodes count an episode where it terminated or was truncated, so that a missing flag changes what they divide
-by (published BC-HG by 10 to 25 %). After a termination `state_tp1` is the number of states, S, so that value tables
-padded by one zero can be read with it. Steps with `valid == False` are padding and carry weight zero everywhere.
+Arrays of shape (streams, steps). `terminated` means that the process ended (nothing more is earned), `truncated` that
+the observation stopped though the process goes on: the two are never the same thing. After a termination `state_tp1` is
+the number of states, S, so that value tables padded by one zero can be read with it. Steps with `valid == False` are
+padding and carry weight zero everywhere.
+
+An episode is flagged where it ends, and nowhere else: the step before the first step of another, or before padding, is
+terminated or truncated. Estimators that average over episodes count these flags. At the last step of all the array does
+not tell, and the flag says which batch it is: streams of one episode are flagged `truncated` there unless they
+terminated; where episodes follow each other in streams of a fixed length, the episode under way is not flagged and does
+not count. A flag that is missing there changes what published BC-HG divides by, by 10 to 25 %.
 """
 
 from __future__ import annotations
@@ -57,7 +61,9 @@ class Trajectories:
     ShapeError
         If shapes differ.
     InvalidInputError
-        If the batch is empty, or a step is both terminated and truncated, or a valid reward or weight is not finite.
+        If the batch is empty, a valid reward or weight is not finite, a step is both terminated and truncated, an
+        episode goes on after a flag or ends without one, or `state_tp1` says other than `terminated` whether the
+        process ended.
     """
 
     state_t: Numbers
@@ -95,6 +101,42 @@ class Trajectories:
             raise InvalidInputError("reward_leader_t: expected finite rewards at valid steps; check the simulator")
         if self.weight_t is not None and not np.isfinite(self.weight_t[self.valid]).all():
             raise InvalidInputError("weight_t: expected finite weights at valid steps; count how often each was drawn")
+        if np.ndim(self.state_tp1) == 2 and self.state_tp1.dtype.kind == "i":
+            self._check_ends(int(self.state_tp1.max(initial=-1, where=self.valid & self.terminated)))
+        self._check_flags()
+
+    def _check_flags(self) -> None:
+        """Refuse episodes that end without a flag, or go on after one."""
+        goes_on = self.valid[:, 1:] & (self.time_in_episode[:, 1:] > 0)
+        wrong = self.valid[:, :-1] & ((self.terminated | self.truncated)[:, :-1] == goes_on)
+        if wrong.any():
+            stream, step = (int(i) for i in np.argwhere(wrong)[0])
+            if goes_on[stream, step]:
+                name = "terminated" if self.terminated[stream, step] else "truncated"
+                expected = f"False where time_in_episode[{stream}, {step + 1}] says that the episode goes on"
+            else:
+                name, expected = "truncated", "True, or `terminated`, where another episode or padding follows"
+            value = bool(getattr(self, name)[stream, step])
+            raise InvalidInputError(
+                refusal(f"{name}[{stream}, {step}]", value, expected, "flag each episode's last step alone")
+            )
+
+    def _check_ends(self, states: int) -> None:
+        """Refuse a `state_tp1` other than S where the process ended, and S elsewhere; -1 where nothing ended."""
+        ended = self.state_tp1 == states
+        wrong = self.valid & (ended != self.terminated)
+        if wrong.any():
+            stream, step = (int(i) for i in np.argwhere(wrong)[0])
+            value, flag = int(self.state_tp1[stream, step]), bool(self.terminated[stream, step])
+            expected = "the number of states S" if flag else f"a state, not states={states},"
+            raise InvalidInputError(
+                refusal(
+                    f"state_tp1[{stream}, {step}]",
+                    value,
+                    f"{expected} where `terminated` is {flag}",
+                    "S says that the process ended: set `terminated`, or give the state that was reached",
+                )
+            )
 
     @property
     def streams(self) -> int:
@@ -149,25 +191,15 @@ class Trajectories:
 
     @checked
     def check_states(self, states: Count, actions: Count, leader_actions: Count | None = None) -> None:
-        """Refuse states or actions outside a tabular problem, and a `state_tp1` of S where nothing terminated.
+        """Refuse states or actions outside a tabular problem, and a `state_tp1` of S but where the process ended.
 
         Raises
         ------
         InvalidInputError
             Naming the stream, the step and the value.
         """
-        ended = np.asarray(self.state_tp1) == states
-        contradictory = self.valid & ended & ~self.terminated if ended.shape == self.valid.shape else np.zeros(1, bool)
-        if contradictory.any():
-            stream, step = (int(i) for i in np.argwhere(contradictory)[0])
-            raise InvalidInputError(
-                refusal(
-                    f"state_tp1[{stream}, {step}]",
-                    states,
-                    "a state where `terminated` is False",
-                    "S says that the process ended: set terminated, or give the state that was reached",
-                )
-            )
+        if np.shape(self.state_tp1) == self.valid.shape:
+            self._check_ends(states)
         limits = [("state_t", states), ("action_t", actions), ("state_tp1", states + 1)]
         if leader_actions is not None and self.leader_action_t is not None:
             limits.append(("leader_action_t", leader_actions))

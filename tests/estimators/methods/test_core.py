@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from functools import partial
 from typing import Any
@@ -350,16 +351,16 @@ class Planted(BCHG):
 
     def contributions(self, trajectories: Trajectories, context: Context) -> Any:
         if self.mistake == "no leader discount":
-            flat = np.where(trajectories.valid, 0, 0)
-            starts = dataclasses.replace(trajectories, time_in_episode=flat)
-            weight = self.leader_weight(starts, context)
+            paid = context.problem.discount_leader**trajectories.time_in_episode
+            weight = self.leader_weight(trajectories, context) / paid
             return [
                 dataclasses.replace(item, weights={"reward_leader": weight}) if item.part == "direct" else item
                 for item in super().contributions(trajectories, context)
             ]
         if self.mistake == "terminal state read as the last":
             wrapped = np.where(trajectories.terminated, context.follower.policy.shape[0] - 1, trajectories.state_tp1)
-            moved = dataclasses.replace(trajectories, state_tp1=wrapped)
+            moved = copy.copy(trajectories)
+            object.__setattr__(moved, "state_tp1", wrapped)  # the constructor refuses it
             items = super().contributions(moved, context)
             return [dataclasses.replace(item, batch=trajectories) for item in items]
         swapped = dataclasses.replace(

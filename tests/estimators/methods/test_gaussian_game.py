@@ -133,6 +133,7 @@ def test_centred_quantities_have_mean_zero():
 def visits_of(state, action, leader_action):
     shape = state.shape[:2]
     nowhere = np.zeros(shape, dtype=bool)
+    everywhere = np.ones(shape, dtype=bool)  # each visit is an episode of one step
     return Trajectories(
         state_t=state,
         action_t=action,
@@ -140,9 +141,9 @@ def visits_of(state, action, leader_action):
         state_tp1=state,
         reward_leader_t=np.zeros(shape),
         terminated=nowhere,
-        truncated=nowhere,
+        truncated=everywhere,
         time_in_episode=np.zeros(shape, dtype=np.int64),
-        valid=~nowhere,
+        valid=everywhere,
         behaviour_log_prob=np.zeros(shape),
     )
 

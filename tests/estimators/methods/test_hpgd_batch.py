@@ -184,7 +184,13 @@ def test_the_comparison_catches_a_planted_error(monkeypatch, planted):
     else:
         assert not batch.valid.all()
         inside = np.where(batch.valid, batch.state_tp1, 0)  # S there would be refused
-        batch = dataclasses.replace(batch, valid=np.ones_like(batch.valid), state_tp1=inside)
+        batch = dataclasses.replace(
+            batch,
+            valid=np.ones_like(batch.valid),
+            state_tp1=inside,
+            truncated=batch.truncated | ~batch.valid,
+            time_in_episode=np.where(batch.valid, batch.time_in_episode, 0),
+        )
     found = HPGD(variant="monte_carlo", **PUBLISHED).estimate(batch, context).mean
     assert np.abs(found - expected).max() > 1e-3 * np.abs(expected).max()
 

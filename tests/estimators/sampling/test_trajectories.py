@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from bilevelrl.estimators import BCHG, Context, Trajectories, sample_trajectories
+from bilevelrl.estimators import BCHG, Context, TabularSimulator, Trajectories, sample_trajectories
 from bilevelrl.reference import solve_follower
 from bilevelrl.reference.errors import InvalidInputError, ShapeError
 from bilevelrl.tasks import layered_mdp, random_mdp
@@ -31,12 +31,59 @@ def changed(batch, name, index, value):
 def test_an_end_without_termination_is_refused(sampled):
     batch, context = sampled
     stream, step = (int(i) for i in np.argwhere(batch.terminated)[0])
-    wrong = changed(batch, "terminated", (stream, step), False)
     with pytest.raises(InvalidInputError, match=rf"state_tp1\[{stream}, {step}\]=6: .*terminated"):
-        BCHG().estimate(wrong, context)
+        changed(batch, "terminated", (stream, step), False)
     BCHG().estimate(batch, context)  # as it was sampled it passes
-    padding = changed(batch, "valid", (stream, slice(step, None)), False)
-    BCHG().estimate(changed(padding, "terminated", (stream, step), False), context)  # padding may hold anything
+    flags = {name: np.array(getattr(batch, name)) for name in ("terminated", "truncated", "valid")}
+    flags["valid"][stream, step:] = False
+    flags["truncated"][stream, step - 1] = True
+    flags["terminated"][stream, step] = False
+    BCHG().estimate(dataclasses.replace(batch, **flags), context)  # padding may hold anything
+
+
+def test_a_termination_that_leads_to_a_state_is_refused(sampled):
+    batch, context = sampled
+    stream, step = (int(i) for i in np.argwhere(batch.terminated)[0])
+    with pytest.raises(InvalidInputError, match=r"state_tp1\[\d, \d\]=2: .* where `terminated` is True"):
+        changed(batch, "state_tp1", (stream, step), 2)
+    # Where every termination leads to the same state, only who knows S can tell.
+    moved = changed(batch, "state_tp1", batch.state_tp1 == 6, 7)
+    with pytest.raises(InvalidInputError, match=r"state_tp1\[\d, \d\]=7: .* where `terminated` is True"):
+        BCHG().estimate(moved, context)
+
+
+@pytest.mark.parametrize("episodes", [True, False])
+@pytest.mark.parametrize("name", ["truncated", "time_in_episode", "valid"])
+def test_episodes_that_contradict_their_flags_are_refused(name, episodes):
+    problem = random_mdp(seed=0)
+    follower, simulator = solve_follower(problem, THETA), TabularSimulator(step_limit=3, single_episode=not episodes)
+    rng = np.random.default_rng(0)
+    batch = sample_trajectories(problem, THETA, follower, streams=2, steps=6, rng=rng, simulator=simulator)
+    if name == "truncated":  # ends within an episode
+        with pytest.raises(InvalidInputError, match=r"truncated\[1, 0\]=True: .* the episode goes on"):
+            changed(batch, name, (1, 0), True)
+    elif name == "time_in_episode":  # another episode begins though none ended
+        with pytest.raises(InvalidInputError, match=r"truncated\[1, 0\]=False: .* another episode"):
+            changed(batch, name, (1, 1), 0)
+    else:  # padding begins though the episode did not end
+        with pytest.raises(InvalidInputError, match=r"truncated\[1, 1\]=False: .* padding follows"):
+            changed(batch, name, (1, slice(2, None)), False)
+
+
+def test_a_stream_of_one_episode_is_flagged_at_its_last_step_and_one_under_way_is_not():
+    problem = random_mdp(seed=0)
+    follower = solve_follower(problem, THETA)
+    for single in (True, False):
+        batch = sample_trajectories(
+            problem,
+            THETA,
+            follower,
+            streams=2,
+            steps=4,
+            rng=np.random.default_rng(0),
+            simulator=TabularSimulator(single_episode=single),
+        )
+        assert batch.truncated[:, -1].tolist() == [single, single]
 
 
 @pytest.mark.parametrize("name", ["state_t", "action_t", "state_tp1"])

@@ -16,7 +16,7 @@ import enum
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Annotated, Any, ClassVar, Literal, Protocol
 
 import numpy as np
 from numpy.random import Generator
@@ -27,7 +27,7 @@ from bilevelrl.estimators.sampling.tabular import TabularSimulator, sample_traje
 from bilevelrl.estimators.sampling.trajectories import Trajectories
 from bilevelrl.reference import ConfigurableMDP
 from bilevelrl.reference.arrays import FloatArray
-from bilevelrl.reference.doors import checked, checked_record
+from bilevelrl.reference.doors import checked, checked_record, like
 from bilevelrl.reference.errors import EstimatorError, InvalidInputError, UnsupportedError, refusal
 from bilevelrl.reference.objective import Objective
 from bilevelrl.reference.problem import Part, Problem, Term, TransitionBatch
@@ -40,7 +40,9 @@ __all__ = [
     "Estimate",
     "Estimator",
     "EstimatorEntry",
+    "FollowerGradientCritic",
     "LeaderCritic",
+    "SharedProblem",
 ]
 
 
@@ -71,6 +73,39 @@ class LeaderCritic(Protocol):
         ...
 
 
+class FollowerGradientCritic(Protocol):
+    """∇V_F as estimators may use it."""
+
+    def value(self, state: Any) -> FloatArray:
+        """∇V_F at states (...) or (..., n): (..., N)."""
+        ...
+
+
+class GradientBaseline(Protocol):
+    """What may be subtracted from a gradient of the follower's values: a table over states."""
+
+    @property
+    def table(self) -> FloatArray:
+        """b(s), (S, N)."""
+        ...
+
+
+class SharedProblem(Protocol):
+    """What every estimator asks of a problem; most ask for more, see `Problem`."""
+
+    discount_leader: float
+    discount_follower: float
+    temperature: float
+
+
+def _check_response(name: str, value: Any) -> Any:
+    """Return a follower's solution: estimators ask for its policy, or its gain, or its draws; plain data has none."""
+    plain = isinstance(value, type) or type(value).__module__.partition(".")[0] in ("builtins", "numpy")
+    if plain and value is not None:
+        raise InvalidInputError(refusal(name, value, "a follower's solution", "use solve_follower"))
+    return value
+
+
 @checked
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
@@ -94,13 +129,13 @@ class Context:
         Generator for estimators with randomness of their own; None where there is none.
     """
 
-    problem: Any
+    problem: Annotated[Any, like(SharedProblem)]
     theta: FloatArray
-    follower: Any
+    follower: Annotated[Any, _check_response]
     critic: LeaderCritic | None = None
-    follower_gradient: Any = None
-    baseline: Any = None
-    simulator: Any = None
+    follower_gradient: Annotated[Any, like(FollowerGradientCritic | None)] = None
+    baseline: Annotated[Any, like(GradientBaseline | None)] = None
+    simulator: Annotated[Any, like(TabularSimulator | LQRSimulator | None)] = None
     rng: Generator | None = None
 
     def __post_init__(self) -> None:

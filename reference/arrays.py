@@ -158,7 +158,7 @@ def check_shape(name: str, value: Any, shape: tuple[int | None, ...], remedy: st
     """
     try:
         found = np.shape(value)
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         raise ShapeError(refusal(name, value, "an array", f"lists of equal lengths ({error})")) from error
     if len(found) != len(shape) or any(right not in (None, length) for length, right in zip(found, shape, strict=True)):
         expected = f"({', '.join('any' if length is None else str(length) for length in shape)})"
@@ -212,22 +212,35 @@ def check_rows_chosen(name: str, value: Any, rows: int) -> Any:
     """
     if isinstance(value, slice):
         return value
-    marked = np.shape(value) == (rows,) and np.asarray(value).dtype.kind == "b"
+    try:
+        marked = np.shape(value) == (rows,) and np.asarray(value).dtype.kind == "b"
+    except ValueError:  # ragged lists
+        marked = False
     chosen = check_array(name, value, dtype=np.bool_) if marked else check_indices(name, value, rows)
     if chosen.ndim != 1 or not (chosen.any() if marked else chosen.size):
         raise ShapeError(refusal(f"{name}.shape", chosen.shape, "one axis with at least one row", "list them"))
     return chosen
 
 
-def check_steps_to_go(value: Any, longest: int) -> Any:
+def check_steps_to_go(value: Any, longest: int, shape: tuple[int, ...] | None = None) -> Any:
     """Return the row of each number of steps to go, clipped to the longest there is; None is the longest.
+
+    `shape` is that of the states they go with, which they must broadcast against.
 
     Examples
     --------
     >>> check_steps_to_go(None, 3), check_steps_to_go(np.array([0, 5]), 3).tolist()
     (3, [0, 3])
     """
-    return longest if value is None else check_array("steps_to_go", value, dtype=np.int64).clip(0, longest)
+    if value is None:
+        return longest
+    steps = check_array("steps_to_go", value, dtype=np.int64)
+    if shape is not None:
+        try:
+            np.broadcast_shapes(steps.shape, shape)
+        except ValueError as error:
+            raise ShapeError(refusal("steps_to_go.shape", steps.shape, f"{shape}", "one per state, or one")) from error
+    return steps.clip(0, longest)
 
 
 def check_pairs(*entries: tuple[str, Any, int]) -> tuple[IntArray, ...]:

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 
 __all__ = [
     "BilevelRLError",
+    "CallableError",
     "DerivativeError",
     "EstimatorError",
     "IllPosedError",
@@ -90,6 +91,10 @@ class TooLargeError(BilevelRLError, MemoryError):
 
 class EstimatorError(BilevelRLError, ValueError):
     """An estimator broke its contract: wrong shape, NaN, an exception, a changed input."""
+
+
+class CallableError(EstimatorError):
+    """A function or object that this package was given raised an exception, which is the `__cause__`."""
 
 
 class UnknownNameError(InvalidInputError, KeyError):

@@ -18,8 +18,15 @@ import numpy as np
 from bilevelrl.estimators.estimator import Context
 from bilevelrl.estimators.sampling.trajectories import Trajectories
 from bilevelrl.reference import MarkovGame
-from bilevelrl.reference.arrays import FloatArray, check_indices, check_pairs, check_steps_to_go
-from bilevelrl.reference.doors import checked
+from bilevelrl.reference.arrays import (
+    FloatArray,
+    IntArray,
+    check_indices,
+    check_pairs,
+    check_shape,
+    check_steps_to_go,
+)
+from bilevelrl.reference.doors import Steps, checked
 from bilevelrl.reference.errors import InvalidInputError, NotConvergedError, ShapeError, UnknownNameError, refusal
 from bilevelrl.reference.game.leader import game_leader_action_values
 from bilevelrl.reference.objective import Objective
@@ -69,11 +76,15 @@ class GameCritic:
     sees_leader_action: bool
 
     def __post_init__(self) -> None:
-        shape = np.shape(self.response)
+        check_shape("response", self.response, (None, None, None), "pass g(a|s,l), (S, L, A)")
+        shape = self.response.shape
         if np.ndim(self.action_values) != 4 or np.shape(self.action_values)[1:] != shape:
             raise ShapeError(
                 refusal(
-                    "action_values.shape", np.shape(self.action_values), f"(K, S, L, A) over {shape}", "add an axis"
+                    "action_values.shape",
+                    np.shape(self.action_values),
+                    f"(K, *{shape}), as response has",
+                    "add an axis",
                 )
             )
         if np.shape(self.policy) != shape[:2]:
@@ -135,16 +146,15 @@ class GameCritic:
         pairs = check_pairs(
             ("state", state, states), ("leader_action", leader_action, leader_actions), ("action", action, actions)
         )
-        result: FloatArray = self.action_values[self._row(steps_to_go), *pairs]
+        result: FloatArray = self.action_values[self._row(steps_to_go, *pairs), *pairs]
         return result
 
     @checked
     def value(self, state: Any, *, steps_to_go: Any = None) -> FloatArray:
         """Return Σ_{l,a} f g Q_L(s, l, a), 0 at a terminal state (s = S)."""
         values = np.einsum("sl,sla,ksla->ks", self.policy, self.response, self.action_values)
-        result: FloatArray = np.hstack([values, np.zeros((values.shape[0], 1))])[
-            self._row(steps_to_go), check_indices("state", state, values.shape[1] + 1)
-        ]
+        at = check_indices("state", state, values.shape[1] + 1)
+        result: FloatArray = np.hstack([values, np.zeros((values.shape[0], 1))])[self._row(steps_to_go, at), at]
         return result
 
     def benefits(self) -> FloatArray:
@@ -176,8 +186,9 @@ class GameCritic:
         """Return the row of each number of steps to go, clipped to the longest there is."""
         return self._row(steps_to_go)
 
-    def _row(self, steps_to_go: Any) -> Any:
-        return check_steps_to_go(steps_to_go, self.action_values.shape[0] - 1)
+    def _row(self, steps_to_go: Any, *read: IntArray) -> Any:
+        shape = np.broadcast(*read).shape if read else None
+        return check_steps_to_go(steps_to_go, self.action_values.shape[0] - 1, shape)
 
 
 def _next_value(table: FloatArray, policy: FloatArray, response: FloatArray, operator: str) -> FloatArray:
@@ -225,7 +236,7 @@ def learn_game_critic(
     operator: Operator = "expected",
     initial: FloatArray | None = None,
     step_size: float = 0.5,
-    passes: int = 1,
+    passes: Steps = 1,
 ) -> GameCritic:
     """Learn the leader's action values from transitions, by temporal differences in a table.
 
@@ -272,8 +283,6 @@ def learn_game_critic(
         raise UnknownNameError("operator", operator, OPERATORS)
     if not 0.0 < step_size <= 1.0:
         raise InvalidInputError(refusal("step_size", step_size, "a number in (0, 1]", "0.1 is a common choice"))
-    if isinstance(passes, bool) or not isinstance(passes, (int, np.integer)) or passes < 1:
-        raise InvalidInputError(refusal("passes", passes, "an integer >= 1", "go through the batch at least once"))
     game, response = context.problem, context.follower.policy
     policy = game.policy_at(context.theta)
     table = np.zeros(response.shape) if initial is None else np.array(initial, dtype=np.float64)

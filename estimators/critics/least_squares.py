@@ -16,9 +16,9 @@ import numpy as np
 
 from bilevelrl.estimators.estimator import Context
 from bilevelrl.estimators.sampling.trajectories import Trajectories
-from bilevelrl.reference.arrays import BoolArray, FloatArray
+from bilevelrl.reference.arrays import BoolArray, FloatArray, check_shape
 from bilevelrl.reference.doors import checked
-from bilevelrl.reference.errors import EstimatorError, InvalidInputError, UnknownNameError
+from bilevelrl.reference.errors import EstimatorError, InvalidInputError, UnknownNameError, refusal
 
 __all__ = [
     "QuadraticRegression",
@@ -186,7 +186,10 @@ class QuadraticRegression:
         """
         if not ridge >= 0.0:
             raise InvalidInputError(f"ridge={ridge!r}: expected a number >= 0; 0 is plain least squares")
+        if not 0.0 <= discount <= 1.0:
+            raise InvalidInputError(refusal("discount", discount, "a number in [0, 1]", "1 is no discount"))
         size, samples = self.instruments.shape
+        check_shape("moments", moments, (size, None), "one row per feature")
         scale = np.sqrt(np.diag(self.products) / samples)
         scale[scale == 0.0] = 1.0
         normal = (self.products - discount * self.products_next) / (scale[:, None] * scale)

@@ -100,7 +100,7 @@ class QuadraticCritic:
     def action_value(self, state: Any, action: Any, *, steps_to_go: Any = None) -> FloatArray:
         """Return Q_L(x, a)."""
         z = check_joined(state, action, self.follower.gain.shape)
-        row = self.row(steps_to_go)
+        row = check_steps_to_go(steps_to_go, len(self.matrices) - 1, z.shape[:-1])
         if len(self.matrices) == 1 or steps_to_go is None:
             quadratic: FloatArray = np.vecdot(z @ self.matrices[-1], z)
         else:
@@ -113,7 +113,7 @@ class QuadraticCritic:
         """Return V_L(x), the average of Q over the policy."""
         n = self.follower.gain.shape[1]
         state = check_vectors("state", state, n)
-        row = self.row(steps_to_go)
+        row = check_steps_to_go(steps_to_go, len(self.matrices) - 1, state.shape[:-1])
         if len(self.matrices) == 1 or steps_to_go is None:
             x, constant = np.asarray(state), np.vdot(self.matrices[-1][n:, n:], self.follower.covariance)
             return np.asarray(-np.vecdot(x @ self.state_matrix(), x) - (self.offsets[row] + constant))

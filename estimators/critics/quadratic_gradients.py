@@ -12,7 +12,7 @@ c; the expectation of what follows is then learnt from samples, all N outputs by
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
@@ -33,7 +33,6 @@ from bilevelrl.reference.errors import UnknownNameError
 from bilevelrl.reference.lqr.solvers import discounted_lyapunov
 
 __all__ = [
-    "FollowerGradientCritic",
     "GradientRewards",
     "QuadraticGradientCritic",
     "QuadraticStateGradient",
@@ -44,14 +43,6 @@ __all__ = [
 
 GradientRewards: TypeAlias = Literal["expected", "score"]
 """What is summed: c(z), or the sample `∇r_F + γ_F V_F(x') ∇log P` with the same mean, as published."""
-
-
-class FollowerGradientCritic(Protocol):
-    """∇V_F as estimators may use it."""
-
-    def value(self, state: Any) -> FloatArray:
-        """∇V_F at states (..., n): (..., N)."""
-        ...
 
 
 def _quadratic(z: FloatArray, matrices: FloatArray, offsets: FloatArray) -> FloatArray:

@@ -221,7 +221,7 @@ def sarsa_pass(
     for each in np.ravel(step_size):
         _check_step_size(float(each))
     tables = np.array(table, dtype=np.float64, ndmin=3)
-    runs, states, actions = tables.shape
+    runs = len(tables)
     if np.ndim(table) not in (2, 3) or trajectories.streams % runs:
         raise ShapeError(
             refusal(
@@ -231,6 +231,7 @@ def sarsa_pass(
                 "one table per run",
             )
         )
+    _, states, actions = tables.shape
     trajectories.check_states(states, actions)
     if np.shape(policy) not in ((states, actions), tables.shape):
         raise ShapeError(refusal("policy.shape", np.shape(policy), f"{(states, actions)}", "fit it to table"))

@@ -8,18 +8,26 @@ Reading one and the same suffix for B and for the gradient of the follower's val
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
-from bilevelrl.estimators.estimator import Context, LeaderCritic
+from bilevelrl.estimators.estimator import Context, LeaderCritic, SharedProblem
 from bilevelrl.estimators.sampling.kinds import kind_of
 from bilevelrl.estimators.sampling.tabular import sample_suffixes
 from bilevelrl.estimators.sampling.trajectories import Trajectories
 from bilevelrl.estimators.sums.traces import backward_sum
 from bilevelrl.reference import ConfigurableMDP, Tables
-from bilevelrl.reference.arrays import BoolArray, FloatArray, check_indices, check_pairs, check_shape, check_steps_to_go
-from bilevelrl.reference.doors import Horizon, checked, checked_record
+from bilevelrl.reference.arrays import (
+    BoolArray,
+    FloatArray,
+    IntArray,
+    check_indices,
+    check_pairs,
+    check_shape,
+    check_steps_to_go,
+)
+from bilevelrl.reference.doors import Horizon, checked, checked_record, like
 from bilevelrl.reference.errors import InvalidInputError, ShapeError, refusal
 from bilevelrl.reference.objective import Objective
 from bilevelrl.reference.problem import TransitionBatch
@@ -70,7 +78,7 @@ class ExactCritic:
     @checked
     def solve(
         cls,
-        problem: Any,
+        problem: Annotated[Any, like(SharedProblem)],
         theta: FloatArray,
         policy: FloatArray,
         *,
@@ -142,18 +150,18 @@ class ExactCritic:
         """Return Q_L(s, a); `steps_to_go=None` is the longest horizon there is."""
         _, states, actions = self.action_values.shape
         pairs = check_pairs(("state", state, states), ("action", action, actions))
-        result: FloatArray = self.action_values[self._row(steps_to_go), *pairs]
+        result: FloatArray = self.action_values[self._row(steps_to_go, *pairs), *pairs]
         return result
 
     @checked
     def value(self, state: Any, *, steps_to_go: Any = None) -> FloatArray:
         """Return V_L(s), 0 at a terminal state (s = S)."""
         state = check_indices("state", state, self.values.shape[1])
-        result: FloatArray = self.values[self._row(steps_to_go), state]
+        result: FloatArray = self.values[self._row(steps_to_go, state), state]
         return result
 
-    def _row(self, steps_to_go: Any) -> Any:
-        return check_steps_to_go(steps_to_go, self.values.shape[0] - 1)
+    def _row(self, steps_to_go: Any, *read: IntArray) -> Any:
+        return check_steps_to_go(steps_to_go, self.values.shape[0] - 1, np.broadcast(*read).shape)
 
 
 @checked

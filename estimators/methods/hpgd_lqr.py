@@ -15,9 +15,9 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from bilevelrl.estimators.critics.quadratic_gradients import FollowerGradientCritic, QuadraticGradientCritic
+from bilevelrl.estimators.critics.quadratic_gradients import QuadraticGradientCritic
 from bilevelrl.estimators.critics.tables import CriticReading, leader_discount
-from bilevelrl.estimators.estimator import Claim, Context, Contribution, EstimatorEntry
+from bilevelrl.estimators.estimator import Claim, Context, Contribution, EstimatorEntry, FollowerGradientCritic
 from bilevelrl.estimators.expectations.linear_quadratic import uncentred_bias
 from bilevelrl.estimators.methods.bchg import BCHG
 from bilevelrl.estimators.sampling.trajectories import Trajectories

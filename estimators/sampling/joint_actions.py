@@ -14,8 +14,7 @@ import numpy as np
 
 from bilevelrl.estimators.sampling.trajectories import Trajectories
 from bilevelrl.reference import ConfigurableMDP, MarkovGame, Tables
-from bilevelrl.reference.arrays import FloatArray
-from bilevelrl.reference.errors import ShapeError, refusal
+from bilevelrl.reference.arrays import FloatArray, check_array, check_shape
 
 __all__ = ["JointProcess", "joint_mdp"]
 
@@ -74,13 +73,8 @@ class JointProcess:
         ShapeError
             If the response does not fit the game.
         """
-        response = np.asarray(getattr(follower, "policy", follower), dtype=np.float64)
-        if response.shape != game.reward_leader.shape:
-            raise ShapeError(
-                refusal(
-                    "follower policy shape", response.shape, f"(S, L, A) = {game.reward_leader.shape}", "solve it anew"
-                )
-            )
+        response = check_array("follower", getattr(follower, "policy", follower))
+        check_shape("follower", response, game.reward_leader.shape, "pass a response (S, L, A), or solve it anew")
         joint = game.policy_at(theta)[:, :, None] * response
         return cls(process=joint_mdp(game), policy=joint.reshape(game.states, -1), response=response)
 

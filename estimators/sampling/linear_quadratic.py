@@ -102,7 +102,7 @@ class LQRSimulator:
             raise InvalidInputError(refusal("follower", type(follower).__name__, "an LQRFollower", remedy))
         check_shape("follower.gain", follower.gain, (m, n), "solve the follower of this problem")
         if lengths is not None:
-            check_shape("lengths", lengths, (streams,), "one per stream")
+            check_shape("lengths", lengths, (streams,), "one for each of `streams`")
             if lengths.min() < 1:
                 raise InvalidInputError(refusal("lengths", lengths.tolist(), "integers >= 1", "observe a step"))
         state_t, state_tp1 = np.empty((streams, steps, n)), np.empty((streams, steps, n))

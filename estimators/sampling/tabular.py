@@ -289,7 +289,7 @@ def sample_suffixes(
     steps: int,
     rng: Generator,
     action: Any = None,
-    lengths: Any = None,
+    lengths: IntArray | None = None,
     simulator: TabularSimulator | None = None,
 ) -> Trajectories:
     """Draw fresh trajectories from given states, and given first actions: what an oracle with resets can do.
@@ -454,7 +454,9 @@ def _indices(name: str, values: Any, streams: int, limit: int | None = None) -> 
     """Return one integer per stream: in [0, limit), or at least 1 without a limit."""
     array: IntArray = check_array(name, values, dtype=np.int64)
     if array.shape != (streams,) or not np.issubdtype(array.dtype, np.integer):
-        raise ShapeError(refusal(name, f"{array.dtype}{array.shape}", f"integers ({streams},)", "one per stream"))
+        raise ShapeError(
+            refusal(name, f"{array.dtype}{array.shape}", f"integers ({streams},)", "one for each of `streams`")
+        )
     low, high = (1, np.iinfo(np.int64).max) if limit is None else (0, limit)
     wrong = (array < low) | (array >= high)
     if wrong.any():

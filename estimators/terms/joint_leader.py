@@ -26,7 +26,7 @@ from bilevelrl.estimators.sampling.tabular import TabularSimulator
 from bilevelrl.estimators.sampling.trajectories import Trajectories
 from bilevelrl.estimators.terms.along_trajectories import AlongTrajectories
 from bilevelrl.reference import LQRGame, MarkovGame
-from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.arrays import FloatArray, check_shape
 from bilevelrl.reference.doors import checked
 from bilevelrl.reference.errors import EstimatorError, InvalidInputError, UnknownNameError, UnsupportedError
 from bilevelrl.reference.problem import Part
@@ -154,6 +154,7 @@ class GameSide(AlongTrajectories):
     @checked
     def read(self, table: FloatArray, critic: GameCritic, trajectories: Trajectories) -> FloatArray:
         """Return entries (streams, steps) of a table (K, S, L, A) by steps to go; padding reads anything."""
+        check_shape("table", table, critic.action_values.shape, "one entry per entry of the critic's")
         to_go = self._to_go(trajectories)
         state = np.where(trajectories.valid, trajectories.state_t, 0)
         result: FloatArray = table[critic.rows(to_go), state, trajectories.leader_action_t, trajectories.action_t]

@@ -18,6 +18,7 @@ from bilevelrl.estimators.training.checkpoints import load_checkpoint, save_chec
 from bilevelrl.estimators.training.optimisers import SCHEDULES, clip_to_norm
 from bilevelrl.estimators.training.runs import LeaderTraining
 from bilevelrl.reference.arrays import FloatArray, IntArray
+from bilevelrl.reference.doors import Count, checked
 from bilevelrl.reference.errors import EstimatorError, InvalidInputError, refusal
 
 __all__ = ["Callback", "Evaluation", "History", "train"]
@@ -187,11 +188,12 @@ class _Loop:
         )
 
 
+@checked
 def train(
     training: LeaderTraining,
     *,
     checkpoint: Path | str | None = None,
-    checkpoint_every: int = 500,
+    checkpoint_every: Count = 500,
     callbacks: Sequence[Callback] = (),
 ) -> History:
     """Train all runs.
@@ -216,7 +218,7 @@ def train(
     StorageError
         If it cannot be read or written.
     NotConvergedError, EstimatorError
-        If a follower does not converge or a direction is not finite.
+        If a follower does not converge, a direction is not finite, or a callback or a method raises.
 
     Examples
     --------
@@ -227,8 +229,6 @@ def train(
     >>> bool((np.diff(history.objective[:, 0]) > 0.0).all())
     True
     """
-    if isinstance(checkpoint_every, bool) or not isinstance(checkpoint_every, int) or checkpoint_every < 1:
-        raise InvalidInputError(refusal("checkpoint_every", checkpoint_every, "an integer >= 1", "500 is usual"))
     path = None if checkpoint is None else Path(checkpoint)
     loop, fingerprint = _Loop(training), ""
     if path is not None:

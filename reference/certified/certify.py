@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from bilevelrl.reference.certified.extra import require_flint
-from bilevelrl.reference.doors import Horizon, checked
+from bilevelrl.reference.doors import Steps, checked
 from bilevelrl.reference.errors import UnsupportedError
 from bilevelrl.reference.game.model import MarkovGame
 from bilevelrl.reference.lqr.model import ConfigurableLQR
@@ -27,7 +27,7 @@ def certified_hypergradient(
     theta: Any = None,
     *,
     digits: int = 30,
-    horizon: Horizon = None,
+    horizon: Steps | None = None,
     discounted: bool = True,
     maximum_bits: int = 16384,
 ) -> CertifiedHypergradient:

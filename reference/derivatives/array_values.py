@@ -14,6 +14,7 @@ import autograd.numpy as anp
 import numpy as np
 from autograd.tracer import getval, isbox
 
+from bilevelrl.reference.doors.given_code import point_text
 from bilevelrl.reference.errors import (
     BilevelRLError,
     DerivativeError,
@@ -120,8 +121,7 @@ def called(label: str, function: Callable[[Any], _Result], theta: Any) -> _Resul
             if traced
             else "check the function at this θ"
         )
-        value = _plain(theta)
-        point = np.array2string(value, threshold=8) if isinstance(value, np.ndarray) else repr(value)
+        point = point_text(_plain(theta))
         raise InvalidInputError(
             f"{label}(theta) raised {type(error).__name__}: {error}; at theta={point}; {remedy}"
         ) from error

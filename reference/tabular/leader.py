@@ -194,7 +194,10 @@ def tabular_leader_objective(
     if follower.policy.shape != (tables.states, tables.actions):
         raise ShapeError(
             refusal(
-                "follower.policy.shape", follower.policy.shape, f"{(tables.states, tables.actions)}", "solve it anew"
+                "follower.policy.shape",
+                follower.policy.shape,
+                f"{(tables.states, tables.actions)}",
+                "solve it for this problem",
             )
         )
     return evaluate_leader(tables, follower.policy, at.problem.discount_leader, objective=objective).objective

@@ -53,9 +53,13 @@ def parse_json(text: str, where: str) -> Any:
     except InvalidInputError:
         raise
     except RecursionError:
-        raise InvalidInputError(f"{where}: not JSON that can be read; expected a few levels, not hundreds") from None
+        raise InvalidInputError(
+            f"{where}: text is not JSON that can be read; expected a few levels, not hundreds"
+        ) from None
     except ValueError as broken:
-        raise InvalidInputError(f"{where}: not JSON ({broken}); expected one JSON object; see the format") from None
+        raise InvalidInputError(
+            f"{where}: text is not JSON ({broken}); expected one JSON object; see the format"
+        ) from None
 
 
 def read_number(value: Any, where: str = "number") -> Exact:

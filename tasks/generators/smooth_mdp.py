@@ -21,10 +21,10 @@ import autograd.numpy as anp
 import numpy as np
 
 from bilevelrl.reference import ConfigurableMDP, Tables, named_stream
-from bilevelrl.reference.arrays import BoolArray, FloatArray
+from bilevelrl.reference.arrays import BoolArray, FloatArray, check_shape
 from bilevelrl.reference.derivatives.autodiff import sigmoid, softmax
 from bilevelrl.reference.doors import Count, Probability, Seed, checked
-from bilevelrl.reference.errors import InvalidInputError, ShapeError, UnknownNameError, refusal
+from bilevelrl.reference.errors import InvalidInputError, UnknownNameError
 from bilevelrl.reference.remade import remade
 from bilevelrl.reference.tabular.tables import TABLE_NAMES
 
@@ -117,13 +117,14 @@ def smooth_mdp(
     for table in varying:
         if table not in TABLE_NAMES:
             raise UnknownNameError("theta_in", table, TABLE_NAMES)
-    if support.ndim != 3 or support.shape[0] != support.shape[2] or initial_support.shape != support.shape[:1]:
-        raise ShapeError(
-            refusal("support shapes", (support.shape, initial_support.shape), "(S, A, S) and (S,)", "give both")
-        )
+    check_shape("support", support, (None, None, None), "(S, A, S)")
+    states, actions, _ = support.shape
+    check_shape("support", support, (states, actions, states), "(S, A, S)")
+    check_shape("initial_support", initial_support, (states,), "one entry per state of support")
+    if rewarded is not None:
+        check_shape("rewarded", rewarded, (states,), "one entry per state of support")
     if not initial_support.any():
         raise InvalidInputError("initial_support: expected at least one state; an episode has to start somewhere")
-    states, actions, _ = support.shape
 
     def draw(table: str, shape: tuple[int, ...], of: str) -> _Logits:
         return _Logits.draw(seed, (name, table), shape, parameters, of in varying)

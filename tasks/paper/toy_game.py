@@ -12,7 +12,7 @@ import numpy as np
 
 from bilevelrl.reference import MarkovGame, TabularSoftmaxPolicy
 from bilevelrl.reference.arrays import FloatArray
-from bilevelrl.reference.doors import checked
+from bilevelrl.reference.doors import Rate, checked
 from bilevelrl.tasks.registry import register_task
 
 __all__ = ["TOY_GAME_STATES", "toy_game_theta", "toy_markov_game"]
@@ -81,7 +81,7 @@ def toy_markov_game(
 
 
 @checked
-def toy_game_theta(p: float) -> FloatArray:
+def toy_game_theta(p: Rate) -> FloatArray:
     """Return the θ with f(1|A) = p and even odds in the states where the leader's action changes nothing.
 
     Examples

@@ -54,8 +54,10 @@ def _pyplot() -> Any:
 
 
 def _check_path(transition: Transition, policy: FloatArray, start: int, stop: int) -> None:
+    check_shape("policy", policy, (None, None), "pass π(a|s), (S, A)")
     if not isinstance(transition, SparseTransition):
-        check_shape("transition", check_array("transition", transition), (len(policy), None, len(policy)))
+        shape = (len(policy), policy.shape[1], len(policy))
+        check_shape("transition", check_array("transition", transition), shape, "(S, A, S) as policy has states")
     check_transition(transition)
     check_shape("policy", policy, transition_shape(transition)[:2], "solve the follower of these tables")
     check_rows("policy", policy, "solve the follower anew")
@@ -107,7 +109,9 @@ def most_likely_path(transition: Transition, policy: FloatArray, start: int, sto
     while path[-1] != start:
         previous = int(before[0, path[-1]])
         if previous < 0:
-            raise IllPosedError(f"no path of positive probability leads from state {start} to state {stop}")
+            raise IllPosedError(
+                f"start={start}, stop={stop}: no path of positive probability leads there; choose others"
+            )
         path.append(previous)
     return path[::-1]
 

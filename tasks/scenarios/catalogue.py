@@ -20,7 +20,7 @@ from bilevelrl.tasks.scenarios.problems import STORED
 from bilevelrl.tasks.scenarios.scenario import SCENARIO_TAGS, Provenance, Scenario, Truth
 from bilevelrl.tasks.scenarios.textbook import TEXTBOOK
 
-__all__ = ["COMMAND", "TRUTHS_FILE", "scenario", "scenario_names", "scenarios"]
+__all__ = ["COMMAND", "TRUTHS_FILE", "find_scenario", "scenario", "scenario_names", "scenarios"]
 
 COMMAND = "python -m bilevelrl.tasks.scenarios.truths"
 TRUTHS_FILE = "scenario_truths.json"
@@ -51,10 +51,15 @@ def scenario(name: str) -> Scenario:
     >>> scenario("survival").truth.parts["transition"].shape
     (1,)
     """
+    return find_scenario("name", name)
+
+
+def find_scenario(argument: str, name: str) -> Scenario:
+    """As `scenario`, for a function that takes the name, or the scenario itself, as an argument of its own."""
     if name in _textbook():
         return _textbook()[name]
     if name not in STORED:
-        raise UnknownNameError("scenario", name, scenario_names())
+        raise UnknownNameError(argument, name, scenario_names())
     return _stored_scenario(name)
 
 
@@ -77,16 +82,16 @@ def scenarios(*, tags: str | Iterable[str] = (), without: str | Iterable[str] = 
     >>> [found.name for found in scenarios(tags=["textbook", "envelope"])]
     ['envelope bandit']
     """
-    wanted, unwanted = _tags(tags), _tags(without)
+    wanted, unwanted = _tags("tags", tags), _tags("without", without)
     found = (scenario(name) for name in scenario_names())
     return tuple(entry for entry in found if wanted <= entry.tags and not unwanted & entry.tags)
 
 
-def _tags(given: Iterable[str]) -> set[str]:
+def _tags(argument: str, given: Iterable[str]) -> set[str]:
     listed = {given} if isinstance(given, str) else set(given)
     for tag in listed:
         if tag not in SCENARIO_TAGS:
-            raise UnknownNameError("tags", tag, SCENARIO_TAGS)
+            raise UnknownNameError(argument, tag, SCENARIO_TAGS)
     return listed
 
 

@@ -180,7 +180,7 @@ class Scenario:
         for truth in (self.truth, self.truncated):
             if truth.value.shape != (self.theta.size,):
                 raise ShapeError(
-                    refusal("truth.value.shape", truth.value.shape, f"{(self.theta.size,)}", "one entry per θ")
+                    refusal("truth.value.shape", truth.value.shape, f"{(self.theta.size,)}", "one per entry of theta")
                 )
         self.theta.setflags(write=False)
 

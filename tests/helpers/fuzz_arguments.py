@@ -166,6 +166,18 @@ def has_nan(value, depth=4):
     return False
 
 
+NO_ANSWER = {"PolicyCovariance.conditional_moments"}
+"""What refuses every call, and says why."""
+
+TAKES_LONG = {
+    ("kill_matrix", "mutants", "None"),
+    ("kill_matrix", "correct", "None"),
+    ("run_study", "on", "None"),
+    ("verify", "estimator", "None"),
+}
+"""Right calls that do all there is to do."""
+
+
 CONTAINERS = ("Tables", "LQRMatrices", "LeaderGaussian", "SparseTransition")
 
 
@@ -211,9 +223,10 @@ def judge(function, arguments, argument, may_be_nan=False):
         signal.signal(signal.SIGALRM, previous)
 
 
-def cases(function, arguments):
+def cases(name, arguments):
     """Return [(argument, what the bad value is)]."""
-    return [(argument, what) for argument in arguments for what in bad_values()]
+    every = [(argument, what) for argument in arguments for what in bad_values()]
+    return [(argument, what) for argument, what in every if (name, argument, what) not in TAKES_LONG]
 
 
 def run_case(function, arguments, argument, what, may_be_nan=False):
@@ -225,15 +238,15 @@ def _work(name, start, pipe):
     function, arguments = valid_calls()[name]
     os.chdir(tempfile.mkdtemp())  # bad paths are written to
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-    may_be_nan = is_container(function) or has_nan(function(**arguments))
-    for argument, what in cases(function, arguments)[start:]:
+    may_be_nan = name not in NO_ANSWER and (is_container(function) or has_nan(function(**arguments)))
+    for argument, what in cases(name, arguments)[start:]:
         pipe.send(run_case(function, arguments, argument, what, may_be_nan))
     pipe.close()
 
 
 def run_function(name):
     """Return [((argument, what), (outcome, detail))] of all cases of one function, run in processes of their own."""
-    listed, outcomes = cases(*valid_calls()[name]), []
+    listed, outcomes = cases(name, valid_calls()[name][1]), []
     context = multiprocessing.get_context("fork")
     while len(outcomes) < len(listed):
         reader, writer = context.Pipe(duplex=False)

@@ -301,7 +301,7 @@ def _written():
         "CheckFailedError": {"message": "m", "results": [], "explanation": None},
         "ErrorBudget": {"total": 1e-6},
         "ConfigurableMDP": {"tables": _tables, "discount_leader": 0.5, "discount_follower": 0.9, "temperature": 1.0},
-        "named_stream": {"entropy": 7, "name": "task"},
+        "named_stream": {"entropy": 7, "names": "task"},
         "register_objective": {"kind": type("Kind", (), {})},
         "register_route": {"name": "own", "kind": type("Kind", (), {}), "summary": "s", "family": "f", "accuracy": "a"},
         "register_task": {"name": "own", "summary": "s"},
@@ -386,7 +386,7 @@ def _written():
             "inputs": "state_action",
             "weighting": "none",
         },
-        "QuadraticRegression.solve": {"moments": np.zeros(180), "discount": 0.5, "ridge": 0.0},
+        "QuadraticRegression.solve": {"moments": np.zeros((16, 1)), "discount": 0.5, "ridge": 0.0},
         "fit_lstd_critic": {"trajectories": _long_batch(), "context": lqr["context"], "ridge": 0.0, "regression": None},
         "fit_lstd_gradient": {
             "trajectories": _long_batch(),
@@ -492,7 +492,7 @@ def _written():
         "RoomGrid.of_rooms": {"rooms_per_side": 1, "room_size": 2},
         "RoomGrid.index_of": {"cell": (1, 1), "name": "cell"},
         "RoomGrid.cell_of": {"state": 0},
-        "RoomGrid.indicator": {"cell": (1, 1), "name": "cell"},
+        "RoomGrid.indicator": {"cells": (1, 1), "name": "cell"},
         "RoomGrid.kernel": {"intended": 0.6, "terminal": ((1, 1),)},
         "Scenario.export_npz": {"path": folder / "scenario.npz"},
         "Scenario.as_gymnasium": {"horizon": 3},
@@ -690,9 +690,9 @@ def _given(name, function):
 def _target(name, function):
     cls, _, method = name.partition(".")
     if name == "named_stream":
-        return lambda entropy, name: reference.named_stream(entropy, name)
+        return lambda entropy, names: reference.named_stream(entropy, names)
     if name == "RoomGrid.indicator":
-        return lambda cell, name: tasks.FOUR_ROOMS_GRID.indicator(cell, name=name)
+        return lambda cells, name: tasks.FOUR_ROOMS_GRID.indicator(cells, name=name)
     if not method:
         return function
     if cls == "ErrorBudget":  # spent by each call

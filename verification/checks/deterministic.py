@@ -20,8 +20,16 @@ from bilevelrl.estimators import Claim, Context, Draw, Estimator, Objective
 from bilevelrl.estimators.critics.tables import ExactCritic
 from bilevelrl.reference import TabularFollower, hypergradient
 from bilevelrl.reference.arrays import FloatArray
-from bilevelrl.reference.doors import checked, checked_record
-from bilevelrl.reference.errors import BilevelRLError, EstimatorError, SupportError, TooLargeError, UnsupportedError
+from bilevelrl.reference.doors import callable_error, checked, checked_record
+from bilevelrl.reference.errors import (
+    BilevelRLError,
+    EstimatorError,
+    InvalidInputError,
+    SupportError,
+    TooLargeError,
+    UnsupportedError,
+    refusal,
+)
 from bilevelrl.tasks import Scenario, scenarios
 from bilevelrl.tasks.scenarios.scenario import Truth
 from bilevelrl.verification.checks.verdicts import Outcome, Verdict, judge_exact, unjudged
@@ -243,6 +251,11 @@ def check_estimator(
     [('contract', 'passed'), ('bias', 'passed'), ('parts', 'passed')]
     """
     results: list[CheckResult] = []
+    if made_for and isinstance(estimator, Estimator):
+        remedy = "wrap it in a lambda, or leave out made_for"
+        raise InvalidInputError(
+            refusal("estimator", estimator_name(estimator), "a function target → estimator", remedy)
+        )
     for entry in scenarios() if on is None else on:
         made: Any = estimator(Objective(horizon=entry.target_horizon)) if made_for else estimator  # type: ignore[call-arg,arg-type]
         try:
@@ -340,7 +353,7 @@ def evaluate_gradient(
     except BilevelRLError:
         raise
     except Exception as error:
-        raise EstimatorError(f"{name}: raised {type(error).__name__}: {error}") from error
+        raise callable_error(name, error, theta) from error
     parts = {}
     if isinstance(answer, Mapping):
         parts = {str(part): _checked(name, f"part {part!r}", value, theta.size) for part, value in answer.items()}
@@ -349,7 +362,10 @@ def evaluate_gradient(
 
 
 def _checked(name: str, what: str, answer: Any, parameters: int) -> FloatArray:
-    value = np.asarray(answer)
+    try:
+        value = np.asarray(answer)
+    except Exception as error:  # whatever an object's own conversion raises
+        raise EstimatorError(f"{name}: {what} what is no array ({error}); expected ({parameters},) numbers") from error
     if value.size != parameters or value.dtype.kind not in "fiu":
         raise EstimatorError(
             f"{name}: {what} {value.dtype} of shape {value.shape}; expected ({parameters},) real numbers"
@@ -363,7 +379,8 @@ def result_of(check: str, on: Scenario, difference: FloatArray, allowed: FloatAr
     """Judge a difference on a scenario against what is allowed, (N,) or a number."""
     size = float(np.linalg.norm(on.target_truth.value))
     verdict = judge_exact(difference, tolerance=allowed, scale=size if size > 0.0 else 1.0)
-    margin = float((np.abs(difference) / np.maximum(allowed, np.finfo(np.float64).tiny)).max(initial=0.0))
+    with np.errstate(over="ignore"):
+        margin = float((np.abs(difference) / np.maximum(allowed, np.finfo(np.float64).tiny)).max(initial=0.0))
     return CheckResult(check=check, scenario=on.name, verdict=verdict, margin=margin, difference=difference)
 
 

@@ -28,7 +28,8 @@ from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.doors import checked
 from bilevelrl.reference.errors import EstimatorError
 from bilevelrl.reference.tabular.transitions import to_dense
-from bilevelrl.tasks import Scenario, scenario
+from bilevelrl.tasks import Scenario
+from bilevelrl.tasks.scenarios import find_scenario
 from bilevelrl.verification.checks.changed_problems import permuted, reparameterised, reward_shifted, shaped
 from bilevelrl.verification.checks.deterministic import (
     ACCURACY,
@@ -342,7 +343,7 @@ def check_orders(gradient: GradientFunction, on: Iterable[Scenario | str] = ORDE
 
 
 def _scenario(on: Scenario | str) -> Scenario:
-    return scenario(on) if isinstance(on, str) else on
+    return find_scenario("on", on) if isinstance(on, str) else on
 
 
 def _same(check: str, gradient: GradientFunction, entry: Scenario, accuracy: float) -> CheckResult:

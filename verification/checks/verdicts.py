@@ -78,10 +78,10 @@ def judge_exact(difference: FloatArray, *, tolerance: FloatArray | float, scale:
         Norm of the truth.
     """
     allowed = np.broadcast_to(np.asarray(tolerance, dtype=np.float64), difference.shape)
-    detectable = _relative(2.0 * float(np.linalg.norm(allowed)), scale)
+    detectable = _relative(2.0 * _norm(allowed), scale)
     # A claim of "exactly zero" has no scale of its own; what is seen is then absolute.
     worst = int(np.argmax(np.abs(difference) - allowed)) if difference.size else 0
-    found = _relative(float(np.linalg.norm(difference)), scale)
+    found = _relative(_norm(difference), scale)
     if not np.isfinite(difference).all() or bool((np.abs(difference) > allowed).any()):
         return Verdict(
             outcome=Outcome.FAILED,
@@ -93,6 +93,12 @@ def judge_exact(difference: FloatArray, *, tolerance: FloatArray | float, scale:
         )
     outcome = Outcome.PASSED if detectable <= POWER_LIMIT else Outcome.NO_POWER
     return Verdict(outcome=outcome, detectable=detectable, reason=f"agrees; would have seen {detectable:.1g}")
+
+
+def _norm(values: FloatArray) -> float:
+    """The Euclidean norm, inf where squares overflow."""
+    with np.errstate(over="ignore"):
+        return float(np.linalg.norm(values))
 
 
 def judge_sampled(test: MeanTest, *, along: int, scale: float, names: list[str]) -> Verdict:

@@ -12,8 +12,6 @@ sweeps than `PATIENCE`, unless asked for.
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -24,7 +22,7 @@ import numpy as np
 
 from bilevelrl.reference import HYPERGRADIENT_ROUTES, hypergradient
 from bilevelrl.reference.errors import BilevelRLError, UnsupportedError
-from bilevelrl.reference.storage import writable_file, write_atomically
+from bilevelrl.reference.storage import csv_text, writable_file, write_atomically
 from bilevelrl.tasks.scenarios.reference_data import ReferenceProblem, agreeing_digits, reference_problems
 from bilevelrl.verification.reports.terminal import TextTable
 
@@ -135,12 +133,8 @@ def _unmeasured(stored: ReferenceProblem, route: str, note: str) -> DigitsRow:
 def digits_csv(rows: Iterable[DigitsRow]) -> str:
     """Return the rows as CSV, one per problem and route."""
     names = list(DigitsRow.__dataclass_fields__)
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(names)
-    for row in rows:
-        writer.writerow([f"{v:.4g}" if isinstance(v, float) else v for v in (getattr(row, name) for name in names)])
-    return text.getvalue()
+    values = ([getattr(row, name) for name in names] for row in rows)
+    return csv_text([names, *([f"{v:.4g}" if isinstance(v, float) else v for v in row] for row in values)])
 
 
 def digits_table(rows: Sequence[DigitsRow]) -> TextTable:

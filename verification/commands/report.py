@@ -13,6 +13,7 @@ from typing import Any
 from bilevelrl.estimators import ESTIMATORS, Objective
 from bilevelrl.estimators.registry import estimators_for
 from bilevelrl.reference import ConfigurableMDP
+from bilevelrl.reference.doors import checked
 from bilevelrl.reference.errors import InvalidInputError, MissingExtraError, refusal
 from bilevelrl.reference.storage import writable_file, write_atomically
 from bilevelrl.tasks import Scenario, scenario, scenarios
@@ -57,6 +58,7 @@ def registered_report(
     return Report(estimators=tuple(rows), configuration=configuration, seconds=time.perf_counter() - started)
 
 
+@checked
 def write_report(path: str | Path, report: Report, *, study: Study | None = None, title: str | None = None) -> Path:
     """Write a report, with the figures of a study, as one HTML file and return its path.
 
@@ -71,6 +73,7 @@ def write_report(path: str | Path, report: Report, *, study: Study | None = None
     title
         Of the page.
     """
+    writable_file("path", path)
     options = {} if title is None else {"title": title}
     return write_atomically(
         path, html_report(report, study=study, figures=_figures(() if study is None else study.rows), **options)

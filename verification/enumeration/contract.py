@@ -15,6 +15,7 @@ from numpy.random import Generator
 
 from bilevelrl.estimators import Context, Draw, Estimator, Trajectories
 from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.doors import callable_error
 from bilevelrl.reference.errors import BilevelRLError, EstimatorError
 
 __all__ = ["ContractedEstimator", "EstimatorFunction", "OwnRandomnessError", "forbidden_generator"]
@@ -67,6 +68,10 @@ class ContractedEstimator:
     call: Estimator | EstimatorFunction
     parameters: int
     function_draw: Draw = Draw.TRAJECTORY
+
+    def __post_init__(self) -> None:
+        if isinstance(self.call, type) and hasattr(self.call, "parts_per_draw"):
+            self._refuse(f"a class; expected an estimator: call it, {self.call.__name__}()")
 
     @property
     def name(self) -> str:
@@ -174,7 +179,7 @@ class ContractedEstimator:
         except Exception as error:
             if isinstance(error, ValueError) and "read-only" in str(error):
                 raise EstimatorError(f"{self.name}: tried to change its input ({error}); work on a copy") from error
-            raise EstimatorError(f"{self.name}: raised {type(error).__name__}: {error}") from error
+            raise callable_error(self.name, error, context.theta) from error
 
     def _checked(self, answer: Any, draws: int, what: str) -> FloatArray:
         wanted = (draws, self.parameters)
@@ -199,7 +204,7 @@ class ContractedEstimator:
         return rows.astype(np.float64, copy=False)
 
     def _refuse(self, what: str) -> NoReturn:
-        raise EstimatorError(f"{self.name}: {what}")
+        raise EstimatorError(f"estimator {self.name}: {what}")
 
 
 def estimator_name(call: object) -> str:

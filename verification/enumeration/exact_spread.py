@@ -27,8 +27,8 @@ from bilevelrl.estimators.estimator import LeaderCritic
 from bilevelrl.estimators.sums.fresh_suffixes import TransitionVisits
 from bilevelrl.reference import ConfigurableMDP
 from bilevelrl.reference.arrays import FloatArray, IntArray
-from bilevelrl.reference.doors import checked, checked_record
-from bilevelrl.reference.errors import InvalidInputError, UnsupportedError, refusal
+from bilevelrl.reference.doors import Steps, checked, checked_record
+from bilevelrl.reference.errors import UnsupportedError
 from bilevelrl.reference.tabular.transitions import ROW_SUM_TOLERANCE, to_dense
 
 __all__ = ["ExactSpread", "exact_spread"]
@@ -92,7 +92,7 @@ class _Outcomes:
 
 
 @checked
-def exact_spread(estimator: Estimator, context: Context, *, horizon: int) -> ExactSpread:
+def exact_spread(estimator: Estimator, context: Context, *, horizon: Steps) -> ExactSpread:
     """Return mean and variance of one trajectory's estimate, for streams of `horizon` steps of one episode.
 
     Parameters
@@ -123,8 +123,6 @@ def exact_spread(estimator: Estimator, context: Context, *, horizon: int) -> Exa
     >>> bool(np.allclose(np.diag(listed.covariance), found.variance, rtol=1e-12))
     True
     """
-    if isinstance(horizon, bool) or not isinstance(horizon, (int, np.integer)) or horizon < 1:
-        raise InvalidInputError(refusal("horizon", horizon, "an integer >= 1", "count the steps of a stream"))
     if not isinstance(context.problem, ConfigurableMDP) or context.simulator is not None:
         raise UnsupportedError("exact_spread: expected a ConfigurableMDP that makes its own samples; sample others")
     if not isinstance(estimator, BCHG):
@@ -137,7 +135,7 @@ def exact_spread(estimator: Estimator, context: Context, *, horizon: int) -> Exa
         or estimator.critic in ("monte_carlo", "independent")
     ):
         raise UnsupportedError(f"{estimator.name}: expected a table as critic, no stopping, no averages; sample it")
-    return _Pass.of(estimator, context, int(horizon)).run()
+    return _Pass.of(estimator, context, horizon).run()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 import numpy as np
 
@@ -20,9 +20,9 @@ from bilevelrl.estimators import Context, Draw, Estimator, Trajectories
 from bilevelrl.estimators.estimator import LeaderCritic
 from bilevelrl.estimators.sampling.joint_actions import JointProcess, joint_mdp
 from bilevelrl.estimators.sampling.tabular import TabularSimulator
-from bilevelrl.reference import ConfigurableMDP, MarkovGame, solve_follower
-from bilevelrl.reference.arrays import FloatArray
-from bilevelrl.reference.doors import checked, checked_record
+from bilevelrl.reference import ConfigurableMDP, Follower, MarkovGame, solve_follower
+from bilevelrl.reference.arrays import FloatArray, check_array
+from bilevelrl.reference.doors import checked, checked_record, like
 from bilevelrl.reference.errors import EstimatorError, InvalidInputError, TooLargeError, UnsupportedError, refusal
 from bilevelrl.verification.enumeration.contract import (
     ContractedEstimator,
@@ -101,7 +101,7 @@ def enumerate_moments(
     horizon: int,
     max_paths: int = 2_000_000,
     batch: int | None = None,
-    follower: Any = None,
+    follower: Annotated[Any, like(Follower | None)] = None,
     critic: LeaderCritic | None = None,
     simulator: TabularSimulator | None = None,
 ) -> Moments:
@@ -216,7 +216,7 @@ def _path_law(
     horizon: int,
     joint: JointProcess | None,
 ) -> PathLaw:
-    policy = np.asarray(follower.policy)
+    policy = check_array("follower.policy", getattr(follower, "policy", None))
     if joint is not None:
         # A game branches over the players' joint actions.
         problem, policy = joint.process, joint.policy

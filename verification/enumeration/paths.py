@@ -15,7 +15,8 @@ import numpy as np
 from bilevelrl.estimators import Trajectories
 from bilevelrl.reference import SparseTransition, Tables
 from bilevelrl.reference.arrays import FloatArray, IntArray
-from bilevelrl.reference.errors import InvalidInputError, ShapeError, refusal
+from bilevelrl.reference.doors import check_stream_steps
+from bilevelrl.reference.errors import ShapeError, refusal
 from bilevelrl.reference.tabular.transitions import ROW_SUM_TOLERANCE, Transition
 
 __all__ = ["PathLaw", "multiset_count"]
@@ -231,16 +232,8 @@ def multiset_count(kinds: int, size: int) -> int:
 
 
 def check_path_horizon(horizon: int) -> int:
-    """Return a horizon ≥ 1, or raise: paths of infinite length cannot be listed.
-
-    Raises
-    ------
-    InvalidInputError
-        If the horizon is not an integer ≥ 1.
-    """
-    if isinstance(horizon, bool) or not isinstance(horizon, (int, np.integer)) or horizon < 1:
-        raise InvalidInputError(refusal("horizon", horizon, "an integer >= 1", "say where to truncate trajectories"))
-    return int(horizon)
+    """Return a horizon in [1, 1,000,000], or raise: paths of infinite length cannot be listed."""
+    return check_stream_steps("horizon", horizon)
 
 
 def _pieces(width: IntArray, largest: int) -> list[slice]:

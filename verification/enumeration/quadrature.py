@@ -10,6 +10,7 @@ normals.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,8 +21,8 @@ from bilevelrl.estimators.critics.gaussian_game import LQRGameCritic
 from bilevelrl.estimators.estimator import LeaderCritic
 from bilevelrl.estimators.sampling.linear_quadratic import gaussian_root
 from bilevelrl.reference import ConfigurableLQR, LQRFollower, LQRGame, solve_follower
-from bilevelrl.reference.arrays import FloatArray
-from bilevelrl.reference.doors import checked
+from bilevelrl.reference.arrays import FloatArray, check_shape
+from bilevelrl.reference.doors import Count, Steps, check_count, checked
 from bilevelrl.reference.errors import EstimatorError, InvalidInputError, TooLargeError, refusal
 from bilevelrl.reference.lqr_game.leader import closed_loop, evaluate_game_leader
 from bilevelrl.reference.objective import Objective
@@ -49,17 +50,16 @@ def quadrature_trajectories(
     InvalidInputError
         If the horizon or the number of nodes is not a positive integer.
     """
-    for name, value in (("horizon", horizon), ("nodes", nodes)):
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-            raise InvalidInputError(refusal(name, value, "an integer >= 1", "keep both small"))
+    check_count("horizon", horizon)
+    check_count("nodes", nodes)
     theta = problem.check_theta(theta)
     walk = _Walk.of(problem, theta, follower)
     n, k, p = len(walk.start), len(follower.covariance), len(walk.leader_root)
     normals = n + horizon * (p + k + walk.noise_root.shape[1])
-    if float(nodes) ** normals > max_paths:
+    if normals * math.log(nodes) > math.log(max_paths) + 1e-9:
         raise TooLargeError(
-            f"quadrature: {nodes}^{normals} paths, expected at most {max_paths}; shorten the horizon, use fewer nodes "
-            "or a one-dimensional problem"
+            f"horizon={horizon}, nodes={nodes}: {nodes}^{normals} paths, expected at most max_paths={max_paths}; "
+            "shorten the horizon, use fewer nodes or a one-dimensional problem"
         )
     draws, weight = _product_rule(normals, nodes)
     paths = len(weight)
@@ -150,12 +150,12 @@ def quadrature_moments(
     problem: ConfigurableLQR | LQRGame,
     theta: Any,
     *,
-    horizon: int,
-    nodes: int = 5,
+    horizon: Count,
+    nodes: Count = 5,
     follower: LQRFollower | None = None,
     critic: LeaderCritic | None = None,
     follower_gradient: Any = None,
-    max_paths: int = 500_000,
+    max_paths: Count = 500_000,
 ) -> Moments:
     """Return mean and covariance of an estimator on a small linear-quadratic problem without sampling error.
 
@@ -226,7 +226,7 @@ def quadrature_moments(
 
 @checked
 def game_expected_parts(
-    game: LQRGame, theta: Any, *, target: Objective, steps: int, nodes: int = 12
+    game: LQRGame, theta: Any, *, target: Objective, steps: Steps, nodes: Count = 12
 ) -> dict[Part, FloatArray]:
     """Return the expectation of BC-HG in a linear-quadratic game, streams of `steps` steps, exact critic.
 
@@ -305,7 +305,7 @@ class _Visits:
 
 @checked
 def soft_bellman_residual(
-    problem: ConfigurableLQR, theta: Any, follower: LQRFollower, states: FloatArray, *, nodes: int = 200
+    problem: ConfigurableLQR, theta: Any, follower: LQRFollower, states: FloatArray, *, nodes: Count = 200
 ) -> FloatArray:
     """Return `β log ∫ exp(Q_F(x, a)/β) da - V_F(x)` by Gauss-Legendre quadrature, (len(states),).
 
@@ -334,6 +334,7 @@ def soft_bellman_residual(
     True
     """
     m = problem.matrices_at(theta)
+    check_shape("states", states, (None, m.states), "(k, n), one state per row")
     if m.actions != 1:
         raise InvalidInputError(refusal("actions", m.actions, "1", "the integral is over one action dimension"))
     discount, beta, p, b = problem.discount_follower, problem.temperature, follower.cost_to_go, m.dynamics_action

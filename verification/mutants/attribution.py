@@ -27,11 +27,12 @@ import numpy as np
 
 from bilevelrl.estimators import ExactCritic, TableCritic, TabularSimulator
 from bilevelrl.reference import ConfigurableMDP, Tables, named_stream, solve_follower
-from bilevelrl.reference.arrays import FloatArray
-from bilevelrl.reference.doors import checked, checked_record
+from bilevelrl.reference.arrays import FloatArray, check_array, check_shape
+from bilevelrl.reference.doors import Iterations, checked, checked_record
 from bilevelrl.reference.errors import UnknownNameError
 from bilevelrl.reference.tabular.transitions import to_dense
-from bilevelrl.tasks import Scenario, scenario
+from bilevelrl.tasks import Scenario
+from bilevelrl.tasks.scenarios import find_scenario
 from bilevelrl.verification.enumeration.moments import enumerate_moments
 from bilevelrl.verification.mutants.sample import SampleFormula
 
@@ -149,9 +150,16 @@ def attribute(
     (array([1.]), array([3.]), array([2.]))
     """
     listed = tuple(causes)
-    none, every = measure(frozenset()), measure(frozenset(listed))
-    alone = {cause: measure(frozenset({cause})) - none for cause in listed}
-    last_in = {cause: every - measure(frozenset(listed) - {cause}) for cause in listed}
+
+    def measured(on: frozenset[str]) -> FloatArray:
+        found: FloatArray = check_array(f"measure({set(on) or '{}'})", measure(on))
+        check_shape(f"measure({set(on) or '{}'})", found, truth.shape, "a mean (N,), as truth is")
+        return found
+
+    check_shape("truth", truth, (None,), "one entry per parameter")
+    none, every = measured(frozenset()), measured(frozenset(listed))
+    alone = {cause: measured(frozenset({cause})) - none for cause in listed}
+    last_in = {cause: every - measured(frozenset(listed) - {cause}) for cause in listed}
     return Attribution(
         name=name,
         truth=truth,
@@ -170,7 +178,7 @@ def attribute_bias(
     causes: Iterable[str] = tuple(CAUSES),
     horizon: int = 2,
     critic_error: float = 0.1,
-    follower_sweeps: int = 2,
+    follower_sweeps: Iterations = 2,
     mixing: float = 0.16,
     expected: Mapping[str, FloatArray] | None = None,
 ) -> Attribution:
@@ -206,7 +214,7 @@ def attribute_bias(
     >>> bool(np.abs(found.base).max() < 1e-12), bool(np.abs(found.alone["truncation"]).max() > 1e-3)
     (True, True)
     """
-    entry = scenario(on) if isinstance(on, str) else on
+    entry = find_scenario("on", on) if isinstance(on, str) else on
     listed = tuple(causes)
     for cause in listed:
         if cause not in CAUSES:

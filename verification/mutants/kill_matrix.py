@@ -6,8 +6,6 @@ The checks are deterministic, so a mutant is killed or it is not: the power of a
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -19,6 +17,7 @@ from bilevelrl.estimators.registry import estimators_for
 from bilevelrl.reference import HYPERGRADIENT_ROUTES, ConfigurableMDP, hypergradient
 from bilevelrl.reference.doors import checked, checked_record
 from bilevelrl.reference.errors import UnknownNameError
+from bilevelrl.reference.storage import csv_text
 from bilevelrl.tasks import Scenario
 from bilevelrl.verification.checks.deterministic import CheckResult, check_estimator, check_gradient, worst
 from bilevelrl.verification.checks.order import check_orders
@@ -114,14 +113,12 @@ class KillMatrix:
 
     def to_csv(self) -> str:
         """Return one line per subject and check."""
-        out = io.StringIO()
-        writer = csv.writer(out, lineterminator="\n")
-        writer.writerow(["subject", "kind", "meant_for", "check", "margin", "killed", "scenario"])
+        rows = [["subject", "kind", "meant_for", "check", "margin", "killed", "scenario"]]
         for row in (*self.mutants, *self.correct):
             for check, margin in row.margins.items():
                 killed = "yes" if margin > 1.0 else "no"
-                writer.writerow([row.name, row.kind, row.meant_for, check, f"{margin:.3g}", killed, row.where[check]])
-        return out.getvalue()
+                rows.append([row.name, row.kind, row.meant_for, check, f"{margin:.3g}", killed, row.where[check]])
+        return csv_text(rows)
 
     def __str__(self) -> str:
         blocks = []
@@ -236,9 +233,10 @@ def kill_matrix(
     subjects = correct_subjects()
     wanted = list(MUTANTS if mutants is None else mutants)
     kept = list(subjects if correct is None else correct)
-    for name, known in [*((name, MUTANTS) for name in wanted), *((name, subjects) for name in kept)]:
-        if name not in known:
-            raise UnknownNameError("subject", name, known)
+    for argument, names, known in (("mutants", wanted, MUTANTS), ("correct", kept, subjects)):
+        for name in names:
+            if name not in known:
+                raise UnknownNameError(argument, name, known)
     dead = tuple(kill_row(MUTANTS[name], on=on) for name in wanted)
     alive = tuple(_row(name, subjects[name][0], "", subjects[name][1](), on) for name in kept)
     return KillMatrix(mutants=dead, correct=alive, seconds=time.perf_counter() - started)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
 from bilevelrl.reference.doors import checked, checked_record
-from bilevelrl.reference.storage import software_versions, write_atomically
+from bilevelrl.reference.storage import csv_text, software_versions, write_atomically
 from bilevelrl.verification.checks.verdicts import Verdict
 from bilevelrl.verification.pipeline.rows import EstimatorRow, Findings, RouteRow
 from bilevelrl.verification.reports.terminal import plain_report
@@ -29,11 +27,7 @@ class Report(Findings):
         """Return all rows as one tidy table: column `kind` tells estimators from routes."""
         records = [_flat("estimator", row) for row in self.estimators] + [_flat("route", row) for row in self.routes]
         columns = list(dict.fromkeys(name for record in records for name in record))
-        text = StringIO()
-        writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(records)
-        return text.getvalue()
+        return csv_text([columns, *([record.get(name, "") for name in columns] for record in records)])
 
     def to_json(self) -> str:
         """Return all rows, the configuration and the versions as JSON (not-a-number and infinity as null)."""

@@ -27,15 +27,17 @@ from bilevelrl.estimators.critics.tables import ExactCritic
 from bilevelrl.estimators.registry import estimators_for
 from bilevelrl.reference import ConfigurableMDP, named_stream, solve_follower
 from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.doors import Count, Seed, checked, checked_record
 from bilevelrl.reference.errors import (
     EstimatorError,
     InvalidInputError,
     SupportError,
     TooLargeError,
+    UnknownNameError,
     UnsupportedError,
     refusal,
 )
-from bilevelrl.reference.storage import software_versions
+from bilevelrl.reference.storage import csv_text, software_versions
 from bilevelrl.tasks import Scenario, scenario, scenarios
 from bilevelrl.tasks.scenarios.reference_data import check_header
 from bilevelrl.verification.checks.deterministic import enumerate_scenario
@@ -52,6 +54,7 @@ SAMPLES = (1, 4, 16, 64, 256)
 REPLICATES = 24
 
 
+@checked_record
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StudyRow:
     """One estimator on one scenario at one number of samples.
@@ -86,6 +89,7 @@ class StudyRow:
     steps: float
 
 
+@checked_record
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Study:
     """Rows, and what they were made from.
@@ -183,14 +187,15 @@ def study_estimator(
     return rows
 
 
+@checked
 def run_study(
     *,
     on: Iterable[Scenario] | None = None,
     estimators: Iterable[str] | None = None,
-    seed: int = 0,
-    samples: Sequence[int] = SAMPLES,
-    replicates: int = REPLICATES,
-    workers: int = 1,
+    seed: Seed = 0,
+    samples: Sequence[Count] = SAMPLES,
+    replicates: Count = REPLICATES,
+    workers: Count = 1,
     progress: Progress | None = None,
 ) -> Study:
     """Return the rows of every registered estimator on every scenario.
@@ -205,8 +210,21 @@ def run_study(
         Processes.
     progress
         Told after each pair.
+
+    Raises
+    ------
+    UnknownNameError, InvalidInputError
+        If an estimator is not registered, or an argument is out of range.
     """
     names = tuple(estimators_for(ConfigurableMDP) if estimators is None else estimators)
+    for name in names:
+        if name not in ESTIMATORS:
+            raise UnknownNameError("estimators", name, ESTIMATORS)
+    if not samples or replicates < 2:
+        raise InvalidInputError(
+            f"samples={samples}, replicates={replicates}: expected at least one number of samples, and two replicates; "
+            "a spread needs two"
+        )
     places = tuple(entry.name for entry in (scenarios() if on is None else on))
     jobs = [
         Job(function=_pair, arguments=(name, place, seed, tuple(samples), replicates), label=f"{name} on {place}")
@@ -230,15 +248,11 @@ def study_csv(study: Study) -> str:
     Most readers of tables pass over the comment where told that `#` begins one.
     """
     columns = [entry.name for entry in fields(StudyRow)]
-    text = StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    for row in study.rows:
-        values = (getattr(row, column) for column in columns)
-        writer.writerow([f"{value:.6g}" if isinstance(value, float) else value for value in values])
+    rows = [[getattr(row, column) for column in columns] for row in study.rows]
+    shown = ([f"{value:.6g}" if isinstance(value, float) else value for value in row] for row in rows)
+    body = csv_text([columns, *shown])
     made = {entry.name: getattr(study, entry.name) for entry in fields(Study) if entry.name != "rows"}
     header = {"format": STUDY_FORMAT, "version": STUDY_VERSION, **made, "rows": len(study.rows)}
-    body = text.getvalue()
     head = json.dumps({**header, "sha256": _digest(header, body)}, ensure_ascii=False)
     return f"# {head}\n{body}"
 

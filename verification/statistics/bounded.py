@@ -15,10 +15,10 @@ import math
 
 import numpy as np
 
-from bilevelrl.reference.arrays import FloatArray
-from bilevelrl.reference.doors import checked
-from bilevelrl.reference.errors import InvalidInputError, ShapeError, refusal
-from bilevelrl.verification.statistics.means import ERROR_RATE, POWER, MeanTest, SampleMoments
+from bilevelrl.reference.arrays import FloatArray, check_shape
+from bilevelrl.reference.doors import Count, checked
+from bilevelrl.reference.errors import InvalidInputError, refusal
+from bilevelrl.verification.statistics.means import ERROR_RATE, POWER, MeanTest, SampleMoments, TestRate
 from bilevelrl.verification.statistics.search import smallest_count
 
 __all__ = ["bounded_mean_test", "draws_needed_bounded", "smallest_detectable_bounded_bias"]
@@ -31,9 +31,9 @@ def bounded_mean_test(
     *,
     low: float,
     high: float,
-    error_rate: float = ERROR_RATE,
-    power: float = POWER,
-    comparisons: int | None = None,
+    error_rate: TestRate = ERROR_RATE,
+    power: TestRate = POWER,
+    comparisons: Count | None = None,
 ) -> MeanTest:
     """Hold the mean of independent draws in [low, high] against an expected mean.
 
@@ -65,9 +65,8 @@ def bounded_mean_test(
     >>> found
     [[False], [True]]
     """
-    sample = SampleMoments.of(np.asarray(rows, dtype=np.float64))
-    if np.shape(expected) != sample.mean.shape:
-        raise ShapeError(refusal("expected.shape", np.shape(expected), f"{sample.mean.shape}", "one per coordinate"))
+    sample = SampleMoments.of(rows)
+    check_shape("expected", expected, sample.mean.shape, "one per coordinate of rows")
     check_bounds(rows, low, high)
     family = sample.mean.size if comparisons is None else comparisons
     half_width = np.array(
@@ -157,7 +156,7 @@ def check_bounds(rows: FloatArray, low: float, high: float) -> None:
                 f"rows[{draw}, {coordinate}]",
                 float(rows[draw, coordinate]),
                 f"a number in [{low}, {high}]",
-                "state bounds that hold for every draw",
+                "give bounds `low` and `high` that hold for every draw",
             )
         )
 

@@ -30,12 +30,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Annotated
 
 import numpy as np
 from scipy import special
 
-from bilevelrl.reference.arrays import BoolArray, FloatArray, as_float
-from bilevelrl.reference.errors import InvalidInputError, ShapeError, refusal
+from bilevelrl.reference.arrays import BoolArray, FloatArray, as_float, check_shape
+from bilevelrl.reference.doors import Count, Positive, Spread, checked, checked_record
+from bilevelrl.reference.errors import InvalidInputError, refusal
 from bilevelrl.verification.statistics.search import smallest_count
 from bilevelrl.verification.statistics.stream import BlockMeans, SampleMoments
 from bilevelrl.verification.statistics.tails import chi2_isf, normal_isf, student_isf
@@ -44,6 +46,7 @@ __all__ = [
     "MeanTest",
     "MedianOfMeans",
     "SampleMoments",
+    "TestRate",
     "check_rate",
     "critical_value",
     "draws_for_tail",
@@ -64,6 +67,21 @@ MISSED = 0.02
 CARRYING = 20.0
 
 
+def check_rate(name: str, value: float) -> float:
+    """Return a rate, or refuse what is none."""
+    # Far below, quantiles and the searches for numbers of draws leave what doubles can tell.
+    expected, remedy = "a number strictly between 1e-120 and 1", "e.g. 1e-6 or 0.999"
+    rate = as_float(name, value, expected, remedy)
+    if not 1e-120 < rate < 1.0:
+        raise InvalidInputError(refusal(name, value, expected, remedy))
+    return rate
+
+
+TestRate = Annotated[float, check_rate]
+"""A rate of false alarms, or a power."""
+
+
+@checked_record
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MeanTest:
     """Outcome of holding a sample mean against an expected mean, coordinate by coordinate.
@@ -112,8 +130,14 @@ def critical_value(draws: int, *, error_rate: float = ERROR_RATE, comparisons: i
     return float(student_isf(0.5 * error_rate / comparisons, draws - 1))
 
 
+@checked
 def smallest_detectable_bias(
-    draws: int, standard_deviation: float, *, error_rate: float = ERROR_RATE, power: float = POWER, comparisons: int = 1
+    draws: Count,
+    standard_deviation: Spread,
+    *,
+    error_rate: TestRate = ERROR_RATE,
+    power: TestRate = POWER,
+    comparisons: Count = 1,
 ) -> float:
     """Return the smallest |bias| that the test sees with probability `power` or more.
 
@@ -125,7 +149,10 @@ def smallest_detectable_bias(
     >>> round(smallest_detectable_bias(10_000, 1.0, error_rate=1e-6, power=0.999), 3)
     0.08
     """
-    check_rate("power", power)
+    return _detectable(draws, standard_deviation, error_rate, power, comparisons)
+
+
+def _detectable(draws: int, standard_deviation: float, error_rate: float, power: float, comparisons: int) -> float:
     quantile = critical_value(draws, error_rate=error_rate, comparisons=comparisons)
     return _noncentrality(quantile, draws, power) * standard_deviation / math.sqrt(draws)
 
@@ -147,13 +174,14 @@ def _noncentrality(quantile: float, draws: int, power: float) -> float:
     return float(brentq(missed, 0.5 * enough, enough, xtol=1e-12))
 
 
+@checked
 def draws_needed(
-    bias: float,
-    standard_deviation: float,
+    bias: Positive,
+    standard_deviation: Spread,
     *,
-    error_rate: float = ERROR_RATE,
-    power: float = POWER,
-    comparisons: int = 1,
+    error_rate: TestRate = ERROR_RATE,
+    power: TestRate = POWER,
+    comparisons: Count = 1,
 ) -> int:
     """Return the smallest number of draws whose `smallest_detectable_bias` is at most `bias`.
 
@@ -170,20 +198,7 @@ def draws_needed(
     >>> smallest_detectable_bias(n, 1.0) <= 0.08 < smallest_detectable_bias(n - 1, 1.0)
     True
     """
-    if not bias > 0.0:
-        raise InvalidInputError(refusal("bias", bias, "a number > 0", "no number of draws sees a bias of zero"))
-    if not 0.0 <= standard_deviation < math.inf:
-        raise InvalidInputError(
-            refusal("standard_deviation", standard_deviation, "a finite number >= 0", "check the draws")
-        )
-
-    def sees(draws: int) -> bool:
-        found = smallest_detectable_bias(
-            draws, standard_deviation, error_rate=error_rate, power=power, comparisons=comparisons
-        )
-        return found <= bias
-
-    return smallest_count(sees)
+    return smallest_count(lambda draws: _detectable(draws, standard_deviation, error_rate, power, comparisons) <= bias)
 
 
 def draws_for_tail(skewness: float, *, error_rate: float = ERROR_RATE, comparisons: int = 1) -> float:
@@ -278,13 +293,14 @@ def _divergence_from_half(p: float) -> float:
     return -0.5 * math.log(4.0 * p * (1.0 - p))
 
 
+@checked
 def mean_test(
     rows: FloatArray,
     expected: FloatArray,
     *,
-    error_rate: float = ERROR_RATE,
-    power: float = POWER,
-    comparisons: int | None = None,
+    error_rate: TestRate = ERROR_RATE,
+    power: TestRate = POWER,
+    comparisons: Count | None = None,
     known_error: float | FloatArray = 0.0,
     unknown_law: bool = False,
 ) -> MeanTest:
@@ -366,8 +382,9 @@ def mean_test_of(
     """
     check_rate("error_rate", error_rate)
     check_rate("power", power)
-    if np.shape(expected) != sample.mean.shape:
-        raise ShapeError(refusal("expected.shape", np.shape(expected), f"{sample.mean.shape}", "one per coordinate"))
+    check_shape("expected", expected, sample.mean.shape, "one per coordinate of rows")
+    if np.ndim(known_error):
+        check_shape("known_error", known_error, sample.mean.shape, "one per coordinate of rows")
     family = sample.mean.size if comparisons is None else comparisons
     error = sample.standard_deviation / math.sqrt(sample.draws)
     gaussian = draws_for_tail(1.0, error_rate=error_rate, comparisons=family) * sample.skewness**2 <= sample.draws
@@ -407,11 +424,3 @@ def mean_test_of(
 
 def _times(factor: float, error: FloatArray) -> FloatArray:
     return factor * error if math.isfinite(factor) else np.full_like(error, np.inf)
-
-
-def check_rate(name: str, value: float) -> None:
-    """Refuse what is no rate."""
-    # Far below, quantiles and the searches for numbers of draws leave what doubles can tell.
-    expected, remedy = "a number strictly between 1e-120 and 1", "e.g. 1e-6 or 0.999"
-    if not 1e-120 < as_float(name, value, expected, remedy) < 1.0:
-        raise InvalidInputError(refusal(name, value, expected, remedy))

@@ -20,7 +20,7 @@ import math
 
 import numpy as np
 
-from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.arrays import FloatArray, check_shape
 from bilevelrl.reference.doors import checked
 from bilevelrl.reference.errors import InvalidInputError, ShapeError, refusal
 from bilevelrl.verification.statistics.means import (
@@ -110,10 +110,9 @@ def covariance_test(
     >>> covariance_test(rows, np.eye(2)).rejected.any(), covariance_test(rows, np.diag([1.0, 1.5])).rejected.tolist()
     (np.False_, [False, False, True])
     """
-    expected = np.asarray(expected, dtype=np.float64)
-    size = np.shape(rows)[-1]
-    if expected.shape != (size, size):
-        raise ShapeError(refusal("expected.shape", expected.shape, f"{(size, size)}", "one entry per pair"))
+    check_shape("rows", rows, (None, None), "(n, K) independent draws")
+    size = rows.shape[1]
+    check_shape("expected", expected, (size, size), "one entry per pair of columns of rows")
     if not np.allclose(expected, expected.T, rtol=1e-12, atol=0.0):
         raise InvalidInputError("expected: expected a symmetric matrix; a covariance is one")
     return mean_test(

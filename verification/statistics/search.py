@@ -31,7 +31,10 @@ def smallest_count(sees: Callable[[int], bool], *, start: int = 2) -> int:
     while not sees(high):
         high *= 2
         if high > LARGEST_COUNT:
-            raise TooLargeError("draws needed: more than 2^60; ask for a larger bias or a smaller power")
+            raise TooLargeError(
+                "draws needed: more than 2^60; ask for a larger bias, a smaller standard_deviation or power, or fewer "
+                "comparisons"
+            )
     low = high // 2
     while high - low > 1:
         middle = (low + high) // 2

@@ -25,10 +25,10 @@ from functools import lru_cache
 
 import numpy as np
 
-from bilevelrl.reference.arrays import BoolArray, FloatArray, store_floats
-from bilevelrl.reference.doors import check_integer
+from bilevelrl.reference.arrays import BoolArray, FloatArray, check_array, check_shape, store_floats
+from bilevelrl.reference.doors import check_integer, checked
 from bilevelrl.reference.errors import EstimatorError, InvalidInputError, refusal
-from bilevelrl.verification.statistics.means import ERROR_RATE, POWER, SampleMoments
+from bilevelrl.verification.statistics.means import ERROR_RATE, POWER, SampleMoments, TestRate
 from bilevelrl.verification.statistics.search import smallest_count, smallest_size
 from bilevelrl.verification.statistics.tails import student_cdf, student_isf, student_sf
 
@@ -143,8 +143,9 @@ class StagedTest:
     power: float
 
 
+@checked
 def staged_mean_test(
-    draw: Callable[[int], FloatArray], expected: FloatArray, *, design: StagedDesign, power: float = POWER
+    draw: Callable[[int], FloatArray], expected: FloatArray, *, design: StagedDesign, power: TestRate = POWER
 ) -> StagedTest:
     """Hold the mean of an estimator against an expected mean, stage by stage.
 
@@ -161,8 +162,8 @@ def staged_mean_test(
 
     Raises
     ------
-    EstimatorError
-        If a call returns another number of draws than asked for.
+    EstimatorError, ShapeError, InvalidInputError
+        If `draw` raises, or returns another number of draws than asked for, or what is no finite number.
 
     Examples
     --------
@@ -172,11 +173,11 @@ def staged_mean_test(
     >>> test.rejected, test.stages, test.draws
     (True, 1, 1000)
     """
-    expected = np.asarray(expected, dtype=np.float64)
+    check_shape("expected", expected, (None,), "one per coordinate")
     total = 0
     for stage in range(design.stages):
         wanted = design.draws(stage)
-        rows = np.asarray(draw(wanted), dtype=np.float64)
+        rows = check_array(f"draw({wanted})", draw(wanted))
         if rows.shape != (wanted, expected.size):
             raise EstimatorError(f"draw({wanted}) returned shape {rows.shape}; expected {(wanted, expected.size)}")
         total += wanted

@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 
 from bilevelrl.estimators import Claim, Estimator
-from bilevelrl.reference.arrays import FloatArray
-from bilevelrl.reference.doors import checked
-from bilevelrl.reference.errors import BilevelRLError, InvalidInputError, refusal
-from bilevelrl.tasks import Scenario, scenario, scenarios
+from bilevelrl.reference.arrays import FloatArray, check_shape
+from bilevelrl.reference.doors import NonNegative, checked
+from bilevelrl.reference.errors import BilevelRLError, InvalidInputError, ShapeError, refusal
+from bilevelrl.tasks import Scenario, scenarios
+from bilevelrl.tasks.scenarios import find_scenario
 from bilevelrl.tasks.scenarios.scenario import Truth
 from bilevelrl.verification.checks.deterministic import (
     ACCURACY,
@@ -31,7 +32,7 @@ from bilevelrl.verification.checks.deterministic import (
 from bilevelrl.verification.checks.verdicts import Outcome
 from bilevelrl.verification.enumeration.contract import EstimatorFunction, estimator_name
 from bilevelrl.verification.mutants.causes import Evidence, Explanation, explain
-from bilevelrl.verification.statistics.means import ERROR_RATE
+from bilevelrl.verification.statistics.means import ERROR_RATE, TestRate
 from bilevelrl.verification.statistics.moments import variance_test
 from bilevelrl.verification.testing.judge import judge_draws
 
@@ -79,7 +80,7 @@ def default_scenarios() -> tuple[Scenario, ...]:
 
 @checked
 def assert_matches_truth(
-    gradient: Any, on: Scenario | str | Iterable[Scenario] | None = None, *, accuracy: float = ACCURACY
+    gradient: Any, on: Scenario | str | Iterable[Scenario] | None = None, *, accuracy: NonNegative = ACCURACY
 ) -> None:
     """Assert that a gradient is the stored hypergradient.
 
@@ -131,7 +132,7 @@ def assert_unbiased(
     *,
     claim: Claim | None = None,
     expected_failures: Mapping[str, str] | None = None,
-    error_rate: float = ERROR_RATE,
+    error_rate: TestRate = ERROR_RATE,
 ) -> None:
     """Assert that an estimator's expectation is what it claims: exactly by enumeration, or from draws.
 
@@ -169,7 +170,7 @@ def assert_unbiased(
     """
     at = _listed(on, default=default_scenarios)
     if not callable(estimator):
-        judged = judge_draws(estimator, _only(at), error_rate=error_rate)
+        judged = judge_draws(_draws(estimator, _only(at)), at[0], error_rate=error_rate)
         if not judged.passed:
             raise CheckFailedError(str(judged), explanation=judged.explanation)
         return
@@ -201,7 +202,7 @@ def assert_variance_below(
     bound: float | FloatArray,
     on: Scenario | str,
     *,
-    error_rate: float = ERROR_RATE,
+    error_rate: TestRate = ERROR_RATE,
 ) -> None:
     """Assert that the variance of one draw is below a bound: exactly by enumeration, or from draws.
 
@@ -244,7 +245,7 @@ def assert_variance_below(
         half_width = np.zeros_like(found)
     else:
         name = "draws"
-        rows = np.asarray(estimator, dtype=np.float64)
+        rows = _draws(estimator, at)
         # The trace is the mean of the sum of squared paired differences: one comparison.
         test = variance_test(rows, np.zeros(rows.shape[1]), error_rate=error_rate)
         found, half_width = test.bias, test.half_width
@@ -298,6 +299,8 @@ def explain_results(
         on = by_name[result.scenario]
         # A refused difference is known to what was allowed; one that passed is known to be no larger than it is.
         largest = float(np.abs(result.difference).max())
+        if largest > 1e150:  # squares overflow, and no known mistake is so large
+            continue
         known_to = 10.0 * largest / result.margin if result.refused else 2.0 * largest + 1e-12
         slack = np.full(on.theta.size, known_to)
         seen.append(Evidence(scenario=on, truth=truth_of(on), difference=result.difference, uncertainty=slack))
@@ -365,8 +368,18 @@ def _listed(on: Any, *, default: Callable[[], tuple[Scenario, ...]]) -> list[Sce
     if on is None:
         return list(default())
     if isinstance(on, str):
-        return [scenario(on)]
-    return [on] if isinstance(on, Scenario) else [scenario(e) if isinstance(e, str) else e for e in on]
+        return [find_scenario("on", on)]
+    return [on] if isinstance(on, Scenario) else [find_scenario("on", e) if isinstance(e, str) else e for e in on]
+
+
+def _draws(estimator: Any, at: Scenario) -> FloatArray:
+    """Draws that came in the place of an estimator."""
+    remedy = "pass draws (R, N), one independent estimate per row, or a function (trajectories, context)"
+    check_shape("estimator", estimator, (None, at.theta.size), remedy)
+    if len(estimator) < 4:
+        raise ShapeError(refusal("estimator.shape", estimator.shape, "at least 4 draws", remedy))
+    rows: FloatArray = estimator
+    return rows
 
 
 def _only(at: list[Scenario]) -> Scenario:

@@ -23,10 +23,11 @@ import numpy as np
 
 from bilevelrl.reference import hypergradient
 from bilevelrl.reference.arrays import FloatArray
-from bilevelrl.reference.doors import checked, checked_record
-from bilevelrl.reference.errors import InvalidInputError, ShapeError, TooLargeError, UnknownNameError, refusal
+from bilevelrl.reference.doors import NonNegative, checked, checked_record
+from bilevelrl.reference.errors import ShapeError, TooLargeError, UnknownNameError, refusal
 from bilevelrl.reference.storage import software_versions
-from bilevelrl.tasks import Scenario, scenario
+from bilevelrl.tasks import Scenario
+from bilevelrl.tasks.scenarios import find_scenario
 from bilevelrl.tasks.scenarios.scenario import Truth
 from bilevelrl.verification.checks.verdicts import POWER_LIMIT, Outcome, Verdict, judge_sampled, unjudged
 from bilevelrl.verification.mutants.causes import Evidence, Explanation, explain
@@ -42,6 +43,7 @@ from bilevelrl.verification.statistics.means import (
     POWER,
     MeanTest,
     MedianOfMeans,
+    TestRate,
     draws_for_tail,
     draws_needed,
     draws_to_miss_nothing,
@@ -166,10 +168,10 @@ def judge_draws(
     *,
     claim: SampledClaim | Sequence[float] | FloatArray = "unbiased",
     horizon: int | None = None,
-    tolerated_bias: float = 0.0,
-    accuracy: float | None = None,
-    error_rate: float = ERROR_RATE,
-    power: float = POWER,
+    tolerated_bias: NonNegative = 0.0,
+    accuracy: NonNegative | None = None,
+    error_rate: TestRate = ERROR_RATE,
+    power: TestRate = POWER,
     causes: bool = True,
     progress: Progress | None = None,
 ) -> Judgement:
@@ -224,10 +226,7 @@ def judge_draws(
     >>> judged.verdict.outcome.value, judged.explanation.cause
     ('failed', 'the direct part is missing')
     """
-    at = scenario(on) if isinstance(on, str) else on
-    for name, value in (("tolerated_bias", tolerated_bias), ("accuracy", accuracy)):
-        if value is not None and not 0.0 <= value < math.inf:
-            raise InvalidInputError(refusal(name, value, "a finite number >= 0", "relative to the truth's norm"))
+    at = find_scenario("on", on) if isinstance(on, str) else on
     truth = scenario_truth(at, horizon)
     stated, expected = _claimed(claim, truth)
     ascent = isinstance(claim, str) and claim == "ascent"
@@ -359,7 +358,7 @@ def read_draws(path: str | Path) -> FloatArray:
     InvalidInputError
         If the file cannot be read, or holds something else.
     """
-    return read_array(path)
+    return read_array(path, "path")
 
 
 def _claimed(claim: Any, truth: Truth) -> tuple[str, FloatArray]:

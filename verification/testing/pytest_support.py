@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from bilevelrl.estimators import Claim
 from bilevelrl.reference.doors import checked
-from bilevelrl.reference.errors import MissingExtraError, UnknownNameError
+from bilevelrl.reference.errors import InvalidInputError, MissingExtraError, UnknownNameError, refusal
 from bilevelrl.tasks import Scenario
 from bilevelrl.verification.checks.deterministic import CheckResult, check_estimator
 from bilevelrl.verification.checks.verdicts import Outcome
@@ -109,7 +109,7 @@ def estimator_checks(
     """
     for name in names:
         if name not in CHECKS:
-            raise UnknownNameError("check", name, CHECKS)
+            raise UnknownNameError("names", name, CHECKS)
     at = default_scenarios() if on is None else on
     return [ScenarioCheck(name=name, scenario=entry, claim=claim) for entry in at for name in names]
 
@@ -159,7 +159,10 @@ def parametrize_with_checks(
     known = {*CHECKS, *map(str, checks)}
     cases = []
     for estimator in estimators:
-        expected = expected_failures(estimator) if callable(expected_failures) else (expected_failures or {})
+        expected: Any = expected_failures(estimator) if callable(expected_failures) else (expected_failures or {})
+        if not isinstance(expected, Mapping):
+            said = f"expected_failures({estimator_name(estimator)})"
+            raise InvalidInputError(refusal(said, expected, "a mapping", "return {check: reason}"))
         for key in expected:
             if key not in known:
                 raise UnknownNameError("expected_failures", key, known)

@@ -481,7 +481,7 @@ def test_misuse_is_refused_by_name():
         BCHGGame(stopping="sum", target=Objective(horizon=3))
     with pytest.raises(InvalidInputError, match="damping"):
         TotalDerivative(damping=-1.0)
-    with pytest.raises(ShapeError, match="policy shape"):
+    with pytest.raises(ShapeError, match=r"follower\.shape=\(2, 2\)"):
         sample_trajectories(game, theta, np.ones((2, 2)), streams=1, steps=1, rng=np.random.default_rng(0))
     with pytest.raises(UnknownNameError, match="operator"):
         GameCritic.solve(game, theta, context.follower, operator="best")

@@ -229,7 +229,7 @@ def test_the_command_passes_and_fails(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("text", "error", "match"),
     [
-        ("{", InvalidInputError, "not JSON"),
+        ("{", InvalidInputError, "is not JSON"),
         ("[1]", InvalidInputError, "format"),
         ('{"format": "other"}', InvalidInputError, "format"),
         ('{"format": "bilevelrl-results", "version": 2, "results": {}}', InvalidInputError, "upgrade"),
@@ -252,7 +252,7 @@ def test_the_command_passes_and_fails(tmp_path, capsys):
         (results(mdp_one_state={"objective": "1_000"}), InvalidInputError, "objective"),
         (results(mdp_one_state={"objective": "1/0"}), InvalidInputError, "objective"),
         (results(mdp_one_state={"objective": 1}).replace("1}", "1e999}"), InvalidInputError, "objective=inf"),
-        (results(mdp_one_state={"objective": 1}).replace("1}", 5000 * "9" + "}"), InvalidInputError, "not JSON"),
+        (results(mdp_one_state={"objective": 1}).replace("1}", 5000 * "9" + "}"), InvalidInputError, "is not JSON"),
         (results(mdp_one_state={"objective": 1}).replace("1}", '1, "objective": 2}'), InvalidInputError, "twice"),
         (results(mdp_one_state={"objective": 1}).replace("1}", 10**5 * "[" + "}"), InvalidInputError, "few levels"),
         (results(mdp_one_state=json.loads(300 * "[" + 300 * "]")), InvalidInputError, "object"),

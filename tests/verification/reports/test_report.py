@@ -128,7 +128,7 @@ class TestStudies:
             (lambda text: text.replace("bc_hg,", "hpgd_oracle,"), r"sha256.*cut or changed"),
             (lambda text: text.partition("\n")[2], "does not say what it was made from"),
             (lambda text: "", "does not say what it was made from"),
-            (lambda text: "# seed 0\n" + text.partition("\n")[2], "not JSON"),
+            (lambda text: "# seed 0\n" + text.partition("\n")[2], "is not JSON"),
             (lambda text: text.replace("bilevelrl-study", "other"), "format"),
             (lambda text: text.replace('"version": 1', '"version": 2'), "upgrade"),
         ],
@@ -239,9 +239,7 @@ class TestPage:
             configuration={name: [name], "plain": name},
             explanation=replace(report.explanation, cause=name),
         )
-        made_up = replace(
-            study, rows=tuple(map(foreign, study.rows)), scenarios=(name,), seed=name, versions={name: name}
-        )
+        made_up = replace(study, rows=tuple(map(foreign, study.rows)), scenarios=(name,), versions={name: name})
         text = html_report(wrong, study=made_up, figures=[("<svg></svg>", name)], title=name)
         Page(text)
         assert name not in text

@@ -108,7 +108,7 @@ def test_every_call_of_the_table_is_answered():
     assert answers["leader_objective"] == pytest.approx(exact.objective, abs=exact.objective_error_bound)
     assert answers["solve_follower"].value.shape == (4,)
     assert answers["check_derivatives"] == {}
-    assert not any(result.refused for result in answers["check_gradient"])
+    assert not any(result.failed for result in answers["check_gradient"])
     assert answers["verify"].passed
     assert answers["judge_draws"].verdict.outcome is verification.Outcome.FAILED
     assert answers["scenario"].theta.size == 1

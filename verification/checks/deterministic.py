@@ -3,7 +3,7 @@
 An estimator's mean over all trajectories of a scenario is compared with what it claims, coordinate by coordinate and
 part by part; a difference beyond what rounding and conditioning allow is a bias. A gradient function
 `gradient(problem, theta)` is compared with the stored truth. Every result carries its margin, the largest |difference|
-in units of what is allowed: above 1 it is refused, and how far above says how surely.
+in units of what is allowed: above 1 the check has failed, and how far above says how surely.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ __all__ = [
     "check_gradient",
     "enumerate_scenario",
     "evaluate_gradient",
-    "refused_by",
+    "failed_by",
     "result_of",
     "worst",
 ]
@@ -73,7 +73,7 @@ class CheckResult:
     verdict : Verdict
         Passed, failed, no power, or not judged, and why.
     margin : float
-        Largest |difference| / allowed: at most 1 unless the check refused.
+        Largest |difference| / allowed: at most 1 unless the check failed.
     difference : (N,) or None
         Found minus claimed, where the check has such a thing.
     """
@@ -85,7 +85,7 @@ class CheckResult:
     difference: FloatArray | None = None
 
     @property
-    def refused(self) -> bool:
+    def failed(self) -> bool:
         """Whether the check found something wrong."""
         return self.verdict.failed
 
@@ -261,9 +261,9 @@ def check_estimator(
         try:
             found = enumerate_scenario(made, entry, claim=claim)
         except (UnsupportedError, SupportError, TooLargeError) as refused:
-            results.append(_unjudged("bias", entry, Outcome.REFUSED, str(refused)))
+            results.append(_unjudged("bias", entry, Outcome.NOT_APPLICABLE, str(refused)))
         except EstimatorError as broken:
-            results.append(refused_by("contract", entry.name, str(broken)))
+            results.append(failed_by("contract", entry.name, str(broken)))
         else:
             results.extend(judge_enumerated(found))
     return results
@@ -314,7 +314,7 @@ def check_gradient(
     --------
     >>> from bilevelrl.reference import hypergradient
     >>> results = check_gradient(lambda problem, theta: hypergradient(problem, theta).parts)
-    >>> any(result.refused for result in results)
+    >>> any(result.failed for result in results)
     False
     """
     results: list[CheckResult] = []
@@ -322,7 +322,7 @@ def check_gradient(
         try:
             value, parts = evaluate_gradient(gradient, entry.problem, entry.theta)
         except EstimatorError as broken:
-            results.append(refused_by("contract", entry.name, str(broken)))
+            results.append(failed_by("contract", entry.name, str(broken)))
             continue
         results.append(_kept(entry, "one finite number per parameter"))
         size = max(float(np.abs(part).max()) for part in entry.truth.parts.values())
@@ -384,8 +384,8 @@ def result_of(check: str, on: Scenario, difference: FloatArray, allowed: FloatAr
     return CheckResult(check=check, scenario=on.name, verdict=verdict, margin=margin, difference=difference)
 
 
-def refused_by(check: str, where: str, reason: str) -> CheckResult:
-    """Return the result of a check that needs no number to refuse."""
+def failed_by(check: str, where: str, reason: str) -> CheckResult:
+    """Return the result of a check that fails without a number."""
     verdict = Verdict(outcome=Outcome.FAILED, detectable=0.0, reason=reason)
     return CheckResult(check=check, scenario=where, verdict=verdict, margin=np.inf)
 
@@ -398,12 +398,12 @@ def worst(results: Iterable[CheckResult]) -> dict[str, CheckResult]:
     >>> from bilevelrl.estimators import NaivePGD
     >>> from bilevelrl.tasks import scenario
     >>> found = worst(check_estimator(NaivePGD(), [scenario("toll")], claim=Claim.UNBIASED))
-    >>> found["bias"].refused, found["contract"].refused
+    >>> found["bias"].failed, found["contract"].failed
     (True, False)
     """
     found: dict[str, CheckResult] = {}
     for result in results:
-        judged = result.verdict.outcome not in (Outcome.MEASURED, Outcome.REFUSED)
+        judged = result.verdict.outcome not in (Outcome.MEASURED, Outcome.NOT_APPLICABLE)
         if judged and (result.check not in found or result.margin > found[result.check].margin):
             found[result.check] = result
     return found

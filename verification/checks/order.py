@@ -36,7 +36,7 @@ from bilevelrl.verification.checks.deterministic import (
     CheckResult,
     GradientFunction,
     evaluate_gradient,
-    refused_by,
+    failed_by,
 )
 from bilevelrl.verification.checks.verdicts import Outcome, Verdict, judge_exact, unjudged
 
@@ -326,10 +326,10 @@ def check_orders(gradient: GradientFunction, on: Iterable[Scenario | str] = ORDE
     --------
     >>> from bilevelrl.reference import hypergradient
     >>> results = check_orders(lambda problem, theta: hypergradient(problem, theta).value, ["gamble", "random"])
-    >>> any(result.refused for result in results)
+    >>> any(result.failed for result in results)
     False
     >>> clipped = check_orders(lambda problem, theta: 0.5 * hypergradient(problem, theta).value, ["gamble"])
-    >>> [result.check for result in clipped if result.refused]
+    >>> [result.check for result in clipped if result.failed]
     ['Taylor order']
     """
     results = []
@@ -338,7 +338,7 @@ def check_orders(gradient: GradientFunction, on: Iterable[Scenario | str] = ORDE
             try:
                 results.append(check(gradient, entry))
             except EstimatorError as broken:
-                results.append(refused_by("contract", entry.name, str(broken)))
+                results.append(failed_by("contract", entry.name, str(broken)))
     return results
 
 
@@ -362,7 +362,7 @@ def _judged(check: str, entry: Scenario, difference: FloatArray, allowed: float,
 
 
 def _inapplicable(check: str, entry: Scenario, reason: str) -> CheckResult:
-    return CheckResult(check=check, scenario=entry.name, verdict=unjudged(Outcome.REFUSED, reason), margin=0.0)
+    return CheckResult(check=check, scenario=entry.name, verdict=unjudged(Outcome.NOT_APPLICABLE, reason), margin=0.0)
 
 
 def _allowed(entry: Scenario, accuracy: float) -> float:

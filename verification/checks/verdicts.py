@@ -30,7 +30,9 @@ class Outcome(enum.Enum):
     NO_POWER = "no power"
     EXPECTED = "expected failure"  # wrong, and declared to be so with a reason
     MEASURED = "measured"  # nothing was claimed, so nothing was judged
-    REFUSED = "refused"  # the estimator says itself that it does not apply
+    NOT_APPLICABLE = (
+        "not applicable"  # the check says nothing of this estimator, problem or sample; the reason says why
+    )
 
 
 @checked_record
@@ -134,7 +136,7 @@ def judge_sampled(test: MeanTest, *, along: int, scale: float, names: list[str])
 
 
 def unjudged(outcome: Outcome, reason: str) -> Verdict:
-    """Return a verdict that judges nothing: measured only, or refused."""
+    """Return a verdict that judges nothing: measured only, no power, or not applicable."""
     return Verdict(outcome=outcome, detectable=math.inf, reason=reason)
 
 

@@ -3,8 +3,9 @@
 The law of one draw is known exactly where trajectories can be listed: BC-HG's and Naive-PGD's rows on every scenario
 with at most `MOST_PATHS` of them, and their probabilities. Rows are sampled from these laws with fresh seeds, in
 numbers from four to a hundred thousand, and judged against their own exact expectation, which is what they claim. No
-scenario is left out for its law. Every "failed" or "refused" is a false alarm; each judgement promises that they are no
-more frequent than its error rate. As a control the same rows are judged with the response taken out of what they claim.
+scenario is left out for its law. Every "failed" or "not applicable" is a false alarm; each judgement promises that they
+are no more frequent than its error rate. As a control the same rows are judged with the response taken out of what they
+claim.
 """
 
 from __future__ import annotations
@@ -126,7 +127,7 @@ def false_alarms(
                         claim = law.expectation + law.scenario.truth.parts["response"]
                         judged = judge_draws(rows, law.scenario, claim=claim, error_rate=rate, causes=False)
                         planted[judged.verdict.outcome] += 1
-            alarms = found[Outcome.FAILED] + found[Outcome.REFUSED]
+            alarms = found[Outcome.FAILED] + found[Outcome.NOT_APPLICABLE]
             total = found.total()
             records.append(
                 {
@@ -149,7 +150,7 @@ def false_alarms(
 
 def register_false_alarms(commands: Any) -> None:
     """Add `false-alarms` to the subcommands of `bilevelrl`."""
-    add = commands.add_parser("false-alarms", help="how often right draws are refused, by their exact laws")
+    add = commands.add_parser("false-alarms", help="how often right draws fail, by their exact laws")
     add.add_argument("--judgements", type=count, default=20_000, help="default 20,000")
     add.add_argument("--seed", type=seed, help="root of all of them (default: fresh, and written down)")
     add.add_argument("--output", metavar="FILE", type=Path, help="write the table as JSON")

@@ -1,15 +1,15 @@
-"""The command `bilevelrl fresh-seeds`: many runs with fresh seeds, in which no correct estimator may be refused.
+"""The command `bilevelrl fresh-seeds`: many runs with fresh seeds, in which no correct estimator may fail.
 
 Every run draws new problems, new θ and new trajectories, and holds each registered estimator that claims an expectation
 against it: all of them by sampling, and one of them (each in turn) exactly by enumeration. As a control the same draws
-are judged with the follower's response taken out; a check that refuses nothing would show there. The control counts
+are judged with the follower's response taken out; a check that fails nothing would show there. The control counts
 where the planted bias is one that the test says it sees with its stated power, and how often it did.
 
 Sampling says nothing of events that it is likely to miss: a nearly greedy follower whose rare actions carry the mean
 looks constant in most samples. So problems to sample are chosen beforehand, by their laws alone, such that every pair
 of a state and an action is expected `LEAST_VISITS` times or more; problems to enumerate are not chosen.
 
-Each run has an error budget of its own, 1e-6; a thousand runs refuse something correct with probability at most 1e-3.
+Each run has an error budget of its own, 1e-6; a thousand runs fail something correct with probability at most 1e-3.
 """
 
 from __future__ import annotations
@@ -57,9 +57,9 @@ class Tally:
     ----------
     estimator : str
         Registered name.
-    sampled, sampled_refused : int
-        Runs judged by sampling, and refused: a correct estimator's are false alarms.
-    enumerated, enumerated_refused : int
+    sampled, sampled_failed : int
+        Runs judged by sampling, and failed: a correct estimator's are false alarms.
+    enumerated, enumerated_failed : int
         The same by enumeration.
     planted, planted_caught : int
         Runs in which the response taken out was a bias that the test promises to see, and those in which it did.
@@ -67,9 +67,9 @@ class Tally:
 
     estimator: str
     sampled: int = 0
-    sampled_refused: int = 0
+    sampled_failed: int = 0
     enumerated: int = 0
-    enumerated_refused: int = 0
+    enumerated_failed: int = 0
     planted: int = 0
     planted_caught: int = 0
 
@@ -98,7 +98,7 @@ def fresh_seeds(
     Examples
     --------
     >>> tallies = fresh_seeds(2, seed=0)
-    >>> sum(tally.sampled_refused + tally.enumerated_refused for tally in tallies)
+    >>> sum(tally.sampled_failed + tally.enumerated_failed for tally in tallies)
     0
     """
     if runs < 1:
@@ -146,14 +146,14 @@ def fresh_run(seed: int, run: int, *, draws: int = DRAWS) -> list[Tally]:
             ).rejected.any()
         )
         chosen = (run // 2) % len(correct) == place
-        wrong = _enumerated_refused(estimator, unchosen) if chosen else None
+        wrong = _enumerated_failed(estimator, unchosen) if chosen else None
         tallies.append(
             Tally(
                 estimator=name,
                 sampled=1,
-                sampled_refused=int(test.rejected.any()),
+                sampled_failed=int(test.rejected.any()),
                 enumerated=int(wrong is not None),
-                enumerated_refused=int(wrong is True),
+                enumerated_failed=int(wrong is True),
                 planted=int(promised),
                 planted_caught=int(caught),
             )
@@ -181,17 +181,17 @@ def _fresh_seeds(parsed: argparse.Namespace) -> int:
             print(f"\r{done} of {runs} runs", end="" if done < runs else "\n", file=sys.stderr)
 
     tallies = fresh_seeds(parsed.runs, seed=root, progress=progress)
-    refused = sum(tally.sampled_refused + tally.enumerated_refused for tally in tallies)
+    failed = sum(tally.sampled_failed + tally.enumerated_failed for tally in tallies)
     missed = sum(tally.planted - tally.planted_caught for tally in tallies)
     width = max(len(tally.estimator) for tally in tallies)
-    print(f"{'estimator':<{width}}  sampled  refused  enumerated  refused  planted  caught")
+    print(f"{'estimator':<{width}}  sampled   failed  enumerated   failed  planted  caught")
     for t in tallies:
         print(
-            f"{t.estimator:<{width}}  {t.sampled:7}  {t.sampled_refused:7}  {t.enumerated:10}  "
-            f"{t.enumerated_refused:7}  {t.planted:7}  {t.planted_caught:6}"
+            f"{t.estimator:<{width}}  {t.sampled:7}  {t.sampled_failed:7}  {t.enumerated:10}  "
+            f"{t.enumerated_failed:7}  {t.planted:7}  {t.planted_caught:6}"
         )
     total = sum(tally.sampled + tally.enumerated for tally in tallies)
-    said = f"{refused} of {total} judgements refused something correct; {missed} planted biases missed"
+    said = f"{failed} of {total} judgements failed something correct; {missed} planted biases missed"
     print(f"{parsed.runs} runs, seed {root}: {said}")
     if parsed.output is not None:
         record = {
@@ -201,13 +201,13 @@ def _fresh_seeds(parsed: argparse.Namespace) -> int:
             "error_rate_per_run": ERROR_RATE,
             "power": POWER,
             "judgements": total,
-            "correct_refused": refused,
+            "correct_failed": failed,
             "planted_missed": missed,
             "estimators": [asdict(tally) for tally in tallies],
             "versions": software_versions(),
         }
         write_atomically(parsed.output, json.dumps(record, indent=1) + "\n")
-    return 0 if refused == 0 else 1
+    return 0 if failed == 0 else 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -274,7 +274,7 @@ def _expected(estimator: Estimator, truth: Truth, context: Context) -> FloatArra
     return sum(declared.values(), np.zeros(context.theta.size))
 
 
-def _enumerated_refused(estimator: Estimator, at: _Drawn) -> bool | None:
+def _enumerated_failed(estimator: Estimator, at: _Drawn) -> bool | None:
     """Whether the exact mean is not what is claimed; None where draws cannot be listed."""
     truth, context = at.truth(), at.context(None)
     expected = _expected(estimator, truth, context)

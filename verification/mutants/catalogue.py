@@ -1,6 +1,6 @@
 """The public catalogue of mutants: wrong estimators and wrong truths, each from a published bug or a usual slip.
 
-A check that has never refused anything is not known to check. Every mutant names the check that is meant to kill it;
+A check that has never failed anything is not known to check. Every mutant names the check that is meant to kill it;
 `kill_matrix()` computes which checks do. The mutants are the two right formulas of `mutants_sample.py` and
 `mutants_exact.py` with one switch set, and a few wrappers of them.
 

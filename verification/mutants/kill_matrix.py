@@ -67,7 +67,7 @@ class KillRow:
     meant_for : str
         The check meant to kill it; empty for a correct subject.
     margins : {check: float}
-        Largest margin over the scenarios; above 1 the check refuses. Checks that do not apply are left out.
+        Largest margin over the scenarios; above 1 the check fails. Checks that do not apply are left out.
     where : {check: str}
         The scenario of that margin.
     """
@@ -80,7 +80,7 @@ class KillRow:
 
     @property
     def killed_by(self) -> tuple[str, ...]:
-        """Checks that refuse it."""
+        """Checks that fail it."""
         return tuple(check for check, margin in self.margins.items() if margin > 1.0)
 
     @property
@@ -148,7 +148,7 @@ def _block(kind: str, checks: Sequence[str], rows: Sequence[KillRow]) -> str:
         flag = "" if row.as_it_should else "   <- not as it should be"
         lines.append((f"{row.name:<{width}}  " + "  ".join(cells)).rstrip() + flag)
     lines.append(
-        "A number k: refused by 10^k times what rounding allows; X: refused outright; ·: passed; blank: does not "
+        "A number k: failed by 10^k times what rounding allows; X: failed outright; ·: passed; blank: does not "
         "apply; *: the check meant for it. A Taylor rate of 1 in place of 2 is twice what is allowed."
     )
     return "\n".join(lines)

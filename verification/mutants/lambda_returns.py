@@ -44,9 +44,9 @@ class LambdaFormula(SampleFormula):
     --------
     >>> from bilevelrl.tasks import scenario
     >>> from bilevelrl.verification.checks.deterministic import check_estimator
-    >>> [result.refused for result in check_estimator(LambdaFormula(), [scenario("gamble")])]
+    >>> [result.failed for result in check_estimator(LambdaFormula(), [scenario("gamble")])]
     [False, False, False]
-    >>> [result.refused for result in check_estimator(LambdaFormula(baseline="action"), [scenario("gamble")])]
+    >>> [result.failed for result in check_estimator(LambdaFormula(baseline="action"), [scenario("gamble")])]
     [False, True, True]
     """
 

@@ -158,9 +158,9 @@ class SampleFormula:
     --------
     >>> from bilevelrl.tasks import scenario
     >>> from bilevelrl.verification.checks.deterministic import check_estimator
-    >>> [result.refused for result in check_estimator(SampleFormula(), [scenario("gamble")])]
+    >>> [result.failed for result in check_estimator(SampleFormula(), [scenario("gamble")])]
     [False, False, False]
-    >>> [result.refused for result in check_estimator(SampleFormula(follower_score=0.0), [scenario("gamble")])]
+    >>> [result.failed for result in check_estimator(SampleFormula(follower_score=0.0), [scenario("gamble")])]
     [False, True, True]
     """
 

@@ -34,6 +34,7 @@ class Report(Findings):
         return json.dumps(
             {
                 "passed": self.passed,
+                "headline": self.headline,
                 "likely_cause": None if self.explanation is None else self.explanation.cause,
                 "seconds": self.seconds,
                 "configuration": dict(self.configuration),

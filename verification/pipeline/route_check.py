@@ -33,7 +33,7 @@ def check_route(route: str, case: SamplingCase, seed: int) -> RouteRow:
         found = hypergradient(problem, theta, route=route)
         bound = found.error_bound
     except (MissingExtraError, UnsupportedError) as refused:
-        verdict = unjudged(Outcome.REFUSED, str(refused))
+        verdict = unjudged(Outcome.NOT_APPLICABLE, str(refused))
     except BilevelRLError as broken:
         verdict = Verdict(outcome=Outcome.FAILED, detectable=math.inf, reason=str(broken))
     else:

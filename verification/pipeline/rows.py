@@ -145,11 +145,28 @@ class Findings:
         return tuple(row for row in self.rows if row.verdict.failed)
 
     @property
+    def claimed(self) -> int:
+        """Number of rows that claim something: all but those that are only measured."""
+        return len(self.rows) - self.count(Outcome.MEASURED)
+
+    @property
+    def judged(self) -> int:
+        """Number of rows that were found right or wrong, rather than without power or not applicable."""
+        return sum(self.count(outcome) for outcome in (Outcome.PASSED, Outcome.EXPECTED, Outcome.FAILED))
+
+    @property
     def passed(self) -> bool:
-        """Whether something was judged and every estimator behaves as it claims and all routes agree."""
-        settled = (Outcome.PASSED, Outcome.EXPECTED)
-        judged = any(row.verdict.outcome in settled for row in self.rows)
-        return judged and not self.failures
+        """Whether more than half of what is claimed was judged, and nothing failed."""
+        return 2 * self.judged > self.claimed and not self.failures
+
+    @property
+    def headline(self) -> str:
+        """VERIFIED or NOT VERIFIED, on how many of how many rows, and what became of the others."""
+        good = self.count(Outcome.PASSED) + self.count(Outcome.EXPECTED)
+        counts = [f"{self.count(outcome)} {outcome.value}" for outcome in Outcome if self.count(outcome) > 0]
+        few = "" if self.failures or self.passed else f"; only {self.judged} could be judged"
+        word = "VERIFIED" if self.passed else "NOT VERIFIED: right"
+        return f"{word} on {good} of {self.claimed}{few} ({', '.join(counts) or 'nothing was checked'})"
 
     @checked
     def count(self, outcome: Outcome) -> int:

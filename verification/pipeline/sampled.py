@@ -125,7 +125,7 @@ def _checked_by_sampling(
             unsaid = "no expectation is claimed"
         return _row(described, sampler, truth, expected, plan, started, unsaid=unsaid)
     except (UnsupportedError, SupportError) as refused:
-        return EstimatorRow(**described, verdict=unjudged(Outcome.REFUSED, str(refused)))
+        return EstimatorRow(**described, verdict=unjudged(Outcome.NOT_APPLICABLE, str(refused)))
     except EstimatorError as broken:
         verdict = Verdict(outcome=Outcome.FAILED, detectable=0.0, reason=str(broken))
         return EstimatorRow(**described, verdict=verdict)

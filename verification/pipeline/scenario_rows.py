@@ -16,8 +16,8 @@ from bilevelrl.verification.checks.deterministic import (
     CheckResult,
     Enumerated,
     enumerate_scenario,
+    failed_by,
     judge_enumerated,
-    refused_by,
 )
 from bilevelrl.verification.checks.verdicts import Outcome, Verdict, unjudged
 from bilevelrl.verification.enumeration.contract import EstimatorFunction, estimator_name
@@ -78,9 +78,9 @@ def rows_on_scenarios(
     used: set[str] = set()
     for entry in at:
         row, results = _row(estimator, entry, claim)
-        refused = [result for result in results if result.refused]
-        reasons = {result.check: _reason(result, excused, used) for result in refused}
-        if refused and all(reason is not None for reason in reasons.values()):
+        failed = [result for result in results if result.failed]
+        reasons = {result.check: _reason(result, excused, used) for result in failed}
+        if failed and all(reason is not None for reason in reasons.values()):
             said = "; ".join(dict.fromkeys(str(reason) for reason in reasons.values()))
             row = replace(row, verdict=unjudged(Outcome.EXPECTED, f"expected: {said} ({row.verdict.reason})"))
         else:
@@ -118,9 +118,9 @@ def _row(
     try:
         found = enumerate_scenario(estimator, on, claim=claim)
     except (UnsupportedError, SupportError, TooLargeError) as refused:
-        return replace(described, verdict=unjudged(Outcome.REFUSED, str(refused))), []
+        return replace(described, verdict=unjudged(Outcome.NOT_APPLICABLE, str(refused))), []
     except EstimatorError as broken:
-        broke = refused_by("contract", on.name, str(broken))
+        broke = failed_by("contract", on.name, str(broken))
         return replace(described, verdict=broke.verdict), [broke]
     results = judge_enumerated(found)
     return _measured(described, found, results, time.perf_counter() - started), results
@@ -134,7 +134,7 @@ def _measured(
     along = float(found.bias @ found.truth.value) / scale**2
     judged = {check_kind(result.check): result.verdict for result in results}
     expected = None if found.expected is None else sum(found.expected.values(), np.zeros_like(found.bias))
-    refused = [result.verdict for result in results if result.refused]
+    failed = [result.verdict for result in results if result.failed]
     return replace(
         described,
         draws=found.moments.draws,
@@ -147,7 +147,7 @@ def _measured(
         standard_deviation=float(np.sqrt(np.trace(found.covariance))) / scale,
         seconds=seconds,
         parts={part: float(np.linalg.norm(bias)) / scale for part, bias in found.part_bias.items()},
-        verdict=refused[0] if refused else judged["bias"],
+        verdict=failed[0] if failed else judged["bias"],
     )
 
 

@@ -231,7 +231,7 @@ def check_by_enumeration(
     Returns
     -------
     EstimatorRow
-        "refused" where the estimator says that it does not apply, "failed" where it breaks its contract.
+        "not applicable" where the estimator says that it does not apply, "failed" where it breaks its contract.
     """
     started = time.perf_counter()
     problem, theta = small.make()
@@ -264,7 +264,7 @@ def check_by_enumeration(
         context = Context(problem=problem, theta=theta, follower=follower, critic=critic)
         expected = _expected(estimator, stated, truth, context, small.horizon)
     except (UnsupportedError, SupportError) as refused:
-        return EstimatorRow(**described, verdict=unjudged(Outcome.REFUSED, str(refused)))
+        return EstimatorRow(**described, verdict=unjudged(Outcome.NOT_APPLICABLE, str(refused)))
     except EstimatorError as broken:
         verdict = Verdict(outcome=Outcome.FAILED, detectable=0.0, reason=str(broken))
         return EstimatorRow(**described, verdict=verdict)

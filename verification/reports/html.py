@@ -14,6 +14,7 @@ from bilevelrl.verification.checks.verdicts import Outcome
 from bilevelrl.verification.pipeline.results import EstimatorRow, Report, RouteRow
 from bilevelrl.verification.pipeline.studies import Study
 from bilevelrl.verification.reports.html_tags import Html, tag
+from bilevelrl.verification.reports.terminal import inapplicable_lines
 
 __all__ = ["html_report"]
 
@@ -23,7 +24,7 @@ _CHIPS = {
     Outcome.NO_POWER: ("nopower", "?"),
     Outcome.EXPECTED: ("expected", "✓"),
     Outcome.MEASURED: ("measured", "·"),
-    Outcome.REFUSED: ("refused", "–"),
+    Outcome.NOT_APPLICABLE: ("inapplicable", "–"),
 }
 
 _STYLE = """
@@ -44,7 +45,7 @@ td.n, th.n { text-align:right; } .wide { overflow-x:auto; }
   font-weight:600; white-space:nowrap; }
 .passed { background:#d9efe3; color:#1c5e41; } .failed { background:#f9d9d6; color:#8c1d18; }
 .nopower { background:#fdeec7; color:#755200; } .expected { background:#e4efe9; color:#41705a; }
-.measured { background:#e8eaf6; color:#3f4a86; } .refused { background:#eceeef; color:#6a747c; }
+.measured { background:#e8eaf6; color:#3f4a86; } .inapplicable { background:#eceeef; color:#6a747c; }
 table.map td { width:17px; height:17px; padding:0; text-align:center; border:1.5px solid #fff; font-size:11px; }
 table.map td.name, table.map th.name { width:auto; text-align:left; padding:0 10px 0 0; font-size:12.5px; }
 table.map th.place { height:200px; padding:0; border:0; position:relative; width:17px; min-width:19px; }
@@ -112,10 +113,7 @@ def html_report(
 
 
 def _banner(report: Report) -> Html:
-    counts = ", ".join(f"{report.count(outcome)} {outcome.value}" for outcome in Outcome if report.count(outcome) > 0)
-    word = "Verified" if report.passed else "Not verified"
-    what = "every estimator behaves as it claims" if report.passed else "something does not behave as it claims"
-    lines: list[Any] = [[tag("b", word), f": {what}."], f"{counts or 'Nothing was checked'}."]
+    lines: list[Any] = [tag("b", report.headline)]
     if report.explanation is not None:
         lines.append(tag("b", str(report.explanation).capitalize()))
     for row in report.failures[:8]:
@@ -123,6 +121,7 @@ def _banner(report: Report) -> Html:
         lines.append(f"✗ {who} on {row.problem}: {row.verdict.reason}")
     if len(report.failures) > 8:
         lines.append(f"… and {len(report.failures) - 8} more, below")
+    lines.extend(inapplicable_lines(report))
     broken = [piece for line in lines for piece in (tag("br"), line)][1:]
     return tag("div", broken, class_=f"banner {'good' if report.passed else 'bad'}")
 
@@ -154,7 +153,7 @@ def _map(rows: Sequence[EstimatorRow]) -> list[Html] | None:
             "p",
             "Each estimator is held against what it claims: an unbiased one against the truth, one that is biased by "
             "design against the expectation it declares. Where every trajectory is enumerated there is no sampling "
-            "error. “Measured”: nothing is claimed. “Refused”: the estimator says that it does not apply, or its "
+            "error. “Measured”: nothing is claimed. “Not applicable”: the estimator says so, or its "
             "batches are too many to enumerate. Hover over a cell for its reason.",
         ),
         tag("p", chips),
@@ -168,7 +167,7 @@ def _summary(rows: Sequence[EstimatorRow]) -> Html | None:
     lines: list[list[Any]] = []
     for name in dict.fromkeys(row.estimator for row in rows):
         own = [row for row in rows if row.estimator == name]
-        judged = [row for row in own if row.verdict.outcome not in (Outcome.REFUSED, Outcome.MEASURED)]
+        judged = [row for row in own if row.verdict.outcome not in (Outcome.NOT_APPLICABLE, Outcome.MEASURED)]
         biased = [row for row in own if math.isfinite(row.bias)]
         worst = max(biased, key=lambda row: row.bias, default=None)
         seen = max((row.verdict.detectable for row in judged), default=math.nan)
@@ -198,7 +197,14 @@ def _summary(rows: Sequence[EstimatorRow]) -> Html | None:
 
 def _overall(rows: Sequence[EstimatorRow]) -> Outcome:
     found = {row.verdict.outcome for row in rows}
-    order = (Outcome.FAILED, Outcome.NO_POWER, Outcome.EXPECTED, Outcome.PASSED, Outcome.MEASURED, Outcome.REFUSED)
+    order = (
+        Outcome.FAILED,
+        Outcome.NO_POWER,
+        Outcome.EXPECTED,
+        Outcome.PASSED,
+        Outcome.MEASURED,
+        Outcome.NOT_APPLICABLE,
+    )
     return next(outcome for outcome in order if outcome in found)
 
 

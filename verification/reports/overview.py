@@ -60,7 +60,7 @@ def draw_report(report: Report) -> Any:
         raise missing
     from matplotlib.figure import Figure
 
-    rows = [row for row in report.estimators if row.verdict.outcome is not Outcome.REFUSED]
+    rows = [row for row in report.estimators if row.verdict.outcome is not Outcome.NOT_APPLICABLE]
     names = list(dict.fromkeys(row.estimator for row in rows))
     figure = Figure(figsize=(15.0, 1.9 + 0.36 * max(len(names), 3)), layout="constrained")
     exact, biased, spread = figure.subplots(1, 3, sharey=True, width_ratios=(1.15, 1.2, 0.85))
@@ -79,7 +79,7 @@ def draw_report(report: Report) -> Any:
         axes.spines[["top", "right", "left"]].set_visible(False)
         axes.grid(axis="x", color="0.88", linewidth=0.6)
         axes.set_axisbelow(True)
-    word = "verified" if report.passed else "NOT verified"
+    word = report.headline.partition(" (")[0]
     figure.suptitle(f"Hypergradient estimators against the exact truth: {word}", fontsize=14, fontweight="bold")
     return figure
 

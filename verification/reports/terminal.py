@@ -95,10 +95,10 @@ def report_tables(report: Findings) -> list[TextTable]:
 
 
 def plain_report(report: Findings) -> str:
-    """Return all tables, what was refused and what failed, and the summary, as plain text."""
-    blocks = [table.plain() for table in report_tables(report)]
-    blocks.extend("\n".join(lines) for lines in (refusal_lines(report), failure_lines(report)) if lines)
-    blocks.append(summary_line(report))
+    """Return the summary, what failed, what was not applicable, and all tables, as plain text."""
+    blocks = [summary_line(report)]
+    blocks.extend("\n".join(lines) for lines in (failure_lines(report), inapplicable_lines(report)) if lines)
+    blocks.extend(table.plain() for table in report_tables(report))
     return "\n\n".join(blocks)
 
 
@@ -115,6 +115,12 @@ def print_report(report: Findings) -> None:
     if not console.is_terminal:
         print(plain_report(report))
         return
+    console.print(summary_line(report), style="bold green" if report.passed else "bold red", highlight=False)
+    for line in failure_lines(report):
+        console.print(line, style="red", markup=False, highlight=False)
+    for line in inapplicable_lines(report):
+        console.print(line, style="dim", markup=False, highlight=False)
+    console.print()
     for text in report_tables(report):
         table = Table(title=text.title, title_justify="left", header_style="bold", box=None, pad_edge=False)
         last = len(text.columns) - 1
@@ -124,11 +130,6 @@ def print_report(report: Findings) -> None:
             table.add_row(*row[:-1], Text(row[-1], style=_STYLES.get(row[-1], "")))
         console.print(table)
         console.print()
-    for line in refusal_lines(report):
-        console.print(line, style="dim", markup=False, highlight=False)
-    for line in failure_lines(report):
-        console.print(line, style="red", markup=False, highlight=False)
-    console.print(summary_line(report), style="bold green" if report.passed else "bold red", highlight=False)
 
 
 def failure_lines(report: Findings) -> list[str]:
@@ -142,31 +143,29 @@ def failure_lines(report: Findings) -> list[str]:
     return lines
 
 
-def refusal_lines(report: Findings) -> list[str]:
+def inapplicable_lines(report: Findings) -> list[str]:
     """Return one line per reason why something was not judged, with who and where."""
     groups: dict[str, list[EstimatorRow | RouteRow]] = {}
     for row in report.rows:
-        if row.verdict.outcome is Outcome.REFUSED:
+        if row.verdict.outcome is Outcome.NOT_APPLICABLE:
             groups.setdefault(row.verdict.reason, []).append(row)
     lines = []
     for reason, rows in groups.items():
         who = dict.fromkeys(getattr(row, "estimator", None) or f"route {getattr(row, 'route', '')}" for row in rows)
         where = dict.fromkeys(row.problem for row in rows)
-        lines.append(f"refused {len(rows)}  {', '.join(who)} on {'; '.join(where)}: {reason}")
+        lines.append(f"not applicable {len(rows)}  {', '.join(who)} on {'; '.join(where)}: {reason}")
     return lines
 
 
 def summary_line(report: Findings) -> str:
-    """Return the last line of a report."""
-    counts = ", ".join(f"{report.count(outcome)} {outcome.value}" for outcome in Outcome if report.count(outcome) > 0)
-    word = "VERIFIED" if report.passed else "NOT VERIFIED"
-    return f"{word}: {counts or 'nothing was checked'} in {report.seconds:.1f} s"
+    """Return the first line of a report."""
+    return f"{report.headline}, {report.seconds:.1f} s"
 
 
 def _shown(report: Findings, method: str) -> list[EstimatorRow]:
-    """Rows of a method; what an estimator refuses is counted, not listed."""
+    """Rows of a method; what is not applicable is told by reason, not listed."""
     rows = [row for row in report.estimators if row.method == method]
-    return [row for row in rows if row.verdict.outcome is not Outcome.REFUSED]
+    return [row for row in rows if row.verdict.outcome is not Outcome.NOT_APPLICABLE]
 
 
 _STYLES = {
@@ -175,7 +174,7 @@ _STYLES = {
     "failed": "bold red",
     "no power": "yellow",
     "measured": "dim",
-    "refused": "dim",
+    "not applicable": "dim",
 }
 
 

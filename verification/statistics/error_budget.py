@@ -1,6 +1,6 @@
 """One declared rate of false alarms for a whole run, and an account of what each check has spent of it.
 
-The probability that some check of a run refuses something correct is at most the sum of their rates (Boole), whatever
+The probability that some check of a run fails something correct is at most the sum of their rates (Boole), whatever
 their dependence. So a run declares one rate, every check takes its rate out of it, and nothing can be taken twice.
 Within a check the rate is split evenly over its comparisons (Bonferroni); that is the check's own affair, and the
 number of comparisons is written down with it.
@@ -44,7 +44,7 @@ class ErrorBudget:
     Parameters
     ----------
     total
-        Probability, at most, that any check of the run refuses something correct.
+        Probability, at most, that any check of the run fails something correct.
 
     Raises
     ------

@@ -41,7 +41,7 @@ class Independence:
     sample
         Moments of the draws along one direction.
     error_rate
-        Probability of refusing independent draws.
+        Probability of finding dependence in independent draws.
 
     Examples
     --------

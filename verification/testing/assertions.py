@@ -122,7 +122,7 @@ def assert_matches_truth(
             )
         function, name = _constant(gradient), "gradient"
     results = check_gradient(function, at, accuracy=accuracy)
-    _raise_if_refused(name, "wrong", results, at, lambda entry: entry.truth)
+    _raise_if_failed(name, "wrong", results, at, lambda entry: entry.truth)
 
 
 @checked
@@ -181,7 +181,7 @@ def assert_unbiased(
             refusal("expected_failures", sorted(unknown), "names of scenarios that are checked", "remove them")
         )
     results = check_estimator(estimator, at, claim=claim)
-    failing = {result.scenario for result in results if result.refused}
+    failing = {result.scenario for result in results if result.failed}
     surprises = [name for name in excused if name not in failing]
     if surprises:
         raise CheckFailedError(
@@ -191,7 +191,7 @@ def assert_unbiased(
         )
     _require_judged(estimator_name(estimator), results)
     kept = [result for result in results if result.scenario not in excused]
-    _raise_if_refused(
+    _raise_if_failed(
         estimator_name(estimator), "biased", kept, [e for e in at if e.name not in excused], lambda e: e.target_truth
     )
 
@@ -297,35 +297,35 @@ def explain_results(
         ):
             continue
         on = by_name[result.scenario]
-        # A refused difference is known to what was allowed; one that passed is known to be no larger than it is.
+        # A difference that failed is known to what was allowed; one that passed is known to be no larger than it is.
         largest = float(np.abs(result.difference).max())
         if largest > 1e150:  # squares overflow, and no known mistake is so large
             continue
-        known_to = 10.0 * largest / result.margin if result.refused else 2.0 * largest + 1e-12
+        known_to = 10.0 * largest / result.margin if result.failed else 2.0 * largest + 1e-12
         slack = np.full(on.theta.size, known_to)
         seen.append(Evidence(scenario=on, truth=truth_of(on), difference=result.difference, uncertainty=slack))
-        off |= result.refused
+        off |= result.failed
     return explain(seen) if off else None
 
 
-def _raise_if_refused(
+def _raise_if_failed(
     name: str,
     what: str,
     results: Sequence[CheckResult],
     at: Sequence[Scenario],
     truth_of: Callable[[Scenario], Truth],
 ) -> None:
-    refused = [result for result in results if result.refused]
-    if not refused:
+    failed = [result for result in results if result.failed]
+    if not failed:
         return
-    places = list(dict.fromkeys(result.scenario for result in refused))
-    broken = [result for result in refused if result.check == "contract"]
+    places = list(dict.fromkeys(result.scenario for result in failed))
+    broken = [result for result in failed if result.check == "contract"]
     if broken:
         raise CheckFailedError(f"{broken[0].verdict.reason} (on {broken[0].scenario})", results=results)
     lines = [f"{name}: {what} on {len(places)} of {len(at)} scenarios"]
     shown = places[:5]
     by_name = {entry.name: entry for entry in at}
-    for result in refused:
+    for result in failed:
         if result.scenario in shown:
             lines.append(_line(result, by_name[result.scenario]))
     if len(places) > len(shown):
@@ -352,7 +352,7 @@ def _line(result: CheckResult, on: Scenario) -> str:
 def _require_judged(name: str, results: Sequence[CheckResult]) -> None:
     settled = (Outcome.PASSED, Outcome.FAILED)
     judged = [r for r in results if r.verdict.outcome in settled and r.check != "contract"]
-    if not judged and not any(result.refused for result in results):
+    if not judged and not any(result.failed for result in results):
         reasons = list(dict.fromkeys(result.verdict.reason for result in results))
         raise CheckFailedError(f"{name}: nothing could be judged: {'; '.join(reasons[:2])}", results=results)
 

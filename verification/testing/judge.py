@@ -69,7 +69,7 @@ class Judgement:
     scenario, claim : str
         What was judged; the claim in words.
     verdict : Verdict
-        Passed, failed, no power; refused where the draws depend on each other.
+        Passed, failed, no power; not applicable where the draws depend on each other.
     test : MeanTest
         All comparisons, in the order of `names`.
     names : tuple of str
@@ -84,7 +84,7 @@ class Judgement:
     cosine : CosineInterval
         Mean cosine of one draw with the truth.
     explanation : Explanation or None
-        The nearest known mistake, where the claim was refused.
+        The nearest known mistake, where the claim has failed.
     budget : str
         What was spent on false alarms.
     """
@@ -177,10 +177,10 @@ def judge_draws(
 ) -> Judgement:
     """Judge independent estimates of a scenario's hypergradient.
 
-    Guarantee: (a) where the claim is right and draws are independent, it is refused with probability at most
-    `error_rate` (by the central limit theorem, or medians of means where draws are skewed; nothing is refused where so
+    Guarantee: (a) where the claim is right and draws are independent, it fails with probability at most
+    `error_rate` (by the central limit theorem, or medians of means where draws are skewed; nothing fails where so
     few draws could have missed an event of probability 0.02, where they do not vary, or where a handful makes their
-    variance); (b) a comparison that is off by its `detectable` or more is refused with probability at least `power`.
+    variance); (b) a comparison that is off by its `detectable` or more fails with probability at least `power`.
     "passed" is only said where a bias of `POWER_LIMIT` of the truth, along the truth, would have been seen.
 
     Parameters
@@ -197,14 +197,14 @@ def judge_draws(
     horizon
         Of the objective that the draws estimate; None: infinite.
     tolerated_bias
-        Bias per comparison that is no reason for refusal, relative to the truth's norm.
+        Bias per comparison that is no reason to fail, relative to the truth's norm.
     accuracy
         Rounding of the draws' mean, relative to the truth's norm; None: 4096 units of the last place of their dtype
         (9e-13 for doubles and files, 5e-4 for float32).
     error_rate, power
         For the whole judgement; power of each comparison.
     causes
-        Look for the known mistake that comes nearest, where the claim is refused.
+        Look for the known mistake that comes nearest, where the claim fails.
     progress
         Told after each block: (draws done, draws in all, what is done).
 
@@ -265,7 +265,7 @@ def judge_draws(
     verdict = judge_ascent(test, norm) if ascent else judge_sampled(test, along=0, scale=norm, names=list(names))
     dependence = independence.refusal()
     if dependence is not None:
-        verdict = unjudged(Outcome.REFUSED, dependence)
+        verdict = unjudged(Outcome.NOT_APPLICABLE, dependence)
     elif not np.isfinite(test.half_width).all() and not verdict.failed:
         verdict = replace(verdict, reason=f"{verdict.reason}; {_untold(test, sample.columns(compared), rates['mean'])}")
     explanation = None

@@ -72,7 +72,7 @@ class ScenarioCheck:
         """
         results = _results(_Pair(estimator, self.scenario, self.claim))
         for result in results:
-            if check_kind(result.check) == self.name and result.refused:
+            if check_kind(result.check) == self.name and result.failed:
                 found = explain_results(results, [self.scenario], lambda entry: entry.target_truth)
                 hint = f"\n  {found}" if found is not None else ""
                 where = f"{estimator_name(estimator)} on {self.scenario.name}"

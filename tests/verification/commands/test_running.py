@@ -27,6 +27,7 @@ from bilevelrl.verification.commands.certify import RESULTS_FORMAT, RESULTS_VERS
 from bilevelrl.verification.commands.command_line import main
 from bilevelrl.verification.commands.ending import OWN_MISTAKE, ended
 from bilevelrl.verification.pipeline.jobs import Job, WorkerError, run_jobs
+from bilevelrl.verification.reports.html import html_report
 
 HERE = str(Path(__file__).resolve().parents[2] / "helpers")
 # Shells start what they put in the background with Ctrl-C ignored, and a command that is started so lets it be.
@@ -322,14 +323,37 @@ def test_cells_know_their_sweep_and_their_software(tmp_path, monkeypatch):
 
 
 @pytest.mark.exact
-def test_refusals_are_told_once_per_reason_before_the_summary():
-    row = a_report(Outcome.REFUSED).estimators[0]
+def test_what_is_not_applicable_is_told_once_per_reason_after_the_summary():
+    row = a_report(Outcome.NOT_APPLICABLE).estimators[0]
     rows = [replace(row, estimator=name, problem=place) for place in ("a", "b") for name in ("one", "two")]
     other = replace(row, verdict=replace(row.verdict, reason="another"))
     judged = a_report(Outcome.PASSED).estimators[0]
-    lines = str(Report(estimators=(*rows, other, judged))).splitlines()
-    assert lines[-4:-2] == ["refused 4  one, two on a; b: a reason", "refused 1  mine on layered: another"]
-    assert lines[-1].startswith("VERIFIED: 1 passed, 5 refused")
+    report = Report(estimators=(*rows, other, judged))
+    lines = str(report).splitlines()
+    assert lines[0].startswith("NOT VERIFIED: right on 1 of 6; only 1 could be judged (1 passed, 5 not applicable)")
+    assert lines[2:4] == ["not applicable 4  one, two on a; b: a reason", "not applicable 1  mine on layered: another"]
+    assert report.headline in html_report(report)
+
+
+@pytest.mark.exact
+@pytest.mark.parametrize(
+    ("passed", "other", "headline"),
+    [
+        ((3, 2), Outcome.NOT_APPLICABLE, "VERIFIED on 3 of 5 (3 passed, 2 not applicable)"),
+        ((2, 2), Outcome.NO_POWER, "NOT VERIFIED: right on 2 of 4; only 2 could be judged (2 passed, 2 no power)"),
+        ((1, 9), Outcome.MEASURED, "VERIFIED on 1 of 1 (1 passed, 9 measured)"),
+        ((9, 1), Outcome.FAILED, "NOT VERIFIED: right on 9 of 10 (9 passed, 1 failed)"),
+        ((1, 1), Outcome.EXPECTED, "VERIFIED on 2 of 2 (1 passed, 1 expected failure)"),
+        ((0, 0), Outcome.FAILED, "NOT VERIFIED: right on 0 of 0; only 0 could be judged (nothing was checked)"),
+    ],
+)
+def test_headlines_say_of_how_many(passed, other, headline):
+    right, others = passed
+    rows = [a_report(Outcome.PASSED).estimators[0]] * right + [a_report(other).estimators[0]] * others
+    report = Report(estimators=tuple(rows))
+    assert report.headline == headline
+    assert report.passed == headline.startswith("VERIFIED")
+    assert json.loads(report.to_json())["headline"] == headline
 
 
 @pytest.mark.exact

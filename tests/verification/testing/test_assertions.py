@@ -89,7 +89,7 @@ class TestUnbiased:
         assert failed.value.explanation.cause == "the response part is missing"
         assert failed.value.explanation.exact
         # Where no response exists it is unbiased, and is not accused.
-        blamed = {result.scenario for result in failed.value.results if result.refused}
+        blamed = {result.scenario for result in failed.value.results if result.failed}
         assert "layered, one action" not in blamed
         assert "layered" in blamed
 

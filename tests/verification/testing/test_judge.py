@@ -78,7 +78,7 @@ class TestVerdicts:
     def test_dependent_draws_are_not_judged(self, right):
         repeated = np.repeat(right[:5000], 10, axis=0)
         judged = judge_draws(repeated, "layered")
-        assert judged.verdict.outcome is Outcome.REFUSED
+        assert judged.verdict.outcome is Outcome.NOT_APPLICABLE
         assert "correlated" in judged.verdict.reason
 
     def test_truncated_draws_are_held_against_their_own_horizon(self):
@@ -94,7 +94,7 @@ class TestVerdicts:
             judge_draws(truth + rng.standard_normal((60, 3)), "layered", error_rate=0.05).verdict.outcome
             for _ in range(runs)
         ]
-        wrong = sum(outcome in (Outcome.FAILED, Outcome.REFUSED) for outcome in outcomes)
+        wrong = sum(outcome in (Outcome.FAILED, Outcome.NOT_APPLICABLE) for outcome in outcomes)
         assert wrong <= stats.binom.isf(1e-6, runs, 0.05)
 
 
@@ -152,7 +152,7 @@ class TestNoFalseAlarm:
 
     def test_workers_that_share_a_seed(self, right):
         judged = judge_draws(np.tile(right[:2000], (8, 1)), "layered")
-        assert judged.verdict.outcome is Outcome.REFUSED
+        assert judged.verdict.outcome is Outcome.NOT_APPLICABLE
         assert "are copies of draws" in judged.verdict.reason
 
     def test_what_is_said_of_an_ascent_is_one_rule(self, right):

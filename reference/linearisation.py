@@ -1,8 +1,9 @@
 """The objective taken apart: linearised in what a problem evaluates to, or split into a function of one θ per part.
 
-That is all that implicit differentiation and finite differences ask of a kind, and each kind answers in its own folder:
-with a closed form that holds the follower's adjoint, and with the objective under a follower that is solved anew where
-the θ that its solver reads is moved.
+That is all that a route for every kind of problem asks, and each kind answers in its own folder: for implicit
+differentiation with a closed form that holds the follower's adjoint; for finite differences with the objective under a
+follower that is solved anew where the θ that its solver reads is moved; for reverse mode and the complex step with
+transcriptions of the Bellman or Riccati equations that share nothing with the solvers or with each other.
 """
 
 from __future__ import annotations
@@ -16,7 +17,17 @@ from bilevelrl.reference.follower import Follower
 from bilevelrl.reference.on_demand import AnswerBounds
 from bilevelrl.reference.problem import Part, Question
 
-__all__ = ["Linearisation", "SplitObjective", "linearise", "split_objective"]
+__all__ = [
+    "ComplexParts",
+    "Linearisation",
+    "SplitObjective",
+    "TracedObjective",
+    "closed_form_objective",
+    "complex_parts",
+    "linearise",
+    "split_objective",
+    "unrolled_objective",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,3 +104,58 @@ class SplitObjective(Protocol):
 
 split_objective: Question[SplitObjective] = Question("split objective")
 """(at, objective, warm_start=) → the objective split."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TracedObjective:
+    """J as a function of one θ per part, traceable by autograd.
+
+    Attributes
+    ----------
+    label : str
+        What the user calls the problem's function.
+    parts
+        The parts that θ is split into.
+    function
+        One θ per part → J without `constant`.
+    constant : float
+        What was split off the rewards earns.
+    residual, condition, status, follower, counters
+        As in `Hypergradient`.
+    error_bound
+        Works out the bounds, from the problem evaluated once more.
+    """
+
+    label: str
+    parts: tuple[Part, ...]
+    function: Callable[..., Any]
+    constant: float = 0.0
+    residual: float
+    condition: float
+    status: str
+    follower: Follower | None = None
+    counters: Mapping[str, int]
+    error_bound: Callable[[Any], AnswerBounds]
+
+
+unrolled_objective: Question[TracedObjective] = Question("unrolled objective")
+"""(at, objective, warm_start=) → the objective by sweeps of its own."""
+
+closed_form_objective: Question[TracedObjective] = Question("closed-form objective")
+"""(at, objective, warm_start=) → the objective by equations with derivatives of their own."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComplexParts:
+    """J and its derivatives by part from complex sweeps; attributes as in `Hypergradient` and `TracedObjective`."""
+
+    objective: float
+    parts: dict[Part, FloatArray]
+    residual: float
+    condition: float
+    counters: Mapping[str, int]
+    error_bound: Callable[[Any], AnswerBounds]
+
+
+complex_parts: Question[ComplexParts] = Question("complex sweeps")
+"""(at, objective) → what a complex step gives."""

@@ -19,8 +19,8 @@ from bilevelrl.reference import (
 )
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.objective import Objective
-from bilevelrl.reference.routes.tabular.unrolled import split_objective
 from bilevelrl.reference.tabular.transitions import policy_transition
+from bilevelrl.reference.tabular.unrolled import split_objective
 from bilevelrl.tasks import four_rooms
 
 __all__ = ["WarmFourRooms", "reverse_mode", "warm_four_rooms"]

@@ -24,8 +24,8 @@ OPEN_MODULES = {
     "reference": """
         arrays certified certified.closed_form.formula certified.stationary derivatives.autodiff doors errors
         game.follower game.leader game.model lqr.leader lqr.matrices lqr.model lqr.scores lqr.solvers
-        lqr_game.leader lqr_game.model objective problem remade routes.tabular.unrolled storage
-        tabular.fixed_point tabular.follower_batch tabular.leader tabular.tables tabular.transitions
+        lqr_game.leader lqr_game.model objective problem remade storage
+        tabular.fixed_point tabular.follower_batch tabular.leader tabular.tables tabular.transitions tabular.unrolled
     """,
     "estimators": """
         critics.gaussian_game critics.gradient_tables critics.joint_tables critics.networks critics.quadratic

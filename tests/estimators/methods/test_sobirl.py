@@ -12,7 +12,7 @@ from bilevelrl.estimators.methods import sobirl as module
 from bilevelrl.estimators.sampling.tabular import TabularSimulator, sample_stopped_trajectories
 from bilevelrl.reference import hypergradient, solve_follower
 from bilevelrl.reference.errors import EstimatorError, InvalidInputError, UnknownNameError, UnsupportedError
-from bilevelrl.reference.routes.tabular.theorem1 import follower_source, pair_gradients
+from bilevelrl.reference.routes.theorem1 import follower_source, pair_gradients
 from bilevelrl.reference.tabular.leader import leader_action_values
 from bilevelrl.tasks import four_rooms, layered_mdp, random_mdp
 from bilevelrl.verification import enumerate_moments

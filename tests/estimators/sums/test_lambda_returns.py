@@ -30,7 +30,7 @@ from bilevelrl.reference.errors import (
     UnknownNameError,
     UnsupportedError,
 )
-from bilevelrl.reference.routes.tabular.theorem1 import follower_gradients, follower_source
+from bilevelrl.reference.routes.theorem1 import follower_gradients, follower_source
 from bilevelrl.reference.tabular.transitions import to_dense
 from bilevelrl.tasks import garnet, random_lqr, random_markov_game
 from bilevelrl.verification import enumerate_moments

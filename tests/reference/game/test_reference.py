@@ -36,7 +36,7 @@ from bilevelrl.tasks.generators.random_games import GAME_CASES, hard_markov_game
 follower_module = importlib.import_module("bilevelrl.reference.tabular.follower")
 game_follower_module = importlib.import_module("bilevelrl.reference.game.follower")
 implicit_module = importlib.import_module("bilevelrl.reference.game.linearise")
-reduction_module = importlib.import_module("bilevelrl.reference.routes.game.reduction")
+reduction_module = importlib.import_module("bilevelrl.reference.routes.reduction")
 
 # The route in ball arithmetic takes the doubles of the policy as they are, whose rows do not quite sum to one; its own
 # tests hold it against these.

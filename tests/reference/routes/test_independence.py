@@ -22,8 +22,8 @@ THETA = np.array([0.3, -0.5, 0.2])
 SWEEPING = ("unrolled", "forward", "complex_step")
 
 implicit = importlib.import_module("bilevelrl.reference.tabular.linearise")
-theorem1 = importlib.import_module("bilevelrl.reference.routes.tabular.theorem1")
-unrolled = importlib.import_module("bilevelrl.reference.routes.tabular.unrolled")
+theorem1 = importlib.import_module("bilevelrl.reference.routes.theorem1")
+unrolled = importlib.import_module("bilevelrl.reference.tabular.unrolled")
 
 
 class SabotageError(Exception):
@@ -74,8 +74,8 @@ def test_sweeping_routes_never_call_the_solver(route, monkeypatch):
 def test_solving_routes_never_sweep_with_derivatives(route, monkeypatch):
     expected = hypergradient(PROBLEM, THETA, route=route, bound=False)
     monkeypatch.setattr(unrolled, "split_objective", sabotage)
-    for name in ("forward", "complex_step", "unrolled"):
-        module = importlib.import_module(f"bilevelrl.reference.routes.tabular.{name}")
+    for name in ("routes.forward", "tabular.complex_sweeps", "tabular.unrolled"):
+        module = importlib.import_module(f"bilevelrl.reference.{name}")
         monkeypatch.setattr(module, "plan_sweeps", sabotage)
     np.testing.assert_array_equal(hypergradient(PROBLEM, THETA, route=route, bound=False).value, expected.value)
     with pytest.raises(SabotageError):

@@ -8,8 +8,8 @@ from high_precision import HighPrecision
 
 from bilevelrl.reference import ConfigurableMDP, hypergradient, solve_follower
 from bilevelrl.reference.errors import InvalidInputError, NotConvergedError, ShapeError
-from bilevelrl.reference.routes.tabular import m_sobirl as module
-from bilevelrl.reference.routes.tabular.m_sobirl import m_sobirl_gradient_steps
+from bilevelrl.reference.routes import m_sobirl as module
+from bilevelrl.reference.routes.m_sobirl import m_sobirl_gradient_steps
 from bilevelrl.tasks import chain, four_rooms, garnet, layered_mdp, random_mdp
 
 PROBLEMS = {

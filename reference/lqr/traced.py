@@ -1,4 +1,4 @@
-"""The objective of linear-quadratic problems with θ split by where it enters, written for autograd.
+"""The objective of configurable LQRs with θ split by where it enters, written for autograd.
 
 Two ways to evaluate it share no equation solver: "closed_form" uses the package's differentiable Riccati and Lyapunov
 primitives and costs-to-go that run backwards; "unrolled" sweeps, and lets the moments of the state run forwards. Each
@@ -10,40 +10,41 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import autograd
 import autograd.numpy as anp
 import numpy as np
 
 from bilevelrl.reference.arrays import FloatArray
-from bilevelrl.reference.derivatives.array_values import tracing
-from bilevelrl.reference.errors import NotConvergedError, TooLargeError
+from bilevelrl.reference.errors import TooLargeError
+from bilevelrl.reference.linearisation import TracedObjective, closed_form_objective, unrolled_objective
+from bilevelrl.reference.lqr.error_bounds import LeaderSweeps, lqr_error_bounds
+from bilevelrl.reference.lqr.follower import LQRFollower, solve_lqr
+from bilevelrl.reference.lqr.leader import lqr_leader_objective
 from bilevelrl.reference.lqr.matrices import LQRMatrices
-from bilevelrl.reference.lqr.model import ConfigurableLQR
+from bilevelrl.reference.lqr.model import ConfigurableLQR, LQRAt
 from bilevelrl.reference.lqr.primitives import lyapunov_primitive, riccati_primitive
+from bilevelrl.reference.lqr.response_errors import Tail
 from bilevelrl.reference.lqr.rounding import plain
-from bilevelrl.reference.lqr.solvers import riccati_backup
-from bilevelrl.reference.lqr_game.leader import SPREAD_LIMIT, game_steps
-from bilevelrl.reference.lqr_game.model import LQRGame
+from bilevelrl.reference.lqr.solvers import RiccatiSolution, riccati_backup, solve_riccati
 from bilevelrl.reference.objective import Objective
-from bilevelrl.reference.problem import Part
+from bilevelrl.reference.on_demand import AnswerBounds
+from bilevelrl.reference.problem import PARTS
 
 __all__ = [
     "SWEEP_LIMIT",
     "RiccatiSolve",
-    "SplitFunction",
     "by_primitive",
     "by_sweeps",
-    "differentiate_split",
     "leader_sweeps",
+    "lqr_in_closed_form",
     "riccati_sweeps",
-    "split_game",
     "split_lqr",
+    "traced_riccati",
+    "unroll_lqr",
 ]
 
 SWEEP_LIMIT = 20_000
 """Sweeps on one tape beyond which the unrolled route refuses."""
 
-SplitFunction = Callable[..., Any]
 RiccatiSolve = Callable[[Any, Any, Any, Any, float], Any]
 
 
@@ -168,56 +169,68 @@ def _backwards(loop: Any, cost: Any, noise: Any, step_cost: Any, first: Any, dis
     return _quadratic(to_go, first) + constant
 
 
-def split_game(game: LQRGame, points: tuple[Any, ...], *, unrolled: bool, objective: Objective) -> Any:
-    """J of a linear-quadratic game at (θ_policy, θ_response, θ_regulariser)."""
-    at_policy, at_response, at_regulariser = (game.policy(point) for point in points)
-    a, b, c = game.dynamics_state, game.dynamics_action, game.dynamics_leader
-    follower = game.discount_follower
-    solve = by_sweeps if unrolled else by_primitive
-    cost = solve(a + anp.dot(c, at_response.gain), b, game.cost_state, game.cost_action, follower)
-    weighted = follower * anp.dot(b.T, cost)
-    curvature = game.cost_action + anp.dot(weighted, b)
-    after = np.eye(a.shape[0]) - anp.dot(b, anp.linalg.solve(curvature, weighted))
-    spread = 0.5 * game.temperature * anp.dot(anp.dot(b, anp.linalg.inv(curvature)), b.T)
-    loop = anp.dot(after, a + anp.dot(c, at_policy.gain))
-    through = anp.dot(after, c)
-    noise = spread + anp.dot(anp.dot(through, at_policy.covariance), through.T)
-    discount = objective.discount(game.discount_leader)
-    mean, law, total, weight = game.initial_mean, game.initial_covariance, 0.0, 1.0
-    size = np.linalg.det(game.width)
-    for _ in range(game_steps(discount, objective.horizon)):
-        wide = game.width + law
-        off = mean - game.target
-        scale = anp.sqrt(size / anp.linalg.det(wide))
-        total = total + weight * scale * anp.exp(-0.5 * anp.dot(off, anp.linalg.solve(wide, off)))
-        mean, law = anp.dot(loop, mean), anp.dot(anp.dot(loop, law), loop.T) + noise
-        weight *= discount
-        spread = plain(law) + game.width
-        if not np.max(np.abs(spread)) + np.max(np.abs(plain(mean))) < 1e50:
-            break  # the loop has carried the state away for good
-        if np.linalg.cond(spread) > SPREAD_LIMIT:
-            break
-    return total + at_regulariser.regulariser
+def _traced(at: LQRAt, objective: Objective, warm_start: LQRFollower | None, *, unrolled: bool) -> TracedObjective:
+    follower = solve_lqr(at, warm_start=warm_start)
+    # It refuses what has no value; its number is not used.
+    lqr_leader_objective(at, objective=objective, follower=follower)
+    at.problem.derivatives.confirm_trace(at.theta)
+
+    def error_bound(at: LQRAt) -> AnswerBounds:
+        riccati, tail = traced_riccati(at.follower_system, at.problem.discount_follower, unrolled=unrolled)
+        if not unrolled:
+            return lqr_error_bounds(at, riccati.cost_to_go, objective=objective, method="scipy")
+        swept = objective.horizon is None
+        sweeps = _swept_leader(at.matrices, riccati, at.problem.discount_leader) if swept else None
+        return lqr_error_bounds(at, riccati.cost_to_go, objective=objective, tail=tail, sweeps=sweeps)
+
+    return TracedObjective(
+        label="matrices",
+        parts=PARTS,
+        function=lambda *points: split_lqr(at.problem, points, unrolled=unrolled, objective=objective),
+        residual=follower.residual,
+        condition=follower.riccati.amplification,
+        status=follower.status.value,
+        follower=follower,
+        counters={},
+        error_bound=error_bound,
+    )
 
 
-def differentiate_split(
-    split: SplitFunction, parts: tuple[Part, ...], theta: FloatArray
-) -> tuple[float, dict[Part, FloatArray]]:
-    """Return the objective and its gradient by part, in one reverse pass."""
+@unrolled_objective.register(ConfigurableLQR)
+def unroll_lqr(at: LQRAt, objective: Objective, *, warm_start: LQRFollower | None = None) -> TracedObjective:
+    """Return the objective by every Riccati sweep and every step of the leader's evaluation.
 
-    def objective(*points: Any) -> Any:
-        return split(points) + 0.0 * sum(anp.sum(point) for point in points)
+    Raises
+    ------
+    TooLargeError
+        If more sweeps than `SWEEP_LIMIT` would be needed.
+    """
+    return _traced(at, objective, warm_start, unrolled=True)
 
-    points = [theta] * len(parts)
-    with tracing("matrices"):
-        earned, gradients = autograd.value_and_grad(objective, tuple(range(len(parts))))(*points)
-        by_part: dict[Part, FloatArray] = {
-            part: np.asarray(gradient, dtype=np.float64).ravel()
-            for part, gradient in zip(parts, gradients, strict=True)
-        }
-    value = float(earned)
-    if not np.isfinite(value) or not all(np.isfinite(gradient).all() for gradient in by_part.values()):
-        raise NotConvergedError(
-            "differentiated sweeps: the objective or a derivative is not finite; check the matrices"
-        )
-    return value, by_part
+
+@closed_form_objective.register(ConfigurableLQR)
+def lqr_in_closed_form(at: LQRAt, objective: Objective, *, warm_start: LQRFollower | None = None) -> TracedObjective:
+    """Return the objective by equations that SciPy solves and this package differentiates."""
+    return _traced(at, objective, warm_start, unrolled=False)
+
+
+def traced_riccati(
+    system: tuple[FloatArray, FloatArray, FloatArray, FloatArray], discount: float, *, unrolled: bool
+) -> tuple[RiccatiSolution, Tail | None]:
+    """Return what the tape holds: P by SciPy's solver, or by as many sweeps as there are on it, and what they leave."""
+    a, b, q, r = system
+    if not unrolled:
+        return solve_riccati(a, b, q, r, discount, method="scipy"), None
+    earlier, later = riccati_sweeps(a, b, q, r, discount)
+    riccati = solve_riccati(a, b, q, r, discount, method="sweeps", stop_after=earlier + later)
+    return riccati, Tail.of(a, b, q, r, discount, earlier=earlier, later=later)
+
+
+def _swept_leader(matrices: LQRMatrices, riccati: RiccatiSolution, discount: float) -> LeaderSweeps:
+    loop, gain = riccati.closed_loop, riccati.gain
+    cost = matrices.cost_state_leader + gain.T @ matrices.cost_action_leader @ gain
+    count = 2 * leader_sweeps(loop, cost, discount)
+    to_go = np.zeros_like(cost)
+    for _ in range(count):
+        to_go = cost + discount * loop.T @ to_go @ loop
+    return LeaderSweeps(count=count, cost_to_go=to_go)

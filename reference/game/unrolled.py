@@ -9,31 +9,25 @@ from __future__ import annotations
 
 from typing import Any
 
-import autograd
 import autograd.numpy as anp
 import numpy as np
 
-from bilevelrl.reference.arrays import FloatArray
-from bilevelrl.reference.derivatives.array_values import tracing
 from bilevelrl.reference.derivatives.autodiff import log_sum_exp, softmax
-from bilevelrl.reference.errors import TooLargeError
-from bilevelrl.reference.game.follower import GameFollower
 from bilevelrl.reference.game.model import GameAt, MarkovGame
-from bilevelrl.reference.objective import INFINITE_HORIZON, Objective
-from bilevelrl.reference.on_demand import AnswerBounds, when_read
-from bilevelrl.reference.problem import GAME_PARTS, Part
-from bilevelrl.reference.registry import Hypergradient, register_route
-from bilevelrl.reference.routes.game.sweeps import plan_game_sweeps
-from bilevelrl.reference.routes.tabular.unrolled import TAPE_LIMIT
+from bilevelrl.reference.game.sweeps import plan_game_sweeps
+from bilevelrl.reference.linearisation import TracedObjective, unrolled_objective
+from bilevelrl.reference.objective import Objective
+from bilevelrl.reference.problem import GAME_PARTS
+from bilevelrl.reference.tabular.unrolled import check_tape
 
-__all__ = ["game_split_objective", "game_unrolled"]
+__all__ = ["game_split_objective", "unroll_game"]
 
 _BYTES_PER_ENTRY = 8 * 12  # arrays of size S·L·A that one sweep leaves on the tape, counted generously
 
 
 def game_split_objective(
     game: MarkovGame,
-    points: tuple[Any, Any, Any],
+    points: tuple[Any, ...],
     *,
     sweeps_follower: int,
     sweeps_leader: int,
@@ -75,71 +69,41 @@ def game_split_objective(
     return total if game.regulariser is None else total + game.regulariser_of(points[2])
 
 
-@register_route(
-    "unrolled",
-    MarkovGame,
-    summary="reverse mode (autograd) through the unrolled soft value iteration and policy evaluation",
-    family="autograd sweeps",
-    accuracy="truncation of the sweeps (1e-13 of the largest term) plus rounding",
-)
-def game_unrolled(
-    at: GameAt,
-    *,
-    objective: Objective = INFINITE_HORIZON,
-    warm_start: GameFollower | None = None,
-    bound: bool = True,
-) -> Hypergradient:
-    """∇J of a Markov game by reverse mode through every sweep. A warm start is ignored.
+@unrolled_objective.register(MarkovGame)
+def unroll_game(at: GameAt, objective: Objective, *, warm_start: object = None) -> TracedObjective:
+    """Return the objective by sweeps; a warm start is ignored.
 
     Raises
     ------
     TooLargeError
         If the tape would exceed its limit.
     """
-    problem, theta = at.problem, at.theta
-    problem.derivatives.confirm_trace(theta)
+    problem = at.problem
+    problem.derivatives.confirm_trace(at.theta)
     plan = plan_game_sweeps(at)
     steps = plan.leader if objective.horizon is None else objective.horizon
     tape = _BYTES_PER_ENTRY * problem.reward_leader.size * plan.follower + 8 * 8 * problem.states * steps
-    if tape > TAPE_LIMIT:
-        raise TooLargeError(
-            f"unrolled: {plan.follower} + {steps} sweeps of {problem.states} states need a tape of about "
-            f"{tape / 2**30:.1f} GiB, expected at most {TAPE_LIMIT / 2**30:.0f} GiB; use route='implicit'"
-        )
-    centre_follower, centre_leader = at.points.centre_follower, at.points.centre_leader
+    check_tape(tape, f"{plan.follower} + {steps} sweeps of {problem.states} states", "implicit")
 
-    def split(*moved: Any) -> Any:
-        total = game_split_objective(
+    def split(*points: Any) -> Any:
+        return game_split_objective(
             problem,
-            (moved[0], moved[1], moved[2]),
+            points,
             sweeps_follower=plan.follower,
             sweeps_leader=plan.leader,
             objective=objective,
-            centre_follower=centre_follower,
-            centre_leader=centre_leader,
+            centre_follower=at.points.centre_follower,
+            centre_leader=at.points.centre_leader,
         )
-        return total + 0.0 * sum(anp.sum(point) for point in moved)
 
-    count = len(GAME_PARTS)
-    with tracing("policy"):
-        earned, gradients = autograd.value_and_grad(split, tuple(range(count)))(*[theta] * count)
-        parts: dict[Part, FloatArray] = {
-            part: np.asarray(pulled, dtype=np.float64).ravel()
-            for part, pulled in zip(GAME_PARTS, gradients, strict=True)
-        }
-    constant = objective.constant_return(centre_leader, problem.discount_leader)
-
-    def error_bound(at: GameAt) -> AnswerBounds:
-        return plan.error_bound(at, objective)
-
-    return Hypergradient(
-        value=sum(parts.values(), np.zeros(theta.size)),
-        parts=parts,
-        objective=float(earned) + constant,
+    return TracedObjective(
+        label="policy",
+        parts=GAME_PARTS,
+        function=split,
+        constant=objective.constant_return(at.points.centre_leader, problem.discount_leader),
         residual=plan.residual,
         condition=(1 + problem.discount_follower) / (1 - problem.discount_follower),
-        error_bound_source=when_read(at, error_bound) if bound else np.inf,
-        route="unrolled",
         status="converged: sweeps as many as the tolerance needs",
-        counters={"sweeps": plan.follower + steps, "evaluations": count},
+        counters={"sweeps": plan.follower + steps, "evaluations": len(GAME_PARTS)},
+        error_bound=lambda at: plan.error_bound(at, objective),
     )

@@ -11,33 +11,20 @@ import numpy as np
 
 from bilevelrl.reference.arrays import ComplexArray, FloatArray
 from bilevelrl.reference.errors import InvalidInputError
-from bilevelrl.reference.game.follower import GameFollower
 from bilevelrl.reference.game.model import GameAt, MarkovGame
-from bilevelrl.reference.objective import INFINITE_HORIZON, Objective
-from bilevelrl.reference.on_demand import AnswerBounds, when_read
+from bilevelrl.reference.game.sweeps import plan_game_sweeps
+from bilevelrl.reference.linearisation import ComplexParts, complex_parts
+from bilevelrl.reference.objective import Objective
+from bilevelrl.reference.on_demand import AnswerBounds
 from bilevelrl.reference.problem import GAME_PARTS, Part
-from bilevelrl.reference.registry import Hypergradient, register_route
-from bilevelrl.reference.routes.game.sweeps import plan_game_sweeps
-from bilevelrl.reference.routes.tabular.complex_step import STEP
+from bilevelrl.reference.tabular.complex_sweeps import STEP
 
-__all__ = ["game_complex_step"]
+__all__ = ["game_complex_parts"]
 
 
-@register_route(
-    "complex_step",
-    MarkovGame,
-    summary="complex step with its own complex Bellman sweeps",
-    family="complex sweeps",
-    accuracy="truncation of the sweeps (1e-13 of the largest term) plus rounding",
-)
-def game_complex_step(
-    at: GameAt,
-    *,
-    objective: Objective = INFINITE_HORIZON,
-    warm_start: GameFollower | None = None,
-    bound: bool = True,
-) -> Hypergradient:
-    """∇J of a Markov game by the complex step, all coordinates in one batch. A warm start is ignored.
+@complex_parts.register(MarkovGame)
+def game_complex_parts(at: GameAt, objective: Objective) -> ComplexParts:
+    """Return J and its derivatives, all coordinates in one batch.
 
     Raises
     ------
@@ -67,16 +54,13 @@ def game_complex_step(
     def error_bound(at: GameAt) -> AnswerBounds:
         return plan.error_bound(at.problem.linearised(at.theta).at(at.theta), objective)
 
-    return Hypergradient(
-        value=sum(parts.values(), np.zeros(theta.size)),
-        parts=parts,
+    return ComplexParts(
         objective=float(problem.initial @ base) + constant + at.regulariser,
+        parts=parts,
         residual=plan.residual,
         condition=(1 + problem.discount_follower) / (1 - problem.discount_follower),
-        error_bound_source=when_read(at, error_bound) if bound else np.inf,
-        route="complex_step",
-        status="converged: sweeps as many as the tolerance needs",
         counters={"sweeps": theta.size * (plan.follower + steps), "evaluations": theta.size},
+        error_bound=error_bound,
     )
 
 

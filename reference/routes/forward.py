@@ -13,10 +13,10 @@ from bilevelrl.reference.objective import INFINITE_HORIZON, Objective
 from bilevelrl.reference.on_demand import AnswerBounds, when_read
 from bilevelrl.reference.problem import Part
 from bilevelrl.reference.registry import Hypergradient, register_route
-from bilevelrl.reference.routes.sweep_count import plan_sweeps
 from bilevelrl.reference.tabular.error_bounds import dense_jacobian
 from bilevelrl.reference.tabular.follower import TabularFollower
 from bilevelrl.reference.tabular.model import ConfigurableMDP, TabularAt
+from bilevelrl.reference.tabular.sweeps import plan_sweeps
 
 __all__ = ["forward"]
 

@@ -12,7 +12,7 @@ from bilevelrl.reference.game.follower import game_value_errors
 from bilevelrl.reference.game.model import GameAt
 from bilevelrl.reference.objective import Objective
 from bilevelrl.reference.on_demand import AnswerBounds
-from bilevelrl.reference.routes.sweep_count import mixing_sweeps, settle
+from bilevelrl.reference.tabular.sweeps import mixing_sweeps, settle
 
 __all__ = ["GameSweepPlan", "plan_game_sweeps"]
 

@@ -9,24 +9,19 @@ from __future__ import annotations
 
 from typing import Any
 
-import autograd
 import autograd.numpy as anp
 import numpy as np
 
-from bilevelrl.reference.arrays import FloatArray
-from bilevelrl.reference.derivatives.array_values import tracing
 from bilevelrl.reference.derivatives.autodiff import log_sum_exp, softmax
 from bilevelrl.reference.errors import TooLargeError
-from bilevelrl.reference.objective import INFINITE_HORIZON, Objective
-from bilevelrl.reference.on_demand import AnswerBounds, when_read
-from bilevelrl.reference.problem import PARTS, Part
-from bilevelrl.reference.registry import Hypergradient, register_route
-from bilevelrl.reference.routes.sweep_count import plan_sweeps
-from bilevelrl.reference.tabular.follower import TabularFollower
+from bilevelrl.reference.linearisation import TracedObjective, unrolled_objective
+from bilevelrl.reference.objective import Objective
+from bilevelrl.reference.problem import PARTS
 from bilevelrl.reference.tabular.model import ConfigurableMDP, TabularAt
+from bilevelrl.reference.tabular.sweeps import plan_sweeps
 from bilevelrl.reference.tabular.transitions import SparseTransition, Transition
 
-__all__ = ["TAPE_LIMIT", "split_objective", "unrolled"]
+__all__ = ["TAPE_LIMIT", "check_tape", "split_objective", "unroll_tabular"]
 
 TAPE_LIMIT = 4 * 2**30
 """Bytes of tape beyond which the route refuses: 4 GiB."""
@@ -43,7 +38,7 @@ def _ahead(kernel: Transition, value: Any) -> Any:
 
 def split_objective(
     problem: ConfigurableMDP,
-    points: tuple[Any, Any, Any, Any, Any],
+    points: tuple[Any, ...],
     *,
     sweeps_follower: int,
     sweeps_leader: int,
@@ -77,42 +72,24 @@ def split_objective(
     return anp.dot(at_initial.initial, leader) + at_regulariser.regulariser
 
 
-@register_route(
-    "unrolled",
-    ConfigurableMDP,
-    summary="reverse mode (autograd) through the unrolled soft value iteration and policy evaluation",
-    family="autograd sweeps",
-    accuracy="truncation of the sweeps (1e-13 of the largest term) plus rounding",
-)
-def unrolled(
-    at: TabularAt,
-    *,
-    objective: Objective = INFINITE_HORIZON,
-    warm_start: TabularFollower | None = None,
-    bound: bool = True,
-) -> Hypergradient:
-    """∇J by reverse-mode differentiation through every sweep of the follower's and the leader's solver.
-
-    A warm start is ignored: sweeps begin at zero, so that nothing but the sweeps is differentiated.
+@unrolled_objective.register(ConfigurableMDP)
+def unroll_tabular(at: TabularAt, objective: Objective, *, warm_start: object = None) -> TracedObjective:
+    """Return the objective by sweeps; a warm start is ignored: they begin at zero, so that nothing else is traced.
 
     Raises
     ------
     TooLargeError
         If the tape would exceed `TAPE_LIMIT`.
     """
-    problem, theta, tables = at.problem, at.theta, at.tables
-    problem.derivatives.confirm_trace(theta)
+    problem, tables = at.problem, at.tables
+    problem.derivatives.confirm_trace(at.theta)
     plan = plan_sweeps(at)
     steps = plan.leader if objective.horizon is None else objective.horizon
     tape = _BYTES_PER_ENTRY * tables.states * tables.actions * (plan.follower + steps)
-    if tape > TAPE_LIMIT:
-        raise TooLargeError(
-            f"unrolled: {plan.follower} + {steps} sweeps of {tables.states} states need a tape of about "
-            f"{tape / 2**30:.1f} GiB, expected at most {TAPE_LIMIT / 2**30:.0f} GiB; use route='implicit' or 'forward'"
-        )
+    check_tape(tape, f"{plan.follower} + {steps} sweeps of {tables.states} states", "implicit' or 'forward")
 
     def split(*points: Any) -> Any:
-        total = split_objective(
+        return split_objective(
             problem,
             points,
             sweeps_follower=plan.follower,
@@ -121,27 +98,24 @@ def unrolled(
             centre_follower=plan.centre_follower,
             centre_leader=plan.centre_leader,
         )
-        return total + 0.0 * sum(anp.sum(point) for point in points)
 
-    with tracing("tables"):
-        earned, gradients = autograd.value_and_grad(split, tuple(range(len(PARTS))))(*[theta] * len(PARTS))
-        parts: dict[Part, FloatArray] = {
-            part: np.asarray(pulled, dtype=np.float64).ravel() for part, pulled in zip(PARTS, gradients, strict=True)
-        }
-    value = sum(parts.values(), np.zeros(theta.size))
-    constant = objective.constant_return(plan.centre_leader, problem.discount_leader)
-
-    def error_bound(at: TabularAt) -> AnswerBounds:
-        return plan.error_bound(at, objective)
-
-    return Hypergradient(
-        value=value,
-        parts=parts,
-        objective=float(earned) + constant,
+    return TracedObjective(
+        label="tables",
+        parts=PARTS,
+        function=split,
+        constant=objective.constant_return(plan.centre_leader, problem.discount_leader),
         residual=plan.residual,
         condition=(1 + problem.discount_follower) / (1 - problem.discount_follower),
-        error_bound_source=when_read(at, error_bound) if bound else np.inf,
-        route="unrolled",
         status="converged: sweeps as many as the tolerance needs",
-        counters={"sweeps": plan.follower + steps, "evaluations": 5},
+        counters={"sweeps": plan.follower + steps, "evaluations": len(PARTS)},
+        error_bound=lambda at: plan.error_bound(at, objective),
     )
+
+
+def check_tape(size: int, sweeps: str, other: str) -> None:
+    """Refuse a tape of more bytes than `TAPE_LIMIT`."""
+    if size > TAPE_LIMIT:
+        raise TooLargeError(
+            f"unrolled: {sweeps} need a tape of about {size / 2**30:.1f} GiB, expected at most "
+            f"{TAPE_LIMIT / 2**30:.0f} GiB; use route='{other}'"
+        )

@@ -17,37 +17,24 @@ from numpy.exceptions import ComplexWarning
 
 from bilevelrl.reference.arrays import ComplexArray, FloatArray
 from bilevelrl.reference.errors import InvalidInputError
-from bilevelrl.reference.objective import INFINITE_HORIZON, Objective
-from bilevelrl.reference.on_demand import AnswerBounds, when_read
+from bilevelrl.reference.linearisation import ComplexParts, complex_parts
+from bilevelrl.reference.objective import Objective
+from bilevelrl.reference.on_demand import AnswerBounds
 from bilevelrl.reference.problem import PARTS, Part
-from bilevelrl.reference.registry import Hypergradient, register_route
-from bilevelrl.reference.routes.sweep_count import plan_sweeps
-from bilevelrl.reference.tabular.follower import TabularFollower
 from bilevelrl.reference.tabular.model import ConfigurableMDP, TabularAt
+from bilevelrl.reference.tabular.sweeps import plan_sweeps
 from bilevelrl.reference.tabular.tables import Tables
 from bilevelrl.reference.tabular.transitions import to_dense
 
-__all__ = ["STEP", "complex_step"]
+__all__ = ["STEP", "tabular_complex_parts"]
 
 STEP = 1e-100
 _CHUNK_ENTRIES = 4_000_000  # complex kernel entries held at once: 64 MB
 
 
-@register_route(
-    "complex_step",
-    ConfigurableMDP,
-    summary="complex step with its own complex Bellman sweeps",
-    family="complex sweeps",
-    accuracy="truncation of the sweeps (1e-13 of the largest term) plus rounding",
-)
-def complex_step(
-    at: TabularAt,
-    *,
-    objective: Objective = INFINITE_HORIZON,
-    warm_start: TabularFollower | None = None,
-    bound: bool = True,
-) -> Hypergradient:
-    """∇J by the complex step, coordinate by coordinate in batches. A warm start is ignored.
+@complex_parts.register(ConfigurableMDP)
+def tabular_complex_parts(at: TabularAt, objective: Objective) -> ComplexParts:
+    """Return J and its derivatives, coordinate by coordinate in batches.
 
     Raises
     ------
@@ -82,21 +69,17 @@ def complex_step(
             starts["response"] = tables.initial @ _leader_values(policy, kernel, reward, discount, steps)
             for name, start in starts.items():
                 parts[name][j] = float(np.imag(start)) / STEP
-    total = sum(parts.values(), np.zeros(theta.size))
 
     def error_bound(at: TabularAt) -> AnswerBounds:
         return plan.error_bound(at.problem.linearised(at.theta).at(at.theta), objective)
 
-    return Hypergradient(
-        value=total,
-        parts=parts,
+    return ComplexParts(
         objective=earned + objective.constant_return(plan.centre_leader, problem.discount_leader),
+        parts=parts,
         residual=plan.residual,
         condition=(1 + problem.discount_follower) / (1 - problem.discount_follower),
-        error_bound_source=when_read(at, error_bound) if bound else np.inf,
-        route="complex_step",
-        status="converged: sweeps as many as the tolerance needs",
         counters={"sweeps": theta.size * (plan.follower + steps), "evaluations": theta.size},
+        error_bound=error_bound,
     )
 
 

@@ -1,1 +1,0 @@
-"""Routes for linear-quadratic problems."""

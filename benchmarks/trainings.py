@@ -8,14 +8,17 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from bilevelrl.benchmarks.sweeping.figures import studies_present
-from bilevelrl.estimators.training import METHODS, LeaderTraining, Run, Training
-from bilevelrl.estimators.training.game import methods as games_methods
-from bilevelrl.estimators.training.game import options as games_options
-from bilevelrl.estimators.training.game import training as games_module
-from bilevelrl.estimators.training.lqr import methods as lqr_methods
-from bilevelrl.estimators.training.lqr import training as lqr_module
-from bilevelrl.estimators.training.lqr_game import methods as lqr_game_methods
-from bilevelrl.estimators.training.lqr_game import training as lqr_game
+from bilevelrl.estimators.training import (
+    METHODS,
+    GameTraining,
+    LeaderTraining,
+    LQRGameTraining,
+    LQRTraining,
+    Run,
+    Training,
+)
+from bilevelrl.estimators.training.kinds import gaussian_game
+from bilevelrl.estimators.training.kinds.options import PUBLISHED
 from bilevelrl.reference import ConfigurableLQR, ConfigurableMDP, LQRGame, MarkovGame
 from bilevelrl.reference.errors import InvalidInputError, UnknownNameError, UnsupportedError
 
@@ -54,30 +57,32 @@ class TrainingKind:
     of_iterations: Callable[[int], Mapping[str, Any]] = _nothing
 
 
-def _titles(methods: Mapping[str, Any]) -> dict[str, str]:
-    return {name: method.title for name, method in methods.items()}
+def _titles(problem: type[Any]) -> dict[str, str]:
+    return {name: method.title for name, method in METHODS[problem].items()}
 
+
+_SOUND, _AS_PUBLISHED = gaussian_game.SOUND, gaussian_game.PUBLISHED
 
 TRAINING_KINDS = (
-    TrainingKind(problem=ConfigurableMDP, training=Training, titles=_titles(METHODS)),
+    TrainingKind(problem=ConfigurableMDP, training=Training, titles=_titles(ConfigurableMDP)),
     TrainingKind(
         problem=MarkovGame,
-        training=games_module.GameTraining,
-        titles=_titles(games_methods.GAME_METHODS),
+        training=GameTraining,
+        titles=_titles(MarkovGame),
         learning_rate=1e-4,
-        published={"options": games_options.PUBLISHED},
+        published={"options": PUBLISHED},
     ),
-    TrainingKind(problem=ConfigurableLQR, training=lqr_module.LQRTraining, titles=_titles(lqr_methods.LQR_METHODS)),
+    TrainingKind(problem=ConfigurableLQR, training=LQRTraining, titles=_titles(ConfigurableLQR)),
     TrainingKind(
         problem=LQRGame,
-        training=lqr_game.LQRGameTraining,
-        titles=_titles(lqr_game_methods.METHODS),
-        learning_rate=lqr_game.SOUND.learning_rate,
-        settings={"schedule": lqr_game.SOUND.schedule, "largest_norm": lqr_game.SOUND.largest_norm},
+        training=LQRGameTraining,
+        titles=_titles(LQRGame),
+        learning_rate=_SOUND.learning_rate,
+        settings={"schedule": _SOUND.schedule, "largest_norm": _SOUND.largest_norm},
         published={
-            "setup": lqr_game.PUBLISHED,
-            "schedule": lqr_game.PUBLISHED.schedule,
-            "ascent_steps": lqr_game.PUBLISHED.ascent_steps,
+            "setup": _AS_PUBLISHED,
+            "schedule": _AS_PUBLISHED.schedule,
+            "ascent_steps": _AS_PUBLISHED.ascent_steps,
         },
     ),
 )

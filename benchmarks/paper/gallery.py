@@ -20,6 +20,7 @@ from bilevelrl.benchmarks.sweeping.figures import Figure, FigureOptions, Row, Sw
 from bilevelrl.benchmarks.sweeping.sweep_grid import Cell, Grid
 from bilevelrl.benchmarks.sweeping.sweeps import Sweep
 from bilevelrl.estimators.training import METHODS, Evaluation, train
+from bilevelrl.reference import ConfigurableMDP
 from bilevelrl.tasks import four_rooms, toy_markov_game
 from bilevelrl.tasks.paper.four_rooms import FOUR_ROOMS_GRID, FOUR_ROOMS_MARKS
 from bilevelrl.tasks.pictures.diagram import draw_game, game_moves
@@ -133,7 +134,9 @@ def _map_table(rows: Sequence[Row], options: FigureOptions) -> str:
         paid = np.maximum(-_problem().tables_at(theta).reward_follower.max(axis=1), 0.0)
         largest = np.sort(paid)[::-1]
         half = int(np.searchsorted(np.cumsum(largest), 0.5 * largest.sum())) + 1 if largest.sum() > 1e-3 else 0
-        lines.append(f"| {METHODS[method].title} | {iteration} | {objective:.3f} | {half or 'no penalties'} |")
+        lines.append(
+            f"| {METHODS[ConfigurableMDP][method].title} | {iteration} | {objective:.3f} | {half or 'no penalties'} |"
+        )
     return "\n".join(lines)
 
 
@@ -177,7 +180,9 @@ def _draw_maps(folder: Path, rows: Sequence[Row], options: FigureOptions) -> lis
                 title=None,
                 axes=axes[1, column],
             )
-        figure.suptitle(f"{METHODS[method].title}: penalties, and the follower's visits and intended path")
+        figure.suptitle(
+            f"{METHODS[ConfigurableMDP][method].title}: penalties, and the follower's visits and intended path"
+        )
         written.append(folder / f"maps_{method}.png")
         save_picture(figure, written[-1], dpi=70)
         plt.close(figure)

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from bilevelrl.benchmarks.paper.four_rooms.selection import UNTUNED
 from bilevelrl.benchmarks.paper.four_rooms.training import FIGURE_METHODS, panel_training
 from bilevelrl.estimators.training import METHODS, Run, train
+from bilevelrl.reference import ConfigurableMDP
 from bilevelrl.reference.errors import InvalidInputError
 
 __all__ = ["PUBLISHED_MS", "main", "measure"]
@@ -66,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         faster = "–" if published is None else f"{published / min(found):.0f}"
         cells = " | ".join(f"{each:.3f} ms" for each in found)
         theirs = "–" if published is None else f"{published:.1f} ms"
-        print(f"| {METHODS[method].title} | {cells} | {theirs} | {faster} |", flush=True)
+        print(f"| {METHODS[ConfigurableMDP][method].title} | {cells} | {theirs} | {faster} |", flush=True)
     return 0
 
 

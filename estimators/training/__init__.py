@@ -9,33 +9,26 @@ from bilevelrl.estimators.training.followers.solving import (
     SharedDynamics,
     SweepingFollower,
 )
-from bilevelrl.estimators.training.game import world as _game_world  # worlds register themselves
-from bilevelrl.estimators.training.game.methods import GAME_METHODS
-from bilevelrl.estimators.training.game.options import GameOptions
-from bilevelrl.estimators.training.game.training import GameTraining
 from bilevelrl.estimators.training.gradient_errors import GRADIENT_COLUMNS, gradient_errors
+from bilevelrl.estimators.training.kinds.game import GameTraining
+from bilevelrl.estimators.training.kinds.gaussian_game import LQRGameTraining, lqr_game_training
+from bilevelrl.estimators.training.kinds.lqr import LQRTraining
+from bilevelrl.estimators.training.kinds.options import GameOptions
+from bilevelrl.estimators.training.kinds.tabular import Training, published_simulator
 from bilevelrl.estimators.training.loop import Callback, Evaluation, History, train
-from bilevelrl.estimators.training.lqr.critics import ExactCritics, LeastSquaresCritics, NetworkCritics
-from bilevelrl.estimators.training.lqr.methods import LQR_METHODS, LQRMethod
-from bilevelrl.estimators.training.lqr.training import LQRTraining
-from bilevelrl.estimators.training.lqr_game import world as _lqr_game_world
+from bilevelrl.estimators.training.methods import METHODS, Method, get_method
 from bilevelrl.estimators.training.optimisers import SCHEDULES, SGD, Adam, Optimiser, clip_to_norm, make_optimiser
 from bilevelrl.estimators.training.runs import LeaderTraining, Run, World
-from bilevelrl.estimators.training.tabular import world as _tabular_world
-from bilevelrl.estimators.training.tabular.methods import (
-    METHODS,
-    Method,
-    batch_hypergradients,
-    batch_objectives,
-    get_method,
-)
-from bilevelrl.estimators.training.tabular.training import Training, published_simulator
+from bilevelrl.estimators.training.worlds import game as _game  # worlds register themselves
+from bilevelrl.estimators.training.worlds import gaussian_game as _gaussian_game
+from bilevelrl.estimators.training.worlds import lqr as _lqr
+from bilevelrl.estimators.training.worlds import separate as _separate
+from bilevelrl.estimators.training.worlds.critic_rules import ExactCritics, LeastSquaresCritics, NetworkCritics
+from bilevelrl.estimators.training.worlds.truths import batch_hypergradients, batch_objectives
 from bilevelrl.reference.errors import StorageError
 
 __all__ = [
-    "GAME_METHODS",
     "GRADIENT_COLUMNS",
-    "LQR_METHODS",
     "METHODS",
     "SCHEDULES",
     "SGD",
@@ -49,7 +42,7 @@ __all__ = [
     "GameOptions",
     "GameTraining",
     "History",
-    "LQRMethod",
+    "LQRGameTraining",
     "LQRTraining",
     "LeaderTraining",
     "LeastSquaresCritics",
@@ -70,10 +63,11 @@ __all__ = [
     "get_method",
     "gradient_errors",
     "load_checkpoint",
+    "lqr_game_training",
     "make_optimiser",
     "published_simulator",
     "save_checkpoint",
     "train",
 ]
 
-del _game_world, _lqr_game_world, _tabular_world
+del _game, _gaussian_game, _lqr, _separate

@@ -16,7 +16,24 @@ from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.errors import InvalidInputError, StorageError
 from bilevelrl.reference.storage import software_versions, write_atomically
 
-__all__ = ["load_checkpoint", "save_checkpoint"]
+__all__ = ["group", "join_groups", "load_checkpoint", "save_checkpoint"]
+
+
+def join_groups(groups: Mapping[str, Mapping[str, FloatArray]]) -> dict[str, FloatArray]:
+    """Return arrays of several groups as one mapping, named `group.name`.
+
+    Examples
+    --------
+    >>> list(join_groups({"world": {"tables": np.zeros(1)}}))
+    ['world.tables']
+    """
+    return {f"{own}.{name}": array for own, named in groups.items() for name, array in named.items()}
+
+
+def group(arrays: Mapping[str, FloatArray], own: str) -> dict[str, FloatArray]:
+    """Return the arrays of one group of `join_groups`."""
+    prefix = f"{own}."
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
 
 
 def save_checkpoint(

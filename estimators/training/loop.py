@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from bilevelrl.estimators.training.checkpoints import load_checkpoint, save_checkpoint
+from bilevelrl.estimators.training.checkpoints import group, join_groups, load_checkpoint, save_checkpoint
 from bilevelrl.estimators.training.optimisers import SCHEDULES, clip_to_norm
 from bilevelrl.estimators.training.runs import LeaderTraining
 from bilevelrl.reference.arrays import FloatArray, IntArray
@@ -123,8 +123,7 @@ class _Loop:
 
     def arrays(self) -> dict[str, FloatArray]:
         """Return everything numerical for a checkpoint."""
-        groups = {"optimiser": self.state, "world": self.world.arrays()}
-        stored = {f"{group}.{name}": array for group, named in groups.items() for name, array in named.items()}
+        stored = join_groups({"optimiser": self.state, "world": self.world.arrays()})
         stored.update(thetas=self.thetas, seconds=np.array(self.seconds))
         stored["log.iterations"] = np.array([iteration for iteration, _ in self.log], dtype=np.int64)
         values = np.array([values for _, values in self.log])
@@ -134,12 +133,8 @@ class _Loop:
     def restore(self, iteration: int, arrays: dict[str, FloatArray], generators: dict[str, Any]) -> None:
         """Continue where a checkpoint stopped."""
         self.iteration, self.seconds, self.thetas = iteration, float(arrays["seconds"]), arrays["thetas"]
-
-        def group(prefix: str) -> dict[str, FloatArray]:
-            return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
-
-        self.state = group("optimiser.")
-        self.world.restore(group("world."))
+        self.state = group(arrays, "optimiser")
+        self.world.restore(group(arrays, "world"))
         pairs = zip(arrays["log.iterations"], arrays["log.values"], strict=True)
         self.log = [(int(iteration), list(values)) for iteration, values in pairs]
         for row, rng in enumerate(self.generators):

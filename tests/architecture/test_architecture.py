@@ -33,11 +33,10 @@ OPEN_MODULES = {
         methods.hpgd_lqr methods.pathwise methods.policy_covariance methods.score_game sampling.gaussian_game
         sampling.joint_actions sampling.linear_quadratic sampling.memory sampling.tabular sampling.trajectories
         sums.clipping sums.fresh_suffixes terms.batched terms.joint_leader registry training
-        training.followers.joint training.followers.solving training.game.critics training.game.methods
-        training.game.options training.game.training training.gradient_errors training.lqr.critics
-        training.lqr.methods training.lqr.training training.lqr_game.critic training.lqr_game.methods
-        training.lqr_game.training training.lqr_game.world training.optimisers training.runs
-        training.tabular.methods training.tabular.training
+        training.followers.joint training.followers.solving training.gradient_errors training.kinds.gaussian_game
+        training.kinds.options
+        training.methods training.runs training.worlds.critic_rules training.worlds.gaussian_critics
+        training.worlds.gaussian_game training.worlds.joint_critics training.worlds.truths
     """,
     "tasks": """
         generators.closed_form_json generators.random_games paper.four_rooms pictures.diagram

@@ -4,9 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from bilevelrl.estimators.training import Run
-from bilevelrl.estimators.training.game.options import SOUND
-from bilevelrl.estimators.training.game.training import GameTraining
+from bilevelrl.estimators.training import GameTraining, Run
+from bilevelrl.estimators.training.kinds.options import SOUND
 from bilevelrl.tasks import random_markov_game
 
 GAME = random_markov_game(states=4, leader_actions=3, seed=3, follower_sees_leader_action=True)

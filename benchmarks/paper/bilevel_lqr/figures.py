@@ -21,7 +21,8 @@ from bilevelrl.benchmarks.sweeping.comparisons import compare_ends, comparison_t
 from bilevelrl.benchmarks.sweeping.curves import Curve, draw_curves, pyplot, save_picture, seed_curves
 from bilevelrl.benchmarks.sweeping.figures import Figure, FigureOptions, Row, SweepRunner
 from bilevelrl.benchmarks.sweeping.sweep_store import read_table
-from bilevelrl.estimators.training.lqr_game.methods import METHODS
+from bilevelrl.estimators.training import METHODS
+from bilevelrl.reference import LQRGame
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.tasks import lqr_game
 
@@ -77,7 +78,7 @@ def paper_curve(method: str) -> FloatArray | None:
     if method not in _PAPER_ENDS:
         return None
     with resources.as_file(resources.files("bilevelrl.benchmarks") / "data" / "paper_lqr_game.csv") as path:
-        rows = [row for row in read_table(Path(path)) if row["method"] == METHODS[method].title]
+        rows = [row for row in read_table(Path(path)) if row["method"] == METHODS[LQRGame][method].title]
     return np.array([[row[name] for row in rows] for name in ("iteration", "mean", "standard_deviation")])
 
 
@@ -107,7 +108,7 @@ def draw_returns(path: Path, rows: Sequence[Row]) -> None:
     for arm in _arms(rows, "published", "leaders"):
         method = ARMS[arm].method
         points, seeds = seed_curves(_of(rows, arm, "curve"), _VALUE)
-        curve = Curve(label=METHODS[method].title, colour=_COLOURS[method], points=points, seeds=seeds)
+        curve = Curve(label=METHODS[LQRGame][method].title, colour=_COLOURS[method], points=points, seeds=seeds)
         every.append(curve)
         if ARMS[arm].part == "published":
             published.append(replace(curve, paper=paper_curve(method)))
@@ -152,7 +153,7 @@ def draw_paths(path: Path, rows: Sequence[Row], *, resolution: int = 36) -> None
         axis.plot(ahead[:, -1], aside[:, -1], "o", color=colour, ms=3.5)
         axis.plot(*BEST_GAIN, "*", color="#2e7d32", ms=10, zorder=5)
         axis.set(xlim=_WINDOW[0], ylim=_WINDOW[1], xlabel="$K_1$")
-        axis.set_title(METHODS[ARMS[arm].method].title, fontsize=9)
+        axis.set_title(METHODS[LQRGame][ARMS[arm].method].title, fontsize=9)
     axes[0, 0].set_ylabel("$K_2$")
     figure.colorbar(filled, ax=axes, label="log10 of the exact return", pad=0.01)
     save_picture(figure, path, dpi=75)
@@ -169,7 +170,7 @@ def draw_errors(path: Path, rows: Sequence[Row]) -> None:
         for axis, name in zip(axes, ("cosine", "relative_error"), strict=True):
             points, seeds = seed_curves(_of(rows, arm, "curve"), name)
             shown = seeds.mean(axis=0) if name == "cosine" else np.maximum(np.median(seeds, axis=0), 1e-3)
-            axis.plot(points, shown, color=_COLOURS[method], lw=1.5, label=METHODS[method].title)
+            axis.plot(points, shown, color=_COLOURS[method], lw=1.5, label=METHODS[LQRGame][method].title)
     axes[0].set(xlabel="outer iteration", ylabel="cosine, mean over seeds", ylim=(-1.05, 1.05))
     axes[1].set(xlabel="outer iteration", ylabel="relative error, median over seeds", yscale="log")
     axes[0].axhline(0.0, color="0.8", lw=0.8)
@@ -187,7 +188,13 @@ def _published_table(rows: Sequence[Row]) -> str:
         paper = paper_end(method)
         assert paper is not None
         spread = f"{ends.std(ddof=1):.3f}" if len(ends) > 1 else "–"
-        labels = (METHODS[method].title, spread, f"{np.median(ends):.3f}", f"{ends.max():.3f}", f"{paper[1]:.3f}")
+        labels = (
+            METHODS[LQRGame][method].title,
+            spread,
+            f"{np.median(ends):.3f}",
+            f"{ends.max():.3f}",
+            f"{paper[1]:.3f}",
+        )
         found.append(compare_ends(labels, ends, (paper[0], paper[1] / np.sqrt(PAPER_SEEDS))))
     return comparison_table(("method", "our SD", "our median", "our best seed", "paper's SD"), found)
 
@@ -268,10 +275,10 @@ def _table(rows: Sequence[Row], options: FigureOptions) -> str:
     sections = [note]
     if _arms(rows, "published"):
         sections.append("As published\n\n" + _published_table(rows))
-    named = [(arm, (METHODS[ARMS[arm].method].title,)) for arm in _arms(rows, "published", "leaders")]
+    named = [(arm, (METHODS[LQRGame][ARMS[arm].method].title,)) for arm in _arms(rows, "published", "leaders")]
     if named:
         sections.append("All leaders\n\n" + _lines(rows, ("method",), named))
-    steps = [(arm, (METHODS[ARMS[arm].method].title, ARMS[arm].title)) for arm in _arms(rows, "steps")]
+    steps = [(arm, (METHODS[LQRGame][ARMS[arm].method].title, ARMS[arm].title)) for arm in _arms(rows, "steps")]
     if steps:
         sections.append("Ascent steps per batch\n\n" + _lines(rows, ("method", "ascent steps"), steps))
     causes = [

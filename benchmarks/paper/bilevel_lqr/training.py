@@ -24,8 +24,8 @@ from bilevelrl.benchmarks.sweeping.curves import curve_rows
 from bilevelrl.benchmarks.sweeping.figures import Row
 from bilevelrl.benchmarks.sweeping.sweep_grid import Cell, Grid
 from bilevelrl.benchmarks.sweeping.sweeps import Sweep
-from bilevelrl.estimators.training import History, train
-from bilevelrl.estimators.training.lqr_game.training import PUBLISHED, SOUND, Setup, changed, lqr_game_training
+from bilevelrl.estimators.training import History, lqr_game_training, train
+from bilevelrl.estimators.training.kinds.gaussian_game import PUBLISHED, SOUND, Setup, changed
 from bilevelrl.reference.errors import UnknownNameError
 from bilevelrl.tasks import lqr_game
 

@@ -16,9 +16,9 @@ from bilevelrl.benchmarks.paper.building.training import CRITICS, LEARNING_RATES
 from bilevelrl.benchmarks.paper.toy_game.tables import constants_table
 from bilevelrl.benchmarks.sweeping.figures import Figure, FigureOptions, Row
 from bilevelrl.benchmarks.sweeping.sweep_store import read_table
-from bilevelrl.estimators.training.lqr.critics import NetworkCritics
-from bilevelrl.estimators.training.lqr.methods import LQR_METHODS
-from bilevelrl.estimators.training.lqr_game.training import PUBLISHED, LQRGameTraining, lqr_game_training
+from bilevelrl.estimators.training import METHODS, LQRGameTraining, NetworkCritics, lqr_game_training
+from bilevelrl.estimators.training.kinds.gaussian_game import PUBLISHED
+from bilevelrl.reference import ConfigurableLQR
 from bilevelrl.tasks import lqr_game
 
 __all__ = ["FIGURES", "building_constants", "lqr_game_constants"]
@@ -49,7 +49,7 @@ def building_constants() -> list[Row]:
             "outer iterations": training.iterations,
             "seeds": len(training.runs),
             "learning rates tried": _words(LEARNING_RATES),
-            **{f"selected for {LQR_METHODS[name].title}": rate for name, rate in SELECTED.items()},
+            **{f"selected for {METHODS[ConfigurableLQR][name].title}": rate for name, rate in SELECTED.items()},
             "blocks of θ shortened one by one": _words(training.clip_blocks),
             "largest norm of a block": training.largest_norm,
             "scale of the first θ": training.start_scale,

@@ -21,7 +21,8 @@ from bilevelrl.benchmarks.sweeping.comparisons import Comparison, compare_ends, 
 from bilevelrl.benchmarks.sweeping.curves import Curve, draw_curves, pyplot, save_picture, seed_curves
 from bilevelrl.benchmarks.sweeping.figures import Figure, FigureOptions, Row, SweepRunner
 from bilevelrl.benchmarks.sweeping.sweep_store import read_table
-from bilevelrl.estimators.training.lqr.methods import LQR_METHODS
+from bilevelrl.estimators.training import METHODS
+from bilevelrl.reference import ConfigurableLQR
 from bilevelrl.reference.arrays import FloatArray
 
 __all__ = ["COLOURS", "FIGURES", "OPTIMUM", "WHOLE", "paper_curve", "paper_end", "with_parts"]
@@ -146,7 +147,7 @@ def _own(rows: Sequence[Row], **wanted: Any) -> list[Row]:
 def _comparison(rows: Sequence[Row], method: str, rate: float, whole: bool) -> Comparison:
     own = _own(rows, method=method, learning_rate=rate)
     ends = list({row["seed"]: row["final_objective"] for row in own}.values())
-    title, last = LQR_METHODS[method].title, max(row["iteration"] for row in own)
+    title, last = METHODS[ConfigurableLQR][method].title, max(row["iteration"] for row in own)
     paper = paper_end("return", rate, title)
     curve = paper_curve("return", rate, title)
     if curve is not None and not (whole and last >= WHOLE - 1):
@@ -168,7 +169,7 @@ def _table(rows: Sequence[Row], options: FigureOptions) -> str:
 
 def _curve(rows: Sequence[Row], method: str, rate: float, quantity: str = "return", column: str = "objective") -> Curve:
     points, seeds = seed_curves(_own(rows, method=method, learning_rate=rate), column)
-    title = LQR_METHODS[method].title
+    title = METHODS[ConfigurableLQR][method].title
     return Curve(
         label=title,
         colour=COLOURS[method],

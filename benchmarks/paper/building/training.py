@@ -16,9 +16,8 @@ from bilevelrl.benchmarks.sweeping.curves import curve_rows
 from bilevelrl.benchmarks.sweeping.figures import Row
 from bilevelrl.benchmarks.sweeping.sweep_grid import Cell, Grid
 from bilevelrl.benchmarks.sweeping.sweeps import Sweep
-from bilevelrl.estimators.training import Run, train
-from bilevelrl.estimators.training.lqr.critics import CriticRule, ExactCritics, LeastSquaresCritics, NetworkCritics
-from bilevelrl.estimators.training.lqr.training import LQRTraining
+from bilevelrl.estimators.training import ExactCritics, LeastSquaresCritics, LQRTraining, NetworkCritics, Run, train
+from bilevelrl.estimators.training.worlds.critic_rules import CriticRule
 from bilevelrl.reference.errors import UnknownNameError
 from bilevelrl.tasks import building_thermal_control
 
@@ -75,7 +74,7 @@ def building_training(
     Parameters
     ----------
     method, learning_rate
-        A name in `LQR_METHODS`, and its step size.
+        A name in `METHODS`, and its step size.
     critics
         A name in `CRITICS`.
     seeds, first_seed

@@ -22,6 +22,7 @@ from bilevelrl.benchmarks.sweeping.comparisons import Comparison, compare_ends, 
 from bilevelrl.benchmarks.sweeping.curves import Curve, draw_curves, pyplot, save_small, seed_curves
 from bilevelrl.benchmarks.sweeping.figures import Figure, FigureOptions, Row, SweepRunner
 from bilevelrl.estimators.training import METHODS
+from bilevelrl.reference import ConfigurableMDP
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.errors import InvalidInputError
 
@@ -62,7 +63,7 @@ def compare(rows: Sequence[Row], *, whole: bool = True) -> list[Comparison]:
         ends = list({row["seed"]: row["final_objective"] for row in own}.values())
         variant, temperature, batch_steps, method = key
         setting = ", ".join(dict.fromkeys(_setting(row) for row in own))
-        labels = (variant, f"{temperature:g}", str(batch_steps), METHODS[method].title, setting)
+        labels = (variant, f"{temperature:g}", str(batch_steps), METHODS[ConfigurableMDP][method].title, setting)
         last = None if whole else max(row["iteration"] for row in own)
         found.append(compare_ends(labels, ends, _paper_end(temperature, batch_steps, method, last)))
     return found
@@ -75,7 +76,7 @@ def _setting(row: Row) -> str:
 
 def _paper_end(temperature: float, batch_steps: int, method: str, iteration: int | None) -> tuple[float, float] | None:
     try:
-        curve = paper_curve(temperature, batch_steps, METHODS[method].title)
+        curve = paper_curve(temperature, batch_steps, METHODS[ConfigurableMDP][method].title)
     except InvalidInputError:
         return None
     if iteration is None:
@@ -86,7 +87,7 @@ def _paper_end(temperature: float, batch_steps: int, method: str, iteration: int
 
 def _paper_curve(temperature: float, batch_steps: int, method: str) -> FloatArray | None:
     try:
-        curve = paper_curve(temperature, batch_steps, METHODS[method].title)
+        curve = paper_curve(temperature, batch_steps, METHODS[ConfigurableMDP][method].title)
     except InvalidInputError:
         return None
     return np.stack([curve.iteration, curve.mean, curve.standard_error])
@@ -122,7 +123,7 @@ def draw_panels(path: Path, rows: Sequence[Row], *, variant: str = "published") 
             points, seeds = seed_curves([row for row in panel if row["method"] == method])
             curves.append(
                 Curve(
-                    label=METHODS[method].title,
+                    label=METHODS[ConfigurableMDP][method].title,
                     colour=_COLOURS.get(method, "#777777"),
                     points=points,
                     seeds=seeds,

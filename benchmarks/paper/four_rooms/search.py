@@ -28,6 +28,7 @@ from bilevelrl.benchmarks.sweeping.sweep_grid import Cell, Grid
 from bilevelrl.benchmarks.sweeping.sweep_store import write_table
 from bilevelrl.benchmarks.sweeping.sweeps import Sweep
 from bilevelrl.estimators.training import METHODS, train
+from bilevelrl.reference import ConfigurableMDP
 
 __all__ = ["FIGURES", "SHORT", "best_of_stages", "search_cell"]
 
@@ -61,7 +62,7 @@ def search_cell(cell: Cell, configuration: Mapping[str, Any], checkpoint: Path) 
     """
     panel, method, entropy = dict(cell), str(cell["method"]), configuration["entropy"]
     del panel["method"]
-    lowest = _LOWEST if METHODS[method].critic == "sarsa" else 0.0
+    lowest = _LOWEST if METHODS[ConfigurableMDP][method].critic == "sarsa" else 0.0
     lengths = {"short": configuration["short"], "long": configuration["long"]}
     files = {stage: checkpoint.with_name(f"{checkpoint.stem}-{stage}.npz") for stage in lengths}
     settings: Sequence[Setting] = [each for each in settings_of(method) if each.learning_rate >= lowest]
@@ -89,7 +90,7 @@ def search_cell(cell: Cell, configuration: Mapping[str, Any], checkpoint: Path) 
         settings = finalists([{"method": method, **row} for row in found], smallest=lowest)[method]
     for file in files.values():
         file.unlink(missing_ok=True)
-    if METHODS[method].critic != "sarsa":
+    if METHODS[ConfigurableMDP][method].critic != "sarsa":
         rows = [{**row, "critic_step_size": None} for row in rows]
     return rows
 
@@ -124,13 +125,13 @@ def _table(rows: Sequence[Row], options: FigureOptions) -> str:
     lines = ["β | steps | method | best after the short stage | its score | best after the long stage | its score"]
     lines.append(" | ".join(["---"] * 7))
     for (batch_steps, temperature, method), stages in best_of_stages(rows).items():
-        cells = [f"{temperature:g}", str(batch_steps), METHODS[method].title]
+        cells = [f"{temperature:g}", str(batch_steps), METHODS[ConfigurableMDP][method].title]
         for stage in ("short", "long"):
             if stage not in stages:
                 cells += ["–", "–"]
                 continue
             setting, score = stages[stage]
-            critic = f", α {setting.critic_step_size:g}" if METHODS[method].critic == "sarsa" else ""
+            critic = f", α {setting.critic_step_size:g}" if METHODS[ConfigurableMDP][method].critic == "sarsa" else ""
             cells += [f"rate {setting.learning_rate:g}{critic}", f"{score:.3f}"]
         lines.append(" | ".join(cells))
     return "\n".join(f"| {line} |" for line in lines)
@@ -147,7 +148,9 @@ def _settings(folder: Path, rows: Sequence[Row], options: FigureOptions) -> list
                 "temperature": temperature,
                 "method": method,
                 "learning_rate": setting.learning_rate,
-                "critic_step_size": setting.critic_step_size if METHODS[method].critic == "sarsa" else None,
+                "critic_step_size": setting.critic_step_size
+                if METHODS[ConfigurableMDP][method].critic == "sarsa"
+                else None,
             }
         )
     path = folder / "four_rooms_settings.csv"

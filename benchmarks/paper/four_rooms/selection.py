@@ -20,6 +20,7 @@ import numpy as np
 
 from bilevelrl.benchmarks.sweeping.sweep_store import read_table
 from bilevelrl.estimators.training import METHODS, Run
+from bilevelrl.reference import ConfigurableMDP
 from bilevelrl.reference.errors import InvalidInputError
 
 __all__ = [
@@ -52,7 +53,7 @@ class Setting:
 
 
 UNTUNED: Mapping[str, Setting] = MappingProxyType(
-    {name: Setting(learning_rate=0.5 if name == "exact" else 0.1) for name in METHODS}
+    {name: Setting(learning_rate=0.5 if name == "exact" else 0.1) for name in METHODS[ConfigurableMDP]}
 )
 """Settings without a search."""
 
@@ -65,7 +66,9 @@ def settings_of(method: str) -> tuple[Setting, ...]:
     >>> len(settings_of("bc_hg")), len(settings_of("hpgd_mc"))
     (24, 4)
     """
-    steps = CRITIC_STEP_SIZES if METHODS[method].critic == "sarsa" else (UNTUNED[method].critic_step_size,)
+    steps = (
+        CRITIC_STEP_SIZES if METHODS[ConfigurableMDP][method].critic == "sarsa" else (UNTUNED[method].critic_step_size,)
+    )
     return tuple(Setting(learning_rate=rate, critic_step_size=step) for rate in LEARNING_RATES for step in steps)
 
 

@@ -21,6 +21,7 @@ from bilevelrl.benchmarks.sweeping.curves import curve_rows
 from bilevelrl.benchmarks.sweeping.sweep_grid import Cell, Grid
 from bilevelrl.benchmarks.sweeping.sweeps import Sweep
 from bilevelrl.estimators.training import METHODS, Run, Training, published_simulator, train
+from bilevelrl.reference import ConfigurableMDP
 from bilevelrl.reference.errors import InvalidInputError, UnknownNameError
 from bilevelrl.tasks import four_rooms
 
@@ -159,7 +160,12 @@ def panel_cell(cell: Cell, configuration: Mapping[str, Any], checkpoint: Path) -
 def critics_only(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Leave α out of rows of methods that have no critic."""
     return [
-        {**row, "critic_step_size": row["critic_step_size"] if METHODS[row["method"]].critic == "sarsa" else None}
+        {
+            **row,
+            "critic_step_size": row["critic_step_size"]
+            if METHODS[ConfigurableMDP][row["method"]].critic == "sarsa"
+            else None,
+        }
         for row in rows
     ]
 

@@ -29,8 +29,8 @@ from bilevelrl.benchmarks.paper.toy_game.training import CONTROLS, COUNTS, FIGUR
 from bilevelrl.benchmarks.sweeping.curves import Curve, draw_curves, pyplot, save_picture, seed_curves
 from bilevelrl.benchmarks.sweeping.figures import Figure, FigureOptions, Row, SweepRunner
 from bilevelrl.benchmarks.sweeping.sweep_store import write_table
-from bilevelrl.estimators.training.game.methods import GAME_METHODS
-from bilevelrl.reference import leader_objective
+from bilevelrl.estimators.training import METHODS
+from bilevelrl.reference import MarkovGame, leader_objective
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.tasks import toy_game_theta, toy_markov_game
 
@@ -70,7 +70,7 @@ def draw_returns(path: Path, rows: Sequence[Row]) -> None:
         for method in dict.fromkeys(row["method"] for row in rows):
             own = [row for row in rows if (row["bonus"], row["method"]) == (bonus, method)]
             points, seeds = seed_curves(own, METRICS[bonus])
-            label = GAME_METHODS[method].title
+            label = METHODS[MarkovGame][method].title
             curves.append(
                 Curve(
                     label=label,
@@ -123,7 +123,7 @@ def draw_paths(path: Path, rows: Sequence[Row]) -> None:
             axis.set_xlim(0, float(points[-1]))
             axis.set_xlabel("outer iteration")
             if bonus == bonuses[0]:
-                axis.set_title(GAME_METHODS[method].title, fontsize=9)
+                axis.set_title(METHODS[MarkovGame][method].title, fontsize=9)
     save_picture(figure, path, dpi=80)
     plt.close(figure)
 
@@ -146,7 +146,7 @@ def draw_errors(path: Path, rows: Sequence[Row]) -> None:
             style = {"color": _COLOURS[method], "lw": 1.5}
             for axis, name in zip(line, ("cosine", "expected_cosine", "expected_logit_direction"), strict=True):
                 points, seeds = seed_curves(own, name)
-                axis.plot(points, _smooth(seeds.mean(axis=0), 5), label=GAME_METHODS[method].title, **style)
+                axis.plot(points, _smooth(seeds.mean(axis=0), 5), label=METHODS[MarkovGame][method].title, **style)
             points, truths = seed_curves(own, "logit_truth")
             line[2].plot(points, _smooth(truths.mean(axis=0), 5), ls=(0, (2, 2)), **style)
         line[0].set(ylabel=f"R = {bonus}:   cosine with the truth", ylim=(-1.05, 1.05))
@@ -186,7 +186,7 @@ def draw_grid(path: Path, rows: Sequence[Row]) -> None:
             if j == 0:
                 axis.set_ylabel(f"R = {bonus}, {name}\nactor updates", fontsize=9)
             if i == below == 0:
-                axis.set_title(GAME_METHODS[method].title, fontsize=9)
+                axis.set_title(METHODS[MarkovGame][method].title, fontsize=9)
             if i == len(bonuses) - 1 and below == 1:
                 axis.set_xlabel("critic updates", fontsize=9)
     save_picture(figure, path, dpi=90)

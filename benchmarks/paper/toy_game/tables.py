@@ -14,9 +14,9 @@ from bilevelrl.benchmarks.sweeping.figures import Row
 from bilevelrl.benchmarks.sweeping.summary import summarise
 from bilevelrl.benchmarks.sweeping.sweep_store import read_table
 from bilevelrl.estimators.critics.networks import DenseNetwork
-from bilevelrl.estimators.training.game.critics import NetworkCritic
-from bilevelrl.estimators.training.game.methods import GAME_METHODS
-from bilevelrl.reference import named_stream
+from bilevelrl.estimators.training import METHODS
+from bilevelrl.estimators.training.worlds.joint_critics import NetworkCritic
+from bilevelrl.reference import MarkovGame, named_stream
 from bilevelrl.reference.arrays import FloatArray
 
 __all__ = [
@@ -153,7 +153,7 @@ def ends_table(ends: Sequence[SettingEnd]) -> str:
         lines.append(
             (
                 f"{bonus}",
-                GAME_METHODS[method].title,
+                METHODS[MarkovGame][method].title,
                 f"{actor}, {critic}",
                 f"{end.ends.size}",
                 _spread(end.ends, 2),
@@ -174,7 +174,9 @@ def grid_tables(ends: Sequence[SettingEnd]) -> str:
         actors, critics = (sorted({key[axis] for key in own}) for axis in (0, 1))
         lines = [("actor \\ critic", *map(str, critics)), ("---",) * (len(critics) + 1)]
         lines += [(str(actor), *(_both(own.get((actor, critic))) for critic in critics)) for actor in actors]
-        parts.append(f"R = {bonus}, {GAME_METHODS[method].title}: ours / the paper's.{_agreement(list(own.values()))}")
+        parts.append(
+            f"R = {bonus}, {METHODS[MarkovGame][method].title}: ours / the paper's.{_agreement(list(own.values()))}"
+        )
         parts.append(_markdown(lines))
     return "\n\n".join(parts)
 
@@ -183,7 +185,7 @@ def variants_table(ends: Sequence[SettingEnd]) -> str:
     """Return what each variant does to the end and to p, as a Markdown table: variants in rows, problems in columns."""
     settings = list(dict.fromkeys(end.setting for end in ends))
     found = {(end.variant, end.setting): end for end in ends}
-    head = [f"{GAME_METHODS[method].title}, R = {bonus}" for bonus, method, *_ in settings]
+    head = [f"{METHODS[MarkovGame][method].title}, R = {bonus}" for bonus, method, *_ in settings]
     lines = [("what is undone", *head), ("---",) * (len(head) + 1)]
     for variant in dict.fromkeys(end.variant for end in ends):
         cells = []
@@ -222,7 +224,7 @@ def directions_table(rows: Sequence[Row], *, early: int = 100) -> str:
             lines.append(
                 (
                     f"{bonus}",
-                    GAME_METHODS[method].title,
+                    METHODS[MarkovGame][method].title,
                     f"{begin}–{end}",
                     f"{of['cosine'].mean():+.2f}",
                     f"{np.median(of['relative_error']):.2g}",

@@ -17,10 +17,9 @@ import numpy as np
 from bilevelrl.benchmarks.sweeping.curves import curve_rows
 from bilevelrl.benchmarks.sweeping.sweep_grid import Cell, Grid
 from bilevelrl.benchmarks.sweeping.sweeps import Sweep
-from bilevelrl.estimators.training import Run, train
+from bilevelrl.estimators.training import GameOptions, GameTraining, Run, train
 from bilevelrl.estimators.training.followers.joint import GameFollowerRule
-from bilevelrl.estimators.training.game.options import PUBLISHED, SOUND, GameOptions
-from bilevelrl.estimators.training.game.training import GameTraining
+from bilevelrl.estimators.training.kinds.options import PUBLISHED, SOUND
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.errors import UnknownNameError
 from bilevelrl.tasks import toy_markov_game
@@ -127,7 +126,7 @@ def setting_training(
     bonus
         R of the game.
     methods
-        Names in `GAME_METHODS`.
+        Names in `METHODS`.
     actor_steps, critic_steps
         Updates per outer iteration.
     variant

@@ -17,10 +17,10 @@ import numpy as np
 from bilevelrl.estimators.methods.score_game import LeaderValues, ScoreForm, score_directions
 from bilevelrl.estimators.sampling.gaussian_game import LQRGameBatch, StackedFollowers, sample_games
 from bilevelrl.estimators.sampling.memory import Draws
-from bilevelrl.estimators.training.gradient_errors import gradient_errors
-from bilevelrl.estimators.training.lqr_game.critic import ExactGameCritics
-from bilevelrl.estimators.training.lqr_game.training import SOUND, changed, lqr_game_training
-from bilevelrl.estimators.training.lqr_game.world import LQRGameWorld
+from bilevelrl.estimators.training import gradient_errors, lqr_game_training
+from bilevelrl.estimators.training.kinds.gaussian_game import SOUND, changed
+from bilevelrl.estimators.training.worlds.gaussian_critics import ExactGameCritics
+from bilevelrl.estimators.training.worlds.gaussian_game import LQRGameWorld
 from bilevelrl.reference import LQRGame, hypergradient, named_stream
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.tasks import lqr_game

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from bilevelrl.estimators.training.gradient_errors import gradient_errors
-from bilevelrl.estimators.training.lqr_game.training import SOUND, changed, lqr_game_training
-from bilevelrl.estimators.training.lqr_game.world import LQRGameWorld
+from bilevelrl.estimators.training import gradient_errors, lqr_game_training
+from bilevelrl.estimators.training.kinds.gaussian_game import SOUND, changed
+from bilevelrl.estimators.training.worlds.gaussian_game import LQRGameWorld
 from bilevelrl.reference import hypergradient
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.tasks import lqr_game

@@ -22,9 +22,8 @@ from bilevelrl.benchmarks.sweeping.figures import Figure, FigureOptions, Row, Sw
 from bilevelrl.benchmarks.sweeping.sweep_grid import Cell, Grid
 from bilevelrl.benchmarks.sweeping.sweeps import Sweep
 from bilevelrl.estimators.sums.clipping import clip_to_norm
-from bilevelrl.estimators.training import gradient_errors, train
-from bilevelrl.estimators.training.lqr.methods import LQR_METHODS
-from bilevelrl.reference import hypergradient, named_stream
+from bilevelrl.estimators.training import METHODS, gradient_errors, train
+from bilevelrl.reference import ConfigurableLQR, hypergradient, named_stream
 from bilevelrl.reference.arrays import FloatArray
 
 __all__ = ["ARMS", "Arm", "arm_cell", "first_directions", "gains"]
@@ -37,7 +36,7 @@ class Arm:
     Attributes
     ----------
     method, critics : str
-        Names in `LQR_METHODS` and `CRITICS`.
+        Names in `METHODS` and `CRITICS`.
     separate : bool
         Whether critics learn from a batch of their own.
     change : str
@@ -197,7 +196,7 @@ def _table(rows: Sequence[Row], options: FigureOptions) -> str:
         if row["method"].startswith("exact"):
             critics = "–"
         cells = (
-            LQR_METHODS[row["method"]].title,
+            METHODS[ConfigurableLQR][row["method"]].title,
             row["change"],
             critics,
             f"{row['relative_rms_error']:.3g}",

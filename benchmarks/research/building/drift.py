@@ -28,9 +28,10 @@ from bilevelrl.benchmarks.sweeping.sweeps import Sweep
 from bilevelrl.estimators import Context, Trajectories
 from bilevelrl.estimators.sampling.linear_quadratic import LQRSimulator
 from bilevelrl.estimators.sums.clipping import clip_to_norm
-from bilevelrl.estimators.training.lqr.critics import CriticRule, NetworkCritics
-from bilevelrl.estimators.training.lqr.methods import LQR_METHODS
-from bilevelrl.reference import LQRFollower, hypergradient, named_stream, solve_follower
+from bilevelrl.estimators.training import METHODS, NetworkCritics
+from bilevelrl.estimators.training.methods import Wanted
+from bilevelrl.estimators.training.worlds.critic_rules import CriticRule
+from bilevelrl.reference import ConfigurableLQR, LQRFollower, hypergradient, named_stream, solve_follower
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.errors import InvalidInputError
 from bilevelrl.tasks import building_thermal_control
@@ -162,7 +163,8 @@ def drift_cell(cell: Cell, configuration: Mapping[str, Any], checkpoint: Path) -
     problem, theta, first = building_thermal_control(), np.zeros(sum(_BLOCKS)), int(cell["first_pair"])
     follower = solve_follower(problem, theta)
     rule, methods = _RULES[cell["critics"]], _GROUPS[cell["group"]]
-    wanted = LQR_METHODS[methods[-1]].wanted
+    wanted = METHODS[ConfigurableLQR][methods[-1]].critic
+    assert isinstance(wanted, Wanted)  # no exact gradient is among them
     stream = ("building drift", cell["critics"], cell["group"])
     carried = rule.start(wanted, 4, 2, theta.size, named_stream(0, *stream, "weights", first))
     rows: list[Row] = []
@@ -180,7 +182,7 @@ def drift_cell(cell: Cell, configuration: Mapping[str, Any], checkpoint: Path) -
             given = replace(context, critic=learnt.leader, follower_gradient=gradient)
             after = after if opposite else learnt.carried
             for method in methods:
-                make = LQR_METHODS[method].make
+                make = METHODS[ConfigurableLQR][method].make
                 assert make is not None  # no exact gradient is among them
                 found = make(_BLOCKS).estimate(seen, given)
                 guiding = found.parts.get("response", np.zeros_like(theta))  # none in Naive-PGD
@@ -246,7 +248,7 @@ def _with_error(values: FloatArray) -> str:
 def _table(rows: Sequence[Row], options: FigureOptions) -> str:
     lines = [" | ".join(_HEAD), " | ".join("---" for _ in _HEAD)]
     for method in _METHODS:
-        title = LQR_METHODS[method].title
+        title = METHODS[ConfigurableLQR][method].title
         paper = ", ".join(f"{paper_drift(title, rate):+.3f}" for rate in reversed(LEARNING_RATES))
         for critics, own in _shown(rows, method).items():
             drift, reverse = (np.array([row[name] for row in own]) for name in ("drift", "drift_with_costs"))
@@ -278,7 +280,7 @@ def _draw(folder: Path, rows: Sequence[Row], options: FigureOptions) -> list[Pat
     plt: Any = pyplot()
     figure, axes = plt.subplots(2, 2, figsize=(10.5, 5.6), layout="constrained")
     for panel, method in zip(axes.flat, _METHODS, strict=True):
-        title, shown = LQR_METHODS[method].title, _shown(rows, method)
+        title, shown = METHODS[ConfigurableLQR][method].title, _shown(rows, method)
         for place, own in enumerate(shown.values()):
             drift = np.array([row["drift"] for row in own])
             error = drift.std(ddof=1) / np.sqrt(len(drift)) if len(drift) > 1 else 0.0

@@ -16,7 +16,8 @@ from bilevelrl.benchmarks.paper.building.figures import COLOURS, paper_curve
 from bilevelrl.benchmarks.paper.building.training import SELECTED, building_sweep
 from bilevelrl.benchmarks.sweeping.curves import Curve, draw_curves, pyplot, save_picture, seed_curves
 from bilevelrl.benchmarks.sweeping.figures import Figure, FigureOptions, Row, SweepRunner
-from bilevelrl.estimators.training.lqr.methods import LQR_METHODS
+from bilevelrl.estimators.training import METHODS
+from bilevelrl.reference import ConfigurableLQR
 from bilevelrl.reference.arrays import FloatArray
 
 __all__ = ["FIGURES"]
@@ -60,7 +61,7 @@ def _own(rows: Sequence[Row], method: str, critics: str) -> list[Row]:
 def _table(rows: Sequence[Row], options: FigureOptions) -> str:
     lines = [" | ".join(_HEAD), " | ".join("---" for _ in _HEAD)]
     for method, critics in _pairs(rows):
-        own, title = _own(rows, method, critics), LQR_METHODS[method].title
+        own, title = _own(rows, method, critics), METHODS[ConfigurableLQR][method].title
         last = max(row["iteration"] for row in own)
         ends = np.array([row["objective"] for row in own if row["iteration"] == last])
         cosines = np.array([row["cosine"] for row in own])
@@ -88,9 +89,9 @@ def _curve(rows: Sequence[Row], method: str, critics: str, column: str) -> Curve
     points, seeds = seed_curves(_own(rows, method, critics), column)
     paper: FloatArray | None = None
     if column == "objective" and critics == "published_network":
-        paper = paper_curve("return", SELECTED[method], LQR_METHODS[method].title)
+        paper = paper_curve("return", SELECTED[method], METHODS[ConfigurableLQR][method].title)
     return Curve(
-        label=f"{LQR_METHODS[method].title}, {_TITLES[critics]}",
+        label=f"{METHODS[ConfigurableLQR][method].title}, {_TITLES[critics]}",
         colour=COLOURS[method],
         points=points,
         seeds=seeds,

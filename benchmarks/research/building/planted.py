@@ -18,7 +18,9 @@ from numpy.random import Generator
 
 from bilevelrl.estimators import Context, Trajectories
 from bilevelrl.estimators.estimator import LeaderCritic
-from bilevelrl.estimators.training.lqr.critics import ExactCritics, LearntCritics, Wanted
+from bilevelrl.estimators.training import ExactCritics
+from bilevelrl.estimators.training.methods import Wanted
+from bilevelrl.estimators.training.worlds.critic_rules import LearntCritics
 from bilevelrl.reference.arrays import FloatArray
 
 __all__ = ["PlantedCritics"]

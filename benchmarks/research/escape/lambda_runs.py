@@ -21,8 +21,7 @@ from bilevelrl.estimators import Context, sample_trajectories
 from bilevelrl.estimators.critics.gradient_tables import GradientTable
 from bilevelrl.estimators.critics.sarsa_lambda import SarsaLambdaCritic
 from bilevelrl.estimators.sums.clipping import clip_to_norm
-from bilevelrl.estimators.training import published_simulator
-from bilevelrl.estimators.training.optimisers import make_optimiser
+from bilevelrl.estimators.training import make_optimiser, published_simulator
 from bilevelrl.reference import ConfigurableMDP, leader_objective, named_stream, solve_follower
 from bilevelrl.tasks import four_rooms
 

@@ -27,6 +27,7 @@ from bilevelrl.benchmarks.sweeping.sweep_grid import Cell, Grid
 from bilevelrl.benchmarks.sweeping.sweep_store import read_table
 from bilevelrl.benchmarks.sweeping.sweeps import Sweep
 from bilevelrl.estimators.training import METHODS, Run, published_simulator, train
+from bilevelrl.reference import ConfigurableMDP
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.errors import InvalidInputError, UnknownNameError
 from bilevelrl.tasks import four_rooms
@@ -208,7 +209,9 @@ def own_rival(rows: Sequence[Row], temperature: float, batch_steps: int) -> Riva
     for row in rows:
         if (row["temperature"], row["batch_steps"]) == (temperature, batch_steps):
             setting = row["learning_rate"], row["critic_step_size"]
-            ends.setdefault((METHODS[row["method"]].title, *setting), []).append(row["final_objective"])
+            ends.setdefault((METHODS[ConfigurableMDP][row["method"]].title, *setting), []).append(
+                row["final_objective"]
+            )
     if not ends:
         return None
     best = max(ends, key=lambda each: float(np.mean(ends[each])))

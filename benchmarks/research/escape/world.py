@@ -9,6 +9,7 @@ import numpy as np
 from numpy.random import Generator
 
 from bilevelrl.benchmarks.research.escape.arms import Arm, get_arm
+from bilevelrl.estimators import Estimator
 from bilevelrl.estimators.critics.sarsa import sarsa_pass
 from bilevelrl.estimators.sampling.tabular import TabularSimulator
 from bilevelrl.estimators.sampling.trajectories import Trajectories
@@ -27,7 +28,7 @@ from bilevelrl.estimators.training import (
     published_simulator,
 )
 from bilevelrl.estimators.training.followers.solving import Carried
-from bilevelrl.estimators.training.tabular.methods import batch_truths
+from bilevelrl.estimators.training.worlds.truths import batch_truths
 from bilevelrl.reference import ConfigurableMDP, named_stream
 from bilevelrl.reference.arrays import FloatArray
 
@@ -194,8 +195,7 @@ class _EscapeWorld:
         if arm.guidance == "samples":
             assert self.trajectories is not None
             critic = self.sampled.exact_critic() if arm.critic == "exact" else self.sampled.table_critic(self.read)
-            estimator = METHODS["bc_hg"].estimator
-            assert estimator is not None
+            estimator = _published()
             each = self.sampled.estimate(estimator, self.trajectories, critic, parts=False).mean
             direction = np.asarray(each.reshape(len(thetas), arm.chains, -1).mean(axis=1), dtype=np.float64)
         elif arm.guidance == "exact weights":
@@ -254,6 +254,13 @@ class _EscapeWorld:
         return drawn
 
 
+def _published() -> Estimator:
+    make = METHODS[ConfigurableMDP]["bc_hg"].make
+    assert make is not None
+    made: Estimator = make(None)
+    return made
+
+
 def _learnt(
     training: EscapeTraining,
     tables: FloatArray,
@@ -293,8 +300,7 @@ def measure_noise(training: EscapeTraining) -> MeasuredNoise:
     arm = training.arm if training.arm.guidance == "samples" else get_arm("bc_hg")
     shape = (dynamics.states, dynamics.actions)
     tables = arm.critic_scale * np.stack([rng.standard_normal(shape) for rng in generators])
-    estimator, found = METHODS["bc_hg"].estimator, []
-    assert estimator is not None
+    estimator, found = _published(), []
     for batch in range(_SETTLE + _DRAWS):
         trajectories = played.sample(streams=1, steps=training.steps, rng=generators, simulator=training.simulator)
         before, tables = tables, _learnt(training, tables, trajectories, played, generators)

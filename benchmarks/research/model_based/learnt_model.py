@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 
 from bilevelrl.estimators.terms.batched import SeedBatch
-from bilevelrl.estimators.training.followers.solving import SharedDynamics
-from bilevelrl.estimators.training.tabular.methods import batch_hypergradients
+from bilevelrl.estimators.training import SharedDynamics, batch_hypergradients
 from bilevelrl.reference import ConfigurableMDP, Tables
 from bilevelrl.reference.arrays import FloatArray
 

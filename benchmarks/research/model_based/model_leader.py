@@ -24,12 +24,20 @@ from bilevelrl.benchmarks.research.model_based.planning import Planner
 from bilevelrl.benchmarks.research.model_based.transition_counts import TransitionCounts, learnt_kernel
 from bilevelrl.estimators.sampling.tabular import TabularSimulator
 from bilevelrl.estimators.terms.batched import SeedBatch
-from bilevelrl.estimators.training.followers.solving import Carried, ExactFollower, SharedDynamics
-from bilevelrl.estimators.training.gradient_errors import GRADIENT_COLUMNS, gradient_errors
-from bilevelrl.estimators.training.optimisers import SGD
-from bilevelrl.estimators.training.runs import LeaderTraining, World, check_count
-from bilevelrl.estimators.training.tabular.methods import batch_hypergradients, batch_objectives
-from bilevelrl.estimators.training.tabular.training import published_simulator
+from bilevelrl.estimators.training import (
+    GRADIENT_COLUMNS,
+    SGD,
+    ExactFollower,
+    LeaderTraining,
+    SharedDynamics,
+    World,
+    batch_hypergradients,
+    batch_objectives,
+    gradient_errors,
+    published_simulator,
+)
+from bilevelrl.estimators.training.followers.solving import Carried
+from bilevelrl.estimators.training.runs import check_count
 from bilevelrl.reference import ConfigurableMDP, named_stream
 from bilevelrl.reference.arrays import FloatArray, check_positive
 from bilevelrl.reference.errors import InvalidInputError, refusal

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.random import Generator
 
-from bilevelrl.estimators.training.followers.solving import Carried, ExactFollower, SharedDynamics
-from bilevelrl.estimators.training.optimisers import Adam
+from bilevelrl.estimators.training import Adam, ExactFollower, SharedDynamics, batch_objectives
+from bilevelrl.estimators.training.followers.solving import Carried
 from bilevelrl.estimators.training.runs import check_count
-from bilevelrl.estimators.training.tabular.methods import batch_objectives, batch_truths
+from bilevelrl.estimators.training.worlds.truths import batch_truths
 from bilevelrl.reference import ConfigurableMDP
 from bilevelrl.reference.arrays import FloatArray, check_positive, store_floats
 

@@ -17,9 +17,8 @@ from bilevelrl.benchmarks.paper.toy_game.landscape import optimum
 from bilevelrl.benchmarks.sweeping.figures import Figure, FigureOptions, Row, SweepRunner
 from bilevelrl.benchmarks.sweeping.sweep_grid import Cell, Grid
 from bilevelrl.benchmarks.sweeping.sweeps import Sweep
-from bilevelrl.estimators.training import Run
-from bilevelrl.estimators.training.game.options import SOUND
-from bilevelrl.estimators.training.game.training import GameTraining
+from bilevelrl.estimators.training import GameTraining, Run
+from bilevelrl.estimators.training.kinds.options import SOUND
 from bilevelrl.tasks import toy_game_theta, toy_markov_game
 
 __all__ = ["FIGURES", "spread_cell"]

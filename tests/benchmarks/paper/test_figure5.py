@@ -14,7 +14,7 @@ from bilevelrl.benchmarks.research.bilevel_lqr.spreads import BatchDirections
 from bilevelrl.benchmarks.sweeping.figures import FigureOptions, get_figure
 from bilevelrl.benchmarks.sweeping.sweep_store import read_table
 from bilevelrl.benchmarks.sweeping.sweeps import run_sweep
-from bilevelrl.estimators.training.lqr_game.training import PUBLISHED, SOUND, changed
+from bilevelrl.estimators.training.kinds.gaussian_game import PUBLISHED, SOUND, changed
 from bilevelrl.reference import leader_objective
 from bilevelrl.reference.errors import UnknownNameError
 from bilevelrl.tasks import lqr_game

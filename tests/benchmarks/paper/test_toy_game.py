@@ -20,7 +20,7 @@ from bilevelrl.benchmarks.paper.toy_game.training import (
     setting_training,
 )
 from bilevelrl.benchmarks.sweeping.sweep_store import read_table
-from bilevelrl.estimators.training.game.options import PUBLISHED
+from bilevelrl.estimators.training.kinds.options import PUBLISHED
 from bilevelrl.reference.errors import UnknownNameError
 from bilevelrl.verification.commands.command_line import main
 

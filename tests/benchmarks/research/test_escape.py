@@ -24,8 +24,8 @@ from bilevelrl.benchmarks.research.escape.values import value_rows, value_table
 from bilevelrl.benchmarks.research.escape.world import _EscapeWorld, escape_training, measure_noise
 from bilevelrl.benchmarks.sweeping.sweep_store import read_table
 from bilevelrl.estimators.training import METHODS, SharedDynamics, batch_hypergradients, train
-from bilevelrl.estimators.training.tabular.methods import batch_truths
-from bilevelrl.reference import named_stream
+from bilevelrl.estimators.training.worlds.truths import batch_truths
+from bilevelrl.reference import ConfigurableMDP, named_stream
 from bilevelrl.reference.errors import InvalidInputError, UnknownNameError
 from bilevelrl.tasks import four_rooms
 from bilevelrl.tasks.paper.four_rooms import FOUR_ROOMS_GRID
@@ -118,7 +118,7 @@ def test_averaging_over_chains_keeps_the_mean_of_their_estimates():
         own = slice(8 * run, 8 * run + 8)
         batch = averaged.seen.select(np.full(8, run))
         critic = batch.table_critic(averaged.tables[own])
-        estimator = METHODS["bc_hg"].estimator
+        estimator = METHODS[ConfigurableMDP]["bc_hg"].make(None)
         each = batch.estimate(estimator, averaged.trajectories.select(np.arange(16)[own]), critic, parts=False).mean
         assert np.ptp(each, axis=0).max() > 1e-3  # eight different batches
         np.testing.assert_allclose(direction[run], each.mean(axis=0), rtol=0, atol=1e-12)

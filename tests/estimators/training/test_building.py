@@ -16,12 +16,18 @@ from bilevelrl.estimators.critics.networks import DenseNetwork
 from bilevelrl.estimators.expectations.linear_quadratic import policy_covariance
 from bilevelrl.estimators.methods import policy_covariance as lqr_covariance
 from bilevelrl.estimators.sampling.linear_quadratic import LQRSimulator
-from bilevelrl.estimators.training import Run, train
-from bilevelrl.estimators.training.lqr.critics import ExactCritics, LeastSquaresCritics, NetworkCritics, Wanted
-from bilevelrl.estimators.training.lqr.methods import LQR_METHODS
-from bilevelrl.estimators.training.lqr.networks import ActionValueNetwork, TDOptions, fit_network
-from bilevelrl.estimators.training.lqr.training import LQRTraining
-from bilevelrl.reference import hypergradient, leader_objective, solve_follower
+from bilevelrl.estimators.training import (
+    METHODS,
+    ExactCritics,
+    LeastSquaresCritics,
+    LQRTraining,
+    NetworkCritics,
+    Run,
+    train,
+)
+from bilevelrl.estimators.training.worlds.critic_rules import Wanted
+from bilevelrl.estimators.training.worlds.networks import ActionValueNetwork, TDOptions, fit_network
+from bilevelrl.reference import ConfigurableLQR, hypergradient, leader_objective, solve_follower
 from bilevelrl.reference.errors import InvalidInputError, UnknownNameError
 from bilevelrl.tasks import building_thermal_control
 from bilevelrl.verification.checks.verdicts import Outcome
@@ -42,7 +48,7 @@ def small(methods, **changes):
     return LQRTraining(**(options | changes))
 
 
-SAMPLED = [name for name, method in LQR_METHODS.items() if method.make is not None]
+SAMPLED = [name for name, method in METHODS[ConfigurableLQR].items() if method.make is not None]
 
 
 # --- the loop -----------------------------------------------------------------------------------------------------
@@ -226,7 +232,7 @@ def test_the_papers_curves():
     assert paper_end("return", 0.1, "SoBiRL") is None
     assert paper_curve("return", 0.1, "SoBiRL") is None
     for method, rate in SELECTED.items():
-        curve = paper_curve("return", rate, LQR_METHODS[method].title)
+        curve = paper_curve("return", rate, METHODS[ConfigurableLQR][method].title)
         assert curve.shape == (3, 51)
         assert -280.0 < curve[1, 0] < -255.0  # all start near J(0) = -262
 
@@ -234,7 +240,7 @@ def test_the_papers_curves():
 def test_arms_are_different_and_known():
     assert len({arm.name for arm in ARMS}) == len(ARMS)
     for arm in ARMS:
-        assert arm.method in LQR_METHODS
+        assert arm.method in METHODS[ConfigurableLQR]
 
 
 def test_gains_are_shares_of_exact_progress():

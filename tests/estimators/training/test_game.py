@@ -9,13 +9,12 @@ from game_runs import EXACT, GAME, THETAS, policies_of, training_of
 from bilevelrl.benchmarks.paper.published_follower import log_sum_exp_of_the_mean
 from bilevelrl.estimators import BCHGGame, BiAC, Context, PolicyGradient, TotalDerivative
 from bilevelrl.estimators.critics.joint_tables import GameCritic
-from bilevelrl.estimators.training import SGD, train
-from bilevelrl.estimators.training.game.actors import NetworkActor, softmax_rows
-from bilevelrl.estimators.training.game.methods import GAME_METHODS
-from bilevelrl.estimators.training.game.options import PUBLISHED, SOUND, GameOptions
-from bilevelrl.estimators.training.game.samples import trajectories_of
-from bilevelrl.estimators.training.game.truth import PlayedResponse, all_logits
-from bilevelrl.reference import hypergradient, leader_objective, solve_follower
+from bilevelrl.estimators.training import METHODS, SGD, GameOptions, train
+from bilevelrl.estimators.training.kinds.options import PUBLISHED, SOUND
+from bilevelrl.estimators.training.worlds.actors import NetworkActor, softmax_rows
+from bilevelrl.estimators.training.worlds.logits import PlayedResponse, all_logits
+from bilevelrl.estimators.training.worlds.samples import trajectories_of
+from bilevelrl.reference import MarkovGame, hypergradient, leader_objective, solve_follower
 from bilevelrl.reference.errors import InvalidInputError, UnknownNameError, UnsupportedError
 from bilevelrl.tasks import toy_markov_game
 
@@ -25,7 +24,7 @@ def context_of(world, row):
     return Context(problem=world.logit_game, theta=theta, follower=solve_follower(GAME, theta))
 
 
-METHODS = {
+ESTIMATORS = {
     "bc_hg": lambda options: BCHGGame(baseline=options.baseline, same_step=options.same_step),
     "naive_pgd": lambda options: PolicyGradient(baseline=options.baseline),
     "bi_ac": lambda options: BiAC(baseline=options.baseline),
@@ -34,7 +33,7 @@ METHODS = {
 
 
 class TestDirections:
-    @pytest.mark.parametrize("method", METHODS)
+    @pytest.mark.parametrize("method", ESTIMATORS)
     @pytest.mark.parametrize(("baseline", "same_step"), [("state_value", False), ("action_dependent", True)])
     def test_the_whole_batch_gives_what_the_registered_estimator_gives(self, method, baseline, same_step):
         training = training_of(
@@ -48,7 +47,7 @@ class TestDirections:
         for row in range(3):
             context = context_of(world, row)
             batch = trajectories_of(GAME, world.codes[row], context.follower.policy)
-            wanted = METHODS[method](training.options).estimate(batch, context).mean
+            wanted = ESTIMATORS[method](training.options).estimate(batch, context).mean
             assert found[row] * (1.0 - gamma) * seen.sum() == pytest.approx(wanted, rel=1e-9, abs=1e-11)
 
     @pytest.mark.parametrize("options", [PUBLISHED, SOUND, replace(SOUND, influence_steps=3)])
@@ -129,7 +128,7 @@ class TestDirections:
 
 class TestTraining:
     def test_no_run_depends_on_another(self):
-        methods = tuple(GAME_METHODS)
+        methods = tuple(METHODS[MarkovGame])
         together = train(training_of(*methods, seeds=2, minibatch=5, critic_rate=1e-3))
         for position, method in enumerate(methods):
             alone = train(training_of(method, seeds=1, minibatch=5, critic_rate=1e-3))
@@ -177,7 +176,7 @@ class TestTraining:
         values = world.evaluate(thetas, world.direction(thetas, 0))
         context = Context(problem=world.logit_game, theta=thetas[0], follower=solve_follower(GAME, thetas[0]))
         batch = trajectories_of(GAME, world.codes[0], context.follower.policy)
-        drawn = METHODS[method](training.options).estimate(batch, context, per_draw=True).per_draw
+        drawn = ESTIMATORS[method](training.options).estimate(batch, context, per_draw=True).per_draw
         spread = drawn[:, 0].std() / np.sqrt(training.streams)  # θ[0] is the logit of action 1 in state 0
         found, wanted = values["logit_direction"][0], values["expected_logit_direction"][0]
         assert abs(found - wanted) < 5.0 * spread

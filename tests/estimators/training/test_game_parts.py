@@ -8,8 +8,8 @@ from bilevelrl.benchmarks.paper.published_follower import log_sum_exp_of_the_mea
 from bilevelrl.estimators.critics.joint_tables import GameCritic
 from bilevelrl.estimators.sampling.memory import Draws, EpisodeMemory
 from bilevelrl.estimators.training.followers.joint import GameFollowerRule
-from bilevelrl.estimators.training.game.critics import NetworkCritic, NextValue, TableCritics
-from bilevelrl.estimators.training.game.samples import drawn_trajectories, sample_codes
+from bilevelrl.estimators.training.worlds.joint_critics import NetworkCritic, NextValue, TableCritics
+from bilevelrl.estimators.training.worlds.samples import drawn_trajectories, sample_codes
 from bilevelrl.reference import solve_follower
 from bilevelrl.reference.errors import InvalidInputError, NotConvergedError, UnknownNameError
 from bilevelrl.tasks import toy_game_theta, toy_markov_game

@@ -5,19 +5,10 @@ import pytest
 
 from bilevelrl.estimators.sampling.gaussian_game import StackedFollowers, sample_games
 from bilevelrl.estimators.sampling.memory import Draws
-from bilevelrl.estimators.training import train
-from bilevelrl.estimators.training.lqr_game.critic import ExactGameCritics, NetworkCritics
-from bilevelrl.estimators.training.lqr_game.methods import METHODS
-from bilevelrl.estimators.training.lqr_game.training import (
-    PUBLISHED,
-    SOUND,
-    CriticOptions,
-    LQRGameTraining,
-    Setup,
-    changed,
-    lqr_game_training,
-)
-from bilevelrl.reference import hypergradient, leader_objective, named_stream
+from bilevelrl.estimators.training import METHODS, LQRGameTraining, lqr_game_training, train
+from bilevelrl.estimators.training.kinds.gaussian_game import PUBLISHED, SOUND, CriticOptions, Setup, changed
+from bilevelrl.estimators.training.worlds.gaussian_critics import ExactGameCritics, NetworkCritics
+from bilevelrl.reference import LQRGame, hypergradient, leader_objective, named_stream
 from bilevelrl.reference.errors import InvalidInputError, UnknownNameError, UnsupportedError
 from bilevelrl.tasks import lqr_game, random_lqr_game
 
@@ -40,7 +31,7 @@ def test_the_pathwise_leader_gets_there():
     assert without.values["objective_undiscounted"].max() < 1.0
 
 
-@pytest.mark.parametrize("method", sorted(METHODS))
+@pytest.mark.parametrize("method", sorted(METHODS[LQRGame]))
 def test_runs_do_not_depend_on_those_beside_them(method):
     whole = train(training(method, setup=FAST))
     alone = train(training(method, setup=FAST, seeds=[1]))
@@ -116,13 +107,13 @@ def test_stored_episodes():
         world.prepare(thetas, iteration)
         world.finish(thetas)
     learner = world.learners["naive_pgd_off"]
-    assert learner.stored == 12
-    assert learner.states.shape == (3, 16, 101, 2)
+    assert learner.memory.filled == 12
+    assert learner.memory.kept["state_t"].shape == (3, 16, 101, 2)
     on = training("naive_pgd_on", setup=FAST, iterations=4)
     world = on.world(on.generators())
     world.prepare(on.start(), 0)
     world.prepare(on.start(), 1)
-    assert world.learners["naive_pgd_on"].states.shape == (3, 4, 101, 2)
+    assert world.learners["naive_pgd_on"].memory["state_t"].shape == (3, 4, 101, 2)
 
 
 def test_draws_follow_the_discount():

@@ -198,7 +198,9 @@ def test_soft_q_learning_is_a_plain_loop_and_comes_closer():
 
 
 @pytest.mark.exact
-@pytest.mark.parametrize("method", [name for name, method in METHODS.items() if method.estimator is not None])
+@pytest.mark.parametrize(
+    "method", [name for name, method in METHODS[ConfigurableMDP].items() if method.make is not None]
+)
 def test_estimates_of_many_runs_are_those_of_each_run_alone(method):
     problem = four_rooms(temperature=0.005, start=(2, 8))
     thetas = thetas_of(problem, runs=3, scale=0.05)
@@ -208,7 +210,7 @@ def test_estimates_of_many_runs_are_those_of_each_run_alone(method):
     trajectories = batch.sample(
         streams=2, steps=80, rng=rng.spawn(3), simulator=replace(published_simulator(), step_limit=40)
     )
-    estimator = METHODS[method].estimator
+    estimator = METHODS[ConfigurableMDP][method].make(None)
     simulator = published_simulator(four_rooms(kernel="paper"))
 
     def own_numbers(run):

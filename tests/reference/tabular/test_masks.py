@@ -9,8 +9,9 @@ from high_precision import HighPrecision, HighPrecisionGame
 
 from bilevelrl.estimators import ESTIMATORS, SarsaCritic, sample_trajectories
 from bilevelrl.estimators.registry import estimators_for
+from bilevelrl.estimators.training import ExactFollower, SharedDynamics
 from bilevelrl.estimators.training.followers.sampled import NaturalPolicyGradient, SoftQLearning
-from bilevelrl.estimators.training.followers.solving import ExactFollower, SharedDynamics, SweepingFollower
+from bilevelrl.estimators.training.followers.solving import SweepingFollower
 from bilevelrl.reference import (
     HYPERGRADIENT_ROUTES,
     ConfigurableMDP,

@@ -15,17 +15,26 @@ from numpy.random import Generator
 
 from bilevelrl.estimators.critics.joint_tables import GameCritic
 from bilevelrl.estimators.estimator import Context
+from bilevelrl.estimators.methods.total_derivative import TotalDerivative
 from bilevelrl.estimators.sampling.memory import Draws, EpisodeMemory
 from bilevelrl.estimators.sampling.trajectories import Trajectories
+from bilevelrl.estimators.training.checkpoints import group, join_groups
 from bilevelrl.estimators.training.followers.joint import GameResponses
-from bilevelrl.estimators.training.game.actors import logit_cotangents, softmax_rows
-from bilevelrl.estimators.training.game.critics import NetworkCritic, NextValue, TableCritics
-from bilevelrl.estimators.training.game.methods import GAME_METHODS
-from bilevelrl.estimators.training.game.samples import drawn_trajectories, frequencies, sample_codes, trajectories_of
-from bilevelrl.estimators.training.game.training import GameTraining
-from bilevelrl.estimators.training.game.truth import PlayedResponse, all_logits, episode_returns, free_logits, union_of
-from bilevelrl.estimators.training.gradient_errors import GRADIENT_COLUMNS, gradient_errors
+from bilevelrl.estimators.training.gradient_errors import gradient_errors
+from bilevelrl.estimators.training.kinds.game import GameTraining
+from bilevelrl.estimators.training.methods import Method
 from bilevelrl.estimators.training.runs import World, make_world
+from bilevelrl.estimators.training.worlds.actors import logit_cotangents, softmax_rows
+from bilevelrl.estimators.training.worlds.joint_critics import NetworkCritic, NextValue, TableCritics
+from bilevelrl.estimators.training.worlds.logits import (
+    PlayedResponse,
+    all_logits,
+    episode_returns,
+    free_logits,
+    union_of,
+)
+from bilevelrl.estimators.training.worlds.samples import drawn_trajectories, frequencies, sample_codes, trajectories_of
+from bilevelrl.estimators.training.worlds.shared import SharedWorld, partial_gradient
 from bilevelrl.reference import MarkovGame, hypergradient, named_stream
 from bilevelrl.reference.arrays import FloatArray, IntArray
 
@@ -34,10 +43,10 @@ __all__ = ["GameWorld"]
 _MOST_ENTRIES = 2**22  # of a union's transitions
 
 
-class GameWorld:
+class GameWorld(SharedWorld):
     """Followers, episodes, critics and directions; see `World`."""
 
-    columns = (
+    facts = (
         "objective",
         "discounted_return",
         "undiscounted_return",
@@ -46,29 +55,22 @@ class GameWorld:
         "logit_truth",
         "expected_logit_direction",
         "expected_cosine",
-        *GRADIENT_COLUMNS,
     )
 
     def __init__(self, training: GameTraining, generators: Sequence[Generator]) -> None:
-        self.training, self.options, self.generators = training, training.options, generators
+        super().__init__(MarkovGame, training, generators)
+        self.training, self.options = training, training.options
         self.game, self.logit_game, self.actor = training.problem, training.logit_game, training.actor
-        methods = [GAME_METHODS[run.method] for run in training.runs]
-        self.methods = methods
-        runs = len(methods)
-        sampled = np.array([method.source in ("samples", "batch") for method in methods])
-        replay = np.array([method.replay for method in methods])
-        self.fresh_rows = np.flatnonzero(sampled & ~replay)
-        self.replay_rows = np.flatnonzero(sampled & replay)
-        self.batch_rows = np.flatnonzero([method.source == "batch" for method in methods])
-        self.exact_rows = np.flatnonzero(~sampled)
+        self.made = {name: method.make(self.options) for name, method in self.by_name.items() if method.make}
+        runs = len(self.methods)
+        sampled = np.array([method.make is not None for method in self.methods])
+        replay = np.array([method.replay for method in self.methods])
         self.sampled = np.flatnonzero(sampled)
-        names = dict.fromkeys(run.method for run in training.runs if GAME_METHODS[run.method].source == "samples")
-        self.rows = {name: np.flatnonzero([run.method == name for run in training.runs]) for name in names}
-        self.stackelberg = np.array([method.stackelberg for method in methods])
+        self.stackelberg = np.array([method.critic == "stackelberg" for method in self.methods])
         self.follower_tables = np.zeros((runs, *self.game.reward_leader.shape))
         self.scale = 1.0 / (1.0 - self.game.discount_leader)
         # By whether methods draw from all past episodes: rows, episodes, and what was drawn for each ascent step.
-        self.sources = {False: self.fresh_rows, True: self.replay_rows}
+        self.sources = {False: np.flatnonzero(sampled & ~replay), True: np.flatnonzero(sampled & replay)}
         self.memories = {False: EpisodeMemory(), True: EpisodeMemory(capacity=training.iterations * training.streams)}
         self.draws: dict[bool, list[Draws]] = {}
         self.unions: dict[int, MarkovGame] = {}
@@ -98,24 +100,18 @@ class GameWorld:
 
     def arrays(self) -> dict[str, FloatArray]:
         """Return followers' tables, critics, lagged copies and the memory."""
-        stored = {"follower_tables": self.follower_tables}
-        stored.update({f"memory.{name}": array for name, array in self.memories[True].arrays().items()})
+        stored = {"follower_tables": self.follower_tables, **join_groups({"memory": self.memories[True].arrays()})}
         if self.critic is not None:
-            stored.update({f"critic.{name}": array for name, array in self.critic.arrays().items()})
+            stored.update(join_groups({"critic": self.critic.arrays()}))
             stored.update(lagged_critic=self.lagged_critic, lagged_leader=self.lagged_leader)
         return stored
 
     def restore(self, arrays: Mapping[str, FloatArray]) -> None:
         """Continue from what `arrays` returned."""
         self.follower_tables = arrays["follower_tables"]
-        self.memories[True].restore(
-            {name.removeprefix("memory."): array for name, array in arrays.items() if name.startswith("memory.")}
-        )
+        self.memories[True].restore(group(arrays, "memory"))
         if self.critic is not None:
-            prefix = "critic."
-            self.critic.restore(
-                {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
-            )
+            self.critic.restore(group(arrays, "critic"))
             self.lagged_critic, self.lagged_leader = arrays["lagged_critic"], arrays["lagged_leader"]
 
     def prepare(self, thetas: FloatArray, iteration: int) -> None:
@@ -206,40 +202,43 @@ class GameWorld:
         self.tables = self.critic.tables(self.critic.weights)
 
     def direction(self, thetas: FloatArray, step: int) -> FloatArray:
-        """Return what each run's method estimates, (R, N)."""
-        logits, self._tape = self.actor.logits(thetas)
-        policies = softmax_rows(logits)
-        cotangents = np.zeros_like(policies)
-        for name, rows in self.rows.items():
-            cotangents[rows] = self.scale * self._sampled_cotangents(name, policies, logits, step)
-        for row in self.batch_rows:
-            cotangents[row] = self._batch_cotangent(int(row), logits)
-        for row in self.exact_rows:
-            cotangents[row] = self._exact_cotangent(int(row), logits, step)
-        self._cotangents = cotangents
-        return self.actor.pull(self._tape, cotangents)
+        """Return what each run's method makes of its batch, (R, N)."""
+        logits, tape = self.actor.logits(thetas)
+        self._cotangents = self.by_method(logits, step)
+        return self.actor.pull(tape, self._cotangents)
 
-    def _sampled_cotangents(self, name: str, policies: FloatArray, logits: FloatArray, step: int) -> FloatArray:
-        """What one method estimates from the drawn steps of its runs, in the logits."""
-        method, rows, found = GAME_METHODS[name], self.rows[name], []
+    def exact(self, method: Method, rows: IntArray, points: FloatArray, step: int) -> FloatArray:
+        """Return exact gradients in the logits."""
+        found = []
+        for row, logits in zip(rows, points, strict=True):
+            truth = self._truth(int(row), logits) if step == 0 else self._solve_truth(logits)
+            found.append(all_logits(partial_gradient(truth, guiding=method.guiding), self.game.states))
+        return np.stack(found)
+
+    def estimates(self, method: Method, rows: IntArray, points: FloatArray, step: int) -> FloatArray:
+        """Return what a method estimates from the drawn steps of its runs, in the logits."""
+        if isinstance(self.made[method.name], TotalDerivative):
+            pairs = zip(rows, points, strict=True)
+            return np.stack([self._batch_cotangent(int(row), logits) for row, logits in pairs])
+        policies, found = softmax_rows(points), []
         states, leader_actions, actions = self.game.reward_leader.shape
         together = max(1, int((_MOST_ENTRIES / (states * leader_actions * actions * states)) ** 0.5))
         for first in range(0, rows.size, together):
-            part = rows[first : first + together]
-            visits, own = self._visits(name, part, step), policies[part]
+            chunk = slice(first, first + together)
+            part, own = rows[chunk], policies[chunk]
+            visits = self._visits(method, part, step)
             if method.greedy:
                 found.append(self._imitation(part, visits, own))
                 continue
-            items = method.estimator(self.options).contributions(visits, self._context(part, own, logits))
+            items = self.made[method.name].contributions(visits, self._context(part, own, points[chunk]))
             weights = np.asarray(sum(item.weights["log_policy_leader"] for item in items))
             pair = visits.state_t * leader_actions + visits.leader_action_t
             gathered: Any = np.bincount(pair.ravel(), weights=weights.ravel(), minlength=own.size)
             found.append(logit_cotangents(gathered.reshape(own.shape), own))
-        return np.concatenate(found)
+        return self.scale * np.concatenate(found)
 
-    def _visits(self, name: str, rows: IntArray, step: int) -> Trajectories:
+    def _visits(self, method: Method, rows: IntArray, step: int) -> Trajectories:
         """What some runs of a method drew for an ascent step."""
-        method = GAME_METHODS[name]
         place = np.searchsorted(self.sources[method.replay], rows)
         codes = self.memories[method.replay]["codes"]
         draws = self.draws[method.replay][step].of_runs(place)
@@ -247,7 +246,7 @@ class GameWorld:
             # A score with its advantage is one step; the guiding term reads what follows it.
             length = self.options.influence_steps if method.guiding else 1
             return drawn_trajectories(self.game, codes[place], draws, length=length)
-        key = (name, int(rows[0]))
+        key = (method.name, int(rows[0]))
         if key not in self.episodes:  # the same for all ascent steps, but for their weights
             self.episodes[key] = drawn_trajectories(self.game, codes[place], draws)
         weight = draws.summed(draws.weight, *codes.shape[1:]).reshape(-1, codes.shape[2])
@@ -265,7 +264,7 @@ class GameWorld:
         return imitated
 
     def _context(self, rows: IntArray, policies: FloatArray, logits: FloatArray) -> Context:
-        """What estimators are told of some runs: θ in the logits, the followers they watch, the critics' tables."""
+        """What estimators are told of some runs at their logits: the followers they watch, the critics' tables."""
         if rows.size not in self.unions:
             self.unions[rows.size] = union_of(self.game, rows.size)
         shape = self.game.reward_leader.shape
@@ -278,24 +277,24 @@ class GameWorld:
             response=played.policy,
             sees_leader_action=True,
         )
-        theta = free_logits(logits[rows].reshape(-1, shape[1]))
+        theta = free_logits(logits.reshape(-1, shape[1]))
         return Context(problem=self.unions[rows.size], theta=theta, follower=played, critic=critic)
 
     def _one(self, row: int, logits: FloatArray) -> Context:
-        rows = np.array([row])
-        return self._context(rows, softmax_rows(logits[rows]), logits)
+        return self._context(np.array([row]), softmax_rows(logits[None]), logits)
 
     def _expected_cotangent(self, row: int, logits: FloatArray) -> FloatArray:
         """What the direction would be on average over fresh data that never end, given the critic and the follower.
 
         Where a method has no such closed form, the direction itself.
         """
-        method, options = self.methods[row], self.options
-        cut = method.guiding and options.influence_steps is not None
-        if method.source != "samples" or method.greedy or cut:
+        method = self.methods[row]
+        cut = method.guiding and self.options.influence_steps is not None
+        made = self.made.get(method.name)
+        if made is None or isinstance(made, TotalDerivative) or method.greedy or cut:
             own: FloatArray = self._cotangents[row]
             return own
-        estimator = replace(method.estimator(options), stopping="sum")
+        estimator = replace(made, stopping="sum")
         parts = estimator.expectation(self._one(row, logits), horizon=1)
         return all_logits(np.sum(list(parts.values()), axis=0), self.game.states)
 
@@ -303,31 +302,24 @@ class GameWorld:
         """The estimate of the registered estimator on the run's whole batch, in the logits."""
         context = self._one(row, logits)
         batch = trajectories_of(self.game, self.codes[row], self.played.policy[row])
-        estimate = self.methods[row].estimator(self.options).estimate(batch, context)
+        estimate = self.made[self.methods[row].name].estimate(batch, context)
         # Sums over the steps that were seen; as for minibatches, the cut after `steps` is made up for.
         powers = self.game.discount_leader ** np.arange(self.training.steps)
         return all_logits(estimate.mean * self.scale / powers.sum(), self.game.states)
-
-    def _exact_cotangent(self, row: int, logits: FloatArray, step: int) -> FloatArray:
-        truth = self._truth(row, logits) if step == 0 else self._solve_truth(row, logits)
-        parts = truth.parts
-        wanted = parts["policy"] if self.methods[row].source == "partial" else truth.value
-        return all_logits(wanted, self.game.states)
 
     def _truth(self, row: int, logits: FloatArray) -> Any:
         """The exact hypergradient in the logits at the outer iteration's θ, once."""
         if self._truths is None:
             self._truths = [None] * len(self.methods)
         if self._truths[row] is None:
-            self._truths[row] = self._solve_truth(row, logits)
+            self._truths[row] = self._solve_truth(logits)
         return self._truths[row]
 
-    def _solve_truth(self, row: int, logits: FloatArray) -> Any:
-        theta = free_logits(logits[row])
-        return hypergradient(self.logit_game, theta, bound=False)
+    def _solve_truth(self, logits: FloatArray) -> Any:
+        return hypergradient(self.logit_game, free_logits(logits), bound=False)
 
-    def evaluate(self, thetas: FloatArray, direction: FloatArray) -> dict[str, FloatArray]:
-        """Return exact returns at θ, and how far the direction is from the truth.
+    def known(self, thetas: FloatArray) -> tuple[Mapping[str, Any], FloatArray]:
+        """Return exact returns at θ, and truths.
 
         `objective` is the infinite-horizon return under the best response; the other two returns are over `steps`
         steps, against the followers that the options ask for. What is "expected" averages over fresh on-policy data
@@ -335,13 +327,13 @@ class GameWorld:
         formula's. It is not what a memory of old data, or one batch, averages to.
         """
         logits, tape = self.actor.logits(thetas)
-        truths = [self._truth(row, logits) for row in range(len(self.methods))]
+        truths = [self._truth(row, own) for row, own in enumerate(logits)]
         exact = np.stack([all_logits(truth.value, self.game.states) for truth in truths])
-        expected = np.stack([self._expected_cotangent(row, logits) for row in range(len(self.methods))])
+        expected = np.stack([self._expected_cotangent(row, own) for row, own in enumerate(logits)])
         truth_in_theta = self.actor.pull(tape, exact)
         state, leader_action = self.training.probe
         discounted, undiscounted = episode_returns(self.game, self.policies, self.solved.policy, self.training.steps)
-        return {
+        facts = {
             "objective": np.array([truth.objective for truth in truths]),
             "discounted_return": discounted,
             "undiscounted_return": undiscounted,
@@ -350,8 +342,8 @@ class GameWorld:
             "logit_truth": exact[:, state, leader_action],
             "expected_logit_direction": expected[:, state, leader_action],
             "expected_cosine": gradient_errors(self.actor.pull(tape, expected), truth_in_theta)["cosine"],
-            **gradient_errors(direction, truth_in_theta),
         }
+        return facts, truth_in_theta
 
     def _exact_critic(self, row: int, thetas: FloatArray) -> GameCritic:
         logits, _ = self.actor.logits(thetas[row : row + 1])

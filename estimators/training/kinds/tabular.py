@@ -16,8 +16,8 @@ from bilevelrl.estimators.training.followers.solving import (
     ExactFollower,
     FollowerRule,
 )
+from bilevelrl.estimators.training.methods import METHODS
 from bilevelrl.estimators.training.runs import LeaderTraining, check_count
-from bilevelrl.estimators.training.tabular.methods import METHODS
 from bilevelrl.reference import ConfigurableMDP
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.errors import InvalidInputError, refusal
@@ -96,7 +96,7 @@ class Training(LeaderTraining):
 
     def methods(self) -> Iterable[str]:
         """Return the names in `METHODS`."""
-        return METHODS
+        return METHODS[ConfigurableMDP]
 
     def start(self) -> FloatArray:
         """Return the leaders' starting points (runs, N), the same for runs of the same seed."""

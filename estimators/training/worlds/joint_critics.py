@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from bilevelrl.estimators.critics.networks import DenseNetwork
-from bilevelrl.estimators.training.game.options import Targets
+from bilevelrl.estimators.training.kinds.options import Targets
 from bilevelrl.estimators.training.optimisers import Adam, OptimiserState
 from bilevelrl.reference import MarkovGame
 from bilevelrl.reference.arrays import FloatArray

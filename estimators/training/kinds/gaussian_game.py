@@ -14,7 +14,7 @@ import numpy as np
 
 from bilevelrl.estimators.methods.score_game import ScoreForm
 from bilevelrl.estimators.sampling.gaussian_game import check_linear_leader
-from bilevelrl.estimators.training.lqr_game.methods import METHODS
+from bilevelrl.estimators.training.methods import METHODS
 from bilevelrl.estimators.training.optimisers import Adam, check_positive_or_infinite
 from bilevelrl.estimators.training.runs import LeaderTraining, Run, check_count
 from bilevelrl.reference import LQRGame
@@ -190,15 +190,15 @@ class LQRGameTraining(LeaderTraining):
         check_linear_leader(self.problem)
         check_count("streams", self.streams)
         check_count("steps", self.steps)
-        replaying = [run.method for run in self.runs if METHODS[run.method].replay]
+        replaying = [run.method for run in self.runs if METHODS[LQRGame][run.method].replay]
         if replaying and self.setup.critic.data_deviation is not None:
             raise UnsupportedError(f"data_deviation: expected None for {replaying[0]}, whose episodes are all kept")
         if not (np.isfinite(self.start_scale) and self.start_scale >= 0.0):
             raise InvalidInputError(refusal("start_scale", self.start_scale, "a finite number >= 0", "1.0 is usual"))
 
     def methods(self) -> Iterable[str]:
-        """Return the names in `lqr_game.methods.METHODS`."""
-        return METHODS
+        """Return the names in `METHODS`."""
+        return METHODS[LQRGame]
 
     def start(self) -> FloatArray:
         """Return the leaders' first gains (runs, N), the same for runs of the same seed."""
@@ -223,7 +223,7 @@ def lqr_game_training(
     problem
         The game.
     method
-        A name in `lqr_game.methods.METHODS`.
+        A name in `METHODS`.
     seeds, iterations
         Runs, and outer iterations of each.
     setup

@@ -8,44 +8,28 @@ from typing import Any, Literal, Protocol, TypeAlias
 import numpy as np
 from numpy.random import Generator
 
-from bilevelrl.estimators.critics.least_squares import QuadraticRegression, RegressionInputs, RegressionWeighting
+from bilevelrl.estimators.critics.least_squares import QuadraticRegression, RegressionWeighting
 from bilevelrl.estimators.critics.networks import DenseNetwork
 from bilevelrl.estimators.critics.quadratic import QuadraticCritic, fit_lstd_critic
 from bilevelrl.estimators.critics.quadratic_gradients import (
-    GradientRewards,
     QuadraticGradientCritic,
     fit_lstd_gradient,
     score_rewards,
 )
 from bilevelrl.estimators.estimator import Context
 from bilevelrl.estimators.sampling.trajectories import Trajectories
-from bilevelrl.estimators.training.lqr.networks import ActionValueNetwork, Carried, StateNetwork, TDOptions, fit_network
+from bilevelrl.estimators.training.methods import Wanted
 from bilevelrl.estimators.training.runs import check_count
+from bilevelrl.estimators.training.worlds.networks import (
+    ActionValueNetwork,
+    Carried,
+    StateNetwork,
+    TDOptions,
+    fit_network,
+)
 from bilevelrl.reference.arrays import FloatArray, check_positive, store_floats
 
-__all__ = ["CriticRule", "ExactCritics", "LearntCritics", "LeastSquaresCritics", "NetworkCritics", "Wanted"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
-    """What a method reads.
-
-    Attributes
-    ----------
-    leader
-        Inputs of the critic of the leader's values; None: the method reads none.
-    normalised
-        Whether its rewards are divided by the largest of the batch while a network learns them.
-    gradient
-        Inputs of the critic of the gradient of the follower's values, or None.
-    gradient_rewards
-        From what it is learnt by least squares; networks learn from scores, as published.
-    """
-
-    leader: RegressionInputs | None = "state_action"
-    normalised: bool = False
-    gradient: RegressionInputs | None = None
-    gradient_rewards: GradientRewards = "expected"
+__all__ = ["CriticRule", "ExactCritics", "LearntCritics", "LeastSquaresCritics", "NetworkCritics"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

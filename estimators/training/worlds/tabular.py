@@ -1,8 +1,9 @@
-"""The world of runs on a configurable MDP that share their dynamics, and the choice between it and separate runs."""
+"""The world of runs on a configurable MDP that share their dynamics."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.random import Generator
@@ -10,39 +11,35 @@ from numpy.random import Generator
 from bilevelrl.estimators.critics.sarsa import sarsa_pass
 from bilevelrl.estimators.sampling.trajectories import Trajectories
 from bilevelrl.estimators.terms.batched import SeedBatch
-from bilevelrl.estimators.training.followers.solving import (
-    Carried,
-    ExactFollower,
-    Rewards,
-    SharedDynamics,
-)
-from bilevelrl.estimators.training.gradient_errors import GRADIENT_COLUMNS, gradient_errors
-from bilevelrl.estimators.training.runs import World, make_world
-from bilevelrl.estimators.training.tabular.methods import batch_hypergradients, batch_truths, get_method
-from bilevelrl.estimators.training.tabular.separate import SeparateWorld
-from bilevelrl.estimators.training.tabular.training import Training
+from bilevelrl.estimators.training.checkpoints import group, join_groups
+from bilevelrl.estimators.training.followers.solving import Carried, ExactFollower, Rewards, SharedDynamics
+from bilevelrl.estimators.training.kinds.tabular import Training
+from bilevelrl.estimators.training.methods import Method
+from bilevelrl.estimators.training.worlds.shared import SharedWorld
+from bilevelrl.estimators.training.worlds.truths import batch_hypergradients, batch_truths
+from bilevelrl.reference import ConfigurableMDP
 from bilevelrl.reference.arrays import FloatArray, IntArray
 from bilevelrl.reference.tabular.fixed_point import entropy
-from bilevelrl.reference.tabular.transitions import SparseTransition
 
-__all__ = ["TabularWorld"]
+__all__ = ["FACTS", "TabularWorld"]
+
+FACTS = ("objective", "played_objective", "follower_error", "hypergradient_error")
+"""What is known exactly of each run, besides the errors of its direction."""
 
 
-class TabularWorld:
+class TabularWorld(SharedWorld):
     """Followers, samples and critics of all runs."""
 
-    columns = ("objective", "played_objective", "follower_error", "hypergradient_error", *GRADIENT_COLUMNS)
+    facts = FACTS
 
     def __init__(self, training: Training, generators: Sequence[Generator]) -> None:
-        self.training, self.generators = training, generators
+        super().__init__(ConfigurableMDP, training, generators)
+        self.training = training
         runs, thetas = training.runs, training.start()
         self.dynamics = SharedDynamics(training.problem, thetas[0].reshape(training.theta_shape))
-        self.methods = {name: get_method(name) for name in dict.fromkeys(run.method for run in runs)}
-        self.rows = {
-            name: np.array([row for row, run in enumerate(runs) if run.method == name]) for name in self.methods
-        }
-        self.sampling = np.flatnonzero([self.methods[run.method].estimator is not None for run in runs])
-        self.learning = np.flatnonzero([self.methods[run.method].critic == "sarsa" for run in runs])
+        self.estimators = {name: method.make(None) for name, method in self.by_name.items() if method.make is not None}
+        self.sampling = np.flatnonzero([method.make is not None for method in self.methods])
+        self.learning = np.flatnonzero([method.critic == "sarsa" for method in self.methods])
         self.step_sizes = np.array([run.critic_step_size for run in runs])
         shape = (len(runs), self.dynamics.states, self.dynamics.actions)
         self.tables = np.zeros(shape)
@@ -55,13 +52,11 @@ class TabularWorld:
 
     def arrays(self) -> dict[str, FloatArray]:
         """Return the critics and what followers carry on."""
-        return {**{f"follower.{name}": array for name, array in self.carried.items()}, "tables": self.tables}
+        return {**join_groups({"follower": self.carried}), "tables": self.tables}
 
     def restore(self, arrays: Mapping[str, FloatArray]) -> None:
         """Continue from what `arrays` returned."""
-        self.tables = arrays["tables"]
-        prefix = "follower."
-        self.carried = {key.removeprefix(prefix): value for key, value in arrays.items() if key.startswith(prefix)}
+        self.tables, self.carried = arrays["tables"], group(arrays, "follower")
 
     def prepare(self, thetas: FloatArray, iteration: int) -> None:
         """Let the followers respond, every run sample, and SARSA critics learn."""
@@ -79,32 +74,32 @@ class TabularWorld:
                 rng=[self.generators[int(row)] for row in self.sampling],
                 simulator=training.simulator,
             )
-        for name, method in self.methods.items():
+        for name, method in self.by_name.items():
             if method.critic == "sarsa":
                 self._learn(self.rows[name])
 
-    def direction(self, thetas: FloatArray, step: int) -> FloatArray:
-        """Return what each run's method estimates from its batch."""
-        direction = np.zeros_like(thetas)
-        for name, method in self.methods.items():
-            rows = self.rows[name]
-            if method.estimator is None:
-                direction[rows] = batch_hypergradients(self.dynamics, self._best_response().select(rows))
-                continue
-            batch = self.played.select(rows)
-            critic = batch.exact_critic() if method.critic == "exact" else batch.table_critic(self.tables[rows])
-            direction[rows] = batch.estimate(
-                method.estimator,
-                self._own(rows),
-                critic,
-                parts=False,
-                simulator=self.training.simulator,
-                rng=[self.generators[int(row)] for row in rows],
-            ).mean
-        return direction
+    def finish(self, thetas: FloatArray) -> None:
+        """Nothing is left to do."""
 
-    def evaluate(self, thetas: FloatArray, direction: FloatArray) -> dict[str, FloatArray]:
-        """Return objectives, what the followers' errors do, and how far the direction is from the truth."""
+    def estimates(self, method: Method, rows: IntArray, points: FloatArray, step: int) -> FloatArray:
+        """Return what each run's batch and critic make of the direction."""
+        batch = self.played.select(rows)
+        critic = batch.exact_critic() if method.critic == "exact" else batch.table_critic(self.tables[rows])
+        return batch.estimate(
+            self.estimators[method.name],
+            self._own(rows),
+            critic,
+            parts=False,
+            simulator=self.training.simulator,
+            rng=[self.generators[int(row)] for row in rows],
+        ).mean
+
+    def exact(self, method: Method, rows: IntArray, points: FloatArray, step: int) -> FloatArray:
+        """Return exact hypergradients."""
+        return batch_hypergradients(self.dynamics, self._best_response().select(rows))
+
+    def known(self, thetas: FloatArray) -> tuple[Mapping[str, Any], FloatArray]:
+        """Return objectives and what the followers' errors do."""
         best, played, runs = self._best_response(), self.played, thetas.shape[0]
         objective, truth = batch_truths(self.dynamics, best)
         played_objective, error, carried_over = objective, np.zeros(runs), np.zeros(runs)
@@ -112,16 +107,7 @@ class TabularWorld:
             played_objective, of_played = batch_truths(self.dynamics, played)
             error = np.abs(self._played_value(played) - best.value).max(axis=1)
             carried_over = np.linalg.norm(of_played - truth, axis=1)
-        return {
-            "objective": objective,
-            "played_objective": played_objective,
-            "follower_error": error,
-            "hypergradient_error": carried_over,
-            **gradient_errors(direction, truth),
-        }
-
-    def finish(self, thetas: FloatArray) -> None:
-        """Nothing is left to do."""
+        return dict(zip(FACTS, (objective, played_objective, error, carried_over), strict=True)), truth
 
     def _best_response(self) -> SeedBatch:
         if self._best is None:
@@ -155,13 +141,3 @@ class TabularWorld:
         earned = (policy * reward).sum(axis=2) + problem.temperature * entropy(policy)
         system = self.dynamics.systems(policy, problem.discount_follower)
         return np.linalg.solve(system, earned[:, :, None])[:, :, 0]
-
-
-@make_world.register
-def _(training: Training, generators: Sequence[Generator]) -> World:
-    """Together where runs share dynamics, else one by one."""
-    theta = training.start()[0].reshape(training.theta_shape)
-    moved = training.problem.varying(theta) & {"transition", "initial"}
-    if moved or isinstance(training.problem.tables_at(theta).transition, SparseTransition):
-        return SeparateWorld(training, generators)
-    return TabularWorld(training, generators)

@@ -1,166 +1,17 @@
-"""The methods that training compares: an estimator and its source of the leader's values, or the exact hypergradient.
-
-Practical methods are configured as the experiments of Kudo et al. (2026), arXiv:2603.14867, Section 6 run them.
-"""
+"""Exact objectives and hypergradients of many runs on one configurable MDP, from one factorisation each."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
 import numpy as np
 from scipy.linalg import lu_factor, lu_solve
 
-from bilevelrl.estimators.estimator import Estimator
-from bilevelrl.estimators.methods.bchg import BCHG
-from bilevelrl.estimators.methods.hpgd import HPGD
-from bilevelrl.estimators.registry import ESTIMATORS
 from bilevelrl.estimators.terms.batched import SeedBatch
 from bilevelrl.estimators.training.followers.solving import SharedDynamics
 from bilevelrl.reference.arrays import FloatArray
-from bilevelrl.reference.errors import InvalidInputError, UnknownNameError
-from bilevelrl.reference.objective import Objective
 
-__all__ = [
-    "METHODS",
-    "CriticSource",
-    "Method",
-    "batch_hypergradients",
-    "batch_objectives",
-    "batch_truths",
-    "get_method",
-]
-
-CriticSource: TypeAlias = Literal["none", "sarsa", "exact"]
-"""Where leader values come from: nowhere, a table that learns from each batch before it is read, or the model."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Method:
-    """What determines the direction of an ascent step.
-
-    Attributes
-    ----------
-    name, title, summary : str
-        Unique name, the name in tables and figures, one line about it.
-    estimator
-        None: the exact hypergradient, of the follower's best response.
-    critic
-        What the estimator reads.
-    """
-
-    name: str
-    title: str
-    summary: str
-    estimator: Estimator | None
-    critic: CriticSource = "none"
-
-    def __post_init__(self) -> None:
-        if self.estimator is None and self.critic != "none":
-            raise InvalidInputError(f"method {self.name!r}: expected critic='none' without an estimator")
-
-
-def _practical(name: str) -> Estimator:
-    return ESTIMATORS[name].make(Objective())
-
-
-METHODS: dict[str, Method] = {
-    method.name: method
-    for method in (
-        Method(
-            name="bc_hg",
-            title="BC-HG",
-            summary="BC-HG as published: benefit of a table learnt by SARSA from the same batch, averages over pairs",
-            estimator=BCHG(
-                critic="context", guiding_average="pairs", normalisation="episodes", leader_average="start_visits"
-            ),
-            critic="sarsa",
-        ),
-        Method(
-            name="bc_hg_exact_benefit",
-            title="BC-HG (exact benefit)",
-            summary="BC-HG as published, with the exact benefit instead of a learnt one",
-            estimator=BCHG(
-                critic="context", guiding_average="pairs", normalisation="episodes", leader_average="start_visits"
-            ),
-            critic="exact",
-        ),
-        Method(
-            name="bc_hg_formula",
-            title="BC-HG (formula)",
-            summary="BC-HG of the paper's formula: exact benefit, one trajectory at a time",
-            estimator=BCHG(critic="context"),
-            critic="exact",
-        ),
-        Method(
-            name="hpgd_mc",
-            title="HPGD (MC)",
-            summary="HPGD as published: returns and gradients averaged over the visits in the same batch",
-            estimator=_practical("hpgd_mc"),
-        ),
-        Method(
-            name="hpgd_sa",
-            title="HPGD (SA)",
-            summary="HPGD as published: gradients averaged over visits, benefit of a table learnt by SARSA",
-            estimator=HPGD(
-                variant="sarsa",
-                normalisation="episodes",
-                leader_average="start_visits",
-                delayed=True,  # the training loop has updated the table with the batch already
-                name="HPGD (SA)",
-            ),
-            critic="sarsa",
-        ),
-        Method(
-            name="hpgd_oracle",
-            title="HPGD (oracle)",
-            summary="HPGD as published: all averages from 10,000 extra steps, which start in uniformly drawn states",
-            estimator=HPGD(
-                variant="oracle_batch",
-                normalisation="episodes",
-                leader_average="start_visits",
-                name="HPGD (oracle)",
-            ),
-        ),
-        Method(
-            name="sobirl",
-            title="SoBiRL",
-            summary="SoBiRL as published: one-step gradients weighed by averaged returns",
-            estimator=_practical("sobirl_batch"),
-        ),
-        Method(
-            name="naive_pgd",
-            title="Naive-PGD",
-            summary="the leader's own terms alone, averaged over visits of start states",
-            estimator=_practical("naive_pgd_practical"),
-        ),
-        Method(
-            name="exact",
-            title="exact ascent",
-            summary="the exact hypergradient of the follower's best response: the control of every comparison",
-            estimator=None,
-        ),
-    )
-}
-"""Every method by name."""
-
-
-def get_method(name: str) -> Method:
-    """Return a method by name.
-
-    Raises
-    ------
-    UnknownNameError
-        With close matches.
-
-    Examples
-    --------
-    >>> get_method("naive_pgd").title
-    'Naive-PGD'
-    """
-    if name not in METHODS:
-        raise UnknownNameError("method", name, METHODS)
-    return METHODS[name]
+__all__ = ["batch_hypergradients", "batch_objectives", "batch_truths"]
 
 
 def batch_objectives(dynamics: SharedDynamics, followers: SeedBatch) -> FloatArray:

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from bilevelrl.estimators.training.game.actors import Actor, NetworkActor, TabularActor
-from bilevelrl.estimators.training.game.methods import GAME_METHODS
-from bilevelrl.estimators.training.game.options import SOUND, GameOptions
+from bilevelrl.estimators.training.kinds.options import SOUND, GameOptions
+from bilevelrl.estimators.training.methods import METHODS
 from bilevelrl.estimators.training.optimisers import Adam, Optimiser
 from bilevelrl.estimators.training.runs import LeaderTraining, check_count
+from bilevelrl.estimators.training.worlds.actors import Actor, NetworkActor, TabularActor
 from bilevelrl.reference import MarkovGame, TabularSoftmaxPolicy
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.errors import InvalidInputError, UnsupportedError, refusal
@@ -85,14 +85,14 @@ class GameTraining(LeaderTraining):
                 refusal("influence_steps", ahead, f"less than steps={self.steps}", "pass None for all")
             )
         for run in self.runs:
-            if self.options.minibatch is None and GAME_METHODS[run.method].replay:
+            if self.options.minibatch is None and METHODS[MarkovGame][run.method].replay:
                 raise InvalidInputError(
                     f"method={run.method!r}: expected a minibatch size; it draws from all past data"
                 )
 
     def methods(self) -> Iterable[str]:
-        """Return the names in `GAME_METHODS`."""
-        return GAME_METHODS
+        """Return the names in `METHODS`."""
+        return METHODS[MarkovGame]
 
     @property
     def actor(self) -> Actor:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.random import Generator
@@ -16,79 +17,71 @@ from bilevelrl.estimators.critics.sarsa import sarsa_pass
 from bilevelrl.estimators.critics.tables import ExactCritic, TableCritic
 from bilevelrl.estimators.estimator import Context
 from bilevelrl.estimators.methods.bchg import BCHG
+from bilevelrl.estimators.training.checkpoints import group, join_groups
 from bilevelrl.estimators.training.followers.solving import Carried, ExactFollower, SharedDynamics
-from bilevelrl.estimators.training.gradient_errors import GRADIENT_COLUMNS, gradient_errors
-from bilevelrl.estimators.training.runs import Run
-from bilevelrl.estimators.training.tabular.methods import get_method
-from bilevelrl.estimators.training.tabular.training import Training
-from bilevelrl.reference import TabularFollower, hypergradient, leader_objective, solve_follower
-from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.estimators.training.kinds.tabular import Training
+from bilevelrl.estimators.training.methods import Method
+from bilevelrl.estimators.training.runs import Run, World, make_world
+from bilevelrl.estimators.training.worlds.shared import SharedWorld
+from bilevelrl.estimators.training.worlds.tabular import FACTS, TabularWorld
+from bilevelrl.reference import ConfigurableMDP, TabularFollower, hypergradient, leader_objective, solve_follower
+from bilevelrl.reference.arrays import FloatArray, IntArray
 from bilevelrl.reference.tabular.fixed_point import entropy
 from bilevelrl.reference.tabular.leader import leader_action_values
+from bilevelrl.reference.tabular.transitions import SparseTransition
 
 __all__ = ["SeparateWorld"]
 
 
-_COLUMNS = ("objective", "played_objective", "follower_error", "hypergradient_error", *GRADIENT_COLUMNS)
+class SeparateWorld(SharedWorld):
+    """Runs that have nothing in common but their problem."""
 
-
-class SeparateWorld:
-    """Runs that have nothing in common but their problem.
-
-    Parameters
-    ----------
-    training
-        What is trained.
-    generators
-        One for each run.
-    """
-
-    columns = _COLUMNS
+    facts = FACTS
 
     def __init__(self, training: Training, generators: Sequence[Generator]) -> None:
-        pairs = zip(training.runs, training.start(), generators, strict=True)
-        self._runs = [_OneRun(training, run, theta, rng) for run, theta, rng in pairs]
+        super().__init__(ConfigurableMDP, training, generators)
+        each = zip(training.runs, self.methods, training.start(), generators, strict=True)
+        self._runs = [_OneRun(training, run, method, theta, rng) for run, method, theta, rng in each]
 
     def prepare(self, thetas: FloatArray, iteration: int) -> None:
         """Let the followers respond, every run sample, and SARSA critics learn."""
         for run, theta in zip(self._runs, thetas, strict=True):
             run.prepare(theta.reshape(run.training.theta_shape))
 
-    def direction(self, thetas: FloatArray, step: int) -> FloatArray:
-        """Return what each run's method estimates from its batch."""
-        return np.stack([run.direction() for run in self._runs])
-
-    def evaluate(self, thetas: FloatArray, direction: FloatArray) -> dict[str, FloatArray]:
-        """Return objectives, what the followers' errors do, and how far the direction is from the truth."""
-        rows = [run.evaluate(own) for run, own in zip(self._runs, direction, strict=True)]
-        return {name: np.array([row[name] for row in rows]) for name in self.columns}
-
     def finish(self, thetas: FloatArray) -> None:
         """Nothing is left to do."""
 
+    def estimates(self, method: Method, rows: IntArray, points: FloatArray, step: int) -> FloatArray:
+        """Return what each run's batch and critic make of the direction."""
+        return np.stack([self._runs[int(row)].estimate() for row in rows])
+
+    def exact(self, method: Method, rows: IntArray, points: FloatArray, step: int) -> FloatArray:
+        """Return exact hypergradients."""
+        return np.stack([self._runs[int(row)].truth() for row in rows])
+
+    def known(self, thetas: FloatArray) -> tuple[Mapping[str, Any], FloatArray]:
+        """Return objectives and what the followers' errors do."""
+        facts = np.array([run.known() for run in self._runs])
+        return dict(zip(FACTS, facts.T, strict=True)), np.stack([run.truth() for run in self._runs])
+
     def arrays(self) -> dict[str, FloatArray]:
         """Return the critics and what followers carry on."""
-        stored = {}
-        for row, run in enumerate(self._runs):
-            own = {"table": run.table, "value": run.value, **{f"follower.{k}": v for k, v in run.carried.items()}}
-            stored.update({f"{row}.{name}": array for name, array in own.items()})
-        return stored
+        own = ({"table": run.table, "value": run.value, **join_groups({"follower": run.carried})} for run in self._runs)
+        return join_groups({str(row): arrays for row, arrays in enumerate(own)})
 
     def restore(self, arrays: Mapping[str, FloatArray]) -> None:
         """Continue from what `arrays` returned."""
         for row, run in enumerate(self._runs):
-            prefix = f"{row}."
-            own = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
-            run.table, run.value = own.pop("table"), own.pop("value")
-            run.carried = {name.removeprefix("follower."): array for name, array in own.items()}
+            own = group(arrays, str(row))
+            run.table, run.value, run.carried = own["table"], own["value"], group(own, "follower")
 
 
 class _OneRun:
     """One run: its follower, samples and critic."""
 
-    def __init__(self, training: Training, run: Run, theta: FloatArray, rng: Generator) -> None:
+    def __init__(self, training: Training, run: Run, method: Method, theta: FloatArray, rng: Generator) -> None:
         self.training, self.problem, self.run, self.rng = training, training.problem, run, rng
-        self.method = get_method(run.method)
+        self.method, self.estimator = method, None if method.make is None else method.make(None)
         tables = self.problem.tables_at(theta.reshape(training.theta_shape))
         shape = (tables.states, tables.actions)
         self.table = rng.standard_normal(shape) if self.method.critic == "sarsa" else np.zeros(shape)
@@ -99,7 +92,7 @@ class _OneRun:
         training = self.training
         self.theta, self.best, self.trajectories = theta, self._best_response(theta), None
         self.played = self._response(theta)
-        if self.method.estimator is None:
+        if self.estimator is None:
             return
         self.trajectories = training.simulator.sample(
             self.problem, theta, self.played.policy, streams=training.streams, steps=training.steps, rng=[self.rng]
@@ -128,35 +121,27 @@ class _OneRun:
         found, self.carried = rule.respond(dynamics, dynamics.rewards(theta[None]), self.carried, [self.rng])
         return replace(self.best, value=found.value[0], action_value=found.action_value[0], policy=found.policy[0])
 
-    def direction(self) -> FloatArray:
-        if self.method.estimator is None:
-            return np.ravel(self._truth())
+    def estimate(self) -> FloatArray:
         assert self.trajectories is not None
+        assert self.estimator is not None
         context = replace(self._context(self.played), simulator=self.training.simulator)
         if self.method.critic == "sarsa":
             context = replace(context, critic=TableCritic(action_values=self.table, policy=self.played.policy))
-        return np.ravel(self.method.estimator.estimate(self.trajectories, context).mean)
+        return np.ravel(self.estimator.estimate(self.trajectories, context).mean)
 
-    def evaluate(self, direction: FloatArray) -> dict[str, float]:
-        truth = np.ravel(self._truth())
+    def known(self) -> tuple[float, ...]:
         objective = leader_objective(self.problem, self.theta)
-        found = {
-            "objective": objective,
-            "played_objective": objective,
-            "follower_error": 0.0,
-            "hypergradient_error": 0.0,
-        }
-        if self.played is not self.best:
-            found["played_objective"] = self._played_objective()
-            found["follower_error"] = float(np.abs(self._played_value() - self.best.value).max())
-            found["hypergradient_error"] = float(
-                np.linalg.norm(self._expected(self.played) - self._expected(self.best))
-            )
-        errors = gradient_errors(direction[None], truth[None])
-        return {**found, **{name: float(each[0]) for name, each in errors.items()}}
+        if self.played is self.best:
+            return objective, objective, 0.0, 0.0
+        return (
+            objective,
+            self._played_objective(),
+            float(np.abs(self._played_value() - self.best.value).max()),
+            float(np.linalg.norm(self._expected(self.played) - self._expected(self.best))),
+        )
 
-    def _truth(self) -> FloatArray:
-        return hypergradient(self.problem, self.theta, warm_start=self.best, bound=False).value
+    def truth(self) -> FloatArray:
+        return np.ravel(hypergradient(self.problem, self.theta, warm_start=self.best, bound=False).value)
 
     def _context(self, follower: TabularFollower) -> Context:
         critic = ExactCritic.solve(self.problem, self.theta, follower.policy)
@@ -181,3 +166,13 @@ class _OneRun:
         earned = replace(tables, reward_leader=soft)
         value, _, _ = leader_action_values(earned, policy, problem.discount_follower)
         return value
+
+
+@make_world.register
+def _(training: Training, generators: Sequence[Generator]) -> World:
+    """Together where runs share dynamics, else one by one."""
+    theta = training.start()[0].reshape(training.theta_shape)
+    moved = training.problem.varying(theta) & {"transition", "initial"}
+    if moved or isinstance(training.problem.tables_at(theta).transition, SparseTransition):
+        return SeparateWorld(training, generators)
+    return TabularWorld(training, generators)

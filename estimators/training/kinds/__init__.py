@@ -1,0 +1,1 @@
+"""What is trained, declared for each kind of problem."""

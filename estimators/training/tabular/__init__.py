@@ -1,1 +1,0 @@
-"""Training of leaders of configurable MDPs."""

@@ -601,19 +601,45 @@ JAX = [
 ]
 
 
-def _torch(grad):
+def _torch_matrix(x):
     import torch
 
-    def matrix(t):
-        x = torch.tensor(np.asarray(t), requires_grad=grad)
-        f = torch.stack([torch.ones((), dtype=x.dtype), x[0], torch.exp(-x[1]), torch.relu(x[0]), x[0] * x[1]])
-        found = torch.tensor(WEIGHTS) @ f
-        return found if grad else found.numpy()
+    f = torch.stack([torch.ones((), dtype=x.dtype), x[0], torch.exp(-x[1]), torch.relu(x[0]), x[0] * x[1]])
+    return torch.tensor(WEIGHTS, dtype=x.dtype) @ f
 
-    return matrix
+
+def _torch(*, double=True, grad=False, detached=True):
+    import torch
+
+    def evaluate(t):
+        x = torch.tensor(np.asarray(t), dtype=torch.float64 if double else torch.float32, requires_grad=grad)
+        found = _torch_matrix(x)
+        return found.detach().numpy() if detached else found
+
+    return evaluate
+
+
+def _torch_slope(double):
+    import torch
+
+    def evaluate(t):
+        x = torch.tensor(np.asarray(t), dtype=torch.float64 if double else torch.float32)
+        return np.asarray(torch.func.jacfwd(_torch_matrix)(x), dtype=np.float64)
+
+    return evaluate
 
 
 TORCH = [
-    Way("PyTorch, with its jacobian", lambda: _torch(False), slope=lambda: by_hand, kinds=GIVEN),
-    Way("PyTorch, tensors that require gradients", lambda: _torch(True)),
+    Way("PyTorch in float64, with its jacobian", _torch, slope=lambda: _torch_slope(True), kinds=GIVEN),
+    Way(
+        "PyTorch in float32, with its jacobian",
+        lambda: _torch(double=False),
+        slope=lambda: _torch_slope(False),
+        kinds=GIVEN,
+        relative=1e-5,
+    ),
+    Way("PyTorch, tensors that require gradients", lambda: _torch(grad=True, detached=False)),
+    Way("PyTorch, detached from what requires gradients", lambda: _torch(grad=True)),
+    Way("PyTorch, tensors as they are", lambda: _torch(detached=False)),
+    Way("PyTorch in float32, as it is", lambda: _torch(double=False), relative=1e-5),
 ]

@@ -91,6 +91,7 @@ class History:
     slope: list[FloatArray] = field(default_factory=list)
     bend: list[FloatArray] = field(default_factory=list)
     noise: list[FloatArray] = field(default_factory=list)
+    _size: Any = field(default=0.0, init=False)
 
     def add(self, probe: Probe, name: str, k: int, weights: FloatArray | None) -> None:
         """Take the k-th step of a table, or of a weighted sum of its entries."""
@@ -98,7 +99,7 @@ class History:
         nothing = np.full(base.size, np.nan)
         sides = [nothing if side is None else np.ravel(side[name]) for side in (probe.side(k), probe.side(-k))]
         forward, backward = (sides[0] - base) / step, (base - sides[1]) / step
-        noise = ULPS * np.maximum(np.abs(base), np.maximum(np.abs(sides[0]), np.abs(sides[1]))) / step
+        noise = (ULPS / step) * np.maximum(np.abs(base), np.maximum(np.abs(sides[0]), np.abs(sides[1])))
         if weights is not None:
             forward, backward = np.array([weights @ forward]), np.array([weights @ backward])
             noise = np.array([np.abs(weights) @ noise])
@@ -108,33 +109,37 @@ class History:
             last = np.abs(self.slope[-1])
             slope[(forward == 0.0) & (backward == 0.0) & ~(last < 0.125 * np.abs(self.slope[0]))] = np.nan
             slope[(self.slope[0] == 0.0) & np.isnan(slope)] = 0.0
+        size = np.abs(slope)
+        self._size = size + 1e-6 * np.fmax.reduce(size, initial=0.0)
         self.slope.append(slope)
         self.bend.append(np.abs(forward - backward))
         self.noise.append(noise)
 
     def scale(self, claimed: FloatArray | float = 0.0) -> Any:
         """The size that errors are relative to: the derivative's own, and not less than rounding of the largest."""
-        slope = np.abs(self.slope[-1])
-        return np.abs(claimed) + slope + 1e-6 * np.fmax.reduce(slope, initial=0.0)
+        return np.abs(claimed) + self._size
 
     def smooth(self) -> Any:
         """Whether one-sided slopes meet at the last step, or close in on each other."""
         bend, noise = self.bend[-1], self.noise[-1]
-        meet = bend <= 0.02 * self.scale() + 4.0 * noise
+        meet = bend <= 0.02 * self._size + 4.0 * noise
         return meet if len(self.bend) < 2 else meet | (bend <= 0.25 * self.bend[-2] + 4.0 * noise)
 
     def agrees(self, claimed: FloatArray, exact: FloatArray | None) -> Any:
         """Whether the last step shows a smooth entry with the claimed derivative."""
         slope, noise, scale, smooth = self.slope[-1], self.noise[-1], self.scale(claimed), self.smooth()
+        off = np.abs(claimed - slope)
         if exact is None:
-            return smooth & (np.abs(claimed - slope) <= AGREEMENT * scale + noise)
+            return smooth & (off <= AGREEMENT * scale + noise)
         # Differences have to see the same derivative roughly: a function may drop the imaginary part unheard.
         largest = float(np.abs(exact).max(initial=0.0))
         close = np.abs(claimed - exact) <= EXACT_AGREEMENT * (np.abs(claimed) + np.abs(exact)) + 1e-14 * largest
-        seen = np.abs(claimed - slope) <= 0.02 * scale + noise
-        settled = np.abs(claimed - slope) <= AGREEMENT * scale + noise
+        right = smooth & close & (off <= 0.02 * scale + noise)
+        if right.all():
+            return right
+        settled = off <= AGREEMENT * scale + noise
         dropped = ~(np.abs(exact - slope) <= 0.02 * scale + noise)
-        return smooth & ((close & seen) | (settled & dropped))
+        return right | (smooth & settled & dropped)
 
     def verdict(
         self,

@@ -239,8 +239,10 @@ def same(value: Any, base: Any) -> bool:
     if value is base:
         return True
     value, base = np.asarray(value), np.asarray(base)
-    equal = value.shape == base.shape and value == base
-    return bool(np.all(equal) or np.all(equal | ((value != value) & (base != base))))
+    if value.shape != base.shape:
+        return False
+    other = value != base
+    return not other.any() or bool(((value != value) & (base != base))[other].all())
 
 
 def contracted(slope: FloatArray | None, weights: FloatArray | None) -> FloatArray | None:

@@ -20,12 +20,15 @@ __all__ = ["Trace", "rule_failed"]
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """One forward pass of a function at θ: values of all arrays, and the nodes of those that depend on θ."""
+    """One forward pass of a function at θ: values of all arrays, the nodes of those that depend on θ, and how many
+    steps led to them.
+    """
 
     label: str
     theta: FloatArray
     values: Mapping[str, Any]
     nodes: Mapping[str, VJPNode]
+    steps: int
 
     @classmethod
     def of(cls, entries: Entries, theta: FloatArray, label: str) -> Trace:
@@ -57,12 +60,13 @@ class Trace:
                 f"{label}(theta): autograd cannot differentiate it: {error}; expected functions that it knows; give a "
                 "closed form, or use route='finite_difference'"
             ) from error
-        if not _roots(nodes.values()) <= {start}:
+        roots, steps = _walked(nodes.values())
+        if not roots <= {start}:
             raise DerivativeError(
                 f"{label}(theta): an array was made from traced values of an earlier call; expected a function of its "
                 "argument alone; do not keep autograd's values between calls"
             )
-        return cls(label, theta, values, nodes)
+        return cls(label, theta, values, nodes, steps)
 
     def pull(self, name: str, cotangent: Any) -> FloatArray:
         """Return ⟨cotangent, ∂array/∂θ⟩, shape (N,)."""
@@ -90,7 +94,8 @@ def rule_failed(label: str, names: str, theta: FloatArray, what: str) -> Derivat
     )
 
 
-def _roots(nodes: Iterable[VJPNode]) -> set[VJPNode]:
+def _walked(nodes: Iterable[VJPNode]) -> tuple[set[VJPNode], int]:
+    """Return where the nodes come from, and how many there are on the way."""
     roots: set[VJPNode] = set()
     seen: set[VJPNode] = set()
     pending = list(nodes)
@@ -102,4 +107,4 @@ def _roots(nodes: Iterable[VJPNode]) -> set[VJPNode]:
         pending.extend(node.parents)
         if not node.parents:
             roots.add(node)
-    return roots
+    return roots, len(seen)

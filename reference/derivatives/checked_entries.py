@@ -1,0 +1,272 @@
+"""Claims about derivatives held against the function: when they are looked at, and what is refused.
+
+Claims are compared at the first θ, again where an array begins to depend on θ, one that should not has changed, or a
+trace takes another number of steps (another branch of an `if`), and at the second, fourth, eighth ... θ
+(`bilevelrl.reference.derivatives.checks`, `.memory`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.derivatives.checks import compare, kink
+from bilevelrl.reference.derivatives.findings import Finding, describe
+from bilevelrl.reference.derivatives.memory import Memory, Seen, point_of
+from bilevelrl.reference.derivatives.probes import Entries, Probe, same
+from bilevelrl.reference.derivatives.traces import Trace
+from bilevelrl.reference.errors import DerivativeError, InvalidInputError, ShapeError, UnknownNameError, refusal
+
+__all__ = ["CheckedEntries"]
+
+_NOISE = 1e-11  # of an array, relative to its largest entry: rounding leaves 1e-16, float32 1e-8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckedEntries:
+    """Arrays that depend on θ, and what was seen of them.
+
+    Attributes
+    ----------
+    entries
+        θ → {name: array}, traceable unless closed forms are given.
+    label : str
+        What the user calls the function: "tables", "matrices", "policy".
+    memory
+        Where to keep what was checked.
+    verify : bool
+        Whether to hold derivatives against differences.
+    """
+
+    entries: Entries
+    label: str
+    memory: Memory
+    verify: bool = True
+
+    def probe(self, theta: FloatArray) -> Probe:
+        """Return the values at θ and around it, kept until another θ is asked for."""
+        point = point_of(theta)
+        known = self.memory.get("probe")
+        if known is None or known[0] != point:
+            known = self.memory["probe"] = (point, Probe(self.entries, theta.copy(), self.label))
+        result: Probe = known[1]
+        return result
+
+    def refresh(self, theta: FloatArray, values: Mapping[str, Any]) -> None:
+        """Take note of all values at θ; forget everything where they were others there: a closure has changed."""
+        point = point_of(theta)
+        known: tuple[Any, Probe] | None = self.memory.get("probe")
+        if known is not None and known[0] == point:
+            if all(same(value, known[1].base[name]) for name, value in values.items()):
+                return
+            self.memory.clear()
+        self.memory["probe"] = (point, Probe(self.entries, theta.copy(), self.label, values))
+
+    def _seen(
+        self, theta: FloatArray, names: frozenset[str] | None = None, values: Mapping[str, Any] | None = None
+    ) -> Seen:
+        """Return what is known of the arrays at θ, looked at again where that is due or something has changed.
+
+        Names are those that the trace or the closed form gives, values those at θ; None where neither is known.
+        """
+        point = point_of(theta)
+        seen: Seen | None = self.memory.get("seen")
+        if seen is not None:
+            asked = seen.names if names is None else names
+            if seen.point == point and asked <= seen.varying:
+                return seen
+            values = self.probe(theta).base if values is None else values
+            if seen.point != point and not seen.is_due and seen.covers(asked, values):
+                seen.point, seen.points = point, seen.points + 1
+                return seen
+        names = self.moving(theta) if names is None else names
+        seen = self.memory["seen"] = Seen.around(self.probe(theta), names, seen)
+        return seen
+
+    def stands_still(self, theta: FloatArray, name: str) -> bool:
+        """Whether an array does not move around θ, as far as was seen or by differences."""
+        seen: Seen | None = self.memory.get("seen")
+        probe = self.probe(theta)
+        known = seen is not None and not seen.is_due and seen.is_constant(name, probe.base[name])
+        return known or not probe.moves(name)
+
+    def moving(self, theta: FloatArray) -> frozenset[str]:
+        """Return the names of the arrays that are others anywhere near θ; nothing is traced."""
+        if theta.size == 0:
+            return frozenset()
+        probe = self.probe(theta)
+        return frozenset(name for name in probe.base if probe.moves(name))
+
+    def refuse_kinks(self, theta: FloatArray) -> None:
+        """Refuse a θ at which an array has no derivative, for routes that difference the function or step into ℂ.
+
+        Raises
+        ------
+        DerivativeError
+            Naming the array.
+        """
+        if theta.size:
+            probe = self.probe(theta)
+            for name in probe.base:
+                finding = kink(probe, name) if probe.moves(name) else None
+                if finding is not None:
+                    self._refuse(name, finding, "differences", theta)
+
+    def refuse_noise(self, theta: FloatArray) -> None:
+        """Refuse arrays that are not smooth to double precision, for routes that difference them.
+
+        Raises
+        ------
+        DerivativeError
+            Naming the array and the size of its noise.
+        """
+        self.refuse_kinks(theta)
+        if theta.size == 0:
+            return
+        probe = self.probe(theta)
+        for name in probe.base:
+            noise = probe.noise(name) if probe.moves(name) else 0.0
+            if noise > _NOISE:
+                raise DerivativeError(
+                    f"{self.label}(theta): {name} carries noise of {noise:.1g} of its size around this θ; expected a "
+                    "smooth function in double precision, where differences mean something: compute it in float64 "
+                    "throughout, or give closed-form derivatives and use another route"
+                )
+
+    def confirm_complex_step(self, theta: FloatArray) -> None:
+        """Check that the function is analytic, for routes that step into ℂ: casts and moduli lose derivatives unheard.
+
+        Raises
+        ------
+        InvalidInputError
+            If the function raises there.
+        DerivativeError
+            Naming the array.
+        """
+
+        def claimed(probe: Probe, name: str) -> Finding | None:
+            if name not in moving:
+                return None
+            slope = probe.by_complex_step(name)
+            if probe.complex_failure is not None:
+                raise InvalidInputError(
+                    f"{self.label}(theta + i h v) raised {probe.complex_failure}: expected a function analytic in θ; "
+                    "write it without casts to float, or use another route"
+                )
+            if slope is None:
+                raise DerivativeError(
+                    f"{self.label}(theta + i h v): {name} at theta={theta.tolist()} is not what it is without the "
+                    "step, or a cast loses its derivative; expected a function analytic in θ, in double precision; use "
+                    "another route"
+                )
+            return compare(slope.ravel(), probe, name)
+
+        self.refuse_noise(theta)
+        moving = self.moving(theta)
+        self._check(theta, moving, "the complex step", "complex step", claimed, None)
+
+    def _trace(self, theta: FloatArray) -> Trace:
+        """Return the trace at θ; one of another length is another function, of which nothing has been compared."""
+        traced = Trace.of(self.entries, theta, self.label)
+        lengths: set[int] = self.memory.setdefault("steps", set())
+        if traced.steps not in lengths:
+            seen: Seen | None = self.memory.get("seen")
+            if seen is not None:
+                seen.compared.clear()
+            lengths.add(traced.steps)
+        return traced
+
+    def confirm_trace(self, theta: FloatArray) -> None:
+        """Check autograd's derivatives at θ, for routes that trace the function within a computation of their own.
+
+        Raises
+        ------
+        DerivativeError
+            As `pullback_at`.
+        """
+        self._trace(theta)
+        traced = self._trace(theta)  # the second one sees what was kept from the first
+        self._check_pullback(theta, frozenset(traced.nodes), traced.pull, "autograd", traced.values, kind="trace")
+        for name in traced.nodes:
+            self._finite(theta, name, traced.pull(name, np.ones(np.shape(traced.values[name]))))
+
+    def _check_jacobian(self, theta: FloatArray, jacobian: Mapping[str, FloatArray], source: str) -> None:
+        def claimed(probe: Probe, name: str) -> Finding | None:
+            for known in jacobian:
+                if known not in probe.base:
+                    raise UnknownNameError(f"{self.label}_jacobian(theta)", known, probe.base)
+            base = np.shape(probe.base[name])
+            if name not in jacobian:
+                return compare(None, probe, name)
+            if jacobian[name].shape != (*base, theta.size):
+                raise ShapeError(refusal(f"{self.label}_jacobian(theta)[{name!r}].shape", jacobian[name].shape,
+                                         f"{(*base, theta.size)}", "the array's axes, parameters last"))  # fmt: skip
+            return compare(np.ravel(jacobian[name] @ probe.direction.ravel()), probe, name)
+
+        self._check(theta, frozenset(jacobian), source, "jacobian", claimed, None)
+
+    def _check_pullback(
+        self,
+        theta: FloatArray,
+        names: frozenset[str],
+        pull: Callable[[str, Any], FloatArray],
+        source: str,
+        values: Mapping[str, Any] | None = None,
+        kind: str = "pullback",
+    ) -> None:
+        def claimed(probe: Probe, name: str) -> Finding | None:
+            if name not in names:
+                return compare(None, probe, name)
+            weights = probe.weights(name)
+
+            def along(weights: FloatArray) -> float:
+                with np.errstate(invalid="ignore"):
+                    return float(pull(name, weights) @ probe.direction.ravel())
+
+            def rounding() -> float:
+                # A pullback is linear in the weights: what its parts do not add up to is what it rounded.
+                draws = np.random.default_rng(20261130).uniform(size=(4, *weights.shape))
+                return max(abs(along(weights) - along(weights * u) - along(weights - weights * u)) for u in draws)
+
+            finding = compare(np.array([along(weights)]), probe, name, weights.ravel(), rounding)
+            return finding if finding is None else kink(probe, name) or finding
+
+        self._check(theta, names, source, kind, claimed, values)
+
+    def _check(
+        self,
+        theta: FloatArray,
+        names: frozenset[str],
+        source: str,
+        kind: str,
+        claimed: Callable[[Probe, str], Finding | None],
+        values: Mapping[str, Any] | None,
+    ) -> None:
+        """Compare every array, unless all is as when it was last compared."""
+        if not self.verify or theta.size == 0:
+            return
+        seen = self._seen(theta, names, values)
+        if kind in seen.compared:
+            return
+        probe = self.probe(theta)
+        for name in probe.base:
+            finding = claimed(probe, name)
+            if finding is not None:
+                self._refuse(name, finding, source if name in names else "constant", theta)
+        seen.compared.add(kind)
+
+    def _finite(self, theta: FloatArray, name: str, pulled: FloatArray) -> FloatArray:
+        if not np.isfinite(pulled).all():
+            claimed = np.full(np.size(self.entries(theta)[name]), np.nan)
+            finding = compare(claimed, self.probe(theta), name)
+            self._refuse(name, finding or Finding("not finite", 0, np.nan, np.nan, np.inf), "autograd", theta)
+        return pulled
+
+    def _refuse(self, name: str, finding: Finding, source: str, theta: FloatArray) -> None:
+        """Raise what a finding says."""
+        shape = np.shape(self.probe(theta).base[name])
+        raise DerivativeError(describe(self.label, name, shape, finding, source, theta))

@@ -220,7 +220,7 @@ def evaluated(problem: Problem, theta: Any) -> At[Problem]:
     UnsupportedError
         If it is no problem.
     """
-    if not hasattr(problem, "at"):
-        found = type(problem).__name__
+    if isinstance(problem, type) or not hasattr(problem, "at"):
+        found = f"the class {problem.__name__}" if isinstance(problem, type) else type(problem).__name__
         raise UnsupportedError(refusal("problem", found, "a problem of this package", "or a kind of your own"))
     return problem.at(theta)

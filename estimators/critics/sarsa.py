@@ -232,7 +232,10 @@ def sarsa_pass(
             )
         )
     _, states, actions = tables.shape
-    trajectories.check_states(states, actions)
+    try:
+        trajectories.check_states(states, actions)
+    except InvalidInputError as error:
+        raise InvalidInputError(f"table of {states} states and {actions} actions: {error}") from error
     if np.shape(policy) not in ((states, actions), tables.shape):
         raise ShapeError(refusal("policy.shape", np.shape(policy), f"{(states, actions)}", "fit it to table"))
     if np.shape(step_size) not in ((), (runs,)):

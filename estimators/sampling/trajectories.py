@@ -117,9 +117,8 @@ class Trajectories:
             else:
                 name, expected = "truncated", "True, or `terminated`, where another episode or padding follows"
             value = bool(getattr(self, name)[stream, step])
-            raise InvalidInputError(
-                refusal(f"{name}[{stream}, {step}]", value, expected, "flag each episode's last step alone")
-            )
+            remedy = "flag each episode's last step alone, where `time_in_episode` goes on no further"
+            raise InvalidInputError(refusal(f"{name}[{stream}, {step}]", value, expected, remedy))
 
     def _check_ends(self, states: int) -> None:
         """Refuse a `state_tp1` other than S where the process ended, and S elsewhere; -1 where nothing ended."""

@@ -144,7 +144,11 @@ class MarkovGame:
 
     def _store_mask(self, shape: tuple[int, ...]) -> None:
         """Take away what the follower cannot do; one that does not see the leader's action cannot do it whatever l."""
-        seen = self.follower_sees_leader_action and np.ndim(self.action_mask) == 3
+        try:
+            axes = np.ndim(self.action_mask)
+        except ValueError:  # ragged lists, which are refused by name below
+            axes = 0
+        seen = self.follower_sees_leader_action and axes == 3
         playable = playable_actions(self.action_mask, shape if seen else (shape[0], shape[2]))
         everywhere = playable if seen else playable[:, None]
         object.__setattr__(self, "action_mask", playable)

@@ -170,6 +170,7 @@ NO_ANSWER = {"PolicyCovariance.conditional_moments"}
 """What refuses every call, and says why."""
 
 TAKES_LONG = {
+    ("check_estimator", "on", "None"),
     ("kill_matrix", "mutants", "None"),
     ("kill_matrix", "correct", "None"),
     ("run_study", "on", "None"),

@@ -302,6 +302,8 @@ def _written():
         "ErrorBudget": {"total": 1e-6},
         "ConfigurableMDP": {"tables": _tables, "discount_leader": 0.5, "discount_follower": 0.9, "temperature": 1.0},
         "named_stream": {"entropy": 7, "names": "task"},
+        "Objective.discount": {"discount_leader": 0.5},
+        "Objective.constant_return": {"reward": 1.0, "discount_leader": 0.5},
         "register_objective": {"kind": type("Kind", (), {})},
         "register_route": {"name": "own", "kind": type("Kind", (), {}), "summary": "s", "family": "f", "accuracy": "a"},
         "register_task": {"name": "own", "summary": "s"},

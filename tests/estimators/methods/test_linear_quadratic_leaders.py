@@ -54,7 +54,7 @@ def test_the_exact_gradient_critic_is_the_derivative_of_the_value(states, action
     exact = QuadraticGradientCritic.solve(context_of(problem)).value(state)
 
     def value(theta):
-        return solve_follower(problem, theta).value(state)
+        return solve_follower(problem, theta).value_at(state)
 
     def difference(unit, step):
         return (value(THETA + step * unit) - value(THETA - step * unit)) / (2.0 * step)

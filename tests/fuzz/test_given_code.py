@@ -9,7 +9,7 @@ import pytest
 
 from bilevelrl.estimators import BCHG, Context, TabularSimulator, sample_trajectories
 from bilevelrl.estimators.training import METHODS, Run, Training, train
-from bilevelrl.reference import hypergradient, solve_follower
+from bilevelrl.reference import ConfigurableMDP, hypergradient, solve_follower
 from bilevelrl.reference.doors import checked
 from bilevelrl.reference.errors import BilevelRLError, CallableError, InvalidInputError
 from bilevelrl.tasks import layered_mdp, random_markov_game, scenario
@@ -65,7 +65,9 @@ def _trained(**changes):
 
 
 def _trained_with_a_failing_method(monkeypatch):
-    monkeypatch.setitem(METHODS, "bc_hg", dataclasses.replace(METHODS["bc_hg"], estimator=Failing(critic="context")))
+    methods = METHODS[ConfigurableMDP]
+    broken = dataclasses.replace(methods["bc_hg"], make=lambda *_: Failing(critic="context"))
+    monkeypatch.setitem(methods, "bc_hg", broken)
     _trained()
 
 

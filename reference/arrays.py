@@ -15,10 +15,12 @@ from numpy.typing import NDArray
 from bilevelrl.reference.errors import IndependenceError, InvalidInputError, ShapeError, refusal
 
 __all__ = [
+    "AnyArray",
     "BoolArray",
     "ComplexArray",
     "FloatArray",
     "IntArray",
+    "Traced",
     "as_float",
     "check_array",
     "check_discount",
@@ -45,9 +47,12 @@ FloatArray: TypeAlias = NDArray[np.float64]
 ComplexArray: TypeAlias = NDArray[np.complex128]
 IntArray: TypeAlias = NDArray[np.int64]
 BoolArray: TypeAlias = NDArray[np.bool_]
+AnyArray: TypeAlias = NDArray[Any]
+Traced: TypeAlias = Any
+"""An array or a number that may carry a derivative: float64, complex, or autograd's tracer, which has no types."""
 
 
-def is_differentiated(value: Any) -> bool:
+def is_differentiated(value: Traced) -> bool:
     """Whether a value carries a derivative: an autograd tracer or a complex number.
 
     Examples
@@ -66,7 +71,7 @@ def is_differentiated(value: Any) -> bool:
     return bool(kind == "c")
 
 
-def refuse_differentiation(where: str, *values: Any) -> None:
+def refuse_differentiation(where: str, *values: object) -> None:
     """Raise if a tracer or a complex number enters code that promises not to be differentiated through.
 
     Raises
@@ -82,7 +87,7 @@ def refuse_differentiation(where: str, *values: Any) -> None:
             )
 
 
-def check_theta(theta: Any, theta_shape: tuple[int, ...] | None) -> FloatArray:
+def check_theta(theta: object, theta_shape: tuple[int, ...] | None) -> FloatArray:
     """Return θ as a float64 array of the right shape.
 
     Raises
@@ -149,7 +154,7 @@ def as_float(
     return number
 
 
-def check_shape(name: str, value: Any, shape: tuple[int | None, ...], remedy: str = "reshape it") -> None:
+def check_shape(name: str, value: Traced, shape: tuple[int | None, ...], remedy: str = "reshape it") -> None:
     """Refuse an array whose shape is another one; None stands for any length.
 
     Examples
@@ -165,7 +170,7 @@ def check_shape(name: str, value: Any, shape: tuple[int | None, ...], remedy: st
         raise ShapeError(refusal(f"{name}.shape", found, expected, remedy))
 
 
-def check_numbers(name: str, value: Any) -> Any:
+def check_numbers(name: str, value: object) -> Any:
     """Return integers as an array of int64, other real numbers as one of float64, or raise; padding may be NaN."""
     try:
         return check_array(name, value, dtype=np.int64)
@@ -173,7 +178,7 @@ def check_numbers(name: str, value: Any) -> Any:
         return check_array(name, value, finite=False)
 
 
-def check_parameter(name: str, value: Any, shape: tuple[int, ...]) -> Any:
+def check_parameter(name: str, value: object, shape: tuple[int, ...]) -> Any:
     """Return a parameter that may be an autograd tracer or complex; else real numbers, of a given shape.
 
     Examples
@@ -187,7 +192,7 @@ def check_parameter(name: str, value: Any, shape: tuple[int, ...]) -> Any:
     return value
 
 
-def check_indices(name: str, value: Any, limit: int) -> IntArray:
+def check_indices(name: str, value: object, limit: int) -> IntArray:
     """Return states or actions as an array of integers in [0, limit), or raise.
 
     Examples
@@ -222,7 +227,7 @@ def check_rows_chosen(name: str, value: Any, rows: int) -> Any:
     return chosen
 
 
-def check_steps_to_go(value: Any, longest: int, shape: tuple[int, ...] | None = None) -> Any:
+def check_steps_to_go(value: object, longest: int, shape: tuple[int, ...] | None = None) -> Any:
     """Return the row of each number of steps to go, clipped to the longest there is; None is the longest.
 
     `shape` is that of the states they go with, which they must broadcast against.
@@ -243,7 +248,7 @@ def check_steps_to_go(value: Any, longest: int, shape: tuple[int, ...] | None = 
     return steps.clip(0, longest)
 
 
-def check_pairs(*entries: tuple[str, Any, int]) -> tuple[IntArray, ...]:
+def check_pairs(*entries: tuple[str, object, int]) -> tuple[IntArray, ...]:
     """Return indices that broadcast against each other, given as (name, value, limit), or raise.
 
     Examples
@@ -260,7 +265,7 @@ def check_pairs(*entries: tuple[str, Any, int]) -> tuple[IntArray, ...]:
     return found
 
 
-def check_vectors(name: str, value: Any, dimension: int) -> FloatArray:
+def check_vectors(name: str, value: object, dimension: int) -> FloatArray:
     """Return vectors as an array (..., dimension) of finite numbers, or raise.
 
     Examples
@@ -294,7 +299,7 @@ def check_thetas(thetas: Any, theta_shape: tuple[int, ...] | None) -> FloatArray
     raise ShapeError(refusal("thetas", thetas, "an array (B, *theta_shape) of float64", "stack them"))
 
 
-def check_joined(state: Any, action: Any, gain_shape: tuple[int, ...], name: str = "action") -> FloatArray:
+def check_joined(state: object, action: object, gain_shape: tuple[int, ...], name: str = "action") -> FloatArray:
     """Return vectors (state, action) side by side, (..., n + m), for a gain (m, n)."""
     x, a = check_vectors("state", state, gain_shape[1]), check_vectors(name, action, gain_shape[0])
     try:
@@ -303,7 +308,7 @@ def check_joined(state: Any, action: Any, gain_shape: tuple[int, ...], name: str
         raise ShapeError(refusal(f"{name}.shape", a.shape, f"one action per state {x.shape}", "reshape it")) from error
 
 
-def check_array(name: str, value: Any, *, dtype: Any = np.float64, finite: bool = True) -> Any:
+def check_array(name: str, value: object, *, dtype: Any = np.float64, finite: bool = True) -> Any:
     """Return numbers as an array of a dtype, or raise; nothing is dropped: no mask, imaginary part or fraction.
 
     Raises
@@ -393,7 +398,7 @@ def store_problem_scalars(problem: Any) -> None:
     object.__setattr__(problem, "temperature", check_positive("temperature", problem.temperature, remedy))
 
 
-def check_discount(name: str, value: Any) -> float:
+def check_discount(name: str, value: object) -> float:
     """Return a discount in [0, 1) as a Python float, or raise `InvalidInputError`."""
     expected = "a number in [0, 1)"
     remedy = "undiscounted returns need a horizon: discounted=False, horizon=T"
@@ -403,7 +408,7 @@ def check_discount(name: str, value: Any) -> float:
     return number
 
 
-def check_positive(name: str, value: Any, remedy: str) -> float:
+def check_positive(name: str, value: object, remedy: str) -> float:
     """Return a finite number > 0 as a Python float, or raise `InvalidInputError`."""
     expected = "a finite number > 0"
     number = as_float(name, value, expected, remedy)

@@ -10,13 +10,13 @@ from numpy.random import Generator
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.doors import Iterations, NonNegative, checked
 from bilevelrl.reference.errors import InvalidInputError
-from bilevelrl.reference.follower import FollowerMethod, check_method, solve
+from bilevelrl.reference.follower import Follower, FollowerMethod, check_method, solve
 from bilevelrl.reference.game.follower import GameFollower
 from bilevelrl.reference.game.model import MarkovGame
 from bilevelrl.reference.lqr.follower import LQRFollower
 from bilevelrl.reference.lqr.model import ConfigurableLQR
 from bilevelrl.reference.lqr_game.model import LQRGame
-from bilevelrl.reference.problem import evaluated
+from bilevelrl.reference.problem import Problem, evaluated
 from bilevelrl.reference.registry import Hypergradient
 from bilevelrl.reference.tabular.follower import TabularFollower
 from bilevelrl.reference.tabular.model import ConfigurableMDP
@@ -27,7 +27,7 @@ __all__ = ["SuboptimalFollower", "solve_follower"]
 @overload
 def solve_follower(
     problem: ConfigurableMDP,
-    theta: Any,
+    theta: object,
     *,
     method: FollowerMethod = ...,
     tolerance: float = ...,
@@ -41,7 +41,7 @@ def solve_follower(
 @overload
 def solve_follower(
     problem: MarkovGame,
-    theta: Any,
+    theta: object,
     *,
     method: FollowerMethod = ...,
     tolerance: float = ...,
@@ -55,7 +55,7 @@ def solve_follower(
 @overload
 def solve_follower(
     problem: ConfigurableLQR | LQRGame,
-    theta: Any,
+    theta: object,
     *,
     method: FollowerMethod = ...,
     tolerance: float = ...,
@@ -68,29 +68,29 @@ def solve_follower(
 
 @overload
 def solve_follower(
-    problem: Any,
-    theta: Any,
+    problem: Problem,
+    theta: object,
     *,
     method: FollowerMethod = ...,
     tolerance: float = ...,
     max_iterations: int | None = ...,
-    warm_start: Any = ...,
+    warm_start: object = ...,
     stop_after: int | None = ...,
     throw: bool = ...,
-) -> Any: ...
+) -> Follower: ...
 
 
 def solve_follower(
-    problem: Any,
-    theta: Any,
+    problem: Problem,
+    theta: object,
     *,
     method: FollowerMethod = "newton",
     tolerance: float = 1e-12,
     max_iterations: int | None = None,
-    warm_start: Any = None,
+    warm_start: object = None,
     stop_after: int | None = None,
     throw: bool = True,
-) -> Any:
+) -> Follower:
     """Solve the follower's entropy-regularised problem at θ, for any kind of problem.
 
     Parameters
@@ -189,9 +189,9 @@ class SuboptimalFollower:
     def respond(
         self,
         problem: Any,
-        theta: Any,
+        theta: object,
         *,
-        previous: Any = None,
+        previous: object = None,
         rng: Generator | None = None,
     ) -> Any:
         """Return the response after the allowed sweeps.

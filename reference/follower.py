@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import enum
-from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
+from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 from numpy.random import Generator
 
-from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.arrays import FloatArray, IntArray
 from bilevelrl.reference.doors import LARGEST_ITERATIONS, check_integer
 from bilevelrl.reference.errors import UnknownNameError
 from bilevelrl.reference.problem import Question
@@ -55,19 +55,19 @@ class Follower(Protocol):
         """Bound on the error of the value in the maximum norm, rounding included."""
         ...
 
-    def value_at(self, state: Any, leader_action: Any = None) -> FloatArray:
+    def value_at(self, state: object, leader_action: object = None) -> FloatArray:
         """Return V_F of each state, entropy included; zero where the process has ended."""
         ...
 
-    def action_value_at(self, state: Any, action: Any, leader_action: Any = None) -> FloatArray:
+    def action_value_at(self, state: object, action: object, leader_action: object = None) -> FloatArray:
         """Return Q_F of each state and action, without the entropy of that action."""
         ...
 
-    def sample(self, state: Any, rng: Generator, leader_action: Any = None) -> Any:
+    def sample(self, state: object, rng: Generator, leader_action: object = None) -> IntArray | FloatArray:
         """Draw an action for each state."""
         ...
 
-    def log_prob(self, state: Any, action: Any, leader_action: Any = None) -> FloatArray:
+    def log_prob(self, state: object, action: object, leader_action: object = None) -> FloatArray:
         """Return the log-probability (density) of each action."""
         ...
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.arrays import FloatArray, Traced
 from bilevelrl.reference.follower import Follower
 from bilevelrl.reference.on_demand import AnswerBounds
 from bilevelrl.reference.problem import Part, Question
@@ -51,10 +51,10 @@ class Linearisation:
     """
 
     objective: float
-    cotangents: Mapping[Part, Mapping[str, Any]]
+    cotangents: Mapping[Part, Mapping[str, FloatArray]]
     follower: Follower
     condition: float
-    error_bound: Callable[[Any], AnswerBounds]
+    error_bound: Callable[..., AnswerBounds]
     counters: Mapping[str, int]
 
 
@@ -128,14 +128,14 @@ class TracedObjective:
 
     label: str
     parts: tuple[Part, ...]
-    function: Callable[..., Any]
+    function: Callable[..., Traced]
     constant: float = 0.0
     residual: float
     condition: float
     status: str
     follower: Follower | None = None
     counters: Mapping[str, int]
-    error_bound: Callable[[Any], AnswerBounds]
+    error_bound: Callable[..., AnswerBounds]
 
 
 unrolled_objective: Question[TracedObjective] = Question("unrolled objective")
@@ -154,7 +154,7 @@ class ComplexParts:
     residual: float
     condition: float
     counters: Mapping[str, int]
-    error_bound: Callable[[Any], AnswerBounds]
+    error_bound: Callable[..., AnswerBounds]
 
 
 complex_parts: Question[ComplexParts] = Question("complex sweeps")

@@ -8,7 +8,7 @@ is remembered, and a bound of something else is refused.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar, cast
 
 import numpy as np
 
@@ -69,7 +69,7 @@ the hypergradient was computed from, ...
     evaluate, theta = at.problem.at, at.theta
 
     def checked() -> Bound:
-        again: Any = evaluate(theta)
+        again = cast("AtT", evaluate(theta))
         now = _entries(again.values)
         if len(now) != len(marks) or not all(map(_is_same, marks, now)):
             raise InvalidInputError(
@@ -81,12 +81,12 @@ the hypergradient was computed from, ...
     return checked
 
 
-def _entries(values: Any) -> list[Any]:
+def _entries(values: object) -> list[object]:
     names = getattr(values, "__dataclass_fields__", None)
     return [values] if names is None else [entry for name in names for entry in _entries(getattr(values, name))]
 
 
-def _mark(entry: Any) -> Any:
+def _mark(entry: object) -> object:
     """What an entry is known by later: itself if nobody can write to it, a copy, or a hash if it is large."""
     if entry is None or isinstance(entry, (int, float)):
         return entry
@@ -96,7 +96,7 @@ def _mark(entry: Any) -> Any:
     return array.copy() if array.nbytes <= _COPIED else (hash(array.tobytes()),)
 
 
-def _is_same(mark: Any, entry: Any) -> bool:
+def _is_same(mark: object, entry: object) -> bool:
     if isinstance(mark, tuple):
         return bool(hash(np.asarray(entry).tobytes()) == mark[0])
-    return mark is entry or np.array_equal(mark, entry)
+    return mark is entry or np.array_equal(np.asarray(mark), np.asarray(entry))

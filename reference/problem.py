@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Generic, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
 
-from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.arrays import AnyArray, FloatArray
 from bilevelrl.reference.errors import UnsupportedError, refusal
 
 __all__ = ["GAME_PARTS", "PARTS", "TERMS", "At", "Part", "Problem", "Question", "Term", "TransitionBatch", "evaluated"]
@@ -47,22 +47,22 @@ class TransitionBatch(Protocol):
     """Visited transitions, arrays of shape (streams, steps) or (streams, steps, dimension)."""
 
     @property
-    def state_t(self) -> Any:
+    def state_t(self) -> AnyArray:
         """States before the step."""
         ...
 
     @property
-    def action_t(self) -> Any:
+    def action_t(self) -> AnyArray:
         """The follower's actions."""
         ...
 
     @property
-    def leader_action_t(self) -> Any:
+    def leader_action_t(self) -> AnyArray | None:
         """The leader's actions; None where it has none."""
         ...
 
     @property
-    def state_tp1(self) -> Any:
+    def state_tp1(self) -> AnyArray:
         """States after the step; S where the process ended."""
         ...
 
@@ -91,15 +91,15 @@ class Problem(Protocol):
         """Shape of θ; None: any one-dimensional θ."""
         ...
 
-    def check_theta(self, theta: Any) -> FloatArray:
+    def check_theta(self, theta: object) -> FloatArray:
         """Return θ as a float64 array of the right shape, or raise."""
         ...
 
-    def at(self, theta: Any) -> At[Problem]:
+    def at(self, theta: object) -> At[Problem]:
         """Evaluate the problem once at a real θ, and check what it gives."""
         ...
 
-    def pullback_at(self, theta: FloatArray) -> Callable[[Mapping[str, Any]], FloatArray]:
+    def pullback_at(self, theta: FloatArray) -> Callable[[Mapping[str, FloatArray]], FloatArray]:
         """Return a function of cotangents {entry: array}: Σ ⟨cotangent, ∂entry/∂θ⟩, (N,)."""
         ...
 
@@ -120,8 +120,8 @@ class Problem(Protocol):
 
 
 P_co = TypeVar("P_co", bound=Problem, covariant=True)
-Answer = TypeVar("Answer")
-F = TypeVar("F", bound=Callable[..., Any])
+Answer = TypeVar("Answer", covariant=True)
+F = TypeVar("F", bound=Callable[..., object])
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -147,7 +147,7 @@ class At(Generic[P_co]):
         raise NotImplementedError
 
     @cached_property
-    def pullback(self) -> Callable[[Mapping[str, Any]], FloatArray]:
+    def pullback(self) -> Callable[[Mapping[str, FloatArray]], FloatArray]:
         """{entry: array} → Σ ⟨array, ∂entry/∂θ⟩, (N,); one trace serves all."""
         return self.problem.pullback_at(self.theta)
 
@@ -175,7 +175,7 @@ class Question(Generic[Answer]):
 
     def __init__(self, lacking: str) -> None:
         self._lacking = lacking
-        self._answers: dict[type, Callable[..., Answer]] = {}
+        self._answers: dict[type, Callable[..., Any]] = {}
         self._listeners: list[Callable[[type], object]] = []
 
     def register(self, kind: type) -> Callable[[F], F]:
@@ -195,7 +195,7 @@ class Question(Generic[Answer]):
         for kind in self._answers:
             listener(kind)
 
-    def __call__(self, at: At[Problem], *arguments: Any, **options: Any) -> Answer:
+    def __call__(self, at: At[Problem], *arguments: object, **options: object) -> Answer:
         """Return the answer of the problem's kind.
 
         Raises
@@ -205,14 +205,15 @@ class Question(Generic[Answer]):
         """
         for kind in type(at.problem).__mro__:
             if kind in self._answers:
-                return self._answers[kind](at, *arguments, **options)
+                answer: Answer = self._answers[kind](at, *arguments, **options)
+                return answer
         found, able = type(at.problem).__name__, sorted(kind.__name__ for kind in self._answers)
         raise UnsupportedError(
             f"problem of type {found}: no {self._lacking} is registered for it; expected one of {able}"
         )
 
 
-def evaluated(problem: Problem, theta: Any) -> At[Problem]:
+def evaluated(problem: Problem, theta: object) -> At[Problem]:
     """Return the problem evaluated at θ.
 
     Raises

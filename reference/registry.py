@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from bilevelrl.reference.doors import Horizon, checked, checked_record
 from bilevelrl.reference.errors import BilevelRLError, UnknownNameError, UnsupportedError, refusal
 from bilevelrl.reference.objective import Objective
 from bilevelrl.reference.on_demand import AnswerBounds
-from bilevelrl.reference.problem import Part, Question, evaluated
+from bilevelrl.reference.problem import Part, Problem, Question, evaluated
 
 __all__ = [
     "HYPERGRADIENT_ROUTES",
@@ -30,6 +30,12 @@ __all__ = [
     "register_objective",
     "register_route",
 ]
+
+
+if TYPE_CHECKING:  # not at run time: the door would look through the attributes of every follower
+    from bilevelrl.reference.follower import Follower
+
+AnyProblem = TypeVar("AnyProblem", bound=Problem)
 
 
 @checked_record
@@ -76,7 +82,7 @@ class Hypergradient:
     condition: float
     error_bound_source: float | AnswerBounds | Callable[[], float | AnswerBounds] = field(repr=False)
     route: str
-    follower: Any = field(default=None, repr=False)
+    follower: Follower | None = field(default=None, repr=False)
     status: str
     counters: Mapping[str, int] = field(default_factory=dict)
 
@@ -98,7 +104,7 @@ class Hypergradient:
             object.__setattr__(self, "error_bound_source", source)
         return source
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         """Pickle with the bound worked out, inf where it is refused: what it is worked out from stays behind."""
         kept = {entry.name: getattr(self, entry.name) for entry in fields(self)}
         try:
@@ -112,17 +118,8 @@ def _rebuilt(kept: Mapping[str, Any]) -> Hypergradient:
     return Hypergradient(**kept)
 
 
-class RouteFunction(Protocol):
-    """Signature of a route: of the problem evaluated at θ."""
-
-    def __call__(
-        self,
-        at: Any,
-        *,
-        objective: Objective,
-        warm_start: Any,
-        bound: bool,
-    ) -> Hypergradient: ...
+RouteFunction: TypeAlias = Callable[..., Hypergradient]
+"""A route: (at, *, objective, warm_start, bound) → the hypergradient of the problem evaluated at θ."""
 
 
 @checked
@@ -158,7 +155,7 @@ evaluate_objective: Question[float] = Question("leader's objective")
 
 @checked
 def register_route(
-    name: str, kind: type | Question[Any], *, summary: str, family: str, accuracy: str
+    name: str, kind: type | Question[object], *, summary: str, family: str, accuracy: str
 ) -> Callable[[RouteFunction], RouteFunction]:
     """Register a function as the route `name` for a kind of problem (a class), or for all that answer a question."""
 
@@ -183,12 +180,12 @@ def register_objective(kind: type) -> Callable[[Callable[..., float]], Callable[
 
 @checked
 def leader_objective(
-    problem: Any,
-    theta: Any,
+    problem: AnyProblem,
+    theta: object,
     *,
     horizon: Horizon = None,
     discounted: bool = True,
-    follower: Any = None,
+    follower: Follower | None = None,
 ) -> float:
     """Return the leader's exact objective J(θ) = ρ(θ) + E Σ_t γ_L^t r_L under the follower's best response.
 
@@ -232,13 +229,13 @@ def leader_objective(
 
 @checked
 def hypergradient(
-    problem: Any,
-    theta: Any,
+    problem: AnyProblem,
+    theta: object,
     *,
     route: str = "implicit",
     horizon: Horizon = None,
     discounted: bool = True,
-    warm_start: Any = None,
+    warm_start: object = None,
     bound: bool = True,
 ) -> Hypergradient:
     """Return the exact hypergradient ∇J(θ) by the named route.

@@ -22,13 +22,15 @@ R = TypeVar("R")
 class _Call:
     """A call of a factory; pickled once however many functions came of it."""
 
-    def __init__(self, factory: Callable[..., Any], positional: tuple[Any, ...], named: dict[str, Any]) -> None:
+    def __init__(
+        self, factory: Callable[..., object], positional: tuple[object, ...], named: dict[str, object]
+    ) -> None:
         self.factory, self.positional, self.named = factory, positional, named
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         return _Call, (self.factory, self.positional, self.named)
 
-    def made(self, name: str) -> Any:
+    def made(self, name: str) -> object:
         if not hasattr(self, "_made"):
             self._made = self.factory(*self.positional, **self.named)
         return attrgetter(name)(self._made)
@@ -37,17 +39,17 @@ class _Call:
 class _Remade:
     """A function of what a call made."""
 
-    def __init__(self, function: Callable[..., Any], call: _Call, name: str) -> None:
+    def __init__(self, function: Callable[..., object], call: _Call, name: str) -> None:
         self.function, self.call, self.name = function, call, name
 
-    def __call__(self, *arguments: Any) -> Any:
+    def __call__(self, *arguments: object) -> object:
         return self.function(*arguments)
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         return _make, (self.call, self.name)
 
 
-def _make(call: _Call, name: str) -> Any:
+def _make(call: _Call, name: str) -> object:
     return call.made(name)
 
 

@@ -23,11 +23,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from typing import Any
 
 import numpy as np
 
-from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.arrays import BoolArray, FloatArray
 from bilevelrl.reference.tabular.fixed_point import SoftOperator, state_scale
 
 __all__ = ["ErrorsOnDemand", "ValueErrors", "value_errors"]
@@ -68,7 +67,7 @@ class ValueErrors:
             point_value=self.point_value + size,
         )
 
-    def at(self, states: Any) -> ValueErrors:
+    def at(self, states: BoolArray) -> ValueErrors:
         """Return the bounds at some of the states."""
         return ValueErrors(**{entry.name: getattr(self, entry.name)[states] for entry in fields(self)})
 
@@ -137,7 +136,7 @@ def _supersolution(
     return np.where(failing, float(left(np.zeros_like(w)).max()) / (1.0 - operator.discount), w)
 
 
-def _reaching(operator: SoftOperator, states: Any) -> Any:
+def _reaching(operator: SoftOperator, states: BoolArray) -> BoolArray:
     """Return which states are among the given ones or lead to one of them; the others are a problem of their own."""
     while True:
         ahead = operator.ahead(states.astype(np.float64)).reshape(states.size, -1).any(axis=1)

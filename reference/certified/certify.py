@@ -24,7 +24,7 @@ __all__ = ["certified_hypergradient"]
 @checked
 def certified_hypergradient(
     problem: Any,
-    theta: Any = None,
+    theta: object = None,
     *,
     digits: int = 30,
     horizon: Steps | None = None,
@@ -113,7 +113,7 @@ def certified(
     at: At[Problem],
     *,
     objective: Objective = INFINITE_HORIZON,
-    warm_start: Any = None,
+    warm_start: object = None,
     bound: bool = True,
 ) -> Hypergradient:
     """∇J to thirty digits, rounded; see `certified_hypergradient`."""

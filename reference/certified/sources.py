@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import Protocol, TypeAlias
 
 import numpy as np
 from flint import arb
@@ -132,9 +132,9 @@ class DoubleTables:
         return on_listed
 
 
-def _exact(row: Any) -> list[arb]:
+def _exact(row: FloatArray) -> list[arb]:
     return [ball(float(entry)) for entry in row]
 
 
-def _exact_rows(table: Any) -> list[list[arb]]:
+def _exact_rows(table: FloatArray) -> list[list[arb]]:
     return [_exact(row) for row in table]

@@ -5,11 +5,9 @@ The leader's policy must be analytic near θ: no abs, conj, or comparison on val
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-from bilevelrl.reference.arrays import ComplexArray, FloatArray
+from bilevelrl.reference.arrays import ComplexArray, FloatArray, Traced
 from bilevelrl.reference.errors import InvalidInputError
 from bilevelrl.reference.game.model import GameAt, MarkovGame
 from bilevelrl.reference.game.sweeps import plan_game_sweeps
@@ -109,7 +107,7 @@ def _responses(game: MarkovGame, policies: ComplexArray, centre: float, sweeps: 
 
 
 def _values(
-    game: MarkovGame, policies: ComplexArray, responses: Any, reward: FloatArray, discount: float, steps: int
+    game: MarkovGame, policies: ComplexArray, responses: Traced, reward: FloatArray, discount: float, steps: int
 ) -> ComplexArray:
     """The leader's values (B, S) by sweeps from zero; policies or responses may have batch size one."""
     joint = policies[..., None] * responses

@@ -14,7 +14,6 @@ state, and tables averaged over f. Exchanging expectation and soft value would t
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 from numpy.random import Generator
@@ -102,7 +101,7 @@ class GameFollower:
         return self.policy if self.sees_leader_action else self.policy[:, :1]
 
     @checked
-    def value_at(self, state: Any, leader_action: Any = None) -> FloatArray:
+    def value_at(self, state: object, leader_action: object = None) -> FloatArray:
         """Return V_F of each state, or of state and leader action where one is given and seen; zero at S, the end."""
         seen = self.sees_leader_action and leader_action is not None
         table = self.value if seen else self.state_value[:, None]
@@ -113,7 +112,7 @@ class GameFollower:
         return result
 
     @checked
-    def action_value_at(self, state: Any, action: Any, leader_action: Any = None) -> FloatArray:
+    def action_value_at(self, state: object, action: object, leader_action: object = None) -> FloatArray:
         """Return Q_F(s, l, a), of a follower that does not see the leader's action too.
 
         Raises
@@ -132,7 +131,7 @@ class GameFollower:
         return result
 
     @checked
-    def sample(self, state: Any, rng: Generator, leader_action: Any = None) -> IntArray:
+    def sample(self, state: object, rng: Generator, leader_action: object = None) -> IntArray:
         """Draw an action for each state and leader action (any shape of integers).
 
         Raises
@@ -148,7 +147,7 @@ class GameFollower:
         return drawn.clip(max=self.policy.shape[2] - 1)
 
     @checked
-    def log_prob(self, state: Any, action: Any, leader_action: Any = None) -> FloatArray:
+    def log_prob(self, state: object, action: object, leader_action: object = None) -> FloatArray:
         """Return log g(a|s, l), -inf where the probability underflows."""
         with np.errstate(divide="ignore"):
             result: FloatArray = np.log(
@@ -156,7 +155,7 @@ class GameFollower:
             )
         return result
 
-    def _pairs(self, state: Any, leader_action: Any, *others: tuple[str, Any, int]) -> tuple[IntArray, ...]:
+    def _pairs(self, state: object, leader_action: object, *others: tuple[str, object, int]) -> tuple[IntArray, ...]:
         """Return indices of the policy's table, checked; a follower that does not see has one row for all l."""
         if self.sees_leader_action and leader_action is None:
             raise InvalidInputError("leader_action=None: expected the leader's actions; this follower sees them first")

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import autograd.numpy as anp
 import numpy as np
 from autograd.tracer import getval
 from numpy.random import Generator
 
-from bilevelrl.reference.arrays import FloatArray, check_parameter, check_shape, is_differentiated
+from bilevelrl.reference.arrays import FloatArray, Traced, check_parameter, check_shape, is_differentiated
 from bilevelrl.reference.derivatives.autodiff import softmax
 from bilevelrl.reference.doors import Count, checked
 from bilevelrl.reference.errors import InvalidInputError, ShapeError, StochasticityError, refusal
@@ -59,7 +59,7 @@ class TabularSoftmaxPolicy:
         """N, the length of θ."""
         return self.states * (self.leader_actions - 1)
 
-    def __call__(self, theta: Any) -> Any:
+    def __call__(self, theta: Traced) -> Traced:
         """Return f_θ(l|s), (S, L)."""
         theta = check_parameter("theta", theta, (self.parameters,))
         free = anp.reshape(theta, (self.states, self.leader_actions - 1))
@@ -138,10 +138,10 @@ class NeuralPolicy:
             pieces += [rng.uniform(-limit, limit, inputs * outputs), np.zeros(outputs)]
         return np.concatenate(pieces)
 
-    def __call__(self, theta: Any) -> Any:
+    def __call__(self, theta: Traced) -> Traced:
         """Return f_θ(l|s), (S, L)."""
         theta = check_parameter("theta", theta, (self.parameters,))
-        values: Any = self.features
+        values: Traced = self.features
         first = 0
         for index, (inputs, outputs) in enumerate(self._layers):
             weights = anp.reshape(theta[first : first + inputs * outputs], (inputs, outputs))
@@ -153,14 +153,14 @@ class NeuralPolicy:
         return softmax(values)
 
 
-def _is_active(values: Any) -> Any:
+def _is_active(values: Traced) -> Traced:
     """Where a ReLU passes its input, as a constant; judged by the real part, so that complex θ can be used."""
     while values is not getval(values):
         values = getval(values)
     return np.real(values) > 0.0
 
 
-def check_leader_policy(table: Any, shape: tuple[int, int]) -> None:
+def check_leader_policy(table: Traced, shape: tuple[int, int]) -> None:
     """Refuse what is no table of laws (S, L).
 
     Raises

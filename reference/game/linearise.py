@@ -16,10 +16,9 @@ parameters.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
+from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.game.error_bounds import follower_error_bound
 from bilevelrl.reference.game.follower import GameFollower, solve_game
 from bilevelrl.reference.game.leader import evaluate_game_leader
@@ -48,7 +47,7 @@ def linearise_game(at: GameAt, objective: Objective, *, warm_start: GameFollower
         heard = np.vecdot(cotangent + adjoint[:, None, None] * response, follower.centred_action_value)
     # Σ_l ∇f = 0: taking the mean off changes nothing and saves digits.
     heard = heard - np.vecdot(policy, heard)[:, None]
-    cotangents: dict[Part, dict[str, Any]] = {
+    cotangents: dict[Part, dict[str, FloatArray]] = {
         "policy": {"policy": evaluation.policy_weight},
         "response": {"policy": heard},
         "regulariser": {"regulariser": np.ones(())},

@@ -17,13 +17,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import scipy.sparse
 
 from bilevelrl.reference.arrays import (
     FloatArray,
+    Traced,
     check_indices,
     check_shape,
     check_theta,
@@ -107,13 +107,13 @@ class MarkovGame:
     reward_follower: FloatArray
     reward_leader: FloatArray
     initial: FloatArray
-    policy: Callable[[Any], Any]
+    policy: Callable[[Traced], Traced]
     follower_sees_leader_action: bool
     discount_leader: Discount
     discount_follower: Discount
     temperature: Temperature
-    regulariser: Callable[[Any], Any] | None = None
-    action_mask: Any = None
+    regulariser: Callable[[Traced], Traced] | None = None
+    action_mask: Traced = None
     theta_shape: tuple[int, ...] | None = None
     verify_derivatives: bool = True
     name: str = "Markov game"
@@ -171,15 +171,15 @@ class MarkovGame:
         """Number of the follower's actions A."""
         return int(self.transition.shape[2])
 
-    def states_at(self, theta: Any) -> int:
+    def states_at(self, theta: object) -> int:
         """Return the number of states S."""
         return self.states
 
-    def check_theta(self, theta: Any) -> FloatArray:
+    def check_theta(self, theta: object) -> FloatArray:
         """Return θ as a float64 array of the right shape, or raise."""
         return check_theta(theta, self.theta_shape)
 
-    def at(self, theta: Any) -> GameAt:
+    def at(self, theta: object) -> GameAt:
         """Evaluate the leader's policy and ρ once at a real θ, and check them.
 
         Raises
@@ -199,11 +199,11 @@ class MarkovGame:
         policy = np.asarray(meant, dtype=np.float64)
         return GameAt(problem=self, theta=theta, policy=policy, regulariser=_checked_number(added))
 
-    def policy_at(self, theta: Any) -> FloatArray:
+    def policy_at(self, theta: object) -> FloatArray:
         """Return f_θ(l|s), (S, L), at a real θ, checked; raises as `at`."""
         return self.at(theta).policy
 
-    def evaluate(self, theta: Any) -> Any:
+    def evaluate(self, theta: object) -> Traced:
         """Evaluate the policy at any θ, traced and complex ones too; its values are not checked.
 
         Raises
@@ -213,15 +213,15 @@ class MarkovGame:
         """
         return self._meant(self._written(theta))
 
-    def _written(self, theta: Any) -> Any:
+    def _written(self, theta: object) -> Traced:
         return differentiable_array("policy(theta)", called("policy", self.policy, theta))
 
-    def _meant(self, table: Any) -> Any:
+    def _meant(self, table: Traced) -> Traced:
         """Return the table, or what rows of one entry mean at every θ: one, however their formula rounds."""
         shape = (self.states, self.leader_actions)
         return np.ones(shape) if self.leader_actions == 1 and np.shape(table) == shape else table
 
-    def regulariser_of(self, theta: Any) -> Any:
+    def regulariser_of(self, theta: object) -> Traced:
         """Evaluate ρ at any θ, traced and complex ones too; 0 where there is none."""
         if self.regulariser is None:
             return 0.0
@@ -234,7 +234,7 @@ class MarkovGame:
     def derivatives(self) -> Derivatives:
         """The derivatives of the policy and of ρ, by autograd."""
 
-        def entries(theta: Any) -> dict[str, Any]:
+        def entries(theta: object) -> dict[str, Traced]:
             return {"policy": self.evaluate(theta), "regulariser": self.regulariser_of(theta)}
 
         return Derivatives(entries=entries, label="policy", memory=self._memory, verify=self.verify_derivatives)
@@ -279,7 +279,7 @@ class MarkovGame:
         """Return ρ(θ), 0 where there is none, checked; raises as `at`."""
         return self.at(theta).regulariser
 
-    def pullback_at(self, theta: FloatArray) -> Callable[[Mapping[str, Any]], FloatArray]:
+    def pullback_at(self, theta: FloatArray) -> Callable[[Mapping[str, FloatArray]], FloatArray]:
         """Return a function of cotangents {"policy" or "regulariser": array}: Σ ⟨cotangent, ∂entry/∂θ⟩, (N,)."""
         return self.derivatives.pullback_at(self.check_theta(theta))
 
@@ -387,7 +387,7 @@ class GameAt(At[MarkovGame]):
         )
 
 
-def _checked_number(value: Any) -> float:
+def _checked_number(value: Traced) -> float:
     """Return ρ as a finite float, or raise `InvalidInputError`."""
     number = float(value)
     if not np.isfinite(number):

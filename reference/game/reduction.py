@@ -9,11 +9,10 @@ are one problem.
 
 from __future__ import annotations
 
-from typing import Any
-
 import autograd.numpy as anp
 import numpy as np
 
+from bilevelrl.reference.arrays import Traced
 from bilevelrl.reference.doors import checked
 from bilevelrl.reference.game.model import MarkovGame
 from bilevelrl.reference.tabular.model import ConfigurableMDP
@@ -45,11 +44,11 @@ def reduce_game(game: MarkovGame) -> ConfigurableMDP:
 
     kernel, initial = divided(game.transition), divided(game.initial)
 
-    def policy_at(theta: Any) -> Any:
+    def policy_at(theta: object) -> Traced:
         table = game.evaluate(theta)
         return table / anp.sum(table, axis=1, keepdims=True)
 
-    def seeing(theta: Any) -> Tables:
+    def seeing(theta: object) -> Tables:
         policy = policy_at(theta)
         arrive = anp.reshape(policy, (1, 1, states, leader_actions))
         moved = np.reshape(kernel, (pairs, actions, states, 1)) * arrive
@@ -61,7 +60,7 @@ def reduce_game(game: MarkovGame) -> ConfigurableMDP:
             regulariser=game.regulariser_of(theta),
         )
 
-    def not_seeing(theta: Any) -> Tables:
+    def not_seeing(theta: object) -> Tables:
         policy = policy_at(theta)
         return Tables(
             transition=anp.einsum("sl,slat->sat", policy, kernel),

@@ -7,11 +7,10 @@ reads, and the regulariser), so that one reverse pass gives every part.
 
 from __future__ import annotations
 
-from typing import Any
-
 import autograd.numpy as anp
 import numpy as np
 
+from bilevelrl.reference.arrays import Traced
 from bilevelrl.reference.derivatives.autodiff import log_sum_exp, softmax
 from bilevelrl.reference.game.model import GameAt, MarkovGame
 from bilevelrl.reference.game.sweeps import plan_game_sweeps
@@ -27,14 +26,14 @@ _BYTES_PER_ENTRY = 8 * 12  # arrays of size S·L·A that one sweep leaves on the
 
 def game_split_objective(
     game: MarkovGame,
-    points: tuple[Any, ...],
+    points: tuple[Traced, ...],
     *,
     sweeps_follower: int,
     sweeps_leader: int,
     objective: Objective,
     centre_follower: float = 0.0,
     centre_leader: float = 0.0,
-) -> Any:
+) -> Traced:
     """The objective with θ split by where it enters: `points` in the order of `GAME_PARTS`.
 
     Traceable by autograd; nothing of it is shared with the solvers. The constants are subtracted from the rewards.
@@ -44,9 +43,9 @@ def game_split_objective(
     beta, discount = game.temperature, game.discount_follower
     rows = game.transition.reshape(-1, states)
     reward = game.reward_follower - centre_follower
-    value: Any = np.zeros(states)
+    value: Traced = np.zeros(states)
 
-    def backed_up(ahead: Any) -> Any:
+    def backed_up(ahead: Traced) -> Traced:
         return reward + discount * anp.reshape(anp.dot(rows, ahead), reward.shape)
 
     if game.follower_sees_leader_action:
@@ -62,7 +61,7 @@ def game_split_objective(
     earned = anp.sum(joint * (game.reward_leader - centre_leader), axis=(1, 2))
     chain = anp.einsum("sla,slat->st", joint, game.transition)
     discount = objective.discount(game.discount_leader)
-    leader: Any = np.zeros(states)
+    leader: Traced = np.zeros(states)
     for _ in range(sweeps_leader if objective.horizon is None else objective.horizon):
         leader = earned + discount * anp.dot(chain, leader)
     total = anp.dot(game.initial, leader)
@@ -85,7 +84,7 @@ def unroll_game(at: GameAt, objective: Objective, *, warm_start: object = None) 
     tape = _BYTES_PER_ENTRY * problem.reward_leader.size * plan.follower + 8 * 8 * problem.states * steps
     check_tape(tape, f"{plan.follower} + {steps} sweeps of {problem.states} states", "implicit")
 
-    def split(*points: Any) -> Any:
+    def split(*points: Traced) -> Traced:
         return game_split_objective(
             problem,
             points,

@@ -122,7 +122,7 @@ class LQRFollower:
         return self.riccati.iterations
 
     @checked
-    def mean(self, state: Any, leader_action: Any = None) -> FloatArray:
+    def mean(self, state: object, leader_action: object = None) -> FloatArray:
         """Return the mean action, (..., m), at states (..., n)."""
         result: FloatArray = -check_vectors("state", state, self.gain.shape[1]) @ self.gain.T
         if self.gain_leader is not None:
@@ -132,7 +132,7 @@ class LQRFollower:
         return result
 
     @checked
-    def value_at(self, state: Any, leader_action: Any = None) -> FloatArray:
+    def value_at(self, state: object, leader_action: object = None) -> FloatArray:
         """Return V_F of each state (..., n), or of state and leader action where one is given and seen."""
         x = check_vectors("state", state, self.gain.shape[1])
         if leader_action is None or self.cost_to_go_seen is None:
@@ -143,18 +143,18 @@ class LQRFollower:
         return seen
 
     @checked
-    def action_value_at(self, state: Any, action: Any, leader_action: Any = None) -> FloatArray:
+    def action_value_at(self, state: object, action: object, leader_action: object = None) -> FloatArray:
         """Return Q_F = V_F + β log π of each state (..., n) and action (..., m), up to the residual."""
         return self.value_at(state, leader_action) + self.temperature * self.log_prob(state, action, leader_action)
 
     @checked
-    def sample(self, state: Any, rng: Generator, leader_action: Any = None) -> FloatArray:
+    def sample(self, state: object, rng: Generator, leader_action: object = None) -> FloatArray:
         """Draw an action for each state, (..., m)."""
         mean = self.mean(state, leader_action)
         return mean + rng.standard_normal(mean.shape) @ np.linalg.cholesky(self.covariance).T
 
     @checked
-    def log_prob(self, state: Any, action: Any, leader_action: Any = None) -> FloatArray:
+    def log_prob(self, state: object, action: object, leader_action: object = None) -> FloatArray:
         """Return the log-density of each action."""
         mean = self.mean(state, leader_action)
         played = check_vectors("action", action, mean.shape[-1])
@@ -164,7 +164,7 @@ class LQRFollower:
         result: FloatArray = -0.5 * (np.vecdot(off @ np.linalg.inv(self.covariance), off) + log_determinant)
         return result
 
-    def _seen(self, leader_action: Any) -> Any:
+    def _seen(self, leader_action: object) -> object:
         if leader_action is None:
             raise UnsupportedError("leader_action=None: this follower reacts to the leader's action; pass it")
         return leader_action
@@ -242,7 +242,7 @@ def follower_riccati(
     method: str = "newton",
     tolerance: float = 1e-12,
     max_iterations: int | None = None,
-    warm_start: Any = None,
+    warm_start: object = None,
     stop_after: int | None = None,
     throw: bool = True,
 ) -> tuple[RiccatiSolution, Status]:
@@ -285,7 +285,7 @@ def follower_riccati(
     return riccati, Status.CONVERGED if stop_after is None else Status.STOPPED_EARLY
 
 
-def _start(warm_start: Any, shape: tuple[int, ...]) -> FloatArray:
+def _start(warm_start: object, shape: tuple[int, ...]) -> FloatArray:
     """Return P of a previous solution, refusing what is none or another problem's."""
     if not isinstance(warm_start, LQRFollower):
         found = type(warm_start).__name__

@@ -13,7 +13,6 @@ and `J = ρ - E[x_0' M x_0] - c`; the infinite horizon is the fixed point. Secon
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -66,7 +65,7 @@ class LQRLeaderEvaluation:
 
     def matrix_cotangents(
         self, matrices: LQRMatrices, gain: FloatArray, covariance: FloatArray
-    ) -> dict[Part, dict[str, Any]]:
+    ) -> dict[Part, dict[str, FloatArray]]:
         """Return the cotangents of J by part, K and Σ held fixed."""
         return {
             "initial": {

@@ -6,8 +6,7 @@ two go back through the Riccati equation, `Λ = P̄ + γ_F A_c Λ A_c'`. NumPy o
 
 from __future__ import annotations
 
-from typing import Any
-
+from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.linearisation import Linearisation, linearise
 from bilevelrl.reference.lqr.error_bounds import lqr_error_bounds
 from bilevelrl.reference.lqr.follower import LQRFollower, response_cotangents, solve_lqr
@@ -42,7 +41,7 @@ def linearise_lqr(at: LQRAt, objective: Objective, *, warm_start: LQRFollower | 
         covariance=by_covariance,
         temperature=problem.temperature,
     )
-    cotangents: dict[Part, dict[str, Any]] = {
+    cotangents: dict[Part, dict[str, FloatArray]] = {
         **evaluation.matrix_cotangents(matrices, follower.gain, follower.covariance),
         "response": {
             "dynamics_state": response.dynamics_state + riccati.reaction.T @ by_gain,

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any
 
 import numpy as np
 
-from bilevelrl.reference.arrays import FloatArray, check_shape, check_vectors
+from bilevelrl.reference.arrays import FloatArray, Traced, check_shape, check_vectors
 from bilevelrl.reference.derivatives.array_values import check_changes, differentiable_array
 from bilevelrl.reference.doors import checked
 from bilevelrl.reference.errors import InvalidInputError, ShapeError, refusal
@@ -49,17 +48,17 @@ class LQRMatrices:
         ρ, added to the objective once.
     """
 
-    dynamics_state: Any
-    dynamics_action: Any
-    noise_covariance: Any
-    cost_state_follower: Any
-    cost_action_follower: Any
-    cost_state_leader: Any
-    cost_action_leader: Any
-    initial_mean: Any
-    initial_covariance: Any
-    cost_constant_leader: Any = 0.0
-    regulariser: Any = 0.0
+    dynamics_state: Traced
+    dynamics_action: Traced
+    noise_covariance: Traced
+    cost_state_follower: Traced
+    cost_action_follower: Traced
+    cost_state_leader: Traced
+    cost_action_leader: Traced
+    initial_mean: Traced
+    initial_covariance: Traced
+    cost_constant_leader: Traced = 0.0
+    regulariser: Traced = 0.0
 
     def __post_init__(self) -> None:
         for name, value in self.differentiable().items():
@@ -75,11 +74,11 @@ class LQRMatrices:
         """Dimension m of the follower's action."""
         return int(np.shape(self.dynamics_action)[1])
 
-    def differentiable(self) -> dict[str, Any]:
+    def differentiable(self) -> dict[str, Traced]:
         """Return {name: array}, the form in which derivatives are taken."""
         return {name: getattr(self, name) for name in MATRIX_NAMES}
 
-    def reward_leader(self, state: Any, action: Any) -> Any:
+    def reward_leader(self, state: object, action: object) -> Traced:
         """Return r_L = -(x'C x + a'D a) - k at states (..., n) and actions (..., m)."""
         state, action = check_vectors("state", state, self.states), check_vectors("action", action, self.actions)
         return -(
@@ -89,7 +88,7 @@ class LQRMatrices:
         )
 
     @checked
-    def replace(self, changes: Mapping[str, Any]) -> LQRMatrices:
+    def replace(self, changes: Mapping[str, Traced]) -> LQRMatrices:
         """Return a copy with some matrices replaced."""
         return replace(self, **check_changes(changes, MATRIX_NAMES))
 
@@ -97,7 +96,7 @@ class LQRMatrices:
 MATRIX_NAMES: tuple[str, ...] = tuple(entry.name for entry in fields(LQRMatrices))
 
 
-def check_matrix(name: str, value: Any, shape: tuple[int, ...]) -> FloatArray:
+def check_matrix(name: str, value: Traced, shape: tuple[int, ...]) -> FloatArray:
     """Return a finite float64 array of a shape, or raise `ShapeError` or `InvalidInputError`.
 
     Examples

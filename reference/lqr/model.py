@@ -12,11 +12,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 
-from bilevelrl.reference.arrays import FloatArray, check_theta
+from bilevelrl.reference.arrays import FloatArray, Traced, check_theta
 from bilevelrl.reference.derivatives.array_values import called
 from bilevelrl.reference.derivatives.entries import Derivatives, Jacobian, pull_streams
 from bilevelrl.reference.derivatives.memory import Memory
@@ -71,7 +70,7 @@ class ConfigurableLQR:
     -1.224284
     """
 
-    matrices: Callable[[Any], LQRMatrices]
+    matrices: Callable[[Traced], LQRMatrices]
     discount_leader: Discount
     discount_follower: Discount
     temperature: Temperature
@@ -81,11 +80,11 @@ class ConfigurableLQR:
     name: str = "configurable LQR"
     _memory: Memory = field(default_factory=Memory, init=False, repr=False, compare=False)
 
-    def check_theta(self, theta: Any) -> FloatArray:
+    def check_theta(self, theta: object) -> FloatArray:
         """Return θ as a float64 array of the right shape, or raise."""
         return check_theta(theta, self.theta_shape)
 
-    def at(self, theta: Any) -> LQRAt:
+    def at(self, theta: object) -> LQRAt:
         """Evaluate the matrices once at a real θ and check them.
 
         Raises
@@ -107,11 +106,11 @@ class ConfigurableLQR:
         }
         return LQRAt(problem=self, theta=theta, matrices=result)
 
-    def matrices_at(self, theta: Any) -> LQRMatrices:
+    def matrices_at(self, theta: object) -> LQRMatrices:
         """Return the matrices at a real θ, checked; raises as `at`."""
         return self.at(theta).matrices
 
-    def evaluate(self, theta: Any) -> LQRMatrices:
+    def evaluate(self, theta: object) -> LQRMatrices:
         """Evaluate the matrices at any θ, traced and complex ones too; their values are not checked.
 
         Raises
@@ -151,7 +150,7 @@ class ConfigurableLQR:
         """
         return self.derivatives.jacobian(self.check_theta(theta))
 
-    def pullback_at(self, theta: FloatArray) -> Callable[[Mapping[str, Any]], FloatArray]:
+    def pullback_at(self, theta: FloatArray) -> Callable[[Mapping[str, FloatArray]], FloatArray]:
         """Return a function of cotangents {matrix name: array}: Σ ⟨cotangent, ∂matrix/∂θ⟩, shape (N,)."""
         return self.derivatives.pullback_at(self.check_theta(theta))
 

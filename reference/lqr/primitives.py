@@ -8,11 +8,10 @@ Each derivative has two derivations: forward, one Lyapunov equation per directio
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from autograd.extend import defjvp_argnums, defvjp_argnums, primitive
 
+from bilevelrl.reference.arrays import Traced
 from bilevelrl.reference.lqr.solvers import (
     EquationSolver,
     discounted_lyapunov,
@@ -25,18 +24,20 @@ __all__ = ["lyapunov_primitive", "recurrence_primitive", "riccati_primitive"]
 
 
 @primitive
-def riccati_primitive(a: Any, b: Any, q: Any, r: Any, discount: float, method: EquationSolver = "doubling") -> Any:
+def riccati_primitive(
+    a: Traced, b: Traced, q: Traced, r: Traced, discount: float, method: EquationSolver = "doubling"
+) -> Traced:
     """Return P for autograd, by the adjoint and the forward derivation above; see `solve_riccati`."""
     return solve_riccati(a, b, q, r, discount, method=method).cost_to_go
 
 
-def _riccati_vjp(argnums: Any, ans: Any, args: Any, kwargs: Any) -> Any:
+def _riccati_vjp(argnums: Traced, ans: Traced, args: Traced, kwargs: Traced) -> Traced:
     a, b, q, r, discount = args[:5]
     _, _, reaction = riccati_backup(ans, a, b, q, r, discount)
     gain = reaction @ a
     closed_loop = a - b @ gain
 
-    def pull(cotangent: Any) -> tuple[Any, ...]:
+    def pull(cotangent: Traced) -> tuple[Traced, ...]:
         weight = discounted_lyapunov(closed_loop.T, symmetric(np.asarray(cotangent)), discount)
         through = 2.0 * discount * ans @ closed_loop @ weight
         by_argument = (through, -through @ gain.T, weight, gain @ weight @ gain.T)
@@ -45,7 +46,7 @@ def _riccati_vjp(argnums: Any, ans: Any, args: Any, kwargs: Any) -> Any:
     return pull
 
 
-def _riccati_jvp(argnums: Any, tangents: Any, ans: Any, args: Any, kwargs: Any) -> Any:
+def _riccati_jvp(argnums: Traced, tangents: Traced, ans: Traced, args: Traced, kwargs: Traced) -> Traced:
     a, b, q, r, discount = args[:5]
     _, _, reaction = riccati_backup(ans, a, b, q, r, discount)
     gain = reaction @ a
@@ -62,15 +63,17 @@ defjvp_argnums(riccati_primitive, _riccati_jvp)
 
 
 @primitive
-def lyapunov_primitive(matrix: Any, constant: Any, discount: float, method: EquationSolver = "doubling") -> Any:
+def lyapunov_primitive(
+    matrix: Traced, constant: Traced, discount: float, method: EquationSolver = "doubling"
+) -> Traced:
     """Return X = constant + discount · matrix' X matrix for autograd; see `discounted_lyapunov`."""
     return discounted_lyapunov(matrix, constant, discount, method=method)
 
 
-def _lyapunov_vjp(argnums: Any, ans: Any, args: Any, kwargs: Any) -> Any:
+def _lyapunov_vjp(argnums: Traced, ans: Traced, args: Traced, kwargs: Traced) -> Traced:
     matrix, _, discount = args[:3]
 
-    def pull(cotangent: Any) -> tuple[Any, ...]:
+    def pull(cotangent: Traced) -> tuple[Traced, ...]:
         weight = discounted_lyapunov(matrix.T, np.asarray(cotangent), discount)
         by_argument = (discount * (ans @ matrix @ weight.T + ans.T @ matrix @ weight), weight)
         return tuple(by_argument[argnum] for argnum in argnums)
@@ -78,7 +81,7 @@ def _lyapunov_vjp(argnums: Any, ans: Any, args: Any, kwargs: Any) -> Any:
     return pull
 
 
-def _lyapunov_jvp(argnums: Any, tangents: Any, ans: Any, args: Any, kwargs: Any) -> Any:
+def _lyapunov_jvp(argnums: Traced, tangents: Traced, ans: Traced, args: Traced, kwargs: Traced) -> Traced:
     matrix, constant, discount = args[:3]
     moved = dict(zip(argnums, tangents, strict=True))
     change = moved.get(0, 0.0 * matrix)
@@ -91,7 +94,7 @@ defjvp_argnums(lyapunov_primitive, _lyapunov_jvp)
 
 
 @primitive
-def recurrence_primitive(left: Any, right: Any, start: Any, constants: Any) -> Any:
+def recurrence_primitive(left: Traced, right: Traced, start: Traced, constants: Traced) -> Traced:
     """Return X_0 = start and `X_{t+1} = constants_t + left X_t right` as a stack (T, n, m) for autograd.
 
     Examples
@@ -108,10 +111,10 @@ def recurrence_primitive(left: Any, right: Any, start: Any, constants: Any) -> A
     return found
 
 
-def _recurrence_vjp(argnums: Any, ans: Any, args: Any, kwargs: Any) -> Any:
+def _recurrence_vjp(argnums: Traced, ans: Traced, args: Traced, kwargs: Traced) -> Traced:
     left, right = args[:2]
 
-    def pull(cotangent: Any) -> tuple[Any, ...]:
+    def pull(cotangent: Traced) -> tuple[Traced, ...]:
         flipped = recurrence_primitive(left.T, right.T, cotangent[-1], cotangent[-2::-1])
         adjoint = flipped[::-1]
         ahead, behind = adjoint[1:], ans[:-1]

@@ -13,13 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import autograd.numpy as anp
 import numpy as np
 import scipy.linalg
 
-from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.arrays import FloatArray, Traced
 from bilevelrl.reference.errors import IllPosedError
 from bilevelrl.reference.lqr.primitives import lyapunov_primitive
 from bilevelrl.reference.lqr.rounding import EPSILON, Ledger, UnprovenError, first_order_errors, plain
@@ -88,12 +87,12 @@ class Response:
         Bounds on the errors of the entries of A_c.
     """
 
-    cost_to_go: Any
-    inverse_curvature: Any
-    reaction: Any
-    covariance: Any
-    gain: Any
-    loop: Any
+    cost_to_go: Traced
+    inverse_curvature: Traced
+    reaction: Traced
+    covariance: Traced
+    gain: Traced
+    loop: Traced
     loop_error: FloatArray
 
 
@@ -156,10 +155,10 @@ def stretch_of(loop: FloatArray, loop_error: FloatArray, discount: float, steps:
 
 def respond(
     ledger: Ledger,
-    a: Any,
+    a: Traced,
     b: FloatArray,
-    q: Any,
-    r: Any,
+    q: Traced,
+    r: Traced,
     discount: float,
     temperature: float,
     cost_to_go: FloatArray,
@@ -184,7 +183,7 @@ def respond(
     size = _REPEATED * np.abs(updated - cost_to_go)
     size += unit * (np.abs(plain_q) + abs_p + abs_k.T @ np.abs(plain_r) @ abs_k + discount * carried @ abs_f)
     size += discount * (carried @ off_loop + off_loop.T @ carried.T) + off_gain.T @ np.abs(curvature) @ off_gain
-    p: Any = cost_to_go
+    p: Traced = cost_to_go
     # -spread ≤ E ≤ spread, so that |u'E v| ≤ sqrt(u'spread u · v'spread v); A_c moves by -γ B S^{-1} B'E A_c.
     units = _units(loop)
     _spread(loop * units / units[:, None], discount, None)  # refuses what is not shown to be stable
@@ -209,7 +208,7 @@ def respond(
     )
 
 
-def _half(matrix: Any) -> Any:
+def _half(matrix: Traced) -> Traced:
     return 0.5 * (matrix + matrix.T)
 
 
@@ -220,10 +219,10 @@ def response_cotangents(
     discount: float,
     temperature: float,
     *,
-    by_reaction: Any,
-    by_covariance: Any,
+    by_reaction: Traced,
+    by_covariance: Traced,
     tail: Tail | None,
-) -> dict[str, Any]:
+) -> dict[str, Traced]:
     """Return the cotangents of A, B, Q and R, without the direct dependence of `K = G A` on A.
 
     `by_reaction` and `by_covariance` are those of G and Σ; `tail` is what sweeps leave out.
@@ -255,11 +254,11 @@ def response_cotangents(
 
 def pulled(
     ledger: Ledger,
-    cotangents: Mapping[Part, Mapping[str, Any]],
+    cotangents: Mapping[Part, Mapping[str, Traced]],
     jacobian: Mapping[str, FloatArray],
     parts: Sequence[Part],
     parameters: int,
-) -> list[Any]:
+) -> list[Traced]:
     """Return the derivative of each part that θ enters, (N, 1) each."""
     found = []
     for part in parts:
@@ -276,7 +275,7 @@ def pulled(
     return found
 
 
-def bounds_of(formula: Any, parameters: int, stretch: Any) -> AnswerBounds:
+def bounds_of(formula: Traced, parameters: int, stretch: Traced) -> AnswerBounds:
     """Return the bounds from a formula of (objective, parts), all flat, and the stretch that it has seen."""
     try:
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):

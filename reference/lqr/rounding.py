@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import reduce
-from typing import Any
 
 import autograd
 import autograd.numpy as anp
@@ -22,7 +21,7 @@ import numpy as np
 from autograd.extend import defvjp_argnums, primitive
 from autograd.tracer import getval, isbox
 
-from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.arrays import FloatArray, Traced
 from bilevelrl.reference.lqr.primitives import lyapunov_primitive, recurrence_primitive
 from bilevelrl.reference.lqr.solvers import EquationSolver
 
@@ -33,10 +32,10 @@ _SPARE = 8  # roundings beyond the inner dimensions
 _REPEATED = 2.0  # a residual may differ by rounding where the same equation is solved again
 _LARGEST_DEFECT = 0.1  # of an inverse, in the maximum row sum
 
-Term = tuple[Any, ...]
+Term = tuple[Traced, ...]
 
 
-def plain(value: Any) -> FloatArray:
+def plain(value: Traced) -> FloatArray:
     """Return the numbers of an array that may be traced."""
     return np.asarray(getval(value), dtype=np.float64)
 
@@ -46,15 +45,15 @@ class UnprovenError(ArithmeticError):
 
 
 @primitive
-def _tap(value: Any, dummy: Any, slopes: list[Any], step: int) -> Any:
+def _tap(value: Traced, dummy: Traced, slopes: list[Traced], step: int) -> Traced:
     """Return the value; the derivative with respect to it is left in `slopes[step]` on its way back."""
     return value
 
 
-def _tap_vjp(argnums: Any, ans: Any, args: Any, kwargs: Any) -> Any:
+def _tap_vjp(argnums: Traced, ans: Traced, args: Traced, kwargs: Traced) -> Traced:
     slopes, step = args[2:]
 
-    def pull(cotangent: Any) -> tuple[Any, ...]:
+    def pull(cotangent: Traced) -> tuple[Traced, ...]:
         slopes[step] = cotangent
         return tuple(cotangent if argnum == 0 else 0.0 for argnum in argnums)
 
@@ -82,12 +81,12 @@ class Ledger:
 
     __slots__ = ("_dummy", "sizes", "slopes")
 
-    def __init__(self, dummy: Any) -> None:
+    def __init__(self, dummy: Traced) -> None:
         self._dummy = dummy
         self.sizes: list[FloatArray] = []
-        self.slopes: list[Any] = []
+        self.slopes: list[Traced] = []
 
-    def off(self, value: Any, size: Any) -> Any:
+    def off(self, value: Traced, size: Traced) -> Traced:
         """Return a value that may be off by `size` in each entry.
 
         Raises
@@ -108,33 +107,33 @@ class Ledger:
         pairs = zip(self.slopes, self.sizes, strict=True)
         return sum(float(np.vdot(np.abs(slope), size)) for slope, size in pairs if slope is not None)
 
-    def symmetric(self, matrix: FloatArray) -> Any:
+    def symmetric(self, matrix: FloatArray) -> Traced:
         """Return an input of which the symmetric part is meant."""
         asymmetry = 0.5 * np.abs(matrix - matrix.T)
         return self.off(matrix, asymmetry) if asymmetry.any() else matrix
 
-    def total(self, *terms: Term) -> Any:
+    def total(self, *terms: Term) -> Traced:
         """Return a sum of products: each term is an exact coefficient and its factors, one or more."""
         value, size = _sum(terms)
         return self.off(value, size + len(terms) * EPSILON * np.abs(plain(value)))
 
-    def product(self, *factors: Any) -> Any:
+    def product(self, *factors: Traced) -> Traced:
         """Return one matrix product."""
         return self.total((1.0, *factors))
 
-    def summed(self, *terms: Term) -> Any:
+    def summed(self, *terms: Term) -> Traced:
         """Return `total` of stacks, summed over the first axis one after the other."""
         value, size = _sum(terms)
         stack = np.abs(plain(value))
         return self.off(anp.sum(value, axis=0), (size + (len(stack) + _SPARE) * EPSILON * stack).sum(axis=0))
 
-    def inner(self, left: Any, right: Any) -> Any:
+    def inner(self, left: Traced, right: Traced) -> Traced:
         """Return ⟨A, B⟩ as (1, 1)."""
         entries = left * right
         size = (np.size(plain(entries)) + _SPARE) * EPSILON * float(np.abs(plain(entries)).sum())
         return self.off(anp.reshape(anp.sum(entries), (1, 1)), size)
 
-    def inverse(self, matrix: Any) -> Any:
+    def inverse(self, matrix: Traced) -> Traced:
         """Return the inverse of a matrix or of each of a stack.
 
         Raises
@@ -151,13 +150,13 @@ class Ledger:
 
     def lyapunov(
         self,
-        loop: Any,
-        constant: Any,
+        loop: Traced,
+        constant: Traced,
         discount: float,
         *,
         method: EquationSolver = "doubling",
         solution: FloatArray | None = None,
-    ) -> Any:
+    ) -> Traced:
         """Return X of `X = constant + discount · loop' X loop`, found with the residual of `solution`."""
         f, c = plain(loop), plain(constant)
         if solution is None:
@@ -167,7 +166,7 @@ class Ledger:
         size = _REPEATED * residual + _unit(2 * len(f)) * terms
         return lyapunov_primitive(loop, self.off(constant, size), discount, method)
 
-    def recurrence(self, left: Any, right: Any, start: Any, constants: Any) -> Any:
+    def recurrence(self, left: Traced, right: Traced, start: object, constants: Traced) -> Traced:
         """Return X_0 = start and `X_{t+1} = constants_t + left X_t right` as a stack."""
         found = recurrence_primitive(plain(left), plain(right), plain(start), plain(constants))
         if not np.isfinite(found).all():
@@ -181,7 +180,7 @@ def _unit(inner: int) -> float:
     return (inner + _SPARE) * EPSILON
 
 
-def _sum(terms: tuple[Term, ...]) -> tuple[Any, FloatArray]:
+def _sum(terms: tuple[Term, ...]) -> tuple[Traced, FloatArray]:
     values, sizes = [], []
     for coefficient, *factors in terms:
         values.append(coefficient * reduce(anp.matmul, factors))
@@ -191,7 +190,7 @@ def _sum(terms: tuple[Term, ...]) -> tuple[Any, FloatArray]:
     return reduce(anp.add, values), reduce(np.add, sizes)
 
 
-def first_order_errors(formula: Callable[[Ledger], Any]) -> tuple[FloatArray, FloatArray]:
+def first_order_errors(formula: Callable[[Ledger], Traced]) -> tuple[FloatArray, FloatArray]:
     """Return the results (M,) of a formula and bounds (M,) on their errors.
 
     Raises
@@ -211,7 +210,7 @@ def first_order_errors(formula: Callable[[Ledger], Any]) -> tuple[FloatArray, Fl
     """
     ledgers: list[Ledger] = []
 
-    def traced(dummy: Any) -> Any:
+    def traced(dummy: Traced) -> Traced:
         ledgers.append(Ledger(dummy))
         return formula(ledgers[0])
 

@@ -10,7 +10,7 @@ and quadratic rewards give `Q̄ = -x x'`, `R̄ = -a a'`. A batch of any size tur
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -46,7 +46,7 @@ def covariance_inverse(name: str, covariance: FloatArray) -> FloatArray:
     return np.asarray(np.linalg.inv(covariance), dtype=np.float64)
 
 
-def weighted_outer(weight: FloatArray, left: Any, right: Any, per_stream: bool) -> FloatArray:
+def weighted_outer(weight: FloatArray, left: FloatArray, right: FloatArray, per_stream: bool) -> FloatArray:
     """Return Σ_t w left right', (p, q), or one per stream."""
     if per_stream and weight.shape[1] == 1:  # products of single transitions need no matrix product each
         return np.asarray((left * weight[..., None])[:, 0, :, None] * right, dtype=np.float64)
@@ -56,7 +56,7 @@ def weighted_outer(weight: FloatArray, left: Any, right: Any, per_stream: bool) 
     return np.asarray(scaled.T @ right.reshape(-1, right.shape[-1]), dtype=np.float64)
 
 
-def weighted_sum(weight: FloatArray, value: Any, per_stream: bool) -> FloatArray:
+def weighted_sum(weight: FloatArray, value: FloatArray, per_stream: bool) -> FloatArray:
     """Return Σ_t w value, (p,), or one per stream."""
     result: FloatArray = np.einsum("mt,mtp->mp" if per_stream else "mt,mtp->p", weight, value)
     return result

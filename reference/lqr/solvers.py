@@ -16,12 +16,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 import scipy.linalg
 
-from bilevelrl.reference.arrays import FloatArray, refuse_differentiation
+from bilevelrl.reference.arrays import FloatArray, Traced, refuse_differentiation
 from bilevelrl.reference.errors import IllPosedError, NotConvergedError, UnknownNameError
 from bilevelrl.reference.lqr.units import Units, check_follower_problem, smallest_direction, symmetric
 
@@ -179,8 +179,15 @@ class RiccatiSolution:
 
 
 def riccati_backup(
-    cost_to_go: Any, a: Any, b: Any, q: Any, r: Any, discount: float, *, solve: Callable[..., Any] = np.linalg.solve
-) -> tuple[Any, Any, Any]:
+    cost_to_go: Traced,
+    a: Traced,
+    b: Traced,
+    q: Traced,
+    r: Traced,
+    discount: float,
+    *,
+    solve: Callable[..., Traced] = np.linalg.solve,
+) -> tuple[Traced, Traced, Traced]:
     """Return one Riccati backup of P, with S and G; `solve` may be autograd's, and complex numbers are welcome."""
     weighted = discount * b.T @ cost_to_go
     curvature = r + weighted @ b

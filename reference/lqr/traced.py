@@ -8,12 +8,11 @@ is a function of one θ per part, in the order of the parts.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import autograd.numpy as anp
 import numpy as np
 
-from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.arrays import FloatArray, Traced
 from bilevelrl.reference.errors import TooLargeError
 from bilevelrl.reference.linearisation import TracedObjective, closed_form_objective, unrolled_objective
 from bilevelrl.reference.lqr.error_bounds import LeaderSweeps, lqr_error_bounds
@@ -45,15 +44,15 @@ __all__ = [
 SWEEP_LIMIT = 20_000
 """Sweeps on one tape beyond which the unrolled route refuses."""
 
-RiccatiSolve = Callable[[Any, Any, Any, Any, float], Any]
+RiccatiSolve = Callable[[Traced, Traced, Traced, Traced, float], Traced]
 
 
-def by_primitive(a: Any, b: Any, q: Any, r: Any, discount: float) -> Any:
+def by_primitive(a: Traced, b: Traced, q: Traced, r: Traced, discount: float) -> Traced:
     """P by SciPy's solver, with this package's derivative."""
     return riccati_primitive(a, b, q, r, discount, "scipy")
 
 
-def by_sweeps(a: Any, b: Any, q: Any, r: Any, discount: float) -> Any:
+def by_sweeps(a: Traced, b: Traced, q: Traced, r: Traced, discount: float) -> Traced:
     """P by Riccati sweeps on the tape, as many as `riccati_sweeps` says."""
     cost = q
     earlier, later = riccati_sweeps(plain(a), plain(b), plain(q), plain(r), discount)
@@ -103,12 +102,12 @@ def _settled(step: Callable[[FloatArray], FloatArray], start: FloatArray) -> int
     )
 
 
-def _quadratic(matrix: Any, covariance: Any) -> Any:
+def _quadratic(matrix: Traced, covariance: Traced) -> Traced:
     """⟨matrix, covariance⟩."""
     return anp.sum(matrix * covariance)
 
 
-def split_lqr(problem: ConfigurableLQR, points: tuple[Any, ...], *, unrolled: bool, objective: Objective) -> Any:
+def split_lqr(problem: ConfigurableLQR, points: tuple[Traced, ...], *, unrolled: bool, objective: Objective) -> Traced:
     """J of a configurable LQR at (θ_initial, θ_direct, θ_transition, θ_response, θ_regulariser)."""
     at_initial, at_direct, at_transition, at_response, at_regulariser = (problem.evaluate(point) for point in points)
     gain, covariance = _response(problem, at_response, by_sweeps if unrolled else by_primitive)
@@ -131,7 +130,7 @@ def split_lqr(problem: ConfigurableLQR, points: tuple[Any, ...], *, unrolled: bo
     return at_regulariser.regulariser - _backwards(loop, cost, noise, step_cost, first, discount, objective.horizon)
 
 
-def _response(problem: ConfigurableLQR, matrices: LQRMatrices, solve: RiccatiSolve) -> tuple[Any, Any]:
+def _response(problem: ConfigurableLQR, matrices: LQRMatrices, solve: RiccatiSolve) -> tuple[Traced, Traced]:
     a, b, r = matrices.dynamics_state, matrices.dynamics_action, matrices.cost_action_follower
     discount = problem.discount_follower
     cost = solve(a, b, matrices.cost_state_follower, r, discount)
@@ -140,18 +139,20 @@ def _response(problem: ConfigurableLQR, matrices: LQRMatrices, solve: RiccatiSol
     return anp.linalg.solve(curvature, anp.dot(weighted, a)), 0.5 * problem.temperature * anp.linalg.inv(curvature)
 
 
-def _leader_primitive(loop: Any, cost: Any, discount: float) -> Any:
+def _leader_primitive(loop: Traced, cost: Traced, discount: float) -> Traced:
     return lyapunov_primitive(loop, cost, discount, "scipy")
 
 
-def _leader_sweeps(loop: Any, cost: Any, discount: float) -> Any:
-    to_go: Any = np.zeros_like(plain(cost))
+def _leader_sweeps(loop: Traced, cost: Traced, discount: float) -> Traced:
+    to_go: Traced = np.zeros_like(plain(cost))
     for _ in range(2 * leader_sweeps(plain(loop), plain(cost), discount)):
         to_go = cost + discount * anp.dot(anp.dot(loop.T, to_go), loop)
     return to_go
 
 
-def _forwards(loop: Any, cost: Any, noise: Any, step_cost: Any, first: Any, discount: float, horizon: int) -> Any:
+def _forwards(
+    loop: Traced, cost: Traced, noise: Traced, step_cost: Traced, first: Traced, discount: float, horizon: int
+) -> Traced:
     total, weight, moment = 0.0, 1.0, first
     for _ in range(horizon):
         total = total + weight * (_quadratic(cost, moment) + step_cost)
@@ -160,9 +161,11 @@ def _forwards(loop: Any, cost: Any, noise: Any, step_cost: Any, first: Any, disc
     return total
 
 
-def _backwards(loop: Any, cost: Any, noise: Any, step_cost: Any, first: Any, discount: float, horizon: int) -> Any:
-    to_go: Any = 0.0 * cost
-    constant: Any = 0.0
+def _backwards(
+    loop: Traced, cost: Traced, noise: Traced, step_cost: Traced, first: Traced, discount: float, horizon: int
+) -> Traced:
+    to_go: Traced = 0.0 * cost
+    constant: Traced = 0.0
     for _ in range(horizon):
         constant = step_cost + discount * (_quadratic(to_go, noise) + constant)
         to_go = cost + discount * anp.dot(anp.dot(loop.T, to_go), loop)

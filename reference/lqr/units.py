@@ -7,17 +7,16 @@ large or small, powers of two, and matrices are called singular by their directi
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.arrays import FloatArray, Traced
 from bilevelrl.reference.errors import IllPosedError
 
 __all__ = ["Units", "check_follower_problem", "smallest_direction", "symmetric"]
 
 
-def symmetric(matrix: Any) -> Any:
+def symmetric(matrix: Traced) -> Traced:
     """Return the symmetric part of the last two axes."""
     return 0.5 * (matrix + np.swapaxes(matrix, -1, -2))
 
@@ -46,8 +45,8 @@ class Units:
     Without them an answer, and whether there is one, would depend on the units in which a problem is written.
     """
 
-    money: Any
-    control: Any
+    money: Traced
+    control: Traced
 
     @classmethod
     def of(cls, b: FloatArray, q: FloatArray, r: FloatArray) -> Units:
@@ -57,7 +56,7 @@ class Units:
         return cls(money=_reciprocal_power(np.abs(costs).max()), control=control)
 
 
-def _reciprocal_power(size: Any) -> Any:
+def _reciprocal_power(size: Traced) -> Traced:
     """Return the power of two that brings sizes into [½, 1); one for zero."""
     return np.where(size > 0.0, np.ldexp(1.0, -np.clip(np.frexp(size)[1], -1000, 1000)), 1.0)
 

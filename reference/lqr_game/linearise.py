@@ -6,10 +6,9 @@ two go back through the Riccati equation, `Λ = P̄ + γ_F A_c Λ A_c'`. NumPy o
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
+from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.linearisation import Linearisation, linearise
 from bilevelrl.reference.lqr.follower import LQRFollower, response_cotangents
 from bilevelrl.reference.lqr.solvers import symmetric
@@ -42,7 +41,7 @@ def linearise_lqr_game(at: LQRGameAt, objective: Objective, *, warm_start: LQRFo
         covariance=b.T @ by_noise @ b,
         temperature=problem.temperature,
     )
-    cotangents: dict[Part, dict[str, Any]] = {
+    cotangents: dict[Part, dict[str, FloatArray]] = {
         "policy": {"gain": through.T @ evaluation.matrix, "covariance": through.T @ by_noise @ through},
         "response": {"gain": c.T @ response.dynamics_state},
         "regulariser": {"regulariser": np.ones(())},

@@ -15,12 +15,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import autograd.numpy as anp
 import numpy as np
 
-from bilevelrl.reference.arrays import FloatArray, check_shape, check_theta, check_vectors
+from bilevelrl.reference.arrays import FloatArray, Traced, check_shape, check_theta, check_vectors
 from bilevelrl.reference.derivatives.array_values import called, differentiable_array
 from bilevelrl.reference.derivatives.entries import Derivatives, pull_streams
 from bilevelrl.reference.derivatives.memory import Memory
@@ -64,15 +63,15 @@ class LeaderGaussian:
         ρ, added to the objective once.
     """
 
-    gain: Any
-    covariance: Any
-    regulariser: Any = 0.0
+    gain: Traced
+    covariance: Traced
+    regulariser: Traced = 0.0
 
     def __post_init__(self) -> None:
         for name, value in self.differentiable().items():
             object.__setattr__(self, name, differentiable_array(name, value))
 
-    def differentiable(self) -> dict[str, Any]:
+    def differentiable(self) -> dict[str, Traced]:
         """Return {name: array}, the form in which derivatives are taken."""
         return {"gain": self.gain, "covariance": self.covariance, "regulariser": self.regulariser}
 
@@ -133,7 +132,7 @@ class LQRGame:
     discount_follower: Discount
     temperature: Temperature
     leader_covariance: FloatArray | None = None
-    leader_policy: Callable[[Any], LeaderGaussian] | None = None
+    leader_policy: Callable[[Traced], LeaderGaussian] | None = None
     theta_shape: tuple[int, ...] | None = None
     verify_derivatives: bool = True
     name: str = "LQR game"
@@ -166,11 +165,11 @@ class LQRGame:
             check_covariance("leader_covariance", self.leader_covariance)
             object.__setattr__(self, "theta_shape", (p * n,) if self.theta_shape is None else self.theta_shape)
 
-    def check_theta(self, theta: Any) -> FloatArray:
+    def check_theta(self, theta: object) -> FloatArray:
         """Return θ as a float64 array of the right shape, or raise."""
         return check_theta(theta, self.theta_shape)
 
-    def policy(self, theta: Any) -> LeaderGaussian:
+    def policy(self, theta: object) -> LeaderGaussian:
         """Return the leader's policy at θ, traceable; its values are not checked.
 
         Raises
@@ -190,7 +189,7 @@ class LQRGame:
         shape = self.dynamics_leader.shape[::-1]
         return LeaderGaussian(gain=anp.reshape(theta, shape), covariance=self.leader_covariance)
 
-    def at(self, theta: Any) -> LQRGameAt:
+    def at(self, theta: object) -> LQRGameAt:
         """Evaluate the leader's policy once at a real θ and check it.
 
         Raises
@@ -211,7 +210,7 @@ class LQRGame:
         checked_policy = LeaderGaussian(gain=gain, covariance=covariance, regulariser=added)
         return LQRGameAt(problem=self, theta=theta, policy=checked_policy)
 
-    def policy_at(self, theta: Any) -> LeaderGaussian:
+    def policy_at(self, theta: object) -> LeaderGaussian:
         """Return the leader's policy at a real θ, checked; raises as `at`."""
         return self.at(theta).policy
 
@@ -242,7 +241,7 @@ class LQRGame:
         """
         return self.derivatives.jacobian(self.check_theta(theta))
 
-    def pullback_at(self, theta: FloatArray) -> Callable[[Mapping[str, Any]], FloatArray]:
+    def pullback_at(self, theta: FloatArray) -> Callable[[Mapping[str, FloatArray]], FloatArray]:
         """Return a function of cotangents {name: array}: Σ ⟨cotangent, ∂entry/∂θ⟩, shape (N,)."""
         return self.derivatives.pullback_at(self.check_theta(theta))
 
@@ -297,7 +296,7 @@ class LQRGame:
         """True: the disturbance is observed."""
         return True
 
-    def reward_leader(self, state: Any) -> FloatArray:
+    def reward_leader(self, state: object) -> FloatArray:
         """Return r_L at states (..., n), in (0, 1]."""
         off = check_vectors("state", state, len(self.target)) - self.target
         result: FloatArray = np.exp(-0.5 * np.vecdot(off @ np.linalg.inv(self.width), off))
@@ -361,7 +360,7 @@ def seeing_response(game: LQRGame, policy: LeaderGaussian, riccati: RiccatiSolut
 
 
 @solve.register(LQRGame)
-def solve_lqr_game(at: LQRGameAt, **options: Any) -> LQRFollower:
+def solve_lqr_game(at: LQRGameAt, **options: Traced) -> LQRFollower:
     """Solve the follower of a linear-quadratic game; arguments and errors as in `solve_follower`."""
     riccati, status = follower_riccati(*at.follower_system, at.problem.discount_follower, **options)
     return replace(seeing_response(at.problem, at.policy, riccati), status=status)

@@ -5,11 +5,10 @@ The follower's equation is solved by sweeps or by the package's primitives, as i
 
 from __future__ import annotations
 
-from typing import Any
-
 import autograd.numpy as anp
 import numpy as np
 
+from bilevelrl.reference.arrays import Traced
 from bilevelrl.reference.linearisation import TracedObjective, closed_form_objective, unrolled_objective
 from bilevelrl.reference.lqr.follower import LQRFollower
 from bilevelrl.reference.lqr.rounding import plain
@@ -24,7 +23,7 @@ from bilevelrl.reference.problem import GAME_PARTS
 __all__ = ["lqr_game_in_closed_form", "split_lqr_game", "unroll_lqr_game"]
 
 
-def split_lqr_game(game: LQRGame, points: tuple[Any, ...], *, unrolled: bool, objective: Objective) -> Any:
+def split_lqr_game(game: LQRGame, points: tuple[Traced, ...], *, unrolled: bool, objective: Objective) -> Traced:
     """J of a linear-quadratic game at (θ_policy, θ_response, θ_regulariser)."""
     at_policy, at_response, at_regulariser = (game.policy(point) for point in points)
     a, b, c = game.dynamics_state, game.dynamics_action, game.dynamics_leader

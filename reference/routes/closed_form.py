@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from bilevelrl.reference.linearisation import closed_form_objective
 from bilevelrl.reference.lqr.traced import lqr_in_closed_form
 from bilevelrl.reference.lqr_game.traced import lqr_game_in_closed_form
@@ -23,7 +21,7 @@ __all__ = ["closed_form", "lqr_game_in_closed_form", "lqr_in_closed_form"]
     accuracy="rounding times conditioning",
 )
 def closed_form(
-    at: At[Problem], *, objective: Objective = INFINITE_HORIZON, warm_start: Any = None, bound: bool = True
+    at: At[Problem], *, objective: Objective = INFINITE_HORIZON, warm_start: object = None, bound: bool = True
 ) -> Hypergradient:
     """∇J of the closed-form objective by reverse mode."""
     return reverse_mode(at, closed_form_objective(at, objective, warm_start=warm_start), "closed_form", bound)

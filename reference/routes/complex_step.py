@@ -6,8 +6,6 @@ abs, conj, or comparison on values.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from bilevelrl.reference.game.complex_sweeps import game_complex_parts
@@ -29,7 +27,7 @@ __all__ = ["complex_step", "game_complex_parts", "tabular_complex_parts"]
     accuracy="truncation of the sweeps (1e-13 of the largest term) plus rounding",
 )
 def complex_step(
-    at: At[Problem], *, objective: Objective = INFINITE_HORIZON, warm_start: Any = None, bound: bool = True
+    at: At[Problem], *, objective: Objective = INFINITE_HORIZON, warm_start: object = None, bound: bool = True
 ) -> Hypergradient:
     """∇J by the complex step. A warm start is ignored.
 

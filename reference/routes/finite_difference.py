@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from scipy.differentiate import derivative
 
-from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.arrays import FloatArray, IntArray
 from bilevelrl.reference.errors import IllPosedError, InvalidInputError, NotConvergedError
 from bilevelrl.reference.game.split import split_game
 from bilevelrl.reference.linearisation import SplitObjective, split_objective
@@ -45,7 +45,7 @@ def finite_difference(
     at: At[Problem],
     *,
     objective: Objective = INFINITE_HORIZON,
-    warm_start: Any = None,
+    warm_start: object = None,
     bound: bool = True,
 ) -> Hypergradient:
     """∇J by finite differences, for every kind of problem that splits its objective."""
@@ -81,7 +81,7 @@ class _Moved:
     def __init__(self, at: At[Problem], split: SplitObjective) -> None:
         self.at, self.split, self.evaluations = at, split, 0
 
-    def values(self, part: Part, x: FloatArray, j: Any) -> FloatArray:
+    def values(self, part: Part, x: FloatArray, j: IntArray) -> FloatArray:
         """Return the objective at θ + x e_j inside one part, NaN where it does not exist; x and j broadcast."""
         x, j = np.broadcast_arrays(x, j)
         steps = zip(x.ravel(), j.ravel(), strict=True)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from bilevelrl.reference.arrays import FloatArray
@@ -31,7 +29,7 @@ def implicit(
     at: At[Problem],
     *,
     objective: Objective = INFINITE_HORIZON,
-    warm_start: Any = None,
+    warm_start: object = None,
     bound: bool = True,
 ) -> Hypergradient:
     """∇J by implicit differentiation, for every kind of problem that can be linearised."""

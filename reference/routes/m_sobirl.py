@@ -20,7 +20,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -35,7 +34,7 @@ from bilevelrl.reference.tabular.follower import TabularFollower, solve_tabular
 from bilevelrl.reference.tabular.leader import LeaderEvaluation, evaluate_leader, visited_next
 from bilevelrl.reference.tabular.model import ConfigurableMDP, TabularAt
 from bilevelrl.reference.tabular.tables import Tables
-from bilevelrl.reference.tabular.transitions import DiscountedSystem, expected_next, policy_transition
+from bilevelrl.reference.tabular.transitions import DiscountedSystem, Matrix, expected_next, policy_transition
 
 __all__ = ["InexactHypergradient", "m_sobirl", "m_sobirl_gradient_steps"]
 
@@ -75,7 +74,7 @@ class _AdjointSystem:
     follower_value: FloatArray
     evaluation: LeaderEvaluation
     policy_weight: FloatArray  # f, (S, A)
-    chain: Any  # P_π, (S, S)
+    chain: Matrix  # P_π, (S, S)
     right_hand_side: FloatArray  # b, (S,)
 
     @property
@@ -230,8 +229,8 @@ def _cancellation(system: _AdjointSystem, adjoint: FloatArray, factor: Discounte
 
 def m_sobirl_gradient_steps(
     problem: ConfigurableMDP,
-    theta: Any,
-    adjoint: Any,
+    theta: object,
+    adjoint: object,
     *,
     gradient_steps: int = 1,
     step_size: float = 0.5,

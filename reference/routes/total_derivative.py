@@ -14,13 +14,12 @@ response, with a condition number of at most the number of actions; the system i
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import autograd
 import autograd.numpy as anp
 import numpy as np
 
-from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.arrays import FloatArray, Traced
 from bilevelrl.reference.derivatives.autodiff import log_sum_exp
 from bilevelrl.reference.errors import TooLargeError
 from bilevelrl.reference.game.error_bounds import follower_error_bound
@@ -41,7 +40,7 @@ COORDINATE_LIMIT = 3000
 _VISITED = 1e-200  # below, square roots of the visits would underflow in products
 
 
-def follower_stationarity(game: MarkovGame, start: FloatArray, logits: Any, policy: Any) -> Any:
+def follower_stationarity(game: MarkovGame, start: FloatArray, logits: Traced, policy: Traced) -> Traced:
     """Return G = ∂F/∂φ at logits φ (S, D, A) and a leader policy f (S, L), traceable in both; zero at a best response.
 
     `F = E Σ_t γ_F^t (r_F + β H)` from the start law (S,). By the policy gradient theorem G is visits times probability
@@ -156,7 +155,7 @@ def game_total_derivative(
 
 
 def _own_error(
-    game: MarkovGame, follower: GameFollower, met: Any, hessian: FloatArray, mixed: FloatArray, adjoint: FloatArray
+    game: MarkovGame, follower: GameFollower, met: Traced, hessian: FloatArray, mixed: FloatArray, adjoint: FloatArray
 ) -> float:
     """Bound what rounding and the follower's own error do to the scaled system `H y = p` and to its product.
 

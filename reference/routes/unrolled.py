@@ -6,13 +6,11 @@ so that one reverse pass gives every part.
 
 from __future__ import annotations
 
-from typing import Any
-
 import autograd
 import autograd.numpy as anp
 import numpy as np
 
-from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.arrays import FloatArray, Traced
 from bilevelrl.reference.derivatives.array_values import tracing
 from bilevelrl.reference.errors import NotConvergedError
 from bilevelrl.reference.game.unrolled import unroll_game
@@ -36,7 +34,7 @@ __all__ = ["reverse_mode", "unroll_game", "unroll_lqr", "unroll_lqr_game", "unro
     accuracy="truncation of the sweeps (1e-13 of the largest term) plus rounding",
 )
 def unrolled(
-    at: At[Problem], *, objective: Objective = INFINITE_HORIZON, warm_start: Any = None, bound: bool = True
+    at: At[Problem], *, objective: Objective = INFINITE_HORIZON, warm_start: object = None, bound: bool = True
 ) -> Hypergradient:
     """∇J by reverse-mode differentiation through every sweep of the follower's and the leader's solver.
 
@@ -51,7 +49,7 @@ def unrolled(
 def reverse_mode(at: At[Problem], traced: TracedObjective, route: str, bound: bool) -> Hypergradient:
     """Differentiate a traced objective in one reverse pass."""
 
-    def split(*points: Any) -> Any:
+    def split(*points: Traced) -> Traced:
         return traced.function(*points) + 0.0 * sum(anp.sum(point) for point in points)
 
     count = len(traced.parts)

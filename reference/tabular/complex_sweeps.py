@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 from numpy.exceptions import ComplexWarning
 
-from bilevelrl.reference.arrays import ComplexArray, FloatArray
+from bilevelrl.reference.arrays import ComplexArray, FloatArray, Traced
 from bilevelrl.reference.errors import InvalidInputError
 from bilevelrl.reference.linearisation import ComplexParts, complex_parts
 from bilevelrl.reference.objective import Objective
@@ -60,7 +59,7 @@ def tabular_complex_parts(at: TabularAt, objective: Objective) -> ComplexParts:
             base = _leader_values(frozen, kernel, reward, discount, steps)
             earned = float(tables.initial @ base + tables.regulariser)
             shifted = to_dense(point.transition)
-            starts: dict[Part, Any] = {"initial": point.initial @ base, "regulariser": np.asarray(point.regulariser)}
+            starts: dict[Part, Traced] = {"initial": point.initial @ base, "regulariser": np.asarray(point.regulariser)}
             if _has_tangent(point.reward_leader):
                 paid = point.reward_leader - plan.centre_leader
                 starts["direct"] = tables.initial @ _leader_values(frozen, kernel, paid, discount, steps)
@@ -83,7 +82,7 @@ def tabular_complex_parts(at: TabularAt, objective: Objective) -> ComplexParts:
     )
 
 
-def _has_tangent(values: Any) -> bool:
+def _has_tangent(values: Traced) -> bool:
     return np.iscomplexobj(values) and bool(np.any(np.imag(values)))
 
 
@@ -140,7 +139,7 @@ def _times_real(left: ComplexArray, right: FloatArray) -> ComplexArray:
     return result
 
 
-def _leader_values(policy: Any, kernel: Any, reward: Any, discount: float, steps: int) -> Any:
+def _leader_values(policy: Traced, kernel: Traced, reward: Traced, discount: float, steps: int) -> Traced:
     """Complex policy evaluation by sweeps, from zero: V_L (S,)."""
     chain = np.matmul(policy[:, None, :], kernel)[:, 0, :]
     earned = (policy * reward).sum(axis=1)

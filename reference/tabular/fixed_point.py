@@ -22,6 +22,7 @@ from bilevelrl.reference.follower import FollowerMethod, Status
 from bilevelrl.reference.tabular.tables import Tables
 from bilevelrl.reference.tabular.transitions import (
     DiscountedSystem,
+    Matrix,
     SparseTransition,
     Transition,
     expected_next,
@@ -111,7 +112,7 @@ class SoftOperator:
     backup: Callable[[FloatArray], tuple[FloatArray, FloatArray, FloatArray]]
     ahead: Callable[[FloatArray], FloatArray]
     average: Callable[[FloatArray, FloatArray], FloatArray]
-    chain: Callable[[FloatArray], Any]
+    chain: Callable[[FloatArray], Matrix]
 
     def size(self, value: FloatArray) -> FloatArray:
         """Return |r| + γ P |V|, of which rounding leaves `unit` in Q."""
@@ -285,7 +286,7 @@ def _iteration_limit(method: FollowerMethod, discount: float, wanted: float, fir
     return int(min(1_000_000, 64 + np.ceil(needed)))
 
 
-def start_value(states: int, warm_start: Any, offset: float) -> FloatArray:
+def start_value(states: int, warm_start: object, offset: float) -> FloatArray:
     """Return the values (S,) to start from: zeros, given ones, or those of a previous solution, without a constant."""
     if warm_start is None:
         return np.zeros(states)

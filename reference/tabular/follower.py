@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.random import Generator
@@ -101,20 +100,20 @@ class TabularFollower:
         return self._cumulative[0]
 
     @checked
-    def value_at(self, state: Any, leader_action: Any = None) -> FloatArray:
+    def value_at(self, state: object, leader_action: object = None) -> FloatArray:
         """Return V_F of each state (any shape of integers); zero at S, where the process has ended."""
         result: FloatArray = np.append(self.value, 0.0)[check_indices("state", state, len(self.value) + 1)]
         return result
 
     @checked
-    def action_value_at(self, state: Any, action: Any, leader_action: Any = None) -> FloatArray:
+    def action_value_at(self, state: object, action: object, leader_action: object = None) -> FloatArray:
         """Return Q_F of each state and action."""
         states, actions = self.policy.shape
         result: FloatArray = self.action_value[check_pairs(("state", state, states), ("action", action, actions))]
         return result
 
     @checked
-    def sample(self, state: Any, rng: Generator, leader_action: Any = None) -> IntArray:
+    def sample(self, state: object, rng: Generator, leader_action: object = None) -> IntArray:
         """Draw an action for each state (any shape of integers)."""
         rows = self.cumulative_policy()[check_indices("state", state, len(self.policy))]
         threshold = rng.random(rows.shape[:-1])[..., None] * rows[..., -1:]
@@ -122,7 +121,7 @@ class TabularFollower:
         last = self.policy.shape[1] - 1
         return drawn.clip(max=last)
 
-    def log_prob(self, state: Any, action: Any, leader_action: Any = None) -> FloatArray:
+    def log_prob(self, state: object, action: object, leader_action: object = None) -> FloatArray:
         """Return log π(a|s), -inf where the probability underflows."""
         states, actions = self.policy.shape
         with np.errstate(divide="ignore"):

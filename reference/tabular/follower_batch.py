@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from bilevelrl.reference.arrays import FloatArray, check_shape, check_thetas
@@ -22,7 +20,7 @@ __all__ = [
 @checked
 def solve_followers(
     problem: ConfigurableMDP,
-    thetas: Any,
+    thetas: object,
     *,
     tolerance: float = 1e-12,
     warm_start: FloatArray | None = None,

@@ -8,7 +8,6 @@ the forward recursion of the state law. The follower's policy is the infinite-ho
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -141,7 +140,9 @@ def _weighted_next(tables: Tables, weights: FloatArray, values: FloatArray) -> F
     return result
 
 
-def visited_next(tables: Tables, state_factor: FloatArray, pair_weight: FloatArray, value_factor: FloatArray) -> Any:
+def visited_next(
+    tables: Tables, state_factor: FloatArray, pair_weight: FloatArray, value_factor: FloatArray
+) -> FloatArray:
     """Return the kernel's cotangent Σ_k state_factor[k,s] pair_weight[s,a] value_factor[k,s'] in its own layout."""
     kernel = tables.transition
     if isinstance(kernel, SparseTransition):
@@ -149,8 +150,10 @@ def visited_next(tables: Tables, state_factor: FloatArray, pair_weight: FloatArr
         total = sum(
             left[states] * right[kernel.successor] for left, right in zip(state_factor, value_factor, strict=True)
         )
-        return pair_weight[:, :, None] * total
-    return pair_weight[:, :, None] * (state_factor.T @ value_factor)[:, None, :]
+        sparse: FloatArray = pair_weight[:, :, None] * total
+        return sparse
+    dense: FloatArray = pair_weight[:, :, None] * (state_factor.T @ value_factor)[:, None, :]
+    return dense
 
 
 @checked

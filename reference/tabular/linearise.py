@@ -64,7 +64,7 @@ def linearise_tabular(
     _ = at.pullback  # first: its trace tells what varies
     kernel = _kernel(at, evaluation.state_factor, follower.policy, evaluation.value_factor)
     ahead = _kernel(at, discount * ones, weight, values[None, :])
-    cotangents: dict[Part, dict[str, Any]] = {
+    cotangents: dict[Part, dict[str, FloatArray]] = {
         "initial": {"initial": evaluation.value},
         "direct": {"reward_leader": evaluation.occupancy[:, None] * follower.policy},
         "transition": kernel,

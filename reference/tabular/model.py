@@ -12,12 +12,11 @@ from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
 
 import autograd.numpy as anp  # noqa: F401  (for the doctest)
 import numpy as np
 
-from bilevelrl.reference.arrays import FloatArray, check_shape, check_theta, check_thetas
+from bilevelrl.reference.arrays import FloatArray, Traced, check_shape, check_theta, check_thetas
 from bilevelrl.reference.derivatives.array_values import called
 from bilevelrl.reference.derivatives.entries import Derivatives
 from bilevelrl.reference.derivatives.memory import Memory
@@ -79,24 +78,24 @@ class ConfigurableMDP:
     1.0
     """
 
-    tables: Callable[[Any], Tables]
+    tables: Callable[[Traced], Tables]
     discount_leader: Discount
     discount_follower: Discount
     temperature: Temperature
     theta_shape: tuple[int, ...] | None = None
     tables_jacobian: Callable[[FloatArray], Mapping[str, FloatArray]] | None = None
     tables_pullback: Callable[[FloatArray, Mapping[str, FloatArray]], FloatArray] | None = None
-    stacked_rewards: Callable[[Any], tuple[Any, Any]] | None = None
+    stacked_rewards: Callable[[Traced], tuple[Traced, Traced]] | None = None
     stacked_pullback: Callable[[FloatArray, Mapping[str, FloatArray]], FloatArray] | None = None
     verify_derivatives: bool = True
     name: str = "configurable MDP"
     _memory: Memory = field(default_factory=Memory, init=False, repr=False, compare=False)
 
-    def check_theta(self, theta: Any) -> FloatArray:
+    def check_theta(self, theta: object) -> FloatArray:
         """Return θ as a float64 array of the right shape, or raise."""
         return check_theta(theta, self.theta_shape)
 
-    def at(self, theta: Any) -> TabularAt:
+    def at(self, theta: object) -> TabularAt:
         """Evaluate the tables once at a real θ and check their values.
 
         Raises
@@ -108,7 +107,7 @@ class ConfigurableMDP:
         tables = self._memory.once("values", theta, lambda: self._checked_tables(theta))
         return TabularAt(problem=self, theta=theta, tables=tables)
 
-    def tables_at(self, theta: Any) -> Tables:
+    def tables_at(self, theta: object) -> Tables:
         """Return the tables at a real θ, checked; raises as `at`."""
         tables = self.at(theta).tables
         return tables if self._memory.get("kept") is None else deepcopy(tables)
@@ -123,11 +122,11 @@ class ConfigurableMDP:
         self._memory["checked"] = {name: law for name, law in laws.items() if _is_read_only(law)}
         return tables
 
-    def states_at(self, theta: Any) -> int:
+    def states_at(self, theta: object) -> int:
         """Return the number of states S."""
         return self.tables_at(theta).states
 
-    def evaluate(self, theta: Any) -> Tables:
+    def evaluate(self, theta: object) -> Tables:
         """Evaluate the tables at any θ, traced and complex ones too; their values are not checked.
 
         Raises
@@ -201,7 +200,7 @@ class ConfigurableMDP:
                 raise UnknownNameError("cotangents", name, entries)
             check_shape(f"cotangents[{name!r}]", value, (*front, *np.shape(entries[name])), remedy)
 
-    def pullback_at(self, theta: FloatArray) -> Callable[[Mapping[str, Any]], FloatArray]:
+    def pullback_at(self, theta: FloatArray) -> Callable[[Mapping[str, FloatArray]], FloatArray]:
         """Return `vector_jacobian` at one θ as a function of the cotangents: one trace serves all."""
         return self.derivatives.pullback_at(self.check_theta(theta))
 
@@ -331,12 +330,12 @@ class TabularAt(At[ConfigurableMDP]):
         return self.centres[0] / (1.0 - self.problem.discount_follower)
 
 
-def _is_read_only(array: Any) -> bool:
+def _is_read_only(array: Traced) -> bool:
     return isinstance(array, np.ndarray) and not array.flags.writeable
 
 
 @checked
-def check_derivatives(problem: ConfigurableMDP, theta: Any) -> dict[str, float]:
+def check_derivatives(problem: ConfigurableMDP, theta: object) -> dict[str, float]:
     """Hold a problem's closed-form derivatives against autograd; return the largest relative error of each.
 
     Parameters

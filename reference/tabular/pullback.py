@@ -7,7 +7,7 @@ vector-Jacobian product. Rows per stream use the Jacobian of the visited entries
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import scipy.sparse
@@ -40,7 +40,7 @@ class DifferentiableTables(Protocol):
         """The derivatives of the tables by name."""
         ...
 
-    def tables_at(self, theta: Any) -> Tables:
+    def tables_at(self, theta: object) -> Tables:
         """Return the tables at θ, checked."""
         ...
 
@@ -102,7 +102,7 @@ def _visits(
     stream, step = np.nonzero(weight)
     factor = weight[stream, step]
 
-    def visited(name: str, entries: Any, limit: int) -> IntArray:
+    def visited(name: str, entries: object, limit: int) -> IntArray:
         check_shape(f"batch.{name}", entries, shape, "one entry per step")
         return check_indices(f"batch.{name}", np.asarray(entries)[stream, step], limit)
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import autograd.numpy as anp
 import numpy as np
 
-from bilevelrl.reference.arrays import check_shape, is_differentiated
+from bilevelrl.reference.arrays import Traced, check_shape, is_differentiated
 from bilevelrl.reference.derivatives.array_values import check_changes, differentiable_array
 from bilevelrl.reference.doors import checked
 from bilevelrl.reference.errors import InvalidInputError, ShapeError, refusal
@@ -77,11 +77,11 @@ class Tables:
     """
 
     transition: Transition
-    reward_follower: Any
-    reward_leader: Any
-    initial: Any
-    regulariser: Any = 0.0
-    action_mask: Any = None
+    reward_follower: Traced
+    reward_leader: Traced
+    initial: Traced
+    regulariser: Traced = 0.0
+    action_mask: Traced = None
 
     def __post_init__(self) -> None:
         for name in TABLE_NAMES:
@@ -114,7 +114,7 @@ class Tables:
         """Number of the follower's actions A."""
         return transition_shape(self.transition)[1]
 
-    def differentiable(self) -> dict[str, Any]:
+    def differentiable(self) -> dict[str, Traced]:
         """Return the arrays by name; a sparse kernel is represented by its probabilities."""
         transition = self.transition
         kernel = transition.probability if isinstance(transition, SparseTransition) else transition
@@ -127,7 +127,7 @@ class Tables:
         }
 
     @checked
-    def replace(self, changes: Mapping[str, Any]) -> Tables:
+    def replace(self, changes: Mapping[str, Traced]) -> Tables:
         """Return tables with some arrays replaced, as named by `differentiable`."""
         entries = {**self.differentiable(), **check_changes(changes, TABLE_NAMES)}
         if isinstance(self.transition, SparseTransition):
@@ -137,7 +137,7 @@ class Tables:
         return Tables(**entries, action_mask=self.action_mask)
 
 
-def playable_actions(mask: Any, shape: tuple[int, ...]) -> Any:
+def playable_actions(mask: Traced, shape: tuple[int, ...]) -> Traced:
     """Return a mask as booleans (..., A), with at least one action where each is chosen, or raise."""
     check_shape("action_mask", mask, shape, "one entry per state and action")
     given = np.asarray(mask)

@@ -22,13 +22,14 @@ import scipy.sparse
 import scipy.sparse.linalg
 from scipy.linalg.lapack import dgetrf, dgetrs
 
-from bilevelrl.reference.arrays import BoolArray, FloatArray, IntArray, refuse_differentiation
+from bilevelrl.reference.arrays import BoolArray, FloatArray, IntArray, Traced, refuse_differentiation
 from bilevelrl.reference.derivatives.array_values import differentiable_array
 from bilevelrl.reference.doors import checked
 from bilevelrl.reference.errors import IllPosedError, InvalidInputError, ShapeError, StochasticityError, refusal
 
 __all__ = [
     "DiscountedSystem",
+    "Matrix",
     "SparseTransition",
     "Transition",
     "check_rows",
@@ -75,7 +76,7 @@ class SparseTransition:
     """
 
     successor: IntArray
-    probability: Any
+    probability: Traced
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "probability", differentiable_array("probability", self.probability))
@@ -107,7 +108,8 @@ class SparseTransition:
         return dense
 
 
-Transition: TypeAlias = Any  # an (S, A, S) array, a SparseTransition, or either of them under autograd
+Matrix: TypeAlias = Any  # dense or sparse, (S, S)
+Transition: TypeAlias = Traced  # an (S, A, S) array, a SparseTransition, or either of them under autograd
 
 
 def transition_shape(transition: Transition) -> tuple[int, ...]:
@@ -149,7 +151,7 @@ def divided(rows: FloatArray) -> FloatArray:
     return result
 
 
-def law_error(*tables: Any) -> float:
+def law_error(*tables: Traced) -> float:
     """Return the sum over tables of the largest |sum - 1| of their laws: what reading them as doubles can be off by.
 
     Examples
@@ -165,7 +167,7 @@ def law_error(*tables: Any) -> float:
     return off
 
 
-def check_rows(name: str, rows: Any, remedy: str) -> None:
+def check_rows(name: str, rows: Traced, remedy: str) -> None:
     """Refuse probability rows (last axis) that are not finite, negative, sum to more than one, or to one in float32.
 
     Sums are taken in float64, whatever the rows are stored in. Rows of half- or single-precision numbers that miss one
@@ -204,7 +206,7 @@ def check_rows(name: str, rows: Any, remedy: str) -> None:
         )
 
 
-def _first(mask: Any) -> list[int]:
+def _first(mask: BoolArray) -> list[int]:
     return [int(i) for i in np.argwhere(mask)[0]]
 
 
@@ -222,7 +224,7 @@ def check_transition(transition: Transition) -> None:
         check_rows("transition", transition, remedy)
 
 
-def expected_next(transition: Transition, values: Any) -> Any:
+def expected_next(transition: Transition, values: Traced) -> Traced:
     """Return Σ_s' P(s'|s,a) values(s'), shape (S, A) or (S, A, N), for values (S,) or (S, N).
 
     Examples
@@ -241,7 +243,7 @@ def expected_next(transition: Transition, values: Any) -> Any:
     return product.reshape(states, actions, *values.shape[1:])
 
 
-def policy_transition(transition: Transition, policy: Any) -> Any:
+def policy_transition(transition: Transition, policy: Traced) -> Matrix:
     """Return P_π (S, S) = Σ_a π(a|s) P(s'|s,a); a CSR matrix where the kernel is sparse."""
     if isinstance(transition, SparseTransition):
         states, _, _ = transition.shape
@@ -265,12 +267,12 @@ class DiscountedSystem:
     (array([4.]), array([4.]))
     """
 
-    policy_matrix: Any
+    policy_matrix: Matrix
     discount: float
-    _solve: Callable[[Any, bool], Any]
+    _solve: Callable[[FloatArray, bool], FloatArray]
 
     @classmethod
-    def factorise(cls, policy_matrix: Any, discount: float) -> DiscountedSystem:
+    def factorise(cls, policy_matrix: Matrix, discount: float) -> DiscountedSystem:
         """Factorise once: LAPACK for arrays, SuperLU for sparse matrices.
 
         Raises
@@ -281,7 +283,7 @@ class DiscountedSystem:
         refuse_differentiation("DiscountedSystem", policy_matrix)
         size = policy_matrix.shape[0]
         if not isinstance(policy_matrix, np.ndarray):
-            identity: Any = scipy.sparse.eye_array(size, format="csc")
+            identity: Matrix = scipy.sparse.eye_array(size, format="csc")
             matrix = (identity - discount * policy_matrix).tocsc()
             # Rows are diagonally dominant: a fill-reducing order of the symmetric pattern needs no pivoting.
             factor = scipy.sparse.linalg.splu(

@@ -7,11 +7,10 @@ follower, regulariser), so that one reverse pass gives every part.
 
 from __future__ import annotations
 
-from typing import Any
-
 import autograd.numpy as anp
 import numpy as np
 
+from bilevelrl.reference.arrays import Traced
 from bilevelrl.reference.derivatives.autodiff import log_sum_exp, softmax
 from bilevelrl.reference.errors import TooLargeError
 from bilevelrl.reference.linearisation import TracedObjective, unrolled_objective
@@ -29,7 +28,7 @@ TAPE_LIMIT = 4 * 2**30
 _BYTES_PER_ENTRY = 8 * 12  # arrays of size S·A that one soft sweep leaves on the tape, counted generously
 
 
-def _ahead(kernel: Transition, value: Any) -> Any:
+def _ahead(kernel: Transition, value: Traced) -> Traced:
     """Σ_s' P(s'|s,a) value(s') in traceable form."""
     if isinstance(kernel, SparseTransition):
         return anp.sum(kernel.probability * value[kernel.successor], axis=2)
@@ -38,14 +37,14 @@ def _ahead(kernel: Transition, value: Any) -> Any:
 
 def split_objective(
     problem: ConfigurableMDP,
-    points: tuple[Any, ...],
+    points: tuple[Traced, ...],
     *,
     sweeps_follower: int,
     sweeps_leader: int,
     objective: Objective,
     centre_follower: float = 0.0,
     centre_leader: float = 0.0,
-) -> Any:
+) -> Traced:
     """The objective with θ split by where it enters: `points` in the order of `PARTS`.
 
     Traceable by autograd; nothing of it is shared with the solvers. The constants are subtracted from the rewards: that
@@ -60,7 +59,7 @@ def split_objective(
     policy = softmax((reward + discount * _ahead(at_response.transition, value)) / beta)
     kernel = at_transition.transition
     discount = objective.discount(problem.discount_leader)
-    leader: Any = np.zeros(at_initial.states)
+    leader: Traced = np.zeros(at_initial.states)
     earned = anp.sum(policy * (at_direct.reward_leader - centre_leader), axis=1)
     if isinstance(kernel, SparseTransition):
         for _ in range(sweeps_leader if objective.horizon is None else objective.horizon):
@@ -88,7 +87,7 @@ def unroll_tabular(at: TabularAt, objective: Objective, *, warm_start: object = 
     tape = _BYTES_PER_ENTRY * tables.states * tables.actions * (plan.follower + steps)
     check_tape(tape, f"{plan.follower} + {steps} sweeps of {tables.states} states", "implicit' or 'forward")
 
-    def split(*points: Any) -> Any:
+    def split(*points: Traced) -> Traced:
         return split_objective(
             problem,
             points,

@@ -457,8 +457,10 @@ def _known(key: _ByIdentity) -> dict[str, Any]:
 def _solved(key: _ByIdentity, horizon: int | None, discounted: bool) -> tuple[TabularFollower, ExactCritic, float]:
     problem, theta = key.on.problem, key.on.theta
     exact = hypergradient(problem, theta, horizon=horizon, discounted=discounted)
-    critic = ExactCritic.solve(problem, theta, exact.follower.policy, horizon=horizon, discounted=discounted)
-    return exact.follower, critic, exact.error_bound
+    follower = exact.follower
+    assert isinstance(follower, TabularFollower)
+    critic = ExactCritic.solve(problem, theta, follower.policy, horizon=horizon, discounted=discounted)
+    return follower, critic, exact.error_bound
 
 
 @lru_cache(maxsize=512)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from fractions import Fraction
-from typing import Any
 
 import numpy as np
 
@@ -34,7 +33,7 @@ def _symmetric(array: FloatArray) -> Mapping[int, Exact]:
     return found
 
 
-def _table(name: str, value: Any, jacobian: FloatArray | None) -> ClosedFormTable:
+def _table(name: str, value: object, jacobian: FloatArray | None) -> ClosedFormTable:
     array = np.asarray(value, dtype=np.float64)
     symmetric = name.startswith(_SYMMETRIC) and array.ndim == 2
     base = _symmetric(array) if symmetric else {e: float(x) for e, x in enumerate(array.ravel()) if x != 0.0}
@@ -47,8 +46,8 @@ def _table(name: str, value: Any, jacobian: FloatArray | None) -> ClosedFormTabl
 
 
 def _closed_form(
-    problem: Any, kind: Kind, matrices: Mapping[str, Any], jacobian: Mapping[str, FloatArray], parameters: int,
-    horizon: int | None, discounted: bool,
+    problem: ConfigurableLQR | LQRGame, kind: Kind, matrices: Mapping[str, object],
+    jacobian: Mapping[str, FloatArray], parameters: int, horizon: int | None, discounted: bool,
 ) -> ClosedForm:  # fmt: skip
     return ClosedForm(
         kind=kind,

@@ -139,19 +139,38 @@ def _choice(name: str, value: Any, choices: tuple[Any, ...]) -> Any:
     return value
 
 
+def _is_class(kind: Any) -> bool:
+    """Whether a kind asks for an instance of a class and for nothing else."""
+    if not isinstance(kind, type) or typing.get_origin(kind) is not None or kind in _SCALARS:
+        return False
+    return not getattr(kind, "_is_protocol", False)
+
+
+def _refusal(check: Check, name: str, value: Any) -> InvalidInputError:
+    try:
+        check(name, value)
+    except InvalidInputError as error:
+        return error
+    raise AssertionError(f"{name}: was refused and is not")
+
+
 def _any_of(kinds: tuple[Any, ...], finite: bool) -> Check | None:
     checks = [check_of(kind, finite) for kind in kinds]
     if any(check is None for check in checks):
         return None
 
     def check(name: str, value: Any) -> Any:
-        refusals: list[InvalidInputError] = []
-        for accept in checks:
+        if value is None and type(None) in kinds:
+            return None
+        for accept, kind in zip(checks, kinds, strict=True):
             assert accept is not None
-            try:
-                return accept(name, value)
-            except InvalidInputError as error:
-                refusals.append(error)
+            # A refusal shows the whole value: it is written only where every kind refuses.
+            if not _is_class(kind) or isinstance(value, kind):
+                try:
+                    return accept(name, value)
+                except InvalidInputError:
+                    continue
+        refusals = [_refusal(accept, name, value) for accept in checks if accept is not None]
         # The last but None is the most general; the first says what is usual.
         others = [error for error, kind in zip(refusals, kinds, strict=True) if kind is not type(None)]
         if isinstance(value, str) and (close := [error for error in others if isinstance(error, UnknownNameError)]):

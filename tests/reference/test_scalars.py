@@ -13,6 +13,7 @@ import bilevelrl.benchmarks.research.model_based
 import bilevelrl.estimators.training
 from bilevelrl.reference import SuboptimalFollower, hypergradient
 from bilevelrl.reference.arrays import as_float, check_discount, check_positive
+from bilevelrl.reference.doors import checked
 from bilevelrl.reference.errors import InvalidInputError
 from bilevelrl.tasks import random_lqr, random_lqr_game, random_markov_game, random_mdp
 from bilevelrl.tasks.arguments import check_finite, check_probability
@@ -138,3 +139,25 @@ def test_classes_are_found():
     found = {parameter.id for parameter in default_instances()}
     assert {"BCHG", "SGD", "Adam"} & found
     assert len(found) >= 8, found
+
+
+class Large:
+    """An object whose text costs more than what is done with it."""
+
+    def __repr__(self):
+        raise AssertionError("no message was needed")
+
+
+class Larger(Large):
+    """Another."""
+
+
+@pytest.mark.parametrize("value", [Larger(), Large(), None])
+def test_what_one_of_several_kinds_accepts_is_never_written_out(value):
+    @checked
+    def solve(given: SuboptimalFollower | Large | None) -> object:
+        return given
+
+    assert solve(value) is value
+    with pytest.raises(InvalidInputError, match="given='none of these': expected None or SuboptimalFollower or Large"):
+        solve("none of these")

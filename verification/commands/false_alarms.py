@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from bilevelrl.estimators import BCHG, Context, ExactCritic, NaivePGD
 from bilevelrl.reference import named_stream, solve_follower
@@ -136,7 +136,7 @@ def false_alarms(
                     "judgements": total,
                     "false_alarms": alarms,
                     # Clopper and Pearson's upper limit, 95 %.
-                    "at_most": float(stats.beta.ppf(0.975, alarms + 1, total - alarms)) if alarms < total else 1.0,
+                    "at_most": float(special.betaincinv(alarms + 1, total - alarms, 0.975)) if alarms < total else 1.0,
                     "passed": found[Outcome.PASSED],
                     "no_power": found[Outcome.NO_POWER],
                     "planted_failed": planted[Outcome.FAILED],
@@ -172,7 +172,7 @@ def _false_alarms(parsed: argparse.Namespace) -> int:
         )
     # A rate is exceeded where so many alarms would have a probability below 1e-3 for one of the rates and numbers.
     limit = 1e-3 / len(records)
-    above = [r for r in records if stats.binom.sf(r["false_alarms"] - 1, r["judgements"], r["error_rate"]) < limit]
+    above = [r for r in records if special.bdtrc(r["false_alarms"] - 1, r["judgements"], r["error_rate"]) < limit]
     print(f"\nseed {root}: {len(above)} of {len(records)} rows have more false alarms than claimed")
     if parsed.output is not None:
         record = {"seed": str(root), "rows": records, "versions": software_versions()}

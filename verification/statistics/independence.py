@@ -22,7 +22,7 @@ import math
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special, stats
+from scipy import special
 
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.verification.statistics.stream import SampleMoments
@@ -88,7 +88,7 @@ class Independence:
         if equal == pairs:
             return None
         # Neighbours tell how often independent draws are equal, but for the rate (Clopper and Pearson).
-        likeliest = np.sqrt(stats.beta.isf(rate, equal + 1, pairs - equal))
+        likeliest = np.sqrt(special.betainccinv(equal + 1, pairs - equal, rate))
         length = math.floor(math.log(2.0 * rate / draws**2) / math.log(likeliest)) + 1  # (2)
         found = _repeated_stretch(marks, length)
         if found is None:

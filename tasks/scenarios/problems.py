@@ -184,6 +184,19 @@ STORED: Mapping[str, tuple[str, Make, str, int]] = {
         "ends envelope equal_discounts initial direct transition",
         3,
     ),
+    # Nearly every step is the last: what is cut at the horizon weighs less than rounding.
+    "revisits": (
+        "one state, come back to up to ten times",
+        _generated(random_mdp, states=1, actions=2, parameters=3, seed=13, termination=0.98),
+        "ends revisits one_state direct transition response regulariser",
+        10,
+    ),
+    "revisits, two states": (
+        "two states and two actions, each met again",
+        _generated(random_mdp, states=2, actions=2, parameters=3, seed=14, termination=0.999),
+        f"ends revisits {_ALL}",
+        6,
+    ),
     "random": (
         "dense, θ in every table, goes on",
         _generated(random_mdp, states=2, actions=2, parameters=3, seed=2),

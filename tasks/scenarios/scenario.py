@@ -24,7 +24,8 @@ __all__ = ["SCENARIO_TAGS", "Provenance", "Scenario", "Truth"]
 SCENARIO_TAGS: Mapping[str, str] = {
     "textbook": "the stored truth is a closed form, derived by hand in the docstring",
     "random": "random tables of a stated structure; the truth is stored with the routes that agree on it",
-    "ends": "every path ends by itself within the horizon: nothing is ever truncated",
+    "ends": "every path ends by itself within the horizon, but for a probability below rounding",
+    "revisits": "paths come back to states, and to pairs of state and action",
     "goes_on": "paths go on beyond any horizon",
     "isolating": "θ enters one table only",
     "initial": "θ enters the law of the first state",

@@ -136,6 +136,15 @@ _estimator(
 _estimator(
     "scores clipped", "each score rescaled to norm 1", "BC-HG building code: transition_logprob_grad_clip", clip=True
 )
+_estimator("suffix of three steps", "∇Q_F cut after three steps", SLIP, suffix="three steps")
+# Places that are met again.
+_estimator(
+    "added in place", "table[row, s, a] += w keeps the last of repeated pairs", "NumPy's rule", visits="last of a pair"
+)
+_estimator(
+    "first visits only", "a state's later visits do not count", "first-visit Monte Carlo", visits="first of a state"
+)
+_estimator("last visits only", "a dictionary keyed by states", SLIP, visits="last of a state")
 # The leader's terms.
 _estimator("∇log P dropped", "no transition part", SLIP, leader_score=0.0)
 _estimator("V_L(s_t) for V_L(s_t+1)", "value here for value ahead", SLIP, leader_value="here")

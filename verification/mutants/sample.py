@@ -110,7 +110,11 @@ class SampleFormula:
         Discount between the steps of the suffix.
     suffix
         Which steps stand for ∇Q_F: "rest" of the trajectory; "late": from the next step on; "whole": earlier ones too
-        (right as well); "no last": without the last one; "one step": the first only, centred over actions.
+        (right as well); "no last": without the last one; "one step": the first only, centred over actions; "three
+        steps": no further.
+    visits
+        Which visits count: "all"; "last of a pair": rewards added in place, `table[row, s, a] += w`, keep the last one
+        only; "first of a state"; "last of a state": a dictionary keyed by states.
     follower_value
         V_F at the next state; "here": at this state; "maximum": of Q_F; "no entropy": Σ π Q_F; "stale": of another θ;
         "no discount": without γ_F in front.
@@ -167,7 +171,8 @@ class SampleFormula:
     name: str = "sample formula"
     leader_weight: Literal["γ_L^t", "1", "γ_F^t", "γ_L^(t+1)", "normalised"] = "γ_L^t"
     suffix_discount: Literal["follower", "leader", "none"] = "follower"
-    suffix: Literal["rest", "late", "whole", "no last", "one step"] = "rest"
+    suffix: Literal["rest", "late", "whole", "no last", "one step", "three steps"] = "rest"
+    visits: Literal["all", "last of a pair", "first of a state", "last of a state"] = "all"
     follower_value: Literal["next", "here", "maximum", "no entropy", "stale", "no discount"] = "next"
     follower_score: float = 1.0
     leader_score: float = 1.0
@@ -223,6 +228,11 @@ class SampleFormula:
         valid = np.ones(s.shape) if self.padding else trajectories.valid.astype(np.float64)
         time = np.broadcast_to(np.arange(trajectories.steps, dtype=np.int64), s.shape)
         weight = self._weight(problem, time) * valid
+        in_place = weight
+        if self.visits == "last of a pair":
+            in_place = weight * _counted(s * tables.d_reward_leader.shape[1] + a, valid, last=True)
+        elif self.visits != "all":
+            weight = in_place = weight * _counted(s, valid, last=self.visits == "last of a state")
         critic, steps_to_go = self._critic(context, trajectories)
         ahead_index = s1
         if self.end == "wraps":
@@ -253,7 +263,7 @@ class SampleFormula:
         repeats = {"once": 1.0, "never": 0.0, "every step": float(trajectories.steps)}[self.regulariser]
         return {
             "initial": np.einsum("mt,mtn->mn", start, model.score_initial[s]),
-            "direct": self.direct * np.einsum("mt,mtn->mn", weight, d_reward[s, a]) + tail["direct"],
+            "direct": self.direct * np.einsum("mt,mtn->mn", in_place, d_reward[s, a]) + tail["direct"],
             "transition": self.leader_score * np.einsum("mt,mtn->mn", weight * discount * value_1, score)
             + tail["transition"],
             "response": scale * np.einsum("mt,mtn->mn", weight * benefit, gradient) + tail["response"],
@@ -360,6 +370,8 @@ class SampleFormula:
         weights = np.where(apart >= 0, between[self.suffix_discount] ** np.maximum(apart, 0), 0.0)
         if self.suffix == "late":
             weights = np.where(apart >= 1, weights, 0.0)
+        elif self.suffix == "three steps":
+            weights = np.where(apart < 3, weights, 0.0)
         elif self.suffix == "whole":
             weights = np.where(apart < 0, 1.0, weights)
         elif self.suffix == "no last":
@@ -389,6 +401,14 @@ def _returns(trajectories: Trajectories, discount: float) -> FloatArray:
     apart = np.arange(trajectories.steps)[None, :] - np.arange(trajectories.steps)[:, None]
     weights = np.where(apart >= 0, discount ** np.maximum(apart, 0), 0.0)
     result: FloatArray = (trajectories.reward_leader_t * trajectories.valid) @ weights.T
+    return result
+
+
+def _counted(visited: IntArray, valid: FloatArray, *, last: bool) -> FloatArray:
+    """One at the first or the last valid visit of each place in a row (M, T), zero at the others."""
+    same = (visited[:, :, None] == visited[:, None, :]) & (valid[:, None, :] > 0.0)
+    other = np.triu(same, 1) if last else np.tril(same, -1)
+    result: FloatArray = np.where(other.any(axis=2), 0.0, 1.0)
     return result
 
 

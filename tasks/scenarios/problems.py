@@ -193,7 +193,7 @@ STORED: Mapping[str, tuple[str, Make, str, int]] = {
     ),
     "revisits, two states": (
         "two states and two actions, each met again",
-        _generated(random_mdp, states=2, actions=2, parameters=3, seed=14, termination=0.999),
+        _generated(random_mdp, states=2, actions=2, parameters=3, seed=14, termination=0.9995),
         f"ends revisits {_ALL}",
         6,
     ),

@@ -66,7 +66,7 @@ def test_tags_tell_the_truth(name: str) -> None:
     kernel = np.asarray(tables.transition)
     alive = np.einsum("sa,sap->sp", policy, kernel)
     left = float(tables.initial @ np.linalg.matrix_power(alive, entry.horizon).sum(axis=1))
-    assert (left == 0.0) == entry.ends
+    assert (left <= 2.0**-53) == entry.ends  # below the rounding of one
     assert ("goes_on" in entry.tags) != entry.ends
     if not entry.ends:
         assert entry.truncated is not entry.truth or entry.name == "waiting room"

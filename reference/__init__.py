@@ -10,7 +10,6 @@ from bilevelrl.reference.best_response import SuboptimalFollower, solve_follower
 from bilevelrl.reference.certified import certified_hypergradient
 from bilevelrl.reference.follower import Follower
 from bilevelrl.reference.game.follower import GameFollower
-from bilevelrl.reference.game.leader import game_leader_objective
 from bilevelrl.reference.game.leader_policies import NeuralPolicy, TabularSoftmaxPolicy
 from bilevelrl.reference.game.model import MarkovGame
 from bilevelrl.reference.game.reduction import reduce_game
@@ -25,12 +24,10 @@ from bilevelrl.reference.registry import (
     Hypergradient,
     hypergradient,
     leader_objective,
-    register_objective,
     register_route,
 )
 from bilevelrl.reference.tabular.follower import TabularFollower
 from bilevelrl.reference.tabular.follower_batch import solve_followers
-from bilevelrl.reference.tabular.leader import tabular_leader_objective
 from bilevelrl.reference.tabular.model import ConfigurableMDP, check_derivatives
 from bilevelrl.reference.tabular.tables import Tables
 from bilevelrl.reference.tabular.transitions import SparseTransition
@@ -67,6 +64,4 @@ __all__ = [
     "solve_followers",
 ]
 
-register_objective(ConfigurableMDP)(tabular_leader_objective)
-register_objective(MarkovGame)(game_leader_objective)
 del _routes

@@ -9,8 +9,9 @@ import numpy as np
 from bilevelrl.reference.arrays import check_discount
 from bilevelrl.reference.doors import Probability, checked
 from bilevelrl.reference.errors import IllPosedError, InvalidInputError, refusal
+from bilevelrl.reference.problem import Question
 
-__all__ = ["INFINITE_HORIZON", "Objective"]
+__all__ = ["INFINITE_HORIZON", "Objective", "evaluate_objective"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,3 +70,6 @@ class Objective:
 
 
 INFINITE_HORIZON = Objective()
+
+evaluate_objective: Question[float] = Question("leader's objective")
+"""(at, objective=, follower=) → J, under the best response where no follower is given."""

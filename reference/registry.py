@@ -9,22 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.doors import Horizon, checked, checked_record
 from bilevelrl.reference.errors import BilevelRLError, UnknownNameError, UnsupportedError, refusal
-from bilevelrl.reference.objective import Objective
+from bilevelrl.reference.objective import Objective, evaluate_objective
 from bilevelrl.reference.on_demand import AnswerBounds
-from bilevelrl.reference.problem import Part, Problem, Question, evaluated
+from bilevelrl.reference.problem import Part, Question, evaluated
 
 __all__ = [
     "HYPERGRADIENT_ROUTES",
     "Hypergradient",
     "Route",
-    "evaluate_objective",
     "hypergradient",
     "leader_objective",
     "register_objective",
@@ -32,10 +31,9 @@ __all__ = [
 ]
 
 
-if TYPE_CHECKING:  # not at run time: the door would look through the attributes of every follower
+if TYPE_CHECKING:  # not at run time: doors would look through the attributes of every problem and follower
     from bilevelrl.reference.follower import Follower
-
-AnyProblem = TypeVar("AnyProblem", bound=Problem)
+    from bilevelrl.reference.problem import Problem
 
 
 @checked_record
@@ -149,9 +147,6 @@ class Route:
 HYPERGRADIENT_ROUTES: dict[str, Route] = {}
 """Every route by name."""
 
-evaluate_objective: Question[float] = Question("leader's objective")
-"""(at, objective=, follower=) → J, under the best response where no follower is given."""
-
 
 @checked
 def register_route(
@@ -180,7 +175,7 @@ def register_objective(kind: type) -> Callable[[Callable[..., float]], Callable[
 
 @checked
 def leader_objective(
-    problem: AnyProblem,
+    problem: Problem,
     theta: object,
     *,
     horizon: Horizon = None,
@@ -229,7 +224,7 @@ def leader_objective(
 
 @checked
 def hypergradient(
-    problem: AnyProblem,
+    problem: Problem,
     theta: object,
     *,
     route: str = "implicit",

@@ -4,8 +4,9 @@ Both are one contraction on `W(s)`, the follower's value of a state before anybo
 *decision points*: the pairs (s, l) if it sees the leader's action, the states s if it does not. With the probability
 `reach` of each decision point given the state,
 
-    Q(s,d,a) = r(s,d,a) + γ_F Σ_s' K(s'|s,d,a) W(s'),   V(s,d) = β log Σ_a exp(Q(s,d,a)/β),
-    W(s) = Σ_d reach(s,d) V(s,d).
+    Q(s,d,a) = r(s,d,a) + γ_F Σ_s' K(s'|s,d,a) W(s'),                                                            (1)
+    V(s,d) = β log Σ_a exp(Q(s,d,a)/β),                                                                          (2)
+    W(s) = Σ_d reach(s,d) V(s,d).                                                                                (3)
 
 A seeing follower has d = l, reach = f, and the game's own tables; one that does not see has a single decision point per
 state, and tables averaged over f. Exchanging expectation and soft value would turn the one into the other.
@@ -169,7 +170,7 @@ def soft_values(action_value: FloatArray, temperature: float) -> tuple[FloatArra
     largest = action_value.max(axis=-1, keepdims=True)
     weights = np.exp((action_value - largest) / temperature)
     total = weights.sum(axis=-1, keepdims=True)
-    return (largest + temperature * np.log(total))[..., 0], weights / total
+    return (largest + temperature * np.log(total))[..., 0], weights / total  # (2)
 
 
 @solve.register(MarkovGame)
@@ -252,9 +253,9 @@ def game_operator(points: DecisionPoints, discount: float, temperature: float) -
     """Return the follower's operator on W (S,)."""
 
     def backup(value: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-        action_value = points.reward_follower + discount * points.ahead(value)
+        action_value = points.reward_follower + discount * points.ahead(value)  # (1)
         soft, response = soft_values(action_value, temperature)
-        return np.vecdot(points.reach, soft), action_value, response
+        return np.vecdot(points.reach, soft), action_value, response  # (3)
 
     return SoftOperator(
         reward=points.reward_follower,

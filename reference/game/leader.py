@@ -2,7 +2,8 @@
 
 With `h` steps to go (or for ever), under f and g,
 
-    V_L(s) = Σ_{l,a} f g Q_L(s,l,a),   Q_L^(h)(s,l,a) = r_L + γ_L Σ_s' P V_L^(h-1)(s'),   V_L(s,l) = Σ_a g Q_L(s,l,a).
+    V_L(s) = Σ_{l,a} f g Q_L(s,l,a),   V_L(s,l) = Σ_a g Q_L(s,l,a),                                              (1)
+    Q_L^(h)(s,l,a) = r_L + γ_L Σ_s' P V_L^(h-1)(s').                                                             (2)
 
 The follower's response enters through its decision points (s, l) or s: the benefit of an action is Q_L, averaged over
 what the follower does not see, minus its mean under g.
@@ -19,7 +20,7 @@ from bilevelrl.reference.doors import Horizon, checked
 from bilevelrl.reference.errors import ShapeError, refusal
 from bilevelrl.reference.game.follower import GameFollower, solve_game
 from bilevelrl.reference.game.model import GameAt, MarkovGame
-from bilevelrl.reference.objective import INFINITE_HORIZON, Objective
+from bilevelrl.reference.objective import INFINITE_HORIZON, Objective, evaluate_objective
 from bilevelrl.reference.tabular.transitions import DiscountedSystem
 
 __all__ = ["GameEvaluation", "evaluate_game_leader", "game_leader_action_values", "game_leader_objective"]
@@ -106,7 +107,7 @@ def truncated_stages(
     """Return the discounted laws of the state (T, S) by time, and the leader's values (T + 1, S) by steps to go."""
     values = np.zeros((horizon + 1, earned.size))
     for steps_to_go in range(1, horizon + 1):
-        values[steps_to_go] = earned + discount * (chain @ values[steps_to_go - 1])
+        values[steps_to_go] = earned + discount * (chain @ values[steps_to_go - 1])  # (1) with (2)
     laws = np.zeros((horizon, earned.size))
     laws[0] = initial
     for t in range(1, horizon):
@@ -150,10 +151,11 @@ def game_leader_action_values(
     _, values = truncated_stages(chain, game.initial, earned, discount, objective.horizon)
     action_values = np.zeros((objective.horizon + 1, *game.reward_leader.shape))
     for h in range(1, objective.horizon + 1):
-        action_values[h] = game.reward_leader + discount * (game.transition @ values[h - 1])
+        action_values[h] = game.reward_leader + discount * (game.transition @ values[h - 1])  # (2)
     return values, action_values
 
 
+@evaluate_objective.register(MarkovGame)
 @checked
 def game_leader_objective(
     at: GameAt, *, objective: Objective = INFINITE_HORIZON, follower: GameFollower | None = None

@@ -1,14 +1,16 @@
 """The objective of a Markov game linearised in the leader's policy: an adjoint linear system for each player.
 
-The leader's weights `q = Σ_t γ_L^t Pr(s_t) reach g B / β` are the cotangent of Q at the follower's decision points, and
+The leader's weights are the cotangent q of Q at the follower's decision points, and λ is the cotangent of its value
+before anybody moves:
 
-    λ = (I - γ_F P_{f,g}ᵀ)^{-1} γ_F Σ q K
+    q = Σ_t γ_L^t Pr(s_t) reach g B / β,                                                                         (1)
+    λ = (I - γ_F P_{f,g}ᵀ)^{-1} γ_F Σ q K.                                                                       (2)
 
-is the cotangent of the follower's value before anybody moves. Both players' parts are cotangents of f_θ:
+Both players' parts are cotangents of f_θ:
 
-    policy             Σ_t γ_L^t Pr(s_t) V_L(s, l)
-    response, seeing   λ(s) V_F(s, l)
-    response, blind    Σ_a (q(s,a) + λ(s) g(a|s)) Q_F(s, l, a)
+    policy             Σ_t γ_L^t Pr(s_t) V_L(s, l)                                                               (3)
+    response, seeing   λ(s) V_F(s, l)                                                                            (4)
+    response, blind    Σ_a (q(s,a) + λ(s) g(a|s)) Q_F(s, l, a)                                                   (5)
 
 so that one forward pass of the leader's policy and two backward passes are all that depends on the number of
 parameters.
@@ -39,16 +41,16 @@ def linearise_game(at: GameAt, objective: Objective, *, warm_start: GameFollower
     response, discount = follower.response, problem.discount_follower
     system = DiscountedSystem.factorise(points.chain(response), discount)
     evaluation = evaluate_game_leader(at, response, objective=objective, follower_system=system)
-    cotangent = evaluation.response_weight / problem.temperature
-    adjoint = system.solve_transposed(discount * points.pushed(cotangent))
+    cotangent = evaluation.response_weight / problem.temperature  # (1)
+    adjoint = system.solve_transposed(discount * points.pushed(cotangent))  # (2)
     if problem.follower_sees_leader_action:
-        heard = adjoint[:, None] * follower.centred_value
+        heard = adjoint[:, None] * follower.centred_value  # (4)
     else:
-        heard = np.vecdot(cotangent + adjoint[:, None, None] * response, follower.centred_action_value)
+        heard = np.vecdot(cotangent + adjoint[:, None, None] * response, follower.centred_action_value)  # (5)
     # Σ_l ∇f = 0: taking the mean off changes nothing and saves digits.
     heard = heard - np.vecdot(policy, heard)[:, None]
     cotangents: dict[Part, dict[str, FloatArray]] = {
-        "policy": {"policy": evaluation.policy_weight},
+        "policy": {"policy": evaluation.policy_weight},  # (3)
         "response": {"policy": heard},
         "regulariser": {"regulariser": np.ones(())},
     }

@@ -1,9 +1,12 @@
 """The entropy-regularised best response in linear-quadratic problems (arXiv:2603.14867, Propositions 1 and 2).
 
 The follower chooses a to minimise `a'R a + γ (y + B a)'P (y + B a)` where y is the next state without its action, and
-pays β for determinism: `a ~ N(-G y, (β/2) S^{-1})`. Without sight of the disturbance `y = A x`, so that `K = G A`; a
-follower that sees the leader's action l reacts to `y = A x + C l`. Integrating `exp(Q_F/β)` leaves, in every step,
-the entropy cost `(β/2) log det S - (β m/2) log(π β)`.
+pays β for determinism. Without sight of the disturbance `y = A x`, so that `K = G A`; a follower that sees the leader's
+action l reacts to `y = A x + C l`. Integrating `exp(Q_F/β)` leaves an entropy cost in every step:
+
+    a ~ N(-G y, Σ),   Σ = (β/2) S^{-1},                                                                          (1)
+    entropy cost = (β/2) log det S - (β m/2) log(π β),                                                           (2)
+    Q_F = V_F + β log π.                                                                                         (3)
 """
 
 from __future__ import annotations
@@ -56,12 +59,12 @@ def entropy_cost(curvature: FloatArray, temperature: float) -> float:
     0.0
     """
     _, log_determinant = np.linalg.slogdet(curvature)
-    return 0.5 * temperature * (float(log_determinant) - len(curvature) * float(np.log(np.pi * temperature)))
+    return 0.5 * temperature * (float(log_determinant) - len(curvature) * float(np.log(np.pi * temperature)))  # (2)
 
 
 def action_covariance(curvature: FloatArray, temperature: float) -> FloatArray:
     """Return Σ = (β/2) S^{-1}, symmetric."""
-    result: FloatArray = symmetric(0.5 * temperature * np.linalg.inv(curvature))
+    result: FloatArray = symmetric(0.5 * temperature * np.linalg.inv(curvature))  # (1)
     return result
 
 
@@ -145,7 +148,8 @@ class LQRFollower:
     @checked
     def action_value_at(self, state: object, action: object, leader_action: object = None) -> FloatArray:
         """Return Q_F = V_F + β log π of each state (..., n) and action (..., m), up to the residual."""
-        return self.value_at(state, leader_action) + self.temperature * self.log_prob(state, action, leader_action)
+        value = self.value_at(state, leader_action)
+        return value + self.temperature * self.log_prob(state, action, leader_action)  # (3)
 
     @checked
     def sample(self, state: object, rng: Generator, leader_action: object = None) -> FloatArray:

@@ -2,12 +2,14 @@
 
 With `A_c = A - B K`, the step cost `C̃ = C + K'D K` and the noise `N = W + B Σ B'`, the costs with h steps to go are
 
-    M^(h) = C̃ + γ_L A_c' M^(h-1) A_c,    c^(h) = tr(D Σ) + k + γ_L (tr(M^(h-1) N) + c^(h-1)),    M^(0) = 0, c^(0) = 0,
+    M^(h) = C̃ + γ_L A_c' M^(h-1) A_c,    c^(h) = tr(D Σ) + k + γ_L (tr(M^(h-1) N) + c^(h-1)),                    (1)
+    J = ρ - E[x_0' M x_0] - c,                                                                                   (2)
 
-and `J = ρ - E[x_0' M x_0] - c`; the infinite horizon is the fixed point. Second moments run forwards,
-`X_0 = m_0 m_0' + Z_0`, `X_{t+1} = A_c X_t A_c' + N`. Four discounted sums of them hold every derivative:
+from `M^(0) = 0, c^(0) = 0`; the infinite horizon is the fixed point. Second moments run forwards, and four discounted
+sums of them hold every derivative:
 
-    X̄ = Σ γ^t X_t,   Ȳ = Σ γ^{t+1} M^(T-t-1) A_c X_t,   M̄ = Σ γ^{t+1} M^(T-t-1),   L = Σ γ^t.
+    X_0 = m_0 m_0' + Z_0,   X_{t+1} = A_c X_t A_c' + N,                                                          (3)
+    X̄ = Σ γ^t X_t,   Ȳ = Σ γ^{t+1} M^(T-t-1) A_c X_t,   M̄ = Σ γ^{t+1} M^(T-t-1),   L = Σ γ^t.                    (4)
 """
 
 from __future__ import annotations
@@ -23,9 +25,8 @@ from bilevelrl.reference.lqr.follower import LQRFollower, solve_lqr
 from bilevelrl.reference.lqr.matrices import LQRMatrices
 from bilevelrl.reference.lqr.model import ConfigurableLQR, LQRAt
 from bilevelrl.reference.lqr.solvers import discounted_lyapunov
-from bilevelrl.reference.objective import INFINITE_HORIZON, Objective
+from bilevelrl.reference.objective import INFINITE_HORIZON, Objective, evaluate_objective
 from bilevelrl.reference.problem import Part
-from bilevelrl.reference.registry import register_objective
 
 __all__ = ["LQRLeaderEvaluation", "evaluate_lqr_leader", "leader_costs", "lqr_leader_objective"]
 
@@ -140,7 +141,7 @@ def _infinite(matrices: LQRMatrices, system: _System, discount: float) -> LQRLea
         objective=float(matrices.regulariser) - float(np.vdot(cost, entering)) - length * system.step_cost,
         cost_to_go=cost,
         visits=visits,
-        flow=discount * cost @ system.closed_loop @ visits,
+        flow=discount * cost @ system.closed_loop @ visits,  # (4)
         future=discount * length * cost,
         length=length,
     )
@@ -152,20 +153,20 @@ def _truncated(matrices: LQRMatrices, system: _System, discount: float, horizon:
     moments = np.empty((horizon, *system.cost.shape))
     moments[0] = system.second_moment
     for t in range(1, horizon):
-        moments[t] = system.closed_loop @ moments[t - 1] @ system.closed_loop.T + system.noise
+        moments[t] = system.closed_loop @ moments[t - 1] @ system.closed_loop.T + system.noise  # (3)
     ahead = costs[horizon - 1 :: -1]  # M^(T-t-1), t = 0 .. T-1
     weighted = discount * powers[:, None, None] * ahead
     future = weighted.sum(axis=0)
     length = float(powers.sum())
     return LQRLeaderEvaluation(
-        objective=(
+        objective=(  # (2)
             float(matrices.regulariser)
             - float(np.vdot(costs[horizon], system.second_moment))
             - float(np.vdot(future, system.noise))
             - length * system.step_cost
         ),
         cost_to_go=costs[horizon],
-        visits=np.tensordot(powers, moments, axes=1),
+        visits=np.tensordot(powers, moments, axes=1),  # (4)
         flow=np.matmul(weighted @ system.closed_loop, moments).sum(axis=0),
         future=future,
         length=length,
@@ -182,11 +183,11 @@ def leader_costs(closed_loop: FloatArray, cost: FloatArray, discount: float, hor
     """
     costs = np.zeros((horizon + 1, *cost.shape))
     for h in range(1, horizon + 1):
-        costs[h] = cost + discount * closed_loop.T @ costs[h - 1] @ closed_loop
+        costs[h] = cost + discount * closed_loop.T @ costs[h - 1] @ closed_loop  # (1)
     return costs
 
 
-@register_objective(ConfigurableLQR)
+@evaluate_objective.register(ConfigurableLQR)
 @checked
 def lqr_leader_objective(
     at: LQRAt, *, objective: Objective = INFINITE_HORIZON, follower: LQRFollower | None = None

@@ -1,7 +1,11 @@
 """The objective of a configurable LQR linearised in its matrices: one adjoint Lyapunov equation through the follower.
 
 The leader's evaluation gives the cotangents of the matrices and of the follower's K and Σ in closed form; the latter
-two go back through the Riccati equation, `Λ = P̄ + γ_F A_c Λ A_c'`. NumPy only: no tape and no sweeps.
+two go back through the Riccati equation (`response_cotangents`),
+
+    Λ = P̄ + γ_F A_c Λ A_c'.                                                                                      (1)
+
+NumPy only: no tape and no sweeps.
 """
 
 from __future__ import annotations
@@ -33,7 +37,7 @@ def linearise_lqr(at: LQRAt, objective: Objective, *, warm_start: LQRFollower | 
         objective=objective,
     )
     by_gain, by_covariance = evaluation.policy_cotangents(matrices, follower.gain)
-    response = response_cotangents(
+    response = response_cotangents(  # (1)
         riccati,
         matrices.dynamics_action,
         discount,

@@ -2,9 +2,9 @@
 
 Under policies linear in the state and Gaussian the state is Gaussian, `x_t ~ N(m_t, Z_t)`. With `H = I - B G`,
 
-    m_{t+1} = F m_t,   Z_{t+1} = F Z_t F' + N,      F = H (A + C K),   N = H C Ω C' H' + B Σ B',
-
-    E r_L(x_t) = |I + D^{-1} Z_t|^{-1/2} exp(-½ (m_t - x*)' (D + Z_t)^{-1} (m_t - x*)).
+    F = H (A + C K),   N = H C Ω C' H' + B Σ B',                                                                 (1)
+    m_{t+1} = F m_t,   Z_{t+1} = F Z_t F' + N,                                                                   (2)
+    E r_L(x_t) = |I + D^{-1} Z_t|^{-1/2} exp(-½ (m_t - x*)' (D + Z_t)^{-1} (m_t - x*)).                          (3)
 
 The reward lies in (0, 1], so the infinite-horizon return exists whatever the closed loop does: its tail beyond T steps
 is at most `γ_L^T / (1-γ_L)`. An unstable loop spreads the state in some directions and not in others, until `D + Z_t`
@@ -23,8 +23,7 @@ from bilevelrl.reference.errors import ShapeError, refusal
 from bilevelrl.reference.lqr.follower import LQRFollower
 from bilevelrl.reference.lqr.solvers import symmetric
 from bilevelrl.reference.lqr_game.model import LQRGame, LQRGameAt, solve_lqr_game
-from bilevelrl.reference.objective import INFINITE_HORIZON, Objective
-from bilevelrl.reference.registry import register_objective
+from bilevelrl.reference.objective import INFINITE_HORIZON, Objective, evaluate_objective
 
 __all__ = [
     "SPREAD_LIMIT",
@@ -71,7 +70,7 @@ def closed_loop(
     planned = game.dynamics_state + c @ gain
     through = after @ c
     return ClosedLoop(
-        matrix=after @ planned,
+        matrix=after @ planned,  # (1)
         noise=symmetric(through @ leader_covariance @ through.T + b @ covariance @ b.T),
         after_reaction=after,
         planned=planned,
@@ -135,7 +134,7 @@ def evaluate_game_leader(
     stay, law = game.initial_mean, game.initial_covariance
     for t in range(1, steps):
         stay = f @ stay
-        law = f @ law @ f_t + noise
+        law = f @ law @ f_t + noise  # (2)
         if not max(law.max(), stay @ stay) < _ESCAPED:
             # An unstable loop has carried the state away for good: what follows earns less than any float.
             mean, covariance, steps = mean[:t], covariance[:t], t
@@ -151,7 +150,7 @@ def evaluate_game_leader(
     pull = np.matmul(wide, off[:, :, None])[:, :, 0]
     _, log_wide = np.linalg.slogdet(wide)
     _, log_width = np.linalg.slogdet(game.width)
-    reward = np.exp(0.5 * (log_wide + log_width - np.vecdot(off, pull)))
+    reward = np.exp(0.5 * (log_wide + log_width - np.vecdot(off, pull)))  # (3)
     weighted = discount ** np.arange(steps) * reward
     by_matrix, by_noise = np.zeros((n, n)), np.zeros((n, n))
     if derivatives and steps > 1:
@@ -175,7 +174,7 @@ def evaluate_game_leader(
     )
 
 
-@register_objective(LQRGame)
+@evaluate_objective.register(LQRGame)
 @checked
 def lqr_game_objective(
     at: LQRGameAt, *, objective: Objective = INFINITE_HORIZON, follower: LQRFollower | None = None

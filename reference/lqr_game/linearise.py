@@ -1,7 +1,11 @@
 """The objective of a linear-quadratic game linearised in the leader's policy, through one adjoint Lyapunov equation.
 
-The leader's evaluation gives the cotangents of the matrices and of the follower's K and Σ in closed form; the latter
-two go back through the Riccati equation, `Λ = P̄ + γ_F A_c Λ A_c'`. NumPy only: no tape and no sweeps.
+The leader's evaluation gives the cotangents of the chain and of the follower's G and Σ in closed form; the latter
+two go back through the Riccati equation (`response_cotangents`),
+
+    Λ = P̄ + γ_F A_c Λ A_c'.                                                                                      (1)
+
+NumPy only: no tape and no sweeps.
 """
 
 from __future__ import annotations
@@ -33,7 +37,7 @@ def linearise_lqr_game(at: LQRGameAt, objective: Objective, *, warm_start: LQRFo
     through = loop.after_reaction @ c
     by_noise = symmetric(evaluation.noise)
     by_after = evaluation.matrix @ loop.planned.T + 2.0 * by_noise @ through @ policy.covariance @ c.T
-    response = response_cotangents(
+    response = response_cotangents(  # (1)
         riccati,
         b,
         problem.discount_follower,

@@ -1,10 +1,11 @@
 """Theorem 1 with exact occupancies, and HPGD's form (7): the same covariance written in two ways.
 
-Both start from `c(s,a) = ∇r_F(s,a) + γ_F Σ_s' ∇P(s'|s,a) V_F(s')` and need the Jacobian of the tables, so their cost
-grows with the number of parameters. They obtain the follower's gradient from different linear systems:
+Both start from the source c and need the Jacobian of the tables, so their cost grows with the number of parameters.
+They obtain the follower's gradient from different linear systems:
 
-    Theorem 1   ∇V_F = (I - γ_F P_π)^{-1} Σ_a π c,  one system over states;  guiding term E[B ∇Q_F]
-    form (7)    ∇Q_F = (I - γ_F Pπ)^{-1} c,         one system over state-action pairs;  E[Q_L (∇Q_F - ∇V_F)]
+    c(s,a) = ∇r_F(s,a) + γ_F Σ_s' ∇P(s'|s,a) V_F(s'),                                                            (1)
+    Theorem 1   ∇V_F = (I - γ_F P_π)^{-1} Σ_a π c,  one system over states;  guiding term E[B ∇Q_F]              (2)
+    form (7)    ∇Q_F = (I - γ_F Pπ)^{-1} c,         one system over state-action pairs;  E[Q_L (∇Q_F - ∇V_F)]    (3)
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ def follower_source(
     if "reward_follower" in jacobian:
         source += jacobian["reward_follower"]
     if "transition" in jacobian:
-        source += discount * np.einsum("satn,t->san", dense_jacobian(tables, jacobian["transition"]), value)
+        source += discount * np.einsum("satn,t->san", dense_jacobian(tables, jacobian["transition"]), value)  # (1)
     return source
 
 
@@ -47,7 +48,7 @@ def follower_gradients(kernel: FloatArray, policy: FloatArray, source: FloatArra
     """Return ∇Q_F (S, A, N) through the system for ∇V_F over states (Theorem 1 (6))."""
     states = policy.shape[0]
     matrix = np.eye(states) - discount * np.einsum("sa,sat->st", policy, kernel)
-    value_gradient = np.linalg.solve(matrix, np.einsum("sa,san->sn", policy, source))
+    value_gradient = np.linalg.solve(matrix, np.einsum("sa,san->sn", policy, source))  # (2)
     result: FloatArray = source + discount * np.tensordot(kernel, value_gradient, axes=1)
     return result
 
@@ -57,7 +58,7 @@ def pair_gradients(kernel: FloatArray, policy: FloatArray, source: FloatArray, d
     states, actions, parameters = source.shape
     pairs = states * actions
     chain = (kernel[:, :, :, None] * policy[None, None]).reshape(pairs, pairs)
-    solution = np.linalg.solve(np.eye(pairs) - discount * chain, source.reshape(pairs, parameters))
+    solution = np.linalg.solve(np.eye(pairs) - discount * chain, source.reshape(pairs, parameters))  # (3)
     result: FloatArray = np.reshape(solution, source.shape).astype(np.float64, copy=False)
     return result
 

@@ -14,10 +14,10 @@ import numpy as np
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.doors import Discount, checked
 from bilevelrl.reference.errors import ShapeError, refusal
-from bilevelrl.reference.objective import INFINITE_HORIZON, Objective
+from bilevelrl.reference.objective import INFINITE_HORIZON, Objective, evaluate_objective
 from bilevelrl.reference.tabular.fixed_point import reward_centre
 from bilevelrl.reference.tabular.follower import TabularFollower, solve_tabular
-from bilevelrl.reference.tabular.model import TabularAt
+from bilevelrl.reference.tabular.model import ConfigurableMDP, TabularAt
 from bilevelrl.reference.tabular.tables import Tables
 from bilevelrl.reference.tabular.transitions import DiscountedSystem, SparseTransition, expected_next, policy_transition
 
@@ -186,6 +186,7 @@ def leader_action_values(
     return value, action_value, action_value - (policy * action_value).sum(axis=1, keepdims=True)
 
 
+@evaluate_objective.register(ConfigurableMDP)
 @checked
 def tabular_leader_objective(
     at: TabularAt, *, objective: Objective = INFINITE_HORIZON, follower: TabularFollower | None = None

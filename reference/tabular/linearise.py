@@ -1,10 +1,12 @@
 """The objective of a configurable MDP linearised in its tables: one factorisation per discount.
 
-The leader's weights `q(s,a) = Σ_t γ_L^t Pr(s_t=s) π(a|s) B(s,a) / β` are the cotangent of Q_F, and the adjoint is
+The leader's weights are the cotangent q of Q_F, and w is that of r_F once the follower's future is carried back:
 
-    λ = (I - γ_F P_πᵀ)^{-1} γ_F Pᵀ q,      w = q + λ π,
+    q(s,a) = Σ_t γ_L^t Pr(s_t=s) π(a|s) B(s,a) / β,                                                              (1)
+    λ = (I - γ_F P_πᵀ)^{-1} γ_F Pᵀ q,      w = q + λ π,                                                          (2)
+    response part = Σ w ∇r_F + γ_F Σ w V_F(s') ∇P.                                                               (3)
 
-so that the response part is `Σ w ∇r_F + γ_F Σ w V_F(s') ∇P`. The cost does not grow with the number of parameters.
+The cost does not grow with the number of parameters.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ def follower_adjoint(
         pushed: Any = np.bincount(kernel.successor.ravel(), weights=flow, minlength=tables.states)
     else:
         pushed = action_cotangent.ravel() @ kernel.reshape(-1, tables.states)
-    adjoint = system.solve_transposed(system.discount * pushed)
+    adjoint = system.solve_transposed(system.discount * pushed)  # (2)
     return action_cotangent + adjoint[:, None] * policy
 
 
@@ -58,7 +60,8 @@ def linearise_tabular(
         centre=at.centres[1],
         follower_system=system,
     )
-    weight = follower_adjoint(tables, follower.policy, evaluation.benefit_weight / problem.temperature, system)
+    cotangent = evaluation.benefit_weight / problem.temperature  # (1)
+    weight = follower_adjoint(tables, follower.policy, cotangent, system)
     values = follower.value_without(at.constant)
     ones = np.ones((1, tables.states))
     _ = at.pullback  # first: its trace tells what varies
@@ -68,7 +71,7 @@ def linearise_tabular(
         "initial": {"initial": evaluation.value},
         "direct": {"reward_leader": evaluation.occupancy[:, None] * follower.policy},
         "transition": kernel,
-        "response": {"reward_follower": weight, **ahead},
+        "response": {"reward_follower": weight, **ahead},  # (3)
         "regulariser": {"regulariser": np.ones(())},
     }
 

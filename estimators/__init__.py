@@ -4,29 +4,23 @@ from bilevelrl.estimators.critics.sarsa import SarsaCritic
 from bilevelrl.estimators.critics.tables import ExactCritic, TableCritic
 from bilevelrl.estimators.estimator import Claim, Context, Draw, Estimate, Estimator
 from bilevelrl.estimators.methods.bchg import BCHG
-from bilevelrl.estimators.methods.bchg_game import BCHGGame
 from bilevelrl.estimators.methods.bchg_lambda import LambdaBCHG
 from bilevelrl.estimators.methods.bi_ac import BiAC
 from bilevelrl.estimators.methods.hpgd import HPGD
-from bilevelrl.estimators.methods.hpgd_lqr import LQRHPGD
 from bilevelrl.estimators.methods.naive_pgd import NaivePGD
 from bilevelrl.estimators.methods.pathwise import PathwiseBCHG
 from bilevelrl.estimators.methods.policy_covariance import PolicyCovariance
-from bilevelrl.estimators.methods.policy_gradient import PolicyGradient
 from bilevelrl.estimators.methods.sobirl import SoBiRL
 from bilevelrl.estimators.methods.total_derivative import TotalDerivative
 from bilevelrl.estimators.registry import ESTIMATORS, register_estimator
 from bilevelrl.estimators.sampling.tabular import TabularSimulator, sample_trajectories
 from bilevelrl.estimators.sampling.trajectories import Trajectories
-from bilevelrl.estimators.terms import linear_quadratic as _lqr_kind  # registers configurable LQRs
 from bilevelrl.reference.objective import Objective
 
 __all__ = [
     "BCHG",
     "ESTIMATORS",
     "HPGD",
-    "LQRHPGD",
-    "BCHGGame",
     "BiAC",
     "Claim",
     "Context",
@@ -39,7 +33,6 @@ __all__ = [
     "Objective",
     "PathwiseBCHG",
     "PolicyCovariance",
-    "PolicyGradient",
     "SarsaCritic",
     "SoBiRL",
     "TableCritic",
@@ -49,5 +42,3 @@ __all__ = [
     "register_estimator",
     "sample_trajectories",
 ]
-
-del _lqr_kind

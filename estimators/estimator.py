@@ -21,11 +21,10 @@ from typing import Annotated, Any, ClassVar, Literal, Protocol
 import numpy as np
 from numpy.random import Generator
 
-from bilevelrl.estimators.sampling.kinds import kind_of
 from bilevelrl.estimators.sampling.linear_quadratic import LQRSimulator
 from bilevelrl.estimators.sampling.tabular import TabularSimulator, sample_trajectories
 from bilevelrl.estimators.sampling.trajectories import Trajectories
-from bilevelrl.reference import ConfigurableMDP
+from bilevelrl.reference import ConfigurableLQR, ConfigurableMDP, LQRGame, MarkovGame
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.doors import checked, checked_record, like
 from bilevelrl.reference.errors import EstimatorError, InvalidInputError, UnsupportedError, refusal
@@ -205,7 +204,7 @@ class Estimate:
     cost: Mapping[str, int] = field(default_factory=dict)
 
 
-_TABULAR_OPTIONS = {"critic": "independent", "leader_average": "start_visits", "guiding_average": "pairs"}
+_KINDS = (ConfigurableMDP, MarkovGame, ConfigurableLQR, LQRGame)
 
 
 class Estimator(ABC):
@@ -219,26 +218,25 @@ class Estimator(ABC):
     draw: Draw
     claim: Claim
     target: Objective
-    continuous: ClassVar[bool] = False  # whether it serves problems without tables
-    weighed: ClassVar[bool] = False  # whether it serves trajectories with weights of their own
+    kinds: ClassVar[tuple[type, ...]] = (ConfigurableMDP, MarkovGame)  # of problems that it serves
 
     @checked
     def check_problem(self, context: Context) -> None:
-        """Refuse a problem without tables where the estimator or one of its options needs them.
+        """Refuse a kind of problem that the estimator does not serve.
 
         Raises
         ------
         UnsupportedError
-            Naming the option.
+            Naming those that it does.
         """
-        if kind_of(context.problem) is None:
-            return
-        kind = type(context.problem).__name__
-        if not self.continuous:
-            raise UnsupportedError(f"{self.name}: problem of type {kind}: expected a tabular problem; use BCHG")
-        for option, value in _TABULAR_OPTIONS.items():
-            if getattr(self, option, None) == value:
-                raise UnsupportedError(f"{option}={value!r}: expected another choice for a {kind}; it counts visits")
+        if isinstance(context.problem, _KINDS) and not isinstance(context.problem, self.kinds):
+            served = " or ".join(f"a {kind.__name__}" for kind in self.kinds)
+            found = type(context.problem).__name__
+            raise UnsupportedError(f"{self.name}: problem of type {found}: expected {served}; BCHG takes all kinds")
+
+    def serves_weights(self, context: Context) -> bool:
+        """Return whether trajectories may carry weights of their own."""
+        return False
 
     @abstractmethod
     def contributions(self, trajectories: Trajectories, context: Context) -> Sequence[Contribution]:
@@ -352,7 +350,7 @@ def _check_batch(estimator: Estimator, trajectories: Any, context: Context) -> N
     if not isinstance(trajectories, Trajectories):
         found = type(trajectories).__name__
         raise InvalidInputError(refusal("trajectories", found, "Trajectories", "use sample_trajectories"))
-    if trajectories.weight_t is not None and not estimator.weighed:
+    if trajectories.weight_t is not None and not estimator.serves_weights(context):
         raise EstimatorError(f"{estimator.name}: weight_t: expected None; it weighs steps by their time alone")
     context.problem.check_theta(context.theta)
     if context.follower is None:

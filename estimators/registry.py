@@ -8,15 +8,12 @@ from typing import Literal
 from bilevelrl.estimators.estimator import Estimator, EstimatorEntry
 from bilevelrl.estimators.methods import (
     bchg,
-    bchg_game,
     bchg_lambda,
     bi_ac,
     hpgd,
-    hpgd_lqr,
     naive_pgd,
     pathwise,
     policy_covariance,
-    policy_gradient,
     sobirl,
     total_derivative,
 )
@@ -29,15 +26,12 @@ __all__ = ["ESTIMATORS", "estimators_for", "register_estimator"]
 
 _METHODS = (
     bchg,
-    bchg_game,
     bchg_lambda,
     bi_ac,
     hpgd,
-    hpgd_lqr,
     naive_pgd,
     pathwise,
     policy_covariance,
-    policy_gradient,
     sobirl,
     total_derivative,
 )

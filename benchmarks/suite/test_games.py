@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bilevelrl.estimators import BCHGGame, Context, sample_trajectories
+from bilevelrl.estimators import BCHG, Context, sample_trajectories
 from bilevelrl.estimators.critics.joint_tables import GameCritic
 from bilevelrl.reference import HYPERGRADIENT_ROUTES, MarkovGame, hypergradient, solve_follower
 from bilevelrl.tasks import random_markov_game, toy_game_theta, toy_markov_game
@@ -53,4 +53,4 @@ def test_bc_hg_of_a_batch(benchmark: Any) -> None:
     critic = GameCritic.solve(game, theta, follower)
     context = Context(problem=game, theta=theta, follower=follower, critic=critic)
     batch = sample_trajectories(game, theta, follower, streams=3, steps=150, rng=np.random.default_rng(0))
-    benchmark(BCHGGame(critic="context").estimate, batch, context)
+    benchmark(BCHG(critic="context").estimate, batch, context)

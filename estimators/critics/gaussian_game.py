@@ -12,34 +12,19 @@ and averages over the follower's action only widen the bumps: `Z_j + F^j B Σ B'
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 
+from bilevelrl.estimators.critics.joint_tables import Baseline
 from bilevelrl.estimators.estimator import Context
-from bilevelrl.estimators.sampling.trajectories import Trajectories
 from bilevelrl.reference import LQRFollower, LQRGame
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.errors import UnsupportedError
 from bilevelrl.reference.lqr_game.leader import closed_loop, game_steps
 from bilevelrl.reference.objective import Objective
 
-__all__ = ["LQRGameCritic", "ValuesAtVisits", "VisitedValues", "lqr_follower_influence"]
-
-
-@runtime_checkable
-class VisitedValues(Protocol):
-    """Critics that are read at the visits of a batch, as those of games with continuous actions are."""
-
-    def benefit_t(self, visits: Any, steps_to_go: Any = None) -> FloatArray:
-        """Return B = Q_L - E_a Q_L, (streams, steps)."""
-        ...
-
-    def advantage_t(
-        self, visits: Any, steps_to_go: Any = None, *, baseline: Literal["state_value", "none", "action_dependent"]
-    ) -> FloatArray:
-        """Return Q_L minus a baseline, (streams, steps)."""
-        ...
+__all__ = ["LQRGameCritic", "ValuesAtVisits"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,9 +44,7 @@ class ValuesAtVisits:
         """Return B."""
         return self.benefit
 
-    def advantage_t(
-        self, visits: Any, steps_to_go: Any = None, *, baseline: Literal["state_value", "none", "action_dependent"]
-    ) -> FloatArray:
+    def advantage_t(self, visits: Any, steps_to_go: Any = None, *, baseline: Baseline) -> FloatArray:
         """Return A, whatever the baseline."""
         return self.advantage
 
@@ -78,13 +61,6 @@ class ValuesAtVisits:
     def action_value(self, state: Any, action: Any, *, steps_to_go: Any = None) -> FloatArray:
         """Refuse, as `value` does."""
         return self.value(state)
-
-
-def lqr_follower_influence(context: Context, trajectories: Trajectories, *, centred: bool = True) -> FloatArray:
-    """Return what the leader's action is worth to the follower, V_F(x, l), minus its mean over l if `centred`."""
-    follower: LQRFollower = context.follower
-    worth = follower.value_at(trajectories.state_t, trajectories.leader_action_t)
-    return worth - follower.value_at(trajectories.state_t) if centred else worth
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,6 +134,12 @@ class LQRGameCritic:
         """Return V_L(x), before the leader's action is drawn."""
         return self._return(state, np.zeros_like(self.game.width), steps_to_go)
 
+    def action_value(
+        self, state: Any, action: Any, *, leader_action: Any = None, steps_to_go: Any = None
+    ) -> FloatArray:
+        """Return Q_L(x, l, a)."""
+        return self._paid(state, steps_to_go) + self._ahead(state, leader_action, action, steps_to_go)
+
     def over_follower(self, state: Any, leader_action: Any, *, steps_to_go: Any = None) -> FloatArray:
         """Return E_a Q_L given the leader's action."""
         return self._paid(state, steps_to_go) + self._ahead(state, leader_action, None, steps_to_go)
@@ -183,9 +165,7 @@ class LQRGameCritic:
         at = visits.state_t, visits.leader_action_t
         return self._ahead(*at, visits.action_t, steps_to_go) - self._ahead(*at, None, steps_to_go)
 
-    def advantage_t(
-        self, visits: Any, steps_to_go: Any = None, *, baseline: Literal["state_value", "none", "action_dependent"]
-    ) -> FloatArray:
+    def advantage_t(self, visits: Any, steps_to_go: Any = None, *, baseline: Baseline) -> FloatArray:
         """Return Q_L minus a baseline at visited (x, l, a).
 
         Raises
@@ -195,8 +175,9 @@ class LQRGameCritic:
         """
         if baseline == "action_dependent":
             raise UnsupportedError("baseline='action_dependent': expected 'state_value' or 'none' in an LQRGame")
-        ahead = self._ahead(visits.state_t, visits.leader_action_t, visits.action_t, steps_to_go)
-        action_value = self._paid(visits.state_t, steps_to_go) + ahead
+        action_value = self.action_value(
+            visits.state_t, visits.action_t, leader_action=visits.leader_action_t, steps_to_go=steps_to_go
+        )
         if baseline == "none":
             return action_value
         return action_value - self.value(visits.state_t, steps_to_go=steps_to_go)

@@ -15,7 +15,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from bilevelrl.estimators.critics.tables import follower_value_tp1
 from bilevelrl.estimators.estimator import Context
 from bilevelrl.estimators.sampling.trajectories import Trajectories
 from bilevelrl.estimators.sums.lambda_returns import lambda_pass
@@ -158,7 +157,7 @@ def follower_steps(context: Context, trajectories: Trajectories) -> FloatArray:
     """Return x at every step, (streams, steps, N); 0 at padding."""
     steps = single_derivatives(context, trajectories, "reward_follower")
     if "transition" in context.problem.varying(context.theta):
-        ahead = context.problem.discount_follower * follower_value_tp1(context, trajectories)
+        ahead = context.problem.discount_follower * context.follower.value_at(trajectories.state_tp1)
         steps = steps + ahead[..., None] * single_derivatives(context, trajectories, "log_transition")
     return np.where(trajectories.valid[..., None], steps, 0.0)
 

@@ -11,7 +11,7 @@ An operator says what the leader expects of the next state (all are backed up as
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 
@@ -27,14 +27,57 @@ from bilevelrl.reference.arrays import (
     check_steps_to_go,
 )
 from bilevelrl.reference.doors import Steps, checked
-from bilevelrl.reference.errors import InvalidInputError, NotConvergedError, ShapeError, UnknownNameError, refusal
+from bilevelrl.reference.errors import (
+    EstimatorError,
+    InvalidInputError,
+    NotConvergedError,
+    ShapeError,
+    UnknownNameError,
+    refusal,
+)
 from bilevelrl.reference.game.leader import game_leader_action_values
 from bilevelrl.reference.objective import Objective
 
-__all__ = ["OPERATORS", "GameCritic", "Operator", "learn_game_critic"]
+__all__ = ["OPERATORS", "Baseline", "GameCritic", "JointCritic", "JointReading", "Operator", "learn_game_critic"]
+
+Baseline: TypeAlias = Literal["state_value", "none", "action_dependent"]
+"""What is subtracted from Q_L in a game's leader term; see `AlongTrajectories`."""
 
 Operator: TypeAlias = Literal["expected", "sampled", "modes", "stackelberg"]
 OPERATORS: tuple[Operator, ...] = ("expected", "sampled", "modes", "stackelberg")
+
+
+@runtime_checkable
+class JointCritic(Protocol):
+    """Leader's values in a game as estimators read them at visits (state, leader action, action)."""
+
+    def benefit_t(self, visits: Any, steps_to_go: Any = None) -> FloatArray:
+        """Return the benefit of the follower's action, (streams, steps)."""
+        ...
+
+    def advantage_t(self, visits: Any, steps_to_go: Any = None, *, baseline: Baseline) -> FloatArray:
+        """Return Q_L minus a baseline, (streams, steps); see `AlongTrajectories`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JointReading:
+    """A critic at the visits of a batch; what nobody asks for is not computed."""
+
+    critic: JointCritic
+    batch: Trajectories
+    steps_to_go: Any
+    baseline: Baseline
+
+    @property
+    def benefit_t(self) -> FloatArray:
+        """B, (streams, steps)."""
+        return self.critic.benefit_t(self.batch, self.steps_to_go)
+
+    @property
+    def advantage_t(self) -> FloatArray:
+        """Q_L minus the baseline, (streams, steps)."""
+        return self.critic.advantage_t(self.batch, self.steps_to_go, baseline=self.baseline)
 
 
 @checked
@@ -169,8 +212,25 @@ class GameCritic:
         return result
 
     @checked
+    def benefit_t(self, visits: Trajectories, steps_to_go: Any = None) -> FloatArray:
+        """Return the benefit at visits, (streams, steps); padding reads anything."""
+        return self._at(self.benefits(), visits, steps_to_go)
+
+    @checked
+    def advantage_t(self, visits: Trajectories, steps_to_go: Any = None, *, baseline: Baseline) -> FloatArray:
+        """Return Q_L minus a baseline at visits, (streams, steps); padding reads anything."""
+        return self._at(self.action_values - self.baselines(baseline), visits, steps_to_go)
+
+    def _at(self, table: FloatArray, visits: Trajectories, steps_to_go: Any) -> FloatArray:
+        if visits.leader_action_t is None:
+            raise EstimatorError("leader_action_t=None: expected the leader's actions; sample them anew")
+        state = np.where(visits.valid, visits.state_t, 0)
+        result: FloatArray = table[self._row(steps_to_go), state, visits.leader_action_t, visits.action_t]
+        return result
+
+    @checked
     def baselines(self, kind: str) -> FloatArray:
-        """Return what is subtracted from Q_L in the leader's own term, (K, S, L, A): see `GameSide`."""
+        """Return what is subtracted from Q_L in the leader's own term, (K, S, L, A): see `AlongTrajectories`."""
         if kind == "none":
             return np.zeros_like(self.action_values)
         if kind == "state_value":

@@ -22,14 +22,13 @@ from bilevelrl.estimators.critics.least_squares import (
     pack_quadratic,
     unpack_quadratic,
 )
-from bilevelrl.estimators.critics.tables import follower_value_tp1
-from bilevelrl.estimators.estimator import Context
+from bilevelrl.estimators.estimator import Context, FollowerGradientCritic
 from bilevelrl.estimators.sampling.trajectories import Trajectories
 from bilevelrl.estimators.sums.single_transitions import single_derivatives
-from bilevelrl.reference import LQRFollower
+from bilevelrl.reference import ConfigurableLQR, LQRFollower
 from bilevelrl.reference.arrays import FloatArray, check_joined, check_vectors
 from bilevelrl.reference.doors import checked
-from bilevelrl.reference.errors import UnknownNameError
+from bilevelrl.reference.errors import UnknownNameError, UnsupportedError
 from bilevelrl.reference.lqr.solvers import discounted_lyapunov
 
 __all__ = [
@@ -38,6 +37,7 @@ __all__ = [
     "QuadraticStateGradient",
     "StepGradient",
     "fit_lstd_gradient",
+    "gradient_critic",
     "score_rewards",
 ]
 
@@ -175,12 +175,28 @@ class QuadraticGradientCritic:
 
 def score_rewards(trajectories: Trajectories, context: Context) -> FloatArray:
     """Return `∇r_F + γ_F V_F(x') ∇log P` of every transition, (streams, steps, N)."""
-    ahead = context.problem.discount_follower * follower_value_tp1(context, trajectories)
+    ahead = context.problem.discount_follower * context.follower.value_at(trajectories.state_tp1)
     scores = single_derivatives(context, trajectories, "log_transition")
     rewards: FloatArray = ahead[..., None] * scores
     if context.problem.varying(context.theta).isdisjoint(("cost_state_follower", "cost_action_follower")):
         return rewards
     return rewards + single_derivatives(context, trajectories, "reward_follower")
+
+
+def gradient_critic(name: str, context: Context) -> FollowerGradientCritic:
+    """Return the context's critic of ∇V_F, or the exact one.
+
+    Raises
+    ------
+    UnsupportedError
+        If the problem is not a configurable LQR.
+    """
+    if not isinstance(context.problem, ConfigurableLQR):
+        raise UnsupportedError(f"{name}: expected a ConfigurableLQR; for tables use another variant of HPGD")
+    if context.follower_gradient is None:
+        return QuadraticGradientCritic.solve(context)
+    critic: FollowerGradientCritic = context.follower_gradient
+    return critic
 
 
 @checked

@@ -13,7 +13,6 @@ from typing import Annotated, Any
 import numpy as np
 
 from bilevelrl.estimators.estimator import Context, LeaderCritic, SharedProblem
-from bilevelrl.estimators.sampling.kinds import kind_of
 from bilevelrl.estimators.sampling.tabular import sample_suffixes
 from bilevelrl.estimators.sampling.trajectories import Trajectories
 from bilevelrl.estimators.sums.traces import backward_sum
@@ -30,7 +29,6 @@ from bilevelrl.reference.arrays import (
 from bilevelrl.reference.doors import Horizon, checked, checked_record, like
 from bilevelrl.reference.errors import InvalidInputError, ShapeError, refusal
 from bilevelrl.reference.objective import Objective
-from bilevelrl.reference.problem import TransitionBatch
 from bilevelrl.reference.tabular.leader import leader_action_values
 from bilevelrl.reference.tabular.transitions import SparseTransition, Transition, expected_next
 
@@ -39,10 +37,7 @@ __all__ = [
     "ExactCritic",
     "TableCritic",
     "expected_fresh_steps",
-    "follower_td_baseline",
-    "follower_value_tp1",
     "independent_reading",
-    "leader_discount",
     "monte_carlo_reading",
     "read_critic",
 ]
@@ -241,11 +236,6 @@ class CriticReading:
     ahead_t: FloatArray
 
 
-def leader_discount(problem: Any, target: Objective) -> float:
-    """Return the leader's discount of a target: γ_L, or 1 for undiscounted returns."""
-    return float(problem.discount_leader) if target.discounted else 1.0
-
-
 def read_critic(critic: LeaderCritic, trajectories: Trajectories, *, horizon: Horizon = None) -> CriticReading:
     """Read a critic at every step.
 
@@ -341,7 +331,7 @@ def independent_reading(
         rng=context.rng,
         simulator=context.simulator,
     )
-    discount = 1.0 if target.horizon is None else leader_discount(context.problem, target)
+    discount = 1.0 if target.horizon is None else target.discount(context.problem.discount_leader)
     benefit = np.zeros(wanted.shape)
     benefit[wanted] = _returns(fresh, discount, None)[:, 0] - baseline.value_t[wanted]
     return CriticReading(
@@ -349,7 +339,9 @@ def independent_reading(
     )
 
 
-def expected_fresh_steps(trajectories: Trajectories, context: Context, *, target: Objective) -> float:
+def expected_fresh_steps(
+    trajectories: Trajectories, context: Context, *, target: Objective, wanted: BoolArray | None = None
+) -> float:
     """Return the expected number of steps that `independent_reading` takes: the return of a reward of one per step."""
     kernel = None if context.simulator is None else context.simulator.kernel(context.problem, context.theta)
     counting = ExactCritic.solve(
@@ -362,7 +354,7 @@ def expected_fresh_steps(trajectories: Trajectories, context: Context, *, target
         transition=kernel,
         reward=np.ones(context.follower.policy.shape),
     )
-    wanted = _paid(trajectories, target.horizon)
+    wanted = _paid(trajectories, target.horizon) if wanted is None else wanted
     to_go = None if target.horizon is None else target.horizon - trajectories.time_in_episode[wanted]
     state, action = trajectories.state_t[wanted], trajectories.action_t[wanted]
     return float(counting.action_value(state, action, steps_to_go=to_go).sum())
@@ -379,23 +371,3 @@ def _paid(trajectories: Trajectories, horizon: Horizon) -> BoolArray:
 def _returns(trajectories: Trajectories, discount: float, horizon: Horizon) -> FloatArray:
     reward = np.where(_paid(trajectories, horizon), trajectories.reward_leader_t, 0.0)
     return backward_sum(trajectories, reward, discount)
-
-
-def follower_value_tp1(context: Context, visits: TransitionBatch) -> FloatArray:
-    """Return V_F(state_tp1), 0 after a termination, (streams, steps)."""
-    kind = kind_of(context.problem)
-    if kind is not None:
-        return np.asarray(kind.follower_value_tp1(context, visits))
-    value: FloatArray = context.follower.value_at(visits.state_tp1)
-    return value
-
-
-def follower_td_baseline(context: Context, visits: TransitionBatch) -> FloatArray:
-    """Return Q_F(s_t, a_t) - r_F(s_t, a_t), the expectation of γ_F V_F(s_{t+1}) where the follower has converged."""
-    kind = kind_of(context.problem)
-    if kind is not None:
-        return np.asarray(kind.follower_td_baseline(context, visits))
-    tables = context.problem.tables_at(context.theta)
-    ahead = context.follower.action_value - tables.reward_follower
-    result: FloatArray = ahead[visits.state_t, visits.action_t]
-    return result

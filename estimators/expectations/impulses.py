@@ -12,17 +12,17 @@ from __future__ import annotations
 
 import numpy as np
 
-from bilevelrl.estimators.critics.tables import ExactCritic, leader_discount
+from bilevelrl.estimators.critics.tables import ExactCritic
 from bilevelrl.estimators.estimator import Context
 from bilevelrl.estimators.sampling.tabular import TabularSimulator
-from bilevelrl.estimators.terms.leader_side import LeaderSide
+from bilevelrl.estimators.terms.along_trajectories import AlongTrajectories
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.tabular.transitions import DiscountedSystem, policy_transition
 
 __all__ = ["expected_impulses", "reaches_target"]
 
 
-def reaches_target(estimator: LeaderSide) -> bool:
+def reaches_target(estimator: AlongTrajectories) -> bool:
     """Whether leader's values are the target's, on trajectories that see its horizon or stop at geometric times."""
     if estimator.stopping is not None:
         return estimator.critic in ("exact", "independent")
@@ -34,7 +34,7 @@ def reaches_target(estimator: LeaderSide) -> bool:
 
 
 def expected_impulses(
-    estimator: LeaderSide, context: Context, *, horizon: int, first_step_only: bool = False
+    estimator: AlongTrajectories, context: Context, *, horizon: int, first_step_only: bool = False
 ) -> FloatArray:
     """Return U (S, A) for streams of `horizon` steps, up to terms that do not depend on the action.
 
@@ -54,7 +54,7 @@ def expected_impulses(
     policy, kernel = context.follower.policy, simulator.kernel(problem, theta)
     chain, law = policy_transition(kernel, policy), np.asarray(simulator.start_law(problem, theta), dtype=np.float64)
     state, action = np.indices(policy.shape)
-    discount, limit = leader_discount(problem, estimator.target), estimator.target.horizon
+    discount, limit = estimator.target.discount(problem.discount_leader), estimator.target.horizon
     observed = horizon if simulator.step_limit is None else min(horizon, simulator.step_limit)
     critic = estimator.leader_critic(context)
     if estimator.critic in ("independent", "monte_carlo"):

@@ -15,52 +15,27 @@ from bilevelrl.estimators.critics.joint_tables import GameCritic
 from bilevelrl.estimators.estimator import Context
 from bilevelrl.estimators.sampling.joint_actions import joint_mdp
 from bilevelrl.estimators.sampling.tabular import TabularSimulator
+from bilevelrl.estimators.terms.along_trajectories import AlongTrajectories
+from bilevelrl.estimators.terms.joint_actions import follower_influence
 from bilevelrl.reference import MarkovGame
-from bilevelrl.reference.arrays import FloatArray, check_shape
+from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.doors import check_stream_steps
-from bilevelrl.reference.errors import EstimatorError, SupportError
-from bilevelrl.reference.objective import Objective
+from bilevelrl.reference.errors import EstimatorError, SupportError, refusal
 from bilevelrl.reference.problem import Part
 from bilevelrl.reference.tabular.transitions import DiscountedSystem
 
-__all__ = ["expected_game_parts"]
+__all__ = ["joint_expected_parts"]
 
 
-def expected_game_parts(
-    context: Context,
-    critic: GameCritic,
-    *,
-    baseline: str,
-    target: Objective,
-    stopped: bool,
-    horizon: int,
-    influence: FloatArray | None,
-    first: int,
-    discount: float,
-    behaviour_theta: FloatArray | None = None,
+def joint_expected_parts(
+    estimator: AlongTrajectories, context: Context, *, horizon: int, guiding: bool
 ) -> Mapping[Part, FloatArray]:
-    """Return {part: (N,)}, the exact expectation of an estimate given the follower and the critic.
-
-    Parameters
-    ----------
-    context
-        Game, θ, follower and simulator; the follower may be suboptimal.
-    critic, baseline
-        Values as they are read, right or wrong, and what is subtracted from them.
-    target, discount
-        Whose steps count, and the leader's discount.
-    stopped
-        Geometric times: discounted sums over an infinite horizon, whatever `horizon`.
-    horizon
-        Steps of every stream, one episode each.
-    influence : (S, L, A) or None
-        What the guiding term weighs the score with; None: there is no guiding term.
-    first
-        0 or 1: whether the guiding term's inner sum starts at the same step or at the next.
-    behaviour_theta
-        Whose leader policy makes the visits, if not the context's.
-    """
-    game = context.problem
+    """Answer `expected_parts` for Markov games."""
+    game, critic, target = context.problem, estimator.leader_critic(context), estimator.target
+    if not isinstance(critic, GameCritic):
+        raise EstimatorError(
+            refusal("context.critic", type(critic).__name__, "a GameCritic", "see GameCritic.solve, learn_game_critic")
+        )
     assert isinstance(game, MarkovGame)
     horizon = check_stream_steps("horizon", horizon)
     simulator = context.simulator if context.simulator is not None else TabularSimulator()
@@ -71,15 +46,17 @@ def expected_game_parts(
     moved = simulator.dynamics if isinstance(simulator.dynamics, MarkovGame) else game
     law = simulator.start_law(joint_mdp(game), context.theta)
     policy, response = game.policy_at(context.theta), context.follower.policy
-    if influence is not None:
-        check_shape("influence", influence, game.reward_leader.shape, "one entry per state and actions")
-    acting = policy if behaviour_theta is None else game.policy_at(behaviour_theta)
+    influence = np.zeros_like(response)
+    if guiding:
+        influence = follower_influence(context, centred=getattr(estimator, "influence_baseline", None) is not False)
+    later = game.follower_sees_leader_action and not getattr(estimator, "same_step", False)
+    acting = policy if estimator.behaviour_theta is None else game.policy_at(estimator.behaviour_theta)
     joint = acting[:, :, None] * response
     flat = moved.transition.reshape(-1, game.states)
-    advantage = critic.action_values - critic.baselines(baseline)
+    advantage = critic.action_values - critic.baselines(estimator.baseline)
     benefits = critic.benefits()
     own, guided = np.zeros_like(policy), np.zeros_like(policy)
-    discount_follower = game.discount_follower
+    discount, discount_follower = target.discount(game.discount_leader), game.discount_follower
 
     def step(visits: FloatArray, carried: FloatArray, pay: float, row: int) -> FloatArray:
         """Add one step's weights; return the trace (S, L, A)."""
@@ -87,11 +64,11 @@ def expected_game_parts(
         own = own + pay * (visits * advantage[row]).sum(axis=2)
         before = discount_follower * carried[:, None, None] * joint
         trace: FloatArray = before + pay * visits * benefits[row]
-        if influence is not None:
-            guided = guided + ((trace if first == 0 else before) * influence).sum(axis=2) / game.temperature
+        if guiding:
+            guided = guided + ((before if later else trace) * influence).sum(axis=2) / game.temperature
         return trace
 
-    if stopped:
+    if estimator.stopping is not None:
         chain = np.einsum("sla,slat->st", joint, moved.transition)
         visits = DiscountedSystem.factorise(chain, game.discount_leader).solve_transposed(law)[:, None, None] * joint
         impulses = (visits * benefits[-1]).ravel() @ flat
@@ -112,7 +89,7 @@ def expected_game_parts(
         context.theta, np.divide(weights, policy, out=np.zeros_like(weights), where=policy > 0.0)
     )
     parts: dict[Part, FloatArray] = {"policy": pulled[0]}
-    if influence is not None:
+    if guiding:
         parts["response"] = pulled[1]
     parts["regulariser"] = game.regulariser_gradient(context.theta)
     return parts

@@ -26,32 +26,15 @@ from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.errors import EstimatorError, InvalidInputError, UnsupportedError, refusal
 from bilevelrl.reference.problem import Part
 
-__all__ = ["lqr_expected_parts", "policy_covariance", "quadratic_critic_expectation", "uncentred_bias"]
+__all__ = ["linear_quadratic_expected_parts", "policy_covariance", "quadratic_critic_expectation", "uncentred_bias"]
 
 _TAIL = 1e-18
 
 
-def lqr_expected_parts(estimator: Any, context: Context, *, horizon: int, guiding: bool) -> Mapping[Part, FloatArray]:
-    """Return {part: (N,)}, the exact expectation of an estimate, given the follower and the critic.
-
-    Parameters
-    ----------
-    estimator
-        Whose target, critic and stopping.
-    context
-        Problem, θ, follower, and the critic where the estimator reads it.
-    horizon
-        Steps of every stream; geometric times stand for an infinite one.
-    guiding
-        Whether the guiding term is part of the estimate.
-
-    Raises
-    ------
-    EstimatorError
-        For averages inside a batch, and samples that are clipped.
-    UnsupportedError
-        For critics that are not quadratic.
-    """
+def linear_quadratic_expected_parts(
+    estimator: Any, context: Context, *, horizon: int, guiding: bool
+) -> Mapping[Part, FloatArray]:
+    """Answer `expected_parts` for configurable LQRs."""
     horizon = _checked_horizon(estimator, context, horizon)
     if estimator.critic not in ("exact", "exact_truncated", "context"):
         raise UnsupportedError(f"critic={estimator.critic!r}: expected 'exact', 'exact_truncated' or 'context'")
@@ -66,7 +49,7 @@ def lqr_expected_parts(estimator: Any, context: Context, *, horizon: int, guidin
 def quadratic_critic_expectation(
     estimator: Any, context: Context, critic: QuadraticCritic, gradient: FloatArray, horizon: int
 ) -> Mapping[Part, FloatArray]:
-    """Return {part: (N,)} where a critic -z'G z of ∇Q_F stands for the suffixes; arguments as `lqr_expected_parts`.
+    """Return {part: (N,)} where a critic -z'G z of ∇Q_F stands for the suffixes; arguments as `expected_parts`.
 
     Parameters
     ----------
@@ -88,7 +71,7 @@ def uncentred_bias(estimator: Any, context: Context, gradient: Any, horizon: int
     Parameters
     ----------
     estimator, context, horizon
-        As in `lqr_expected_parts`.
+        As in `expected_parts`.
     gradient
         b, a quadratic critic of ∇V_F.
 

@@ -22,11 +22,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bilevelrl.estimators.critics.tables import ExactCritic, leader_discount
+from bilevelrl.estimators.critics.tables import ExactCritic
 from bilevelrl.estimators.estimator import Context, Draw, LeaderCritic
-from bilevelrl.estimators.sampling.kinds import kind_of
 from bilevelrl.estimators.sampling.tabular import TabularSimulator
-from bilevelrl.estimators.terms.leader_side import LeaderSide
+from bilevelrl.estimators.terms.along_trajectories import AlongTrajectories
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.doors import check_stream_steps
 from bilevelrl.reference.errors import EstimatorError, SupportError, UnsupportedError
@@ -41,7 +40,7 @@ from bilevelrl.reference.tabular.transitions import (
     policy_transition,
 )
 
-__all__ = ["Completion", "expected_parts"]
+__all__ = ["Completion", "tabular_expected_parts"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,37 +62,10 @@ class Completion:
     baseline: FloatArray | None = None
 
 
-def expected_parts(
-    estimator: LeaderSide, context: Context, *, horizon: int, guiding: bool, completion: Completion | None = None
+def tabular_expected_parts(
+    estimator: AlongTrajectories, context: Context, *, horizon: int, guiding: bool, completion: Completion | None = None
 ) -> Mapping[Part, FloatArray]:
-    """Return {part: (N,)}, the exact expectation of an estimate, given the follower and the critic.
-
-    Parameters
-    ----------
-    estimator
-        Whose target, critic, stopping and scores.
-    context
-        Problem, θ, follower, critic and simulator. The follower may be suboptimal, the critic wrong, the simulator
-        another model: the expectation is that of what is computed from their samples.
-    horizon
-        Steps of every stream (one episode each). Not used with geometric stopping.
-    guiding
-        Whether the guiding term is part of the estimate.
-    completion
-        What λ-returns add to the guiding term, and baselines take away; without stopping, and for critics that are
-        tables or fresh suffixes.
-
-    Raises
-    ------
-    EstimatorError
-        If the estimator averages inside a batch, or the simulator starts several episodes per stream.
-    SupportError
-        If samples reach transitions of probability zero under the model, where scores do not exist.
-    """
-    kind = kind_of(context.problem)
-    if kind is not None:
-        parts: Mapping[Part, FloatArray] = kind.expected_parts(estimator, context, horizon=horizon, guiding=guiding)
-        return parts
+    """Answer `expected_parts` for configurable MDPs."""
     if estimator.draw is Draw.BATCH:
         raise EstimatorError(f"{estimator.name}: averages inside a batch are ratios; their bias can only be measured")
     horizon = check_stream_steps("horizon", horizon)
@@ -164,7 +136,7 @@ class _Weights:
 class _Model:
     """Everything that the expectation depends on, as tables."""
 
-    estimator: LeaderSide
+    estimator: AlongTrajectories
     context: Context
     tables: Tables
     kernel: Transition  # moves the samples
@@ -178,7 +150,7 @@ class _Model:
     @classmethod
     def of(
         cls,
-        estimator: LeaderSide,
+        estimator: AlongTrajectories,
         context: Context,
         simulator: TabularSimulator,
         completion: Completion | None = None,
@@ -204,7 +176,7 @@ class _Model:
             start=simulator.start_law(problem, theta),
             critic=estimator.leader_critic(context),
             sampled=sampled,
-            discount=leader_discount(problem, target),
+            discount=target.discount(problem.discount_leader),
             scored="transition" in problem.varying(theta),
             completion=completion,
         )

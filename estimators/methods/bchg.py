@@ -1,13 +1,18 @@
 """BC-HG: the Boltzmann covariance hypergradient from the leader's benefit and the rest of the same trajectory.
 
-The guiding term of Theorem 1 is `(1/β) Cov_π[Q_L, ∇Q_F] = (1/β) E[B ∇Q_F]`, and ∇Q_F(s_t, a_t) is estimated by what
-follows on the same trajectory,
+The guiding term of Theorems 1 and 2 is `(1/β) Cov_π[Q_L, ∇Q_F] = (1/β) E[B ∇Q_F]`, and ∇Q_F(s_t, a_t) is estimated by
+what follows on the same trajectory,
 
-    (1/β) Σ_t γ_L^t B(s_t, a_t) Σ_{k≥t} γ_F^{k-t} [ ∇r_F(s_k, a_k) + γ_F V_F(s_{k+1}) ∇log P(s_{k+1}|s_k, a_k) ],
+    (1/β) Σ_t γ_L^t B(s_t, a_t) Σ_{k≥t} γ_F^{k-t} y_k,                                                              (1)
 
-so one action per state is enough and nobody has to reset anything. The double sum is evaluated in trace form,
-`Σ_k e_k g_k` with `e_k = γ_F e_{k-1} + γ_L^k B_k / β`: one pass of scalars, and one vector-Jacobian product for the
-mean, whatever the number of parameters.
+so one action of each player per state is enough and nobody has to reset anything. What a step y_k consists of, and
+whether the inner sum starts at k = t or one step later, the kind of problem answers: in configurable problems it is
+`∇r_F + γ_F V_F(s_{k+1}) ∇log P`, in games the score of the leader's action times what it is worth to the follower, from
+the next step on where the follower sees it. The double sum is evaluated in trace form,
+
+    Σ_k e_k y_k,      e_k = γ_F e_{k-1} + γ_L^k B_k / β:                                                             (2)
+
+one pass of scalars, and one vector-Jacobian product for the mean, whatever the number of parameters.
 """
 
 from __future__ import annotations
@@ -18,17 +23,16 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from bilevelrl.estimators.critics.tables import follower_td_baseline, follower_value_tp1
 from bilevelrl.estimators.estimator import Context, Contribution, Draw, EstimatorEntry
-from bilevelrl.estimators.expectations.tabular import expected_parts
+from bilevelrl.estimators.expectations.along_trajectories import expected_parts
 from bilevelrl.estimators.sampling.trajectories import Trajectories
 from bilevelrl.estimators.sums.traces import average_over_visits, forward_trace, windowed_trace
-from bilevelrl.estimators.terms.leader_side import CriticKind, LeaderSide
-from bilevelrl.reference import ConfigurableLQR, ConfigurableMDP
+from bilevelrl.estimators.terms.along_trajectories import AlongTrajectories, exact_critic_kind
+from bilevelrl.estimators.terms.kinds import follower_terms
+from bilevelrl.reference import ConfigurableLQR, ConfigurableMDP, LQRGame, MarkovGame
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.doors import checked
 from bilevelrl.reference.errors import EstimatorError, InvalidInputError, UnknownNameError
-from bilevelrl.reference.objective import Objective
 from bilevelrl.reference.problem import Part
 
 __all__ = ["BCHG"]
@@ -36,24 +40,30 @@ __all__ = ["BCHG"]
 
 @checked
 @dataclass(frozen=True, kw_only=True)
-class BCHG(LeaderSide):
-    """Boltzmann covariance hypergradient (arXiv:2603.14867, Theorem 1 (5)-(6)).
+class BCHG(AlongTrajectories):
+    """Boltzmann covariance hypergradient (arXiv:2603.14867, Theorems 1 (5)-(6) and 2 (8)-(9)), of all kinds of problem.
 
     With exact or independent critics it is unbiased for every stream that sees its episode end, or that stops at
     geometric times. A stream cut at a horizon loses the part of ∇Q_F beyond the cut; `expectation` knows how much.
 
     Parameters
     ----------
-    target, critic, stopping, normalisation, leader_average, scores
-        As in `LeaderSide`.
+    target, critic, stopping, normalisation, leader_average, scores, baseline, behaviour_theta
+        As in `AlongTrajectories`.
     guiding_average
         "trajectory": ∇Q_F from the rest of the trajectory at each step. "pairs": from the average of that over all
-        visits of the same state and action in the batch, as the published experiments do (a ratio).
+        visits of the same state and action in the batch, as the published experiments do (a ratio). In configurable
+        MDPs.
+    influence_baseline
+        In games: subtract the mean over the leader's actions from what each is worth to the follower. None: yes.
+    same_step
+        In games: let the inner sum of a seeing follower start at k = t, as the published runs do: mean zero if the
+        benefit has mean zero under the follower's policy, and more variance.
 
     Raises
     ------
     UnknownNameError, InvalidInputError
-        As `LeaderSide`.
+        As `AlongTrajectories`.
 
     Examples
     --------
@@ -72,8 +82,10 @@ class BCHG(LeaderSide):
     True
     """
 
-    continuous: ClassVar[bool] = True
+    kinds: ClassVar[tuple[type, ...]] = (ConfigurableMDP, MarkovGame, ConfigurableLQR, LQRGame)
     guiding_average: Literal["trajectory", "pairs"] = "trajectory"
+    influence_baseline: bool | None = None
+    same_step: bool = False
     name: str = field(default="BC-HG")
 
     def __post_init__(self) -> None:
@@ -95,15 +107,13 @@ class BCHG(LeaderSide):
     def _guiding_term(self, trajectories: Trajectories, context: Context, benefit_t: FloatArray) -> Contribution:
         weight = self.scale(trajectories) * self.leader_weight(trajectories, context)
         impulses = weight * benefit_t / context.problem.temperature
-        trace = self._trace(trajectories, context, impulses)
-        ahead = context.problem.discount_follower * follower_value_tp1(context, trajectories)
-        if self.scores == "td_error":
-            ahead = ahead - follower_td_baseline(context, trajectories)
-        return Contribution(
-            part="response",
-            batch=trajectories,
-            weights={"reward_follower": trace, "log_transition": trace * ahead},
-        )
+        trace = self._trace(trajectories, context, impulses)  # (2)
+        centred = True if self.scores == "td_error" else self.influence_baseline
+        first, steps = follower_terms(context, trajectories, centred=centred)
+        if first == 1 and not self.same_step:
+            trace = np.where(trajectories.valid, trace - impulses, 0.0)
+        weights = {term: trace * unit for term, unit in steps.items()}
+        return Contribution(part="response", batch=trajectories, weights=weights)
 
     @checked
     def conditional_moments(self, trajectories: Trajectories, context: Context) -> tuple[FloatArray, FloatArray]:
@@ -167,23 +177,19 @@ class BCHG(LeaderSide):
         return expected_parts(self, context, horizon=horizon, guiding=True)
 
 
-def _exact(target: Objective) -> CriticKind:
-    return "exact" if target.horizon is None else "exact_truncated"
-
-
 CONFIGURATIONS = (
     EstimatorEntry(
         kinds=(ConfigurableMDP, ConfigurableLQR),
         name="bc_hg",
         summary="BC-HG with the exact critic and the rest of the same trajectory",
         level="formula",
-        make=lambda target: BCHG(target=target, critic=_exact(target)),
+        make=lambda target: BCHG(target=target, critic=exact_critic_kind(target)),
     ),
     EstimatorEntry(
         name="bc_hg_td",
         summary="BC-HG with scores weighted by temporal-difference errors: the same mean, another variance",
         level="formula",
-        make=lambda target: BCHG(target=target, critic=_exact(target), scores="td_error"),
+        make=lambda target: BCHG(target=target, critic=exact_critic_kind(target), scores="td_error"),
     ),
     EstimatorEntry(
         name="bc_hg_monte_carlo",
@@ -221,6 +227,29 @@ CONFIGURATIONS = (
             normalisation="episodes",
             leader_average="start_visits",
             guiding_average="pairs",
+        ),
+    ),
+    EstimatorEntry(
+        name="bc_hg_game",
+        summary="BC-HG with the exact critic and the rest of the same trajectory, in games",
+        level="formula",
+        kinds=(MarkovGame, LQRGame),
+        make=lambda target: BCHG(target=target, critic=exact_critic_kind(target)),
+    ),
+    EstimatorEntry(
+        name="bc_hg_game_geometric",
+        summary="BC-HG stopped at geometric times, all leader steps up to τ: unbiased without a horizon, in games",
+        level="formula",
+        kinds=(MarkovGame,),
+        make=lambda target: BCHG(stopping="sum"),
+    ),
+    EstimatorEntry(
+        name="bc_hg_game_published",
+        summary="BC-HG in games with the published baselines: at the follower's own action, and from the same step on",
+        level="formula",
+        kinds=(MarkovGame,),
+        make=lambda target: BCHG(
+            target=target, critic=exact_critic_kind(target), baseline="action_dependent", same_step=True
         ),
     ),
 )

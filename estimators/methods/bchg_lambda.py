@@ -22,11 +22,13 @@ import numpy as np
 from bilevelrl.estimators.critics.gradient_tables import GradientTable
 from bilevelrl.estimators.critics.state_baselines import BASELINES, StateBaseline
 from bilevelrl.estimators.estimator import Claim, Context, Contribution, EstimatorEntry
-from bilevelrl.estimators.expectations.tabular import Completion, expected_parts
+from bilevelrl.estimators.expectations.along_trajectories import expected_parts
+from bilevelrl.estimators.expectations.tabular import Completion
 from bilevelrl.estimators.methods.bchg import BCHG
 from bilevelrl.estimators.sampling.trajectories import Trajectories
 from bilevelrl.estimators.sums.lambda_returns import bootstrap_shares, check_trace_decay
-from bilevelrl.estimators.terms.leader_side import CriticKind
+from bilevelrl.estimators.terms.along_trajectories import exact_critic_kind
+from bilevelrl.reference import ConfigurableMDP
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.doors import checked
 from bilevelrl.reference.errors import EstimatorError, InvalidInputError, UnknownNameError
@@ -52,7 +54,7 @@ class LambdaBCHG(BCHG):
         λ in [0, 1].
     gradient_critic
         "exact": ∇V_F under the follower's policy; "context": `context.follower_gradient`.
-    baseline
+    state_baseline
         None; "value", "step", "estimate": solved for, see `StateBaseline`; "context": `context.baseline`.
 
     Raises
@@ -77,10 +79,10 @@ class LambdaBCHG(BCHG):
     (True, False)
     """
 
-    continuous: ClassVar[bool] = False
+    kinds: ClassVar[tuple[type, ...]] = (ConfigurableMDP,)
     trace_decay: float = 0.9
     gradient_critic: Literal["exact", "context"] = "exact"
-    baseline: LambdaBaseline | None = None
+    state_baseline: LambdaBaseline | None = None
     name: str = field(default="BC-HG(λ)")
 
     def __post_init__(self) -> None:
@@ -88,8 +90,8 @@ class LambdaBCHG(BCHG):
         check_trace_decay(self.trace_decay)
         if self.gradient_critic not in ("exact", "context"):
             raise UnknownNameError("gradient_critic", self.gradient_critic, ("exact", "context"))
-        if self.baseline not in (None, *BASELINES, "context"):
-            raise UnknownNameError("baseline", str(self.baseline), (*BASELINES, "context"))
+        if self.state_baseline not in (None, *BASELINES, "context"):
+            raise UnknownNameError("state_baseline", str(self.state_baseline), (*BASELINES, "context"))
         if self.stopping is not None:
             raise InvalidInputError(f"stopping={self.stopping!r}: expected None; λ-returns need no geometric times")
         if self.critic == "monte_carlo":
@@ -100,7 +102,9 @@ class LambdaBCHG(BCHG):
             return
         known = self.critic in ("exact", "exact_truncated", "independent") and self.gradient_critic == "exact"
         known = (
-            known and self.baseline != "context" and not (self.critic == "exact" and self.target.horizon is not None)
+            known
+            and self.state_baseline != "context"
+            and not (self.critic == "exact" and self.target.horizon is not None)
         )
         object.__setattr__(self, "claim", Claim.UNBIASED if known else Claim.DECLARED)
 
@@ -134,9 +138,9 @@ class LambdaBCHG(BCHG):
         EstimatorError
             If the context has none where it should.
         """
-        if self.baseline is None:
+        if self.state_baseline is None:
             return None
-        if self.baseline == "context":
+        if self.state_baseline == "context":
             if not isinstance(context.baseline, StateBaseline):
                 found = type(context.baseline).__name__
                 raise EstimatorError(f"{self.name}: context.baseline: expected a StateBaseline, got {found}")
@@ -144,7 +148,7 @@ class LambdaBCHG(BCHG):
         # The exact one by steps to go changes with time; a table of states reads the one of the infinite horizon.
         read = self.leader_critic(context) if self.critic == "context" else None
         return StateBaseline.solve(
-            self.baseline, context, trace_decay=self.trace_decay, critic=read, gradient_critic=gradients
+            self.state_baseline, context, trace_decay=self.trace_decay, critic=read, gradient_critic=gradients
         )
 
     def _guiding_term(self, trajectories: Trajectories, context: Context, benefit_t: FloatArray) -> Contribution:
@@ -191,8 +195,8 @@ def _weighted(weights: FloatArray, state: Any, table: FloatArray) -> FloatArray:
 
 def _completed(name: str, summary: str, trace_decay: float, baseline: LambdaBaseline | None = None) -> EstimatorEntry:
     def make(target: Objective) -> LambdaBCHG:
-        critic: CriticKind = "exact" if target.horizon is None else "exact_truncated"
-        return LambdaBCHG(target=target, critic=critic, trace_decay=trace_decay, baseline=baseline)
+        critic = exact_critic_kind(target)
+        return LambdaBCHG(target=target, critic=critic, trace_decay=trace_decay, state_baseline=baseline)
 
     return EstimatorEntry(name=name, summary=summary, level="formula", make=make)
 
@@ -212,7 +216,7 @@ CONFIGURATIONS = (
             target=target,
             critic="context",
             gradient_critic="exact",
-            baseline="value",
+            state_baseline="value",
             normalisation="episodes",
             leader_average="start_visits",
             guiding_average="pairs",

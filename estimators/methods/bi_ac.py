@@ -13,7 +13,8 @@ from typing import ClassVar
 
 from bilevelrl.estimators.critics.joint_tables import Operator
 from bilevelrl.estimators.estimator import EstimatorEntry
-from bilevelrl.estimators.methods.policy_gradient import PolicyGradient
+from bilevelrl.estimators.methods.naive_pgd import NaivePGD
+from bilevelrl.estimators.terms.along_trajectories import exact_critic_kind
 from bilevelrl.reference import MarkovGame
 from bilevelrl.reference.doors import checked
 
@@ -22,13 +23,13 @@ __all__ = ["BiAC"]
 
 @checked
 @dataclass(frozen=True, kw_only=True)
-class BiAC(PolicyGradient):
+class BiAC(NaivePGD):
     """Bi-AC in its exact expected form: Theorem 2's first term with the values of its own operator.
 
     Parameters
     ----------
     target, stopping, baseline, behaviour_theta
-        As in `GameSide`.
+        As in `AlongTrajectories`.
     critic
         "exact": the fixed point of the Stackelberg operator. "context": a table learnt with it, see
         `learn_game_critic(..., operator="stackelberg")`.
@@ -36,7 +37,7 @@ class BiAC(PolicyGradient):
     Raises
     ------
     UnknownNameError, InvalidInputError
-        As `GameSide`.
+        As `AlongTrajectories`.
 
     Examples
     --------
@@ -65,6 +66,6 @@ CONFIGURATIONS = (
         name="bi_ac",
         summary="the naive actor step with the fixed point of the Stackelberg operator",
         level="formula",
-        make=lambda target: BiAC(target=target),
+        make=lambda target: BiAC(target=target, critic=exact_critic_kind(target)),
     ),
 )

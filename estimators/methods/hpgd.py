@@ -1,6 +1,6 @@
 """HPGD: the guiding term from the centred gradient of the follower's values, (1/β) E Σ_t γ_L^t B (∇Q_F - ∇V_F).
 
-Both gradients are needed at the same state. Four ways to get them:
+Both gradients are needed at the same state. Five ways to get them:
 
 - "oracle": a fresh trajectory from (s_t, a_t) and another from s_t, for every visit. Given the path, what is fresh is
   independent of it, so with an exact benefit, or a return that the suffixes share nothing with, and with suffixes that
@@ -9,28 +9,44 @@ Both gradients are needed at the same state. Four ways to get them:
 - "monte_carlo": averages over the visits in the batch itself, of returns for the benefit, of derivatives for the rest.
 - "sarsa": as "monte_carlo", with the benefit of a learned table.
 
-The last three multiply averages of the same samples, or divide by random counts: their bias is measured, not declared.
+These three multiply averages of the same samples, or divide by random counts: their bias is measured, not declared.
+
+- "critic", in configurable LQRs: ∇Q_F from the rest of the trajectory, as BC-HG, less a critic b of ∇V_F,
+
+      (1/β) Σ_t γ_L^t F_t [ Σ_{k≥t} γ_F^{k-t} ( ∇r_F + γ_F V_F(x_{k+1}) ∇log P ) - b(x_t) ],     b ≈ ∇V_F.
+
+  With F the leader's benefit, which has mean zero over the policy, any b leaves the expectation alone: it is that of
+  BC-HG. With F the raw Q_L, as published, it is off by `E Σ γ_L^t V_L(x_t) (∇V_F - b)(x_t) / β`, ∇V_F being what is
+  still observed of it; with F the raw return of the same suffix, samples are used twice, on top of that.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, TypeAlias
+from typing import ClassVar, Literal, TypeAlias
 
 import numpy as np
 
+from bilevelrl.estimators.critics.quadratic_gradients import gradient_critic
 from bilevelrl.estimators.critics.sarsa import SarsaCritic
 from bilevelrl.estimators.critics.tables import (
     CriticReading,
-    ExactCritic,
-    leader_discount,
+    expected_fresh_steps,
     monte_carlo_reading,
     read_critic,
 )
-from bilevelrl.estimators.estimator import Claim, Context, Contribution, EstimatorEntry, LeaderCritic
+from bilevelrl.estimators.estimator import (
+    Claim,
+    Context,
+    Contribution,
+    EstimatorEntry,
+    LeaderCritic,
+)
+from bilevelrl.estimators.expectations.along_trajectories import expected_parts
 from bilevelrl.estimators.expectations.impulses import expected_impulses, reaches_target
-from bilevelrl.estimators.expectations.tabular import expected_parts
+from bilevelrl.estimators.expectations.linear_quadratic import uncentred_bias
+from bilevelrl.estimators.methods.bchg import BCHG
 from bilevelrl.estimators.sampling.tabular import TabularSimulator
 from bilevelrl.estimators.sampling.trajectories import Trajectories
 from bilevelrl.estimators.sums.fresh_suffixes import fresh_gradient_sums, own_generator, per_stream_contribution
@@ -39,8 +55,10 @@ from bilevelrl.estimators.sums.suffix_moments import (
     gradient_sum_means,
     gradient_sum_moments,
 )
+from bilevelrl.estimators.sums.traces import backward_sum
+from bilevelrl.estimators.terms.along_trajectories import exact_critic_kind
 from bilevelrl.estimators.terms.batch_tables import averaged_guiding_term, monte_carlo_benefit
-from bilevelrl.estimators.terms.leader_side import LeaderSide
+from bilevelrl.reference import ConfigurableLQR, ConfigurableMDP
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.doors import checked
 from bilevelrl.reference.errors import (
@@ -50,28 +68,38 @@ from bilevelrl.reference.errors import (
     UnsupportedError,
     refusal,
 )
-from bilevelrl.reference.objective import Objective
 from bilevelrl.reference.problem import Part
 
-__all__ = ["HPGD", "HPGDVariant"]
+__all__ = ["HPGD", "GuidingFactor", "HPGDVariant"]
 
-HPGDVariant: TypeAlias = Literal["oracle", "oracle_batch", "monte_carlo", "sarsa"]
+HPGDVariant: TypeAlias = Literal["oracle", "oracle_batch", "monte_carlo", "sarsa", "critic"]
 """Where the gradients of the follower's values come from; see the module."""
 
-VARIANTS: tuple[HPGDVariant, ...] = ("oracle", "oracle_batch", "monte_carlo", "sarsa")
+GuidingFactor: TypeAlias = Literal["benefit", "action_value", "return"]
+"""What multiplies the centred gradient: B, the raw Q_L, or the raw discounted return from the step on."""
+
+OPTIONS: dict[str, tuple[str, ...]] = {
+    "variant": ("oracle", "oracle_batch", "monte_carlo", "sarsa", "critic"),
+    "suffix": ("geometric", "steps"),
+    "factor": ("benefit", "action_value", "return"),
+}
 
 
 @checked
 @dataclass(frozen=True, kw_only=True)
-class HPGD(LeaderSide):
+class HPGD(BCHG):
     """Hyper policy gradient descent (Thoma et al. 2024, arXiv:2406.01575), in the form (7) of arXiv:2603.14867.
 
     Parameters
     ----------
-    target, critic, stopping, normalisation, leader_average, scores
-        As in `LeaderSide`; the variants other than "oracle" bring their own critic.
+    target, critic, stopping, normalisation, leader_average, scores, largest_score, score_blocks
+        As in `AlongTrajectories`; variants other than "oracle" and "critic" bring their own critic, and "critic" has no
+        geometric stopping.
     variant
-        "oracle", "oracle_batch", "monte_carlo" or "sarsa": see the module.
+        "oracle", "oracle_batch", "monte_carlo", "sarsa"; in configurable LQRs "critic", of `context.follower_gradient`
+        or the exact one: see the module.
+    factor
+        Of "critic": "benefit"; "action_value" and "return" as published.
     suffix
         Of the oracle's fresh trajectories. "geometric": undiscounted and stopped at a geometric time, for gradients
         over an infinite horizon without bias. "steps": discounted, over a fixed number of steps.
@@ -100,9 +128,19 @@ class HPGD(LeaderSide):
     >>> expected = sum(estimator.expectation(context, horizon=5).values())
     >>> bool(np.allclose(expected, hypergradient(problem, theta, horizon=5).value, rtol=1e-12))
     True
+    >>> from bilevelrl.tasks import random_lqr
+    >>> problem = random_lqr(seed=0)
+    >>> context = Context(problem=problem, theta=theta, follower=solve_follower(problem, theta))
+    >>> batch = HPGD().sample(problem, theta, context.follower, streams=500, steps=40, rng=np.random.default_rng(0))
+    >>> centred, plain = (estimator.parts_per_draw(batch, context)["response"].std() for estimator in (
+    ...     HPGD(variant="critic", scores="td_error"), BCHG(scores="td_error")))
+    >>> bool(centred < plain)
+    True
     """
 
+    kinds: ClassVar[tuple[type, ...]] = (ConfigurableMDP, ConfigurableLQR)
     variant: HPGDVariant = "oracle"
+    factor: GuidingFactor = "benefit"
     suffix: Literal["geometric", "steps"] = "geometric"
     suffix_steps: int | None = None
     oracle_batch_steps: int = 10_000
@@ -112,16 +150,23 @@ class HPGD(LeaderSide):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.variant not in VARIANTS:
-            raise UnknownNameError("variant", self.variant, VARIANTS)
-        if self.suffix not in ("geometric", "steps"):
-            raise UnknownNameError("suffix", self.suffix, ("geometric", "steps"))
+        for option, known in OPTIONS.items():
+            if getattr(self, option) not in known:
+                raise UnknownNameError(option, getattr(self, option), known)
         for option in ("suffix_steps", "oracle_batch_steps", "oracle_batch_streams"):
             steps = getattr(self, option)
             if steps is not None and (isinstance(steps, bool) or not isinstance(steps, int) or steps < 1):
                 raise InvalidInputError(refusal(option, steps, "an integer >= 1", "count the steps"))
         if self.suffix == "geometric" and self.suffix_steps is not None:
             raise InvalidInputError("suffix_steps: expected None with suffix='geometric'; use suffix='steps'")
+        if self.variant == "critic":
+            self._check_critic_variant()
+            return
+        if self.factor != "benefit" or self.guiding_average != "trajectory":
+            raise InvalidInputError(
+                f"factor={self.factor!r}, guiding_average={self.guiding_average!r} with variant={self.variant!r}: "
+                "expected the defaults; variants other than 'critic' have their own averages of the benefit"
+            )
         if self.variant == "oracle":
             self._check_oracle()
         else:
@@ -129,6 +174,14 @@ class HPGD(LeaderSide):
         self._declare(biased=False, in_batch=self.variant != "oracle")
         if self.claim is not Claim.MEASURED:
             object.__setattr__(self, "claim", Claim.UNBIASED if self._is_unbiased() else Claim.DECLARED)
+
+    def _check_critic_variant(self) -> None:
+        if self.stopping is not None:
+            raise InvalidInputError(f"stopping={self.stopping!r}: expected None; a baseline of a whole suffix is taken")
+        if self.factor == "return":
+            object.__setattr__(self, "claim", Claim.MEASURED)
+        elif self.factor == "action_value" and self.claim is Claim.UNBIASED:
+            object.__setattr__(self, "claim", Claim.DECLARED)
 
     def _check_oracle(self) -> None:
         if self.normalisation == "episodes" or self.leader_average == "start_visits":
@@ -152,8 +205,26 @@ class HPGD(LeaderSide):
         return self.suffix == "geometric" and reaches_target(self)
 
     @checked
+    def check_problem(self, context: Context) -> None:
+        """Refuse a variant that the kind of problem does not have.
+
+        Raises
+        ------
+        UnsupportedError
+            Naming it.
+        """
+        super().check_problem(context)
+        if isinstance(context.problem, ConfigurableLQR) != (self.variant == "critic"):
+            raise UnsupportedError(
+                f"{self.name}: variant={self.variant!r}: problem of type {type(context.problem).__name__}: expected "
+                "a ConfigurableLQR for 'critic', a ConfigurableMDP for the other variants"
+            )
+
+    @checked
     def contributions(self, trajectories: Trajectories, context: Context) -> Sequence[Contribution]:
         """Return the weights of the leader's terms and of the guiding term."""
+        if self.variant == "critic":
+            return self._less_a_critic(trajectories, context)
         trajectories = self.stopped(trajectories, context)
         source = trajectories
         if self.variant == "oracle_batch":
@@ -170,16 +241,42 @@ class HPGD(LeaderSide):
             guiding = averaged_guiding_term(trajectories, factors, source, context, self.scores)
         return [*self.partial_gradient(trajectories, context, reading), guiding]
 
+    def _less_a_critic(self, trajectories: Trajectories, context: Context) -> Sequence[Contribution]:
+        """BC-HG's weights with another factor, and what the baseline takes away."""
+        critic, reading = gradient_critic(self.name, context), self.read(trajectories, context)
+        factor = self._factor(trajectories, context, reading)
+        weight = self.scale(trajectories) * self.leader_weight(trajectories, context)
+        weight = np.where(trajectories.valid, weight * factor, 0.0) / context.problem.temperature
+        taken = np.einsum("mt,mtn->mn", weight, critic.value(trajectories.state_t))
+        return [
+            *self.partial_gradient(trajectories, context, reading),
+            self._guiding_term(trajectories, context, factor),
+            Contribution(part="response", batch=trajectories, weights={}, rows=-taken),
+        ]
+
+    def _factor(self, trajectories: Trajectories, context: Context, reading: CriticReading) -> FloatArray:
+        if self.factor == "benefit":
+            return reading.benefit_t
+        if self.factor == "action_value":
+            return reading.benefit_t + reading.value_t
+        discount = self.target.discount(context.problem.discount_leader)
+        paid = trajectories.reward_leader_t
+        if self.target.horizon is not None:
+            paid = np.where(trajectories.time_in_episode < self.target.horizon, paid, 0.0)
+        return backward_sum(trajectories, paid, discount)
+
     @checked
     def read(self, trajectories: Trajectories, context: Context) -> CriticReading:
         """Return the leader's values along the trajectories; the variants without a critic read returns."""
-        if self.variant == "oracle":
-            return super().read(trajectories, context)
+        if self.variant in ("oracle", "critic"):
+            reading = super().read(trajectories, context)
+            assert isinstance(reading, CriticReading)  # `check_problem` has seen to it
+            return reading
         if self.variant == "sarsa":
             return read_critic(self._table(trajectories, context), trajectories, horizon=self.target.horizon)
         nothing = np.zeros(np.shape(trajectories.reward_leader_t))
         baseline = CriticReading(benefit_t=nothing, value_t=nothing, value_tp1=nothing, ahead_t=nothing)
-        discount = leader_discount(context.problem, self.target)
+        discount = self.target.discount(context.problem.discount_leader)
         return monte_carlo_reading(trajectories, baseline, discount=discount, horizon=self.target.horizon)
 
     def _table(self, trajectories: Trajectories, context: Context) -> LeaderCritic:
@@ -278,13 +375,21 @@ class HPGD(LeaderSide):
 
     @checked
     def expectation(self, context: Context, *, horizon: int) -> Mapping[Part, FloatArray]:
-        """Return the oracle's exact expectation for streams of `horizon` steps; with stopping, whatever the horizon.
+        """Return the exact expectation of "oracle" and "critic" for streams of `horizon` steps; with stopping, of any.
 
         Raises
         ------
+        UnsupportedError
+            For the variants that average in a batch, and a raw Q_L with a critic of ∇V_F that is not quadratic.
         EstimatorError
-            For the variants that average in a batch.
+            For returns of the same suffix, and shortened scores.
         """
+        if self.variant == "critic":
+            parts = dict(super().expectation(context, horizon=horizon))
+            if self.factor == "action_value":
+                bias = uncentred_bias(self, context, gradient_critic(self.name, context), horizon)
+                parts["response"] = parts["response"] + bias
+            return parts
         self._only_oracle("expectation")
         parts = dict(expected_parts(self, context, horizon=horizon, guiding=False))
         pair, state = gradient_sum_means(context, steps=self._suffix_steps(horizon), scores=self.scores)
@@ -300,32 +405,25 @@ class HPGD(LeaderSide):
             streams, steps = self._extra_shape(trajectories)
             cost["oracle_steps"] = streams * steps
         if self.variant == "oracle":
-            problem, horizon = context.problem, self.target.horizon
+            problem = context.problem
             visits = trajectories.valid & (self.leader_weight(self.stopped(trajectories, context), context) != 0.0)
             steps_each = self._suffix_steps(trajectories.steps)
             pair, state = expected_suffix_steps(context, steps=steps_each, discount=problem.discount_follower)
             expected = (pair + state[:, None])[trajectories.state_t[visits], trajectories.action_t[visits]].sum()
             if self.critic == "independent":
-                # A return that counts steps: by steps to go for finite targets, else γ_L is the chance of going on.
-                simulator = context.simulator
-                counting = ExactCritic.solve(
-                    problem,
-                    context.theta,
-                    context.follower.policy,
-                    horizon=horizon,
-                    discounted=horizon is None,
-                    transition=None if simulator is None else simulator.kernel(problem, context.theta),
-                    reward=np.ones(context.follower.policy.shape),
-                )
-                to_go = None if horizon is None else horizon - trajectories.time_in_episode[visits]
-                state, action = trajectories.state_t[visits], trajectories.action_t[visits]
-                expected += counting.action_value(state, action, steps_to_go=to_go).sum()
+                expected += expected_fresh_steps(trajectories, context, target=self.target, wanted=visits)
             cost["oracle_steps"] = round(float(expected))
         return cost
 
 
-def _exact(target: Objective) -> Literal["exact", "exact_truncated"]:
-    return "exact" if target.horizon is None else "exact_truncated"
+def _centred_by_the_exact(factor: GuidingFactor, what: str) -> EstimatorEntry:
+    return EstimatorEntry(
+        name=f"lqr_hpgd_{factor}",
+        summary=f"HPGD with the exact gradient of the follower's values, times {what}",
+        level="formula",
+        kinds=(ConfigurableLQR,),
+        make=lambda target: HPGD(target=target, critic=exact_critic_kind(target), variant="critic", factor=factor),
+    )
 
 
 CONFIGURATIONS = (
@@ -333,7 +431,7 @@ CONFIGURATIONS = (
         name="hpgd_oracle",
         summary="HPGD, fresh trajectories from every visited pair and state, exact benefit",
         level="formula",
-        make=lambda target: HPGD(target=target, critic=_exact(target), name="HPGD (oracle)"),
+        make=lambda target: HPGD(target=target, critic=exact_critic_kind(target), name="HPGD (oracle)"),
     ),
     EstimatorEntry(
         name="hpgd_oracle_independent",
@@ -374,4 +472,7 @@ CONFIGURATIONS = (
             target=target, variant="sarsa", normalisation="episodes", leader_average="start_visits", name="HPGD (SA)"
         ),
     ),
+    _centred_by_the_exact("benefit", "the benefit"),
+    _centred_by_the_exact("action_value", "the raw action value, as published in HPGD (TD)"),
+    _centred_by_the_exact("return", "the raw return of the same suffix, as published in HPGD (MC)"),
 )

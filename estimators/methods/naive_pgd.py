@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from bilevelrl.estimators.estimator import Context, Contribution, EstimatorEntry
-from bilevelrl.estimators.expectations.tabular import expected_parts
+from bilevelrl.estimators.expectations.along_trajectories import expected_parts
 from bilevelrl.estimators.sampling.trajectories import Trajectories
-from bilevelrl.estimators.terms.leader_side import LeaderSide
-from bilevelrl.reference import ConfigurableLQR, ConfigurableMDP
+from bilevelrl.estimators.terms.along_trajectories import AlongTrajectories, exact_critic_kind
+from bilevelrl.reference import ConfigurableLQR, ConfigurableMDP, LQRGame, MarkovGame
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.doors import checked
 from bilevelrl.reference.problem import Part
@@ -20,18 +20,18 @@ __all__ = ["NaivePGD"]
 
 @checked
 @dataclass(frozen=True, kw_only=True)
-class NaivePGD(LeaderSide):
+class NaivePGD(AlongTrajectories):
     """Partial gradient with the follower's response held fixed: biased by exactly the response part.
 
     Parameters
     ----------
-    target, critic, stopping, normalisation, leader_average, scores
-        As in `LeaderSide`.
+    target, critic, stopping, normalisation, leader_average, scores, baseline, behaviour_theta
+        As in `AlongTrajectories`.
 
     Raises
     ------
     UnknownNameError, InvalidInputError
-        As `LeaderSide`.
+        As `AlongTrajectories`.
 
     Examples
     --------
@@ -47,12 +47,12 @@ class NaivePGD(LeaderSide):
     True
     """
 
-    continuous: ClassVar[bool] = True
+    kinds: ClassVar[tuple[type, ...]] = (ConfigurableMDP, MarkovGame, ConfigurableLQR, LQRGame)
     name: str = field(default="Naive-PGD")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._declare(biased=True, in_batch=False)
+        self._declare(biased=True)
 
     @checked
     def contributions(self, trajectories: Trajectories, context: Context) -> Sequence[Contribution]:
@@ -78,7 +78,7 @@ CONFIGURATIONS = (
         name="naive_pgd",
         summary="the leader's own terms alone, with the exact critic",
         level="formula",
-        make=lambda target: NaivePGD(target=target, critic="exact" if target.horizon is None else "exact_truncated"),
+        make=lambda target: NaivePGD(target=target, critic=exact_critic_kind(target)),
     ),
     EstimatorEntry(
         name="naive_pgd_practical",
@@ -87,5 +87,12 @@ CONFIGURATIONS = (
         make=lambda target: NaivePGD(
             target=target, critic="context", normalisation="episodes", leader_average="start_visits"
         ),
+    ),
+    EstimatorEntry(
+        name="policy_gradient",
+        summary="the leader's own term alone, with the exact critic, in games",
+        level="formula",
+        kinds=(MarkovGame, LQRGame),
+        make=lambda target: NaivePGD(target=target, critic=exact_critic_kind(target)),
     ),
 )

@@ -12,14 +12,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 
 from bilevelrl.estimators.critics.quadratic import QuadraticCritic
-from bilevelrl.estimators.critics.tables import leader_discount
 from bilevelrl.estimators.estimator import Context, Contribution, EstimatorEntry
 from bilevelrl.estimators.methods.bchg import BCHG
 from bilevelrl.estimators.sampling.trajectories import Trajectories
+from bilevelrl.estimators.terms.along_trajectories import exact_critic_kind
 from bilevelrl.reference import ConfigurableLQR
 from bilevelrl.reference.doors import checked
 from bilevelrl.reference.errors import InvalidInputError, UnsupportedError
@@ -56,6 +57,7 @@ class PathwiseBCHG(BCHG):
     True
     """
 
+    kinds: ClassVar[tuple[type, ...]] = (ConfigurableLQR,)
     name: str = field(default="BC-HG (pathwise)")
 
     def __post_init__(self) -> None:
@@ -98,7 +100,7 @@ class PathwiseBCHG(BCHG):
         after = None if to_go is None else np.maximum(to_go - 1, 0)
         leader_matrix = critic.state_matrix(after)
         gradient = -2.0 * np.matmul(leader_matrix, trajectories.state_tp1[..., None])[..., 0]
-        moved = (weight * leader_discount(context.problem, self.target))[..., None] * gradient
+        moved = (weight * self.target.discount(context.problem.discount_leader))[..., None] * gradient
         starts = trajectories.episode_starts
         value = critic.value(trajectories.state_t, steps_to_go=to_go)
         first = np.where(starts, self.scale(trajectories) * value, 0.0)
@@ -123,8 +125,6 @@ CONFIGURATIONS = (
         name="pathwise_bc_hg",
         summary="BC-HG with the dynamics' derivatives along the path in place of scores, with the exact critic",
         level="formula",
-        make=lambda target: PathwiseBCHG(
-            target=target, critic="exact" if target.horizon is None else "exact_truncated"
-        ),
+        make=lambda target: PathwiseBCHG(target=target, critic=exact_critic_kind(target)),
     ),
 )

@@ -21,12 +21,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from bilevelrl.estimators.critics.quadratic import QuadraticCritic
-from bilevelrl.estimators.critics.quadratic_gradients import QuadraticGradientCritic
+from bilevelrl.estimators.critics.quadratic_gradients import QuadraticGradientCritic, gradient_critic
 from bilevelrl.estimators.estimator import Context, Contribution, EstimatorEntry
 from bilevelrl.estimators.expectations.linear_quadratic import policy_covariance, quadratic_critic_expectation
-from bilevelrl.estimators.methods.hpgd_lqr import gradient_critic
 from bilevelrl.estimators.methods.pathwise import PathwiseBCHG
 from bilevelrl.estimators.sampling.trajectories import Trajectories
+from bilevelrl.estimators.terms.along_trajectories import exact_critic_kind
 from bilevelrl.reference import ConfigurableLQR
 from bilevelrl.reference.arrays import FloatArray, IntArray
 from bilevelrl.reference.doors import checked
@@ -143,8 +143,6 @@ CONFIGURATIONS = (
         name="policy_covariance",
         summary="BC-HG with the covariance over the follower's policy in closed form, from exact quadratic critics",
         level="formula",
-        make=lambda target: PolicyCovariance(
-            target=target, critic="exact" if target.horizon is None else "exact_truncated"
-        ),
+        make=lambda target: PolicyCovariance(target=target, critic=exact_critic_kind(target)),
     ),
 )

@@ -5,7 +5,7 @@ From drawn transitions i with their episodes' remainders, Theorem 2 (8)-(9) of a
     mean_i [ ∇log f(l_i|x_i) A_i  +  (1/β) B_i Σ_k γ_F^k ∇log f(l_{i+k}|x_{i+k}) U_{i+k} ],
 
 with A the advantage of the leader's action, B the benefit of the follower's and U what a leader's action is worth to
-the follower: `BCHGGame`, or without the second term `PolicyGradient`, on episodes whose steps weigh as they were drawn.
+the follower: `BCHG`, or without the second term `NaivePGD`, on episodes whose steps weigh as they were drawn.
 Transitions are drawn with probability proportional to γ_L^t, so it is the hypergradient over `Σ_{t<T} γ_L^t`. Here is
 what A and B are read from: means of a learnt critic over both players' actions, in the published forms and in those
 without their faults.
@@ -22,13 +22,13 @@ from numpy.random import Generator
 
 from bilevelrl.estimators.critics.gaussian_game import ValuesAtVisits
 from bilevelrl.estimators.estimator import Context
-from bilevelrl.estimators.methods.bchg_game import BCHGGame
+from bilevelrl.estimators.methods.bchg import BCHG
+from bilevelrl.estimators.methods.naive_pgd import NaivePGD
 from bilevelrl.estimators.methods.pathwise_game import fit_cost_gradient
-from bilevelrl.estimators.methods.policy_gradient import PolicyGradient
 from bilevelrl.estimators.sampling.gaussian_game import LQRGameBatch, StackedFollowers, check_linear_leader
 from bilevelrl.estimators.sampling.linear_quadratic import gaussian_root
 from bilevelrl.estimators.sampling.memory import Draws
-from bilevelrl.estimators.terms.joint_leader import GameSide
+from bilevelrl.estimators.terms.along_trajectories import AlongTrajectories
 from bilevelrl.reference import LQRGame
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.errors import InvalidInputError, UnknownNameError, UnsupportedError, refusal
@@ -177,7 +177,7 @@ def score_directions(
         values = (
             ValuesAtVisits(benefit=np.zeros((draws.time.shape[1], 1)), advantage=row[:, None]) for row in advantage
         )
-        direction = _estimates(PolicyGradient(critic="context"), averages, steps, draws.weight[:, :, None], values)
+        direction = _estimates(NaivePGD(critic="context"), averages, steps, draws.weight[:, :, None], values)
         if not guiding:
             return direction
     benefit = seen - averages.over_follower(critic, state, leader)
@@ -190,12 +190,12 @@ def score_directions(
     over = np.where(weight > 0.0, weight, 1.0)
     summed = (draws.summed(draws.weight * each, *weight.shape[1:]) / over for each in (benefit, advantage))
     values = (ValuesAtVisits(benefit=b, advantage=a) for b, a in zip(*summed, strict=True))
-    estimator = BCHGGame(critic="context", influence_baseline=form.influence == "advantage", same_step=form.same_step)
+    estimator = BCHG(critic="context", influence_baseline=form.influence == "advantage", same_step=form.same_step)
     return _estimates(estimator, averages, batch, weight, values)
 
 
 def _estimates(
-    estimator: GameSide,
+    estimator: AlongTrajectories,
     averages: _Averages,
     batch: LQRGameBatch,
     weight: FloatArray,

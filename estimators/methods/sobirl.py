@@ -22,21 +22,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias
 
 import autograd
 import numpy as np
 
-from bilevelrl.estimators.critics.tables import CriticReading, leader_discount
+from bilevelrl.estimators.critics.tables import CriticReading
 from bilevelrl.estimators.estimator import Claim, Context, Contribution, Draw, EstimatorEntry
+from bilevelrl.estimators.expectations.along_trajectories import expected_parts
 from bilevelrl.estimators.expectations.impulses import expected_impulses, reaches_target
-from bilevelrl.estimators.expectations.tabular import expected_parts
 from bilevelrl.estimators.sampling.trajectories import Trajectories
 from bilevelrl.estimators.sums.fresh_suffixes import TransitionVisits
 from bilevelrl.estimators.sums.suffix_moments import gradient_sum_means
 from bilevelrl.estimators.sums.traces import average_over_visits, backward_sum
+from bilevelrl.estimators.terms.along_trajectories import AlongTrajectories, exact_critic_kind
 from bilevelrl.estimators.terms.batch_tables import visit_indices
-from bilevelrl.estimators.terms.leader_side import LeaderSide
+from bilevelrl.reference import ConfigurableMDP
 from bilevelrl.reference.arrays import BoolArray, FloatArray
 from bilevelrl.reference.doors import checked
 from bilevelrl.reference.errors import InvalidInputError, UnknownNameError, UnsupportedError
@@ -60,7 +61,7 @@ OPTIONS: dict[str, tuple[str, ...]] = {
 
 @checked
 @dataclass(frozen=True, kw_only=True)
-class SoBiRL(LeaderSide):
+class SoBiRL(AlongTrajectories):
     """SoBiRL's one-step estimator (paper, (44)-(45)), its published weights, and its exact-gradient form.
 
     The method assumes that θ enters rewards only. Elsewhere the leader's own terms keep their initial and transition
@@ -70,8 +71,8 @@ class SoBiRL(LeaderSide):
     Parameters
     ----------
     target, critic, stopping, normalisation, leader_average, scores
-        As in `LeaderSide`. Averages in a batch are over the episodes that began, or over those that finished where
-        normalisation="episodes".
+        As in `AlongTrajectories`. Averages in a batch are over the episodes that began, or over those that finished
+        where normalisation="episodes".
     weight
         "benefit", "q_each_step", "q" or "return": see the module. "return" reads no critic for the guiding term.
     steps
@@ -103,6 +104,7 @@ class SoBiRL(LeaderSide):
     (False, True)
     """
 
+    kinds: ClassVar[tuple[type, ...]] = (ConfigurableMDP,)
     weight: SoBiRLWeight = "benefit"
     steps: Literal["all", "one"] = "all"
     gradient: Literal["one_step", "exact"] = "one_step"
@@ -139,6 +141,7 @@ class SoBiRL(LeaderSide):
         self._check_dynamics(context)
         trajectories = self.stopped(trajectories, context)
         reading = self.read(trajectories, context)
+        assert isinstance(reading, CriticReading)  # games are not served
         factors = self.scale(trajectories) * self._factors(trajectories, context, reading)
         factors = factors / context.problem.temperature
         expand = _one_step_brackets if self.gradient == "one_step" else _exact_brackets
@@ -159,7 +162,7 @@ class SoBiRL(LeaderSide):
         counted = trajectories.episode_starts if self.steps == "one" else paid
         if self.weight == "return":
             rewards = np.where(paid, trajectories.reward_leader_t, 0.0)
-            returns = backward_sum(trajectories, rewards, leader_discount(context.problem, self.target))
+            returns = backward_sum(trajectories, rewards, self.target.discount(context.problem.discount_leader))
             return np.where(counted, _at_episode_start(trajectories, returns), 0.0)
         if self.weight == "benefit":
             return np.where(counted, self.leader_weight(trajectories, context) * reading.benefit_t, 0.0)
@@ -293,8 +296,7 @@ def _exact_brackets(trajectories: Trajectories, factors: FloatArray, context: Co
 
 
 def _configuration(target: Objective, **options: Any) -> SoBiRL:
-    critic = "exact" if target.horizon is None else "exact_truncated"
-    return SoBiRL(target=target, **{"critic": critic, **options})
+    return SoBiRL(target=target, **{"critic": exact_critic_kind(target), **options})
 
 
 CONFIGURATIONS = (

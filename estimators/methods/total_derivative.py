@@ -23,10 +23,10 @@ from typing import ClassVar
 import numpy as np
 
 from bilevelrl.estimators.estimator import Claim, Context, Contribution, Draw, EstimatorEntry
-from bilevelrl.estimators.methods.bchg_game import follower_influence
 from bilevelrl.estimators.sampling.trajectories import Trajectories
 from bilevelrl.estimators.sums.traces import discount_powers, forward_trace
-from bilevelrl.estimators.terms.joint_leader import GameSide
+from bilevelrl.estimators.terms.along_trajectories import AlongTrajectories, exact_critic_kind
+from bilevelrl.estimators.terms.kinds import follower_terms
 from bilevelrl.reference import MarkovGame
 from bilevelrl.reference.arrays import FloatArray, IntArray
 from bilevelrl.reference.doors import NonNegative, checked
@@ -37,20 +37,20 @@ __all__ = ["TotalDerivative"]
 
 @checked
 @dataclass(frozen=True, kw_only=True)
-class TotalDerivative(GameSide):
+class TotalDerivative(AlongTrajectories):
     """Total derivative through the follower's logits, with the Hessian of the batch inverted by least squares.
 
     Parameters
     ----------
     target, critic, baseline, behaviour_theta
-        As in `GameSide`; there is no geometric stopping.
+        As in `AlongTrajectories`; there is no geometric stopping.
     damping
         Added to minus the Hessian, relative to its largest entry; regularises the inverse, as in published methods.
 
     Raises
     ------
     UnknownNameError, InvalidInputError
-        As `GameSide`, or if the damping is negative.
+        As `AlongTrajectories`, or if the damping is negative.
 
     Examples
     --------
@@ -76,11 +76,11 @@ class TotalDerivative(GameSide):
         object.__setattr__(self, "draw", Draw.BATCH)
         object.__setattr__(self, "claim", Claim.MEASURED)
 
+    @checked
     def contributions(self, trajectories: Trajectories, context: Context) -> Sequence[Contribution]:
         """Return the weights of the leader's own term and of the response through the inverse Hessian."""
-        game = self.game(trajectories, context)
-        critic = self.leader_critic(context)
-        benefit = self.benefit_t(critic, trajectories)
+        game, reading = context.problem, self.read(trajectories, context)
+        benefit = reading.benefit_t
         state = np.where(trajectories.valid, trajectories.state_t, 0)
         point = (
             state * game.leader_actions + trajectories.leader_action_t if game.follower_sees_leader_action else state
@@ -100,15 +100,22 @@ class TotalDerivative(GameSide):
         # The response is Σ_visits (scores · y) times ∇Q_F: scalars again.
         impulses = follower_weight * (scores * direction[point]).sum(axis=2) / game.temperature
         trace = forward_trace(trajectories, impulses, game.discount_follower)
-        if game.follower_sees_leader_action:
+        first, steps = follower_terms(context, trajectories)
+        if first == 1:
             trace = np.where(visited, trace - impulses, 0.0)
-        worth = follower_influence(context)[state, trajectories.leader_action_t, trajectories.action_t]
-        own = self.policy_term(trajectories, context, critic)
+        (own,) = self.partial_gradient(trajectories, context, reading)
         share = 1.0 / trajectories.streams
         return [
             Contribution(part="policy", batch=trajectories, weights={t: share * w for t, w in own.weights.items()}),
-            Contribution(part="response", batch=trajectories, weights={"log_policy_leader": share * trace * worth}),
+            Contribution(
+                part="response", batch=trajectories, weights={t: share * trace * unit for t, unit in steps.items()}
+            ),
         ]
+
+    @checked
+    def scale(self, trajectories: Trajectories) -> float:
+        """Return 1: the average over streams comes last."""
+        return 1.0
 
     def _solved(
         self,
@@ -136,6 +143,6 @@ CONFIGURATIONS = (
         name="total_derivative",
         summary="inverse Hessian of the batch through the follower's logits",
         level="practical",
-        make=lambda target: TotalDerivative(target=target),
+        make=lambda target: TotalDerivative(target=target, critic=exact_critic_kind(target)),
     ),
 )

@@ -22,7 +22,6 @@ from numpy.random import Generator
 
 from bilevelrl.estimators.sampling.draws import Draws, kernel_draws
 from bilevelrl.estimators.sampling.joint_actions import JointProcess, joint_mdp
-from bilevelrl.estimators.sampling.kinds import default_simulator
 from bilevelrl.estimators.sampling.linear_quadratic import LQRSimulator
 from bilevelrl.estimators.sampling.trajectories import Trajectories
 from bilevelrl.estimators.sampling.walk import OwnUniforms, Record, SharedUniforms, Uniforms, Walk, record_to_batch
@@ -270,7 +269,7 @@ def sample_trajectories(
     >>> batch.streams, batch.steps, bool((batch.state_t[:, 0] == 0).all())
     (3, 4, True)
     """
-    chosen: Any = simulator if simulator is not None else default_simulator(problem) or TabularSimulator()
+    chosen: Any = _default_simulator(problem) if simulator is None else simulator
     if not callable(getattr(chosen, "sample", None)):
         raise InvalidInputError(
             refusal("simulator", simulator, "a simulator or None", "build one with TabularSimulator(...)")
@@ -396,7 +395,7 @@ def sample_stopped_trajectories(
     >>> bool((batch.valid.sum(axis=1) == batch.stopping.sum(axis=1) + 1).all())
     True
     """
-    chosen: Any = simulator if simulator is not None else default_simulator(problem) or TabularSimulator()
+    chosen: Any = _default_simulator(problem) if simulator is None else simulator
     if chosen.step_limit is not None or not chosen.single_episode:
         raise InvalidInputError(
             f"simulator={chosen!r}: expected no step limit and one episode per stream; geometric times end the streams"
@@ -425,6 +424,10 @@ def geometric_times(
     # NumPy's geometric law counts trials and starts at 1.
     discounts = (problem.discount_leader, problem.discount_follower)
     return np.stack([rng.geometric(1.0 - discount, streams) - 1 for discount in discounts], axis=1)
+
+
+def _default_simulator(problem: Any) -> TabularSimulator | LQRSimulator:
+    return LQRSimulator() if isinstance(problem, ConfigurableLQR | LQRGame) else TabularSimulator()
 
 
 def _policy_of(follower: Any, states: int, actions: int, streams: int) -> FloatArray:

@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 from numpy.random import Generator
 
-from bilevelrl.estimators.critics.tables import follower_td_baseline, follower_value_tp1
 from bilevelrl.estimators.estimator import Context, Contribution
 from bilevelrl.estimators.sampling.tabular import sample_suffixes
-from bilevelrl.estimators.terms.leader_terms import Scores
+from bilevelrl.estimators.terms.kinds import follower_terms
+from bilevelrl.estimators.terms.tabular import Scores
 from bilevelrl.reference.arrays import FloatArray, IntArray
 from bilevelrl.reference.errors import EstimatorError
 from bilevelrl.reference.problem import Term, TransitionBatch
@@ -28,10 +28,10 @@ from bilevelrl.reference.problem import Term, TransitionBatch
 __all__ = [
     "TransitionVisits",
     "VisitList",
-    "follower_terms",
     "fresh_gradient_sums",
     "own_generator",
     "per_stream_contribution",
+    "weighted_steps",
 ]
 
 # Suffixes are drawn in rectangles of at most so many steps: 32 MiB for each recorded array.
@@ -78,24 +78,15 @@ def own_generator(name: str, rng: Generator | None) -> Generator:
     return rng
 
 
-def follower_terms(
+def weighted_steps(
     context: Context, visits: TransitionBatch, weight: FloatArray, scores: Scores = "value"
 ) -> dict[Term, FloatArray]:
-    """Return the weights of ∇r_F and ∇log P that make up `weight` times x.
+    """Return the weights of ∇r_F and ∇log P that make up `weight` times x, arrays of the shape of the visits.
 
-    Parameters
-    ----------
-    context
-        Problem and follower.
-    visits, weight
-        Transitions and their factors, arrays of one shape.
-    scores
-        "value": scores weigh γ_F V_F(s'); "td_error": minus its expectation given (s, a), for the same mean.
+    `scores`: "value": scores weigh γ_F V_F(s'); "td_error": minus its expectation given (s, a), for the same mean.
     """
-    ahead = context.problem.discount_follower * follower_value_tp1(context, visits)
-    if scores == "td_error":
-        ahead = ahead - follower_td_baseline(context, visits)
-    return {"reward_follower": weight, "log_transition": ahead * weight}
+    _, units = follower_terms(context, visits, centred=scores == "td_error")
+    return {term: weight * unit for term, unit in units.items()}
 
 
 def per_stream_contribution(context: Context, streams: int, lists: Sequence[VisitList], scores: Scores) -> Contribution:
@@ -118,7 +109,7 @@ def per_stream_contribution(context: Context, streams: int, lists: Sequence[Visi
         state_tp1=laid_out("state_tp1", np.int64),
     )
     weight = laid_out("weight", np.float64)
-    return Contribution(part="response", batch=batch, weights=follower_terms(context, batch, weight, scores))
+    return Contribution(part="response", batch=batch, weights=weighted_steps(context, batch, weight, scores))
 
 
 def fresh_gradient_sums(

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from bilevelrl.estimators.estimator import Context
-from bilevelrl.estimators.sums.fresh_suffixes import TransitionVisits, follower_terms
-from bilevelrl.estimators.terms.leader_terms import Scores
+from bilevelrl.estimators.sums.fresh_suffixes import TransitionVisits, weighted_steps
+from bilevelrl.estimators.terms.tabular import Scores
 from bilevelrl.reference import SparseTransition
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.errors import UnsupportedError
@@ -59,7 +59,7 @@ def gradient_sum_means(context: Context, *, steps: int | None, scores: Scores) -
     steps
         Length of a suffix; None: stopped at a geometric time.
     scores
-        As in `follower_terms`.
+        As in `weighted_steps`.
     """
     recursion = _Recursion.of(context, _derivative_per_step(context, scores), context.problem.discount_follower, steps)
     return recursion.means()
@@ -116,7 +116,7 @@ def _derivative_per_step(context: Context, scores: Scores) -> FloatArray:
         return x
     state_t, action_t, state_tp1 = np.indices((states, actions, states + 1))
     everything = TransitionVisits(state_t=state_t, action_t=action_t, state_tp1=state_tp1)
-    factor = follower_terms(context, everything, np.ones(state_t.shape), scores)["log_transition"]
+    factor = weighted_steps(context, everything, np.ones(state_t.shape), scores)["log_transition"]
     kernel, moved = _with_end(np.asarray(tables.transition)), jacobian["transition"]
     moved = np.concatenate([moved, -moved.sum(axis=2, keepdims=True)], axis=2)
     # Rows that sum to one end with a probability that is only rounding.

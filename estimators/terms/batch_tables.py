@@ -18,9 +18,9 @@ import numpy as np
 
 from bilevelrl.estimators.estimator import Context, Contribution
 from bilevelrl.estimators.sampling.trajectories import Trajectories
-from bilevelrl.estimators.sums.fresh_suffixes import follower_terms
+from bilevelrl.estimators.sums.fresh_suffixes import weighted_steps
 from bilevelrl.estimators.sums.traces import backward_sum, forward_trace
-from bilevelrl.estimators.terms.leader_terms import Scores
+from bilevelrl.estimators.terms.tabular import Scores
 from bilevelrl.reference.arrays import FloatArray, IntArray
 
 __all__ = ["averaged_guiding_term", "monte_carlo_benefit", "visit_indices"]
@@ -74,7 +74,7 @@ def averaged_guiding_term(
     source
         The batch whose visits are averaged: the same, or an extra one.
     scores
-        As in `follower_terms`.
+        As in `weighted_steps`.
     """
     actions = context.follower.policy.shape[1]
     wanted, given, sizes = visit_indices(visits, actions), visit_indices(source, actions), _sizes(context)
@@ -84,4 +84,4 @@ def averaged_guiding_term(
         count = _sums(np.ones_like(impulses), given[kind], source, sizes[kind])
         impulses += sign * (used / np.maximum(count, 1.0))[given[kind]]
     trace = forward_trace(source, impulses, context.problem.discount_follower)
-    return Contribution(part="response", batch=source, weights=follower_terms(context, source, trace, scores))
+    return Contribution(part="response", batch=source, weights=weighted_steps(context, source, trace, scores))

@@ -1,4 +1,4 @@
-"""How estimators along trajectories read configurable LQRs: samples, critic, follower's values, expectations."""
+"""Answers of configurable LQRs."""
 
 from __future__ import annotations
 
@@ -6,57 +6,46 @@ from typing import Any
 
 import numpy as np
 
+from bilevelrl.estimators.critics.joint_tables import Operator
 from bilevelrl.estimators.critics.quadratic import QuadraticCritic
-from bilevelrl.estimators.estimator import Context
-from bilevelrl.estimators.expectations.linear_quadratic import lqr_expected_parts
-from bilevelrl.estimators.sampling.kinds import ProblemKind, register_kind
-from bilevelrl.estimators.sampling.linear_quadratic import LQRSimulator
-from bilevelrl.reference import ConfigurableLQR, LQRGame
+from bilevelrl.estimators.estimator import Context, LeaderCritic
+from bilevelrl.estimators.terms import tabular
+from bilevelrl.estimators.terms.tabular import leader_terms, read
 from bilevelrl.reference.arrays import FloatArray
-from bilevelrl.reference.errors import UnsupportedError
-from bilevelrl.reference.problem import TransitionBatch
+from bilevelrl.reference.objective import Objective
+from bilevelrl.reference.problem import Term, TransitionBatch
 
-__all__ = ["follower_td_baseline", "follower_value_tp1"]
+__all__ = ["ALLOWED", "WEIGHED", "exact_critic", "follower_terms", "leader_terms", "read"]
+
+WEIGHED = False
+
+ALLOWED: dict[str, tuple[Any, ...]] = {
+    **tabular.ALLOWED,
+    "critic": ("exact", "exact_truncated", "monte_carlo", "context"),  # nobody resets a continuous state
+    "leader_average": ("trajectory",),  # no state is visited twice
+    "guiding_average": ("trajectory",),
+}
 
 
-def follower_value_tp1(context: Context, visits: TransitionBatch) -> FloatArray:
-    """Return V_F(state_tp1), (streams, steps)."""
-    result: FloatArray = context.follower.value_at(visits.state_tp1)
-    return result
+def exact_critic(context: Context, objective: Objective, *, target: Objective, operator: Operator) -> LeaderCritic:
+    """Return Q_L under the follower's policy."""
+    return QuadraticCritic.solve(context, horizon=objective.horizon, discounted=objective.discounted)
 
 
-def follower_td_baseline(context: Context, visits: TransitionBatch) -> FloatArray:
-    """Return γ_F E[V_F(state_tp1) | state_t, action_t], (streams, steps)."""
+def follower_terms(
+    context: Context, batch: TransitionBatch, *, centred: bool | None = None
+) -> tuple[int, dict[Term, FloatArray | float]]:
+    """Return ∇r_F + γ_F V_F(x') ∇log P from the same step on; `centred`: less the expectation of the value ahead."""
+    ahead = context.problem.discount_follower * context.follower.value_at(batch.state_tp1)
+    if centred:
+        ahead = ahead - _mean_ahead(context, batch)
+    return 0, {"reward_follower": 1.0, "log_transition": ahead}
+
+
+def _mean_ahead(context: Context, batch: TransitionBatch) -> FloatArray:
+    """Return γ_F E[V_F(state_tp1) | state_t, action_t]."""
     matrices: Any = context.problem.matrices_at(context.theta)
-    mean = visits.state_t @ matrices.dynamics_state.T + visits.action_t @ matrices.dynamics_action.T
+    mean = batch.state_t @ matrices.dynamics_state.T + batch.action_t @ matrices.dynamics_action.T
     noise = float(np.vdot(context.follower.cost_to_go, matrices.noise_covariance))
     result: FloatArray = context.problem.discount_follower * (context.follower.value_at(mean) - noise)
     return result
-
-
-register_kind(
-    ConfigurableLQR,
-    ProblemKind(
-        simulator=LQRSimulator,
-        exact_critic=QuadraticCritic.solve,
-        follower_value_tp1=follower_value_tp1,
-        follower_td_baseline=follower_td_baseline,
-        expected_parts=lqr_expected_parts,
-    ),
-)
-
-
-def _only_for_configurable(*arguments: Any, **options: Any) -> Any:
-    raise UnsupportedError("an LQRGame has game estimators of its own; expected BCHGGame or PolicyGradient")
-
-
-register_kind(
-    LQRGame,
-    ProblemKind(
-        simulator=LQRSimulator,
-        exact_critic=_only_for_configurable,
-        follower_value_tp1=_only_for_configurable,
-        follower_td_baseline=_only_for_configurable,
-        expected_parts=_only_for_configurable,
-    ),
-)

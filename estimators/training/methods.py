@@ -16,14 +16,11 @@ from bilevelrl.estimators.critics.least_squares import RegressionInputs
 from bilevelrl.estimators.critics.quadratic_gradients import GradientRewards
 from bilevelrl.estimators.estimator import Estimator
 from bilevelrl.estimators.methods.bchg import BCHG
-from bilevelrl.estimators.methods.bchg_game import BCHGGame
 from bilevelrl.estimators.methods.hpgd import HPGD
-from bilevelrl.estimators.methods.hpgd_lqr import LQRHPGD
 from bilevelrl.estimators.methods.naive_pgd import NaivePGD
 from bilevelrl.estimators.methods.pathwise import PathwiseBCHG
 from bilevelrl.estimators.methods.pathwise_game import PathwiseGame
 from bilevelrl.estimators.methods.policy_covariance import PolicyCovariance
-from bilevelrl.estimators.methods.policy_gradient import PolicyGradient
 from bilevelrl.estimators.methods.total_derivative import TotalDerivative
 from bilevelrl.estimators.registry import ESTIMATORS
 from bilevelrl.reference import ConfigurableLQR, ConfigurableMDP, LQRGame, MarkovGame
@@ -105,12 +102,12 @@ def _published(options: Any) -> Estimator:
     return BCHG(critic="context", guiding_average="pairs", normalisation="episodes", leader_average="start_visits")
 
 
-def _own_term(options: Any) -> PolicyGradient:
-    return PolicyGradient(critic="context", baseline=options.baseline)
+def _own_term(options: Any) -> NaivePGD:
+    return NaivePGD(critic="context", baseline=options.baseline)
 
 
-def _in_a_game(options: Any) -> BCHGGame:
-    return BCHGGame(
+def _in_a_game(options: Any) -> BCHG:
+    return BCHG(
         critic="context",
         baseline=options.baseline,
         influence_baseline=options.influence_baseline,
@@ -197,7 +194,7 @@ _TABLE = (
         title="HPGD (MC)",
         summary="as published: raw returns times the gradient centred by a learnt ∇V_F; scores shortened",
         kinds=_LQR,
-        make=lambda blocks: LQRHPGD(factor="return", **_shortened(blocks)),
+        make=lambda blocks: HPGD(variant="critic", factor="return", **_shortened(blocks)),
         critic=Wanted(leader="state", normalised=True, gradient="state", gradient_rewards="score"),
     ),
     Method(
@@ -228,7 +225,7 @@ _TABLE = (
         title="HPGD (TD)",
         summary="as published: raw Q_L times the gradient centred by a learnt ∇V_F; scores shortened",
         kinds=_LQR,
-        make=lambda blocks: LQRHPGD(factor="action_value", **_shortened(blocks)),
+        make=lambda blocks: HPGD(variant="critic", factor="action_value", **_shortened(blocks)),
         critic=_PUBLISHED_GRADIENTS,
     ),
     Method(
@@ -236,7 +233,7 @@ _TABLE = (
         title="HPGD (TD), benefit",
         summary="HPGD (TD) with the benefit in place of the raw Q_L",
         kinds=_LQR,
-        make=lambda blocks: LQRHPGD(**_shortened(blocks)),
+        make=lambda blocks: HPGD(variant="critic", **_shortened(blocks)),
         critic=_PUBLISHED_GRADIENTS,
     ),
     Method(
@@ -269,7 +266,7 @@ _TABLE = (
         title="BC-HG, centred, less ∇V_F",
         summary="the same less a learnt ∇V_F: the doubly centred form",
         kinds=_LQR,
-        make=lambda _: LQRHPGD(critic="context", scores="td_error"),
+        make=lambda _: HPGD(variant="critic", critic="context", scores="td_error"),
         critic=_GRADIENTS,
     ),
     Method(

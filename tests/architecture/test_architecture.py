@@ -30,9 +30,9 @@ OPEN_MODULES = {
     "estimators": """
         critics.gaussian_game critics.gradient_tables critics.joint_tables critics.networks critics.quadratic
         critics.sarsa critics.sarsa_lambda critics.state_baselines critics.tables estimator methods.bchg
-        methods.hpgd_lqr methods.pathwise methods.policy_covariance methods.score_game sampling.gaussian_game
+        methods.hpgd methods.pathwise methods.policy_covariance methods.score_game sampling.gaussian_game
         sampling.joint_actions sampling.linear_quadratic sampling.memory sampling.tabular sampling.trajectories
-        sums.clipping sums.fresh_suffixes terms.batched terms.joint_leader registry training
+        sums.clipping sums.fresh_suffixes terms.along_trajectories terms.batched registry training
         training.followers.joint training.followers.solving training.gradient_errors training.kinds.gaussian_game
         training.kinds.options
         training.methods training.runs training.worlds.critic_rules training.worlds.gaussian_critics

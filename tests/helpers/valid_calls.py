@@ -118,7 +118,7 @@ def _kind_of(name):
         return "lqr_game"
     if any(word in name for word in ("LQR", "Quadratic", "Pathwise", "PolicyCovariance", "lstd", "lqr", "quadrature")):
         return "lqr"
-    return "game" if any(word in name for word in ("Game", "game", "BiAC", "PolicyGradient", "TotalDer")) else "mdp"
+    return "game" if any(word in name for word in ("Game", "game", "BiAC", "TotalDer")) else "mdp"
 
 
 def _fields(instance):
@@ -157,15 +157,12 @@ def instances():
         reference.NeuralPolicy(leader_actions=2, features=np.eye(3), hidden=(4,)),
         reference.SparseTransition(successor=np.array([[[0, 1]], [[1, 1]]]), probability=np.full((2, 1, 2), 0.5)),
         estimators.BCHG(),
-        estimators.BCHGGame(),
         estimators.BiAC(),
         estimators.HPGD(),
-        estimators.LQRHPGD(),
         estimators.LambdaBCHG(),
         estimators.NaivePGD(),
         estimators.PathwiseBCHG(),
         estimators.PolicyCovariance(),
-        estimators.PolicyGradient(),
         estimators.SoBiRL(),
         estimators.TotalDerivative(),
         context,
@@ -280,7 +277,7 @@ def _written():
     rows, folder = np.random.default_rng(0).standard_normal((200, 2)), Path(tempfile.mkdtemp())
     np.savetxt(folder / "draws.csv", np.random.default_rng(0).standard_normal((50, 2)), delimiter=",")
     bchg, seeds, critic = estimators.BCHG(), instances()["SeedBatch"], instances()["ExactCritic"]
-    reading, game_critic = bchg.read(mdp["trajectories"], mdp["context"]), instances()["GameCritic"]
+    reading = bchg.read(mdp["trajectories"], mdp["context"])
     lqr_critic = instances()["QuadraticCritic"]
     gradients = instances()["GradientTable"]
     chain = {"transition": mdp["tables"].transition, "policy": mdp["policy"], "start": 0, "stop": 2}
@@ -473,19 +470,8 @@ def _written():
             **{k: lqr[k] for k in ("problem", "theta", "follower", "streams", "steps", "rng")},
             "lengths": np.ones(4, int),
         },
-        "BCHGGame.policy_term": {
-            "trajectories": game["trajectories"],
-            "context": game["context"],
-            "critic": game_critic,
-        },
-        "BCHGGame.benefit_t": {"critic": game_critic, "trajectories": game["trajectories"]},
-        "BCHGGame.read": {
-            "table": game_critic.action_values,
-            "critic": game_critic,
-            "trajectories": game["trajectories"],
-        },
-        "BCHGGame.expected": {"context": game["context"], "horizon": 2, "influence": None, "first": 0},
-        "BCHGGame.game": {"trajectories": game["trajectories"], "context": game["context"]},
+        "GameCritic.benefit_t": {"visits": game["trajectories"], "steps_to_go": None},
+        "GameCritic.advantage_t": {"visits": game["trajectories"], "steps_to_go": None, "baseline": "none"},
         "Building.of": {"zones": 2},
         "Building.dynamics": {"insulation": np.full(2, 0.5), "airflow": np.full(2, 0.5)},
         "Building.dynamics_jacobian": {"insulation_slope": np.ones(2), "airflow_slope": np.ones(2)},

@@ -22,7 +22,6 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from bilevelrl.estimators import BCHG, Context, Draw, Estimator, LambdaBCHG
-from bilevelrl.estimators.critics.tables import leader_discount
 from bilevelrl.estimators.estimator import LeaderCritic
 from bilevelrl.estimators.sums.fresh_suffixes import TransitionVisits
 from bilevelrl.reference import ConfigurableMDP
@@ -188,7 +187,7 @@ class _Pass:
         tables, critic = problem.tables_at(theta), self.estimator.leader_critic(self.context)
         out, states, size = self.outcomes, tables.states, theta.size
         every = np.arange(states)
-        discount = leader_discount(problem, target)
+        discount = target.discount(problem.discount_leader)
         law = np.append(np.asarray(tables.initial, dtype=np.float64), 0.0)
         first = problem.pullback(
             theta,

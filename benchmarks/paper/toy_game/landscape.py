@@ -23,8 +23,8 @@ from scipy.optimize import brentq, minimize_scalar
 
 from bilevelrl.benchmarks.paper.published_follower import log_sum_exp_of_the_mean
 from bilevelrl.benchmarks.sweeping.curves import save_picture
-from bilevelrl.estimators import BCHGGame, BiAC, Context, PolicyGradient
-from bilevelrl.estimators.terms.joint_leader import GameSide
+from bilevelrl.estimators import BCHG, BiAC, Context, NaivePGD
+from bilevelrl.estimators.terms.along_trajectories import AlongTrajectories
 from bilevelrl.reference import leader_objective, solve_follower
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.doors import check_count
@@ -36,9 +36,9 @@ __all__ = ["BONUSES", "Landscape", "Optimum", "ascend", "directions", "landscape
 
 BONUSES = (1.0, 2.0)
 
-METHODS: Mapping[str, GameSide] = {
-    "BC-HG": BCHGGame(stopping="sum"),
-    "naive policy gradient": PolicyGradient(stopping="sum"),
+METHODS: Mapping[str, AlongTrajectories] = {
+    "BC-HG": BCHG(stopping="sum"),
+    "naive policy gradient": NaivePGD(stopping="sum"),
     "Bi-AC": BiAC(stopping="sum"),
 }
 """Expected directions over an infinite horizon, with exact critics."""

@@ -17,7 +17,7 @@ from bilevelrl.benchmarks.sweeping.figures import Figure, FigureOptions, Row, Sw
 from bilevelrl.benchmarks.sweeping.sweep_grid import Cell, Grid
 from bilevelrl.benchmarks.sweeping.sweeps import Sweep
 from bilevelrl.estimators import BCHG, Claim, Context, Estimator, NaivePGD, Objective
-from bilevelrl.estimators.methods.hpgd_lqr import LQRHPGD
+from bilevelrl.estimators.methods.hpgd import HPGD
 from bilevelrl.estimators.methods.pathwise import PathwiseBCHG
 from bilevelrl.estimators.methods.policy_covariance import PolicyCovariance
 from bilevelrl.estimators.sampling.linear_quadratic import LQRSimulator
@@ -37,10 +37,10 @@ FORMS: Mapping[str, tuple[type[Any], Mapping[str, Any]]] = {
     "BC-HG": (BCHG, {}),
     "BC-HG, centred": (BCHG, {"scores": "td_error"}),
     "BC-HG, pathwise": (PathwiseBCHG, {}),
-    "HPGD, benefit": (LQRHPGD, {}),
-    "HPGD, benefit, centred": (LQRHPGD, {"scores": "td_error"}),
-    "HPGD, raw Q_L": (LQRHPGD, {"factor": "action_value"}),
-    "HPGD, raw return": (LQRHPGD, {"factor": "return"}),
+    "HPGD, benefit": (HPGD, {"variant": "critic"}),
+    "HPGD, benefit, centred": (HPGD, {"variant": "critic", "scores": "td_error"}),
+    "HPGD, raw Q_L": (HPGD, {"variant": "critic", "factor": "action_value"}),
+    "HPGD, raw return": (HPGD, {"variant": "critic", "factor": "return"}),
     "policy covariance": (PolicyCovariance, {}),
 }
 """Estimators with exact critics, by what tables call them."""

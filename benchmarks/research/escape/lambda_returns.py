@@ -67,7 +67,7 @@ def exact_rows(problem: ConfigurableMDP, theta: FloatArray, steps: int = STEPS) 
     chosen: list[tuple[float | None, str, BCHG]] = [(None, "", BCHG())]
     chosen += [(decay, "", LambdaBCHG(trace_decay=decay)) for decay in DECAYS]
     chosen += [
-        (decay, kind, LambdaBCHG(trace_decay=decay, baseline=kind)) for decay in (0.0, 0.9, 1.0) for kind in kinds
+        (decay, kind, LambdaBCHG(trace_decay=decay, state_baseline=kind)) for decay in (0.0, 0.9, 1.0) for kind in kinds
     ]
     rows = []
     for decay, baseline, estimator in chosen:
@@ -107,7 +107,7 @@ def published_with(gradient_decay: float | None, baseline: str | None) -> BCHG:
     if gradient_decay is None:
         return BCHG(**averages)
     kind: Any = "context" if baseline == "learnt" else baseline
-    return LambdaBCHG(trace_decay=gradient_decay, gradient_critic="context", baseline=kind, **averages)
+    return LambdaBCHG(trace_decay=gradient_decay, gradient_critic="context", state_baseline=kind, **averages)
 
 
 @dataclass(slots=True, kw_only=True)

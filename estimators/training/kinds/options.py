@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from bilevelrl.estimators.terms.joint_leader import OPTIONS, Baseline
+from bilevelrl.estimators.terms.along_trajectories import OPTIONS, Baseline
 from bilevelrl.estimators.training.followers.joint import GameFollowerRule
 from bilevelrl.reference.arrays import store_floats
 from bilevelrl.reference.errors import InvalidInputError, UnknownNameError, refusal
@@ -51,9 +51,9 @@ class GameOptions:
     target_rate, target_update
         τ in (0, 1] of the lagged copies, and how often the critic's moves; the leader's moves once per outer iteration.
     baseline
-        Of the leader's own term: see `GameSide`.
+        Of the leader's own term: see `AlongTrajectories`.
     influence_baseline, same_step
-        Of the guiding term: see `BCHGGame`.
+        Of the guiding term: see `BCHG`.
     influence_steps
         How many steps ahead its inner sum reaches, less than an episode has; None: to the episode's end. What it leaves
         out is a bias; most of the term's variance goes with it.

@@ -39,7 +39,7 @@ def context_of(problem, theta, **known):
 
 def variances(problem, theta, table, decay, horizon, *, listed=False):
     """Exact mean and variances of BC-HG(λ) less a baseline."""
-    estimator = LambdaBCHG(trace_decay=decay, baseline="context")
+    estimator = LambdaBCHG(trace_decay=decay, state_baseline="context")
     context = context_of(problem, theta, baseline=StateBaseline(table=table))
     if not listed:
         spread = exact_spread(estimator, context, horizon=horizon)
@@ -92,7 +92,7 @@ def test_the_optimum_is_that_of_the_critics_that_are_read():
     best = StateBaseline.solve("estimate", told, trace_decay=0.6, critic=critic, gradient_critic=gradients).table
     away, estimator = (
         rng.standard_normal(best.shape),
-        LambdaBCHG(trace_decay=0.6, critic="context", gradient_critic="context", baseline="context"),
+        LambdaBCHG(trace_decay=0.6, critic="context", gradient_critic="context", state_baseline="context"),
     )
 
     def at(table):
@@ -100,7 +100,7 @@ def test_the_optimum_is_that_of_the_critics_that_are_read():
 
     np.testing.assert_allclose(at(best + away), at(best - away), rtol=1e-10)
     assert (at(best) < at(StateBaseline.solve("estimate", context, trace_decay=0.6).table)).all()
-    solved = replace(estimator, baseline="estimate")
+    solved = replace(estimator, state_baseline="estimate")
     np.testing.assert_array_equal(exact_spread(solved, told, horizon=3).variance, at(best))
 
 
@@ -202,7 +202,7 @@ def test_on_four_rooms_the_mean_is_the_declared_one_and_baselines_take_spread_aw
     context = context_of(problem, theta)
     spread = {}
     for baseline in (None, "value", "step", "estimate"):
-        estimator = LambdaBCHG(trace_decay=0.9, baseline=baseline)
+        estimator = LambdaBCHG(trace_decay=0.9, state_baseline=baseline)
         found = exact_spread(estimator, context, horizon=60)
         expected = sum(estimator.expectation(context, horizon=60).values())
         np.testing.assert_allclose(found.mean, expected, rtol=1e-9, atol=1e-13)

@@ -8,20 +8,23 @@ import pytest
 from bilevelrl.benchmarks.paper.published_follower import log_sum_exp_of_the_mean
 from bilevelrl.estimators import (
     BCHG,
-    BCHGGame,
     BiAC,
     Claim,
     Context,
+    NaivePGD,
     Objective,
-    PolicyGradient,
+    SoBiRL,
+    TableCritic,
     TabularSimulator,
     TotalDerivative,
     sample_trajectories,
 )
 from bilevelrl.estimators.critics.joint_tables import GameCritic, learn_game_critic
-from bilevelrl.estimators.methods import bchg_game as bchg_module
+from bilevelrl.estimators.methods import bchg as bchg_module
 from bilevelrl.estimators.registry import estimators_for
 from bilevelrl.estimators.sampling.tabular import sample_stopped_trajectories
+from bilevelrl.estimators.terms import joint_actions
+from bilevelrl.estimators.terms.along_trajectories import exact_critic_kind
 from bilevelrl.reference import MarkovGame, SuboptimalFollower, hypergradient, named_stream, solve_follower
 from bilevelrl.reference.errors import EstimatorError, InvalidInputError, ShapeError, UnknownNameError, UnsupportedError
 from bilevelrl.tasks import random_markov_game, random_mdp, toy_game_theta, toy_markov_game
@@ -30,18 +33,18 @@ from bilevelrl.verification import enumerate_moments
 
 SEES = pytest.mark.parametrize("sees", [True, False])
 UNBIASED = {
-    "plain": BCHGGame(),
-    "no baselines": BCHGGame(baseline="none", influence_baseline=False),
-    "same step": BCHGGame(same_step=True),
-    "geometric": BCHGGame(stopping="sum"),
-    "geometric, single": BCHGGame(stopping="single"),
+    "plain": BCHG(),
+    "no baselines": BCHG(baseline="none", influence_baseline=False),
+    "same step": BCHG(same_step=True),
+    "geometric": BCHG(stopping="sum"),
+    "geometric, single": BCHG(stopping="single"),
 }
 DECLARED = {
-    "policy gradient": PolicyGradient(),
-    "policy gradient, no baseline": PolicyGradient(baseline="none"),
-    "policy gradient, geometric": PolicyGradient(stopping="sum"),
+    "policy gradient": NaivePGD(),
+    "policy gradient, no baseline": NaivePGD(baseline="none"),
+    "policy gradient, geometric": NaivePGD(stopping="sum"),
     "Bi-AC": BiAC(),
-    "published": BCHGGame(baseline="action_dependent", same_step=True),
+    "published": BCHG(baseline="action_dependent", same_step=True),
 }
 
 
@@ -96,7 +99,7 @@ def test_declared_expectations_are_what_enumeration_finds(name, sees):
 def test_the_naive_gradient_misses_exactly_the_response(sees):
     game, theta, _ = layered(sees)
     truth = hypergradient(game, theta)
-    moments = enumerate_moments(PolicyGradient(), game, theta, horizon=3)
+    moments = enumerate_moments(NaivePGD(), game, theta, horizon=3)
     assert np.abs(moments.mean + truth.parts["response"] - truth.value).max() <= 1e-13
     assert np.abs(truth.parts["response"]).max() > 1e-3
 
@@ -119,7 +122,8 @@ def test_bi_ac_is_theorem_2s_first_term_with_its_own_values(sees, horizon):
         value = (g * tables[-1 - t if horizon else -1]).sum(axis=2)
         expected += game.discount_leader**t * np.einsum("s,sln,sl->n", law, slope, value)
         law = np.einsum("s,sl,sla,slat->t", law, f, g, game.transition)
-    estimator = BiAC(target=Objective(horizon=horizon), stopping=None if horizon else "sum")
+    target = Objective(horizon=horizon)
+    estimator = BiAC(target=target, critic=exact_critic_kind(target), stopping=None if horizon else "sum")
     assert np.abs(total(estimator.expectation(context, horizon=4)) - expected).max() <= 1e-12
     if horizon:
         moments = enumerate_moments(estimator, game, theta, horizon=4)
@@ -131,18 +135,18 @@ def test_bi_ac_is_theorem_2s_first_term_with_its_own_values(sees, horizon):
 @pytest.mark.parametrize(
     "target", [Objective(), Objective(horizon=4), Objective(horizon=2), Objective(horizon=4, discounted=False)]
 )
-@pytest.mark.parametrize("make", [BCHGGame, PolicyGradient, BiAC])
+@pytest.mark.parametrize("make", [BCHG, NaivePGD, BiAC])
 def test_expectations_on_games_that_go_on(make, target, sees):
     """Streams of four steps: what truncation costs is known exactly."""
     game, theta, context = going_on(sees)
-    estimator = make(target=target)
+    estimator = make(target=target, critic=exact_critic_kind(target))
     moments = enumerate_moments(estimator, game, theta, horizon=4)
     expected = estimator.expectation(context, horizon=4)
     assert np.abs(moments.mean - total(expected)).max() <= 1e-13
     truth = hypergradient(game, theta, horizon=target.horizon, discounted=target.discounted)
     if make is not BiAC and target.horizon is not None:
         assert np.abs(expected["policy"] - truth.parts["policy"]).max() <= 1e-12  # the leader's own term is not cut
-    if make is BCHGGame:
+    if make is BCHG:
         assert np.abs(expected["response"] - truth.parts["response"]).max() > 1e-4  # the follower's suffix is
 
 
@@ -153,10 +157,10 @@ def test_geometric_stopping_is_unbiased_over_an_infinite_horizon(stopping, sees)
     theta = np.random.default_rng(2).normal(size=game.theta_shape)
     context = Context(problem=game, theta=theta, follower=solve_follower(game, theta))
     truth = hypergradient(game, theta)
-    parts = BCHGGame(stopping=stopping).expectation(context, horizon=1)
+    parts = BCHG(stopping=stopping).expectation(context, horizon=1)
     for part in ("policy", "response"):
         assert np.abs(parts[part] - truth.parts[part]).max() <= 1e-12
-    estimator = BCHGGame(stopping=stopping)
+    estimator = BCHG(stopping=stopping)
     batch = sample_stopped_trajectories(
         game, theta, context.follower, streams=20_000, rng=named_stream(1, "stopped", stopping, int(sees))
     )
@@ -175,11 +179,11 @@ def test_wrong_critics_wrong_followers_and_other_dynamics_have_known_expectation
     suboptimal = SuboptimalFollower(iterations=2, carry=False).respond(game, theta)
     other = random_markov_game(states=2, actions=2, seed=9, follower_sees_leader_action=sees)
     cases = [
-        (BCHGGame(critic="context"), dataclasses.replace(context, critic=critic)),
-        (PolicyGradient(critic="context", baseline="action_dependent"), dataclasses.replace(context, critic=critic)),
-        (BCHGGame(), dataclasses.replace(context, follower=suboptimal)),
-        (BCHGGame(), dataclasses.replace(context, simulator=TabularSimulator(dynamics=other))),
-        (BCHGGame(), dataclasses.replace(context, simulator=TabularSimulator(restart="uniform"))),
+        (BCHG(critic="context"), dataclasses.replace(context, critic=critic)),
+        (NaivePGD(critic="context", baseline="action_dependent"), dataclasses.replace(context, critic=critic)),
+        (BCHG(), dataclasses.replace(context, follower=suboptimal)),
+        (BCHG(), dataclasses.replace(context, simulator=TabularSimulator(dynamics=other))),
+        (BCHG(), dataclasses.replace(context, simulator=TabularSimulator(restart="uniform"))),
     ]
     truth = hypergradient(game, theta).value
     for estimator, wrong in cases:
@@ -219,7 +223,7 @@ def test_traces_are_the_double_sums_of_the_formula(sees):
                 worth = follower.value[i, j] if sees else follower.action_value[i, j, b]
                 suffix = game.discount_follower ** (k - t) * slope[i, j] / f[i, j] * worth
                 rows[m] += weight * benefit[s, move, a] * suffix / game.temperature
-    found = BCHGGame(baseline="none", influence_baseline=False)(batch, context)
+    found = BCHG(baseline="none", influence_baseline=False)(batch, context)
     np.testing.assert_allclose(found, rows, atol=1e-12)
 
 
@@ -227,7 +231,7 @@ def test_the_published_baseline_is_biased_only_where_the_follower_sees():
     for sees in (True, False):
         game, theta, context = layered(sees)
         truth = hypergradient(game, theta).parts["policy"]
-        found = PolicyGradient(baseline="action_dependent").expectation(context, horizon=3)["policy"]
+        found = NaivePGD(baseline="action_dependent").expectation(context, horizon=3)["policy"]
         error = np.abs(found - truth).max()
         assert error > 1e-3 if sees else error <= 1e-13
 
@@ -241,12 +245,13 @@ CASES = [("same step dropped", False), *((planted, sees) for planted in PLANTED 
 def test_enumeration_catches_planted_errors(planted, sees, monkeypatch):
     game, theta, _ = layered(sees)
     truth = hypergradient(game, theta).value
-    estimator = BCHGGame()
+    estimator = BCHG()
     if planted == "same step dropped":
-        monkeypatch.setattr(BCHGGame, "_first", lambda self, context: 1)
+        right = bchg_module.follower_terms
+        monkeypatch.setattr(bchg_module, "follower_terms", lambda *given, **options: (1, right(*given, **options)[1]))
     elif planted == "benefit not centred":
         # Without a mean of zero under g the first score of a same-step sum has an expectation of its own.
-        estimator = BCHGGame(same_step=True, influence_baseline=False)
+        estimator = BCHG(same_step=True, influence_baseline=False)
         monkeypatch.setattr(GameCritic, "benefits", lambda self: self.action_values)
     elif planted == "influence of the other structure":
         swap = {
@@ -255,7 +260,7 @@ def test_enumeration_catches_planted_errors(planted, sees, monkeypatch):
         }
         worth = swap[sees]
         monkeypatch.setattr(
-            bchg_module,
+            joint_actions,
             "follower_influence",
             lambda context, centred=True: np.broadcast_to(worth(context.follower), context.follower.policy.shape),
         )
@@ -277,7 +282,7 @@ def test_what_the_published_baseline_does_to_the_toy_game(bonus, p, unbiased, pu
     game, theta = toy_markov_game(bonus), toy_game_theta(p)
     context = Context(problem=game, theta=theta, follower=log_sum_exp_of_the_mean(game, theta))
     for baseline, known in (("state_value", unbiased), ("action_dependent", published)):
-        estimator = PolicyGradient(baseline=baseline, stopping="sum")
+        estimator = NaivePGD(baseline=baseline, stopping="sum")
         assert estimator.expectation(context, horizon=1)["policy"][1] == pytest.approx(known, abs=1e-3)
 
 
@@ -286,7 +291,7 @@ def test_theorem_2_with_the_published_followers_values(bonus, p, response):
     """The right formula with the wrong table: known numbers, and not the derivative of anything."""
     game, theta = toy_markov_game(bonus), toy_game_theta(p)
     context = Context(problem=game, theta=theta, follower=log_sum_exp_of_the_mean(game, theta))
-    found = BCHGGame(stopping="sum").expectation(context, horizon=1)["response"][1]
+    found = BCHG(stopping="sum").expectation(context, horizon=1)["response"][1]
     assert found == pytest.approx(response, abs=1e-3)
     assert abs(found - hypergradient(game, theta).parts["response"][1]) > 0.1
 
@@ -302,9 +307,9 @@ def test_mode_targets_believe_in_the_most_likely_cycle():
         assert critic.action_values[0, 0, 0, mode] == pytest.approx(believed, abs=1e-9)
     # Past the switch nothing is believed to pay, and the naive gradient of that belief is exactly zero.
     stuck = Context(problem=game, theta=theta, follower=follower, critic=critic)
-    naive = PolicyGradient(critic="context", stopping="sum").expectation(stuck, horizon=1)["policy"]
+    naive = NaivePGD(critic="context", stopping="sum").expectation(stuck, horizon=1)["policy"]
     np.testing.assert_allclose(naive, 0.0, atol=1e-12)
-    assert PolicyGradient(stopping="sum").expectation(stuck, horizon=1)["policy"][1] > 1e-3
+    assert NaivePGD(stopping="sum").expectation(stuck, horizon=1)["policy"][1] > 1e-3
 
 
 # ---------------------------------------------------------------- learnt critics, samples, the total derivative
@@ -347,7 +352,7 @@ def test_sarsa_reads_the_actions_that_were_taken():
 def test_samples_have_the_law_that_enumeration_lists(sees):
     game, theta, context = going_on(sees)
     batch = sample_trajectories(game, theta, context.follower, streams=40_000, steps=4, rng=named_stream(2, int(sees)))
-    for estimator in (BCHGGame(), PolicyGradient(baseline="none"), BiAC()):
+    for estimator in (BCHG(), NaivePGD(baseline="none"), BiAC()):
         moments = enumerate_moments(estimator, game, theta, horizon=4)
         found = estimator.estimate(batch, context)
         # Two parameters, each beyond five standard errors with probability below 1e-6.
@@ -369,7 +374,7 @@ def test_the_total_derivative_is_bc_hg_where_weights_do_not_vary(sees):
     def both(game, theta):
         context = Context(problem=game, theta=theta, follower=solve_follower(game, theta))
         batch = sample_trajectories(game, theta, context.follower, streams=30, steps=5, rng=np.random.default_rng(0))
-        return (method.estimate(batch, context).mean for method in (TotalDerivative(), BCHGGame()))
+        return (method.estimate(batch, context).mean for method in (TotalDerivative(), BCHG()))
 
     ended, theta, _ = layered(sees)
     going, at, _ = going_on(sees)
@@ -416,7 +421,7 @@ def test_off_policy_samples_are_not_reweighted_and_what_that_costs_is_known(sees
     game, theta, context = layered(sees)
     behaviour = theta - 1.5
     truth = hypergradient(game, theta)
-    for make in (PolicyGradient, BiAC, BCHGGame):
+    for make in (NaivePGD, BiAC, BCHG):
         estimator = make(behaviour_theta=behaviour)
         assert estimator.claim is Claim.DECLARED
         moments = enumerate_moments(
@@ -449,9 +454,9 @@ def test_two_leader_actions_off_policy_by_hand():
     context = Context(problem=game, theta=theta, follower=solve_follower(game, theta))
     gap = game.reward_leader[0, 1, 0] - game.reward_leader[0, 0, 0]
     (p, f) = (game.policy_at(point)[0, 1] for point in (theta, old))
-    found = PolicyGradient(behaviour_theta=old).expectation(context, horizon=1)["policy"][0]
+    found = NaivePGD(behaviour_theta=old).expectation(context, horizon=1)["policy"][0]
     assert found == pytest.approx(gap * (f * (1 - p) ** 2 + (1 - f) * p**2), rel=1e-12)
-    assert PolicyGradient().expectation(context, horizon=1)["policy"][0] == pytest.approx(gap * p * (1 - p), rel=1e-12)
+    assert NaivePGD().expectation(context, horizon=1)["policy"][0] == pytest.approx(gap * p * (1 - p), rel=1e-12)
 
 
 # ---------------------------------------------------------------- refusals
@@ -464,21 +469,32 @@ def test_misuse_is_refused_by_name():
     other = Context(problem=mdp, theta=np.zeros(2), follower=solve_follower(mdp, np.zeros(2)))
     plain = sample_trajectories(mdp, np.zeros(2), other.follower, streams=2, steps=3, rng=np.random.default_rng(0))
     with pytest.raises(UnsupportedError, match="expected a MarkovGame"):
-        BCHGGame().estimate(plain, other)
-    with pytest.raises(UnsupportedError, match="BCHGGame"):
-        BCHG().estimate(batch, context)
+        BiAC().estimate(plain, other)
+    with pytest.raises(UnsupportedError, match="expected a ConfigurableMDP"):
+        SoBiRL().estimate(batch, context)
+    for option in ({"critic": "monte_carlo"}, {"normalisation": "episodes"}, {"scores": "td_error"}):
+        with pytest.raises(UnsupportedError, match=next(iter(option))):
+            BCHG(**option).estimate(batch, context)
+    for option in ({"baseline": "none"}, {"same_step": True}, {"behaviour_theta": np.zeros(2)}):
+        with pytest.raises(UnsupportedError, match=next(iter(option))):
+            BCHG(**option).estimate(plain, other)
     with pytest.raises(EstimatorError, match="leader_action_t"):
-        BCHGGame().estimate(dataclasses.replace(batch, leader_action_t=None), context)
+        BCHG().estimate(dataclasses.replace(batch, leader_action_t=None), context)
     wrong = batch.leader_action_t.copy()
     wrong[0, 0] = 2
     with pytest.raises(InvalidInputError, match="leader_action_t"):
-        BCHGGame().estimate(dataclasses.replace(batch, leader_action_t=wrong), context)
+        BCHG().estimate(dataclasses.replace(batch, leader_action_t=wrong), context)
+    with pytest.raises(EstimatorError, match="critic"):
+        BCHG(critic="context").estimate(batch, context)
+    tables = TableCritic(action_values=np.zeros((2, 2)), policy=np.full((2, 2), 0.5))
     with pytest.raises(EstimatorError, match="GameCritic"):
-        BCHGGame(critic="context").estimate(batch, context)
+        BCHG(critic="context").estimate(batch, dataclasses.replace(context, critic=tables))
     with pytest.raises(UnknownNameError, match="baseline"):
-        BCHGGame(baseline="other")
+        BCHG(baseline="other")
     with pytest.raises(InvalidInputError, match="stopping"):
-        BCHGGame(stopping="sum", target=Objective(horizon=3))
+        BCHG(stopping="sum", target=Objective(horizon=3))
+    with pytest.raises(InvalidInputError, match="exact_truncated"):
+        BiAC(target=Objective(horizon=3)).estimate(batch, context)
     with pytest.raises(InvalidInputError, match="damping"):
         TotalDerivative(damping=-1.0)
     with pytest.raises(ShapeError, match=r"follower\.shape=\(2, 2\)"):

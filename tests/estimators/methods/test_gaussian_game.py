@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from bilevelrl.estimators import Context, Objective, Trajectories, sample_trajectories
-from bilevelrl.estimators.critics.gaussian_game import LQRGameCritic, lqr_follower_influence
-from bilevelrl.estimators.methods.bchg_game import BCHGGame
+from bilevelrl.estimators.critics.gaussian_game import LQRGameCritic
+from bilevelrl.estimators.methods.bchg import BCHG
 from bilevelrl.estimators.methods.bi_ac import BiAC
-from bilevelrl.estimators.methods.policy_gradient import PolicyGradient
+from bilevelrl.estimators.methods.naive_pgd import NaivePGD
 from bilevelrl.estimators.sampling.linear_quadratic import LQRSimulator
+from bilevelrl.estimators.terms.kinds import follower_terms
 from bilevelrl.reference import hypergradient, leader_objective, named_stream, solve_follower
 from bilevelrl.reference.errors import UnsupportedError
 from bilevelrl.tasks import lqr_game, random_lqr_game
@@ -48,14 +49,18 @@ def test_long_streams_are_unbiased(seed, horizon):
 def test_quadrature_over_paths_is_the_expectation_by_steps():
     game, target = small(), Objective(horizon=2)
     expected = game_expected_parts(game, THETA, target=target, steps=2, nodes=24)
-    moments = quadrature_moments(BCHGGame(target=target), game, THETA, horizon=2, nodes=10)
+    moments = quadrature_moments(BCHG(target=target, critic="exact_truncated"), game, THETA, horizon=2, nodes=10)
     for name, part in expected.items():
         np.testing.assert_allclose(moments.parts[name], part, rtol=1e-9, atol=1e-9 * np.abs(part).max())
-    naive = quadrature_moments(PolicyGradient(target=target, baseline="none"), game, THETA, horizon=2, nodes=10)
+    naive = quadrature_moments(
+        NaivePGD(target=target, critic="exact_truncated", baseline="none"), game, THETA, horizon=2, nodes=10
+    )
     np.testing.assert_allclose(naive.mean, expected["policy"] + expected["regulariser"], rtol=1e-8)
     # Neither the baseline of the influence nor its first term moves the mean.
     for options in ({"influence_baseline": False}, {"same_step": True}):
-        other = quadrature_moments(BCHGGame(target=target, **options), game, THETA, horizon=2, nodes=10)
+        other = quadrature_moments(
+            BCHG(target=target, critic="exact_truncated", **options), game, THETA, horizon=2, nodes=10
+        )
         np.testing.assert_allclose(other.mean, moments.mean, rtol=1e-7)
         assert not np.allclose(other.covariance, moments.covariance, rtol=1e-3)
 
@@ -73,7 +78,9 @@ def test_planted_mistakes_are_caught():
         ),
     }
     for name, follower in wrong.items():
-        moments = quadrature_moments(BCHGGame(target=target), game, THETA, horizon=2, nodes=10, follower=follower)
+        moments = quadrature_moments(
+            BCHG(target=target, critic="exact_truncated"), game, THETA, horizon=2, nodes=10, follower=follower
+        )
         worst = max(off(moments.parts, expected, part) for part in ("policy", "response"))
         assert worst > 1e-2, name
 
@@ -82,7 +89,7 @@ def test_planted_mistakes_are_caught():
 def test_samples_meet_the_truth():
     """Each coordinate's z-score below 5 (error rate 6e-7 each)."""
     game, target = small(1), Objective(horizon=3)
-    estimator, context = BCHGGame(target=target), context_of(game)
+    estimator, context = BCHG(target=target, critic="exact_truncated"), context_of(game)
     batch = sample_trajectories(
         game, THETA, context.follower, streams=40_000, steps=30, rng=named_stream(3, "game against truth")
     )
@@ -120,8 +127,11 @@ def test_centred_quantities_have_mean_zero():
     state = np.full((1, 40, 1), 0.6)
     leader_action = state @ policy.gain.T + np.sqrt(policy.covariance[0, 0]) * points[None, :, None]
     visits = visits_of(state, np.zeros_like(leader_action), leader_action)
-    assert abs(lqr_follower_influence(context, visits)[0] @ weights) <= 1e-12
-    assert abs(lqr_follower_influence(context, visits, centred=False)[0] @ weights) > 1e-2
+    centred, plain = (
+        follower_terms(context, visits, centred=each)[1]["log_policy_leader"][0] for each in (None, False)
+    )
+    assert abs(centred @ weights) <= 1e-12
+    assert abs(plain @ weights) > 1e-2
     fixed = np.full((1, 40, 1), -0.2)
     action = follower.mean(state, fixed) + np.sqrt(follower.covariance[0, 0]) * points[None, :, None]
     critic = LQRGameCritic.solve(context, Objective(horizon=4))
@@ -155,6 +165,6 @@ def test_what_has_no_form_for_this_kind_is_refused():
     with pytest.raises(UnsupportedError, match="MarkovGame"):
         BiAC().estimate(batch, context)
     with pytest.raises(UnsupportedError, match="action_dependent"):
-        BCHGGame(baseline="action_dependent").estimate(batch, context)
+        BCHG(baseline="action_dependent").estimate(batch, context)
     with pytest.raises(UnsupportedError, match="quadrature"):
-        BCHGGame().expectation(context, horizon=3)
+        BCHG().expectation(context, horizon=3)

@@ -8,7 +8,7 @@ import pytest
 from bilevelrl.estimators import Context
 from bilevelrl.estimators.critics.gaussian_game import LQRGameCritic
 from bilevelrl.estimators.methods import score_game as scores_module
-from bilevelrl.estimators.methods.bchg_game import BCHGGame
+from bilevelrl.estimators.methods.bchg import BCHG
 from bilevelrl.estimators.methods.pathwise_game import PathwiseGame, fit_cost_gradient
 from bilevelrl.estimators.methods.score_game import ScoreForm, score_directions
 from bilevelrl.estimators.sampling.gaussian_game import LQRGameBatch, StackedFollowers, sample_games
@@ -157,7 +157,7 @@ def test_scores_agree_with_the_estimator_of_one_run():
     trajectories = one_by_one(game, theta, batch)
     draws = Draws.every(0.9, 1, 4, 20)
     for same_step, centred in ((True, True), (False, True), (False, False)):
-        plain = BCHGGame(baseline="state_value", same_step=same_step, influence_baseline=centred)
+        plain = BCHG(baseline="state_value", same_step=same_step, influence_baseline=centred)
         expected = plain(trajectories, context).mean(axis=0)
         form = ScoreForm(baseline="state_value", same_step=same_step, influence="advantage" if centred else "value")
         found = truncated_discount(0.9, 20) * score_directions(

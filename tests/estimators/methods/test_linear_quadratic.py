@@ -9,11 +9,12 @@ from hypothesis import strategies as st
 
 from bilevelrl.estimators import BCHG, ESTIMATORS, Context, NaivePGD, Objective, sample_trajectories
 from bilevelrl.estimators.critics.quadratic import QuadraticCritic, fit_lstd_critic
-from bilevelrl.estimators.critics.tables import follower_td_baseline, follower_value_tp1
 from bilevelrl.estimators.methods.pathwise import PathwiseBCHG
+from bilevelrl.estimators.registry import estimators_for
 from bilevelrl.estimators.sampling.linear_quadratic import LQRSimulator
 from bilevelrl.estimators.sampling.tabular import sample_stopped_trajectories
-from bilevelrl.reference import LQRGame, LQRMatrices, MarkovGame, hypergradient, named_stream, solve_follower
+from bilevelrl.estimators.terms.kinds import follower_terms
+from bilevelrl.reference import ConfigurableLQR, LQRMatrices, hypergradient, named_stream, solve_follower
 from bilevelrl.reference.errors import EstimatorError, InvalidInputError, SupportError, TooLargeError, UnsupportedError
 from bilevelrl.tasks import building_thermal_control, random_lqr, random_lqr_game, random_mdp
 from bilevelrl.verification.enumeration.quadrature import (
@@ -246,8 +247,9 @@ def test_sampled_values_fit_the_model():
     masses = np.prod(np.stack(np.meshgrid(weights, weights, weights), axis=-1).reshape(-1, 3), axis=1)
     values = context.follower.value_at(mean[..., None, :] + normals @ root.T)
     expected = problem.discount_follower * values @ (masses / masses.sum())
-    np.testing.assert_allclose(follower_td_baseline(context, batch), expected, rtol=1e-10)
-    np.testing.assert_allclose(follower_value_tp1(context, batch), context.follower.value_at(batch.state_tp1))
+    plain, centred = (follower_terms(context, batch, centred=each)[1]["log_transition"] for each in (False, True))
+    np.testing.assert_allclose(plain, problem.discount_follower * context.follower.value_at(batch.state_tp1))
+    np.testing.assert_allclose(plain - centred, expected, rtol=1e-10)
 
 
 def test_several_episodes_follow_each_other():
@@ -492,6 +494,10 @@ def test_what_scores_cost_on_the_building():
     assert spread["path"] < spread["centred"]
 
 
+SERVED = {"bc_hg_td", "bc_hg_monte_carlo", "bc_hg_game", "bc_hg_game_geometric", "policy_gradient"}
+SERVED |= set(estimators_for(ConfigurableLQR))
+
+
 @pytest.mark.parametrize("name", sorted(ESTIMATORS))
 def test_every_registered_estimator_serves_the_problem_or_says_that_it_does_not(name):
     problem = random_lqr(seed=0)
@@ -499,8 +505,7 @@ def test_every_registered_estimator_serves_the_problem_or_says_that_it_does_not(
     context = replace(context, critic=QuadraticCritic.solve(context))
     batch = sample_trajectories(problem, THETA, context.follower, streams=3, steps=40, rng=np.random.default_rng(0))
     estimator = ESTIMATORS[name].make(Objective())
-    for_games = {MarkovGame, LQRGame} & set(ESTIMATORS[name].kinds)
-    if estimator.continuous and not for_games and not {"independent", "practical"} & set(name.split("_")):
+    if name in SERVED:
         if estimator.stopping is not None:
             batch = estimator.sample(
                 problem, THETA, context.follower, streams=3, steps=40, rng=np.random.default_rng(0)

@@ -16,7 +16,7 @@ from bilevelrl.estimators.critics.quadratic_gradients import (
     fit_lstd_gradient,
     score_rewards,
 )
-from bilevelrl.estimators.methods.hpgd_lqr import LQRHPGD
+from bilevelrl.estimators.methods.hpgd import HPGD
 from bilevelrl.estimators.methods.pathwise import PathwiseBCHG
 from bilevelrl.estimators.methods.policy_covariance import PolicyCovariance
 from bilevelrl.estimators.sums.single_transitions import single_derivatives
@@ -148,7 +148,7 @@ def test_quadrature_is_what_hpgd_declares(seed, wrong, horizon):
     options = {"target": Objective(horizon=horizon), "critic": "exact" if horizon is None else "exact_truncated"}
     plain = BCHG(**options).expectation(context, horizon=2)
     for factor in ("benefit", "action_value"):
-        estimator = LQRHPGD(factor=factor, **options)
+        estimator = HPGD(variant="critic", factor=factor, **options)
         expected = estimator.expectation(context, horizon=2)
         moments = quadrature_moments(estimator, problem, THETA, horizon=2, nodes=5, follower_gradient=baseline)
         assert worst(moments.parts, dict(expected)) <= 1e-10
@@ -163,7 +163,7 @@ def test_the_raw_action_value_is_right_in_the_limit_alone():
         context_of(problem),
         hypergradient(one_dimensional(discount_leader=0.7, discount_follower=0.8), THETA),
     )
-    estimator = LQRHPGD(factor="action_value")
+    estimator = HPGD(variant="critic", factor="action_value")
     assert worst(estimator.expectation(context, horizon=250), truth.parts) <= 1e-11
     wrong = replace(context, follower_gradient=a_wrong_baseline(context))
     assert worst(estimator.expectation(wrong, horizon=250), truth.parts) > 1e-2
@@ -173,24 +173,31 @@ def test_the_return_of_the_same_suffix_uses_samples_twice():
     problem = one_dimensional(discount_leader=0.7, discount_follower=0.8)
     context = context_of(problem)
     options = {"target": Objective(horizon=2), "critic": "exact_truncated"}
-    returned = quadrature_moments(LQRHPGD(factor="return", **options), problem, THETA, horizon=2, nodes=7)
-    raw = quadrature_moments(LQRHPGD(factor="action_value", **options), problem, THETA, horizon=2, nodes=7)
+    returned = quadrature_moments(
+        HPGD(variant="critic", factor="return", **options), problem, THETA, horizon=2, nodes=7
+    )
+    raw = quadrature_moments(
+        HPGD(variant="critic", factor="action_value", **options), problem, THETA, horizon=2, nodes=7
+    )
     assert worst(returned.parts, raw.parts) > 1e-2
     with pytest.raises(EstimatorError):
-        LQRHPGD(factor="return", largest_score=1.0).expectation(context, horizon=2)
+        HPGD(variant="critic", factor="return", largest_score=1.0).expectation(context, horizon=2)
 
 
 def test_claims_follow_from_the_options():
-    assert LQRHPGD().claim is Claim.UNBIASED
-    assert LQRHPGD(factor="action_value").claim is Claim.DECLARED
-    assert LQRHPGD(factor="return").claim is Claim.MEASURED
+    assert HPGD(variant="critic").claim is Claim.UNBIASED
+    assert HPGD(variant="critic", factor="action_value").claim is Claim.DECLARED
+    assert HPGD(variant="critic", factor="return").claim is Claim.MEASURED
     assert BCHG(largest_score=1.0).claim is Claim.MEASURED
     assert PolicyCovariance().claim is Claim.UNBIASED
     with pytest.raises(UnknownNameError):
-        LQRHPGD(factor="q")
-    for kind in (LQRHPGD, PolicyCovariance):
-        with pytest.raises(InvalidInputError, match="stopping"):
-            kind(stopping="sum")
+        HPGD(variant="critic", factor="q")
+    with pytest.raises(InvalidInputError, match="stopping"):
+        HPGD(variant="critic", stopping="sum")
+    with pytest.raises(InvalidInputError, match="stopping"):
+        PolicyCovariance(stopping="sum")
+    with pytest.raises(InvalidInputError, match="factor"):
+        HPGD(factor="return")
 
 
 # --- shortened scores ---------------------------------------------------------------------------------------------
@@ -325,6 +332,6 @@ def test_it_needs_quadratic_critics_of_an_lqr():
     tabular, zeros = layered_mdp(seed=0), np.zeros(3)
     table = Context(problem=tabular, theta=zeros, follower=solve_follower(tabular, zeros))
     paths = sample_trajectories(tabular, zeros, table.follower, streams=3, steps=3, rng=np.random.default_rng(0))
-    for estimator in (PolicyCovariance(), LQRHPGD()):
+    for estimator in (PolicyCovariance(), HPGD(variant="critic")):
         with pytest.raises(UnsupportedError, match="ConfigurableLQR"):
             estimator.estimate(paths, table)

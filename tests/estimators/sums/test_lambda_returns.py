@@ -20,7 +20,6 @@ from bilevelrl.estimators import (
 from bilevelrl.estimators.critics.gradient_tables import GradientTable, follower_steps
 from bilevelrl.estimators.critics.sarsa import sarsa_pass
 from bilevelrl.estimators.critics.sarsa_lambda import SarsaLambdaCritic
-from bilevelrl.estimators.methods.bchg_game import BCHGGame
 from bilevelrl.estimators.sums.lambda_returns import bootstrap_shares, lambda_returns
 from bilevelrl.reference import hypergradient, solve_follower
 from bilevelrl.reference.errors import (
@@ -174,7 +173,12 @@ def test_a_wrong_critic_is_off_by_exactly_what_is_declared(name, scores, decay):
     )
     critic = "exact" if small.ends else "exact_truncated"
     estimator = LambdaBCHG(
-        target=small.target, critic=critic, trace_decay=decay, gradient_critic="context", baseline="step", scores=scores
+        target=small.target,
+        critic=critic,
+        trace_decay=decay,
+        gradient_critic="context",
+        state_baseline="step",
+        scores=scores,
     )
     assert estimator.claim is Claim.DECLARED
 
@@ -202,7 +206,7 @@ def test_a_learnt_benefit_keeps_its_declared_expectation():
     policy = context.follower.policy
     critic = TableCritic(action_values=np.random.default_rng(5).standard_normal(policy.shape), policy=policy)
     context = context_of(problem, theta, critic=critic)
-    estimator = LambdaBCHG(target=small.target, critic="context", trace_decay=0.5, baseline="estimate")
+    estimator = LambdaBCHG(target=small.target, critic="context", trace_decay=0.5, state_baseline="estimate")
     found = enumerate_moments(estimator, problem, theta, horizon=small.horizon, critic=critic)
     expected = sum(estimator.expectation(context, horizon=small.horizon).values())
     assert estimator.claim is Claim.DECLARED
@@ -216,7 +220,7 @@ def test_fresh_suffixes_for_the_benefit_leave_no_bias_and_add_their_variance():
     truth = hypergradient(problem, theta, horizon=small.target.horizon)
     spread = {}
     for critic in ("independent", "exact_truncated"):
-        estimator = LambdaBCHG(target=small.target, critic=critic, trace_decay=0.5, baseline="value")
+        estimator = LambdaBCHG(target=small.target, critic=critic, trace_decay=0.5, state_baseline="value")
         assert estimator.claim is Claim.UNBIASED
         found = enumerate_moments(estimator, problem, theta, horizon=small.horizon)
         assert np.abs(found.mean - truth.value).max() < 1e-12 * max(1.0, found.magnitude.max())
@@ -231,7 +235,7 @@ def test_samples_of_another_kernel_have_the_declared_expectation(baseline):
     problem, theta = small.make()
     other = SMALL["going on, θ in rewards"].make()[0]
     simulator = TabularSimulator(dynamics=other)
-    estimator = LambdaBCHG(target=small.target, critic="exact_truncated", trace_decay=0.5, baseline=baseline)
+    estimator = LambdaBCHG(target=small.target, critic="exact_truncated", trace_decay=0.5, state_baseline=baseline)
     found = enumerate_moments(estimator, problem, theta, horizon=small.horizon, simulator=simulator)
     context = context_of(problem, theta, simulator=simulator)
     expected = sum(estimator.expectation(context, horizon=small.horizon).values())
@@ -398,7 +402,7 @@ def test_what_is_missing_or_of_the_wrong_kind_is_named(several_episodes):
     with pytest.raises(EstimatorError, match="follower_gradient"):
         LambdaBCHG(gradient_critic="context")(batch, context)
     with pytest.raises(EstimatorError, match=r"context\.baseline"):
-        LambdaBCHG(baseline="context")(batch, context)
+        LambdaBCHG(state_baseline="context")(batch, context)
     with pytest.raises(ShapeError):
         GradientTable(gradients=np.zeros(3))
     with pytest.raises(InvalidInputError, match="finite"):
@@ -426,7 +430,7 @@ def test_problems_without_tables_are_refused():
     batch = sample_trajectories(
         game, theta, context_of(game, theta).follower, streams=2, steps=3, rng=np.random.default_rng(0)
     )
-    with pytest.raises(UnsupportedError, match=BCHGGame.__name__):
+    with pytest.raises(UnsupportedError, match=BCHG.__name__):
         LambdaBCHG()(batch, context_of(game, theta))
 
 

@@ -7,7 +7,7 @@ import pytest
 from game_runs import EXACT, GAME, THETAS, policies_of, training_of
 
 from bilevelrl.benchmarks.paper.published_follower import log_sum_exp_of_the_mean
-from bilevelrl.estimators import BCHGGame, BiAC, Context, PolicyGradient, TotalDerivative
+from bilevelrl.estimators import BCHG, BiAC, Context, NaivePGD, TotalDerivative
 from bilevelrl.estimators.critics.joint_tables import GameCritic
 from bilevelrl.estimators.training import METHODS, SGD, GameOptions, train
 from bilevelrl.estimators.training.kinds.options import PUBLISHED, SOUND
@@ -25,8 +25,8 @@ def context_of(world, row):
 
 
 ESTIMATORS = {
-    "bc_hg": lambda options: BCHGGame(baseline=options.baseline, same_step=options.same_step),
-    "naive_pgd": lambda options: PolicyGradient(baseline=options.baseline),
+    "bc_hg": lambda options: BCHG(baseline=options.baseline, same_step=options.same_step),
+    "naive_pgd": lambda options: NaivePGD(baseline=options.baseline),
     "bi_ac": lambda options: BiAC(baseline=options.baseline),
     "total_derivative": lambda options: TotalDerivative(baseline=options.baseline),
 }
@@ -197,7 +197,7 @@ class TestTraining:
         )
         context = Context(problem=world.logit_game, theta=thetas[0], follower=nothing, critic=critic)
         batch = trajectories_of(GAME, world.codes[0])
-        own = PolicyGradient(critic="context", baseline=training.options.baseline).estimate(batch, context).mean
+        own = NaivePGD(critic="context", baseline=training.options.baseline).estimate(batch, context).mean
         seen = GAME.discount_leader ** np.arange(training.steps)
         assert world.direction(thetas, 0)[0] == pytest.approx(own / (1.0 - GAME.discount_leader) / seen.sum(), rel=1e-9)
         world.prepare(thetas, 1)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bilevelrl.estimators import BCHG, BCHGGame, Context, PolicyGradient, Trajectories, sample_trajectories
+from bilevelrl.estimators import BCHG, Context, NaivePGD, Trajectories, sample_trajectories
 from bilevelrl.estimators.critics.gaussian_game import ValuesAtVisits
 from bilevelrl.estimators.methods.score_game import ScoreForm, score_directions
 from bilevelrl.estimators.sampling.gaussian_game import StackedFollowers, sample_games
@@ -71,7 +71,7 @@ def test_a_minibatch_is_the_mean_of_estimates_that_begin_at_its_steps(guiding, s
     form = ScoreForm(influence=influence, same_step=same_step)
     found = score_directions(game, gains, followers, batch, draws, LinearValues(), form=form, guiding=guiding, rng=[])
     centred = {"influence_baseline": influence == "advantage", "same_step": same_step} if guiding else {}
-    estimator = (BCHGGame if guiding else PolicyGradient)(target=Objective(horizon=1), critic="context", **centred)
+    estimator = (BCHG if guiding else NaivePGD)(target=Objective(horizon=1), critic="context", **centred)
     for run in range(RUNS):
         response, wanted, size = followers.solutions[run], np.zeros(2), 0.0
         now = solve_follower(game, played[run])  # its values are quadratic in l, and their mean is over the gain now
@@ -107,7 +107,7 @@ def test_weights_are_refused_where_they_would_be_forgotten():
     game, played, followers, batch, _ = drawn()
     visits = batch.trajectories(game, 0, np.ones((EPISODES, STEPS)))
     context = Context(problem=game, theta=played[0], follower=followers.solutions[0])
-    stopped = BCHGGame(stopping="sum")
+    stopped = BCHG(stopping="sum")
     with pytest.raises(EstimatorError, match="weight_t"):
         stopped.estimate(visits, context)
     with pytest.raises(InvalidInputError, match="weight_t"):
@@ -126,6 +126,6 @@ def test_weights_of_ones_in_place_of_the_discount():
     powers = np.tile(game.discount_leader ** np.arange(STEPS), (EPISODES, 1))
     context = Context(problem=game, theta=played[0], follower=followers.solutions[0])
     weighed = batch.trajectories(game, 0, powers)
-    plain = BCHGGame().estimate(replace(weighed, weight_t=None), context).mean
-    assert np.array_equal(BCHGGame().estimate(weighed, context).mean, plain)
-    assert not np.allclose(BCHGGame().estimate(replace(weighed, weight_t=np.ones_like(powers)), context).mean, plain)
+    plain = BCHG().estimate(replace(weighed, weight_t=None), context).mean
+    assert np.array_equal(BCHG().estimate(weighed, context).mean, plain)
+    assert not np.allclose(BCHG().estimate(replace(weighed, weight_t=np.ones_like(powers)), context).mean, plain)

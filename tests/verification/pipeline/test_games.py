@@ -2,7 +2,7 @@
 
 import pytest
 
-from bilevelrl.estimators import BCHGGame, PolicyGradient
+from bilevelrl.estimators import BCHG, NaivePGD
 from bilevelrl.estimators.registry import estimators_for
 from bilevelrl.reference import MarkovGame
 from bilevelrl.verification.checks.verdicts import Outcome
@@ -31,8 +31,8 @@ def test_registered_estimators_hold_their_claims(name, game):
 @pytest.mark.parametrize("game", ["game", "game, not seeing"])
 def test_an_estimator_without_response_fails_and_is_told_why(game):
     """A plain function that forgets the follower, and one that is right."""
-    row = check_by_enumeration(lambda trajectories, context: PolicyGradient()(trajectories, context), GAMES[game])
+    row = check_by_enumeration(lambda trajectories, context: NaivePGD()(trajectories, context), GAMES[game])
     assert row.verdict.failed
     assert "response part" in row.verdict.reason
-    right = check_by_enumeration(lambda trajectories, context: BCHGGame()(trajectories, context), GAMES[game])
+    right = check_by_enumeration(lambda trajectories, context: BCHG()(trajectories, context), GAMES[game])
     assert right.verdict.outcome is Outcome.PASSED

@@ -169,3 +169,16 @@ def test_readers_that_have_seen_enough_are_heard():
 
     with pytest.raises(BrokenPipeError):
         judge_draws(np.random.default_rng(0).standard_normal((50, 1)), "bandit", progress=closed)
+
+
+def test_what_a_record_carries_is_named_by_its_field():
+    class Critic:
+        def action_value(self, state, action, *, steps_to_go=None):
+            raise PlantedError("no values")
+
+        value = action_value
+
+    _, batch, context = problem_and_batch()
+    message = r"context\.critic: Critic\.action_value: raised PlantedError: no values; " + THETA_SAID
+    with pytest.raises(CallableError, match=message):
+        BCHG(critic="context").estimate(batch, dataclasses.replace(context, critic=Critic()))

@@ -126,9 +126,9 @@ class Provenance:
 
 
 @checked
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Scenario:
-    """A problem, a leader's parameter, and the stored truth there.
+    """A problem, a leader's parameter, and the stored truth there; scenarios are equal where they are the same object.
 
     Attributes
     ----------

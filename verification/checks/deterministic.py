@@ -197,9 +197,9 @@ def _enumerate(
     target = getattr(estimator, "target", Objective(horizon=on.target_horizon))
     batched = getattr(estimator, "draw", Draw.TRAJECTORY) is Draw.BATCH
     size = (batch or 2) if batched else None
-    if size is not None and multiset_count(_paths(_ByIdentity(on)), size) > max_multisets:
+    if size is not None and multiset_count(_paths(on), size) > max_multisets:
         raise TooLargeError(f"{on.name}: more than {max_multisets} batches of {size} trajectories")
-    follower, critic, bound = _solved(_ByIdentity(on), target.horizon, target.discounted)
+    follower, critic, bound = _solved(on, target.horizon, target.discounted)
     given = {"follower": follower, "critic": critic, **changes}
     moments = enumerate_moments(estimator, problem, theta, horizon=on.horizon, batch=size, **given)
     truth = _truth(on, target)
@@ -326,7 +326,7 @@ def check_gradient(
             continue
         results.append(_kept(entry, "one finite number per parameter"))
         size = max(float(np.abs(part).max()) for part in entry.truth.parts.values())
-        allowed = entry.truth.error_bound + _solved(_ByIdentity(entry), None, True)[2] + accuracy * size
+        allowed = entry.truth.error_bound + _solved(entry, None, True)[2] + accuracy * size
         results.append(result_of("truth", entry, value - entry.truth.value, allowed))
         if parts:
             off = [
@@ -428,34 +428,19 @@ def _truth(on: Scenario, target: Objective) -> Truth:
     return Truth.of(objective=exact.objective, parts=exact.parts, error_bound=exact.error_bound)
 
 
-class _ByIdentity:
-    """A scenario as a key of a cache: its arrays cannot be hashed."""
-
-    __slots__ = ("on",)
-
-    def __init__(self, on: Scenario) -> None:
-        self.on = on
-
-    def __hash__(self) -> int:
-        return id(self.on)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _ByIdentity) and other.on is self.on
-
-
 def _evaluated_once(on: Scenario) -> AbstractContextManager[None]:
     """A block in which the problem's derivatives at θ are those that an earlier one has found, if any."""
-    return on.problem.derivatives.memory.keeping(on.theta, _known(_ByIdentity(on)))
+    return on.problem.derivatives.memory.keeping(on.theta, _known(on))
 
 
 @lru_cache(maxsize=512)
-def _known(key: _ByIdentity) -> dict[str, Any]:
+def _known(on: Scenario) -> dict[str, Any]:
     return {}
 
 
 @lru_cache(maxsize=512)
-def _solved(key: _ByIdentity, horizon: int | None, discounted: bool) -> tuple[TabularFollower, ExactCritic, float]:
-    problem, theta = key.on.problem, key.on.theta
+def _solved(on: Scenario, horizon: int | None, discounted: bool) -> tuple[TabularFollower, ExactCritic, float]:
+    problem, theta = on.problem, on.theta
     exact = hypergradient(problem, theta, horizon=horizon, discounted=discounted)
     follower = exact.follower
     assert isinstance(follower, TabularFollower)
@@ -464,7 +449,6 @@ def _solved(key: _ByIdentity, horizon: int | None, discounted: bool) -> tuple[Ta
 
 
 @lru_cache(maxsize=512)
-def _paths(key: _ByIdentity) -> int:
-    on = key.on
-    policy = np.asarray(_solved(key, None, True)[0].policy)
+def _paths(on: Scenario) -> int:
+    policy = np.asarray(_solved(on, None, True)[0].policy)
     return PathLaw.of(on.problem.tables_at(on.theta), policy).count(on.horizon)

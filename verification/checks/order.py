@@ -68,21 +68,6 @@ ORDER_SCENARIOS = (
 """Where order and invariance checks run unless told otherwise."""
 
 
-class _Key:
-    """A scenario as a key of a cache."""
-
-    __slots__ = ("entry",)
-
-    def __init__(self, entry: Scenario) -> None:
-        self.entry = entry
-
-    def __hash__(self) -> int:
-        return id(self.entry)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Key) and other.entry is self.entry
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Changed:
     """A changed problem, where to look at it, and how the answer there follows from the old one."""
@@ -191,9 +176,7 @@ def check_taylor(gradient: GradientFunction, on: Scenario | str, *, directions: 
     entry = _scenario(on)
     value, _ = evaluate_gradient(gradient, entry.problem, entry.theta)
     rounding = _objective_rounding(entry)
-    tests = [
-        _orders(moved, float(value @ direction), rounding) for direction, moved in _differences(_Key(entry), directions)
-    ]
+    tests = [_orders(moved, float(value @ direction), rounding) for direction, moved in _differences(entry, directions)]
     rates = [2.0 if test.exact else test.rate_1 for test in tests if test.exact or not np.isnan(test.rate_1)]
     detectable = float(np.median([test.detectable for test in tests]))
     if 2 * len(rates) <= directions:
@@ -212,9 +195,8 @@ def check_taylor(gradient: GradientFunction, on: Scenario | str, *, directions: 
 
 
 @lru_cache(maxsize=128)
-def _differences(key: _Key, directions: int) -> list[tuple[FloatArray, FloatArray]]:
+def _differences(entry: Scenario, directions: int) -> list[tuple[FloatArray, FloatArray]]:
     """Random unit directions, and the objective's differences along them: they do not depend on any gradient."""
-    entry = key.entry
     rng = named_stream(20260314, "taylor", entry.name)
     found = []
     for _ in range(directions):
@@ -255,8 +237,7 @@ def check_reparameterisation(
 
 
 @lru_cache(maxsize=256)
-def _change(check: str, key: _Key) -> _Changed:
-    entry = key.entry
+def _change(check: str, entry: Scenario) -> _Changed:
     problem, theta, states = entry.problem, entry.theta, entry.problem.states_at(entry.theta)
     rng = named_stream(20260314, check, entry.name)
     same = np.eye(theta.size)
@@ -273,14 +254,13 @@ def _change(check: str, key: _Key) -> _Changed:
 
 
 @lru_cache(maxsize=256)
-def _allowances(check: str, key: _Key) -> tuple[float, float, float]:
+def _allowances(check: str, entry: Scenario) -> tuple[float, float, float]:
     """Error bounds of the exact answer before and after a change, carried through it, and the size of the answer."""
-    entry = key.entry
     before = hypergradient(entry.problem, entry.theta)
     size = max(float(np.abs(part).max()) for part in before.parts.values())
     if check == "none":
         return before.error_bound, 0.0, size
-    changed = _change(check, key)
+    changed = _change(check, entry)
     # Each entry of the answer after is a sum of N products with the matrix.
     factor = float(np.abs(changed.matrix).sum(axis=0).max())
     return factor * before.error_bound, hypergradient(changed.problem, changed.theta).error_bound, (1.0 + factor) * size
@@ -347,10 +327,10 @@ def _scenario(on: Scenario | str) -> Scenario:
 
 
 def _same(check: str, gradient: GradientFunction, entry: Scenario, accuracy: float) -> CheckResult:
-    changed = _change(check, _Key(entry))
+    changed = _change(check, entry)
     before, _ = evaluate_gradient(gradient, entry.problem, entry.theta)
     after, _ = evaluate_gradient(gradient, changed.problem, changed.theta)
-    one, other, size = _allowances(check, _Key(entry))
+    one, other, size = _allowances(check, entry)
     return _judged(check, entry, after - changed.matrix.T @ before, one + other + accuracy * size, before)
 
 
@@ -367,7 +347,7 @@ def _inapplicable(check: str, entry: Scenario, reason: str) -> CheckResult:
 
 def _allowed(entry: Scenario, accuracy: float) -> float:
     """Rounding and conditioning of the exact answer, and the accuracy that a function is allowed."""
-    bound, _, size = _allowances("none", _Key(entry))
+    bound, _, size = _allowances("none", entry)
     return bound + accuracy * size
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -192,15 +192,11 @@ def planted_causes() -> tuple[Cause, ...]:
 
 
 def _planted_effect(kind: str, wrong: Any) -> Callable[[Scenario, Truth], FloatArray | None]:
-    known: dict[str, FloatArray | None] = {}
+    difference = lru_cache(maxsize=128)(partial(_difference, kind, wrong))
 
     def effect(on: Scenario, truth: Truth) -> FloatArray | None:
         stored = on.truth if kind == "gradient" else on.target_truth
-        if truth is not stored:
-            return None
-        if on.name not in known:
-            known[on.name] = _difference(kind, wrong, on)
-        return known[on.name]
+        return difference(on) if truth is stored else None
 
     return effect
 

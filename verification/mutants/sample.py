@@ -17,6 +17,7 @@ import numpy as np
 from bilevelrl.estimators import Context, Draw, ExactCritic, Trajectories
 from bilevelrl.reference import solve_follower
 from bilevelrl.reference.arrays import FloatArray, IntArray
+from bilevelrl.verification.checks.identity import Identity
 from bilevelrl.verification.mutants.exact import DenseTables, dense_tables, follower_fixed_point, follower_gradients
 
 __all__ = ["SampleFormula"]
@@ -33,24 +34,10 @@ class _Model:
     d_leader_value: dict[str, FloatArray]
 
 
-class _Key:
-    """A problem as a key of a cache."""
-
-    __slots__ = ("problem",)
-
-    def __init__(self, problem: Any) -> None:
-        self.problem = problem
-
-    def __hash__(self) -> int:
-        return id(self.problem)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Key) and other.problem is self.problem
-
-
 @lru_cache(maxsize=256)
-def _model(key: _Key, flat: bytes, mixing: float) -> _Model:
-    problem, theta = key.problem, np.frombuffer(flat)
+def _model(key: Identity, flat: bytes, mixing: float) -> _Model:
+    problem: Any = key.objects[0]
+    theta = np.frombuffer(flat)
     tables = dense_tables(problem, theta)
     kernel, slope = tables.transition, tables.d_transition
     if mixing:
@@ -222,7 +209,7 @@ class SampleFormula:
 
     def _parts(self, trajectories: Trajectories, context: Context) -> dict[str, FloatArray]:
         problem, theta = context.problem, context.theta
-        model = _model(_Key(problem), theta.tobytes(), self.scores_of)
+        model = _model(Identity(problem), theta.tobytes(), self.scores_of)
         tables = model.tables
         s, a, s1 = trajectories.state_t, trajectories.action_t, trajectories.state_tp1
         valid = np.ones(s.shape) if self.padding else trajectories.valid.astype(np.float64)

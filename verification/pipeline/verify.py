@@ -18,6 +18,7 @@ from bilevelrl.reference import HYPERGRADIENT_ROUTES, ConfigurableMDP, MarkovGam
 from bilevelrl.reference.doors import checked
 from bilevelrl.reference.errors import InvalidInputError, refusal
 from bilevelrl.tasks import Scenario
+from bilevelrl.verification.checks.own_scenarios import hold_to_its_problem
 from bilevelrl.verification.checks.verdicts import POWER_LIMIT
 from bilevelrl.verification.enumeration.contract import EstimatorFunction
 from bilevelrl.verification.pipeline.jobs import Job, Progress, run_jobs
@@ -95,7 +96,8 @@ def verify(
     Raises
     ------
     InvalidInputError
-        If the estimator is not callable or the number of workers is less than one.
+        If the estimator is not callable, the number of workers is less than one, or a scenario's truth is not that of
+        its problem (see `hold_to_its_problem`).
 
     Examples
     --------
@@ -137,7 +139,7 @@ def verify(
             raise InvalidInputError(
                 refusal("estimator", estimator, "a function (trajectories, context) → rows", "pass the function itself")
             )
-        at = default_scenarios() if scenarios is None else tuple(scenarios)
+        at = default_scenarios() if scenarios is None else tuple(map(hold_to_its_problem, scenarios))
         rows, explanation = rows_on_scenarios(estimator, at, claim=claim, expected_failures=expected_failures)
         return Report(
             estimators=tuple(rows),

@@ -29,6 +29,7 @@ from bilevelrl.verification.checks.deterministic import (
     check_gradient,
     enumerate_scenario,
 )
+from bilevelrl.verification.checks.own_scenarios import hold_to_its_problem
 from bilevelrl.verification.checks.verdicts import Outcome
 from bilevelrl.verification.enumeration.contract import EstimatorFunction, estimator_name
 from bilevelrl.verification.mutants.causes import Evidence, Explanation, explain
@@ -369,7 +370,8 @@ def _listed(on: Any, *, default: Callable[[], tuple[Scenario, ...]]) -> list[Sce
         return list(default())
     if isinstance(on, str):
         return [find_scenario("on", on)]
-    return [on] if isinstance(on, Scenario) else [find_scenario("on", e) if isinstance(e, str) else e for e in on]
+    listed = [on] if isinstance(on, Scenario) else [find_scenario("on", e) if isinstance(e, str) else e for e in on]
+    return [hold_to_its_problem(entry) for entry in listed]
 
 
 def _draws(estimator: Any, at: Scenario) -> FloatArray:

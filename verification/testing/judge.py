@@ -29,6 +29,7 @@ from bilevelrl.reference.storage import software_versions
 from bilevelrl.tasks import Scenario
 from bilevelrl.tasks.scenarios import find_scenario
 from bilevelrl.tasks.scenarios.scenario import Truth
+from bilevelrl.verification.checks.own_scenarios import hold_to_its_problem
 from bilevelrl.verification.checks.verdicts import POWER_LIMIT, Outcome, Verdict, judge_sampled, unjudged
 from bilevelrl.verification.mutants.causes import Evidence, Explanation, explain
 from bilevelrl.verification.pipeline.jobs import Progress
@@ -226,7 +227,7 @@ def judge_draws(
     >>> judged.verdict.outcome.value, judged.explanation.cause
     ('failed', 'the direct part is missing')
     """
-    at = find_scenario("on", on) if isinstance(on, str) else on
+    at = find_scenario("on", on) if isinstance(on, str) else hold_to_its_problem(on)
     truth = scenario_truth(at, horizon)
     stated, expected = _claimed(claim, truth)
     ascent = isinstance(claim, str) and claim == "ascent"

@@ -21,6 +21,7 @@ from bilevelrl.reference.doors import checked
 from bilevelrl.reference.errors import InvalidInputError, MissingExtraError, UnknownNameError, refusal
 from bilevelrl.tasks import Scenario
 from bilevelrl.verification.checks.deterministic import CheckResult, check_estimator
+from bilevelrl.verification.checks.identity import Identity
 from bilevelrl.verification.checks.verdicts import Outcome
 from bilevelrl.verification.enumeration.contract import estimator_name
 from bilevelrl.verification.testing.assertions import CheckFailedError, check_kind, default_scenarios, explain_results
@@ -70,7 +71,7 @@ class ScenarioCheck:
         CheckFailedError
             If the estimator fails it, with the likely cause.
         """
-        results = _results(_Pair(estimator, self.scenario, self.claim))
+        results = _results(Identity(estimator), self.scenario, self.claim)
         for result in results:
             if check_kind(result.check) == self.name and result.failed:
                 found = explain_results(results, [self.scenario], lambda entry: entry.target_truth)
@@ -80,7 +81,7 @@ class ScenarioCheck:
 
     def judges(self, estimator: Any) -> bool:
         """Whether it can say anything of the estimator; a check that cannot is to be skipped."""
-        results = _results(_Pair(estimator, self.scenario, self.claim))
+        results = _results(Identity(estimator), self.scenario, self.claim)
         return any(
             check_kind(r.check) == self.name and r.verdict.outcome in (Outcome.PASSED, Outcome.FAILED) for r in results
         )
@@ -176,27 +177,7 @@ def parametrize_with_checks(
     return pytest.mark.parametrize(("estimator", "check"), cases)
 
 
-class _Pair:
-    """An estimator on a scenario as a key of a cache; arrays and functions are compared by identity."""
-
-    __slots__ = ("claim", "estimator", "scenario")
-
-    def __init__(self, estimator: Any, on: Scenario, claim: Claim | None) -> None:
-        self.estimator, self.scenario, self.claim = estimator, on, claim
-
-    def __hash__(self) -> int:
-        return hash((id(self.estimator), id(self.scenario), self.claim))
-
-    def __eq__(self, other: object) -> bool:
-        return (
-            isinstance(other, _Pair)
-            and other.estimator is self.estimator
-            and other.scenario is self.scenario
-            and other.claim is self.claim
-        )
-
-
 @lru_cache(maxsize=16)
-def _results(pair: _Pair) -> list[CheckResult]:
+def _results(estimator: Identity, on: Scenario, claim: Claim | None) -> list[CheckResult]:
     """All checks of a pair at once: three tests share one enumeration."""
-    return check_estimator(pair.estimator, [pair.scenario], claim=pair.claim)
+    return check_estimator(estimator.objects[0], [on], claim=claim)

@@ -21,7 +21,7 @@ from bilevelrl.reference.errors import InvalidInputError, UnknownNameError, refu
 __all__ = ["check_of", "resolve"]
 
 
-def resolve(annotation: Any, module: str, finite: bool) -> Check | None:
+def resolve(annotation: object, module: str, finite: bool) -> Check | None:
     """Return the check of an annotation that may be written as a string in a module."""
     if isinstance(annotation, str):
         try:
@@ -60,7 +60,7 @@ def check_of(kind: Any, finite: bool) -> Check | None:
     return None
 
 
-def _flag(name: str, value: Any) -> bool:
+def _flag(name: str, value: object) -> bool:
     if not isinstance(value, (bool, np.bool_)):
         raise InvalidInputError(refusal(name, value, "True or False", "pass a boolean"))
     return bool(value)
@@ -73,7 +73,7 @@ def _instance_of(kind: type, expected: str = "", remedy: str = "") -> Check:
     usual = "solve the follower of this problem" if kind.__name__.endswith("Follower") else usual
     remedy = remedy or _REMEDIES.get(kind, usual)
 
-    def check(name: str, value: Any) -> Any:
+    def check(name: str, value: object) -> object:
         if not isinstance(value, kind):
             raise InvalidInputError(refusal(name, value, expected, remedy))
         return value
@@ -89,7 +89,7 @@ def _protocol(kind: type) -> Check | None:
     wanted = sorted(name for name in members if not name.startswith("_"))
     complete: weakref.WeakSet[type] = weakref.WeakSet()  # most classes declare all of it
 
-    def check(name: str, value: Any) -> Any:
+    def check(name: str, value: object) -> object:
         if type(value) in complete:
             return value
         missing = [entry for entry in wanted if isinstance(value, type) or not _has(value, entry)]
@@ -104,7 +104,7 @@ def _protocol(kind: type) -> Check | None:
     return check
 
 
-def _has(value: Any, attribute: str) -> bool:
+def _has(value: object, attribute: str) -> bool:
     """Whether an attribute exists, without running properties."""
     if hasattr(type(value), attribute):  # the slow way below is for what only the instance has
         return True
@@ -133,20 +133,20 @@ _SCALARS: dict[Any, Check] = {
 _FUNCTION = _instance_of(collections.abc.Callable, "a function", "wrap it in a lambda")  # type: ignore[arg-type]
 
 
-def _choice(name: str, value: Any, choices: tuple[Any, ...]) -> Any:
+def _choice(name: str, value: object, choices: tuple[str, ...]) -> object:
     if not isinstance(value, str) or value not in choices:
         raise UnknownNameError(name, value, choices)
     return value
 
 
-def _is_class(kind: Any) -> bool:
+def _is_class(kind: object) -> bool:
     """Whether a kind asks for an instance of a class and for nothing else."""
     if not isinstance(kind, type) or typing.get_origin(kind) is not None or kind in _SCALARS:
         return False
     return not getattr(kind, "_is_protocol", False)
 
 
-def _refusal(check: Check, name: str, value: Any) -> InvalidInputError:
+def _refusal(check: Check, name: str, value: object) -> InvalidInputError:
     try:
         check(name, value)
     except InvalidInputError as error:
@@ -159,7 +159,7 @@ def _any_of(kinds: tuple[Any, ...], finite: bool) -> Check | None:
     if any(check is None for check in checks):
         return None
 
-    def check(name: str, value: Any) -> Any:
+    def check(name: str, value: object) -> object:
         if value is None and type(None) in kinds:
             return None
         for accept, kind in zip(checks, kinds, strict=True):
@@ -186,17 +186,17 @@ def _any_of(kinds: tuple[Any, ...], finite: bool) -> Check | None:
     return check
 
 
-def _each(check: Check | None, name: str, values: Any) -> list[Any]:
+def _each(check: Check | None, name: str, values: Any) -> list[object]:
     if check is None:
         return list(values)
     return [check(f"{name}[{index}]", value) for index, value in enumerate(values)]
 
 
-def _tuple_of(parts: tuple[Any, ...], finite: bool) -> Check:
+def _tuple_of(parts: tuple[object, ...], finite: bool) -> Check:
     endless = len(parts) == 2 and parts[1] is Ellipsis
     checks = [check_of(part, finite) for part in parts if part is not Ellipsis]
 
-    def check(name: str, value: Any) -> tuple[Any, ...]:
+    def check(name: str, value: object) -> tuple[object, ...]:
         size = "any number of" if endless else str(len(checks))
         if not isinstance(value, (tuple, list)) or not (endless or len(value) == len(checks)):
             raise InvalidInputError(refusal(name, value, f"a tuple of {size} entries", "put them into a tuple"))
@@ -207,10 +207,10 @@ def _tuple_of(parts: tuple[Any, ...], finite: bool) -> Check:
     return check
 
 
-def _mapping_of(parts: tuple[Any, ...], finite: bool) -> Check:
+def _mapping_of(parts: tuple[object, ...], finite: bool) -> Check:
     key, entry = (check_of(part, finite) for part in parts) if parts else (None, None)
 
-    def check(name: str, value: Any) -> Any:
+    def check(name: str, value: object) -> object:
         if not isinstance(value, collections.abc.Mapping):
             raise InvalidInputError(refusal(name, value, "a mapping", "pass a dict"))
         _each(key, f"{name}.keys", value)
@@ -222,11 +222,11 @@ def _mapping_of(parts: tuple[Any, ...], finite: bool) -> Check:
     return check
 
 
-def _iterable_of(origin: type, parts: tuple[Any, ...], finite: bool) -> Check:
+def _iterable_of(origin: type, parts: tuple[object, ...], finite: bool) -> Check:
     entry = check_of(parts[0], finite) if parts else None
     ordered = issubclass(origin, collections.abc.Sequence)
 
-    def check(name: str, value: Any) -> Any:
+    def check(name: str, value: object) -> object:
         if isinstance(value, np.ndarray) and value.ndim == 1:
             value = value.tolist()
         if isinstance(value, np.ndarray) and value.ndim == 0:

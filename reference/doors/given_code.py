@@ -13,7 +13,6 @@ import re
 import sys
 from collections.abc import Mapping
 from types import BuiltinFunctionType, CodeType, FrameType, TracebackType
-from typing import Any
 
 import numpy as np
 
@@ -27,7 +26,7 @@ _LIBRARIES |= {"matplotlib", "numba", "numpy", "pluggy", "pyarrow", "pytest", "_
 _LIBRARIES |= sys.stdlib_module_names - {"__main__"}
 
 
-def callable_error(name: str, error: Exception, theta: Any = None) -> CallableError:
+def callable_error(name: str, error: Exception, theta: object = None) -> CallableError:
     """Return the error that says that a function of the caller's raised one, at θ where there is one.
 
     Examples
@@ -39,12 +38,12 @@ def callable_error(name: str, error: Exception, theta: Any = None) -> CallableEr
     return CallableError(f"{name}: raised {type(error).__name__}: {error}{place}; check it at these arguments")
 
 
-def point_text(theta: Any) -> str:
+def point_text(theta: object) -> str:
     """Return θ as a message has room for."""
     return np.array2string(theta, threshold=8) if isinstance(theta, np.ndarray) else repr(theta)
 
 
-def raised_by_callers(error: Exception, given: Mapping[str, Any]) -> CallableError | None:
+def raised_by_callers(error: Exception, given: Mapping[str, object]) -> CallableError | None:
     """Return the error to raise in place of another one, if the caller's code raised that; else None.
 
     `given` are the arguments of the public function that the error is about to leave.
@@ -57,10 +56,12 @@ def raised_by_callers(error: Exception, given: Mapping[str, Any]) -> CallableErr
     argument = _without_frame(frames[1:], given)
     if argument is None:
         return None
-    return callable_error(_with_argument(given[argument].__name__, argument), error, _theta(frames))
+    return callable_error(
+        _with_argument(getattr(given[argument], "__name__", argument), argument), error, _theta(frames)
+    )
 
 
-def name_argument(error: CallableError, given: Mapping[str, Any]) -> None:
+def name_argument(error: CallableError, given: Mapping[str, object]) -> None:
     """Say in the message in which argument the function came, where it does not yet."""
     frames = _frames(error.__cause__.__traceback__ if error.__cause__ is not None else None)
     frame = next((frame for frame in frames if _is_callers(frame)), None)
@@ -89,7 +90,7 @@ def _is_callers(frame: FrameType) -> bool:
     return _root(frame) not in _LIBRARIES
 
 
-def _theta(frames: list[FrameType]) -> Any:
+def _theta(frames: list[FrameType]) -> object:
     """The θ of the innermost call that has one."""
     for frame in reversed(frames):
         for holder in (frame.f_locals, *map(frame.f_locals.get, ("context", "evaluation"))):
@@ -100,14 +101,14 @@ def _theta(frames: list[FrameType]) -> Any:
     return None
 
 
-def _without_frame(frames: list[FrameType], given: Mapping[str, Any]) -> str | None:
+def _without_frame(frames: list[FrameType], given: Mapping[str, object]) -> str | None:
     """The argument that is written in C and so leaves no frame of its own, where such a one may have raised."""
     if not frames or _root(frames[-1]) != "bilevelrl":
         return None
     return next((name for name, value in given.items() if isinstance(value, (type, BuiltinFunctionType))), None)
 
 
-def _argument(frame: FrameType, given: Mapping[str, Any]) -> str | None:
+def _argument(frame: FrameType, given: Mapping[str, object]) -> str | None:
     """The argument, or the field of one, whose code a frame runs."""
     owner = frame.f_locals.get("self")
     for name, value in given.items():
@@ -121,7 +122,7 @@ def _argument(frame: FrameType, given: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _runs(value: Any, code: CodeType, owner: Any) -> bool:
+def _runs(value: object, code: CodeType, owner: object) -> bool:
     while isinstance(value, functools.partial):
         value = value.func
     value = getattr(value, "__func__", value)

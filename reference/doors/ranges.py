@@ -42,7 +42,7 @@ LARGEST_COUNT = 2**53  # counts are also used as floats
 LARGEST_ITERATIONS = 10**6
 
 
-def check_integer(name: str, value: Any, *, low: float = -LARGEST_COUNT, high: float = LARGEST_COUNT) -> int:
+def check_integer(name: str, value: object, *, low: float = -LARGEST_COUNT, high: float = LARGEST_COUNT) -> int:
     """Return an integer between two bounds, or raise `InvalidInputError`; a boolean is none."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not low <= value <= high:
         bounds = f">= {low}" if high in (math.inf, LARGEST_COUNT) else f"in [{low}, {high}]"
@@ -52,7 +52,7 @@ def check_integer(name: str, value: Any, *, low: float = -LARGEST_COUNT, high: f
     return int(value)
 
 
-def check_count(name: str, value: Any, *, minimum: int = 1) -> int:
+def check_count(name: str, value: object, *, minimum: int = 1) -> int:
     """Return an integer ≥ minimum, or raise `InvalidInputError`.
 
     Examples
@@ -63,25 +63,25 @@ def check_count(name: str, value: Any, *, minimum: int = 1) -> int:
     return check_integer(name, value, low=minimum)
 
 
-def check_steps(name: str, value: Any) -> int | None:
+def check_steps(name: str, value: object) -> int | None:
     """Return None or an integer ≥ 1, or raise `InvalidInputError`."""
     if value is None or (isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= 1):
         return None if value is None else check_integer(name, value)
     raise InvalidInputError(refusal(name, value, "None or an integer >= 1", "count the steps of an episode"))
 
 
-def check_stream_steps(name: str, value: Any) -> int:
+def check_stream_steps(name: str, value: object) -> int:
     """Return how many steps an exact sum over time adds one by one, in [1, 1,000,000], or raise `InvalidInputError`."""
     return check_integer(name, value, low=1, high=LARGEST_ITERATIONS)
 
 
-def check_seed(name: str, value: Any) -> int:
+def check_seed(name: str, value: object) -> int:
     """Return an integer ≥ 0 of any length, or raise `InvalidInputError`."""
     return check_integer(name, value, low=0, high=math.inf)
 
 
 def _between(low: float, high: float, expected: str, remedy: str, *, ends: bool = True) -> Check:
-    def check(name: str, value: Any) -> float:
+    def check(name: str, value: object) -> float:
         number = check_number(name, value)
         if not (low <= number <= high if ends else low < number < high):
             raise InvalidInputError(refusal(name, value, expected, remedy))
@@ -90,7 +90,7 @@ def _between(low: float, high: float, expected: str, remedy: str, *, ends: bool 
     return check
 
 
-def check_real(name: str, value: Any) -> float:
+def check_real(name: str, value: object) -> float:
     """Return a real number that may be infinite, or NaN for what was not measured, or raise `InvalidInputError`."""
     return check_number(name, value, finite=False)
 

@@ -119,7 +119,8 @@ class HPGD(BCHG):
 
     Examples
     --------
-    >>> from bilevelrl.estimators import HPGD, Context
+    >>> import numpy as np
+    >>> from bilevelrl.estimators import BCHG, HPGD, Context, Objective
     >>> from bilevelrl.reference import hypergradient, solve_follower
     >>> from bilevelrl.tasks import random_mdp
     >>> problem, theta = random_mdp(seed=0), np.zeros(3)

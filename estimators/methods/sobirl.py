@@ -196,6 +196,7 @@ class SoBiRL(AlongTrajectories):
         EstimatorError
             For averages inside a batch: a ratio has no such formula.
         """
+        self.check_problem(context)
         self._check_dynamics(context)
         parts = dict(expected_parts(self, context, horizon=horizon, guiding=False))
         weighted, first_only = self, self.steps == "one"

@@ -234,6 +234,7 @@ class Estimator(ABC):
             found = type(context.problem).__name__
             raise UnsupportedError(f"{self.name}: problem of type {found}: expected {served}; BCHG takes all kinds")
 
+    @checked
     def serves_weights(self, context: Context) -> bool:
         """Return whether trajectories may carry weights of their own."""
         return False

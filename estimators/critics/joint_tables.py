@@ -225,7 +225,7 @@ class GameCritic:
         if visits.leader_action_t is None:
             raise EstimatorError("leader_action_t=None: expected the leader's actions; sample them anew")
         state = np.where(visits.valid, visits.state_t, 0)
-        result: FloatArray = table[self._row(steps_to_go), state, visits.leader_action_t, visits.action_t]
+        result: FloatArray = table[self._row(steps_to_go, state), state, visits.leader_action_t, visits.action_t]
         return result
 
     @checked

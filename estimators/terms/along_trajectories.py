@@ -185,6 +185,7 @@ class AlongTrajectories(Estimator):
                 names = " or ".join(repr(name) for name in allowed)
                 raise UnsupportedError(f"{self.name}: {option}={value!r}: expected {names} for a {kind}")
 
+    @checked
     def serves_weights(self, context: Context) -> bool:
         """Return whether trajectories may carry weights of their own: in games."""
         return answers_of(context.problem).WEIGHED

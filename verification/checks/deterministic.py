@@ -142,8 +142,7 @@ class Enumerated:
     @property
     def tolerance(self) -> FloatArray:
         """(N,): what rounding, conditioning and the truth's own error allow the mean."""
-        own = 16 * self.moments.horizon * _EPS * self.moments.magnitude
-        return self.truth.error_bound + self.follower_error + self.moments.rounding + own
+        return self.moments.allowed(self.truth.error_bound + self.follower_error)
 
 
 @checked

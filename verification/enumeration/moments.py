@@ -91,6 +91,15 @@ class Moments:
         """(N,), of one draw."""
         return np.sqrt(np.maximum(np.diag(self.covariance), 0.0))
 
+    def allowed(self, known_to: float) -> FloatArray:
+        """Return how far the mean may be from what is claimed, (N,): rounding times condition.
+
+        Condition is in `known_to`, the bounds on what the errors of the follower, the critic and the truth do; rounding
+        is that of the weights, and of the estimator's own sums, which have at most a few terms per step and part.
+        """
+        own = 16 * self.horizon * float(np.finfo(np.float64).eps) * self.magnitude
+        return known_to + self.rounding + own
+
 
 @checked
 def enumerate_moments(

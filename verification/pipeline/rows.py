@@ -7,8 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
+from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.doors import checked, checked_record
 from bilevelrl.verification.checks.verdicts import Outcome, Verdict
+from bilevelrl.verification.enumeration.moments import Moments
 from bilevelrl.verification.mutants.causes import Explanation
 
 __all__ = ["EstimatorRow", "Findings", "RouteRow"]
@@ -74,6 +78,30 @@ class EstimatorRow:
     seconds: float = math.nan
     parts: Mapping[str, float] = field(default_factory=dict)
     verdict: Verdict
+
+
+def exact_measures(
+    moments: Moments, value: FloatArray, parts: Mapping[Any, FloatArray], expected: FloatArray | None
+) -> dict[str, Any]:
+    """Return the numbers of an enumerated row: exact moments beside the truth (N,), its parts, and what is claimed."""
+    norm = float(np.linalg.norm(value))
+    scale = norm if norm > 0.0 else 1.0
+    bias = moments.mean - value
+    along = float(bias @ value) / scale**2
+    return {
+        "draws": moments.draws,
+        "truth_norm": norm,
+        "bias": float(np.linalg.norm(bias)) / scale,
+        "bias_along": along,
+        "bias_low": along,
+        "bias_high": along,
+        "deviation": math.nan if expected is None else float(np.linalg.norm(moments.mean - expected)) / scale,
+        "standard_deviation": float(np.sqrt(np.trace(moments.covariance))) / scale,
+        "parts": {
+            part: float(np.linalg.norm(mean - parts.get(part, np.zeros_like(mean)))) / scale
+            for part, mean in moments.parts.items()
+        },
+    }
 
 
 @checked_record

@@ -22,7 +22,7 @@ from bilevelrl.verification.checks.deterministic import (
 from bilevelrl.verification.checks.verdicts import Outcome, Verdict, unjudged
 from bilevelrl.verification.enumeration.contract import EstimatorFunction, estimator_name
 from bilevelrl.verification.mutants.causes import Explanation
-from bilevelrl.verification.pipeline.rows import EstimatorRow
+from bilevelrl.verification.pipeline.rows import EstimatorRow, exact_measures
 from bilevelrl.verification.pipeline.small_problems import target_name
 from bilevelrl.verification.testing.assertions import check_kind, explain_results
 from bilevelrl.verification.testing.pytest_support import CHECKS
@@ -129,24 +129,13 @@ def _row(
 def _measured(
     described: EstimatorRow, found: Enumerated, results: Sequence[CheckResult], seconds: float
 ) -> EstimatorRow:
-    norm = float(np.linalg.norm(found.truth.value))
-    scale = norm if norm > 0.0 else 1.0
-    along = float(found.bias @ found.truth.value) / scale**2
     judged = {check_kind(result.check): result.verdict for result in results}
     expected = None if found.expected is None else sum(found.expected.values(), np.zeros_like(found.bias))
     failed = [result.verdict for result in results if result.failed]
     return replace(
         described,
-        draws=found.moments.draws,
-        truth_norm=norm,
-        bias=float(np.linalg.norm(found.bias)) / scale,
-        bias_along=along,
-        bias_low=along,
-        bias_high=along,
-        deviation=float("nan") if expected is None else float(np.linalg.norm(found.moments.mean - expected)) / scale,
-        standard_deviation=float(np.sqrt(np.trace(found.covariance))) / scale,
+        **exact_measures(found.moments, found.truth.value, found.truth.parts, expected),
         seconds=seconds,
-        parts={part: float(np.linalg.norm(bias)) / scale for part, bias in found.part_bias.items()},
         verdict=failed[0] if failed else judged["bias"],
     )
 

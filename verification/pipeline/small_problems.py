@@ -37,7 +37,7 @@ from bilevelrl.tasks.generators.random_games import layered_markov_game
 from bilevelrl.verification.checks.verdicts import Outcome, Verdict, judge_exact, unjudged
 from bilevelrl.verification.enumeration.contract import EstimatorFunction, estimator_name
 from bilevelrl.verification.enumeration.moments import Moments, enumerate_moments
-from bilevelrl.verification.pipeline.rows import EstimatorRow
+from bilevelrl.verification.pipeline.rows import EstimatorRow, exact_measures
 
 __all__ = ["SmallProblem", "check_by_enumeration", "isolating_problems", "small_games", "small_problems"]
 
@@ -268,9 +268,7 @@ def check_by_enumeration(
     except EstimatorError as broken:
         verdict = Verdict(outcome=Outcome.FAILED, detectable=0.0, reason=str(broken))
         return EstimatorRow(**described, verdict=verdict)
-    return exact_row(
-        described, moments, truth, expected, seconds=time.perf_counter() - started, follower_error=truth.error_bound
-    )
+    return exact_row(described, moments, truth, expected, seconds=time.perf_counter() - started)
 
 
 def _exact_critic(
@@ -288,44 +286,19 @@ def exact_row(
     expected: FloatArray | None,
     *,
     seconds: float,
-    follower_error: float,
 ) -> EstimatorRow:
     """Turn exact moments into a row, judged against the claimed expectation (None: only measured)."""
     norm = float(np.linalg.norm(truth.value))
-    scale = norm if norm > 0.0 else 1.0
-    bias = moments.mean - truth.value
-    along = float(bias @ truth.value) / scale**2
-    true_parts = {str(part): value for part, value in truth.parts.items()}
-    parts = {
-        part: float(np.linalg.norm(mean - true_parts.get(part, np.zeros_like(mean)))) / scale
-        for part, mean in moments.parts.items()
-    }
     if expected is None:
         verdict = unjudged(Outcome.MEASURED, "no expectation is claimed")
-        deviation = float("nan")
     else:
-        # The estimator reads the same follower and critic as the truth: what their error does to either is bounded by
-        # the truth's bound. Its own sums have at most a few terms per step and part.
-        own = 16 * moments.horizon * float(np.finfo(np.float64).eps) * moments.magnitude
-        tolerance = 2 * follower_error + moments.rounding + own
-        verdict = judge_exact(moments.mean - expected, tolerance=tolerance, scale=scale)
+        # The truth's bound holds for its own error and for that of the follower and critic which the estimator reads.
+        off, allowed = moments.mean - expected, moments.allowed(2 * truth.error_bound)
+        verdict = judge_exact(off, tolerance=allowed, scale=norm if norm > 0.0 else 1.0)
         if verdict.failed:
-            verdict = diagnosed(verdict, moments.mean - expected, truth)
-        deviation = float(np.linalg.norm(moments.mean - expected)) / scale
-    return EstimatorRow(
-        **described,
-        draws=moments.draws,
-        truth_norm=norm,
-        bias=float(np.linalg.norm(bias)) / scale,
-        bias_along=along,
-        bias_low=along,
-        bias_high=along,
-        deviation=deviation,
-        standard_deviation=float(np.sqrt(np.trace(moments.covariance))) / scale,
-        seconds=seconds,
-        parts=parts,
-        verdict=verdict,
-    )
+            verdict = diagnosed(verdict, off, truth)
+    measures = exact_measures(moments, truth.value, truth.parts, expected)
+    return EstimatorRow(**described, **measures, seconds=seconds, verdict=verdict)
 
 
 def diagnosed(verdict: Verdict, difference: FloatArray, truth: Hypergradient) -> Verdict:

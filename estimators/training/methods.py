@@ -60,16 +60,18 @@ training's options say, of the operator of that name; on an LQR what is `Wanted`
 """
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Method:
     """What determines the direction of an ascent step on some kinds of problem.
 
     Attributes
     ----------
-    name, title, summary : str
-        Name, unique for each kind; the name in tables and figures; one line about it.
+    name, title : str
+        Name, unique for each kind, and the name in tables and figures.
     kinds
         Which problems.
+    summary : str
+        One line about it.
     make
         Options of the training (blocks of θ that are shortened one by one on an LQR, `GameOptions` or `ScoreForm` in a
         game) → what estimates; None: the exact hypergradient.
@@ -85,8 +87,8 @@ class Method:
 
     name: str
     title: str
-    summary: str
     kinds: tuple[type, ...]
+    summary: str
     make: Callable[[Any], Any] | None = None
     critic: Critic = "none"
     guiding: bool = True
@@ -98,8 +100,11 @@ def _practical(name: str) -> Estimator:
     return ESTIMATORS[name].make(Objective())
 
 
+_PER_EPISODE: dict[str, Any] = {"normalisation": "episodes", "leader_average": "start_visits"}
+
+
 def _published(options: Any) -> Estimator:
-    return BCHG(critic="context", guiding_average="pairs", normalisation="episodes", leader_average="start_visits")
+    return BCHG(critic="context", guiding_average="pairs", **_PER_EPISODE)
 
 
 def _own_term(options: Any) -> NaivePGD:
@@ -122,320 +127,113 @@ def _shortened(blocks: Any) -> dict[str, Any]:
 _MDP, _GAME, _LQR, _LQR_GAME = (ConfigurableMDP,), (MarkovGame,), (ConfigurableLQR,), (LQRGame,)
 _STATE_NET, _ACTION_NET = Wanted(leader="state", normalised=True), Wanted(leader="state_action")
 _GRADIENTS = Wanted(leader="state_action", gradient="state_action")
+_STATE_NET_GRADIENTS = Wanted(leader="state", normalised=True, gradient="state", gradient_rewards="score")
 _PUBLISHED_GRADIENTS = Wanted(leader="state_action", gradient="state", gradient_rewards="score")
 
+# fmt: off
 _TABLE = (
-    Method(
-        name="naive_pgd",
-        title="Naive-PGD",
-        summary="as published: the leader's own terms, scores shortened",
-        kinds=_LQR,
-        make=lambda blocks: NaivePGD(**_shortened(blocks)),
-        critic=_STATE_NET,
-        guiding=False,
-    ),
-    Method(
-        name="bc_hg",
-        title="BC-HG",
-        summary="BC-HG as published: benefit of a table learnt by SARSA from the same batch, averages over pairs",
-        kinds=_MDP,
-        make=_published,
-        critic="sarsa",
-    ),
-    Method(
-        name="bc_hg",
-        title="BC-HG",
-        summary="policy term and guiding term of the same transitions",
-        kinds=_GAME,
-        make=_in_a_game,
-        critic="expected",
-    ),
-    Method(
-        name="bc_hg",
-        title="BC-HG",
-        summary="as published: benefit times the rest of the trajectory, raw V_F; partial scores shortened",
-        kinds=_LQR,
-        make=lambda blocks: BCHG(**_shortened(blocks)),
-        critic=_ACTION_NET,
-    ),
-    Method(
-        name="bc_hg",
-        title="BC-HG",
-        summary="policy term and guiding term of stored transitions, of the form that the set-up says",
-        kinds=_LQR_GAME,
-        make=lambda form: form,
-        critic="expected",
-    ),
-    Method(
-        name="bc_hg_exact_benefit",
-        title="BC-HG (exact benefit)",
-        summary="BC-HG as published, with the exact benefit instead of a learnt one",
-        kinds=_MDP,
-        make=_published,
-        critic="exact",
-    ),
-    Method(
-        name="bc_hg_formula",
-        title="BC-HG (formula)",
-        summary="BC-HG of the paper's formula: exact benefit, one trajectory at a time",
-        kinds=_MDP,
-        make=lambda _: BCHG(critic="context"),
-        critic="exact",
-    ),
-    Method(
-        name="hpgd_mc",
-        title="HPGD (MC)",
-        summary="HPGD as published: returns and gradients averaged over the visits in the same batch",
-        kinds=_MDP,
-        make=lambda _: _practical("hpgd_mc"),
-    ),
-    Method(
-        name="hpgd_mc",
-        title="HPGD (MC)",
-        summary="as published: raw returns times the gradient centred by a learnt ∇V_F; scores shortened",
-        kinds=_LQR,
-        make=lambda blocks: HPGD(variant="critic", factor="return", **_shortened(blocks)),
-        critic=Wanted(leader="state", normalised=True, gradient="state", gradient_rewards="score"),
-    ),
-    Method(
-        name="hpgd_sa",
-        title="HPGD (SA)",
-        summary="HPGD as published: gradients averaged over visits, benefit of a table learnt by SARSA",
-        kinds=_MDP,
-        make=lambda _: HPGD(
-            variant="sarsa",
-            normalisation="episodes",
-            leader_average="start_visits",
-            delayed=True,  # the training loop has updated the table with the batch already
-            name="HPGD (SA)",
-        ),
-        critic="sarsa",
-    ),
-    Method(
-        name="hpgd_oracle",
-        title="HPGD (oracle)",
-        summary="HPGD as published: all averages from 10,000 extra steps, which start in uniformly drawn states",
-        kinds=_MDP,
-        make=lambda _: HPGD(
-            variant="oracle_batch", normalisation="episodes", leader_average="start_visits", name="HPGD (oracle)"
-        ),
-    ),
-    Method(
-        name="hpgd_td",
-        title="HPGD (TD)",
-        summary="as published: raw Q_L times the gradient centred by a learnt ∇V_F; scores shortened",
-        kinds=_LQR,
-        make=lambda blocks: HPGD(variant="critic", factor="action_value", **_shortened(blocks)),
-        critic=_PUBLISHED_GRADIENTS,
-    ),
-    Method(
-        name="hpgd_td_benefit",
-        title="HPGD (TD), benefit",
-        summary="HPGD (TD) with the benefit in place of the raw Q_L",
-        kinds=_LQR,
-        make=lambda blocks: HPGD(variant="critic", **_shortened(blocks)),
-        critic=_PUBLISHED_GRADIENTS,
-    ),
-    Method(
-        name="bc_hg_whole_scores",
-        title="BC-HG, scores whole",
-        summary="BC-HG as published without shortening of scores",
-        kinds=_LQR,
-        make=lambda _: BCHG(critic="context"),
-        critic=_ACTION_NET,
-    ),
-    Method(
-        name="naive_pgd_centred",
-        title="Naive-PGD, centred",
-        summary="the leader's own terms, scores whole and weighted with temporal differences",
-        kinds=_LQR,
-        make=lambda _: NaivePGD(critic="context", scores="td_error"),
-        critic=_ACTION_NET,
-        guiding=False,
-    ),
-    Method(
-        name="bc_hg_centred",
-        title="BC-HG, centred",
-        summary="BC-HG, scores whole, V_L and V_F less their expectations",
-        kinds=_LQR,
-        make=lambda _: BCHG(critic="context", scores="td_error"),
-        critic=_ACTION_NET,
-    ),
-    Method(
-        name="hpgd_centred",
-        title="BC-HG, centred, less ∇V_F",
-        summary="the same less a learnt ∇V_F: the doubly centred form",
-        kinds=_LQR,
-        make=lambda _: HPGD(variant="critic", critic="context", scores="td_error"),
-        critic=_GRADIENTS,
-    ),
-    Method(
-        name="bc_hg_pathwise",
-        title="BC-HG, pathwise",
-        summary="BC-HG with derivatives of values along the path in place of scores",
-        kinds=_LQR,
-        make=lambda _: PathwiseBCHG(critic="context"),
-        critic=_ACTION_NET,
-    ),
-    Method(
-        name="policy_covariance",
-        title="policy covariance",
-        summary="the guiding term as a covariance in closed form of learnt Q_L and ∇Q_F",
-        kinds=_LQR,
-        make=lambda _: PolicyCovariance(critic="context"),
-        critic=_GRADIENTS,
-    ),
-    Method(
-        name="policy_covariance_scores",
-        title="policy covariance, ∇Q_F from scores",
-        summary="the same with ∇Q_F learnt from V_F times scores, as published networks learn ∇V_F",
-        kinds=_LQR,
-        make=lambda _: PolicyCovariance(critic="context"),
-        critic=Wanted(leader="state_action", gradient="state_action", gradient_rewards="score"),
-    ),
-    Method(
-        name="sobirl",
-        title="SoBiRL",
-        summary="SoBiRL as published: one-step gradients weighed by averaged returns",
-        kinds=_MDP,
-        make=lambda _: _practical("sobirl_batch"),
-    ),
-    Method(
-        name="naive_pgd",
-        title="Naive-PGD",
-        summary="the leader's own terms alone, averaged over visits of start states",
-        kinds=_MDP,
-        make=lambda _: _practical("naive_pgd_practical"),
-        guiding=False,
-    ),
-    Method(
-        name="naive_pgd",
-        title="Naive-PGD (on-policy)",
-        summary="the policy term alone, of this iteration's data",
-        kinds=_GAME,
-        make=_own_term,
-        critic="expected",
-        guiding=False,
-    ),
-    Method(
-        name="naive_pgd_replay",
-        title="Naive-PGD (off-policy)",
-        summary="the policy term alone, of all past data, not reweighted",
-        kinds=_GAME,
-        make=_own_term,
-        critic="expected",
-        guiding=False,
-        replay=True,
-    ),
-    Method(
-        name="naive_pgd_on",
-        title="Naive-PGD (on-policy)",
-        summary="the policy term alone, of this iteration's data",
-        kinds=_LQR_GAME,
-        make=lambda form: form,
-        critic="expected",
-        guiding=False,
-    ),
-    Method(
-        name="naive_pgd_off",
-        title="Naive-PGD (off-policy)",
-        summary="the policy term alone, of all past data, not reweighted",
-        kinds=_LQR_GAME,
-        make=lambda form: form,
-        critic="expected",
-        guiding=False,
-        replay=True,
-    ),
-    Method(
-        name="bi_ac",
-        title="Bi-AC (on-policy)",
-        summary="the policy term with the Stackelberg critic, of this iteration's data",
-        kinds=_GAME,
-        make=_own_term,
-        critic="stackelberg",
-        guiding=False,
-    ),
-    Method(
-        name="bi_ac_replay",
-        title="Bi-AC (off-policy)",
-        summary="the policy term with the Stackelberg critic, of all past data, not reweighted",
-        kinds=_GAME,
-        make=_own_term,
-        critic="stackelberg",
-        guiding=False,
-        replay=True,
-    ),
-    Method(
-        name="bi_level_q",
-        title="Bi-level Q-learning",
-        summary="the leader imitates a Boltzmann policy of Q_L(s, l, a*(s, l)), with the Stackelberg critic",
-        kinds=_GAME,
-        make=_own_term,
-        critic="stackelberg",
-        guiding=False,
-        replay=True,
-        greedy=True,
-    ),
-    Method(
-        name="total_derivative",
-        title="Total derivative",
-        summary="inverse Hessian of the whole batch through the follower's logits",
-        kinds=_GAME,
-        make=lambda options: TotalDerivative(critic="context", baseline=options.baseline),
-        critic="expected",
-    ),
-    Method(
-        name="pathwise",
-        title="pathwise BC-HG",
-        summary="derivatives along the path, ∇V_F by least squares, rewards averaged over the follower's noise",
-        kinds=_LQR_GAME,
-        make=lambda _: PathwiseGame(response="lstd"),
-    ),
-    Method(
-        name="pathwise_raw",
-        title="pathwise BC-HG, rewards not averaged",
-        summary="the same with the rewards that were earned",
-        kinds=_LQR_GAME,
-        make=lambda _: PathwiseGame(average_reward=False, response="lstd"),
-    ),
-    Method(
-        name="pathwise_partial",
-        title="pathwise, no response",
-        summary="the path's derivatives with the follower's response held fixed",
-        kinds=_LQR_GAME,
-        make=lambda _: PathwiseGame(response="none"),
-        guiding=False,
-    ),
-    Method(
-        name="exact",
-        title="exact ascent",
-        summary="the exact hypergradient of the follower's best response: the control of every comparison",
-        kinds=(*_MDP, *_LQR),
-    ),
-    Method(
-        name="exact_partial",
-        title="exact partial ascent",
-        summary="the exact partial gradient, the follower's response held fixed",
-        kinds=_LQR,
-        guiding=False,
-    ),
-    Method(name="exact", title="Exact hypergradient", summary="the truth, by the model", kinds=_GAME),
-    Method(
-        name="exact_partial",
-        title="Exact partial gradient",
-        summary="the truth with the follower held fixed, by the model",
-        kinds=_GAME,
-        guiding=False,
-    ),
-    Method(name="exact", title="exact hypergradient", summary="the truth, by the model", kinds=_LQR_GAME),
-    Method(
-        name="exact_partial",
-        title="exact, no response",
-        summary="the truth with the follower held fixed, by the model",
-        kinds=_LQR_GAME,
-        guiding=False,
-    ),
+    Method("naive_pgd", "Naive-PGD", _LQR,
+           make=lambda blocks: NaivePGD(**_shortened(blocks)), critic=_STATE_NET, guiding=False,
+           summary="as published: the leader's own terms, scores shortened"),
+    Method("bc_hg", "BC-HG", _MDP, make=_published, critic="sarsa",
+           summary="BC-HG as published: benefit of a table learnt by SARSA from the same batch, averages over pairs"),
+    Method("bc_hg", "BC-HG", _GAME, make=_in_a_game, critic="expected",
+           summary="policy term and guiding term of the same transitions"),
+    Method("bc_hg", "BC-HG", _LQR, make=lambda blocks: BCHG(**_shortened(blocks)), critic=_ACTION_NET,
+           summary="as published: benefit times the rest of the trajectory, raw V_F; partial scores shortened"),
+    Method("bc_hg", "BC-HG", _LQR_GAME, make=lambda form: form, critic="expected",
+           summary="policy term and guiding term of stored transitions, of the form that the set-up says"),
+    Method("bc_hg_exact_benefit", "BC-HG (exact benefit)", _MDP, make=_published, critic="exact",
+           summary="BC-HG as published, with the exact benefit instead of a learnt one"),
+    Method("bc_hg_formula", "BC-HG (formula)", _MDP, make=lambda _: BCHG(critic="context"), critic="exact",
+           summary="BC-HG of the paper's formula: exact benefit, one trajectory at a time"),
+    Method("hpgd_mc", "HPGD (MC)", _MDP, make=lambda _: _practical("hpgd_mc"),
+           summary="HPGD as published: returns and gradients averaged over the visits in the same batch"),
+    Method("hpgd_mc", "HPGD (MC)", _LQR,
+           make=lambda blocks: HPGD(variant="critic", factor="return", **_shortened(blocks)),
+           critic=_STATE_NET_GRADIENTS,
+           summary="as published: raw returns times the gradient centred by a learnt ∇V_F; scores shortened"),
+    Method("hpgd_sa", "HPGD (SA)", _MDP,
+           # The training loop has updated the table with the batch already.
+           make=lambda _: HPGD(variant="sarsa", delayed=True, name="HPGD (SA)", **_PER_EPISODE), critic="sarsa",
+           summary="HPGD as published: gradients averaged over visits, benefit of a table learnt by SARSA"),
+    Method("hpgd_oracle", "HPGD (oracle)", _MDP,
+           make=lambda _: HPGD(variant="oracle_batch", name="HPGD (oracle)", **_PER_EPISODE),
+           summary="HPGD as published: all averages from 10,000 extra steps, which start in uniformly drawn states"),
+    Method("hpgd_td", "HPGD (TD)", _LQR,
+           make=lambda blocks: HPGD(variant="critic", factor="action_value", **_shortened(blocks)),
+           critic=_PUBLISHED_GRADIENTS,
+           summary="as published: raw Q_L times the gradient centred by a learnt ∇V_F; scores shortened"),
+    Method("hpgd_td_benefit", "HPGD (TD), benefit", _LQR,
+           make=lambda blocks: HPGD(variant="critic", **_shortened(blocks)), critic=_PUBLISHED_GRADIENTS,
+           summary="HPGD (TD) with the benefit in place of the raw Q_L"),
+    Method("bc_hg_whole_scores", "BC-HG, scores whole", _LQR, make=lambda _: BCHG(critic="context"), critic=_ACTION_NET,
+           summary="BC-HG as published without shortening of scores"),
+    Method("naive_pgd_centred", "Naive-PGD, centred", _LQR,
+           make=lambda _: NaivePGD(critic="context", scores="td_error"), critic=_ACTION_NET, guiding=False,
+           summary="the leader's own terms, scores whole and weighted with temporal differences"),
+    Method("bc_hg_centred", "BC-HG, centred", _LQR,
+           make=lambda _: BCHG(critic="context", scores="td_error"), critic=_ACTION_NET,
+           summary="BC-HG, scores whole, V_L and V_F less their expectations"),
+    Method("hpgd_centred", "BC-HG, centred, less ∇V_F", _LQR,
+           make=lambda _: HPGD(variant="critic", critic="context", scores="td_error"), critic=_GRADIENTS,
+           summary="the same less a learnt ∇V_F: the doubly centred form"),
+    Method("bc_hg_pathwise", "BC-HG, pathwise", _LQR, make=lambda _: PathwiseBCHG(critic="context"), critic=_ACTION_NET,
+           summary="BC-HG with derivatives of values along the path in place of scores"),
+    Method("policy_covariance", "policy covariance", _LQR,
+           make=lambda _: PolicyCovariance(critic="context"), critic=_GRADIENTS,
+           summary="the guiding term as a covariance in closed form of learnt Q_L and ∇Q_F"),
+    Method("policy_covariance_scores", "policy covariance, ∇Q_F from scores", _LQR,
+           make=lambda _: PolicyCovariance(critic="context"),
+           critic=Wanted(leader="state_action", gradient="state_action", gradient_rewards="score"),
+           summary="the same with ∇Q_F learnt from V_F times scores, as published networks learn ∇V_F"),
+    Method("sobirl", "SoBiRL", _MDP, make=lambda _: _practical("sobirl_batch"),
+           summary="SoBiRL as published: one-step gradients weighed by averaged returns"),
+    Method("naive_pgd", "Naive-PGD", _MDP, make=lambda _: _practical("naive_pgd_practical"), guiding=False,
+           summary="the leader's own terms alone, averaged over visits of start states"),
+    Method("naive_pgd", "Naive-PGD (on-policy)", _GAME, make=_own_term, critic="expected", guiding=False,
+           summary="the policy term alone, of this iteration's data"),
+    Method("naive_pgd_replay", "Naive-PGD (off-policy)", _GAME,
+           make=_own_term, critic="expected", guiding=False, replay=True,
+           summary="the policy term alone, of all past data, not reweighted"),
+    Method("naive_pgd_on", "Naive-PGD (on-policy)", _LQR_GAME, make=lambda form: form, critic="expected", guiding=False,
+           summary="the policy term alone, of this iteration's data"),
+    Method("naive_pgd_off", "Naive-PGD (off-policy)", _LQR_GAME,
+           make=lambda form: form, critic="expected", guiding=False, replay=True,
+           summary="the policy term alone, of all past data, not reweighted"),
+    Method("bi_ac", "Bi-AC (on-policy)", _GAME, make=_own_term, critic="stackelberg", guiding=False,
+           summary="the policy term with the Stackelberg critic, of this iteration's data"),
+    Method("bi_ac_replay", "Bi-AC (off-policy)", _GAME,
+           make=_own_term, critic="stackelberg", guiding=False, replay=True,
+           summary="the policy term with the Stackelberg critic, of all past data, not reweighted"),
+    Method("bi_level_q", "Bi-level Q-learning", _GAME,
+           make=_own_term, critic="stackelberg", guiding=False, replay=True, greedy=True,
+           summary="the leader imitates a Boltzmann policy of Q_L(s, l, a*(s, l)), with the Stackelberg critic"),
+    Method("total_derivative", "Total derivative", _GAME,
+           make=lambda options: TotalDerivative(critic="context", baseline=options.baseline), critic="expected",
+           summary="inverse Hessian of the whole batch through the follower's logits"),
+    Method("pathwise", "pathwise BC-HG", _LQR_GAME, make=lambda _: PathwiseGame(response="lstd"),
+           summary="derivatives along the path, ∇V_F by least squares, rewards averaged over the follower's noise"),
+    Method("pathwise_raw", "pathwise BC-HG, rewards not averaged", _LQR_GAME,
+           make=lambda _: PathwiseGame(average_reward=False, response="lstd"),
+           summary="the same with the rewards that were earned"),
+    Method("pathwise_partial", "pathwise, no response", _LQR_GAME,
+           make=lambda _: PathwiseGame(response="none"), guiding=False,
+           summary="the path's derivatives with the follower's response held fixed"),
+    Method("exact", "exact ascent", (*_MDP, *_LQR),
+           summary="the exact hypergradient of the follower's best response: the control of every comparison"),
+    Method("exact_partial", "exact partial ascent", _LQR, guiding=False,
+           summary="the exact partial gradient, the follower's response held fixed"),
+    Method("exact", "Exact hypergradient", _GAME,
+           summary="the truth, by the model"),
+    Method("exact_partial", "Exact partial gradient", _GAME, guiding=False,
+           summary="the truth with the follower held fixed, by the model"),
+    Method("exact", "exact hypergradient", _LQR_GAME,
+           summary="the truth, by the model"),
+    Method("exact_partial", "exact, no response", _LQR_GAME, guiding=False,
+           summary="the truth with the follower held fixed, by the model"),
 )
+# fmt: on
 
 METHODS: Mapping[type, Mapping[str, Method]] = MappingProxyType(
     {

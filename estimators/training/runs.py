@@ -115,6 +115,8 @@ class LeaderTraining(abc.ABC):
 
     Parameters
     ----------
+    problem
+        What is trained on.
     runs
         At least one, all different.
     iterations
@@ -133,8 +135,13 @@ class LeaderTraining(abc.ABC):
         Outer iterations between two exact evaluations; the first and the last are always evaluated.
     entropy
         Root of all random streams.
+    streams, steps
+        Of the batch that every run draws in every outer iteration.
+    start_scale
+        θ_0 has independent entries N(0, start_scale²); 0: zeros.
     """
 
+    problem: Any
     runs: Sequence[Run]
     iterations: int
     optimiser: Optimiser = field(default_factory=SGD)
@@ -144,6 +151,9 @@ class LeaderTraining(abc.ABC):
     ascent_steps: int = 1
     evaluate_every: int = 10
     entropy: int = 0
+    streams: int = 1
+    steps: int = 100
+    start_scale: float = 0.01
 
     def __post_init__(self) -> None:
         store_floats(self)
@@ -157,8 +167,10 @@ class LeaderTraining(abc.ABC):
         for run in self.runs:
             if run.method not in known:
                 raise UnknownNameError("method", run.method, known)
-        for name in ("iterations", "ascent_steps", "evaluate_every"):
+        for name in ("iterations", "ascent_steps", "evaluate_every", "streams", "steps"):
             check_count(name, getattr(self, name))
+        if not (np.isfinite(self.start_scale) and self.start_scale >= 0.0):
+            raise InvalidInputError(refusal("start_scale", self.start_scale, "a finite number >= 0", "0.01 is usual"))
         if self.schedule not in SCHEDULES:
             raise UnknownNameError("schedule", self.schedule, SCHEDULES)
         check_positive_or_infinite("largest_norm", self.largest_norm)
@@ -169,9 +181,23 @@ class LeaderTraining(abc.ABC):
     def methods(self) -> Iterable[str]:
         """Return the names of the methods that this kind of training knows."""
 
-    @abc.abstractmethod
+    @property
+    def theta_shape(self) -> tuple[int, ...]:
+        """Shape of one run's θ.
+
+        Raises
+        ------
+        InvalidInputError
+            If the problem takes a θ of any shape.
+        """
+        if self.problem.theta_shape is None:
+            raise InvalidInputError("problem.theta_shape=None: expected a fixed shape of θ; pass theta_shape=(N,)")
+        return tuple(self.problem.theta_shape)
+
     def start(self) -> FloatArray:
         """Return the leaders' starting points (runs, N), the same for runs of the same seed."""
+        size = int(np.prod(self.theta_shape))
+        return self.starts(lambda rng: self.start_scale * rng.standard_normal(size))
 
     def world(self, generators: Sequence[Generator]) -> World:
         """Return what the runs act in; `generators` has one random stream for each run."""

@@ -77,14 +77,11 @@ class EscapeTraining(LeaderTraining):
         What is tried.
     simulator
         Of arms that sample.
-    steps
-        Of a batch.
     """
 
     problem: ConfigurableMDP
     arm: Arm
     simulator: TabularSimulator = field(default_factory=published_simulator)
-    steps: int = 100
 
     def methods(self) -> Iterable[str]:
         """Return the arm's name."""

@@ -69,8 +69,6 @@ class ModelTraining(LeaderTraining):
     ----------
     problem
         θ in the rewards only.
-    streams, steps
-        Of the batch that every run draws in every outer iteration.
     simulator
         How samples are made.
     pooling
@@ -89,8 +87,6 @@ class ModelTraining(LeaderTraining):
         How leaders search.
     refit_every
         Outer iterations between two kernels of "model_ascent".
-    start_scale
-        θ_0 has independent entries N(0, start_scale²); 0: zeros.
 
     Raises
     ------
@@ -112,8 +108,6 @@ class ModelTraining(LeaderTraining):
     """
 
     problem: ConfigurableMDP
-    streams: int = 1
-    steps: int = 100
     simulator: TabularSimulator = field(default_factory=published_simulator)
     pooling: float = 2.0
     plans: tuple[int, ...] = (300, 400, 600)
@@ -122,15 +116,12 @@ class ModelTraining(LeaderTraining):
     remembered: int = 160
     value_noise: float = 0.0
     refit_every: int = 10
-    start_scale: float = 0.01
 
     def __post_init__(self) -> None:
         LeaderTraining.__post_init__(self)  # slots make a new class, which super() without arguments does not find
-        for name in ("streams", "steps", "remembered", "refit_every"):
+        for name in ("remembered", "refit_every"):
             check_count(name, getattr(self, name))
         check_positive("pooling", self.pooling, "2 is usual")
-        if not (np.isfinite(self.start_scale) and self.start_scale >= 0.0):
-            raise InvalidInputError(refusal("start_scale", self.start_scale, "a finite number >= 0", "0.01 is usual"))
         if not 0.0 <= self.value_noise <= _MOST_NOISE:
             raise InvalidInputError(
                 refusal("value_noise", self.value_noise, f"a number in [0, {_MOST_NOISE:g}]", "0 is exact")
@@ -173,12 +164,6 @@ class ModelTraining(LeaderTraining):
     def methods(self) -> Iterable[str]:
         """Return the names in `MODEL_METHODS`."""
         return MODEL_METHODS
-
-    def start(self) -> FloatArray:
-        """Return the leaders' starting points (runs, N), the same for runs of the same seed."""
-        assert self.problem.theta_shape is not None  # refused in the constructor
-        size = int(self.problem.theta_shape[0])
-        return self.starts(lambda rng: self.start_scale * rng.standard_normal(size))
 
     def world(self, generators: Sequence[Generator]) -> World:
         """Return what the runs act in."""

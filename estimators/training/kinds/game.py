@@ -10,7 +10,7 @@ import numpy as np
 from bilevelrl.estimators.training.kinds.options import SOUND, GameOptions
 from bilevelrl.estimators.training.methods import METHODS
 from bilevelrl.estimators.training.optimisers import Adam, Optimiser
-from bilevelrl.estimators.training.runs import LeaderTraining, check_count
+from bilevelrl.estimators.training.runs import LeaderTraining
 from bilevelrl.estimators.training.worlds.actors import Actor, NetworkActor, TabularActor
 from bilevelrl.reference import MarkovGame, TabularSoftmaxPolicy
 from bilevelrl.reference.arrays import FloatArray
@@ -66,14 +66,10 @@ class GameTraining(LeaderTraining):
 
     def __post_init__(self) -> None:
         LeaderTraining.__post_init__(self)
-        for name in ("streams", "steps"):
-            check_count(name, getattr(self, name))
         if not self.problem.follower_sees_leader_action:
             raise UnsupportedError("GameTraining: expected a game whose follower sees the leader's action")
         if np.abs(self.problem.transition.sum(axis=3) - 1.0).max() > 1e-12:
             raise UnsupportedError("GameTraining: expected transitions that sum to one; episodes are cut by `steps`")
-        if not (np.isfinite(self.start_scale) and self.start_scale >= 0.0):
-            raise InvalidInputError(refusal("start_scale", self.start_scale, "a finite number >= 0", "0.16 is usual"))
         shape = (self.problem.states, self.problem.leader_actions)
         if len(self.probe) != 2 or not all(0 <= at < size for at, size in zip(self.probe, shape, strict=True)):
             raise InvalidInputError(

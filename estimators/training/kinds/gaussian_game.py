@@ -163,8 +163,6 @@ class LQRGameTraining(LeaderTraining):
         Episodes of so many steps, drawn by every run in every outer iteration.
     setup
         What samples, critics and score-function methods do; `lqr_game_training` fills the rest from it.
-    start_scale
-        θ_0 has independent entries N(0, start_scale²).
 
     Raises
     ------
@@ -181,29 +179,19 @@ class LQRGameTraining(LeaderTraining):
 
     problem: LQRGame
     streams: int = 4
-    steps: int = 100
     setup: Setup = SOUND
     start_scale: float = 1.0
 
     def __post_init__(self) -> None:
         LeaderTraining.__post_init__(self)  # slots make a new class, which super() without arguments does not find
         check_linear_leader(self.problem)
-        check_count("streams", self.streams)
-        check_count("steps", self.steps)
         replaying = [run.method for run in self.runs if METHODS[LQRGame][run.method].replay]
         if replaying and self.setup.critic.data_deviation is not None:
             raise UnsupportedError(f"data_deviation: expected None for {replaying[0]}, whose episodes are all kept")
-        if not (np.isfinite(self.start_scale) and self.start_scale >= 0.0):
-            raise InvalidInputError(refusal("start_scale", self.start_scale, "a finite number >= 0", "1.0 is usual"))
 
     def methods(self) -> Iterable[str]:
         """Return the names in `METHODS`."""
         return METHODS[LQRGame]
-
-    def start(self) -> FloatArray:
-        """Return the leaders' first gains (runs, N), the same for runs of the same seed."""
-        size = self.problem.dynamics_leader.size
-        return self.starts(lambda rng: self.start_scale * rng.standard_normal(size))
 
     def problem_arrays(self) -> Iterable[FloatArray]:
         """Return the game's matrices."""

@@ -9,11 +9,10 @@ import numpy as np
 
 from bilevelrl.estimators.sampling.linear_quadratic import LQRSimulator
 from bilevelrl.estimators.training.methods import METHODS
-from bilevelrl.estimators.training.runs import LeaderTraining, check_count
+from bilevelrl.estimators.training.runs import LeaderTraining
 from bilevelrl.estimators.training.worlds.critic_rules import CriticRule, LeastSquaresCritics
 from bilevelrl.reference import ConfigurableLQR
 from bilevelrl.reference.arrays import FloatArray
-from bilevelrl.reference.errors import InvalidInputError, refusal
 
 __all__ = ["LQRTraining"]
 
@@ -36,8 +35,6 @@ class LQRTraining(LeaderTraining):
         Let critics learn from a batch of their own, as large: no sample is used twice.
     simulator
         How samples are made.
-    start_scale
-        θ_0 has independent entries N(0, start_scale²).
 
     Raises
     ------
@@ -58,33 +55,21 @@ class LQRTraining(LeaderTraining):
     problem: ConfigurableLQR
     critics: CriticRule = field(default_factory=LeastSquaresCritics)
     streams: int = 100
-    steps: int = 100
     separate_critics: bool = False
     simulator: LQRSimulator = field(default_factory=LQRSimulator)
-    start_scale: float = 0.01
 
     def __post_init__(self) -> None:
         LeaderTraining.__post_init__(self)
-        for name in ("streams", "steps"):
-            check_count(name, getattr(self, name))
-        if not (np.isfinite(self.start_scale) and self.start_scale >= 0.0):
-            raise InvalidInputError(refusal("start_scale", self.start_scale, "a finite number >= 0", "0.01 is usual"))
-        if self.problem.theta_shape is None:
-            raise InvalidInputError("problem.theta_shape=None: expected a fixed shape of θ; pass theta_shape=(N,)")
+        _ = self.theta_shape  # refuses a θ of any shape
 
     @property
     def parameters(self) -> int:
         """N."""
-        assert self.problem.theta_shape is not None  # refused on construction
-        return int(np.prod(self.problem.theta_shape))
+        return int(np.prod(self.theta_shape))
 
     def methods(self) -> Iterable[str]:
         """Return the names in `METHODS`."""
         return METHODS[ConfigurableLQR]
-
-    def start(self) -> FloatArray:
-        """Return the leaders' starting points (runs, N), the same for runs of the same seed."""
-        return self.starts(lambda rng: self.start_scale * rng.standard_normal(self.parameters))
 
     def problem_arrays(self) -> Iterable[FloatArray]:
         """Return the matrices at the first starting point."""

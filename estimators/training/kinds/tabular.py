@@ -17,7 +17,7 @@ from bilevelrl.estimators.training.followers.solving import (
     FollowerRule,
 )
 from bilevelrl.estimators.training.methods import METHODS
-from bilevelrl.estimators.training.runs import LeaderTraining, check_count
+from bilevelrl.estimators.training.runs import LeaderTraining
 from bilevelrl.reference import ConfigurableMDP
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.errors import InvalidInputError, refusal
@@ -45,12 +45,8 @@ class Training(LeaderTraining):
     ----------
     problem
         Runs are trained together, which is faster, where θ does not enter its dynamics.
-    streams, steps
-        Of the batch that every run draws in every outer iteration.
     follower, simulator
         How followers respond, how samples are made.
-    start_scale
-        θ_0 has independent entries N(0, start_scale²); 0: zeros.
 
     Raises
     ------
@@ -69,39 +65,20 @@ class Training(LeaderTraining):
     """
 
     problem: ConfigurableMDP
-    streams: int = 1
-    steps: int = 100
     follower: FollowerRule = field(default_factory=ExactFollower)
     simulator: TabularSimulator = field(default_factory=published_simulator)
-    start_scale: float = 0.01
 
     def __post_init__(self) -> None:
         LeaderTraining.__post_init__(self)  # slots make a new class, which super() without arguments does not find
-        for name in ("streams", "steps"):
-            check_count(name, getattr(self, name))
         if self.ascent_steps != 1:
             raise InvalidInputError(
                 refusal("ascent_steps", self.ascent_steps, "1 on a configurable MDP", "raise iterations instead")
             )
-        if not (np.isfinite(self.start_scale) and self.start_scale >= 0.0):
-            raise InvalidInputError(refusal("start_scale", self.start_scale, "a finite number >= 0", "0.01 is usual"))
-        if self.problem.theta_shape is None:
-            raise InvalidInputError("problem.theta_shape=None: expected a fixed shape of θ; pass theta_shape=(N,)")
-
-    @property
-    def theta_shape(self) -> tuple[int, ...]:
-        """Shape of one run's θ."""
-        assert self.problem.theta_shape is not None  # refused in the constructor
-        return tuple(self.problem.theta_shape)
+        _ = self.theta_shape  # refuses a θ of any shape
 
     def methods(self) -> Iterable[str]:
         """Return the names in `METHODS`."""
         return METHODS[ConfigurableMDP]
-
-    def start(self) -> FloatArray:
-        """Return the leaders' starting points (runs, N), the same for runs of the same seed."""
-        size = int(np.prod(self.theta_shape))
-        return self.starts(lambda rng: self.start_scale * rng.standard_normal(size))
 
     def problem_arrays(self) -> Iterable[FloatArray]:
         """Return the tables at θ_0, and the kernel that moves the samples."""

@@ -258,7 +258,7 @@ def test_no_numerical_code_is_shared_with_the_floating_point_routes(monkeypatch)
     kinds = {f"{kind}.model" for kind in ("tabular", "game", "lqr", "lqr_game")}
     allowed = {"arrays", "errors", "registry", "problem", "tabular.tables"} | kinds
     checks = {
-        "doors": {"Horizon", "checked"},
+        "doors": {"Horizon", "Steps", "checked"},
         "objective": {"INFINITE_HORIZON", "Objective"},
         "on_demand": {"AnswerBounds"},
         "tabular.transitions": {"ROW_SUM_TOLERANCE", "SparseTransition"},

@@ -17,6 +17,15 @@ The policy: with `x = (γ P w + u m)/β`, the bound on the error of every Q/β, 
 `π/π* = Σ_b π_b exp(δ_b - δ_a)` is one up to
 
     η_a = Σ_(b≠a) π_b (exp(x_a + x_b) - 1).                                                                          (2)
+
+There x may leave out what is common to all actions of a decision, which is nearly all of w where γ is near one. The
+error `e = V - V*` solves `e = γ P_π' e + s` with |s| ≤ σ, the left side of (1) at w = 0, and a π' between the policies
+of V and of V*. With `R = (I - γ P_π)⁻¹` and P_a less its mean over the actions, x_a = y_a + u m_a/β serves if
+
+    γ |(P_a - Σ_b π_b P_b) R| (σ + β Σ reach π η y) / β  ≤  y_a                                                      (3)
+
+with the η of these x. For along the path of fixed points V - e_τ of T + (1 - τ) s the differences of `γ P e_τ / β`
+start from zero and satisfy (3) with their own size in place of y, so that they never come to exceed it.
 """
 
 from __future__ import annotations
@@ -34,6 +43,9 @@ __all__ = ["ErrorsOnDemand", "ValueErrors", "value_errors"]
 _CORRECTIONS = 8  # of w
 _LARGE = 10.0  # of an exponent
 _LARGEST = 1e300
+_LOST = 1e-6  # of w: rounding and conditioning of an inverse leave far less
+_HUGE = 1e100  # squared, still a number
+_SIZE_LIMIT = 4_000_000  # entries; beyond it what is common to all actions is not left out
 _NEVER = -690.0  # log of a probability that counts as zero
 
 
@@ -89,27 +101,73 @@ def value_errors(operator: SoftOperator, iterate: FloatArray, noise: FloatArray 
     log_policy = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
     base = np.abs(backed_up - iterate) + unit * state_scale(backed_up, temperature)
 
-    def exponents(w: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """Return x = (γ P w + u m)/β, π (exp(x) - 1) as far as it is small, and log Σ_a π exp(x)."""
+    def exponents(w: FloatArray) -> FloatArray:
+        """Return x = (γ P w + u m)/β."""
         with np.errstate(over="ignore"):
-            x = np.minimum((discount * operator.ahead(w) + rounded) / temperature, _LARGEST)
+            result: FloatArray = np.minimum((discount * operator.ahead(w) + rounded) / temperature, _LARGEST)
+        return result
+
+    def tilt(x: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return π (exp(x) - 1) as far as it is small, and log Σ_a π exp(x)."""
         tilted = log_policy + x  # where π is the zero that π exp(x) is not
         peak = tilted.max(axis=-1, keepdims=True)
         grown = np.where(x <= 1.0, policy * np.expm1(np.minimum(x, 1.0)), np.exp(np.minimum(tilted, _LARGE)) - policy)
         beyond = peak[..., 0] + np.log(np.exp(tilted - peak).sum(axis=-1))
-        return x, grown, np.where(peak[..., 0] <= _LARGE, np.log1p(grown.sum(axis=-1)), beyond)
+        return grown, np.where(peak[..., 0] <= _LARGE, np.log1p(grown.sum(axis=-1)), beyond)
 
     def left(w: FloatArray) -> FloatArray:
         """Return the left side of (1)."""
-        soft = exponents(w)[2][..., None]
+        soft = tilt(exponents(w))[1][..., None]
         result: FloatArray = (1.0 + unit) * temperature * operator.average(np.ones_like(soft), soft) + base
         return result
 
     w = _supersolution(operator, policy, base + operator.average(policy, rounded), left)
-    x, grown, soft = exponents(w)
-    relative = _relative(policy, x, grown) + unit - 2.0 * np.finfo(np.float64).eps * log_policy
+    x = exponents(w)
+    soft = tilt(x)[1]
+
+    def relative_of(x: FloatArray) -> FloatArray:
+        """Return (2)."""
+        return _relative(policy, x, tilt(x)[0])
+
+    apart = _apart(operator, policy, w, left(np.zeros_like(w)), rounded, relative_of)
+    relative = relative_of(np.minimum(x, apart)) + unit - 2.0 * np.finfo(np.float64).eps * log_policy
     relative[log_policy + x + soft[..., None] < _NEVER] = 0.0
     return ValueErrors(value=w, action_value=temperature * x, point_value=temperature * soft, policy=relative)
+
+
+def _apart(
+    operator: SoftOperator,
+    policy: FloatArray,
+    w: FloatArray,
+    source: FloatArray,
+    rounded: FloatArray,
+    relative_of: Callable[[FloatArray], FloatArray],
+) -> FloatArray:
+    """Return the x of (3), inf where none is found or the arrays would be too large."""
+    if policy.size * w.size > _SIZE_LIMIT:
+        return np.full_like(policy, np.inf)
+    scale = operator.discount / operator.temperature
+    inverse = operator.system(policy).solve(np.eye(w.size))
+    reached = operator.ahead(inverse)  # (S, ..., A, S)
+    differences = np.abs(reached - np.einsum("...a,...as->...s", policy, reached)[..., None, :])
+    ahead = operator.ahead(w)
+    lost = _LOST * scale * (ahead + np.vecdot(policy, ahead)[..., None])  # what rounding leaves of the differences
+
+    def needed(y: FloatArray) -> FloatArray:
+        """Return the left side of (3)."""
+        moved = np.minimum(np.minimum(relative_of(y + rounded / operator.temperature), _HUGE) * y, _HUGE)
+        result: FloatArray = scale * (differences @ (source + operator.temperature * operator.average(policy, moved)))
+        return np.asarray(np.minimum(result + lost, _HUGE))
+
+    y: FloatArray = np.minimum((1.0 + 1e-6) * (scale * (differences @ source) + lost), _HUGE)
+    for _ in range(_CORRECTIONS):
+        lacking = np.maximum(needed(y) - y, 0.0)
+        if not lacking.any():
+            break
+        y = np.minimum(y + 2.0 * lacking, _HUGE)
+    failing = ((needed(y) > y) | (y >= _HUGE)).reshape(w.size, -1).any(axis=1)
+    y[_reaching(operator, failing)] = np.inf
+    return np.asarray(y + rounded / operator.temperature)
 
 
 def _relative(policy: FloatArray, x: FloatArray, grown: FloatArray) -> FloatArray:

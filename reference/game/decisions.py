@@ -75,9 +75,9 @@ class DecisionPoints:
         )
 
     def ahead(self, value: FloatArray) -> FloatArray:
-        """Return Σ_s' K(s'|s,d,a) value(s'), (S, D, A), for value (S,)."""
+        """Return Σ_s' K(s'|s,d,a) value(s'), (S, D, A[, N]), for value (S[, N])."""
         shape = self.kernel.shape
-        result: FloatArray = (self.kernel.reshape(-1, shape[3]) @ value).reshape(shape[:3])
+        result: FloatArray = (self.kernel.reshape(-1, shape[3]) @ value).reshape(*shape[:3], *value.shape[1:])
         return result
 
     def pushed(self, weights: FloatArray) -> FloatArray:

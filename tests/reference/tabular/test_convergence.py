@@ -20,6 +20,7 @@ from bilevelrl.reference import (
     solve_follower,
     solve_followers,
 )
+from bilevelrl.reference import value_errors as value_errors_module
 from bilevelrl.reference.tabular import fixed_point
 from bilevelrl.reference.tabular.follower import tabular_operator
 from bilevelrl.reference.value_errors import value_errors
@@ -261,3 +262,33 @@ def test_every_route_bounds_a_games_objective(route, kind, sees):
     truth = HighPrecision(reduce_game(game_of(PLAIN, sees)), THETA).objective
     found = hypergradient(game_of(kind, sees), THETA, route=route)
     assert abs(found.objective - truth) <= found.objective_error_bound <= 1e-8
+
+
+def off_by(problem, theta, change):
+    """Bounds on a policy whose iterate is off by `change`, and how far it is off."""
+    tables, follower = problem.tables_at(theta), solve_follower(problem, theta)
+    operator = tabular_operator(tables, tables.reward_follower, problem.discount_follower, problem.temperature)
+    iterate = follower.value + change
+    truth = np.array(HighPrecision(problem, theta).policy, dtype=np.float64)
+    return value_errors(operator, iterate).policy, np.abs(operator.backup(iterate)[2] / truth - 1.0)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_what_is_common_to_all_actions_moves_no_policy(seed):
+    """A constant c on V_F moved the bound by 2c/β; what counts is its residual, (1 - γ) c in every state."""
+    problem = problem_of(PLAIN, seed=seed, follower=0.9999, temperature=0.5)
+    bound, off = off_by(problem, THETA, 1e-4)
+    assert (off <= bound).all()
+    assert bound.max() <= 4.0 * (1.0 - 0.9999) * 1e-4 / 0.5  # which two actions of a chain that mixes can tell apart
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_what_is_not_common_moves_the_bound_with_it(seed, monkeypatch):
+    problem = problem_of(PLAIN, seed=seed, follower=0.9999, temperature=0.5)
+    change = 1e-4 * np.random.default_rng(seed).standard_normal(3)
+    bound, off = off_by(problem, THETA, change)
+    assert (off <= bound).all()
+    assert bound.max() <= 50.0 * off.max()  # worst cases over the signs of a residual of three states
+    monkeypatch.setattr(value_errors_module, "_apart", lambda operator, policy, *rest: np.zeros_like(policy))
+    bound, off = off_by(problem, THETA, change)
+    assert (off > bound).any()

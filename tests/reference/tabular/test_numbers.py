@@ -20,6 +20,7 @@ from bilevelrl.reference import (
     leader_objective,
     reduce_game,
     solve_follower,
+    value_errors,
 )
 from bilevelrl.reference.errors import InvalidInputError, StochasticityError
 from bilevelrl.tasks import random_mdp
@@ -61,14 +62,23 @@ def test_bounds_hold_on_rows_as_rounding_left_them(seed):
 
 
 @pytest.mark.parametrize("seed", [6, 7, 82, 223])
-def test_a_policy_badly_known_only_where_it_hardly_acts_leaves_a_bound(seed):
+def test_a_policy_badly_known_only_where_it_hardly_acts_leaves_a_bound(seed, monkeypatch):
     """Relative errors of up to 1e-1 at probabilities of 1e-10, over ten thousand steps: the bound was inf."""
+    # What is common to all actions counts: without it these policies are known better.
+    monkeypatch.setattr(value_errors, "_apart", lambda operator, policy, *rest: np.full_like(policy, np.inf))
     problem, theta = (hard_mdp if seed % 2 else hard_game)(np.random.default_rng(seed))
     follower = solve_follower(problem, theta)
     off, steps = follower.errors_on_demand().policy, 1.0 / (1.0 - problem.discount_follower)
     assert off.max() * steps > 0.1
     found = list(runs(problem, theta))
     assert [outcome for outcome in found if outcome.outside or not outcome.bound < 1e-3 * max(outcome.size, 1.0)] == []
+
+
+@pytest.mark.parametrize("seed", [14, 163])
+def test_a_policy_whose_error_is_common_to_all_actions_leaves_a_bound(seed):
+    """Values of 1e5 at γ = .9999, known to 1e-3: policies were not known for ten thousand steps, and the bound inf."""
+    problem, theta = (hard_mdp if seed % 2 else hard_game)(np.random.default_rng(seed))
+    assert [outcome for outcome in runs(problem, theta) if outcome.outside or not np.isfinite(outcome.bound)] == []
 
 
 def test_the_runs_would_notice_another_meaning(monkeypatch):

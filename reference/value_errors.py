@@ -165,7 +165,7 @@ def _apart(
         if not lacking.any():
             break
         y = np.minimum(y + 2.0 * lacking, _HUGE)
-    failing = ((needed(y) > y) | (y >= _HUGE)).reshape(w.size, -1).any(axis=1)
+    failing: BoolArray = np.asarray(((needed(y) > y) | (y >= _HUGE)).reshape(w.size, -1).any(axis=1))
     y[_reaching(operator, failing)] = np.inf
     return np.asarray(y + rounded / operator.temperature)
 

@@ -542,6 +542,7 @@ def _written():
         "ErrorBudget.spend_next": {"check": "c", "comparisons": 1},
         "Report.count": {"outcome": verification.Outcome.PASSED},
         "Report.save": {"directory": folder},
+        "Moments.allowed": {"known_to": 1e-12},
         "SampleMoments.columns": {"chosen": slice(0, 1)},
         "SampleMoments.of": {"rows": rows},
         "StagedDesign.reject_below": {"stage": 0},

@@ -22,7 +22,7 @@ from bilevelrl.estimators.sampling.joint_actions import JointProcess, joint_mdp
 from bilevelrl.estimators.sampling.tabular import TabularSimulator
 from bilevelrl.reference import ConfigurableMDP, Follower, MarkovGame, solve_follower
 from bilevelrl.reference.arrays import FloatArray, check_array
-from bilevelrl.reference.doors import checked, checked_record, like
+from bilevelrl.reference.doors import Real, checked, checked_record, like
 from bilevelrl.reference.errors import EstimatorError, InvalidInputError, TooLargeError, UnsupportedError, refusal
 from bilevelrl.verification.enumeration.contract import (
     ContractedEstimator,
@@ -91,12 +91,15 @@ class Moments:
         """(N,), of one draw."""
         return np.sqrt(np.maximum(np.diag(self.covariance), 0.0))
 
-    def allowed(self, known_to: float) -> FloatArray:
+    @checked
+    def allowed(self, known_to: Real) -> FloatArray:
         """Return how far the mean may be from what is claimed, (N,): rounding times condition.
 
         Condition is in `known_to`, the bounds on what the errors of the follower, the critic and the truth do; rounding
         is that of the weights, and of the estimator's own sums, which have at most a few terms per step and part.
         """
+        if not known_to >= 0.0:
+            raise InvalidInputError(refusal("known_to", known_to, "a number >= 0, or inf", "pass a bound"))
         own = 16 * self.horizon * float(np.finfo(np.float64).eps) * self.magnitude
         return known_to + self.rounding + own
 

@@ -47,6 +47,7 @@ def checked(target: T) -> T:
 
     Examples
     --------
+    >>> from bilevelrl.reference.doors import Count
     >>> @checked
     ... def grid(*, rows: Count) -> int:
     ...     return rows

@@ -317,6 +317,7 @@ def scenario_truth(on: Scenario, horizon: int | None) -> Truth:
 
     Examples
     --------
+    >>> from bilevelrl.tasks import scenario
     >>> at = scenario("random")
     >>> scenario_truth(at, None) is at.truth, scenario_truth(at, at.horizon) is at.truncated
     (True, True)
@@ -334,6 +335,7 @@ def comparison_directions(truth: Truth) -> tuple[FloatArray, list[str]]:
 
     Examples
     --------
+    >>> from bilevelrl.tasks import scenario
     >>> directions, names = comparison_directions(scenario("toll").truth)
     >>> names
     ['along the truth', 'along the direct part', 'along the response part', 'at parameter 0']

@@ -9,7 +9,7 @@ from bilevelrl.benchmarks.research.model_based import ModelTraining, Planner, Ra
 from bilevelrl.estimators.training import SGD, Adam, Run, train
 from bilevelrl.estimators.training import loop as loop_module
 from bilevelrl.reference import leader_objective, named_stream
-from bilevelrl.reference.errors import InvalidInputError, UnknownNameError
+from bilevelrl.reference.errors import CallableError, InvalidInputError, UnknownNameError
 from bilevelrl.tasks import four_rooms
 
 SMALL = Planner(screened=12, kept=2, steps=4)
@@ -51,8 +51,9 @@ def test_a_killed_training_ends_where_an_uninterrupted_one_does(tmp_path, monkey
         return advance(loop)
 
     monkeypatch.setattr(loop_module._Loop, "advance", dies)
-    with pytest.raises(StoppedError):
+    with pytest.raises(CallableError) as stopped:
         train(training, checkpoint=tmp_path / "half.npz", checkpoint_every=1)
+    assert isinstance(stopped.value.__cause__, StoppedError)
     monkeypatch.undo()
     assert_same(train(training, checkpoint=tmp_path / "half.npz"), train(training))
 

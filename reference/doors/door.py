@@ -47,14 +47,13 @@ def checked(target: T) -> T:
 
     Examples
     --------
-    >>> from bilevelrl.reference.doors import Count
     >>> @checked
-    ... def grid(*, rows: Count) -> int:
+    ... def grid(*, rows: int) -> int:
     ...     return rows
-    >>> grid(rows=0)
+    >>> grid(rows=1.5)
     Traceback (most recent call last):
         ...
-    bilevelrl.reference.errors.InvalidInputError: rows=0: expected an integer >= 1; pass a Python int
+    bilevelrl.reference.errors.InvalidInputError: rows=1.5: expected an integer; pass a Python int
     """
     decorated: T = _decorate(target, finite=True)
     return decorated

@@ -39,6 +39,7 @@ BASE = {
     "verify": ["--quick", "--workers", "1"],
     "report": ["--quick"],
     "fresh-seeds": ["--runs", "1"],
+    "false-alarms": ["--judgements", "1"],
     "digits": ["--only", "one_state"],
     "mutants": ["no-such-mutant"],
     "certify": ["results.json"],

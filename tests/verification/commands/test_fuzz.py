@@ -15,6 +15,7 @@ WORK = {
     "benchmarks.train_command": ["train"],
     "verification.commands.command_line": ["verify"],
     "verification.commands.digits": ["measure_digits"],
+    "verification.commands.false_alarms": ["false_alarms"],
     "verification.commands.fresh_seeds": ["fresh_seeds"],
     "verification.mutants.kill_matrix": ["kill_matrix"],
     "verification.commands.report": ["run_study", "registered_report"],

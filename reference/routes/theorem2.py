@@ -59,7 +59,9 @@ def follower_value_gradient(
         return result
     pairs = states * actions
     chain = np.einsum("sl,slat,tb->satb", policy, kernel, g[:, 0]).reshape(pairs, pairs)
-    scores = np.einsum("sln,sla->san", slope, follower.centred_action_value).reshape(pairs, -1)
+    # What is never taken has no weight, and may be worth −1e100, of which Σ_l ∇f Q_F leaves the rounding.
+    taken = np.where(g > 0.0, follower.centred_action_value, 0.0)
+    scores = np.einsum("sln,sla->san", slope, taken).reshape(pairs, -1)
     solved = np.linalg.solve(np.eye(pairs) - discount * chain, scores).reshape(states, 1, actions, -1)
     return np.broadcast_to(solved, (states, leader_actions, actions, solved.shape[3]))
 

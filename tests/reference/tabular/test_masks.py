@@ -404,3 +404,36 @@ def test_problems_in_closed_form_write_a_mask_as_its_reward():
     found = hypergradient(problem, THETA)
     off = [entry.distance(float(x)) for entry, x in zip(exact.value, found.value, strict=True)]
     assert max(off) <= found.error_bound
+
+
+@pytest.mark.exact
+@pytest.mark.parametrize("route", [name for name, route in HYPERGRADIENT_ROUTES.items() if MarkovGame in route.kinds])
+@pytest.mark.parametrize(
+    ("theta", "truth"),
+    # Central differences of J in plain NumPy.
+    [((-0.4, 2.6), (-0.18069355, -0.16697530)), ((0.3, -0.7), (-0.45390932, -0.24885781))],
+)
+def test_a_mask_in_one_state_of_a_game_whose_follower_sees_nothing(route, theta, truth):
+    """∇f does not sum to zero exactly, so the rounding of Σ_l ∇f Q_F must not meet what a masked action is worth."""
+    transition = np.zeros((2, 2, 2, 2))
+    transition[0, :, 0], transition[0, :, 1] = (0.5, 0.5), (0.2, 0.8)
+    transition[1, 0], transition[1, 1] = (0.9, 0.1), (0.3, 0.7)
+    reward_follower, reward_leader = np.zeros((2, 2, 2)), np.zeros((2, 2, 2))
+    reward_follower[1, 1, :], reward_follower[0, 0, 1], reward_leader[0, :, 1] = 1.0, 1.0, 1.0
+    game = MarkovGame(
+        transition=transition,
+        reward_follower=reward_follower,
+        reward_leader=reward_leader,
+        initial=np.array([0.5, 0.5]),
+        policy=TabularSoftmaxPolicy(states=2, leader_actions=2),
+        follower_sees_leader_action=False,
+        discount_leader=0.9,
+        discount_follower=0.7,
+        temperature=0.4,
+        action_mask=np.array([[True, True], [True, False]]),
+    )
+    try:
+        found = hypergradient(game, np.array(theta), route=route)
+    except UnsupportedError:
+        return
+    assert found.value == pytest.approx(truth, abs=1e-8 + min(found.error_bound, 1e-6))

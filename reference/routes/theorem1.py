@@ -21,6 +21,7 @@ from bilevelrl.reference.objective import Objective
 from bilevelrl.reference.on_demand import when_read
 from bilevelrl.reference.problem import PARTS, Part
 from bilevelrl.reference.registry import Hypergradient, register_route
+from bilevelrl.reference.routes.discounted_system import solve_discounted
 from bilevelrl.reference.tabular.error_bounds import dense_jacobian, effective_horizon, follower_error_bound
 from bilevelrl.reference.tabular.follower import TabularFollower, solve_tabular
 from bilevelrl.reference.tabular.leader import evaluate_leader
@@ -46,9 +47,8 @@ def follower_source(
 
 def follower_gradients(kernel: FloatArray, policy: FloatArray, source: FloatArray, discount: float) -> FloatArray:
     """Return ∇Q_F (S, A, N) through the system for ∇V_F over states (Theorem 1 (6))."""
-    states = policy.shape[0]
-    matrix = np.eye(states) - discount * np.einsum("sa,sat->st", policy, kernel)
-    value_gradient = np.linalg.solve(matrix, np.einsum("sa,san->sn", policy, source))  # (2)
+    chain = np.einsum("sa,sat->st", policy, kernel)
+    value_gradient = solve_discounted(chain, discount, np.einsum("sa,san->sn", policy, source))  # (2)
     result: FloatArray = source + discount * np.tensordot(kernel, value_gradient, axes=1)
     return result
 
@@ -58,9 +58,7 @@ def pair_gradients(kernel: FloatArray, policy: FloatArray, source: FloatArray, d
     states, actions, parameters = source.shape
     pairs = states * actions
     chain = (kernel[:, :, :, None] * policy[None, None]).reshape(pairs, pairs)
-    solution = np.linalg.solve(np.eye(pairs) - discount * chain, source.reshape(pairs, parameters))  # (3)
-    result: FloatArray = np.reshape(solution, source.shape).astype(np.float64, copy=False)
-    return result
+    return solve_discounted(chain, discount, source.reshape(pairs, parameters)).reshape(source.shape)  # (3)
 
 
 def _formula(
@@ -130,9 +128,8 @@ def _stages(
     earned = np.einsum("sa,sa->s", policy, reward)
     discount = objective.discount(problem.discount_leader)
     if objective.horizon is None:
-        system = np.eye(tables.states) - discount * chain
-        value = np.linalg.solve(system, earned)
-        return [(np.linalg.solve(system.T, tables.initial), value, True)]
+        law = np.linalg.solve((np.eye(tables.states) - discount * chain).T, tables.initial)
+        return [(law, solve_discounted(chain, discount, earned), True)]
     values = [np.zeros(tables.states)]
     for _ in range(objective.horizon - 1):
         values.append(earned + discount * chain @ values[-1])

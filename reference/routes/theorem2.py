@@ -20,6 +20,7 @@ from bilevelrl.reference.objective import INFINITE_HORIZON, Objective
 from bilevelrl.reference.on_demand import when_read
 from bilevelrl.reference.problem import Part
 from bilevelrl.reference.registry import Hypergradient, register_route
+from bilevelrl.reference.routes.discounted_system import solve_discounted
 
 __all__ = ["follower_value_gradient", "theorem2"]
 
@@ -54,7 +55,7 @@ def follower_value_gradient(
     if game.follower_sees_leader_action:
         chain = np.einsum("sl,sla,slat->st", policy, g, kernel)
         scores = np.einsum("sln,sl->sn", slope, follower.centred_value)
-        ahead = np.linalg.solve(np.eye(states) - discount * chain, scores)
+        ahead = solve_discounted(chain, discount, scores)
         result: FloatArray = discount * np.einsum("slat,tn->slan", kernel, ahead)
         return result
     pairs = states * actions
@@ -62,7 +63,7 @@ def follower_value_gradient(
     # What is never taken has no weight, and may be worth −1e100, of which Σ_l ∇f Q_F leaves the rounding.
     taken = np.where(g > 0.0, follower.centred_action_value, 0.0)
     scores = np.einsum("sln,sla->san", slope, taken).reshape(pairs, -1)
-    solved = np.linalg.solve(np.eye(pairs) - discount * chain, scores).reshape(states, 1, actions, -1)
+    solved = solve_discounted(chain, discount, scores).reshape(states, 1, actions, -1)
     return np.broadcast_to(solved, (states, leader_actions, actions, solved.shape[3]))
 
 
@@ -127,9 +128,8 @@ def _stages(
 ) -> list[tuple[FloatArray, FloatArray]]:
     """Return (discounted law of s_t, V_L one step ahead) for each step, or once for ever."""
     if horizon is None:
-        system = np.eye(earned.size) - discount * chain
-        law, value = np.linalg.solve(system.T, initial), np.linalg.solve(system, earned)
-        return [(law.astype(np.float64, copy=False), value.astype(np.float64, copy=False))]
+        law: FloatArray = np.linalg.solve((np.eye(earned.size) - discount * chain).T, initial)
+        return [(law, solve_discounted(chain, discount, earned))]
     values = [np.zeros(earned.size)]
     for _ in range(horizon - 1):
         values.append(earned + discount * chain @ values[-1])

@@ -55,8 +55,10 @@ def follower_stationarity(game: MarkovGame, start: FloatArray, logits: Traced, p
     chain = anp.einsum("sla,slat->st", joint, game.transition)
     system = np.eye(shape[0]) - discount * chain
     gained = anp.sum(joint * (game.reward_follower - beta * log_response * everywhere), axis=(1, 2))
-    value = anp.linalg.solve(system, gained)
-    visits = anp.linalg.solve(anp.transpose(system), start)
+    # The transpose is dominated by its diagonal column by column: eliminating it exchanges no rows, so that what nobody
+    # reaches leaves no rounding elsewhere.
+    reached = anp.linalg.inv(anp.transpose(system))
+    value, visits = anp.dot(gained, reached), anp.dot(reached, start)
     ahead = anp.reshape(anp.dot(game.transition.reshape(-1, shape[0]), value), shape)
     action_value = game.reward_follower + discount * ahead
     reach = policy

@@ -125,7 +125,7 @@ class GameSplit:
                 return found
             best = np.minimum(best, residual)
             chain = np.einsum("bsla,slat->bst", policies[..., None] * response, game.transition)
-            value = value + np.linalg.solve(np.eye(game.states) - discount * chain, change[:, :, None])[:, :, 0]
+            value = value + _solved(chain, discount, change)
         raise NotConvergedError(
             f"follower batch: residual {residual.max():.3g} after {_NEWTON_LIMIT} Newton iterations"
         )
@@ -136,11 +136,17 @@ class GameSplit:
         earned = np.einsum("bsla,sla->bs", joint, self._reward)
         chain = np.einsum("bsla,slat->bst", joint, self._game.transition)
         if self._horizon is None:
-            system = np.eye(self._game.states) - self._discount * chain
-            value = np.linalg.solve(system, earned[:, :, None])[:, :, 0]
+            value = _solved(chain, self._discount, earned)
         else:
             value = np.zeros_like(earned)
             for _ in range(self._horizon):
                 value = earned + self._discount * np.matmul(chain, value[:, :, None])[:, :, 0]
         result: FloatArray = value @ self._game.initial
         return result
+
+
+def _solved(chain: FloatArray, discount: float, right: FloatArray) -> FloatArray:
+    """Solve `(I - γ C) x = b` for each of a batch, (B, S), by inverses of the transposes: these exchange no rows."""
+    inverse = np.linalg.inv(np.eye(chain.shape[-1]) - discount * np.swapaxes(chain, 1, 2))
+    solved: FloatArray = np.matmul(right[:, None, :], inverse)[:, 0, :]
+    return solved

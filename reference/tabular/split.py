@@ -149,7 +149,7 @@ class TabularSplit:
                 self._frozen = DiscountedSystem.factorise(chain, self._discount)
             value = self._frozen.solve(earned)
         elif self._horizon is None:
-            value = np.linalg.solve(np.eye(earned.size) - self._discount * chain, earned)
+            value = DiscountedSystem.factorise(chain, self._discount).solve(earned)
         else:
             value = np.zeros(earned.size)
             for _ in range(self._horizon):

@@ -128,8 +128,8 @@ def _stages(
 ) -> list[tuple[FloatArray, FloatArray]]:
     """Return (discounted law of s_t, V_L one step ahead) for each step, or once for ever."""
     if horizon is None:
-        law: FloatArray = np.linalg.solve((np.eye(earned.size) - discount * chain).T, initial)
-        return [(law, solve_discounted(chain, discount, earned))]
+        law = np.linalg.solve((np.eye(earned.size) - discount * chain).T, initial)
+        return [(law.astype(np.float64, copy=False), solve_discounted(chain, discount, earned))]
     values = [np.zeros(earned.size)]
     for _ in range(horizon - 1):
         values.append(earned + discount * chain @ values[-1])

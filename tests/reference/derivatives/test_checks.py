@@ -694,3 +694,27 @@ def test_games_and_linear_quadratic_problems_below_an_ulp():
     for problem, right in ((game, 1e-11 - 4e-17), (lqr, 1e-11)):
         exact = hypergradient(problem, [0.3], route="finite_difference")
         assert abs(exact.value[0] - right) <= exact.error_bound
+
+
+def untraced(x):
+    """A number out of whatever it is traced or stepped in: lost for trace and complex step alike."""
+    while hasattr(x, "_value"):
+        x = x._value
+    return float(np.real(x))
+
+
+@pytest.mark.parametrize("share", [1.0, 1e-2, 1e-4])
+@pytest.mark.parametrize("route", [*DIFFERENTIATING, "complex_step"])
+def test_a_small_part_that_trace_and_complex_step_both_lose(share, route):
+    """Only differences see it, so they must not be asked roughly."""
+    problem = one_state(lambda x: anp.reshape(x, (1, 2)) + share * untraced(x[1]) * np.array([[1.0, 0.0]]))
+    if route == "certified":
+        pytest.importorskip("flint")
+    with pytest.raises(DerivativeError, match="reward_follower"):
+        hypergradient(problem, THETA, route=route)
+
+
+def test_a_small_part_that_matrices_lose():
+    problem = regulator(lambda theta: (theta[0] + 0.01 * untraced(theta[0])) * ONE)
+    with pytest.raises(DerivativeError, match="dynamics_state"):
+        hypergradient(problem, np.array([0.5]))

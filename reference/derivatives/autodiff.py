@@ -15,6 +15,7 @@ import numpy as np
 from autograd.tracer import getval
 
 from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.errors import DerivativeError
 
 __all__ = ["directional_derivatives", "gradient", "log_sum_exp", "sigmoid", "softmax"]
 
@@ -52,6 +53,12 @@ def directional_derivatives(function: Callable[[Any], dict[str, Any]], theta: Fl
     dict
         name → array of shape (*output shape, N), zeros where the output does not depend on θ.
 
+    Raises
+    ------
+    DerivativeError
+        If the columns do not add up to the derivative along their sum: the function returns what it kept from an
+        earlier pass.
+
     Examples
     --------
     >>> directional_derivatives(lambda x: {"y": x[0] * x}, np.array([2.0, 3.0]))["y"]
@@ -73,6 +80,8 @@ def directional_derivatives(function: Callable[[Any], dict[str, Any]], theta: Fl
         push = autograd.make_jvp(flat)(theta)
         for j, direction in enumerate(np.eye(theta.size)):
             columns[j] = push(direction.reshape(theta.shape))[1]
+        if theta.size > 1:
+            _refuse_kept(columns, push(np.ones(theta.shape))[1])
     except NotImplementedError:  # some autograd primitives have no forward rule: one reverse pass per output instead
         pull, _ = autograd.make_vjp(flat)(theta)
         for i, direction in enumerate(np.eye(flat_size)):
@@ -82,6 +91,17 @@ def directional_derivatives(function: Callable[[Any], dict[str, Any]], theta: Fl
         name: np.ascontiguousarray(piece.T).reshape(*values[name].shape, theta.size)
         for name, piece in zip(names, pieces, strict=True)
     }
+
+
+def _refuse_kept(columns: FloatArray, total: FloatArray) -> None:
+    """A pass with tangents of another one, which the function kept, does not add up."""
+    size = np.abs(columns).sum(axis=0)
+    if (np.abs(columns.sum(axis=0) - total) > 1e-6 * (size + size.max(initial=0.0))).any():
+        raise DerivativeError(
+            "forward mode: derivatives along the coordinates do not add up to the one along their sum; expected a "
+            "function that computes everything anew at each call; it returns traced values of an earlier call: leave "
+            "out the cache, or key it by numbers and keep plain arrays only"
+        )
 
 
 def _shift(logits: Any, axis: int) -> Any:

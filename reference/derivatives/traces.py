@@ -62,10 +62,7 @@ class Trace:
             ) from error
         roots, steps = _walked(nodes.values())
         if not roots <= {start}:
-            raise DerivativeError(
-                f"{label}(theta): an array was made from traced values of an earlier call; expected a function of its "
-                "argument alone; do not keep autograd's values between calls"
-            )
+            raise _kept(label)
         return cls(label, theta, values, nodes, steps)
 
     def pull(self, name: str, cotangent: Any) -> FloatArray:
@@ -75,6 +72,8 @@ class Trace:
             with np.errstate(all="ignore"):
                 pulled = np.asarray(backward_pass(weight, self.nodes[name]), dtype=np.float64)
         except Exception as error:
+            if isinstance(error, AttributeError) and "Node' object" in str(error):  # one of another trace
+                raise _kept(self.label) from error
             raise rule_failed(self.label, name, self.theta, f"raised {type(error).__name__}: {error}") from error
         if pulled.size != self.theta.size:
             raise rule_failed(
@@ -82,6 +81,13 @@ class Trace:
             )
         result: FloatArray = np.ravel(pulled)
         return result
+
+
+def _kept(label: str) -> DerivativeError:
+    return DerivativeError(
+        f"{label}(theta): an array was made from traced values of an earlier call; expected a function of its argument "
+        "alone; do not keep autograd's values between calls"
+    )
 
 
 def rule_failed(label: str, names: str, theta: FloatArray, what: str) -> DerivativeError:
@@ -104,7 +110,8 @@ def _walked(nodes: Iterable[VJPNode]) -> tuple[set[VJPNode], int]:
         if node in seen:
             continue
         seen.add(node)
-        pending.extend(node.parents)
-        if not node.parents:
+        parents = getattr(node, "parents", ())  # a node of forward mode, kept from an earlier call, has none
+        pending.extend(parents)
+        if not parents:
             roots.add(node)
     return roots, len(seen)

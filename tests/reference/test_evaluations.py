@@ -22,18 +22,19 @@ PROBLEMS = {
     "lqr game": (random_lqr_game(states=1, radius=0.5, **LOW), "leader_policy"),
 }
 
-# Evaluations under a trace. Forward mode takes one per parameter; reverse mode through sweeps is checked by two and
+# Evaluations under a trace. Forward mode takes one per parameter, and one along their sum, which theirs must add up to:
+# a function that keeps traced values gives itself away there. Reverse mode through sweeps is checked by two and
 # takes one per part, for its θ is split by where it enters.
 TRACED = {
     "solve_follower": 0,
     "leader_objective": 0,
     "implicit": 1,
     "m_sobirl": 1,
-    "theorem1": N,
-    "hpgd_form": N,
-    "forward": N,
-    "theorem2": 1 + N,
-    "total_derivative": 1 + N,
+    "theorem1": N + 1,
+    "hpgd_form": N + 1,
+    "forward": N + 1,
+    "theorem2": 1 + N + 1,
+    "total_derivative": 1 + N + 1,
     "reduction": 2 + 1,
     "finite_difference": 0,
     "complex_step": 0,

@@ -84,6 +84,9 @@ def test_a_problem_is_evaluated_once_per_call(kind, name):
 
 def test_a_second_evaluation_is_seen(monkeypatch):
     exact = HYPERGRADIENT_ROUTES["implicit"].kinds[type(PROBLEMS["mdp"][0])]
-    again = lambda at, **options: exact(at.problem.at(at.theta), **options)  # noqa: E731
+
+    def again(at, **options):
+        return exact(at.problem.at(at.theta), **options)
+
     monkeypatch.setitem(HYPERGRADIENT_ROUTES["implicit"].kinds, type(PROBLEMS["mdp"][0]), again)
     assert evaluations("mdp", "implicit") == (2, 1)

@@ -62,7 +62,7 @@ POWER = 1.0 - 1e-3
 # Largest factor by which the tail of Student's statistic is corrected for skewness.
 TAIL_DISTORTION = 20.0
 # Of a law that nothing is known of: what probability of an event may have been missed, and by how many draws its
-# variance must be carried. Counted in `docs/false_alarms.md`.
+# variance must be carried. What comes of it is counted in `docs/judging.md`.
 MISSED = 0.02
 CARRYING = 20.0
 

@@ -130,7 +130,10 @@ def test_exact_followers_are_not_content_because_something_else_is_large(worth, 
         return max(each / np.abs(truth.value[:2]).max() for each, truth in zip(off, truths, strict=True)) * 0.05 * unit
 
     assert furthest() <= 2e-9
-    largest = lambda backed_up, temperature: np.maximum(1.0, np.abs(backed_up).max(axis=1, keepdims=True))  # noqa: E731
+
+    def largest(backed_up, temperature):
+        return np.maximum(1.0, np.abs(backed_up).max(axis=1, keepdims=True))
+
     monkeypatch.setattr(solving, "state_scale", largest)
     assert furthest() > 1e-6
 

@@ -12,7 +12,7 @@ from bilevelrl.reference.errors import InvalidInputError, ShapeError, UnknownNam
 from bilevelrl.tasks import scenario, scenarios
 from bilevelrl.verification.checks.verdicts import POWER_LIMIT, Outcome
 from bilevelrl.verification.commands.command_line import main
-from bilevelrl.verification.commands.false_alarms import false_alarms
+from bilevelrl.verification.commands.false_alarms import false_alarms, known_laws
 from bilevelrl.verification.mutants.causes import Evidence, explain, part_causes
 from bilevelrl.verification.testing.judge import judge_draws
 
@@ -167,7 +167,11 @@ class TestNoFalseAlarm:
         """At α = 0.05 no more false alarms than a binomial bound at 1e-6 allows, and planted mistakes fail."""
         for record in false_alarms(340, seed=11, rates=[0.05], numbers=[10, 1000]):
             assert record["false_alarms"] <= stats.binom.isf(1e-6, record["judgements"], 0.05), record
-        assert record["planted_failed"] >= 40
+        # Leaving the response out is seen wherever there is one and the rows vary, but for the rarest paths.
+        wrong = [
+            law for law in known_laws() if law.scenario.truth.parts["response"].any() and np.ptp(law.rows, axis=0).any()
+        ]
+        assert len(wrong) / 2 < record["planted_failed"] <= len(wrong)
 
 
 class TestWhatIsHandedOver:

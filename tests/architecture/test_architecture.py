@@ -17,7 +17,7 @@ FLOORS = {"reference": 0, "estimators": 1, "tasks": 1, "verification": 2, "bench
 CIRCLES: tuple[frozenset[str], ...] = ()
 """Circles of imports that are left; may only shrink."""
 
-LARGE_FACADES: dict[str, int] = {}
+LARGE_FACADES: dict[str, int] = {"estimators.training": 40}
 """Facades with more than 30 names, and how many they may have; may only shrink."""
 
 OPEN_MODULES = {
@@ -32,7 +32,7 @@ OPEN_MODULES = {
         critics.sarsa critics.sarsa_lambda critics.state_baselines critics.tables estimator methods.bchg
         methods.hpgd methods.pathwise methods.policy_covariance methods.score_game sampling.gaussian_game
         sampling.joint_actions sampling.linear_quadratic sampling.memory sampling.tabular sampling.trajectories
-        sums.clipping sums.fresh_suffixes terms.along_trajectories terms.batched registry training
+        sums.clipping sums.fresh_suffixes terms.along_trajectories terms.batched registry
         training.followers.joint training.followers.solving training.gradient_errors training.kinds.gaussian_game
         training.kinds.options
         training.methods training.runs training.worlds.critic_rules training.worlds.gaussian_critics
@@ -47,7 +47,7 @@ OPEN_MODULES = {
         statistics.means
     """,
 }
-"""Modules that other packages import past the facade of their package; may only shrink."""
+"""Modules that other packages import past the facades of their package and its folders; may only shrink."""
 
 MOST_FILES, MOST_NAMES = 15, 30
 
@@ -127,13 +127,18 @@ def test_data_flows_one_way() -> None:
     assert not upward
 
 
+def is_facade(module: str) -> bool:
+    """Tell whether a module is the `__init__` of a package or of a folder in one."""
+    return module.count(".") < 3 and (ROOT.joinpath(*module.split(".")[1:]) / "__init__.py").is_file()
+
+
 def past_facades(arrows: dict[str, set[str]]) -> set[str]:
-    """Return the modules that another package imports past the facade."""
+    """Return the modules that another package imports past the facades of packages and of their folders."""
     return {
         imported
         for module, targets in arrows.items()
         for imported in targets
-        if imported.count(".") > 1 and imported.split(".")[1] != module.split(".")[1]
+        if not is_facade(imported) and imported.split(".")[1] != module.split(".")[1]
     }
 
 
@@ -157,11 +162,12 @@ def test_no_file_carries_its_kind_in_its_name() -> None:
 
 def test_facades_are_small() -> None:
     sizes = {}
-    for package in FLOORS:
-        for node in ast.parse((ROOT / package / "__init__.py").read_text(encoding="utf-8")).body:
+    for module, path in MODULES.items():
+        for node in ast.parse(path.read_text(encoding="utf-8")).body if is_facade(module) else ():
             if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
-                sizes[package] = len(ast.literal_eval(node.value))
-    assert {package: size for package, size in sizes.items() if size > MOST_NAMES} == LARGE_FACADES
+                sizes[module.removeprefix("bilevelrl.")] = len(ast.literal_eval(node.value))
+    assert {"reference", "estimators.training"} <= set(sizes)
+    assert {module: size for module, size in sizes.items() if size > MOST_NAMES} == LARGE_FACADES
 
 
 def test_tests_mirror_the_folders() -> None:
@@ -174,8 +180,9 @@ def test_tests_mirror_the_folders() -> None:
 def test_planted_circles_are_found() -> None:
     arrows = {"a": {"b"}, "b": {"c"}, "c": {"a", "d"}, "d": set(), "e": {"e"}}
     assert circles(arrows) == [frozenset("abc")]
-    deep = {"bilevelrl.tasks.a": {"bilevelrl.reference", "bilevelrl.reference.b.c", "bilevelrl.tasks.d"}}
-    assert past_facades(deep) == {"bilevelrl.reference.b.c"}
+    allowed = {"bilevelrl.reference", "bilevelrl.reference.tabular", "bilevelrl.tasks.d"}
+    past = {"bilevelrl.reference.errors", "bilevelrl.reference.tabular.model"}
+    assert past_facades({"bilevelrl.tasks.a": allowed | past}) == past
     modules = {"x.y": Path(), "x.z": Path()}
     hidden = "def f():\n    from x import y\n    import x.z\n"
     assert set(imports(hidden, {**modules, "x": Path()})) == {"x.y", "x.z"}

@@ -8,6 +8,7 @@ from bilevelrl.tasks.generators.grid_rooms import grid_rooms
 from bilevelrl.tasks.generators.mdps import garnet, layered_mdp, random_mdp
 from bilevelrl.tasks.generators.random_games import random_markov_game
 from bilevelrl.tasks.generators.random_lqr import random_lqr, random_lqr_game
+from bilevelrl.tasks.importing import ImportedMDP, from_arrays, from_explicit_files, from_gymnasium
 from bilevelrl.tasks.paper.bilevel_lqr import lqr_game
 from bilevelrl.tasks.paper.building import building_thermal_control
 from bilevelrl.tasks.paper.four_rooms import four_rooms, initial_theta
@@ -19,10 +20,14 @@ from bilevelrl.tasks.scenarios.scenario import Scenario
 
 __all__ = [
     "TASKS",
+    "ImportedMDP",
     "Scenario",
     "building_thermal_control",
     "chain",
     "four_rooms",
+    "from_arrays",
+    "from_explicit_files",
+    "from_gymnasium",
     "garnet",
     "grid_rooms",
     "initial_theta",

@@ -13,6 +13,7 @@ import inspect
 import json
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import autograd.numpy as anp
 import numpy as np
@@ -190,6 +191,7 @@ def instances():
         tasks.game_scenarios()[0],
         tasks.reference_problem("four_rooms_0.001"),
         tasks.RoomGrid.from_text("xxxx\nx  x\nxxxx"),
+        tasks.from_arrays(np.eye(2)[:, None, :], np.ones(2), initial=np.array([1.0, 0.0])),
         one,
         one.truth,
         one.provenance,
@@ -515,6 +517,37 @@ def _written():
             "largest": 1.0,
         },
         "game_moves": {"game": tasks.toy_markov_game()},
+        "from_arrays": {
+            "transition": np.full((2, 2, 2), 0.5),
+            "reward": np.ones((2, 2)),
+            "initial": np.array([1.0, 0.0]),
+            "axes": "sas",
+            "terminal": (),
+            "absorbing": "end",
+            "name": "n",
+        },
+        "from_explicit_files": {
+            "transitions": _written(folder / "w.tra", "1 1 1\n0 0 0 1\n"),
+            "labels": _written(folder / "w.lab", '0="init"\n0: 0\n'),
+            "rewards": (),
+            "initial": "init",
+            "end": (),
+            "absorbing": "keep",
+        },
+        "from_gymnasium": {
+            "environment": SimpleNamespace(P={0: {0: [(0.5, 0, 1.0, False), (0.5, 0, 0.0, True)]}}),
+            "initial": np.ones(1),
+            "absorbing": "end",
+            "check_steps": True,
+        },
+        "ImportedMDP.problem": {
+            "hook": "state toll",
+            "reward_leader": np.zeros(2),
+            "earned": 0.5,
+            "discount_leader": 0.9,
+            "discount_follower": 0.9,
+            "temperature": 1.0,
+        },
         "garnet": {"states": 4, "actions": 2, "branching": 2, "theta_in": ("transition",)},
         "hard_markov_game": {"case": "opposed", "seed": 0, "follower_sees_leader_action": True},
         "initial_theta": {"rng": mdp["rng"], "scale": 0.01, "size": 5},
@@ -689,6 +722,11 @@ def _target(name, function):
     if cls == "PolicyCovariance":
         return getattr(estimators.PolicyCovariance(target=estimators.Objective(horizon=3)), method)
     return getattr(instances()[cls], method)
+
+
+def _written(path, text):
+    path.write_text(text)
+    return path
 
 
 @functools.cache

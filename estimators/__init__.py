@@ -1,20 +1,20 @@
 """Sample-based estimators of the hypergradient, one file per method, and what they need: samples and critics."""
 
-from bilevelrl.estimators.critics.sarsa import SarsaCritic
-from bilevelrl.estimators.critics.tables import ExactCritic, TableCritic
-from bilevelrl.estimators.estimator import Claim, Context, Draw, Estimate, Estimator
-from bilevelrl.estimators.methods.bchg import BCHG
-from bilevelrl.estimators.methods.bchg_lambda import LambdaBCHG
-from bilevelrl.estimators.methods.bi_ac import BiAC
-from bilevelrl.estimators.methods.hpgd import HPGD
-from bilevelrl.estimators.methods.naive_pgd import NaivePGD
-from bilevelrl.estimators.methods.pathwise import PathwiseBCHG
-from bilevelrl.estimators.methods.policy_covariance import PolicyCovariance
-from bilevelrl.estimators.methods.sobirl import SoBiRL
-from bilevelrl.estimators.methods.total_derivative import TotalDerivative
-from bilevelrl.estimators.registry import ESTIMATORS, register_estimator
-from bilevelrl.estimators.sampling.tabular import TabularSimulator, sample_trajectories
-from bilevelrl.estimators.sampling.trajectories import Trajectories
+from bilevelrl.estimators.critics import ExactCritic, SarsaCritic, TableCritic
+from bilevelrl.estimators.estimator import Claim, Context, Draw, Estimate, Estimator, EstimatorEntry, LeaderCritic
+from bilevelrl.estimators.methods import (
+    BCHG,
+    HPGD,
+    BiAC,
+    LambdaBCHG,
+    NaivePGD,
+    PathwiseBCHG,
+    PolicyCovariance,
+    SoBiRL,
+    TotalDerivative,
+)
+from bilevelrl.estimators.registry import ESTIMATORS, estimators_for, register_estimator
+from bilevelrl.estimators.sampling import TabularSimulator, Trajectories, sample_trajectories
 from bilevelrl.reference.objective import Objective
 
 __all__ = [
@@ -27,8 +27,10 @@ __all__ = [
     "Draw",
     "Estimate",
     "Estimator",
+    "EstimatorEntry",
     "ExactCritic",
     "LambdaBCHG",
+    "LeaderCritic",
     "NaivePGD",
     "Objective",
     "PathwiseBCHG",
@@ -39,6 +41,7 @@ __all__ = [
     "TabularSimulator",
     "TotalDerivative",
     "Trajectories",
+    "estimators_for",
     "register_estimator",
     "sample_trajectories",
 ]

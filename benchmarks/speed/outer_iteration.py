@@ -6,9 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bilevelrl.estimators import Context, sample_trajectories
-from bilevelrl.estimators.methods.bchg import BCHG
-from bilevelrl.estimators.terms.batched import SeedBatch, SeedEstimates
+from bilevelrl.estimators import BCHG, Context, sample_trajectories
+from bilevelrl.estimators.terms import SeedBatch, SeedEstimates
 from bilevelrl.reference import ConfigurableMDP, named_stream, solve_follower
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.tasks import four_rooms

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from bilevelrl.estimators.methods.bchg import BCHG
+from bilevelrl.estimators import BCHG
 from bilevelrl.reference import named_stream
 from bilevelrl.tasks import random_mdp
 from bilevelrl.verification.enumeration.moments import enumerate_moments

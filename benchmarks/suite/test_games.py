@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bilevelrl.estimators import BCHG, Context, sample_trajectories
-from bilevelrl.estimators.critics.joint_tables import GameCritic
+from bilevelrl.estimators.critics import GameCritic
 from bilevelrl.reference import HYPERGRADIENT_ROUTES, MarkovGame, hypergradient, solve_follower
 from bilevelrl.tasks import random_markov_game, toy_game_theta, toy_markov_game
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from bilevelrl.estimators import BCHG, Context, sample_trajectories
-from bilevelrl.estimators.critics.quadratic import fit_lstd_critic
-from bilevelrl.estimators.sampling.linear_quadratic import LQRSimulator
+from bilevelrl.estimators.critics import fit_lstd_critic
+from bilevelrl.estimators.sampling import LQRSimulator
 from bilevelrl.reference import hypergradient, solve_follower
 from bilevelrl.tasks import building_thermal_control, lqr_game
 

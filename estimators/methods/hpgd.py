@@ -49,15 +49,15 @@ from bilevelrl.estimators.expectations.linear_quadratic import uncentred_bias
 from bilevelrl.estimators.methods.bchg import BCHG
 from bilevelrl.estimators.sampling.tabular import TabularSimulator
 from bilevelrl.estimators.sampling.trajectories import Trajectories
-from bilevelrl.estimators.sums.fresh_suffixes import fresh_gradient_sums, own_generator, per_stream_contribution
-from bilevelrl.estimators.sums.suffix_moments import (
+from bilevelrl.estimators.sums.traces import backward_sum
+from bilevelrl.estimators.terms.along_trajectories import exact_critic_kind
+from bilevelrl.estimators.terms.batch_tables import averaged_guiding_term, monte_carlo_benefit
+from bilevelrl.estimators.terms.fresh_suffixes import fresh_gradient_sums, own_generator, per_stream_contribution
+from bilevelrl.estimators.terms.suffix_moments import (
     expected_suffix_steps,
     gradient_sum_means,
     gradient_sum_moments,
 )
-from bilevelrl.estimators.sums.traces import backward_sum
-from bilevelrl.estimators.terms.along_trajectories import exact_critic_kind
-from bilevelrl.estimators.terms.batch_tables import averaged_guiding_term, monte_carlo_benefit
 from bilevelrl.reference import ConfigurableLQR, ConfigurableMDP
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.doors import checked

@@ -31,12 +31,11 @@ from bilevelrl.estimators.critics.tables import CriticReading
 from bilevelrl.estimators.estimator import Claim, Context, Contribution, Draw, EstimatorEntry
 from bilevelrl.estimators.expectations.along_trajectories import expected_parts
 from bilevelrl.estimators.expectations.impulses import expected_impulses, reaches_target
-from bilevelrl.estimators.sampling.trajectories import Trajectories
-from bilevelrl.estimators.sums.fresh_suffixes import TransitionVisits
-from bilevelrl.estimators.sums.suffix_moments import gradient_sum_means
+from bilevelrl.estimators.sampling.trajectories import Trajectories, TransitionVisits
 from bilevelrl.estimators.sums.traces import average_over_visits, backward_sum
 from bilevelrl.estimators.terms.along_trajectories import AlongTrajectories, exact_critic_kind
 from bilevelrl.estimators.terms.batch_tables import visit_indices
+from bilevelrl.estimators.terms.suffix_moments import gradient_sum_means
 from bilevelrl.reference import ConfigurableMDP
 from bilevelrl.reference.arrays import BoolArray, FloatArray
 from bilevelrl.reference.doors import checked

@@ -23,7 +23,17 @@ from bilevelrl.reference.arrays import BoolArray, FloatArray, IntArray, check_ro
 from bilevelrl.reference.doors import Count, Numbers, checked, checked_record
 from bilevelrl.reference.errors import InvalidInputError, ShapeError, refusal
 
-__all__ = ["Trajectories"]
+__all__ = ["Trajectories", "TransitionVisits"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransitionVisits:
+    """Transitions to take derivatives at, arrays (streams, any number); entries of weight zero are never read."""
+
+    state_t: Any
+    action_t: Any
+    state_tp1: Any
+    leader_action_t: Any = None
 
 
 @checked_record

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from bilevelrl.estimators.estimator import Context, Contribution
+from bilevelrl.estimators.sampling.trajectories import TransitionVisits
 from bilevelrl.estimators.sums.clipping import clip_to_norm
-from bilevelrl.estimators.sums.fresh_suffixes import TransitionVisits
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.problem import Term
 

@@ -36,9 +36,9 @@ from bilevelrl.estimators.sampling.tabular import (
 from bilevelrl.estimators.sampling.trajectories import Trajectories
 from bilevelrl.estimators.sums.clipping import check_positive_or_infinite
 from bilevelrl.estimators.sums.single_transitions import clipped_scores
-from bilevelrl.estimators.sums.suffix_moments import return_moments
 from bilevelrl.estimators.sums.traces import average_over_visits, continues, discount_powers, forward_trace
 from bilevelrl.estimators.terms.kinds import Reading, answers_of
+from bilevelrl.estimators.terms.suffix_moments import return_moments
 from bilevelrl.estimators.terms.tabular import Scores
 from bilevelrl.reference.arrays import FloatArray, store_floats
 from bilevelrl.reference.doors import Real, checked

@@ -18,8 +18,8 @@ import numpy as np
 
 from bilevelrl.estimators.estimator import Context, Contribution
 from bilevelrl.estimators.sampling.trajectories import Trajectories
-from bilevelrl.estimators.sums.fresh_suffixes import weighted_steps
 from bilevelrl.estimators.sums.traces import backward_sum, forward_trace
+from bilevelrl.estimators.terms.fresh_suffixes import weighted_steps
 from bilevelrl.estimators.terms.tabular import Scores
 from bilevelrl.reference.arrays import FloatArray, IntArray
 

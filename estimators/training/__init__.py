@@ -1,15 +1,7 @@
 """The leader's training loop: optimisers, followers, methods, checkpoints; batched over seeds and hyper-parameters."""
 
 from bilevelrl.estimators.training.checkpoints import load_checkpoint, save_checkpoint
-from bilevelrl.estimators.training.followers.joint import GameFollowerRule
-from bilevelrl.estimators.training.followers.sampled import NaturalPolicyGradient, SoftQLearning
-from bilevelrl.estimators.training.followers.solving import (
-    ExactFollower,
-    FollowerRule,
-    SharedDynamics,
-    SweepingFollower,
-)
-from bilevelrl.estimators.training.gradient_errors import GRADIENT_COLUMNS, gradient_errors
+from bilevelrl.estimators.training.direction_errors import GRADIENT_COLUMNS, gradient_errors
 from bilevelrl.estimators.training.kinds.game import GameTraining
 from bilevelrl.estimators.training.kinds.gaussian_game import LQRGameTraining, lqr_game_training
 from bilevelrl.estimators.training.kinds.lqr import LQRTraining
@@ -17,15 +9,13 @@ from bilevelrl.estimators.training.kinds.options import GameOptions
 from bilevelrl.estimators.training.kinds.tabular import Training, published_simulator
 from bilevelrl.estimators.training.loop import Callback, Evaluation, History, train
 from bilevelrl.estimators.training.methods import METHODS, Method, get_method
-from bilevelrl.estimators.training.optimisers import SCHEDULES, SGD, Adam, Optimiser, clip_to_norm, make_optimiser
+from bilevelrl.estimators.training.optimisers import SCHEDULES, SGD, Adam, Optimiser, make_optimiser
 from bilevelrl.estimators.training.runs import LeaderTraining, Run, World
 from bilevelrl.estimators.training.worlds import game as _game  # worlds register themselves
 from bilevelrl.estimators.training.worlds import gaussian_game as _gaussian_game
 from bilevelrl.estimators.training.worlds import lqr as _lqr
 from bilevelrl.estimators.training.worlds import separate as _separate
 from bilevelrl.estimators.training.worlds.critic_rules import ExactCritics, LeastSquaresCritics, NetworkCritics
-from bilevelrl.estimators.training.worlds.truths import batch_hypergradients, batch_objectives
-from bilevelrl.reference.errors import StorageError
 
 __all__ = [
     "GRADIENT_COLUMNS",
@@ -36,9 +26,6 @@ __all__ = [
     "Callback",
     "Evaluation",
     "ExactCritics",
-    "ExactFollower",
-    "FollowerRule",
-    "GameFollowerRule",
     "GameOptions",
     "GameTraining",
     "History",
@@ -47,19 +34,11 @@ __all__ = [
     "LeaderTraining",
     "LeastSquaresCritics",
     "Method",
-    "NaturalPolicyGradient",
     "NetworkCritics",
     "Optimiser",
     "Run",
-    "SharedDynamics",
-    "SoftQLearning",
-    "StorageError",
-    "SweepingFollower",
     "Training",
     "World",
-    "batch_hypergradients",
-    "batch_objectives",
-    "clip_to_norm",
     "get_method",
     "gradient_errors",
     "load_checkpoint",

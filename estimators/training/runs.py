@@ -19,15 +19,10 @@ from numpy.random import Generator
 from bilevelrl.estimators.training.optimisers import SCHEDULES, SGD, Optimiser, check_positive_or_infinite
 from bilevelrl.reference import named_stream
 from bilevelrl.reference.arrays import FloatArray, check_positive, store_floats
+from bilevelrl.reference.doors import check_count
 from bilevelrl.reference.errors import InvalidInputError, UnknownNameError, UnsupportedError, refusal
 
-__all__ = ["LeaderTraining", "Run", "World", "check_count", "make_world"]
-
-
-def check_count(name: str, value: int) -> None:
-    """Refuse what is not an integer >= 1."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise InvalidInputError(refusal(name, value, "an integer >= 1", "count them"))
+__all__ = ["LeaderTraining", "Run", "World", "make_world"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,8 +16,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from bilevelrl.estimators import Claim, Context, Draw, Estimator, Objective
-from bilevelrl.estimators.critics.tables import ExactCritic
+from bilevelrl.estimators import Claim, Context, Draw, Estimator, ExactCritic, Objective
 from bilevelrl.reference import TabularFollower, hypergradient
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.doors import callable_error, checked, checked_record

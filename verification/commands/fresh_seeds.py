@@ -26,9 +26,7 @@ from typing import Any
 import numpy as np
 from numpy.random import Generator
 
-from bilevelrl.estimators import Claim, Context, Draw, Estimator, Objective
-from bilevelrl.estimators.critics.tables import ExactCritic
-from bilevelrl.estimators.registry import estimators_for
+from bilevelrl.estimators import Claim, Context, Draw, Estimator, ExactCritic, Objective, estimators_for
 from bilevelrl.reference import ConfigurableMDP, TabularFollower, hypergradient, named_stream, solve_follower
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.errors import InvalidInputError, UnsupportedError, refusal

@@ -10,8 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bilevelrl.estimators import ESTIMATORS, Objective
-from bilevelrl.estimators.registry import estimators_for
+from bilevelrl.estimators import ESTIMATORS, Objective, estimators_for
 from bilevelrl.reference import ConfigurableMDP
 from bilevelrl.reference.doors import checked
 from bilevelrl.reference.errors import InvalidInputError, MissingExtraError, refusal

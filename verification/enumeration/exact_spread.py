@@ -21,9 +21,8 @@ from typing import Any
 import numpy as np
 from scipy.sparse import csr_array
 
-from bilevelrl.estimators import BCHG, Context, Draw, Estimator, LambdaBCHG
-from bilevelrl.estimators.estimator import LeaderCritic
-from bilevelrl.estimators.sums.fresh_suffixes import TransitionVisits
+from bilevelrl.estimators import BCHG, Context, Draw, Estimator, LambdaBCHG, LeaderCritic
+from bilevelrl.estimators.sampling import TransitionVisits
 from bilevelrl.reference import ConfigurableMDP
 from bilevelrl.reference.arrays import FloatArray, IntArray
 from bilevelrl.reference.doors import Steps, checked, checked_record

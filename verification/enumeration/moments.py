@@ -16,10 +16,8 @@ from typing import Annotated, Any, TypeAlias
 
 import numpy as np
 
-from bilevelrl.estimators import Context, Draw, Estimator, Trajectories
-from bilevelrl.estimators.estimator import LeaderCritic
-from bilevelrl.estimators.sampling.joint_actions import JointProcess, joint_mdp
-from bilevelrl.estimators.sampling.tabular import TabularSimulator
+from bilevelrl.estimators import Context, Draw, Estimator, LeaderCritic, TabularSimulator, Trajectories
+from bilevelrl.estimators.sampling import JointProcess, joint_mdp
 from bilevelrl.reference import ConfigurableMDP, Follower, MarkovGame, solve_follower
 from bilevelrl.reference.arrays import FloatArray, check_array
 from bilevelrl.reference.doors import Real, checked, checked_record, like

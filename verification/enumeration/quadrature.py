@@ -16,10 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from bilevelrl.estimators import Context, Draw, Estimator, Trajectories
-from bilevelrl.estimators.critics.gaussian_game import LQRGameCritic
-from bilevelrl.estimators.estimator import LeaderCritic
-from bilevelrl.estimators.sampling.linear_quadratic import gaussian_root
+from bilevelrl.estimators import Context, Draw, Estimator, LeaderCritic, Trajectories
+from bilevelrl.estimators.critics import LQRGameCritic
+from bilevelrl.estimators.sampling import gaussian_root
 from bilevelrl.reference import ConfigurableLQR, LQRFollower, LQRGame, solve_follower
 from bilevelrl.reference.arrays import FloatArray, check_shape
 from bilevelrl.reference.doors import Count, Steps, check_count, checked

@@ -12,8 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bilevelrl.estimators import ESTIMATORS
-from bilevelrl.estimators.registry import estimators_for
+from bilevelrl.estimators import ESTIMATORS, estimators_for
 from bilevelrl.reference import HYPERGRADIENT_ROUTES, ConfigurableMDP, hypergradient
 from bilevelrl.reference.doors import checked, checked_record
 from bilevelrl.reference.errors import UnknownNameError

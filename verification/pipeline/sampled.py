@@ -16,8 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.random import Generator
 
-from bilevelrl.estimators import Claim, Context, Draw, Estimator, Objective, Trajectories
-from bilevelrl.estimators.critics.sarsa import SarsaCritic
+from bilevelrl.estimators import Claim, Context, Draw, Estimator, Objective, SarsaCritic, Trajectories
 from bilevelrl.reference import Hypergradient, hypergradient, named_stream, solve_follower
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.errors import EstimatorError, SupportError, TooLargeError, UnsupportedError

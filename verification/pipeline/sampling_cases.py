@@ -8,12 +8,8 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from bilevelrl.estimators import Objective
-from bilevelrl.estimators.critics.tables import ExactCritic
-from bilevelrl.estimators.estimator import EstimatorEntry
-from bilevelrl.estimators.registry import estimators_for
-from bilevelrl.estimators.sampling.linear_quadratic import LQRSimulator
-from bilevelrl.estimators.sampling.tabular import TabularSimulator
+from bilevelrl.estimators import EstimatorEntry, ExactCritic, Objective, TabularSimulator, estimators_for
+from bilevelrl.estimators.sampling import LQRSimulator
 from bilevelrl.reference import ConfigurableLQR, ConfigurableMDP, LQRGame, MarkovGame, named_stream
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.tasks import initial_theta, make_task

@@ -16,10 +16,8 @@ from typing import Any
 import autograd.numpy as anp
 import numpy as np
 
-from bilevelrl.estimators import Claim, Context, Draw, Estimator, Objective
-from bilevelrl.estimators.critics.joint_tables import GameCritic
-from bilevelrl.estimators.critics.tables import ExactCritic
-from bilevelrl.estimators.estimator import LeaderCritic
+from bilevelrl.estimators import Claim, Context, Draw, Estimator, ExactCritic, LeaderCritic, Objective
+from bilevelrl.estimators.critics import GameCritic
 from bilevelrl.reference import (
     ConfigurableMDP,
     Hypergradient,

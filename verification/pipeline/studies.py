@@ -22,9 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.random import Generator
 
-from bilevelrl.estimators import ESTIMATORS, Context, Draw, Estimator, Objective
-from bilevelrl.estimators.critics.tables import ExactCritic
-from bilevelrl.estimators.registry import estimators_for
+from bilevelrl.estimators import ESTIMATORS, Context, Draw, Estimator, ExactCritic, Objective, estimators_for
 from bilevelrl.reference import ConfigurableMDP, named_stream, solve_follower
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.doors import Count, Seed, checked, checked_record

@@ -12,8 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from bilevelrl.estimators import ESTIMATORS, Claim, Estimator
-from bilevelrl.estimators.registry import estimators_for
+from bilevelrl.estimators import ESTIMATORS, Claim, Estimator, estimators_for
 from bilevelrl.reference import HYPERGRADIENT_ROUTES, ConfigurableMDP, MarkovGame
 from bilevelrl.reference.doors import checked
 from bilevelrl.reference.errors import InvalidInputError, refusal

@@ -24,7 +24,7 @@ from scipy.optimize import brentq, minimize_scalar
 from bilevelrl.benchmarks.paper.published_follower import log_sum_exp_of_the_mean
 from bilevelrl.benchmarks.sweeping.curves import save_picture
 from bilevelrl.estimators import BCHG, BiAC, Context, NaivePGD
-from bilevelrl.estimators.terms.along_trajectories import AlongTrajectories
+from bilevelrl.estimators.terms import AlongTrajectories
 from bilevelrl.reference import leader_objective, solve_follower
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.doors import check_count

@@ -13,7 +13,7 @@ from bilevelrl.benchmarks.paper.toy_game.training import SELECTED, setting_train
 from bilevelrl.benchmarks.sweeping.figures import Row
 from bilevelrl.benchmarks.sweeping.summary import summarise
 from bilevelrl.benchmarks.sweeping.sweep_store import read_table
-from bilevelrl.estimators.critics.networks import DenseNetwork
+from bilevelrl.estimators.critics import DenseNetwork
 from bilevelrl.estimators.training import METHODS
 from bilevelrl.estimators.training.worlds.joint_critics import NetworkCritic
 from bilevelrl.reference import MarkovGame, named_stream

@@ -17,8 +17,8 @@ import numpy as np
 from bilevelrl.benchmarks.sweeping.curves import curve_rows
 from bilevelrl.benchmarks.sweeping.sweep_grid import Cell, Grid
 from bilevelrl.benchmarks.sweeping.sweeps import Sweep
+from bilevelrl.estimators.followers import GameFollowerRule
 from bilevelrl.estimators.training import GameOptions, GameTraining, Run, train
-from bilevelrl.estimators.training.followers.joint import GameFollowerRule
 from bilevelrl.estimators.training.kinds.options import PUBLISHED, SOUND
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.errors import UnknownNameError

@@ -14,9 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bilevelrl.estimators.methods.score_game import LeaderValues, ScoreForm, score_directions
-from bilevelrl.estimators.sampling.gaussian_game import LQRGameBatch, StackedFollowers, sample_games
-from bilevelrl.estimators.sampling.memory import Draws
+from bilevelrl.estimators.methods import LeaderValues, ScoreForm, score_directions
+from bilevelrl.estimators.sampling import Draws, LQRGameBatch, StackedFollowers, sample_games
 from bilevelrl.estimators.training import gradient_errors, lqr_game_training
 from bilevelrl.estimators.training.kinds.gaussian_game import SOUND, changed
 from bilevelrl.estimators.training.worlds.gaussian_critics import ExactGameCritics

@@ -21,7 +21,7 @@ from bilevelrl.benchmarks.paper.building.training import building_training
 from bilevelrl.benchmarks.sweeping.figures import Figure, FigureOptions, Row, SweepRunner
 from bilevelrl.benchmarks.sweeping.sweep_grid import Cell, Grid
 from bilevelrl.benchmarks.sweeping.sweeps import Sweep
-from bilevelrl.estimators.sums.clipping import clip_to_norm
+from bilevelrl.estimators.sums import clip_to_norm
 from bilevelrl.estimators.training import METHODS, gradient_errors, train
 from bilevelrl.reference import ConfigurableLQR, hypergradient, named_stream
 from bilevelrl.reference.arrays import FloatArray

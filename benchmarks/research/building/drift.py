@@ -26,8 +26,8 @@ from bilevelrl.benchmarks.sweeping.figures import Figure, FigureOptions, Row, Sw
 from bilevelrl.benchmarks.sweeping.sweep_grid import Cell, Grid
 from bilevelrl.benchmarks.sweeping.sweeps import Sweep
 from bilevelrl.estimators import Context, Trajectories
-from bilevelrl.estimators.sampling.linear_quadratic import LQRSimulator
-from bilevelrl.estimators.sums.clipping import clip_to_norm
+from bilevelrl.estimators.sampling import LQRSimulator
+from bilevelrl.estimators.sums import clip_to_norm
 from bilevelrl.estimators.training import METHODS, NetworkCritics
 from bilevelrl.estimators.training.methods import Wanted
 from bilevelrl.estimators.training.worlds.critic_rules import CriticRule

@@ -16,8 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.random import Generator
 
-from bilevelrl.estimators import Context, Trajectories
-from bilevelrl.estimators.estimator import LeaderCritic
+from bilevelrl.estimators import Context, LeaderCritic, Trajectories
 from bilevelrl.estimators.training import ExactCritics
 from bilevelrl.estimators.training.methods import Wanted
 from bilevelrl.estimators.training.worlds.critic_rules import LearntCritics

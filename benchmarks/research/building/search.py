@@ -17,7 +17,7 @@ from bilevelrl.benchmarks.sweeping.curves import pyplot, save_picture
 from bilevelrl.benchmarks.sweeping.figures import Figure, FigureOptions, Row, SweepRunner
 from bilevelrl.benchmarks.sweeping.sweep_grid import Cell, Grid
 from bilevelrl.benchmarks.sweeping.sweeps import Sweep
-from bilevelrl.estimators.sampling.linear_quadratic import LQRSimulator
+from bilevelrl.estimators.sampling import LQRSimulator
 from bilevelrl.reference import leader_objective, named_stream, solve_follower
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.tasks import building_thermal_control

@@ -9,8 +9,7 @@ import argparse
 
 import numpy as np
 
-from bilevelrl.estimators import BCHG, Context, sample_trajectories
-from bilevelrl.estimators.methods.pathwise import PathwiseBCHG
+from bilevelrl.estimators import BCHG, Context, PathwiseBCHG, sample_trajectories
 from bilevelrl.reference import hypergradient, named_stream, solve_follower
 from bilevelrl.tasks import building_thermal_control
 

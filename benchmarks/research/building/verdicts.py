@@ -16,11 +16,18 @@ import numpy as np
 from bilevelrl.benchmarks.sweeping.figures import Figure, FigureOptions, Row, SweepRunner
 from bilevelrl.benchmarks.sweeping.sweep_grid import Cell, Grid
 from bilevelrl.benchmarks.sweeping.sweeps import Sweep
-from bilevelrl.estimators import BCHG, Claim, Context, Estimator, NaivePGD, Objective
-from bilevelrl.estimators.methods.hpgd import HPGD
-from bilevelrl.estimators.methods.pathwise import PathwiseBCHG
-from bilevelrl.estimators.methods.policy_covariance import PolicyCovariance
-from bilevelrl.estimators.sampling.linear_quadratic import LQRSimulator
+from bilevelrl.estimators import (
+    BCHG,
+    HPGD,
+    Claim,
+    Context,
+    Estimator,
+    NaivePGD,
+    Objective,
+    PathwiseBCHG,
+    PolicyCovariance,
+)
+from bilevelrl.estimators.sampling import LQRSimulator
 from bilevelrl.reference import hypergradient, named_stream, solve_follower
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.tasks import building_thermal_control, random_lqr

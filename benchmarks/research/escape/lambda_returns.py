@@ -17,9 +17,7 @@ from numpy.random import Generator
 from bilevelrl.benchmarks.sweeping.figures import Row
 from bilevelrl.benchmarks.sweeping.sweep_store import write_table
 from bilevelrl.estimators import BCHG, Context, LambdaBCHG, Trajectories, sample_trajectories
-from bilevelrl.estimators.critics.gradient_tables import GradientTable
-from bilevelrl.estimators.critics.sarsa_lambda import SarsaLambdaCritic
-from bilevelrl.estimators.critics.state_baselines import BaselineKind, StateBaseline
+from bilevelrl.estimators.critics import BaselineKind, GradientTable, SarsaLambdaCritic, StateBaseline
 from bilevelrl.estimators.training import Run, Training, published_simulator, train
 from bilevelrl.reference import ConfigurableMDP, hypergradient, named_stream, solve_follower
 from bilevelrl.reference.arrays import FloatArray

@@ -18,9 +18,8 @@ from bilevelrl.benchmarks.research.escape.lambda_returns import published_with
 from bilevelrl.benchmarks.sweeping.figures import Row
 from bilevelrl.benchmarks.sweeping.sweep_store import write_table
 from bilevelrl.estimators import Context, sample_trajectories
-from bilevelrl.estimators.critics.gradient_tables import GradientTable
-from bilevelrl.estimators.critics.sarsa_lambda import SarsaLambdaCritic
-from bilevelrl.estimators.sums.clipping import clip_to_norm
+from bilevelrl.estimators.critics import GradientTable, SarsaLambdaCritic
+from bilevelrl.estimators.sums import clip_to_norm
 from bilevelrl.estimators.training import make_optimiser, published_simulator
 from bilevelrl.reference import ConfigurableMDP, leader_objective, named_stream, solve_follower
 from bilevelrl.tasks import four_rooms

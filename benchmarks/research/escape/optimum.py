@@ -24,7 +24,8 @@ from bilevelrl.benchmarks.research.escape.world import escape_training
 from bilevelrl.benchmarks.research.model_based import Plan, Planner, RandomStarts
 from bilevelrl.benchmarks.sweeping.figures import Row
 from bilevelrl.benchmarks.sweeping.sweep_store import write_table
-from bilevelrl.estimators.training import ExactFollower, SharedDynamics, batch_objectives, train
+from bilevelrl.estimators.followers import ExactFollower, SharedDynamics, batch_objectives
+from bilevelrl.estimators.training import train
 from bilevelrl.reference import hypergradient, named_stream, solve_follower
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.derivatives.autodiff import softmax

@@ -9,26 +9,26 @@ import numpy as np
 from numpy.random import Generator
 
 from bilevelrl.benchmarks.research.escape.arms import Arm, get_arm
-from bilevelrl.estimators import Estimator
-from bilevelrl.estimators.critics.sarsa import sarsa_pass
-from bilevelrl.estimators.sampling.tabular import TabularSimulator
-from bilevelrl.estimators.sampling.trajectories import Trajectories
-from bilevelrl.estimators.terms.batched import SeedBatch
+from bilevelrl.estimators import Estimator, TabularSimulator, Trajectories
+from bilevelrl.estimators.critics import sarsa_pass
+from bilevelrl.estimators.followers import (
+    Carried,
+    ExactFollower,
+    SharedDynamics,
+    batch_hypergradients,
+    batch_objectives,
+    batch_truths,
+)
+from bilevelrl.estimators.terms import SeedBatch
 from bilevelrl.estimators.training import (
     GRADIENT_COLUMNS,
     METHODS,
-    ExactFollower,
     LeaderTraining,
     Run,
-    SharedDynamics,
     World,
-    batch_hypergradients,
-    batch_objectives,
     gradient_errors,
     published_simulator,
 )
-from bilevelrl.estimators.training.followers.solving import Carried
-from bilevelrl.estimators.training.worlds.truths import batch_truths
 from bilevelrl.reference import ConfigurableMDP, named_stream
 from bilevelrl.reference.arrays import FloatArray
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from bilevelrl.estimators.terms.batched import SeedBatch
-from bilevelrl.estimators.training import SharedDynamics, batch_hypergradients
+from bilevelrl.estimators.followers import SharedDynamics, batch_hypergradients
+from bilevelrl.estimators.terms import SeedBatch
 from bilevelrl.reference import ConfigurableMDP, Tables
 from bilevelrl.reference.arrays import FloatArray
 
@@ -64,7 +64,7 @@ def model_hypergradients(model: SharedDynamics, played: SeedBatch) -> FloatArray
 
     Examples
     --------
-    >>> from bilevelrl.estimators.training import ExactFollower, batch_hypergradients
+    >>> from bilevelrl.estimators.followers import ExactFollower, batch_hypergradients
     >>> from bilevelrl.tasks import four_rooms
     >>> truth = SharedDynamics(four_rooms(), np.zeros(105))
     >>> played, _ = ExactFollower().respond(truth, truth.rewards(np.zeros((1, 105))), {}, [])

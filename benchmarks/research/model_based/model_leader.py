@@ -22,24 +22,26 @@ from bilevelrl.benchmarks.research.model_based.kernel_from_values import continu
 from bilevelrl.benchmarks.research.model_based.learnt_model import model_hypergradients, with_kernel
 from bilevelrl.benchmarks.research.model_based.planning import Planner
 from bilevelrl.benchmarks.research.model_based.transition_counts import TransitionCounts, learnt_kernel
-from bilevelrl.estimators.sampling.tabular import TabularSimulator
-from bilevelrl.estimators.terms.batched import SeedBatch
+from bilevelrl.estimators import TabularSimulator
+from bilevelrl.estimators.followers import (
+    Carried,
+    ExactFollower,
+    SharedDynamics,
+    batch_hypergradients,
+    batch_objectives,
+)
+from bilevelrl.estimators.terms import SeedBatch
 from bilevelrl.estimators.training import (
     GRADIENT_COLUMNS,
     SGD,
-    ExactFollower,
     LeaderTraining,
-    SharedDynamics,
     World,
-    batch_hypergradients,
-    batch_objectives,
     gradient_errors,
     published_simulator,
 )
-from bilevelrl.estimators.training.followers.solving import Carried
-from bilevelrl.estimators.training.runs import check_count
 from bilevelrl.reference import ConfigurableMDP, named_stream
 from bilevelrl.reference.arrays import FloatArray, check_positive
+from bilevelrl.reference.doors import check_count
 from bilevelrl.reference.errors import InvalidInputError, refusal
 from bilevelrl.reference.tabular.transitions import to_dense
 

@@ -11,12 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.random import Generator
 
-from bilevelrl.estimators.training import Adam, ExactFollower, SharedDynamics, batch_objectives
-from bilevelrl.estimators.training.followers.solving import Carried
-from bilevelrl.estimators.training.runs import check_count
-from bilevelrl.estimators.training.worlds.truths import batch_truths
+from bilevelrl.estimators.followers import Carried, ExactFollower, SharedDynamics, batch_objectives, batch_truths
+from bilevelrl.estimators.training import Adam
 from bilevelrl.reference import ConfigurableMDP
 from bilevelrl.reference.arrays import FloatArray, check_positive, store_floats
+from bilevelrl.reference.doors import check_count
 
 __all__ = ["Plan", "Planner", "RandomStarts"]
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from bilevelrl.estimators.sampling.trajectories import Trajectories
+from bilevelrl.estimators import Trajectories
 from bilevelrl.reference.arrays import FloatArray, IntArray
 from bilevelrl.reference.errors import InvalidInputError, ShapeError, refusal
 

@@ -16,9 +16,10 @@ from bilevelrl.estimators.methods.score_game import ScoreForm
 from bilevelrl.estimators.sampling.gaussian_game import check_linear_leader
 from bilevelrl.estimators.training.methods import METHODS
 from bilevelrl.estimators.training.optimisers import Adam, check_positive_or_infinite
-from bilevelrl.estimators.training.runs import LeaderTraining, Run, check_count
+from bilevelrl.estimators.training.runs import LeaderTraining, Run
 from bilevelrl.reference import LQRGame
 from bilevelrl.reference.arrays import FloatArray, check_positive, store_floats
+from bilevelrl.reference.doors import check_count
 from bilevelrl.reference.errors import InvalidInputError, UnknownNameError, UnsupportedError, refusal
 
 __all__ = ["PUBLISHED", "SOUND", "CriticOptions", "LQRGameTraining", "Setup", "changed", "lqr_game_training"]

@@ -7,8 +7,8 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
+from bilevelrl.estimators.followers.joint import GameFollowerRule
 from bilevelrl.estimators.terms.along_trajectories import OPTIONS, Baseline
-from bilevelrl.estimators.training.followers.joint import GameFollowerRule
 from bilevelrl.reference.arrays import store_floats
 from bilevelrl.reference.errors import InvalidInputError, UnknownNameError, refusal
 

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from bilevelrl.estimators.sampling.tabular import TabularSimulator
-from bilevelrl.estimators.training.followers.solving import (
+from bilevelrl.estimators.followers.solving import (
     ExactFollower,
     FollowerRule,
 )
+from bilevelrl.estimators.sampling.tabular import TabularSimulator
 from bilevelrl.estimators.training.methods import METHODS
 from bilevelrl.estimators.training.runs import LeaderTraining
 from bilevelrl.reference import ConfigurableMDP

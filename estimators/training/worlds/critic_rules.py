@@ -19,7 +19,6 @@ from bilevelrl.estimators.critics.quadratic_gradients import (
 from bilevelrl.estimators.estimator import Context
 from bilevelrl.estimators.sampling.trajectories import Trajectories
 from bilevelrl.estimators.training.methods import Wanted
-from bilevelrl.estimators.training.runs import check_count
 from bilevelrl.estimators.training.worlds.networks import (
     ActionValueNetwork,
     Carried,
@@ -28,6 +27,7 @@ from bilevelrl.estimators.training.worlds.networks import (
     fit_network,
 )
 from bilevelrl.reference.arrays import FloatArray, check_positive, store_floats
+from bilevelrl.reference.doors import check_count
 
 __all__ = ["CriticRule", "ExactCritics", "LearntCritics", "LeastSquaresCritics", "NetworkCritics"]
 

@@ -16,9 +16,9 @@ from numpy.random import Generator
 from bilevelrl.estimators.critics.sarsa import sarsa_pass
 from bilevelrl.estimators.critics.tables import ExactCritic, TableCritic
 from bilevelrl.estimators.estimator import Context
+from bilevelrl.estimators.followers.solving import Carried, ExactFollower, SharedDynamics
 from bilevelrl.estimators.methods.bchg import BCHG
 from bilevelrl.estimators.training.checkpoints import group, join_groups
-from bilevelrl.estimators.training.followers.solving import Carried, ExactFollower, SharedDynamics
 from bilevelrl.estimators.training.kinds.tabular import Training
 from bilevelrl.estimators.training.methods import Method
 from bilevelrl.estimators.training.runs import Run, World, make_world

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.random import Generator
 
-from bilevelrl.estimators.training.gradient_errors import GRADIENT_COLUMNS, gradient_errors
+from bilevelrl.estimators.training.direction_errors import GRADIENT_COLUMNS, gradient_errors
 from bilevelrl.estimators.training.methods import METHODS, Method
 from bilevelrl.estimators.training.runs import LeaderTraining
 from bilevelrl.reference import Hypergradient

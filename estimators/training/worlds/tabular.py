@@ -9,14 +9,14 @@ import numpy as np
 from numpy.random import Generator
 
 from bilevelrl.estimators.critics.sarsa import sarsa_pass
+from bilevelrl.estimators.followers.solving import Carried, ExactFollower, Rewards, SharedDynamics
+from bilevelrl.estimators.followers.truths import batch_hypergradients, batch_truths
 from bilevelrl.estimators.sampling.trajectories import Trajectories
 from bilevelrl.estimators.terms.batched import SeedBatch
 from bilevelrl.estimators.training.checkpoints import group, join_groups
-from bilevelrl.estimators.training.followers.solving import Carried, ExactFollower, Rewards, SharedDynamics
 from bilevelrl.estimators.training.kinds.tabular import Training
 from bilevelrl.estimators.training.methods import Method
 from bilevelrl.estimators.training.worlds.shared import SharedWorld
-from bilevelrl.estimators.training.worlds.truths import batch_hypergradients, batch_truths
 from bilevelrl.reference import ConfigurableMDP
 from bilevelrl.reference.arrays import FloatArray, IntArray
 from bilevelrl.reference.tabular.fixed_point import entropy

@@ -23,8 +23,9 @@ from bilevelrl.benchmarks.research.escape.optimum import polish
 from bilevelrl.benchmarks.research.escape.values import value_rows, value_table
 from bilevelrl.benchmarks.research.escape.world import _EscapeWorld, escape_training, measure_noise
 from bilevelrl.benchmarks.sweeping.sweep_store import read_table
-from bilevelrl.estimators.training import METHODS, SharedDynamics, batch_hypergradients, train
-from bilevelrl.estimators.training.worlds.truths import batch_truths
+from bilevelrl.estimators.followers import SharedDynamics, batch_hypergradients
+from bilevelrl.estimators.followers.truths import batch_truths
+from bilevelrl.estimators.training import METHODS, train
 from bilevelrl.reference import ConfigurableMDP, named_stream
 from bilevelrl.reference.errors import InvalidInputError, UnknownNameError
 from bilevelrl.tasks import four_rooms
@@ -219,7 +220,7 @@ def test_the_polish_ends_where_nothing_leads_up_to_first_order():
     assert abs(polished.slope) < 1e-6
     problem = four_rooms(temperature=0.003, coordinates="shares")
     rng, taken = named_stream(0, "escape", "polish"), SharedDynamics(problem, polished.shares)
-    from bilevelrl.estimators.training.followers.solving import ExactFollower
+    from bilevelrl.estimators.followers.solving import ExactFollower
 
     others = np.clip(polished.shares + 1e-3 * rng.standard_normal((50, 104)), 0.0, None)
     others /= np.maximum(1.0, others.sum(axis=1, keepdims=True))

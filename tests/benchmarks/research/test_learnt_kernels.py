@@ -16,7 +16,7 @@ from bilevelrl.benchmarks.research.model_based import (
     with_kernel,
 )
 from bilevelrl.estimators import TabularSimulator
-from bilevelrl.estimators.training import ExactFollower, SharedDynamics, batch_hypergradients
+from bilevelrl.estimators.followers import ExactFollower, SharedDynamics, batch_hypergradients
 from bilevelrl.reference import hypergradient, named_stream
 from bilevelrl.reference.errors import InvalidInputError, ShapeError
 from bilevelrl.tasks import four_rooms

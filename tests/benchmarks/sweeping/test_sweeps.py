@@ -16,8 +16,7 @@ from bilevelrl.benchmarks.sweeping.summary import interquartile_mean, summarise
 from bilevelrl.benchmarks.sweeping.sweep_grid import Grid, cell_name
 from bilevelrl.benchmarks.sweeping.sweep_store import read_table, write_table
 from bilevelrl.benchmarks.sweeping.sweeps import Sweep, SweepError, run_sweep
-from bilevelrl.estimators.training import StorageError
-from bilevelrl.reference.errors import InvalidInputError, MissingExtraError, UnknownNameError
+from bilevelrl.reference.errors import InvalidInputError, MissingExtraError, StorageError, UnknownNameError
 from bilevelrl.reference.storage import locked
 
 HELPERS = Path(__file__).resolve().parents[2] / "helpers"

@@ -10,19 +10,12 @@ import pytest
 
 from bilevelrl.estimators import Trajectories
 from bilevelrl.estimators.critics.sarsa import sarsa_pass
+from bilevelrl.estimators.followers import SharedDynamics, SweepingFollower
 from bilevelrl.estimators.sampling import compiled as compiled_module
 from bilevelrl.estimators.sampling import walk as walk_module
 from bilevelrl.estimators.sampling.tabular import TabularSimulator
 from bilevelrl.estimators.sums.traces import backward_sum, forward_trace
-from bilevelrl.estimators.training import (
-    METHODS,
-    Run,
-    SharedDynamics,
-    SweepingFollower,
-    Training,
-    published_simulator,
-    train,
-)
+from bilevelrl.estimators.training import METHODS, Run, Training, published_simulator, train
 from bilevelrl.reference import ConfigurableMDP
 from bilevelrl.reference.errors import ShapeError
 from bilevelrl.tasks import four_rooms, random_mdp

@@ -6,8 +6,8 @@ from game_runs import GAME, THETAS, policies_of, zeros
 
 from bilevelrl.benchmarks.paper.published_follower import log_sum_exp_of_the_mean
 from bilevelrl.estimators.critics.joint_tables import GameCritic
+from bilevelrl.estimators.followers.joint import GameFollowerRule
 from bilevelrl.estimators.sampling.memory import Draws, EpisodeMemory
-from bilevelrl.estimators.training.followers.joint import GameFollowerRule
 from bilevelrl.estimators.training.worlds.joint_critics import NetworkCritic, NextValue, TableCritics
 from bilevelrl.estimators.training.worlds.samples import drawn_trajectories, sample_codes
 from bilevelrl.reference import solve_follower

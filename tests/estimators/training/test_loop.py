@@ -5,16 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from bilevelrl.estimators.followers import SharedDynamics, SoftQLearning, SweepingFollower
+from bilevelrl.estimators.sums import clip_to_norm
 from bilevelrl.estimators.terms.batched import SeedBatch
 from bilevelrl.estimators.training import (
     METHODS,
     Adam,
     Run,
-    SharedDynamics,
-    SoftQLearning,
-    SweepingFollower,
     Training,
-    clip_to_norm,
     gradient_errors,
     published_simulator,
     save_checkpoint,

@@ -9,29 +9,30 @@ import numpy as np
 import pytest
 
 from bilevelrl.estimators import Context
+from bilevelrl.estimators.followers import (
+    ExactFollower,
+    SharedDynamics,
+    SoftQLearning,
+    SweepingFollower,
+    batch_hypergradients,
+    batch_objectives,
+    solving,
+)
 from bilevelrl.estimators.sampling.draws import kernel_draws
+from bilevelrl.estimators.sums import clip_to_norm
 from bilevelrl.estimators.terms.batched import SeedBatch
 from bilevelrl.estimators.training import (
     METHODS,
     SCHEDULES,
     SGD,
     Adam,
-    ExactFollower,
-    SharedDynamics,
-    SoftQLearning,
-    StorageError,
-    SweepingFollower,
-    batch_hypergradients,
-    batch_objectives,
-    clip_to_norm,
     load_checkpoint,
     make_optimiser,
     published_simulator,
     save_checkpoint,
 )
-from bilevelrl.estimators.training.followers import solving
 from bilevelrl.reference import ConfigurableMDP, Tables, hypergradient, leader_objective, named_stream, solve_follower
-from bilevelrl.reference.errors import InvalidInputError, NotConvergedError, UnknownNameError
+from bilevelrl.reference.errors import InvalidInputError, NotConvergedError, StorageError, UnknownNameError
 from bilevelrl.reference.storage import write_atomically
 from bilevelrl.tasks import four_rooms, random_mdp
 

@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bilevelrl.estimators.training import METHODS, Adam, Run, SoftQLearning, SweepingFollower, Training, train
+from bilevelrl.estimators.followers import SoftQLearning, SweepingFollower
+from bilevelrl.estimators.training import METHODS, Adam, Run, Training, train
 from bilevelrl.estimators.training.worlds.separate import SeparateWorld
 from bilevelrl.reference import ConfigurableMDP, hypergradient, leader_objective
 from bilevelrl.tasks import four_rooms, grid_rooms, random_mdp

@@ -8,10 +8,10 @@ import pytest
 from high_precision import HighPrecision, HighPrecisionGame
 
 from bilevelrl.estimators import ESTIMATORS, SarsaCritic, sample_trajectories
+from bilevelrl.estimators.followers import ExactFollower, SharedDynamics
+from bilevelrl.estimators.followers.sampled import NaturalPolicyGradient, SoftQLearning
+from bilevelrl.estimators.followers.solving import SweepingFollower
 from bilevelrl.estimators.registry import estimators_for
-from bilevelrl.estimators.training import ExactFollower, SharedDynamics
-from bilevelrl.estimators.training.followers.sampled import NaturalPolicyGradient, SoftQLearning
-from bilevelrl.estimators.training.followers.solving import SweepingFollower
 from bilevelrl.reference import (
     HYPERGRADIENT_ROUTES,
     ConfigurableMDP,

@@ -1,7 +1,5 @@
 """How the followers of many runs respond during training: exactly, or after too few sweeps.
 
-Followers that learn from samples are in `sampled_followers`.
-
 All runs share one transition kernel and initial law; rewards are their own. Nothing mixes runs, not even a matrix
 product over all of them, so a run's numbers do not depend on which others are trained beside it.
 
@@ -23,9 +21,9 @@ from numpy.random import Generator
 
 from bilevelrl.estimators.sampling.compiled import compiled, expectation_loop, greatest_loop, normalise_loop
 from bilevelrl.estimators.terms.batched import SeedBatch
-from bilevelrl.estimators.training.runs import check_count
 from bilevelrl.reference import ConfigurableMDP
 from bilevelrl.reference.arrays import FloatArray, check_positive, store_floats
+from bilevelrl.reference.doors import check_count
 from bilevelrl.reference.errors import InvalidInputError, NotConvergedError, UnsupportedError, refusal
 from bilevelrl.reference.tabular.fixed_point import state_scale
 from bilevelrl.reference.tabular.transitions import SparseTransition

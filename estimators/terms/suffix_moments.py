@@ -15,7 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from bilevelrl.estimators.estimator import Context
-from bilevelrl.estimators.sums.fresh_suffixes import TransitionVisits, weighted_steps
+from bilevelrl.estimators.sampling.trajectories import TransitionVisits
+from bilevelrl.estimators.terms.fresh_suffixes import weighted_steps
 from bilevelrl.estimators.terms.tabular import Scores
 from bilevelrl.reference import SparseTransition
 from bilevelrl.reference.arrays import FloatArray

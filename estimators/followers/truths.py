@@ -7,8 +7,8 @@ from typing import Any, Literal
 import numpy as np
 from scipy.linalg import lu_factor, lu_solve
 
+from bilevelrl.estimators.followers.solving import SharedDynamics
 from bilevelrl.estimators.terms.batched import SeedBatch
-from bilevelrl.estimators.training.followers.solving import SharedDynamics
 from bilevelrl.reference.arrays import FloatArray
 
 __all__ = ["batch_hypergradients", "batch_objectives", "batch_truths"]
@@ -19,7 +19,7 @@ def batch_objectives(dynamics: SharedDynamics, followers: SeedBatch) -> FloatArr
 
     Examples
     --------
-    >>> from bilevelrl.estimators.training.followers.solving import ExactFollower
+    >>> from bilevelrl.estimators.followers.solving import ExactFollower
     >>> from bilevelrl.tasks import four_rooms
     >>> dynamics = SharedDynamics(four_rooms(), np.zeros(105))
     >>> played, _ = ExactFollower().respond(dynamics, dynamics.rewards(np.zeros((1, 105))), {}, [])
@@ -47,7 +47,7 @@ def batch_hypergradients(dynamics: SharedDynamics, followers: SeedBatch) -> Floa
 
     Examples
     --------
-    >>> from bilevelrl.estimators.training.followers.solving import ExactFollower
+    >>> from bilevelrl.estimators.followers.solving import ExactFollower
     >>> from bilevelrl.tasks import four_rooms
     >>> dynamics = SharedDynamics(four_rooms(), np.zeros(105))
     >>> played, _ = ExactFollower().respond(dynamics, dynamics.rewards(np.zeros((1, 105))), {}, [])
@@ -78,7 +78,7 @@ def batch_truths(
 
     Examples
     --------
-    >>> from bilevelrl.estimators.training.followers.solving import ExactFollower
+    >>> from bilevelrl.estimators.followers.solving import ExactFollower
     >>> from bilevelrl.tasks import four_rooms
     >>> dynamics = SharedDynamics(four_rooms(), np.zeros(105))
     >>> played, _ = ExactFollower().respond(dynamics, dynamics.rewards(np.zeros((1, 105))), {}, [])

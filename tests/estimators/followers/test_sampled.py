@@ -5,17 +5,10 @@ import importlib.util
 import numpy as np
 import pytest
 
+from bilevelrl.estimators.followers import ExactFollower, NaturalPolicyGradient, SharedDynamics, SoftQLearning
 from bilevelrl.estimators.sampling import compiled as compiled_module
 from bilevelrl.estimators.sampling.draws import kernel_draws
-from bilevelrl.estimators.training import (
-    ExactFollower,
-    NaturalPolicyGradient,
-    Run,
-    SharedDynamics,
-    SoftQLearning,
-    Training,
-    train,
-)
+from bilevelrl.estimators.training import Run, Training, train
 from bilevelrl.reference.errors import InvalidInputError
 from bilevelrl.tasks import four_rooms, random_mdp
 

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.random import Generator
 
+from bilevelrl.estimators.followers.solving import Carried, Rewards, SharedDynamics, soft_maximum
 from bilevelrl.estimators.sampling.compiled import compiled, policy_values_loop
 from bilevelrl.estimators.sampling.draws import Draws, kernel_draws
 from bilevelrl.estimators.terms.batched import SeedBatch
-from bilevelrl.estimators.training.followers.solving import Carried, Rewards, SharedDynamics, soft_maximum
-from bilevelrl.estimators.training.runs import check_count
 from bilevelrl.reference.arrays import FloatArray, IntArray, store_floats
+from bilevelrl.reference.doors import check_count
 from bilevelrl.reference.errors import InvalidInputError, refusal
 
 __all__ = ["NaturalPolicyGradient", "SoftQLearning"]
@@ -115,7 +115,7 @@ class NaturalPolicyGradient:
     Examples
     --------
     >>> from bilevelrl.tasks import random_mdp
-    >>> from bilevelrl.estimators.training import ExactFollower, SharedDynamics
+    >>> from bilevelrl.estimators.followers import ExactFollower, SharedDynamics
     >>> problem = random_mdp(states=4, actions=2, parameters=3, seed=0)
     >>> dynamics = SharedDynamics(problem, np.zeros(3), shared=False)
     >>> rewards = dynamics.rewards(np.zeros((1, 3)))

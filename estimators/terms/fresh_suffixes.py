@@ -19,6 +19,7 @@ from numpy.random import Generator
 
 from bilevelrl.estimators.estimator import Context, Contribution
 from bilevelrl.estimators.sampling.tabular import sample_suffixes
+from bilevelrl.estimators.sampling.trajectories import TransitionVisits
 from bilevelrl.estimators.terms.kinds import follower_terms
 from bilevelrl.estimators.terms.tabular import Scores
 from bilevelrl.reference.arrays import FloatArray, IntArray
@@ -26,7 +27,6 @@ from bilevelrl.reference.errors import EstimatorError
 from bilevelrl.reference.problem import Term, TransitionBatch
 
 __all__ = [
-    "TransitionVisits",
     "VisitList",
     "fresh_gradient_sums",
     "own_generator",
@@ -36,16 +36,6 @@ __all__ = [
 
 # Suffixes are drawn in rectangles of at most so many steps: 32 MiB for each recorded array.
 ENTRIES_AT_ONCE = 4 * 2**20
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TransitionVisits:
-    """Transitions to take derivatives at, arrays (streams, any number); entries of weight zero are never read."""
-
-    state_t: Any
-    action_t: Any
-    state_tp1: Any
-    leader_action_t: Any = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,1 +1,0 @@
-"""Followers during training: solved, stopped early, or learning from samples."""

@@ -38,6 +38,7 @@ __all__ = [
     "check_thetas",
     "check_vectors",
     "is_differentiated",
+    "is_frozen",
     "refuse_differentiation",
     "store_floats",
     "store_problem_scalars",
@@ -69,6 +70,25 @@ def is_differentiated(value: Traced) -> bool:
         except Exception:  # ragged lists and the like: no numbers at all
             return False
     return bool(kind == "c")
+
+
+def is_frozen(value: object) -> bool:
+    """Tell whether an array stays as it is: neither through it nor through what it is a view of can it be written to.
+
+    Examples
+    --------
+    >>> buffer = np.zeros(3)
+    >>> is_frozen(np.broadcast_to(buffer, (2, 3))), is_frozen(np.frombuffer(bytes(8)))
+    (False, True)
+    """
+    if not isinstance(value, np.ndarray):
+        return False
+    owner: object = value
+    while isinstance(owner, np.ndarray):
+        if owner.flags.writeable:
+            return False
+        owner = owner.base
+    return owner is None or isinstance(owner, bytes)
 
 
 def refuse_differentiation(where: str, *values: object) -> None:

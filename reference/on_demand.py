@@ -12,6 +12,7 @@ from typing import NamedTuple, TypeVar, cast
 
 import numpy as np
 
+from bilevelrl.reference.arrays import is_frozen
 from bilevelrl.reference.errors import InvalidInputError
 from bilevelrl.reference.problem import At, Problem
 
@@ -91,7 +92,7 @@ def _mark(entry: object) -> object:
     if entry is None or isinstance(entry, (int, float)):
         return entry
     array = np.asarray(entry)
-    if array is entry and not array.flags.writeable:
+    if array is entry and is_frozen(array):
         return array
     return array.copy() if array.nbytes <= _COPIED else (hash(array.tobytes()),)
 

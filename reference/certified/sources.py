@@ -116,12 +116,10 @@ class DoubleTables:
         def weights(row: tuple[int, ...]) -> list[arb]:
             places = range(listed.shape[-1]) if successor is None else successor[row].tolist()
             given, entries = [weight((*row, t)) for t in places], _exact(listed[row])
-            if not sums_to_one(entries):
-                return given
-            if name == "initial" or np.abs(jacobian[row].sum(axis=0)).max() <= still:
+            stands_still = name == "initial" or np.abs(jacobian[row].sum(axis=0)).max() <= still
+            if sums_to_one(entries) and stands_still:
                 return law_cotangent(as_law(entries), given, entries)
-            mass = sum(entries, arb(0))
-            return [w / mass for w in given]
+            return given
 
         def on_listed(place: tuple[int, ...]) -> arb:
             row = place[:-1]

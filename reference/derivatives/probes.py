@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.exceptions import ComplexWarning
 
-from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.arrays import FloatArray, is_frozen
 from bilevelrl.reference.errors import InvalidInputError
 
 __all__ = ["ROUNDINGS", "STEPS", "ULPS", "Entries", "Probe", "check_direction", "contracted", "same"]
@@ -125,10 +125,10 @@ class Probe:
     def _refuse_filled(self, ahead: Values) -> None:
         assert self.read is not None
         for name, value in self.read.items():
-            if ahead[name] is value and not same(value, self.base[name]):
+            if np.may_share_memory(ahead[name], value) and not same(value, self.base[name]):
                 raise InvalidInputError(
-                    f"{self.label}(theta): {name} is the same array object at every θ, filled again; expected a new "
-                    "array from each call; return a copy"
+                    f"{self.label}(theta): {name} is the same memory at every θ, filled again; expected a new array "
+                    "from each call; return a copy"
                 )
 
     def _at(self, point: Any) -> Values | None:
@@ -231,7 +231,7 @@ class Probe:
 
 
 def _is_constant(value: Any) -> bool:
-    return isinstance(value, float) or (isinstance(value, np.ndarray) and not value.flags.writeable)
+    return isinstance(value, float) or is_frozen(value)
 
 
 def same(value: Any, base: Any) -> bool:

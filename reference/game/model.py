@@ -27,6 +27,7 @@ from bilevelrl.reference.arrays import (
     check_indices,
     check_shape,
     check_theta,
+    is_frozen,
 )
 from bilevelrl.reference.derivatives.array_values import called, differentiable_array
 from bilevelrl.reference.derivatives.entries import Derivatives
@@ -397,7 +398,7 @@ def _checked_number(value: Traced) -> float:
 
 def _frozen_table(values: FloatArray) -> FloatArray:
     """Return a read-only float64 copy, or the array itself if it is one already."""
-    if not values.flags.writeable:
+    if is_frozen(values):
         return values
     table = values.copy()
     table.setflags(write=False)

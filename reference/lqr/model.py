@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from bilevelrl.reference.arrays import FloatArray, Traced, check_theta
+from bilevelrl.reference.arrays import FloatArray, Traced, check_theta, is_frozen
 from bilevelrl.reference.derivatives.array_values import called
 from bilevelrl.reference.derivatives.entries import Derivatives, Jacobian, pull_streams
 from bilevelrl.reference.derivatives.memory import Memory
@@ -100,9 +100,7 @@ class ConfigurableLQR:
         entries = matrices.differentiable()
         result = check_matrices(matrices, checked=[name for name, value in entries.items() if known.get(name) is value])
         self._memory["checked"] = {
-            name: value
-            for name, value in entries.items()
-            if isinstance(value, np.ndarray) and value.dtype == np.float64 and not value.flags.writeable
+            name: value for name, value in entries.items() if is_frozen(value) and value.dtype == np.float64
         }
         return LQRAt(problem=self, theta=theta, matrices=result)
 

@@ -16,7 +16,7 @@ from functools import cached_property
 import autograd.numpy as anp  # noqa: F401  (for the doctest)
 import numpy as np
 
-from bilevelrl.reference.arrays import FloatArray, Traced, check_shape, check_theta, check_thetas
+from bilevelrl.reference.arrays import FloatArray, Traced, check_shape, check_theta, check_thetas, is_frozen
 from bilevelrl.reference.derivatives.array_values import called
 from bilevelrl.reference.derivatives.entries import Derivatives
 from bilevelrl.reference.derivatives.memory import Memory
@@ -119,7 +119,7 @@ class ConfigurableMDP:
         known = self._memory.get("checked", {})
         laws = {"transition": tables.transition, "initial": tables.initial}
         check_values(tables, checked=[name for name, law in laws.items() if known.get(name) is law])
-        self._memory["checked"] = {name: law for name, law in laws.items() if _is_read_only(law)}
+        self._memory["checked"] = {name: law for name, law in laws.items() if is_frozen(law)}
         return tables
 
     def states_at(self, theta: object) -> int:
@@ -328,10 +328,6 @@ class TabularAt(At[ConfigurableMDP]):
     def constant(self) -> float:
         """What the follower's centre adds to each of its values."""
         return self.centres[0] / (1.0 - self.problem.discount_follower)
-
-
-def _is_read_only(array: Traced) -> bool:
-    return isinstance(array, np.ndarray) and not array.flags.writeable
 
 
 @checked

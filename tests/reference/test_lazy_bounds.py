@@ -13,9 +13,10 @@ from bilevelrl.reference import (
     Tables,
     TabularSoftmaxPolicy,
     hypergradient,
+    leader_objective,
     solve_follower,
 )
-from bilevelrl.reference.errors import InvalidInputError, ShapeError
+from bilevelrl.reference.errors import InvalidInputError, ShapeError, StochasticityError
 from bilevelrl.tasks import random_lqr, random_lqr_game, random_markov_game, random_mdp
 
 THETA = np.array([0.1, -0.2, 0.05])
@@ -140,6 +141,27 @@ def test_a_large_table_is_known_by_its_hash_and_a_read_only_one_by_itself():
     assert after.error_bound < 1e-9
     kernel.setflags(write=False)
     assert hypergradient(problem, np.ones(1)).error_bound == after.error_bound
+
+
+def test_a_read_only_view_of_what_changes_is_no_constant():
+    reward, row = np.array([[1.0, 0.0], [0.5, 0.2], [0.0, 0.3], [0.1, 0.9]]), np.full(4, 0.25)
+    problem = closing_over(reward, np.broadcast_to(row, (4, 2, 4)))
+    unread = hypergradient(problem, np.array([0.3]))
+    row[:] = [0.1, 0.1, 0.1, 0.7]
+    with pytest.raises(InvalidInputError, match="no longer give"):
+        _ = unread.error_bound
+    row[:] = [0.9, 0.9, 0.0, -0.8]  # sums to one
+    with pytest.raises(StochasticityError, match=r"transition\[0, 0, 3\]=-0\.8"):
+        leader_objective(problem, np.array([0.3]))
+
+    noise, given = np.eye(3), random_lqr()
+    matrices = given.matrices(np.zeros(given.theta_shape))
+    fixed = replace(matrices, noise_covariance=np.broadcast_to(noise, (3, 3)))
+    lqr = replace(given, matrices=lambda _: fixed, matrices_jacobian=None)
+    leader_objective(lqr, np.zeros(given.theta_shape))
+    noise[0, 0] = -1.0
+    with pytest.raises(InvalidInputError, match="noise_covariance"):
+        leader_objective(lqr, np.zeros(given.theta_shape))
 
 
 @pytest.mark.parametrize(("kind", "route"), CASES)

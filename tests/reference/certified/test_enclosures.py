@@ -322,6 +322,29 @@ def test_too_many_states_are_refused(monkeypatch):
             certified_hypergradient(TABULAR[name], a_theta(TABULAR[name]))
 
 
+def test_a_row_whose_sum_moves_keeps_its_own_derivative():
+    """Such a row means itself divided by its sum; its derivative is not divided."""
+    listed, slopes = (0.5, 0.5 - 9e-13), np.array([[[1.0, 0.5]], [[0.0, 0.0]]])
+
+    def tables(theta):
+        transition = np.array([[listed], [[0.0, 1.0]]]) + slopes * theta[0]
+        reward_leader = np.array([[1.0], [0.0]])
+        return Tables(
+            transition=transition, reward_follower=np.zeros((2, 1)), reward_leader=reward_leader,
+            initial=np.array([1.0, 0.0]),
+        )  # fmt: skip
+
+    problem = ConfigurableMDP(tables=tables, discount_leader=0.5, discount_follower=0.5, temperature=1.0)
+    stays = Fraction(listed[0]) / sum(map(Fraction, listed))
+    truth = Fraction(1, 2) / (1 - stays / 2) ** 2  # of J = 1 / (1 - stays / 2), as stays moves by one
+    found = certified_hypergradient(problem, np.zeros(1), digits=30)
+    with ctx.workprec(200):
+        assert found.value[0].contains(truth)
+    for route in ("certified", "implicit", "complex_step"):
+        answer = hypergradient(problem, np.zeros(1), route=route)
+        assert abs(Fraction(float(answer.value[0])) - truth) <= answer.error_bound
+
+
 def test_tables_that_are_no_problem():
     def problem(**changes):
         tables = {

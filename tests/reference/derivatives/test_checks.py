@@ -163,7 +163,7 @@ def test_an_output_that_is_filled_again_is_refused():
         table[0] = x
         return table
 
-    with pytest.raises(InvalidInputError, match="reward_follower is the same array object"):
+    with pytest.raises(InvalidInputError, match="reward_follower is the same memory"):
         hypergradient(one_state(filled), THETA, route="finite_difference")
 
 

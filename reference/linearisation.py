@@ -25,6 +25,7 @@ __all__ = [
     "closed_form_objective",
     "complex_parts",
     "linearise",
+    "nudged_slopes",
     "split_objective",
     "unrolled_objective",
 ]
@@ -60,6 +61,9 @@ class Linearisation:
 
 linearise: Question[Linearisation] = Question("linearisation")
 """(at, objective, warm_start=) → the objective linearised."""
+
+nudged_slopes: Question[Linearisation] = Question("nudged follower")
+"""(at, objective, warm_start=) → the same by the value of a follower that the leader pays: see `mixed_derivative`."""
 
 
 class SplitObjective(Protocol):

@@ -6,7 +6,7 @@ import numpy as np
 
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.game.linearise import linearise_game
-from bilevelrl.reference.linearisation import linearise
+from bilevelrl.reference.linearisation import Linearisation, linearise
 from bilevelrl.reference.lqr.linearise import linearise_lqr
 from bilevelrl.reference.lqr_game.linearise import linearise_lqr_game
 from bilevelrl.reference.objective import INFINITE_HORIZON, Objective
@@ -15,7 +15,7 @@ from bilevelrl.reference.problem import At, Part, Problem
 from bilevelrl.reference.registry import Hypergradient, register_route
 from bilevelrl.reference.tabular.linearise import linearise_tabular
 
-__all__ = ["implicit", "linearise_game", "linearise_lqr", "linearise_lqr_game", "linearise_tabular"]
+__all__ = ["implicit", "linearise_game", "linearise_lqr", "linearise_lqr_game", "linearise_tabular", "pulled_back"]
 
 
 @register_route(
@@ -33,7 +33,11 @@ def implicit(
     bound: bool = True,
 ) -> Hypergradient:
     """∇J by implicit differentiation, for every kind of problem that can be linearised."""
-    found = linearise(at, objective, warm_start=warm_start)
+    return pulled_back(at, linearise(at, objective, warm_start=warm_start), "implicit", bound)
+
+
+def pulled_back(at: At[Problem], found: Linearisation, route: str, bound: bool) -> Hypergradient:
+    """Return the hypergradient with a linearised objective's cotangents pulled back to θ."""
     parts: dict[Part, FloatArray] = {part: at.pullback(entries) for part, entries in found.cotangents.items()}
     return Hypergradient(
         value=sum(parts.values(), np.zeros(at.theta.size)),
@@ -42,7 +46,7 @@ def implicit(
         residual=found.follower.residual,
         condition=found.condition,
         error_bound_source=when_read(at, found.error_bound) if bound else np.inf,
-        route="implicit",
+        route=route,
         follower=found.follower,
         status=found.follower.status.value,
         counters=found.counters,

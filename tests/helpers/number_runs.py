@@ -16,8 +16,24 @@ from bilevelrl.reference.errors import TooLargeError
 
 DISCOUNTS = (0.0, 0.5, 0.9, 0.99, 0.999, 0.9999)
 QUICK = {
-    ConfigurableMDP: ("implicit", "theorem1", "hpgd_form", "m_sobirl", "finite_difference", "certified"),
-    MarkovGame: ("implicit", "theorem2", "reduction", "total_derivative", "finite_difference", "certified"),
+    ConfigurableMDP: (
+        "implicit",
+        "theorem1",
+        "hpgd_form",
+        "m_sobirl",
+        "mixed_derivative",
+        "finite_difference",
+        "certified",
+    ),
+    MarkovGame: (
+        "implicit",
+        "theorem2",
+        "reduction",
+        "total_derivative",
+        "mixed_derivative",
+        "finite_difference",
+        "certified",
+    ),
 }
 SWEEPING = ("forward", "unrolled", "complex_step")
 

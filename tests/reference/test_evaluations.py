@@ -30,6 +30,7 @@ TRACED = {
     "leader_objective": 0,
     "implicit": 1,
     "m_sobirl": 1,
+    "mixed_derivative": 1,
     "theorem1": N + 1,
     "hpgd_form": N + 1,
     "forward": N + 1,

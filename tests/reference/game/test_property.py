@@ -34,7 +34,7 @@ def size_of(truth):
 def test_theorem_2_is_the_derivative_of_the_unrolled_solver(drawn, objective):
     options = dict(zip(("horizon", "discounted"), objective, strict=True))
     truth = hypergradient(drawn.problem, drawn.theta, route="unrolled", **options)
-    for route in ("theorem2", "implicit", "reduction", "total_derivative", "complex_step"):
+    for route in ("theorem2", "implicit", "reduction", "total_derivative", "mixed_derivative", "complex_step"):
         found = hypergradient(drawn.problem, drawn.theta, route=route, **options)
         for part, value in truth.parts.items():
             assert np.abs(found.parts[part] - value).max() <= 1e-10 * size_of(truth), (route, part)
@@ -58,7 +58,7 @@ def test_routes_agree_within_their_bounds_where_the_table_of_slopes_is_given(dra
     options = dict(zip(("horizon", "discounted"), objective, strict=True))
     game = with_slopes_as_they_are(drawn.problem, drawn.theta)
     truth = hypergradient(game, drawn.theta, route="unrolled", **options)
-    for route in ("theorem2", "implicit", "reduction", "total_derivative", "complex_step"):
+    for route in ("theorem2", "implicit", "reduction", "total_derivative", "mixed_derivative", "complex_step"):
         found = hypergradient(game, drawn.theta, route=route, **options)
         for part, value in truth.parts.items():
             assert np.abs(found.parts[part] - value).max() <= found.error_bound + truth.error_bound, (route, part)
@@ -70,7 +70,7 @@ def test_routes_agree_within_their_bounds_whatever_is_drawn(drawn, objective):
     options = dict(zip(("horizon", "discounted"), objective, strict=True))
     truth = hypergradient(drawn.problem, drawn.theta, route="theorem2", **options)
     assert np.isfinite(truth.value).all()
-    for route in ("implicit", "reduction", "total_derivative"):
+    for route in ("implicit", "reduction", "total_derivative", "mixed_derivative"):
         found = hypergradient(drawn.problem, drawn.theta, route=route, **options)
         assert np.isfinite(found.value).all()
         for part, value in truth.parts.items():

@@ -152,7 +152,9 @@ def test_every_route_of_the_game():
 
 @pytest.mark.parametrize("objective", [{}, {"horizon": 6}], ids=str)
 def test_every_route_of_drawn_problems(objective):
-    hold(random_lqr(states=2, seed=3, temperature=1e-3), THETA, ROUTES, loosest=1e-6, **objective)
+    hold(
+        random_lqr(states=2, seed=3, temperature=1e-3), THETA, (*ROUTES, "mixed_derivative"), loosest=1e-6, **objective
+    )
     hold(random_lqr_game(seed=3, discount_leader=0.7), THETA, ROUTES, loosest=1e-6, **objective)
 
 

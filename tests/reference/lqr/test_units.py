@@ -18,7 +18,7 @@ ONE = np.eye(1)
 MONEY = ("cost_state_follower", "cost_action_follower", "cost_state_leader", "cost_action_leader",
          "cost_constant_leader", "regulariser")  # fmt: skip
 CONTROLS = ("cost_action_follower", "cost_action_leader")
-ROUTES = ("implicit", "closed_form", "unrolled")
+ROUTES = ("implicit", "mixed_derivative", "closed_form", "unrolled")
 POWERS = st.integers(-100, 100).map(lambda k: 2.0**k)  # 1e-30 .. 1e30
 ROUNDING = 1e-12  # routes of these problems prove 1e-13 of a gradient of size 1
 

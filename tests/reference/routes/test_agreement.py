@@ -227,7 +227,7 @@ def test_four_rooms_by_the_routes_that_are_quick_there():
     theta = 0.01 * np.random.default_rng(1).standard_normal(105)
     results = {
         route: hypergradient(problem, theta, route=route, horizon=30)
-        for route in ("implicit", "theorem1", "hpgd_form", "m_sobirl", "unrolled")
+        for route in ("implicit", "theorem1", "hpgd_form", "m_sobirl", "mixed_derivative", "unrolled")
     }
     assert disagreements(results) == []
     assert all(result.error_bound <= 1e-6 * np.abs(result.value).max() for result in results.values())

@@ -63,7 +63,9 @@ def test_sweeping_routes_never_call_the_solver(route, monkeypatch):
             hypergradient(PROBLEM, THETA, route=route, bound=False)
 
 
-@pytest.mark.parametrize("route", ["implicit", "theorem1", "hpgd_form", "m_sobirl", "finite_difference"])
+@pytest.mark.parametrize(
+    "route", ["implicit", "theorem1", "hpgd_form", "m_sobirl", "mixed_derivative", "finite_difference"]
+)
 def test_solving_routes_never_sweep_with_derivatives(route, monkeypatch):
     expected = hypergradient(PROBLEM, THETA, route=route, bound=False)
     monkeypatch.setattr(unrolled, "split_objective", sabotage)
@@ -87,7 +89,10 @@ def test_only_finite_differences_know_nothing_of_derivatives(monkeypatch):
 
 def test_families_are_told():
     families = {route: HYPERGRADIENT_ROUTES[route].family for route in ROUTES}
-    assert len({families[route] for route in (*SWEEPING, "finite_difference", "implicit", "theorem1")}) == 6
+    assert (
+        len({families[route] for route in (*SWEEPING, "finite_difference", "implicit", "theorem1", "mixed_derivative")})
+        == 7
+    )
 
 
 # What follows plants one error in one route; the comparison of all routes must name that route and no other pair.

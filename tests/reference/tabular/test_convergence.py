@@ -26,7 +26,17 @@ from bilevelrl.reference.tabular.follower import tabular_operator
 from bilevelrl.reference.value_errors import value_errors
 from bilevelrl.verification.testing.strategies import configurable_mdps
 
-ROUTES = ("implicit", "theorem1", "hpgd_form", "m_sobirl", "forward", "complex_step", "finite_difference", "unrolled")
+ROUTES = (
+    "implicit",
+    "theorem1",
+    "hpgd_form",
+    "m_sobirl",
+    "mixed_derivative",
+    "forward",
+    "complex_step",
+    "finite_difference",
+    "unrolled",
+)
 METHODS = ("newton", "value_iteration", "modified_policy_iteration")
 THETA = np.array([0.1, -0.2, 0.3])
 PLAIN, UNREACHED, FORBIDDEN, BOTH = "plain", "unreached", "forbidden", "both"
@@ -171,7 +181,16 @@ def game_of(kind, sees, seed=0):
     )
 
 
-GAME_ROUTES = ("implicit", "theorem2", "total_derivative", "reduction", "complex_step", "finite_difference", "unrolled")
+GAME_ROUTES = (
+    "implicit",
+    "theorem2",
+    "total_derivative",
+    "reduction",
+    "mixed_derivative",
+    "complex_step",
+    "finite_difference",
+    "unrolled",
+)
 
 
 @pytest.mark.exact

@@ -32,6 +32,7 @@ ROUTES = (
     "theorem1",
     "hpgd_form",
     "m_sobirl",
+    "mixed_derivative",
     "forward",
     "complex_step",
     "finite_difference",
@@ -351,6 +352,7 @@ def test_a_mask_of_a_game_may_depend_on_what_is_seen(sees):
     for route in (
         "implicit",
         "theorem2",
+        "mixed_derivative",
         "reduction",
         "total_derivative",
         "unrolled",

@@ -104,7 +104,7 @@ def test_a_constant_of_a_million_is_one_problem_for_floats_and_balls():
 
     problem = dataclasses.replace(base, tables=tables, tables_jacobian=None, tables_pullback=None)
     truth = certified_hypergradient(problem, theta)
-    for route in ("implicit", "theorem1", "hpgd_form", "m_sobirl", "unrolled"):
+    for route in ("implicit", "theorem1", "hpgd_form", "m_sobirl", "mixed_derivative", "unrolled"):
         found = hypergradient(problem, theta, route=route)
         off = max(entry.distance(float(x)) for entry, x in zip(truth.value, found.value, strict=True))
         assert off <= found.error_bound, route
@@ -182,7 +182,7 @@ def test_a_row_whose_sum_moves_keeps_its_own_derivative():
     certified = certified_hypergradient(problem, np.zeros(1))
     exact = -(10**6) * Fraction(1, 2) / (Fraction(0.3) + Fraction(0.7))
     assert holds(certified.value[0], exact)
-    for route in ("implicit", "theorem1", "m_sobirl"):
+    for route in ("implicit", "theorem1", "m_sobirl", "mixed_derivative"):
         found = hypergradient(problem, np.zeros(1), route=route)
         assert certified.value[0].distance(found.value[0]) <= found.error_bound, route
 
@@ -228,7 +228,7 @@ def test_a_game_and_its_reduction_are_one_problem(sees):
     assert ours.value[0].distance(float(sum(truth.parts().values())[0])) <= 1e-15 * abs(float(ours.value[0]))
     # The reduction's tables are rounded once more: a few ulp, over a hundred steps, of values of 1e8.
     assert ours.value[0].distance(float(theirs.value[0])) <= 100 * 2.0**-52 * 100 * 1e8
-    for route in ("implicit", "theorem2", "reduction", "total_derivative"):
+    for route in ("implicit", "theorem2", "reduction", "total_derivative", "mixed_derivative"):
         found = hypergradient(game, theta, route=route)
         assert ours.value[0].distance(float(found.value[0])) <= found.error_bound, route
 
@@ -327,7 +327,7 @@ def test_no_game_has_a_bound_below_its_error(leads, sees, ends):
             follower_sees_leader_action=sees, discount_leader=0.99, discount_follower=0.9, temperature=0.1,
         )  # fmt: skip
         truth = HighPrecisionGame(game, np.zeros(2)).parts()
-        for route in ("implicit", "theorem2", "reduction", "total_derivative"):
+        for route in ("implicit", "theorem2", "reduction", "total_derivative", "mixed_derivative"):
             found = hypergradient(game, np.zeros(2), route=route)
             for part, exact in truth.items():
                 assert np.abs(found.parts[part] - exact).max() <= found.error_bound + 2e-16 * np.abs(exact).max(), route

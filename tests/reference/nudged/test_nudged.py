@@ -1,0 +1,363 @@
+"""The mixed derivative of the follower's own value: what it shares with no other route, and what kills it."""
+
+import importlib
+import itertools
+import sys
+from dataclasses import replace
+
+import autograd
+import autograd.numpy as anp
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sabotage import sabotage, sabotaged
+
+from bilevelrl.reference import ConfigurableLQR, LQRMatrices, SparseTransition, hypergradient, leader_objective
+from bilevelrl.reference.errors import IllPosedError
+from bilevelrl.tasks import building_thermal_control, four_rooms, random_lqr, random_markov_game, random_mdp
+from bilevelrl.verification.testing.strategies import configurable_mdps, markov_games
+
+tabular, game_module, lqr_module = (
+    importlib.import_module(f"bilevelrl.reference.nudged.{name}") for name in ("tabular", "game", "lqr")
+)
+THETA = np.array([0.3, -0.5, 0.2])
+DISCOUNTS = [(0.9, 0.9), (0.3, 0.95), (0.95, 0.3), (0.9, 0.0), (0.0, 0.9)]
+OBJECTIVES = [
+    {},
+    {"horizon": 1},
+    {"horizon": 5},
+    {"horizon": 5, "discounted": False},
+]
+
+
+def mdp(leader=0.9, follower=0.9, **options):
+    return random_mdp(
+        states=4, actions=2, parameters=3, seed=0, discount_leader=leader, discount_follower=follower, **options
+    )
+
+
+def game(leader=0.9, follower=0.9, sees=True):
+    drawn = random_markov_game(
+        states=3, leader_actions=2, actions=2, seed=0, discount_leader=leader, discount_follower=follower
+    )
+    return replace(drawn, follower_sees_leader_action=sees)
+
+
+def lqr(leader=0.9, follower=0.9, seed=0):
+    return random_lqr(states=3, actions=2, seed=seed, discount_leader=leader, discount_follower=follower)
+
+
+PROBLEMS = {"mdp": mdp, "seeing": game, "blind": lambda *discounts: game(*discounts, sees=False), "lqr": lqr}
+
+
+def disagreements(problem, theta, other, **objective):
+    """The parts that differ from another route's by more than both bounds."""
+    found, truth = (hypergradient(problem, theta, route=route, **objective) for route in ("mixed_derivative", other))
+    assert found.objective == pytest.approx(truth.objective, rel=1e-9, abs=1e-9)
+    allowed = found.error_bound + truth.error_bound
+    return {part for part, value in truth.parts.items() if not np.abs(found.parts[part] - value).max() <= allowed}
+
+
+@pytest.mark.exact
+@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize("discounts", DISCOUNTS)
+@pytest.mark.parametrize("kind", PROBLEMS)
+def test_it_is_the_hypergradient_part_by_part(kind, discounts, objective):
+    """Where the pay grows in time, where it dies, and where the follower has no future at all."""
+    problem = PROBLEMS[kind](*discounts)
+    assert not disagreements(problem, THETA, "implicit", **objective)
+    assert not disagreements(problem, THETA, "finite_difference", **objective)
+    found = hypergradient(problem, THETA, route="mixed_derivative", **objective)
+    assert found.error_bound <= 1e-6 * np.abs(found.value).max()
+
+
+WARM = {"temperatures": (0.1, 10.0), "discounts": (0.0, 0.5, 0.9, 0.99)}
+
+
+@pytest.mark.property
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+@given(drawn=st.one_of(configurable_mdps(max_states=4), markov_games(**WARM)), objective=st.sampled_from(OBJECTIVES))
+def test_it_agrees_on_drawn_problems(drawn, objective):
+    assert not disagreements(drawn.problem, drawn.theta, "implicit", **objective)
+
+
+@pytest.mark.property
+@settings(max_examples=12, suppress_health_check=[HealthCheck.too_slow])
+@given(drawn=st.one_of(configurable_mdps(max_states=3), markov_games(**WARM)), objective=st.sampled_from(OBJECTIVES))
+def test_it_agrees_with_differences_on_drawn_problems(drawn, objective):
+    assert not disagreements(drawn.problem, drawn.theta, "finite_difference", **objective)
+
+
+@pytest.mark.property
+@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    seed=st.integers(0, 1000),
+    states=st.integers(1, 3),
+    actions=st.integers(1, 2),
+    discounts=st.tuples(*[st.sampled_from([0.0, 0.3, 0.9, 0.99])] * 2),
+    temperature=st.sampled_from([1e-3, 1.0, 1e2]),
+    objective=st.sampled_from(OBJECTIVES),
+    at=st.tuples(*[st.floats(-0.5, 0.5)] * 3),
+)
+def test_it_agrees_on_drawn_lqrs(seed, states, actions, discounts, temperature, objective, at):
+    leader, follower = discounts
+    drawn = random_lqr(
+        states=states, actions=actions, seed=seed, discount_leader=leader, discount_follower=follower,
+        temperature=temperature,
+    )  # fmt: skip
+    assert not disagreements(drawn, np.array(at), "implicit", **objective)
+
+
+def paid_value(problem, w, theta, horizon=None, steps=400):
+    """μ·V_0 of a follower that is paid w (γ_L/γ_F)^t r_L for `horizon` steps, by plain sweeps; autograd's arrays."""
+    tables = problem.evaluate(theta)
+    value = anp.zeros(tables.states)
+    for t in reversed(range(steps)):
+        paid = w * (problem.discount_leader / problem.discount_follower) ** t if horizon is None or t < horizon else 0.0
+        ahead = anp.sum(tables.transition * value, axis=2)
+        action_value = tables.reward_follower + paid * tables.reward_leader + problem.discount_follower * ahead
+        peak = anp.max(action_value, axis=1)
+        weights = anp.exp((action_value - peak[:, None]) / problem.temperature)
+        value = peak + problem.temperature * anp.log(anp.sum(weights, axis=1))
+    return anp.dot(tables.initial, value)
+
+
+@pytest.mark.exact
+@pytest.mark.parametrize("horizon", [None, 4])
+@pytest.mark.parametrize("discounts", [(0.9, 0.9), (0.6, 0.9), (0.9, 0.8)])
+def test_followers_that_are_really_paid_come_to_it_with_the_square_of_the_pay(discounts, horizon):
+    """The claim itself, from a definition that shares nothing: real pay, every step of it, reverse mode in θ.
+
+    At (.9, .8) the pay grows by 9/8 a step: four hundred of them would end at 1e20 w, so it is paid for sixty.
+    """
+    problem = mdp(*discounts)
+    regulariser = autograd.grad(lambda theta: problem.evaluate(theta).regulariser + 0.0 * anp.sum(theta))(THETA)
+    horizon = horizon or (60 if discounts[0] > discounts[1] else None)
+    truth = hypergradient(problem, THETA, route="mixed_derivative", horizon=horizon).value
+    steps = 400 if horizon is None else horizon + 200
+    gradient = autograd.grad(paid_value, 2)
+
+    def two_sided(w):
+        sides = [gradient(problem, side, THETA, horizon, steps) for side in (w, -w)]
+        return (sides[0] - sides[1]) / (2 * w) + regulariser
+
+    pay = 1e-3 * (0.1 if discounts[0] > discounts[1] else 1.0)
+    errors = [np.abs(two_sided(w) - truth).max() for w in (4 * pay, 2 * pay)]
+    assert 3.6 < errors[0] / errors[1] < 4.4
+    one_sided = (
+        gradient(problem, pay, THETA, horizon, steps) - gradient(problem, 0.0, THETA, horizon, steps)
+    ) / pay + regulariser
+    assert np.abs(one_sided - truth).max() > 5 * errors[1]
+
+
+@pytest.mark.exact
+def test_what_a_paid_follower_is_worth_brackets_the_leaders_return():
+    """V* is convex in the pay, and its slope at zero is the leader's return."""
+    problem = mdp()
+    earned = leader_objective(problem, THETA) - problem.tables_at(THETA).regulariser
+    unpaid = paid_value(problem, 0.0, THETA)
+    for w in (1.0, 0.1, 0.01):
+        above, below = ((paid_value(problem, side, THETA) - unpaid) / side for side in (w, -w))
+        assert below < earned < above
+        assert above - below < 20 * w
+
+
+@pytest.mark.exact
+def test_sparse_kernels_with_a_successor_listed_twice():
+    base = mdp()
+
+    def listed(theta):
+        tables = base.tables(theta)
+        successor = np.broadcast_to([0, 1, 2, 3, 3], (4, 2, 5)).copy()
+        halves = [tables.transition[:, :, :3], 0.25 * tables.transition[:, :, 3:], 0.75 * tables.transition[:, :, 3:]]
+        probability = anp.concatenate(halves, axis=2)
+        return replace(tables, transition=SparseTransition(successor=successor, probability=probability))
+
+    dense, sparse = (
+        hypergradient(problem, THETA, route="mixed_derivative") for problem in (base, replace(base, tables=listed))
+    )
+    for part, value in dense.parts.items():
+        assert np.abs(sparse.parts[part] - value).max() <= 1e-13
+
+
+@pytest.mark.exact
+def test_a_leader_that_is_paid_nothing_has_no_hypergradient():
+    base = mdp()
+    idle = replace(base, tables=lambda theta: replace(base.tables(theta), reward_leader=np.zeros((4, 2))))
+    found = hypergradient(idle, THETA, route="mixed_derivative")
+    np.testing.assert_array_equal(found.value, found.parts["regulariser"])
+
+
+@pytest.mark.exact
+def test_four_rooms_with_the_published_temperatures():
+    for temperature in (0.001, 0.003, 0.005):
+        assert not disagreements(four_rooms(temperature=temperature), np.zeros(105), "implicit")
+
+
+@pytest.mark.exact
+def test_the_building():
+    assert not disagreements(building_thermal_control(), np.zeros(8), "implicit")
+    assert not disagreements(building_thermal_control(), np.zeros(8), "closed_form", horizon=100)
+
+
+@pytest.mark.exact
+def test_a_loop_that_is_unstable_for_the_leader_is_refused():
+    with pytest.raises(IllPosedError, match="spectral radius"):
+        hypergradient(unstable_lqr(), np.ones(1), route="mixed_derivative")
+    assert not disagreements(unstable_lqr(), np.ones(1), "implicit", horizon=6)
+
+
+def unstable_lqr():
+    """x' = 1.2 x + a, and a follower that looks so little ahead that it lets x grow."""
+    one = np.eye(1)
+
+    def matrices(theta):
+        return LQRMatrices(
+            dynamics_state=1.2 * theta[0] * one, dynamics_action=one, noise_covariance=0.1 * one,
+            cost_state_follower=one, cost_action_follower=9.0 * one, cost_state_leader=one,
+            cost_action_leader=0.0 * one, initial_mean=np.ones(1),
+            initial_covariance=0.0 * one,
+        )  # fmt: skip
+
+    return ConfigurableLQR(matrices=matrices, discount_leader=0.9, discount_follower=0.1, temperature=0.1)
+
+
+# What follows breaks the leader's evaluation, the advantage and the adjoints of other routes, and then this one itself.
+
+LEADERS = (
+    "evaluate_leader",
+    "evaluate_game_leader",
+    "follower_adjoint",
+    "visited_next",
+    "leader_action_values",
+    "truncated_stages",
+    "evaluate_lqr_leader",
+    "leader_costs",
+    "response_cotangents",
+)
+
+
+@pytest.mark.exact
+@pytest.mark.parametrize("horizon", [None, 4])
+@pytest.mark.parametrize("kind", PROBLEMS)
+def test_no_leaders_evaluation_no_advantage_and_no_adjoint_is_used(kind, horizon, monkeypatch):
+    problem = PROBLEMS[kind](0.8, 0.9)
+    expected = hypergradient(problem, THETA, route="mixed_derivative", horizon=horizon, bound=False)
+    modules = [module for name, module in list(sys.modules.items()) if name.startswith("bilevelrl.reference.")]
+    for module, name in itertools.product(modules, LEADERS):
+        if hasattr(module, name):
+            monkeypatch.setattr(module, name, sabotage)
+    found = hypergradient(problem, THETA, route="mixed_derivative", horizon=horizon, bound=False)
+    np.testing.assert_array_equal(found.value, expected.value)
+    with sabotaged():
+        hypergradient(problem, THETA, horizon=horizon, bound=False)
+
+
+@pytest.mark.exact
+@pytest.mark.parametrize("other", ["implicit", "theorem1", "hpgd_form", "m_sobirl", "complex_step", "unrolled"])
+def test_no_other_route_pays_a_follower(other, monkeypatch):
+    for name, module in list(sys.modules.items()):
+        if name.startswith("bilevelrl.reference.") and hasattr(module, "paid_values"):
+            monkeypatch.setattr(module, "paid_values", sabotage)
+    hypergradient(mdp(), THETA, route=other)
+    with sabotaged():
+        hypergradient(mdp(), THETA, route="mixed_derivative")
+
+
+def constant_pay(monkeypatch, module):
+    """The same pay at every step, which is right at equal discounts only."""
+    right = module._Paid.__init__
+
+    def without_growth(paid, **given):
+        right(paid, **{**given, "discount": 0.9})
+
+    monkeypatch.setattr(module._Paid, "__init__", without_growth)
+
+
+def temperature_of_the_pay(monkeypatch, module):
+    """The response to w read as that to w/β."""
+    right = module.paid_values
+
+    def forgotten(action_value, temperature):
+        value, policy = right(action_value, temperature)
+        return value, policy.real + 1j * temperature * policy.imag
+
+    monkeypatch.setattr(module, "paid_values", forgotten)
+
+
+def pay_of_the_first_action_only(monkeypatch, module):
+    right = module.paid_values
+
+    def kept(action_value, temperature):
+        return right(action_value.real + 1j * action_value.imag[..., :1], temperature)
+
+    monkeypatch.setattr(module, "paid_values", kept)
+
+
+@pytest.mark.exact
+@pytest.mark.parametrize("plant", [constant_pay, temperature_of_the_pay, pay_of_the_first_action_only])
+@pytest.mark.parametrize("horizon", [None, 4])
+@pytest.mark.parametrize("kind", ["mdp", "seeing", "blind"])
+def test_planted_mistakes_are_seen(kind, horizon, plant, monkeypatch):
+    problem = PROBLEMS[kind](0.7, 0.9)
+    plant(monkeypatch, tabular if kind == "mdp" else game_module)
+    found = hypergradient(problem, THETA, route="mixed_derivative", horizon=horizon)
+    truth = hypergradient(problem, THETA, horizon=horizon)
+    assert np.abs(found.value - truth.value).max() > 1e3 * (found.error_bound + truth.error_bound)
+
+
+@pytest.mark.exact
+def test_values_times_moving_transitions_left_out_are_seen(monkeypatch):
+    right = tabular._kernel
+    for lost in ("transition", "response"):
+
+        def without(at, left, pairs, right_factor, lost=lost):
+            found = right(at, left, pairs, right_factor)
+            unpaid = not np.all(left == left.flat[0])
+            return {name: 0.0 * table for name, table in found.items()} if unpaid == (lost == "transition") else found
+
+        monkeypatch.setattr(tabular, "_kernel", without)
+        assert disagreements(mdp(), THETA, "implicit") == {lost}
+
+
+@pytest.mark.exact
+def test_a_constant_pay_is_right_at_equal_discounts(monkeypatch):
+    constant_pay(monkeypatch, tabular)
+    assert not disagreements(mdp(0.9, 0.9), THETA, "implicit")
+
+
+def constant_pay_of_an_lqr(monkeypatch):
+    right = lqr_module._Paid.__init__
+    monkeypatch.setattr(lqr_module._Paid, "__init__", lambda paid, **given: right(paid, **{**given, "discount": 0.9}))
+
+
+def unpaid_noise(monkeypatch):
+    """The pay moves the mean action and forgets its covariance."""
+    right = lqr_module._Paid.backup
+
+    def backup(paid, slope):
+        found = right(paid, slope)
+        return found._replace(covariance=found.covariance.real + 0j)
+
+    monkeypatch.setattr(lqr_module._Paid, "backup", backup)
+
+
+def unpaid_mean(monkeypatch):
+    right = lqr_module._Paid.backup
+
+    def backup(paid, slope):
+        found = right(paid, slope)
+        return found._replace(gain=found.gain.real + 0j)
+
+    monkeypatch.setattr(lqr_module._Paid, "backup", backup)
+
+
+@pytest.mark.exact
+@pytest.mark.parametrize("plant", [constant_pay_of_an_lqr, unpaid_noise, unpaid_mean])
+@pytest.mark.parametrize("horizon", [None, 4])
+def test_planted_mistakes_in_lqrs_are_seen(horizon, plant, monkeypatch):
+    plant(monkeypatch)
+    found = hypergradient(lqr(0.7, 0.9), THETA, route="mixed_derivative", horizon=horizon)
+    truth = hypergradient(lqr(0.7, 0.9), THETA, horizon=horizon)
+    assert np.abs(found.value - truth.value).max() > 1e3 * (found.error_bound + truth.error_bound)

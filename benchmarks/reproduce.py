@@ -14,8 +14,8 @@ from bilevelrl.benchmarks.sweeping.sweep_store import write_table
 from bilevelrl.benchmarks.sweeping.sweeps import Sweep, need_processes, run_sweep
 from bilevelrl.reference.errors import MissingExtraError
 from bilevelrl.reference.storage import locked, writable_folder, write_atomically
-from bilevelrl.verification.arguments import count
-from bilevelrl.verification.reports.overview import missing_figures
+from bilevelrl.verification.commands import count
+from bilevelrl.verification.reports import missing_figures
 
 __all__ = ["make_figure", "register"]
 

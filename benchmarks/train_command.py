@@ -15,7 +15,7 @@ from bilevelrl.benchmarks.trainings import make_training, training_kind, trainin
 from bilevelrl.estimators.training import SCHEDULES, History, make_optimiser, train
 from bilevelrl.reference.storage import locked, writable_folder, write_atomically
 from bilevelrl.tasks import make_task
-from bilevelrl.verification.arguments import count, seed
+from bilevelrl.verification.commands import count, seed
 
 __all__ = ["history_rows", "register"]
 

@@ -15,7 +15,7 @@ from bilevelrl.estimators.methods import (
 )
 from bilevelrl.estimators.registry import ESTIMATORS, estimators_for, register_estimator
 from bilevelrl.estimators.sampling import TabularSimulator, Trajectories, sample_trajectories
-from bilevelrl.reference.objective import Objective
+from bilevelrl.reference.problem import Objective
 
 __all__ = [
     "BCHG",

@@ -24,12 +24,11 @@ from numpy.random import Generator
 from bilevelrl.estimators.sampling.linear_quadratic import LQRSimulator
 from bilevelrl.estimators.sampling.tabular import TabularSimulator, sample_trajectories
 from bilevelrl.estimators.sampling.trajectories import Trajectories
-from bilevelrl.reference import ConfigurableLQR, ConfigurableMDP, LQRGame, MarkovGame
+from bilevelrl.reference import ConfigurableLQR, ConfigurableMDP, LQRGame, MarkovGame, Problem
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.doors import checked, checked_record, like
 from bilevelrl.reference.errors import EstimatorError, InvalidInputError, UnsupportedError, refusal
-from bilevelrl.reference.objective import Objective
-from bilevelrl.reference.problem import Part, Problem, Term, TransitionBatch
+from bilevelrl.reference.problem import Objective, Part, Term, TransitionBatch
 
 __all__ = [
     "Claim",

@@ -20,7 +20,7 @@ from bilevelrl.estimators.methods import (
 from bilevelrl.reference import ConfigurableMDP
 from bilevelrl.reference.doors import checked
 from bilevelrl.reference.errors import InvalidInputError, refusal
-from bilevelrl.reference.objective import Objective
+from bilevelrl.reference.problem import Objective
 
 __all__ = ["ESTIMATORS", "estimators_for", "register_estimator"]
 

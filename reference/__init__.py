@@ -8,7 +8,6 @@ from bilevelrl.reference import errors
 from bilevelrl.reference import routes as _routes  # registers the routes
 from bilevelrl.reference.best_response import SuboptimalFollower, solve_follower
 from bilevelrl.reference.certified import certified_hypergradient
-from bilevelrl.reference.follower import Follower
 from bilevelrl.reference.game.follower import GameFollower
 from bilevelrl.reference.game.leader_policies import NeuralPolicy, TabularSoftmaxPolicy
 from bilevelrl.reference.game.model import MarkovGame
@@ -17,7 +16,7 @@ from bilevelrl.reference.lqr.follower import LQRFollower
 from bilevelrl.reference.lqr.matrices import LQRMatrices
 from bilevelrl.reference.lqr.model import ConfigurableLQR
 from bilevelrl.reference.lqr_game.model import LeaderGaussian, LQRGame
-from bilevelrl.reference.problem import PARTS, Problem
+from bilevelrl.reference.problem import PARTS, Follower, Problem
 from bilevelrl.reference.random_streams import named_stream
 from bilevelrl.reference.registry import (
     HYPERGRADIENT_ROUTES,
@@ -26,8 +25,7 @@ from bilevelrl.reference.registry import (
     leader_objective,
     register_route,
 )
-from bilevelrl.reference.tabular.follower import TabularFollower
-from bilevelrl.reference.tabular.follower_batch import solve_followers
+from bilevelrl.reference.tabular.follower import TabularFollower, solve_followers
 from bilevelrl.reference.tabular.model import ConfigurableMDP, check_derivatives
 from bilevelrl.reference.tabular.tables import Tables
 from bilevelrl.reference.tabular.transitions import SparseTransition

@@ -10,13 +10,12 @@ from numpy.random import Generator
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.doors import Iterations, NonNegative, checked
 from bilevelrl.reference.errors import InvalidInputError
-from bilevelrl.reference.follower import Follower, FollowerMethod, check_method, solve
 from bilevelrl.reference.game.follower import GameFollower
 from bilevelrl.reference.game.model import MarkovGame
 from bilevelrl.reference.lqr.follower import LQRFollower
 from bilevelrl.reference.lqr.model import ConfigurableLQR
 from bilevelrl.reference.lqr_game.model import LQRGame
-from bilevelrl.reference.problem import Problem, evaluated
+from bilevelrl.reference.problem import Follower, FollowerMethod, Problem, check_method, evaluated, solve
 from bilevelrl.reference.registry import Hypergradient
 from bilevelrl.reference.tabular.follower import TabularFollower
 from bilevelrl.reference.tabular.model import ConfigurableMDP

@@ -16,9 +16,7 @@ import numpy as np
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.doors import Horizon, checked, checked_record
 from bilevelrl.reference.errors import BilevelRLError, UnknownNameError, UnsupportedError, refusal
-from bilevelrl.reference.objective import Objective, evaluate_objective
-from bilevelrl.reference.on_demand import AnswerBounds
-from bilevelrl.reference.problem import Part, Question, evaluated
+from bilevelrl.reference.problem import AnswerBounds, Objective, Part, Question, evaluate_objective, evaluated
 
 __all__ = [
     "HYPERGRADIENT_ROUTES",
@@ -32,8 +30,7 @@ __all__ = [
 
 
 if TYPE_CHECKING:  # not at run time: doors would look through the attributes of every problem and follower
-    from bilevelrl.reference.follower import Follower
-    from bilevelrl.reference.problem import Problem
+    from bilevelrl.reference.problem import Follower, Problem
 
 
 @checked_record

@@ -22,10 +22,9 @@ from bilevelrl.benchmarks.sweeping.sweeps import Sweep
 from bilevelrl.estimators.training import METHODS, Evaluation, train
 from bilevelrl.reference import ConfigurableMDP
 from bilevelrl.tasks import four_rooms, toy_markov_game
-from bilevelrl.tasks.paper.four_rooms import FOUR_ROOMS_GRID, FOUR_ROOMS_MARKS
-from bilevelrl.tasks.pictures.diagram import draw_game, game_moves
-from bilevelrl.tasks.pictures.rendering import draw_follower, draw_map, draw_penalties
-from bilevelrl.verification.arguments import seed
+from bilevelrl.tasks.paper import FOUR_ROOMS_GRID, FOUR_ROOMS_MARKS
+from bilevelrl.tasks.pictures import draw_follower, draw_game, draw_map, draw_penalties, game_moves
+from bilevelrl.verification.commands import seed
 
 __all__ = ["FIGURES", "snapshots"]
 

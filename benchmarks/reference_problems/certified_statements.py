@@ -20,11 +20,11 @@ from typing import Any
 
 from bilevelrl.benchmarks.reference_problems.reference_games import toy_game_form
 from bilevelrl.benchmarks.reference_problems.reference_lqrs import BUILDING_OPTIMUM, building_form, lqr_game_form
-from bilevelrl.reference.certified import Enclosure, certified_hypergradient
-from bilevelrl.reference.certified.stationary import certify_bounded_maximum, certify_vertex, isolate_stationary_point
+from bilevelrl.reference import certified_hypergradient
+from bilevelrl.reference.certified import Enclosure, certify_bounded_maximum, certify_vertex, isolate_stationary_point
 from bilevelrl.reference.storage import write_atomically
-from bilevelrl.tasks.paper.four_rooms import FOUR_ROOMS_GRID
-from bilevelrl.tasks.scenarios.reference_data import reference_problem
+from bilevelrl.tasks import reference_problem
+from bilevelrl.tasks.paper import FOUR_ROOMS_GRID
 
 __all__ = ["main", "statements"]
 

@@ -22,18 +22,11 @@ from typing import Any
 from numpy.random import Generator
 
 from bilevelrl.benchmarks.reference_problems.reference_cases import ENTROPY, ReferenceCase, reference_cases
-from bilevelrl.reference import named_stream
-from bilevelrl.reference.certified import (
-    CertifiedHypergradient,
-    ClosedForm,
-    ClosedFormTable,
-    Enclosure,
-    certified_hypergradient,
-)
-from bilevelrl.reference.certified.closed_form.formula import Exact
+from bilevelrl.reference import certified_hypergradient, named_stream
+from bilevelrl.reference.certified import CertifiedHypergradient, ClosedForm, ClosedFormTable, Enclosure, Exact
 from bilevelrl.reference.storage import write_atomically
-from bilevelrl.tasks.generators.closed_form_json import problem_to_json
-from bilevelrl.tasks.scenarios.reference_data import DATA_FORMAT, DATA_VERSION
+from bilevelrl.tasks.generators import problem_to_json
+from bilevelrl.tasks.scenarios import DATA_FORMAT, DATA_VERSION
 
 __all__ = ["DIGITS", "certify_case", "digits_surviving_rounding", "main", "perturbed"]
 

@@ -17,9 +17,8 @@ from bilevelrl.benchmarks.reference_problems.reference_games import game_cases
 from bilevelrl.benchmarks.reference_problems.reference_lqrs import lqr_cases
 from bilevelrl.reference import named_stream
 from bilevelrl.reference.arrays import BoolArray
-from bilevelrl.reference.certified import ClosedForm, ClosedFormTable, FeatureBlock
-from bilevelrl.reference.certified.closed_form.formula import Exact
-from bilevelrl.tasks.paper.four_rooms import FOUR_ROOMS_GRID, GOAL, SECOND_GOAL, START, TARGET
+from bilevelrl.reference.certified import ClosedForm, ClosedFormTable, Exact, FeatureBlock
+from bilevelrl.tasks.paper import FOUR_ROOMS_GRID, GOAL, SECOND_GOAL, START, TARGET
 
 __all__ = ["ENTROPY", "ReferenceCase", "reference_cases"]
 

@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from fractions import Fraction
 
 from bilevelrl.reference import named_stream
-from bilevelrl.reference.certified import ClosedForm, ClosedFormTable, FeatureBlock
-from bilevelrl.reference.certified.closed_form.formula import Exact
+from bilevelrl.reference.certified import ClosedForm, ClosedFormTable, Exact, FeatureBlock
 
 __all__ = ["building_form", "lqr_cases", "lqr_game_form"]
 

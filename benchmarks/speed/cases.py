@@ -18,9 +18,8 @@ from bilevelrl.reference import (
     solve_follower,
 )
 from bilevelrl.reference.arrays import FloatArray
-from bilevelrl.reference.objective import Objective
-from bilevelrl.reference.tabular.transitions import policy_transition
-from bilevelrl.reference.tabular.unrolled import split_objective
+from bilevelrl.reference.problem import Objective
+from bilevelrl.reference.tabular import policy_transition, swept_objective
 from bilevelrl.tasks import four_rooms
 
 __all__ = ["WarmFourRooms", "reverse_mode", "warm_four_rooms"]
@@ -95,7 +94,7 @@ def reverse_mode(problem: ConfigurableMDP, theta: FloatArray, *, sweeps: int) ->
     """∇J by reverse mode through so many unrolled sweeps of the follower and of the leader."""
 
     def objective(x: FloatArray) -> object:
-        return split_objective(
+        return swept_objective(
             problem, (x, x, x, x, x), sweeps_follower=sweeps, sweeps_leader=sweeps, objective=Objective()
         )
 

@@ -26,7 +26,7 @@ from bilevelrl.estimators import BCHG, sample_trajectories
 from bilevelrl.reference import HYPERGRADIENT_ROUTES, ConfigurableMDP, hypergradient, named_stream
 from bilevelrl.reference.storage import write_atomically
 from bilevelrl.tasks import four_rooms, random_mdp
-from bilevelrl.verification.enumeration.moments import enumerate_moments
+from bilevelrl.verification import enumerate_moments
 
 __all__ = ["main"]
 

@@ -22,7 +22,7 @@ import numpy as np
 
 from bilevelrl.reference import hypergradient, named_stream, solve_follower
 from bilevelrl.reference.storage import csv_text, write_atomically
-from bilevelrl.reference.tabular.transitions import policy_transition
+from bilevelrl.reference.tabular import policy_transition
 from bilevelrl.tasks import grid_rooms
 
 __all__ = ["exponent", "in_own_process", "main", "measure"]

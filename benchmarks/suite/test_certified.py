@@ -7,7 +7,7 @@ import pytest
 pytest.importorskip("flint")
 
 from bilevelrl.reference import certified_hypergradient
-from bilevelrl.tasks.scenarios.reference_data import reference_problem
+from bilevelrl.tasks import reference_problem
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 from bilevelrl.estimators import BCHG
 from bilevelrl.reference import named_stream
 from bilevelrl.tasks import random_mdp
-from bilevelrl.verification.enumeration.moments import enumerate_moments
+from bilevelrl.verification import enumerate_moments
 
 # 4 states, 2 actions: 4 · (2 · 4)^T = 1,048,576 trajectories of T = 6 steps.
 HORIZON = 6

@@ -21,8 +21,8 @@ from bilevelrl.estimators.estimator import Context
 from bilevelrl.reference import LQRFollower, LQRGame
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.errors import UnsupportedError
-from bilevelrl.reference.lqr_game.leader import closed_loop, game_steps
-from bilevelrl.reference.objective import Objective
+from bilevelrl.reference.lqr_game import closed_loop, game_steps
+from bilevelrl.reference.problem import Objective
 
 __all__ = ["LQRGameCritic", "ValuesAtVisits"]
 

@@ -23,7 +23,7 @@ from bilevelrl.reference import ConfigurableMDP, SparseTransition
 from bilevelrl.reference.arrays import FloatArray, check_indices
 from bilevelrl.reference.doors import checked
 from bilevelrl.reference.errors import InvalidInputError, ShapeError, UnsupportedError, refusal
-from bilevelrl.reference.tabular.transitions import DiscountedSystem, expected_next, policy_transition
+from bilevelrl.reference.tabular import DiscountedSystem, expected_next, policy_transition
 
 __all__ = [
     "GradientTable",

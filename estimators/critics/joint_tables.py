@@ -35,8 +35,8 @@ from bilevelrl.reference.errors import (
     UnknownNameError,
     refusal,
 )
-from bilevelrl.reference.game.leader import game_leader_action_values
-from bilevelrl.reference.objective import Objective
+from bilevelrl.reference.game import game_leader_action_values
+from bilevelrl.reference.problem import Objective
 
 __all__ = ["OPERATORS", "Baseline", "GameCritic", "JointCritic", "JointReading", "Operator", "learn_game_critic"]
 

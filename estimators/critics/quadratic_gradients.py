@@ -29,7 +29,7 @@ from bilevelrl.reference import ConfigurableLQR, LQRFollower
 from bilevelrl.reference.arrays import FloatArray, check_joined, check_vectors
 from bilevelrl.reference.doors import checked
 from bilevelrl.reference.errors import UnknownNameError, UnsupportedError
-from bilevelrl.reference.lqr.solvers import discounted_lyapunov
+from bilevelrl.reference.lqr import discounted_lyapunov
 
 __all__ = [
     "GradientRewards",

@@ -55,7 +55,7 @@ from bilevelrl.estimators.sums.traces import discount_powers
 from bilevelrl.reference.arrays import FloatArray, check_indices
 from bilevelrl.reference.doors import checked
 from bilevelrl.reference.errors import InvalidInputError, ShapeError, UnknownNameError, refusal
-from bilevelrl.reference.tabular.transitions import DiscountedSystem, policy_transition
+from bilevelrl.reference.tabular import DiscountedSystem, policy_transition
 
 __all__ = ["BASELINES", "BaselineKind", "StateBaseline"]
 

@@ -16,7 +16,7 @@ from bilevelrl.estimators.estimator import Context, LeaderCritic, SharedProblem
 from bilevelrl.estimators.sampling.tabular import sample_suffixes
 from bilevelrl.estimators.sampling.trajectories import Trajectories
 from bilevelrl.estimators.sums.traces import backward_sum
-from bilevelrl.reference import ConfigurableMDP, Tables
+from bilevelrl.reference import ConfigurableMDP, SparseTransition, Tables
 from bilevelrl.reference.arrays import (
     BoolArray,
     FloatArray,
@@ -28,9 +28,8 @@ from bilevelrl.reference.arrays import (
 )
 from bilevelrl.reference.doors import Horizon, checked, checked_record, like
 from bilevelrl.reference.errors import InvalidInputError, ShapeError, refusal
-from bilevelrl.reference.objective import Objective
-from bilevelrl.reference.tabular.leader import leader_action_values
-from bilevelrl.reference.tabular.transitions import SparseTransition, Transition, expected_next
+from bilevelrl.reference.problem import Objective
+from bilevelrl.reference.tabular import Transition, expected_next, leader_action_values
 
 __all__ = [
     "CriticReading",

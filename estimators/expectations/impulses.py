@@ -17,7 +17,7 @@ from bilevelrl.estimators.estimator import Context
 from bilevelrl.estimators.sampling.tabular import TabularSimulator
 from bilevelrl.estimators.terms.along_trajectories import AlongTrajectories
 from bilevelrl.reference.arrays import FloatArray
-from bilevelrl.reference.tabular.transitions import DiscountedSystem, policy_transition
+from bilevelrl.reference.tabular import DiscountedSystem, policy_transition
 
 __all__ = ["expected_impulses", "reaches_target"]
 

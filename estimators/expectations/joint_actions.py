@@ -22,7 +22,7 @@ from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.doors import check_stream_steps
 from bilevelrl.reference.errors import EstimatorError, SupportError, refusal
 from bilevelrl.reference.problem import Part
-from bilevelrl.reference.tabular.transitions import DiscountedSystem
+from bilevelrl.reference.tabular import DiscountedSystem
 
 __all__ = ["joint_expected_parts"]
 

@@ -26,15 +26,14 @@ from bilevelrl.estimators.critics.tables import ExactCritic
 from bilevelrl.estimators.estimator import Context, Draw, LeaderCritic
 from bilevelrl.estimators.sampling.tabular import TabularSimulator
 from bilevelrl.estimators.terms.along_trajectories import AlongTrajectories
+from bilevelrl.reference import SparseTransition, Tables
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.doors import check_stream_steps
 from bilevelrl.reference.errors import EstimatorError, SupportError, UnsupportedError
 from bilevelrl.reference.problem import Part
-from bilevelrl.reference.tabular.tables import Tables
-from bilevelrl.reference.tabular.transitions import (
+from bilevelrl.reference.tabular import (
     ROW_SUM_TOLERANCE,
     DiscountedSystem,
-    SparseTransition,
     Transition,
     expected_next,
     policy_transition,

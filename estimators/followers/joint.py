@@ -21,7 +21,7 @@ from numpy.random import Generator
 from bilevelrl.reference import MarkovGame
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.errors import InvalidInputError, NotConvergedError, UnknownNameError, refusal
-from bilevelrl.reference.game.follower import soft_values
+from bilevelrl.reference.game import soft_values
 
 __all__ = ["FollowerOperator", "GameFollowerRule", "GameResponses"]
 

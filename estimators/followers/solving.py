@@ -21,12 +21,11 @@ from numpy.random import Generator
 
 from bilevelrl.estimators.sampling.compiled import compiled, expectation_loop, greatest_loop, normalise_loop
 from bilevelrl.estimators.terms.batched import SeedBatch
-from bilevelrl.reference import ConfigurableMDP
+from bilevelrl.reference import ConfigurableMDP, SparseTransition
 from bilevelrl.reference.arrays import FloatArray, check_positive, store_floats
 from bilevelrl.reference.doors import check_count
 from bilevelrl.reference.errors import InvalidInputError, NotConvergedError, UnsupportedError, refusal
-from bilevelrl.reference.tabular.fixed_point import state_scale
-from bilevelrl.reference.tabular.transitions import SparseTransition
+from bilevelrl.reference.tabular import state_scale
 
 __all__ = ["Carried", "ExactFollower", "FollowerRule", "Rewards", "SharedDynamics", "SweepingFollower", "soft_maximum"]
 

@@ -32,8 +32,7 @@ from bilevelrl.reference import ConfigurableMDP
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.doors import checked
 from bilevelrl.reference.errors import EstimatorError, InvalidInputError, UnknownNameError
-from bilevelrl.reference.objective import Objective
-from bilevelrl.reference.problem import Part
+from bilevelrl.reference.problem import Objective, Part
 
 __all__ = ["LambdaBCHG", "LambdaBaseline"]
 

@@ -40,9 +40,8 @@ from bilevelrl.reference import ConfigurableMDP
 from bilevelrl.reference.arrays import BoolArray, FloatArray
 from bilevelrl.reference.doors import checked
 from bilevelrl.reference.errors import InvalidInputError, UnknownNameError, UnsupportedError
-from bilevelrl.reference.objective import Objective
-from bilevelrl.reference.problem import Part
-from bilevelrl.reference.tabular.transitions import DiscountedSystem, policy_transition, to_dense
+from bilevelrl.reference.problem import Objective, Part
+from bilevelrl.reference.tabular import DiscountedSystem, policy_transition, to_dense
 
 __all__ = ["SoBiRL", "SoBiRLWeight"]
 

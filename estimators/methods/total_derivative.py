@@ -56,7 +56,7 @@ class TotalDerivative(AlongTrajectories):
     --------
     >>> from bilevelrl.estimators import sample_trajectories
     >>> from bilevelrl.reference import solve_follower
-    >>> from bilevelrl.tasks.generators.random_games import layered_markov_game
+    >>> from bilevelrl.tasks.generators import layered_markov_game
     >>> game, theta = layered_markov_game(), np.zeros(4)
     >>> context = Context(problem=game, theta=theta, follower=solve_follower(game, theta))
     >>> batch = sample_trajectories(

@@ -12,7 +12,7 @@ import numpy as np
 
 from bilevelrl.reference import SparseTransition
 from bilevelrl.reference.arrays import FloatArray, IntArray
-from bilevelrl.reference.tabular.transitions import ROW_SUM_TOLERANCE, Transition
+from bilevelrl.reference.tabular import ROW_SUM_TOLERANCE, Transition
 
 __all__ = ["Draws", "kernel_draws", "policy_draws"]
 

@@ -25,11 +25,11 @@ from bilevelrl.estimators.sampling.joint_actions import JointProcess, joint_mdp
 from bilevelrl.estimators.sampling.linear_quadratic import LQRSimulator
 from bilevelrl.estimators.sampling.trajectories import Trajectories
 from bilevelrl.estimators.sampling.walk import OwnUniforms, Record, SharedUniforms, Uniforms, Walk, record_to_batch
-from bilevelrl.reference import ConfigurableLQR, ConfigurableMDP, LQRGame, MarkovGame, Tables
+from bilevelrl.reference import ConfigurableLQR, ConfigurableMDP, LQRGame, MarkovGame, SparseTransition, Tables
 from bilevelrl.reference.arrays import FloatArray, IntArray, check_array, check_indices, check_shape
 from bilevelrl.reference.doors import checked
 from bilevelrl.reference.errors import InvalidInputError, ShapeError, StochasticityError, UnknownNameError, refusal
-from bilevelrl.reference.tabular.transitions import ROW_SUM_TOLERANCE, SparseTransition, Transition, check_rows
+from bilevelrl.reference.tabular import ROW_SUM_TOLERANCE, Transition, check_rows
 
 __all__ = [
     "TabularSimulator",

@@ -43,7 +43,7 @@ from bilevelrl.estimators.terms.tabular import Scores
 from bilevelrl.reference.arrays import FloatArray, store_floats
 from bilevelrl.reference.doors import Real, checked
 from bilevelrl.reference.errors import EstimatorError, InvalidInputError, UnknownNameError, UnsupportedError
-from bilevelrl.reference.objective import Objective
+from bilevelrl.reference.problem import Objective
 
 __all__ = ["AlongTrajectories", "Baseline", "CriticKind", "Normalisation", "Stopping", "exact_critic_kind"]
 

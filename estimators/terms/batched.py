@@ -22,14 +22,12 @@ from bilevelrl.estimators.critics.tables import ExactCritic, TableCritic
 from bilevelrl.estimators.estimator import Context, Draw, Estimator, LeaderCritic
 from bilevelrl.estimators.sampling.tabular import TabularSimulator
 from bilevelrl.estimators.sampling.trajectories import Trajectories
-from bilevelrl.reference import ConfigurableMDP
+from bilevelrl.reference import ConfigurableMDP, SparseTransition, Tables
 from bilevelrl.reference.arrays import FloatArray, IntArray, check_indices, check_rows_chosen, check_shape, check_thetas
 from bilevelrl.reference.doors import checked, checked_record
 from bilevelrl.reference.errors import EstimatorError, ShapeError, UnsupportedError, refusal
 from bilevelrl.reference.problem import Part, Term
-from bilevelrl.reference.tabular.follower_batch import newton_batch
-from bilevelrl.reference.tabular.tables import Tables
-from bilevelrl.reference.tabular.transitions import SparseTransition
+from bilevelrl.reference.tabular import newton_batch
 
 __all__ = ["SeedBatch", "SeedEstimates"]
 

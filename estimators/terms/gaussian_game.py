@@ -8,8 +8,7 @@ from bilevelrl.estimators.estimator import Context, LeaderCritic
 from bilevelrl.estimators.sampling.trajectories import Trajectories
 from bilevelrl.estimators.terms.joint_actions import ALLOWED, WEIGHED, check_horizon, leader_terms, read
 from bilevelrl.reference.arrays import FloatArray
-from bilevelrl.reference.objective import Objective
-from bilevelrl.reference.problem import Term
+from bilevelrl.reference.problem import Objective, Term
 
 __all__ = ["ALLOWED", "WEIGHED", "exact_critic", "follower_terms", "leader_terms", "read"]
 

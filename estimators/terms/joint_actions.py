@@ -19,8 +19,7 @@ from bilevelrl.estimators.estimator import Context, LeaderCritic
 from bilevelrl.estimators.sampling.trajectories import Trajectories
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.errors import EstimatorError, InvalidInputError, refusal
-from bilevelrl.reference.objective import Objective
-from bilevelrl.reference.problem import Part, Term
+from bilevelrl.reference.problem import Objective, Part, Term
 
 __all__ = ["ALLOWED", "WEIGHED", "exact_critic", "follower_influence", "follower_terms", "leader_terms", "read"]
 

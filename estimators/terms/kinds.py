@@ -17,8 +17,7 @@ from bilevelrl.estimators.sampling.trajectories import Trajectories
 from bilevelrl.estimators.terms import gaussian_game, joint_actions, linear_quadratic, tabular
 from bilevelrl.reference import ConfigurableLQR, LQRGame, MarkovGame
 from bilevelrl.reference.arrays import FloatArray
-from bilevelrl.reference.objective import Objective
-from bilevelrl.reference.problem import Part, Term
+from bilevelrl.reference.problem import Objective, Part, Term
 
 __all__ = ["ANSWERS", "Answers", "Reading", "Units", "answers_of", "follower_terms"]
 

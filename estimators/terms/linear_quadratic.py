@@ -12,8 +12,7 @@ from bilevelrl.estimators.estimator import Context, LeaderCritic
 from bilevelrl.estimators.terms import tabular
 from bilevelrl.estimators.terms.tabular import leader_terms, read
 from bilevelrl.reference.arrays import FloatArray
-from bilevelrl.reference.objective import Objective
-from bilevelrl.reference.problem import Term, TransitionBatch
+from bilevelrl.reference.problem import Objective, Term, TransitionBatch
 
 __all__ = ["ALLOWED", "WEIGHED", "exact_critic", "follower_terms", "leader_terms", "read"]
 

@@ -21,7 +21,7 @@ from bilevelrl.estimators.terms.tabular import Scores
 from bilevelrl.reference import SparseTransition
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.errors import UnsupportedError
-from bilevelrl.reference.tabular.transitions import ROW_SUM_TOLERANCE, to_dense
+from bilevelrl.reference.tabular import ROW_SUM_TOLERANCE, to_dense
 
 __all__ = [
     "SuffixMoments",

@@ -12,8 +12,7 @@ from bilevelrl.estimators.critics.tables import CriticReading, ExactCritic, read
 from bilevelrl.estimators.estimator import Context, LeaderCritic
 from bilevelrl.estimators.sampling.trajectories import Trajectories
 from bilevelrl.reference.arrays import FloatArray
-from bilevelrl.reference.objective import Objective
-from bilevelrl.reference.problem import Part, Term, TransitionBatch
+from bilevelrl.reference.problem import Objective, Part, Term, TransitionBatch
 
 __all__ = ["ALLOWED", "WEIGHED", "Scores", "exact_critic", "follower_terms", "leader_terms", "read"]
 

@@ -25,7 +25,7 @@ from bilevelrl.estimators.methods.total_derivative import TotalDerivative
 from bilevelrl.estimators.registry import ESTIMATORS
 from bilevelrl.reference import ConfigurableLQR, ConfigurableMDP, LQRGame, MarkovGame
 from bilevelrl.reference.errors import UnknownNameError
-from bilevelrl.reference.objective import Objective
+from bilevelrl.reference.problem import Objective
 
 __all__ = ["METHODS", "Method", "Wanted", "get_method"]
 

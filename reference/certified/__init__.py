@@ -5,13 +5,14 @@ Arb's balls, at a precision that is doubled until the asked digits are proven.
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from bilevelrl.reference.certified.certify import certified_hypergradient
 from bilevelrl.reference.certified.closed_form.formula import (
     CLOSED_FORM_TABLES,
     ClosedForm,
     ClosedFormTable,
+    Exact,
     FeatureBlock,
 )
 from bilevelrl.reference.certified.extra import require_flint
@@ -19,6 +20,11 @@ from bilevelrl.reference.certified.extra import require_flint
 if TYPE_CHECKING:
     from bilevelrl.reference.certified.balls import Enclosure
     from bilevelrl.reference.certified.hypergradient import CertifiedHypergradient
+    from bilevelrl.reference.certified.stationary import (
+        certify_bounded_maximum,
+        certify_vertex,
+        isolate_stationary_point,
+    )
 
 __all__ = [
     "CLOSED_FORM_TABLES",
@@ -26,15 +32,26 @@ __all__ = [
     "ClosedForm",
     "ClosedFormTable",
     "Enclosure",
+    "Exact",
     "FeatureBlock",
     "certified_hypergradient",
+    "certify_bounded_maximum",
+    "certify_vertex",
+    "isolate_stationary_point",
 ]
 
+_NEED_FLINT = {
+    "Enclosure": "balls",
+    "CertifiedHypergradient": "hypergradient",
+    "certify_bounded_maximum": "stationary",
+    "certify_vertex": "stationary",
+    "isolate_stationary_point": "stationary",
+}
 
-def __getattr__(name: str) -> Any:
-    """Classes whose modules need python-flint are imported when they are asked for."""
-    if name in ("CertifiedHypergradient", "Enclosure"):
+
+def __getattr__(name: str) -> object:
+    """Import what needs python-flint when it is asked for."""
+    if name in _NEED_FLINT:
         require_flint(name)
-        module = "hypergradient" if name == "CertifiedHypergradient" else "balls"
-        return getattr(import_module(f"bilevelrl.reference.certified.{module}"), name)
+        return getattr(import_module(f"bilevelrl.reference.certified.{_NEED_FLINT[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -10,8 +10,7 @@ from bilevelrl.reference.errors import UnsupportedError
 from bilevelrl.reference.game.model import MarkovGame
 from bilevelrl.reference.lqr.model import ConfigurableLQR
 from bilevelrl.reference.lqr_game.model import LQRGame
-from bilevelrl.reference.objective import INFINITE_HORIZON, Objective
-from bilevelrl.reference.problem import At, Problem
+from bilevelrl.reference.problem import INFINITE_HORIZON, At, Objective, Problem
 from bilevelrl.reference.registry import Hypergradient, register_route
 from bilevelrl.reference.tabular.model import ConfigurableMDP
 

@@ -18,9 +18,7 @@ from bilevelrl.reference.certified.balls import Enclosure, float_above, largest,
 from bilevelrl.reference.certified.sources import TabularSource
 from bilevelrl.reference.certified.tabular.enclosure import BallFollower, Cotangents, cotangents, enclose_follower
 from bilevelrl.reference.errors import InvalidInputError, PrecisionError, refusal
-from bilevelrl.reference.objective import Objective
-from bilevelrl.reference.on_demand import AnswerBounds
-from bilevelrl.reference.problem import Part
+from bilevelrl.reference.problem import AnswerBounds, Objective, Part
 from bilevelrl.reference.registry import Hypergradient
 
 __all__ = ["CertifiedHypergradient", "Evaluation", "certify_tabular", "refine", "tabular_evaluation"]

@@ -11,10 +11,7 @@ from bilevelrl.reference.arrays import ComplexArray, FloatArray, Traced
 from bilevelrl.reference.errors import InvalidInputError
 from bilevelrl.reference.game.model import GameAt, MarkovGame
 from bilevelrl.reference.game.sweeps import plan_game_sweeps
-from bilevelrl.reference.linearisation import ComplexParts, complex_parts
-from bilevelrl.reference.objective import Objective
-from bilevelrl.reference.on_demand import AnswerBounds
-from bilevelrl.reference.problem import GAME_PARTS, Part
+from bilevelrl.reference.problem import GAME_PARTS, AnswerBounds, ComplexParts, Objective, Part, complex_parts
 from bilevelrl.reference.tabular.complex_sweeps import STEP
 
 __all__ = ["game_complex_parts"]

@@ -32,11 +32,10 @@ from bilevelrl.reference.game.decisions import DecisionPoints
 from bilevelrl.reference.game.follower import GameFollower
 from bilevelrl.reference.game.leader import truncated_stages
 from bilevelrl.reference.game.model import GameAt, MarkovGame
-from bilevelrl.reference.objective import Objective
-from bilevelrl.reference.on_demand import AnswerBounds
+from bilevelrl.reference.problem import AnswerBounds, Objective
 from bilevelrl.reference.tabular.error_bounds import BOUND_SIZE_LIMIT, FIRST_ORDER
 from bilevelrl.reference.tabular.transitions import DiscountedSystem, law_error
-from bilevelrl.reference.value_errors import ValueErrors
+from bilevelrl.reference.tabular.value_errors import ValueErrors
 
 __all__ = ["follower_error_bound", "game_error_bound", "game_objective_noise"]
 

@@ -22,11 +22,11 @@ from numpy.random import Generator
 from bilevelrl.reference.arrays import FloatArray, IntArray, check_pairs
 from bilevelrl.reference.doors import checked, checked_record
 from bilevelrl.reference.errors import InvalidInputError
-from bilevelrl.reference.follower import FollowerMethod, Status, solve
 from bilevelrl.reference.game.decisions import DecisionPoints
 from bilevelrl.reference.game.model import GameAt, MarkovGame
+from bilevelrl.reference.problem import FollowerMethod, Status, solve
 from bilevelrl.reference.tabular.fixed_point import SoftOperator, find_fixed_point, start_value
-from bilevelrl.reference.value_errors import ErrorsOnDemand, ValueErrors, value_errors
+from bilevelrl.reference.tabular.value_errors import ErrorsOnDemand, ValueErrors, value_errors
 
 __all__ = ["GameFollower", "game_operator", "game_value_errors", "solve_game"]
 

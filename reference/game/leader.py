@@ -20,7 +20,7 @@ from bilevelrl.reference.doors import Horizon, checked
 from bilevelrl.reference.errors import ShapeError, refusal
 from bilevelrl.reference.game.follower import GameFollower, solve_game
 from bilevelrl.reference.game.model import GameAt, MarkovGame
-from bilevelrl.reference.objective import INFINITE_HORIZON, Objective, evaluate_objective
+from bilevelrl.reference.problem import INFINITE_HORIZON, Objective, evaluate_objective
 from bilevelrl.reference.tabular.transitions import DiscountedSystem
 
 __all__ = ["GameEvaluation", "evaluate_game_leader", "game_leader_action_values", "game_leader_objective"]

@@ -25,9 +25,7 @@ from bilevelrl.reference.game.error_bounds import follower_error_bound
 from bilevelrl.reference.game.follower import GameFollower, solve_game
 from bilevelrl.reference.game.leader import evaluate_game_leader
 from bilevelrl.reference.game.model import GameAt, MarkovGame
-from bilevelrl.reference.linearisation import Linearisation, linearise
-from bilevelrl.reference.objective import Objective
-from bilevelrl.reference.problem import Part
+from bilevelrl.reference.problem import Linearisation, Objective, Part, linearise
 from bilevelrl.reference.tabular.transitions import DiscountedSystem
 
 __all__ = ["linearise_game"]

@@ -14,11 +14,8 @@ from bilevelrl.reference.errors import NotConvergedError
 from bilevelrl.reference.game.error_bounds import follower_error_bound, game_objective_noise
 from bilevelrl.reference.game.follower import GameFollower, game_operator, solve_game
 from bilevelrl.reference.game.model import GameAt, MarkovGame
-from bilevelrl.reference.linearisation import split_objective
-from bilevelrl.reference.objective import Objective
-from bilevelrl.reference.on_demand import AnswerBounds
-from bilevelrl.reference.problem import GAME_PARTS, Part
-from bilevelrl.reference.value_errors import value_errors
+from bilevelrl.reference.problem import GAME_PARTS, AnswerBounds, Objective, Part, split_objective
+from bilevelrl.reference.tabular.value_errors import value_errors
 
 __all__ = ["GameSplit", "split_game"]
 

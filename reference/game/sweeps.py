@@ -10,8 +10,7 @@ from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.game.error_bounds import game_error_bound
 from bilevelrl.reference.game.follower import game_value_errors
 from bilevelrl.reference.game.model import GameAt
-from bilevelrl.reference.objective import Objective
-from bilevelrl.reference.on_demand import AnswerBounds
+from bilevelrl.reference.problem import AnswerBounds, Objective
 from bilevelrl.reference.tabular.sweeps import mixing_sweeps, settle
 
 __all__ = ["GameSweepPlan", "plan_game_sweeps"]

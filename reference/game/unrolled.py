@@ -14,17 +14,15 @@ from bilevelrl.reference.arrays import Traced
 from bilevelrl.reference.derivatives.autodiff import log_sum_exp, softmax
 from bilevelrl.reference.game.model import GameAt, MarkovGame
 from bilevelrl.reference.game.sweeps import plan_game_sweeps
-from bilevelrl.reference.linearisation import TracedObjective, unrolled_objective
-from bilevelrl.reference.objective import Objective
-from bilevelrl.reference.problem import GAME_PARTS
+from bilevelrl.reference.problem import GAME_PARTS, Objective, TracedObjective, unrolled_objective
 from bilevelrl.reference.tabular.unrolled import check_tape
 
-__all__ = ["game_split_objective", "unroll_game"]
+__all__ = ["game_swept_objective", "unroll_game"]
 
 _BYTES_PER_ENTRY = 8 * 12  # arrays of size S·L·A that one sweep leaves on the tape, counted generously
 
 
-def game_split_objective(
+def game_swept_objective(
     game: MarkovGame,
     points: tuple[Traced, ...],
     *,
@@ -85,7 +83,7 @@ def unroll_game(at: GameAt, objective: Objective, *, warm_start: object = None) 
     check_tape(tape, f"{plan.follower} + {steps} sweeps of {problem.states} states", "implicit")
 
     def split(*points: Traced) -> Traced:
-        return game_split_objective(
+        return game_swept_objective(
             problem,
             points,
             sweeps_follower=plan.follower,

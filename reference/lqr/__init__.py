@@ -1,1 +1,6 @@
 """Configurable LQRs, and what all linear-quadratic problems share: solvers, primitives, scores."""
+
+from bilevelrl.reference.lqr.leader import evaluate_lqr_leader, leader_costs
+from bilevelrl.reference.lqr.solvers import discounted_lyapunov, spectral_radius
+
+__all__ = ["discounted_lyapunov", "evaluate_lqr_leader", "leader_costs", "spectral_radius"]

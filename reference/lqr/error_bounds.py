@@ -29,9 +29,7 @@ from bilevelrl.reference.lqr.response_errors import (
 )
 from bilevelrl.reference.lqr.rounding import EPSILON, Ledger, plain
 from bilevelrl.reference.lqr.solvers import EquationSolver
-from bilevelrl.reference.objective import Objective
-from bilevelrl.reference.on_demand import AnswerBounds
-from bilevelrl.reference.problem import PARTS, Part
+from bilevelrl.reference.problem import PARTS, AnswerBounds, Objective, Part
 
 __all__ = ["LeaderSweeps", "lqr_error_bounds"]
 

@@ -27,7 +27,6 @@ from bilevelrl.reference.errors import (
     UnsupportedError,
     refusal,
 )
-from bilevelrl.reference.follower import Status, solve
 from bilevelrl.reference.lqr.matrices import LQRMatrices
 from bilevelrl.reference.lqr.model import ConfigurableLQR, LQRAt
 from bilevelrl.reference.lqr.solvers import (
@@ -37,6 +36,7 @@ from bilevelrl.reference.lqr.solvers import (
     solve_riccati,
     symmetric,
 )
+from bilevelrl.reference.problem import Status, solve
 
 __all__ = [
     "LQRFollower",

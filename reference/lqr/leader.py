@@ -25,8 +25,7 @@ from bilevelrl.reference.lqr.follower import LQRFollower, solve_lqr
 from bilevelrl.reference.lqr.matrices import LQRMatrices
 from bilevelrl.reference.lqr.model import ConfigurableLQR, LQRAt
 from bilevelrl.reference.lqr.solvers import discounted_lyapunov
-from bilevelrl.reference.objective import INFINITE_HORIZON, Objective, evaluate_objective
-from bilevelrl.reference.problem import Part
+from bilevelrl.reference.problem import INFINITE_HORIZON, Objective, Part, evaluate_objective
 
 __all__ = ["LQRLeaderEvaluation", "evaluate_lqr_leader", "leader_costs", "lqr_leader_objective"]
 

@@ -11,13 +11,11 @@ NumPy only: no tape and no sweeps.
 from __future__ import annotations
 
 from bilevelrl.reference.arrays import FloatArray
-from bilevelrl.reference.linearisation import Linearisation, linearise
 from bilevelrl.reference.lqr.error_bounds import lqr_error_bounds
 from bilevelrl.reference.lqr.follower import LQRFollower, response_cotangents, solve_lqr
 from bilevelrl.reference.lqr.leader import evaluate_lqr_leader
 from bilevelrl.reference.lqr.model import ConfigurableLQR, LQRAt
-from bilevelrl.reference.objective import Objective
-from bilevelrl.reference.problem import PARTS, Part
+from bilevelrl.reference.problem import PARTS, Linearisation, Objective, Part, linearise
 
 __all__ = ["linearise_lqr"]
 

@@ -23,8 +23,7 @@ from bilevelrl.reference.errors import IllPosedError
 from bilevelrl.reference.lqr.primitives import lyapunov_primitive
 from bilevelrl.reference.lqr.rounding import EPSILON, Ledger, UnprovenError, first_order_errors, plain
 from bilevelrl.reference.lqr.solvers import discounted_lyapunov, riccati_backup
-from bilevelrl.reference.on_demand import AnswerBounds
-from bilevelrl.reference.problem import Part
+from bilevelrl.reference.problem import AnswerBounds, Part
 from bilevelrl.reference.tabular.error_bounds import FIRST_ORDER
 
 __all__ = [

@@ -14,15 +14,12 @@ import numpy as np
 
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.errors import IllPosedError, InvalidInputError, NotConvergedError
-from bilevelrl.reference.linearisation import split_objective
 from bilevelrl.reference.lqr.error_bounds import lqr_error_bounds
 from bilevelrl.reference.lqr.follower import LQRFollower, action_covariance, solve_lqr
 from bilevelrl.reference.lqr.leader import evaluate_lqr_leader
 from bilevelrl.reference.lqr.model import ConfigurableLQR, LQRAt
 from bilevelrl.reference.lqr.solvers import RiccatiSolution, solve_riccati
-from bilevelrl.reference.objective import Objective
-from bilevelrl.reference.on_demand import AnswerBounds
-from bilevelrl.reference.problem import PARTS, Part
+from bilevelrl.reference.problem import PARTS, AnswerBounds, Objective, Part, split_objective
 
 __all__ = ["LQRSplit", "QuadraticSplit", "split_lqr"]
 

@@ -14,7 +14,6 @@ import numpy as np
 
 from bilevelrl.reference.arrays import FloatArray, Traced
 from bilevelrl.reference.errors import TooLargeError
-from bilevelrl.reference.linearisation import TracedObjective, closed_form_objective, unrolled_objective
 from bilevelrl.reference.lqr.error_bounds import LeaderSweeps, lqr_error_bounds
 from bilevelrl.reference.lqr.follower import LQRFollower, solve_lqr
 from bilevelrl.reference.lqr.leader import lqr_leader_objective
@@ -24,9 +23,14 @@ from bilevelrl.reference.lqr.primitives import lyapunov_primitive, riccati_primi
 from bilevelrl.reference.lqr.response_errors import Tail
 from bilevelrl.reference.lqr.rounding import plain
 from bilevelrl.reference.lqr.solvers import RiccatiSolution, riccati_backup, solve_riccati
-from bilevelrl.reference.objective import Objective
-from bilevelrl.reference.on_demand import AnswerBounds
-from bilevelrl.reference.problem import PARTS
+from bilevelrl.reference.problem import (
+    PARTS,
+    AnswerBounds,
+    Objective,
+    TracedObjective,
+    closed_form_objective,
+    unrolled_objective,
+)
 
 __all__ = [
     "SWEEP_LIMIT",

@@ -1,1 +1,5 @@
 """LQR games: the leader plays Gaussian actions that the follower sees."""
+
+from bilevelrl.reference.lqr_game.leader import closed_loop, evaluate_game_leader, game_steps
+
+__all__ = ["closed_loop", "evaluate_game_leader", "game_steps"]

@@ -32,9 +32,7 @@ from bilevelrl.reference.lqr.rounding import EPSILON, Ledger, UnprovenError, pla
 from bilevelrl.reference.lqr.solvers import discounted_lyapunov, riccati_backup
 from bilevelrl.reference.lqr_game.leader import closed_loop, evaluate_game_leader, game_steps
 from bilevelrl.reference.lqr_game.model import LeaderGaussian, LQRGame, LQRGameAt
-from bilevelrl.reference.objective import Objective
-from bilevelrl.reference.on_demand import AnswerBounds
-from bilevelrl.reference.problem import GAME_PARTS, Part
+from bilevelrl.reference.problem import GAME_PARTS, AnswerBounds, Objective, Part
 
 __all__ = ["lqr_game_error_bounds"]
 

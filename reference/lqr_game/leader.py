@@ -23,7 +23,7 @@ from bilevelrl.reference.errors import ShapeError, refusal
 from bilevelrl.reference.lqr.follower import LQRFollower
 from bilevelrl.reference.lqr.solvers import symmetric
 from bilevelrl.reference.lqr_game.model import LQRGame, LQRGameAt, solve_lqr_game
-from bilevelrl.reference.objective import INFINITE_HORIZON, Objective, evaluate_objective
+from bilevelrl.reference.problem import INFINITE_HORIZON, Objective, evaluate_objective
 
 __all__ = [
     "SPREAD_LIMIT",

@@ -13,14 +13,12 @@ from __future__ import annotations
 import numpy as np
 
 from bilevelrl.reference.arrays import FloatArray
-from bilevelrl.reference.linearisation import Linearisation, linearise
 from bilevelrl.reference.lqr.follower import LQRFollower, response_cotangents
 from bilevelrl.reference.lqr.solvers import symmetric
 from bilevelrl.reference.lqr_game.error_bounds import lqr_game_error_bounds
 from bilevelrl.reference.lqr_game.leader import closed_loop, evaluate_game_leader
 from bilevelrl.reference.lqr_game.model import LQRGame, LQRGameAt, solve_lqr_game
-from bilevelrl.reference.objective import Objective
-from bilevelrl.reference.problem import Part
+from bilevelrl.reference.problem import Linearisation, Objective, Part, linearise
 
 __all__ = ["linearise_lqr_game"]
 

@@ -26,12 +26,11 @@ from bilevelrl.reference.derivatives.memory import Memory
 from bilevelrl.reference.derivatives.numerical import linearised
 from bilevelrl.reference.doors import Discount, Temperature, checked
 from bilevelrl.reference.errors import InvalidInputError, ShapeError, UnsupportedError, refusal
-from bilevelrl.reference.follower import Status, solve
 from bilevelrl.reference.lqr.follower import LQRFollower, action_covariance, entropy_cost, follower_riccati
 from bilevelrl.reference.lqr.matrices import check_covariance, check_matrix
 from bilevelrl.reference.lqr.scores import covariance_inverse, gaussian_score, weighted_outer
 from bilevelrl.reference.lqr.solvers import RiccatiSolution, symmetric
-from bilevelrl.reference.problem import At, Term, TransitionBatch
+from bilevelrl.reference.problem import At, Status, Term, TransitionBatch, solve
 
 __all__ = ["LQRGame", "LQRGameAt", "LeaderGaussian", "seeing_response", "solve_lqr_game"]
 

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from bilevelrl.reference.linearisation import split_objective
 from bilevelrl.reference.lqr.follower import LQRFollower, action_covariance
 from bilevelrl.reference.lqr.solvers import RiccatiSolution, solve_riccati
 from bilevelrl.reference.lqr.split import QuadraticSplit
 from bilevelrl.reference.lqr_game.error_bounds import lqr_game_error_bounds
 from bilevelrl.reference.lqr_game.leader import closed_loop, evaluate_game_leader
 from bilevelrl.reference.lqr_game.model import LQRGame, LQRGameAt, solve_lqr_game
-from bilevelrl.reference.objective import Objective
-from bilevelrl.reference.on_demand import AnswerBounds
-from bilevelrl.reference.problem import GAME_PARTS, Part
+from bilevelrl.reference.problem import GAME_PARTS, AnswerBounds, Objective, Part, split_objective
 
 __all__ = ["LQRGameSplit", "split_lqr_game"]
 

@@ -9,16 +9,20 @@ import autograd.numpy as anp
 import numpy as np
 
 from bilevelrl.reference.arrays import Traced
-from bilevelrl.reference.linearisation import TracedObjective, closed_form_objective, unrolled_objective
 from bilevelrl.reference.lqr.follower import LQRFollower
 from bilevelrl.reference.lqr.rounding import plain
 from bilevelrl.reference.lqr.traced import by_primitive, by_sweeps, traced_riccati
 from bilevelrl.reference.lqr_game.error_bounds import lqr_game_error_bounds
 from bilevelrl.reference.lqr_game.leader import SPREAD_LIMIT, game_steps, lqr_game_objective
 from bilevelrl.reference.lqr_game.model import LQRGame, LQRGameAt, solve_lqr_game
-from bilevelrl.reference.objective import Objective
-from bilevelrl.reference.on_demand import AnswerBounds
-from bilevelrl.reference.problem import GAME_PARTS
+from bilevelrl.reference.problem import (
+    GAME_PARTS,
+    AnswerBounds,
+    Objective,
+    TracedObjective,
+    closed_form_objective,
+    unrolled_objective,
+)
 
 __all__ = ["lqr_game_in_closed_form", "split_lqr_game", "unroll_lqr_game"]
 

@@ -23,11 +23,8 @@ from bilevelrl.reference.arrays import ComplexArray, FloatArray
 from bilevelrl.reference.game.error_bounds import game_error_bound
 from bilevelrl.reference.game.follower import GameFollower, game_value_errors, solve_game
 from bilevelrl.reference.game.model import GameAt, MarkovGame
-from bilevelrl.reference.linearisation import Linearisation, nudged_slopes
 from bilevelrl.reference.nudged.tabular import complex_pay, discounted_laws, paid_values
-from bilevelrl.reference.objective import Objective
-from bilevelrl.reference.on_demand import AnswerBounds
-from bilevelrl.reference.problem import Part
+from bilevelrl.reference.problem import AnswerBounds, Linearisation, Objective, Part, nudged_slopes
 from bilevelrl.reference.routes.discounted_system import FactorisedSystem
 
 __all__ = ["nudged_game"]

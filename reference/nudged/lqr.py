@@ -27,14 +27,12 @@ from typing import NamedTuple
 import numpy as np
 
 from bilevelrl.reference.arrays import ComplexArray, FloatArray
-from bilevelrl.reference.linearisation import Linearisation, nudged_slopes
 from bilevelrl.reference.lqr.error_bounds import lqr_error_bounds
 from bilevelrl.reference.lqr.follower import LQRFollower, solve_lqr
 from bilevelrl.reference.lqr.matrices import LQRMatrices
 from bilevelrl.reference.lqr.model import ConfigurableLQR, LQRAt
 from bilevelrl.reference.lqr.solvers import discounted_lyapunov
-from bilevelrl.reference.objective import Objective
-from bilevelrl.reference.problem import PARTS, Part
+from bilevelrl.reference.problem import PARTS, Linearisation, Objective, Part, nudged_slopes
 
 __all__ = ["nudged_lqr"]
 

@@ -32,16 +32,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from bilevelrl.reference.arrays import ComplexArray, FloatArray
-from bilevelrl.reference.linearisation import Linearisation, nudged_slopes
-from bilevelrl.reference.objective import Objective
-from bilevelrl.reference.on_demand import AnswerBounds
-from bilevelrl.reference.problem import Part
+from bilevelrl.reference.problem import AnswerBounds, Linearisation, Objective, Part, nudged_slopes
 from bilevelrl.reference.routes.discounted_system import FactorisedSystem
 from bilevelrl.reference.tabular.error_bounds import tabular_error_bound
 from bilevelrl.reference.tabular.follower import TabularFollower, solve_tabular, tabular_operator
 from bilevelrl.reference.tabular.model import ConfigurableMDP, TabularAt
 from bilevelrl.reference.tabular.transitions import SparseTransition
-from bilevelrl.reference.value_errors import value_errors
+from bilevelrl.reference.tabular.value_errors import value_errors
 
 __all__ = ["complex_pay", "discounted_laws", "kernel_layout", "nudged_tabular", "paid_values"]
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from bilevelrl.reference.linearisation import closed_form_objective
 from bilevelrl.reference.lqr.traced import lqr_in_closed_form
 from bilevelrl.reference.lqr_game.traced import lqr_game_in_closed_form
-from bilevelrl.reference.objective import INFINITE_HORIZON, Objective
-from bilevelrl.reference.problem import At, Problem
+from bilevelrl.reference.problem import INFINITE_HORIZON, At, Objective, Problem, closed_form_objective
 from bilevelrl.reference.registry import Hypergradient, register_route
 from bilevelrl.reference.routes.unrolled import reverse_mode
 

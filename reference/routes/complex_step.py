@@ -9,10 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from bilevelrl.reference.game.complex_sweeps import game_complex_parts
-from bilevelrl.reference.linearisation import complex_parts
-from bilevelrl.reference.objective import INFINITE_HORIZON, Objective
-from bilevelrl.reference.on_demand import when_read
-from bilevelrl.reference.problem import At, Problem
+from bilevelrl.reference.problem import INFINITE_HORIZON, At, Objective, Problem, complex_parts, when_read
 from bilevelrl.reference.registry import Hypergradient, register_route
 from bilevelrl.reference.tabular.complex_sweeps import tabular_complex_parts
 

@@ -16,12 +16,19 @@ from scipy.differentiate import derivative
 from bilevelrl.reference.arrays import FloatArray, IntArray
 from bilevelrl.reference.errors import IllPosedError, InvalidInputError, NotConvergedError
 from bilevelrl.reference.game.split import split_game
-from bilevelrl.reference.linearisation import SplitObjective, split_objective
 from bilevelrl.reference.lqr.split import split_lqr
 from bilevelrl.reference.lqr_game.split import split_lqr_game
-from bilevelrl.reference.objective import INFINITE_HORIZON, Objective
-from bilevelrl.reference.on_demand import AnswerBounds, when_read
-from bilevelrl.reference.problem import At, Part, Problem
+from bilevelrl.reference.problem import (
+    INFINITE_HORIZON,
+    AnswerBounds,
+    At,
+    Objective,
+    Part,
+    Problem,
+    SplitObjective,
+    split_objective,
+    when_read,
+)
 from bilevelrl.reference.registry import Hypergradient, register_route
 from bilevelrl.reference.tabular.split import split_tabular
 

@@ -9,9 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from bilevelrl.reference.arrays import FloatArray
-from bilevelrl.reference.objective import INFINITE_HORIZON, Objective
-from bilevelrl.reference.on_demand import AnswerBounds, when_read
-from bilevelrl.reference.problem import Part
+from bilevelrl.reference.problem import INFINITE_HORIZON, AnswerBounds, Objective, Part, when_read
 from bilevelrl.reference.registry import Hypergradient, register_route
 from bilevelrl.reference.tabular.error_bounds import dense_jacobian
 from bilevelrl.reference.tabular.follower import TabularFollower

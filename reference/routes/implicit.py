@@ -6,12 +6,18 @@ import numpy as np
 
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.game.linearise import linearise_game
-from bilevelrl.reference.linearisation import Linearisation, linearise
 from bilevelrl.reference.lqr.linearise import linearise_lqr
 from bilevelrl.reference.lqr_game.linearise import linearise_lqr_game
-from bilevelrl.reference.objective import INFINITE_HORIZON, Objective
-from bilevelrl.reference.on_demand import when_read
-from bilevelrl.reference.problem import At, Part, Problem
+from bilevelrl.reference.problem import (
+    INFINITE_HORIZON,
+    At,
+    Linearisation,
+    Objective,
+    Part,
+    Problem,
+    linearise,
+    when_read,
+)
 from bilevelrl.reference.registry import Hypergradient, register_route
 from bilevelrl.reference.tabular.linearise import linearise_tabular
 

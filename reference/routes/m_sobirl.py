@@ -25,9 +25,7 @@ import numpy as np
 
 from bilevelrl.reference.arrays import FloatArray, check_positive
 from bilevelrl.reference.errors import InvalidInputError, NotConvergedError, ShapeError, refusal
-from bilevelrl.reference.objective import INFINITE_HORIZON, Objective
-from bilevelrl.reference.on_demand import AnswerBounds, when_read
-from bilevelrl.reference.problem import Part
+from bilevelrl.reference.problem import INFINITE_HORIZON, AnswerBounds, Objective, Part, when_read
 from bilevelrl.reference.registry import Hypergradient, register_route
 from bilevelrl.reference.tabular.error_bounds import dense_jacobian, follower_error_bound
 from bilevelrl.reference.tabular.follower import TabularFollower, solve_tabular

@@ -12,12 +12,10 @@ real numbers a pay small enough not to bend the response drowns in rounding.
 
 from __future__ import annotations
 
-from bilevelrl.reference.linearisation import nudged_slopes
 from bilevelrl.reference.nudged.game import nudged_game
 from bilevelrl.reference.nudged.lqr import nudged_lqr
 from bilevelrl.reference.nudged.tabular import nudged_tabular
-from bilevelrl.reference.objective import INFINITE_HORIZON, Objective
-from bilevelrl.reference.problem import At, Problem
+from bilevelrl.reference.problem import INFINITE_HORIZON, At, Objective, Problem, nudged_slopes
 from bilevelrl.reference.registry import Hypergradient, register_route
 from bilevelrl.reference.routes.implicit import pulled_back
 

@@ -16,9 +16,7 @@ from bilevelrl.reference.game.error_bounds import follower_error_bound
 from bilevelrl.reference.game.follower import GameFollower, solve_game
 from bilevelrl.reference.game.model import GameAt, MarkovGame
 from bilevelrl.reference.game.reduction import reduce_game
-from bilevelrl.reference.objective import INFINITE_HORIZON, Objective
-from bilevelrl.reference.on_demand import AnswerBounds, when_read
-from bilevelrl.reference.problem import Part
+from bilevelrl.reference.problem import INFINITE_HORIZON, AnswerBounds, Objective, Part, when_read
 from bilevelrl.reference.registry import Hypergradient, register_route
 from bilevelrl.reference.routes.implicit import implicit
 

@@ -17,9 +17,7 @@ from typing import TypeAlias
 import numpy as np
 
 from bilevelrl.reference.arrays import FloatArray
-from bilevelrl.reference.objective import Objective
-from bilevelrl.reference.on_demand import when_read
-from bilevelrl.reference.problem import PARTS, Part
+from bilevelrl.reference.problem import PARTS, Objective, Part, when_read
 from bilevelrl.reference.registry import Hypergradient, register_route
 from bilevelrl.reference.routes.discounted_system import solve_discounted
 from bilevelrl.reference.tabular.error_bounds import dense_jacobian, effective_horizon, follower_error_bound

@@ -16,9 +16,7 @@ from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.game.error_bounds import follower_error_bound
 from bilevelrl.reference.game.follower import GameFollower, solve_game
 from bilevelrl.reference.game.model import GameAt, MarkovGame
-from bilevelrl.reference.objective import INFINITE_HORIZON, Objective
-from bilevelrl.reference.on_demand import when_read
-from bilevelrl.reference.problem import Part
+from bilevelrl.reference.problem import INFINITE_HORIZON, Objective, Part, when_read
 from bilevelrl.reference.registry import Hypergradient, register_route
 from bilevelrl.reference.routes.discounted_system import solve_discounted
 

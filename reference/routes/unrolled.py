@@ -14,12 +14,18 @@ from bilevelrl.reference.arrays import FloatArray, Traced
 from bilevelrl.reference.derivatives.array_values import tracing
 from bilevelrl.reference.errors import NotConvergedError
 from bilevelrl.reference.game.unrolled import unroll_game
-from bilevelrl.reference.linearisation import TracedObjective, unrolled_objective
 from bilevelrl.reference.lqr.traced import unroll_lqr
 from bilevelrl.reference.lqr_game.traced import unroll_lqr_game
-from bilevelrl.reference.objective import INFINITE_HORIZON, Objective
-from bilevelrl.reference.on_demand import when_read
-from bilevelrl.reference.problem import At, Part, Problem
+from bilevelrl.reference.problem import (
+    INFINITE_HORIZON,
+    At,
+    Objective,
+    Part,
+    Problem,
+    TracedObjective,
+    unrolled_objective,
+    when_read,
+)
 from bilevelrl.reference.registry import Hypergradient, register_route
 from bilevelrl.reference.tabular.unrolled import unroll_tabular
 

@@ -16,10 +16,7 @@ from numpy.exceptions import ComplexWarning
 
 from bilevelrl.reference.arrays import ComplexArray, FloatArray, Traced
 from bilevelrl.reference.errors import InvalidInputError
-from bilevelrl.reference.linearisation import ComplexParts, complex_parts
-from bilevelrl.reference.objective import Objective
-from bilevelrl.reference.on_demand import AnswerBounds
-from bilevelrl.reference.problem import PARTS, Part
+from bilevelrl.reference.problem import PARTS, AnswerBounds, ComplexParts, Objective, Part, complex_parts
 from bilevelrl.reference.tabular.model import ConfigurableMDP, TabularAt
 from bilevelrl.reference.tabular.sweeps import plan_sweeps
 from bilevelrl.reference.tabular.tables import Tables

@@ -39,8 +39,7 @@ from typing import Any
 import numpy as np
 
 from bilevelrl.reference.arrays import FloatArray
-from bilevelrl.reference.objective import Objective
-from bilevelrl.reference.on_demand import AnswerBounds
+from bilevelrl.reference.problem import AnswerBounds, Objective
 from bilevelrl.reference.tabular.follower import TabularFollower
 from bilevelrl.reference.tabular.model import TabularAt
 from bilevelrl.reference.tabular.tables import Tables
@@ -53,7 +52,7 @@ from bilevelrl.reference.tabular.transitions import (
     policy_transition,
     to_dense,
 )
-from bilevelrl.reference.value_errors import ValueErrors
+from bilevelrl.reference.tabular.value_errors import ValueErrors
 
 __all__ = [
     "BOUND_SIZE_LIMIT",

@@ -18,7 +18,7 @@ import numpy as np
 
 from bilevelrl.reference.arrays import FloatArray, check_positive, refuse_differentiation
 from bilevelrl.reference.errors import InvalidInputError, NotConvergedError, ShapeError, refusal
-from bilevelrl.reference.follower import FollowerMethod, Status
+from bilevelrl.reference.problem import FollowerMethod, Status
 from bilevelrl.reference.tabular.tables import Tables
 from bilevelrl.reference.tabular.transitions import (
     DiscountedSystem,

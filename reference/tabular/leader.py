@@ -14,7 +14,7 @@ import numpy as np
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.doors import Discount, checked
 from bilevelrl.reference.errors import ShapeError, refusal
-from bilevelrl.reference.objective import INFINITE_HORIZON, Objective, evaluate_objective
+from bilevelrl.reference.problem import INFINITE_HORIZON, Objective, evaluate_objective
 from bilevelrl.reference.tabular.fixed_point import reward_centre
 from bilevelrl.reference.tabular.follower import TabularFollower, solve_tabular
 from bilevelrl.reference.tabular.model import ConfigurableMDP, TabularAt

@@ -16,9 +16,7 @@ from typing import Any
 import numpy as np
 
 from bilevelrl.reference.arrays import FloatArray
-from bilevelrl.reference.linearisation import Linearisation, linearise
-from bilevelrl.reference.objective import Objective
-from bilevelrl.reference.problem import Part
+from bilevelrl.reference.problem import Linearisation, Objective, Part, linearise
 from bilevelrl.reference.tabular.error_bounds import follower_error_bound
 from bilevelrl.reference.tabular.follower import TabularFollower, solve_tabular
 from bilevelrl.reference.tabular.leader import evaluate_leader, visited_next

@@ -16,17 +16,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from bilevelrl.reference.arrays import FloatArray
-from bilevelrl.reference.linearisation import split_objective
-from bilevelrl.reference.objective import Objective
-from bilevelrl.reference.on_demand import AnswerBounds
-from bilevelrl.reference.problem import PARTS, Part
+from bilevelrl.reference.problem import PARTS, AnswerBounds, Objective, Part, split_objective
 from bilevelrl.reference.tabular.error_bounds import follower_error_bound, objective_noise
-from bilevelrl.reference.tabular.follower import TabularFollower, solve_tabular, tabular_operator
-from bilevelrl.reference.tabular.follower_batch import newton_batch
+from bilevelrl.reference.tabular.follower import TabularFollower, newton_batch, solve_tabular, tabular_operator
 from bilevelrl.reference.tabular.model import ConfigurableMDP, TabularAt
 from bilevelrl.reference.tabular.tables import Tables
 from bilevelrl.reference.tabular.transitions import DiscountedSystem, to_dense
-from bilevelrl.reference.value_errors import value_errors
+from bilevelrl.reference.tabular.value_errors import value_errors
 
 __all__ = ["TabularSplit", "split_tabular"]
 

@@ -14,13 +14,12 @@ import numpy as np
 
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.errors import TooLargeError
-from bilevelrl.reference.objective import Objective
-from bilevelrl.reference.on_demand import AnswerBounds
+from bilevelrl.reference.problem import AnswerBounds, Objective
 from bilevelrl.reference.tabular.error_bounds import tabular_error_bound
 from bilevelrl.reference.tabular.fixed_point import state_scale
 from bilevelrl.reference.tabular.follower import tabular_operator
 from bilevelrl.reference.tabular.model import TabularAt
-from bilevelrl.reference.value_errors import ValueErrors, value_errors
+from bilevelrl.reference.tabular.value_errors import ValueErrors, value_errors
 
 __all__ = ["SWEEP_LIMIT", "TOLERANCE", "SweepPlan", "check_sweeps", "mixing_sweeps", "plan_sweeps", "settle"]
 

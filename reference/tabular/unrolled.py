@@ -13,14 +13,12 @@ import numpy as np
 from bilevelrl.reference.arrays import Traced
 from bilevelrl.reference.derivatives.autodiff import log_sum_exp, softmax
 from bilevelrl.reference.errors import TooLargeError
-from bilevelrl.reference.linearisation import TracedObjective, unrolled_objective
-from bilevelrl.reference.objective import Objective
-from bilevelrl.reference.problem import PARTS
+from bilevelrl.reference.problem import PARTS, Objective, TracedObjective, unrolled_objective
 from bilevelrl.reference.tabular.model import ConfigurableMDP, TabularAt
 from bilevelrl.reference.tabular.sweeps import plan_sweeps
 from bilevelrl.reference.tabular.transitions import SparseTransition, Transition
 
-__all__ = ["TAPE_LIMIT", "check_tape", "split_objective", "unroll_tabular"]
+__all__ = ["TAPE_LIMIT", "check_tape", "swept_objective", "unroll_tabular"]
 
 TAPE_LIMIT = 4 * 2**30
 """Bytes of tape beyond which the route refuses: 4 GiB."""
@@ -35,7 +33,7 @@ def _ahead(kernel: Transition, value: Traced) -> Traced:
     return anp.dot(kernel, value)
 
 
-def split_objective(
+def swept_objective(
     problem: ConfigurableMDP,
     points: tuple[Traced, ...],
     *,
@@ -88,7 +86,7 @@ def unroll_tabular(at: TabularAt, objective: Objective, *, warm_start: object = 
     check_tape(tape, f"{plan.follower} + {steps} sweeps of {tables.states} states", "implicit' or 'forward")
 
     def split(*points: Traced) -> Traced:
-        return split_objective(
+        return swept_objective(
             problem,
             points,
             sweeps_follower=plan.follower,

@@ -8,9 +8,9 @@ import autograd.numpy as anp
 import numpy as np
 
 from bilevelrl.reference import ConfigurableMDP, Tables
-from bilevelrl.reference.derivatives.autodiff import sigmoid
+from bilevelrl.reference.derivatives import sigmoid
 from bilevelrl.reference.doors import Count, Probability, checked
-from bilevelrl.reference.remade import remade
+from bilevelrl.reference.storage import remade
 from bilevelrl.tasks.registry import register_task
 
 __all__ = ["chain"]

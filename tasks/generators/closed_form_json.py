@@ -13,8 +13,7 @@ from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
-from bilevelrl.reference.certified import ClosedForm, ClosedFormTable, FeatureBlock
-from bilevelrl.reference.certified.closed_form.formula import Exact
+from bilevelrl.reference.certified import ClosedForm, ClosedFormTable, Exact, FeatureBlock
 from bilevelrl.reference.errors import InvalidInputError, ShapeError, refusal
 
 __all__ = ["parse_json", "problem_from_json", "problem_to_json", "read_number"]

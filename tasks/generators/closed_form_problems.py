@@ -9,16 +9,20 @@ from typing import Any
 import autograd.numpy as anp
 import numpy as np
 
-from bilevelrl.reference import ConfigurableMDP, Tables
+from bilevelrl.reference import (
+    ConfigurableLQR,
+    ConfigurableMDP,
+    LeaderGaussian,
+    LQRGame,
+    LQRMatrices,
+    MarkovGame,
+    Tables,
+)
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.certified import ClosedForm, ClosedFormTable
-from bilevelrl.reference.derivatives.autodiff import sigmoid, softmax
+from bilevelrl.reference.derivatives import sigmoid, softmax
 from bilevelrl.reference.errors import UnsupportedError
-from bilevelrl.reference.game.model import MarkovGame
-from bilevelrl.reference.lqr.matrices import LQRMatrices
-from bilevelrl.reference.lqr.model import ConfigurableLQR
-from bilevelrl.reference.lqr_game.model import LeaderGaussian, LQRGame
-from bilevelrl.reference.remade import remade
+from bilevelrl.reference.storage import remade
 
 __all__ = ["build_problem", "feature_function", "table_function", "theta_of"]
 

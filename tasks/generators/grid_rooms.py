@@ -17,7 +17,7 @@ from bilevelrl.reference import ConfigurableMDP
 from bilevelrl.reference.arrays import check_positive
 from bilevelrl.reference.doors import Count, Probability, checked
 from bilevelrl.reference.errors import UnknownNameError
-from bilevelrl.reference.remade import remade
+from bilevelrl.reference.storage import remade
 from bilevelrl.tasks.paper.penalties import Penalties, SigmoidPenalties, SoftmaxPenalties, penalised_grid
 from bilevelrl.tasks.paper.room_grid import Cell, RoomGrid
 from bilevelrl.tasks.registry import register_task

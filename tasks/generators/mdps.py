@@ -13,7 +13,7 @@ import numpy as np
 from bilevelrl.reference import ConfigurableMDP, named_stream
 from bilevelrl.reference.doors import Count, Probability, Seed, checked
 from bilevelrl.reference.errors import InvalidInputError, refusal
-from bilevelrl.reference.tabular.tables import TABLE_NAMES
+from bilevelrl.reference.tabular import TABLE_NAMES
 from bilevelrl.tasks.generators.chain import chain
 from bilevelrl.tasks.generators.smooth_mdp import smooth_mdp
 from bilevelrl.tasks.registry import register_task

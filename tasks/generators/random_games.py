@@ -11,7 +11,7 @@ from bilevelrl.reference import MarkovGame, TabularSoftmaxPolicy, named_stream
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.doors import Count, Probability, Seed, checked
 from bilevelrl.reference.errors import InvalidInputError, UnknownNameError, refusal
-from bilevelrl.reference.remade import remade
+from bilevelrl.reference.storage import remade
 from bilevelrl.tasks.registry import register_task
 
 __all__ = ["GAME_CASES", "GameCase", "hard_markov_game", "layered_markov_game", "random_markov_game"]

@@ -10,8 +10,8 @@ import numpy as np
 from bilevelrl.reference import ConfigurableLQR, LeaderGaussian, LQRGame, LQRMatrices
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.doors import Count, Deviation, Seed, checked
-from bilevelrl.reference.lqr.solvers import spectral_radius
-from bilevelrl.reference.remade import remade
+from bilevelrl.reference.lqr import spectral_radius
+from bilevelrl.reference.storage import remade
 from bilevelrl.tasks.registry import register_task
 
 __all__ = ["random_lqr", "random_lqr_game"]

@@ -22,11 +22,11 @@ import numpy as np
 
 from bilevelrl.reference import ConfigurableMDP, Tables, named_stream
 from bilevelrl.reference.arrays import BoolArray, FloatArray, check_shape
-from bilevelrl.reference.derivatives.autodiff import sigmoid, softmax
+from bilevelrl.reference.derivatives import sigmoid, softmax
 from bilevelrl.reference.doors import Count, Probability, Seed, checked
 from bilevelrl.reference.errors import InvalidInputError, UnknownNameError
-from bilevelrl.reference.remade import remade
-from bilevelrl.reference.tabular.tables import TABLE_NAMES
+from bilevelrl.reference.storage import remade
+from bilevelrl.reference.tabular import TABLE_NAMES
 
 __all__ = ["smooth_mdp"]
 

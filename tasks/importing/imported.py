@@ -17,8 +17,7 @@ from bilevelrl.reference import ConfigurableMDP, SparseTransition, Tables
 from bilevelrl.reference.arrays import BoolArray, FloatArray, check_array, check_shape
 from bilevelrl.reference.doors import Discount, Real, Temperature, checked
 from bilevelrl.reference.errors import InvalidInputError, UnknownNameError, refusal
-from bilevelrl.reference.tabular.tables import check_values
-from bilevelrl.reference.tabular.transitions import Transition, check_rows, to_dense, transition_shape
+from bilevelrl.reference.tabular import Transition, check_rows, check_values, to_dense, transition_shape
 from bilevelrl.tasks.importing.hooks import HOOKS, HookName
 
 __all__ = ["Absorbing", "ImportedMDP", "Outcomes", "assemble"]

@@ -11,7 +11,7 @@ import scipy.sparse
 from bilevelrl.reference.arrays import FloatArray, check_array, check_shape
 from bilevelrl.reference.doors import checked
 from bilevelrl.reference.errors import InvalidInputError, ShapeError, refusal
-from bilevelrl.reference.tabular.transitions import check_rows
+from bilevelrl.reference.tabular import check_rows
 from bilevelrl.tasks.importing.imported import Absorbing, ImportedMDP, assemble
 
 __all__ = ["Axes", "from_arrays"]

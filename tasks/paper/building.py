@@ -18,9 +18,9 @@ import numpy as np
 
 from bilevelrl.reference import ConfigurableLQR, LQRMatrices
 from bilevelrl.reference.arrays import FloatArray, check_parameter, check_shape
-from bilevelrl.reference.derivatives.autodiff import sigmoid
+from bilevelrl.reference.derivatives import sigmoid
 from bilevelrl.reference.doors import Count, Deviation, check_count, checked
-from bilevelrl.reference.remade import remade
+from bilevelrl.reference.storage import remade
 from bilevelrl.tasks.registry import register_task
 
 __all__ = ["Building", "building_thermal_control"]

@@ -25,7 +25,7 @@ from bilevelrl.reference import ConfigurableMDP
 from bilevelrl.reference.arrays import FloatArray, check_positive
 from bilevelrl.reference.doors import Count, checked
 from bilevelrl.reference.errors import UnknownNameError
-from bilevelrl.reference.remade import remade
+from bilevelrl.reference.storage import remade
 from bilevelrl.tasks.paper.penalties import LinearPenalties, Penalties, SoftmaxPenalties, penalised_grid
 from bilevelrl.tasks.paper.room_grid import Cell, RoomGrid
 from bilevelrl.tasks.registry import register_task

@@ -18,9 +18,9 @@ import numpy as np
 
 from bilevelrl.reference import ConfigurableMDP, Tables
 from bilevelrl.reference.arrays import FloatArray, check_positive, store_floats
-from bilevelrl.reference.derivatives.autodiff import sigmoid, softmax
-from bilevelrl.reference.remade import remade
-from bilevelrl.reference.tabular.transitions import Transition
+from bilevelrl.reference.derivatives import sigmoid, softmax
+from bilevelrl.reference.storage import remade
+from bilevelrl.reference.tabular import Transition
 from bilevelrl.tasks.arguments import check_count, check_finite
 
 __all__ = ["LinearPenalties", "Penalties", "SigmoidPenalties", "SoftmaxPenalties", "penalised_grid"]

@@ -12,7 +12,7 @@ import numpy as np
 import scipy.sparse
 from scipy.sparse.csgraph import dijkstra
 
-from bilevelrl.reference import ConfigurableMDP, TabularFollower, solve_follower
+from bilevelrl.reference import ConfigurableMDP, SparseTransition, TabularFollower, solve_follower
 from bilevelrl.reference.arrays import FloatArray, check_array, check_indices, check_shape
 from bilevelrl.reference.doors import Positive, checked
 from bilevelrl.reference.errors import (
@@ -23,12 +23,11 @@ from bilevelrl.reference.errors import (
     UnknownNameError,
     refusal,
 )
-from bilevelrl.reference.tabular.leader import evaluate_leader
-from bilevelrl.reference.tabular.transitions import (
-    SparseTransition,
+from bilevelrl.reference.tabular import (
     Transition,
     check_rows,
     check_transition,
+    evaluate_leader,
     policy_transition,
     transition_shape,
 )

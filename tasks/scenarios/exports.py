@@ -18,7 +18,7 @@ from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.errors import InvalidInputError, MissingExtraError, refusal
 from bilevelrl.reference.problem import Part
 from bilevelrl.reference.storage import write_atomically
-from bilevelrl.reference.tabular.transitions import to_dense
+from bilevelrl.reference.tabular import to_dense
 
 if TYPE_CHECKING:
     import gymnasium

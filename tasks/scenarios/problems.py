@@ -13,7 +13,7 @@ import numpy as np
 
 from bilevelrl.reference import ConfigurableMDP, Tables, named_stream, solve_follower
 from bilevelrl.reference.arrays import FloatArray
-from bilevelrl.reference.remade import remade
+from bilevelrl.reference.storage import remade
 from bilevelrl.tasks.generators.chain import chain
 from bilevelrl.tasks.generators.mdps import (
     absorbing_mdp,

@@ -18,8 +18,7 @@ import numpy as np
 
 from bilevelrl.reference import PARTS, hypergradient
 from bilevelrl.reference.arrays import FloatArray
-from bilevelrl.reference.certified import ClosedForm
-from bilevelrl.reference.certified.closed_form.formula import Exact
+from bilevelrl.reference.certified import ClosedForm, Exact
 from bilevelrl.reference.doors import checked, checked_record
 from bilevelrl.reference.errors import InvalidInputError, ShapeError, UnknownNameError, UnsupportedError, refusal
 from bilevelrl.reference.problem import Part

@@ -13,8 +13,8 @@ import autograd.numpy as anp
 import numpy as np
 
 from bilevelrl.reference import Tables
-from bilevelrl.reference.derivatives.autodiff import softmax
-from bilevelrl.reference.remade import remade
+from bilevelrl.reference.derivatives import softmax
+from bilevelrl.reference.storage import remade
 from bilevelrl.tasks.scenarios.closed_forms import (
     closed_form,
     closed_form_scenario,

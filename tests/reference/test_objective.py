@@ -5,10 +5,7 @@ import pytest
 
 from bilevelrl.reference import hypergradient, leader_objective, solve_follower
 from bilevelrl.reference.errors import IllPosedError, InvalidInputError, UnsupportedError
-from bilevelrl.reference.follower import solve
-from bilevelrl.reference.linearisation import linearise
-from bilevelrl.reference.objective import INFINITE_HORIZON, Objective
-from bilevelrl.reference.problem import At
+from bilevelrl.reference.problem import INFINITE_HORIZON, At, Objective, linearise, solve
 
 
 @pytest.mark.exact

@@ -10,7 +10,7 @@ import autograd.numpy as anp
 
 from bilevelrl.reference import ConfigurableMDP, Tables
 from bilevelrl.reference.arrays import FloatArray, IntArray
-from bilevelrl.reference.tabular.transitions import to_dense
+from bilevelrl.reference.tabular import to_dense
 
 __all__ = ["permuted", "reparameterised", "reward_shifted", "shaped"]
 

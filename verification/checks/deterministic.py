@@ -30,7 +30,7 @@ from bilevelrl.reference.errors import (
     refusal,
 )
 from bilevelrl.tasks import Scenario, scenarios
-from bilevelrl.tasks.scenarios.scenario import Truth
+from bilevelrl.tasks.scenarios import Truth
 from bilevelrl.verification.checks.verdicts import Outcome, Verdict, judge_exact, unjudged
 from bilevelrl.verification.enumeration.contract import EstimatorFunction, estimator_name
 from bilevelrl.verification.enumeration.moments import Moments, enumerate_moments

@@ -27,7 +27,7 @@ from bilevelrl.reference import ConfigurableMDP, hypergradient, leader_objective
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.doors import checked
 from bilevelrl.reference.errors import EstimatorError
-from bilevelrl.reference.tabular.transitions import to_dense
+from bilevelrl.reference.tabular import to_dense
 from bilevelrl.tasks import Scenario
 from bilevelrl.tasks.scenarios import find_scenario
 from bilevelrl.verification.checks.changed_problems import permuted, reparameterised, reward_shifted, shaped

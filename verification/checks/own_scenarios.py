@@ -12,9 +12,9 @@ import numpy as np
 
 from bilevelrl.reference import hypergradient
 from bilevelrl.reference.errors import InvalidInputError, refusal
-from bilevelrl.reference.tabular.transitions import to_dense
+from bilevelrl.reference.tabular import to_dense
 from bilevelrl.tasks import Scenario, scenarios
-from bilevelrl.tasks.scenarios.scenario import Truth
+from bilevelrl.tasks.scenarios import Truth
 
 __all__ = ["ROUTE", "hold_to_its_problem"]
 

@@ -21,18 +21,12 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from bilevelrl.reference.certified.closed_form.formula import Exact
+from bilevelrl.reference.certified import Exact
 from bilevelrl.reference.doors import checked, checked_record
 from bilevelrl.reference.errors import InvalidInputError, ShapeError, UnknownNameError, refusal
-from bilevelrl.tasks.generators.closed_form_json import read_number
-from bilevelrl.tasks.scenarios.reference_data import (
-    ReferenceProblem,
-    StoredNumber,
-    agreeing_digits,
-    check_header,
-    reference_names,
-    reference_problem,
-)
+from bilevelrl.tasks import reference_problem
+from bilevelrl.tasks.generators import read_number
+from bilevelrl.tasks.scenarios import ReferenceProblem, StoredNumber, agreeing_digits, check_header, reference_names
 from bilevelrl.verification.checks.verdicts import Outcome
 from bilevelrl.verification.commands.ending import CHECK_FAILED, HOLDS, UNANSWERED
 from bilevelrl.verification.reading import read_text
@@ -100,7 +94,7 @@ def hold(stored: ReferenceProblem, given: Mapping[str, Any], *, digits: float | 
 
     Examples
     --------
-    >>> from bilevelrl.tasks.scenarios.reference_data import reference_problem
+    >>> from bilevelrl.tasks import reference_problem
     >>> stored = reference_problem("mdp_one_state")
     >>> hold(stored, {"objective": float(stored.objective)}).outcome.value
     'passed'

@@ -28,7 +28,7 @@ from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.errors import InvalidInputError
 from bilevelrl.reference.storage import software_versions, writable_file, writable_folder, write_atomically
 from bilevelrl.tasks import TASKS, make_task
-from bilevelrl.verification.arguments import Parser, count, seed
+from bilevelrl.verification.commands.arguments import Parser, count, seed
 from bilevelrl.verification.commands.certify import register_certify
 from bilevelrl.verification.commands.digits import register_digits
 from bilevelrl.verification.commands.ending import CHECK_FAILED, HOLDS, UNANSWERED, ended

@@ -23,7 +23,7 @@ import numpy as np
 from bilevelrl.reference import HYPERGRADIENT_ROUTES, hypergradient
 from bilevelrl.reference.errors import BilevelRLError, UnsupportedError
 from bilevelrl.reference.storage import csv_text, writable_file, write_atomically
-from bilevelrl.tasks.scenarios.reference_data import ReferenceProblem, agreeing_digits, reference_problems
+from bilevelrl.tasks.scenarios import ReferenceProblem, agreeing_digits, reference_problems
 from bilevelrl.verification.reports.terminal import TextTable
 
 __all__ = ["DigitsRow", "digits_csv", "digits_summary", "digits_table", "measure_digits", "register_digits"]
@@ -87,7 +87,7 @@ def measure_digits(
 
     Examples
     --------
-    >>> from bilevelrl.tasks.scenarios.reference_data import reference_problem
+    >>> from bilevelrl.tasks import reference_problem
     >>> row = measure_digits(reference_problem("mdp_one_state"), "implicit")
     >>> row.gradient > 12, row.honest
     (True, True)

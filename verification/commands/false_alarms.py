@@ -27,8 +27,8 @@ from bilevelrl.reference import named_stream, solve_follower
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.storage import software_versions, writable_file, write_atomically
 from bilevelrl.tasks import Scenario, scenarios
-from bilevelrl.verification.arguments import count, seed
 from bilevelrl.verification.checks.verdicts import Outcome
+from bilevelrl.verification.commands.arguments import count, seed
 from bilevelrl.verification.enumeration.paths import PathLaw
 from bilevelrl.verification.pipeline.jobs import Progress
 from bilevelrl.verification.reports.terminal import progress_bar

@@ -31,10 +31,10 @@ from bilevelrl.reference import ConfigurableMDP, TabularFollower, hypergradient,
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.errors import InvalidInputError, UnsupportedError, refusal
 from bilevelrl.reference.storage import software_versions, writable_file, write_atomically
-from bilevelrl.reference.tabular.transitions import to_dense
+from bilevelrl.reference.tabular import to_dense
 from bilevelrl.tasks import layered_mdp, random_mdp
-from bilevelrl.tasks.scenarios.scenario import Truth
-from bilevelrl.verification.arguments import count, seed
+from bilevelrl.tasks.scenarios import Truth
+from bilevelrl.verification.commands.arguments import count, seed
 from bilevelrl.verification.enumeration.moments import enumerate_moments
 from bilevelrl.verification.statistics.error_budget import ErrorBudget
 from bilevelrl.verification.statistics.means import ERROR_RATE, POWER, mean_test

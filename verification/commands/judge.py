@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from bilevelrl.tasks import scenario, scenarios
-from bilevelrl.verification.arguments import count
 from bilevelrl.verification.checks.verdicts import Outcome
+from bilevelrl.verification.commands.arguments import count
 from bilevelrl.verification.reports.terminal import progress_bar
 from bilevelrl.verification.statistics.means import ERROR_RATE
 from bilevelrl.verification.testing.judge import judge_draws

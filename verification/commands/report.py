@@ -16,7 +16,7 @@ from bilevelrl.reference.doors import checked
 from bilevelrl.reference.errors import InvalidInputError, MissingExtraError, refusal
 from bilevelrl.reference.storage import writable_file, write_atomically
 from bilevelrl.tasks import Scenario, scenario, scenarios
-from bilevelrl.verification.arguments import count, seed
+from bilevelrl.verification.commands.arguments import count, seed
 from bilevelrl.verification.pipeline.jobs import Job, Progress, run_jobs
 from bilevelrl.verification.pipeline.results import EstimatorRow, Report
 from bilevelrl.verification.pipeline.scenario_rows import rows_on_scenarios

@@ -27,7 +27,7 @@ from bilevelrl.reference import ConfigurableMDP
 from bilevelrl.reference.arrays import FloatArray, IntArray
 from bilevelrl.reference.doors import Steps, checked, checked_record
 from bilevelrl.reference.errors import UnsupportedError
-from bilevelrl.reference.tabular.transitions import ROW_SUM_TOLERANCE, to_dense
+from bilevelrl.reference.tabular import ROW_SUM_TOLERANCE, to_dense
 
 __all__ = ["ExactSpread", "exact_spread"]
 

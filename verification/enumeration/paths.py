@@ -17,7 +17,7 @@ from bilevelrl.reference import SparseTransition, Tables
 from bilevelrl.reference.arrays import FloatArray, IntArray
 from bilevelrl.reference.doors import check_stream_steps
 from bilevelrl.reference.errors import ShapeError, refusal
-from bilevelrl.reference.tabular.transitions import ROW_SUM_TOLERANCE, Transition
+from bilevelrl.reference.tabular import ROW_SUM_TOLERANCE, Transition
 
 __all__ = ["PathLaw", "multiset_count"]
 

@@ -23,9 +23,8 @@ from bilevelrl.reference import ConfigurableLQR, LQRFollower, LQRGame, solve_fol
 from bilevelrl.reference.arrays import FloatArray, check_shape
 from bilevelrl.reference.doors import Count, Steps, check_count, checked
 from bilevelrl.reference.errors import EstimatorError, InvalidInputError, TooLargeError, refusal
-from bilevelrl.reference.lqr_game.leader import closed_loop, evaluate_game_leader
-from bilevelrl.reference.objective import Objective
-from bilevelrl.reference.problem import Part, Term
+from bilevelrl.reference.lqr_game import closed_loop, evaluate_game_leader
+from bilevelrl.reference.problem import Objective, Part, Term
 from bilevelrl.verification.enumeration.moments import Moments
 
 __all__ = ["game_expected_parts", "quadrature_moments", "quadrature_trajectories", "soft_bellman_residual"]

@@ -30,7 +30,7 @@ from bilevelrl.reference import ConfigurableMDP, Tables, named_stream, solve_fol
 from bilevelrl.reference.arrays import FloatArray, check_array, check_shape
 from bilevelrl.reference.doors import Iterations, checked, checked_record
 from bilevelrl.reference.errors import UnknownNameError
-from bilevelrl.reference.tabular.transitions import to_dense
+from bilevelrl.reference.tabular import to_dense
 from bilevelrl.tasks import Scenario
 from bilevelrl.tasks.scenarios import find_scenario
 from bilevelrl.verification.enumeration.moments import enumerate_moments

@@ -22,7 +22,7 @@ from bilevelrl.reference.doors import checked, checked_record
 from bilevelrl.reference.errors import BilevelRLError, InvalidInputError
 from bilevelrl.reference.problem import Part
 from bilevelrl.tasks import Scenario
-from bilevelrl.tasks.scenarios.scenario import Truth
+from bilevelrl.tasks.scenarios import Truth
 
 __all__ = ["Cause", "Evidence", "Explanation", "explain", "part_causes", "planted_causes"]
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from bilevelrl.reference import ConfigurableMDP
 from bilevelrl.reference.arrays import FloatArray
-from bilevelrl.reference.tabular.transitions import to_dense
+from bilevelrl.reference.tabular import to_dense
 
 __all__ = [
     "DenseTables",

@@ -29,9 +29,9 @@ from bilevelrl.reference import (
 )
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.errors import EstimatorError, SupportError, UnsupportedError
-from bilevelrl.reference.remade import remade
+from bilevelrl.reference.storage import remade
 from bilevelrl.tasks import garnet, layered_mdp, random_markov_game, random_mdp
-from bilevelrl.tasks.generators.random_games import layered_markov_game
+from bilevelrl.tasks.generators import layered_markov_game
 from bilevelrl.verification.checks.verdicts import Outcome, Verdict, judge_exact, unjudged
 from bilevelrl.verification.enumeration.contract import EstimatorFunction, estimator_name
 from bilevelrl.verification.enumeration.moments import Moments, enumerate_moments

@@ -37,7 +37,7 @@ from bilevelrl.reference.errors import (
 )
 from bilevelrl.reference.storage import csv_text, software_versions
 from bilevelrl.tasks import Scenario, scenario, scenarios
-from bilevelrl.tasks.scenarios.reference_data import check_header
+from bilevelrl.tasks.scenarios import check_header
 from bilevelrl.verification.checks.deterministic import enumerate_scenario
 from bilevelrl.verification.pipeline.jobs import Job, Progress, run_jobs
 from bilevelrl.verification.reading import read_text

@@ -20,8 +20,7 @@ from bilevelrl.reference.arrays import FloatArray, check_shape
 from bilevelrl.reference.doors import NonNegative, checked
 from bilevelrl.reference.errors import BilevelRLError, InvalidInputError, ShapeError, refusal
 from bilevelrl.tasks import Scenario, scenarios
-from bilevelrl.tasks.scenarios import find_scenario
-from bilevelrl.tasks.scenarios.scenario import Truth
+from bilevelrl.tasks.scenarios import Truth, find_scenario
 from bilevelrl.verification.checks.deterministic import (
     ACCURACY,
     CheckResult,

@@ -27,8 +27,7 @@ from bilevelrl.reference.doors import NonNegative, checked, checked_record
 from bilevelrl.reference.errors import ShapeError, TooLargeError, UnknownNameError, refusal
 from bilevelrl.reference.storage import software_versions
 from bilevelrl.tasks import Scenario
-from bilevelrl.tasks.scenarios import find_scenario
-from bilevelrl.tasks.scenarios.scenario import Truth
+from bilevelrl.tasks.scenarios import Truth, find_scenario
 from bilevelrl.verification.checks.own_scenarios import hold_to_its_problem
 from bilevelrl.verification.checks.verdicts import POWER_LIMIT, Outcome, Verdict, judge_sampled, unjudged
 from bilevelrl.verification.mutants.causes import Evidence, Explanation, explain

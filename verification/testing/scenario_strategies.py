@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from bilevelrl.reference import ConfigurableMDP, Tables, solve_follower
 from bilevelrl.reference.arrays import FloatArray
-from bilevelrl.reference.tabular.tables import TABLE_NAMES
+from bilevelrl.reference.tabular import TABLE_NAMES
 from bilevelrl.tasks import Scenario, garnet, layered_mdp, scenarios
 from bilevelrl.verification.testing.strategies import DrawnProblem
 

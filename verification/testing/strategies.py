@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from bilevelrl.reference import ConfigurableMDP, MarkovGame, SparseTransition, Tables
 from bilevelrl.reference.arrays import BoolArray, FloatArray
-from bilevelrl.reference.derivatives.autodiff import sigmoid, softmax
+from bilevelrl.reference.derivatives import sigmoid, softmax
 
 __all__ = ["CHAINS", "Chain", "DrawnProblem", "configurable_mdps", "markov_games", "sparse_twin"]
 

@@ -16,8 +16,8 @@ from bilevelrl.estimators import sample_trajectories
 from bilevelrl.reference import ConfigurableLQR, LQRGame, hypergradient, leader_objective, solve_follower
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.errors import MissingExtraError
-from bilevelrl.reference.lqr_game.leader import closed_loop, evaluate_game_leader
-from bilevelrl.reference.objective import Objective
+from bilevelrl.reference.lqr_game import closed_loop, evaluate_game_leader
+from bilevelrl.reference.problem import Objective
 from bilevelrl.tasks import building_thermal_control, lqr_game
 
 __all__ = ["building_ascent", "draw_building", "draw_game", "game_landscape", "main"]

@@ -35,7 +35,7 @@ from bilevelrl.reference import ConfigurableLQR, LQRFollower, hypergradient, nam
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.errors import InvalidInputError
 from bilevelrl.tasks import building_thermal_control
-from bilevelrl.verification.arguments import natural
+from bilevelrl.verification.commands import natural
 
 __all__ = ["FIGURES", "drift_cell", "opposite_noise", "paper_drift"]
 

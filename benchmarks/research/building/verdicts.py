@@ -31,9 +31,9 @@ from bilevelrl.estimators.sampling import LQRSimulator
 from bilevelrl.reference import hypergradient, named_stream, solve_follower
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.tasks import building_thermal_control, random_lqr
-from bilevelrl.verification.checks.verdicts import Outcome, Verdict, judge_exact, judge_sampled, unjudged
-from bilevelrl.verification.enumeration.quadrature import quadrature_moments
-from bilevelrl.verification.statistics.means import mean_test
+from bilevelrl.verification import Outcome, mean_test
+from bilevelrl.verification.checks import Verdict, judge_exact, judge_sampled, unjudged
+from bilevelrl.verification.enumeration import quadrature_moments
 
 __all__ = ["FIGURES", "FORMS", "sampled_verdict", "verdict_cell", "verdict_in_one_dimension"]
 

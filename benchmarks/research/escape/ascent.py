@@ -25,13 +25,13 @@ import numpy as np
 from bilevelrl.benchmarks.sweeping.curves import save_picture
 from bilevelrl.reference import hypergradient, leader_objective, named_stream, solve_follower
 from bilevelrl.reference.arrays import FloatArray, check_positive
-from bilevelrl.reference.derivatives.autodiff import softmax
+from bilevelrl.reference.derivatives import softmax
 from bilevelrl.reference.doors import check_count
 from bilevelrl.reference.errors import MissingExtraError
 from bilevelrl.reference.storage import csv_text, write_atomically
 from bilevelrl.tasks import four_rooms, initial_theta
-from bilevelrl.tasks.paper.four_rooms import BUDGET, FOUR_ROOMS_GRID, FOUR_ROOMS_MARKS
-from bilevelrl.tasks.pictures.rendering import draw_penalties
+from bilevelrl.tasks.paper import BUDGET, FOUR_ROOMS_GRID, FOUR_ROOMS_MARKS
+from bilevelrl.tasks.pictures import draw_penalties
 
 __all__ = ["PUBLISHED", "TEMPERATURES", "Ascent", "VertexCertificate", "ascend", "certify_no_penalty", "main"]
 

@@ -31,7 +31,7 @@ from bilevelrl.reference import ConfigurableMDP
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.errors import InvalidInputError, UnknownNameError
 from bilevelrl.tasks import four_rooms
-from bilevelrl.verification.arguments import seed
+from bilevelrl.verification.commands import seed
 
 __all__ = [
     "FIGURES",

@@ -28,9 +28,9 @@ from bilevelrl.estimators.followers import ExactFollower, SharedDynamics, batch_
 from bilevelrl.estimators.training import train
 from bilevelrl.reference import hypergradient, named_stream, solve_follower
 from bilevelrl.reference.arrays import FloatArray
-from bilevelrl.reference.derivatives.autodiff import softmax
+from bilevelrl.reference.derivatives import softmax
 from bilevelrl.tasks import four_rooms
-from bilevelrl.tasks.paper.four_rooms import FOUR_ROOMS_GRID
+from bilevelrl.tasks.paper import FOUR_ROOMS_GRID
 
 __all__ = ["Polished", "find_optimum", "main", "polish", "starting_points"]
 

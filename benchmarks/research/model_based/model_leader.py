@@ -43,7 +43,7 @@ from bilevelrl.reference import ConfigurableMDP, named_stream
 from bilevelrl.reference.arrays import FloatArray, check_positive
 from bilevelrl.reference.doors import check_count
 from bilevelrl.reference.errors import InvalidInputError, refusal
-from bilevelrl.reference.tabular.transitions import to_dense
+from bilevelrl.reference.tabular import to_dense
 
 __all__ = ["MODEL_METHODS", "SEARCHING", "ModelTraining"]
 

@@ -21,7 +21,7 @@ from bilevelrl.estimators.training.runs import LeaderTraining
 from bilevelrl.reference import ConfigurableMDP
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.errors import InvalidInputError, refusal
-from bilevelrl.reference.tabular.transitions import to_dense
+from bilevelrl.reference.tabular import to_dense
 
 __all__ = ["Training", "published_simulator"]
 

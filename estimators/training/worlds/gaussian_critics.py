@@ -20,7 +20,7 @@ from bilevelrl.estimators.sampling.linear_quadratic import gaussian_root
 from bilevelrl.estimators.training.optimisers import Adam
 from bilevelrl.reference import LQRGame, named_stream
 from bilevelrl.reference.arrays import FloatArray, IntArray
-from bilevelrl.reference.objective import Objective
+from bilevelrl.reference.problem import Objective
 
 __all__ = ["ExactGameCritics", "NetworkCritics"]
 

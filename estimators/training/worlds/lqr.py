@@ -18,7 +18,7 @@ from bilevelrl.estimators.training.runs import World, make_world
 from bilevelrl.estimators.training.worlds.shared import SharedWorld, partial_gradient
 from bilevelrl.reference import ConfigurableLQR, hypergradient, named_stream, solve_follower
 from bilevelrl.reference.arrays import FloatArray, IntArray
-from bilevelrl.reference.lqr.leader import evaluate_lqr_leader
+from bilevelrl.reference.lqr import evaluate_lqr_leader
 
 __all__ = ["LQRWorld"]
 

@@ -24,11 +24,16 @@ from bilevelrl.estimators.training.methods import Method
 from bilevelrl.estimators.training.runs import Run, World, make_world
 from bilevelrl.estimators.training.worlds.shared import SharedWorld
 from bilevelrl.estimators.training.worlds.tabular import FACTS, TabularWorld
-from bilevelrl.reference import ConfigurableMDP, TabularFollower, hypergradient, leader_objective, solve_follower
+from bilevelrl.reference import (
+    ConfigurableMDP,
+    SparseTransition,
+    TabularFollower,
+    hypergradient,
+    leader_objective,
+    solve_follower,
+)
 from bilevelrl.reference.arrays import FloatArray, IntArray
-from bilevelrl.reference.tabular.fixed_point import entropy
-from bilevelrl.reference.tabular.leader import leader_action_values
-from bilevelrl.reference.tabular.transitions import SparseTransition
+from bilevelrl.reference.tabular import entropy, leader_action_values
 
 __all__ = ["SeparateWorld"]
 

@@ -19,7 +19,7 @@ from bilevelrl.estimators.training.methods import Method
 from bilevelrl.estimators.training.worlds.shared import SharedWorld
 from bilevelrl.reference import ConfigurableMDP
 from bilevelrl.reference.arrays import FloatArray, IntArray
-from bilevelrl.reference.tabular.fixed_point import entropy
+from bilevelrl.reference.tabular import entropy
 
 __all__ = ["FACTS", "TabularWorld"]
 

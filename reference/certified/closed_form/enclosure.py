@@ -20,7 +20,7 @@ from bilevelrl.reference.certified.lqr.enclosure import lqr_evaluation
 from bilevelrl.reference.certified.sources import Weight
 from bilevelrl.reference.certified.tabular.enclosure import BallTables
 from bilevelrl.reference.errors import UnsupportedError
-from bilevelrl.reference.objective import Objective
+from bilevelrl.reference.problem import Objective
 from bilevelrl.reference.tabular.tables import TableName
 
 __all__ = ["ClosedFormTables", "certify_closed_form", "feature_balls", "pull_table", "table_balls"]

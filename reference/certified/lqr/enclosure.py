@@ -48,8 +48,7 @@ from bilevelrl.reference.certified.series import (
     transpose,
 )
 from bilevelrl.reference.errors import IllPosedError
-from bilevelrl.reference.objective import Objective
-from bilevelrl.reference.problem import Part
+from bilevelrl.reference.problem import Objective, Part
 
 __all__ = ["lqr_evaluation", "lqr_objective_series"]
 

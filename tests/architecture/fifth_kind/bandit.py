@@ -22,11 +22,18 @@ from bilevelrl.reference.arrays import FloatArray, check_theta
 from bilevelrl.reference.derivatives.entries import Derivatives
 from bilevelrl.reference.derivatives.memory import Memory
 from bilevelrl.reference.errors import UnsupportedError
-from bilevelrl.reference.follower import Status, solve
-from bilevelrl.reference.linearisation import Linearisation, linearise, split_objective
-from bilevelrl.reference.objective import Objective, evaluate_objective
-from bilevelrl.reference.on_demand import AnswerBounds
-from bilevelrl.reference.problem import At, Part
+from bilevelrl.reference.problem import (
+    AnswerBounds,
+    At,
+    Linearisation,
+    Objective,
+    Part,
+    Status,
+    evaluate_objective,
+    linearise,
+    solve,
+    split_objective,
+)
 
 PARTS: tuple[Part, ...] = ("direct", "response", "regulariser")
 ROUNDING = 32.0 * float(np.finfo(np.float64).eps)

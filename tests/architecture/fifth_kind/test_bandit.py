@@ -10,7 +10,7 @@ from bandit import Bandit, linearise_bandit
 
 from bilevelrl.reference import Follower, Problem, hypergradient, leader_objective, solve_follower
 from bilevelrl.reference.errors import UnsupportedError
-from bilevelrl.reference.linearisation import linearise
+from bilevelrl.reference.problem import linearise
 from bilevelrl.reference.registry import HYPERGRADIENT_ROUTES
 
 pytestmark = pytest.mark.exact

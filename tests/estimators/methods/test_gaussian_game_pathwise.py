@@ -17,7 +17,7 @@ from bilevelrl.estimators.sampling.memory import Draws, truncated_discount
 from bilevelrl.estimators.training.worlds.gaussian_critics import ExactGameCritics
 from bilevelrl.reference import hypergradient, named_stream, solve_follower
 from bilevelrl.reference.errors import InvalidInputError, ShapeError, UnknownNameError, UnsupportedError
-from bilevelrl.reference.objective import Objective
+from bilevelrl.reference.problem import Objective
 from bilevelrl.tasks import lqr_game, random_lqr_game
 
 SEEDS = (0, 1, 2)

@@ -12,7 +12,7 @@ from bilevelrl.estimators.sampling.gaussian_game import StackedFollowers, sample
 from bilevelrl.estimators.sampling.memory import Draws
 from bilevelrl.reference import solve_follower
 from bilevelrl.reference.errors import EstimatorError, InvalidInputError
-from bilevelrl.reference.objective import Objective
+from bilevelrl.reference.problem import Objective
 from bilevelrl.tasks import layered_mdp, lqr_game
 
 pytestmark = pytest.mark.exact

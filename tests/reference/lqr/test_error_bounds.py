@@ -19,7 +19,7 @@ from bilevelrl.reference.lqr.solvers import solve_riccati
 from bilevelrl.reference.lqr.traced import riccati_sweeps
 from bilevelrl.reference.lqr_game import linearise as game_route
 from bilevelrl.reference.lqr_game.error_bounds import lqr_game_error_bounds
-from bilevelrl.reference.objective import Objective
+from bilevelrl.reference.problem import Objective
 from bilevelrl.tasks import building_thermal_control, lqr_game, random_lqr, random_lqr_game
 
 certified_hypergradient = pytest.importorskip("bilevelrl.reference.certified").certified_hypergradient

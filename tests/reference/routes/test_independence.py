@@ -14,7 +14,7 @@ from sabotage import sabotage, sabotaged
 
 from bilevelrl.reference import HYPERGRADIENT_ROUTES, ConfigurableMDP, hypergradient, solve_follower
 from bilevelrl.reference.errors import IndependenceError
-from bilevelrl.reference.objective import Objective
+from bilevelrl.reference.problem import Objective
 from bilevelrl.reference.tabular.transitions import DiscountedSystem
 from bilevelrl.tasks import random_mdp
 
@@ -68,7 +68,7 @@ def test_sweeping_routes_never_call_the_solver(route, monkeypatch):
 )
 def test_solving_routes_never_sweep_with_derivatives(route, monkeypatch):
     expected = hypergradient(PROBLEM, THETA, route=route, bound=False)
-    monkeypatch.setattr(unrolled, "split_objective", sabotage)
+    monkeypatch.setattr(unrolled, "swept_objective", sabotage)
     for name in ("routes.forward", "tabular.complex_sweeps", "tabular.unrolled"):
         module = importlib.import_module(f"bilevelrl.reference.{name}")
         monkeypatch.setattr(module, "plan_sweeps", sabotage)

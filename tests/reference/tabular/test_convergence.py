@@ -20,10 +20,10 @@ from bilevelrl.reference import (
     solve_follower,
     solve_followers,
 )
-from bilevelrl.reference import value_errors as value_errors_module
 from bilevelrl.reference.tabular import fixed_point
+from bilevelrl.reference.tabular import value_errors as value_errors_module
 from bilevelrl.reference.tabular.follower import tabular_operator
-from bilevelrl.reference.value_errors import value_errors
+from bilevelrl.reference.tabular.value_errors import value_errors
 from bilevelrl.verification.testing.strategies import configurable_mdps
 
 ROUTES = (

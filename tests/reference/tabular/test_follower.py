@@ -6,7 +6,7 @@ from high_precision import HighPrecision
 from hypothesis import given, settings
 
 from bilevelrl.reference import ConfigurableMDP, SuboptimalFollower, Tables, solve_follower, solve_followers
-from bilevelrl.reference.follower import Status
+from bilevelrl.reference.problem import Status
 from bilevelrl.tasks import four_rooms, garnet, random_mdp
 from bilevelrl.verification.testing.strategies import configurable_mdps
 

@@ -24,7 +24,7 @@ from bilevelrl.reference import (
     solve_followers,
 )
 from bilevelrl.reference.errors import InvalidInputError, ShapeError, UnsupportedError
-from bilevelrl.reference.objective import Objective
+from bilevelrl.reference.problem import Objective
 from bilevelrl.verification import enumerate_moments
 
 ROUTES = (

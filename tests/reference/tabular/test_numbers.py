@@ -20,9 +20,9 @@ from bilevelrl.reference import (
     leader_objective,
     reduce_game,
     solve_follower,
-    value_errors,
 )
 from bilevelrl.reference.errors import InvalidInputError, StochasticityError
+from bilevelrl.reference.tabular import value_errors
 from bilevelrl.tasks import random_mdp
 
 pytestmark = pytest.mark.exact

@@ -9,7 +9,7 @@ import numpy as np
 from bilevelrl.reference.arrays import check_discount
 from bilevelrl.reference.doors import Probability, checked
 from bilevelrl.reference.errors import IllPosedError, InvalidInputError, refusal
-from bilevelrl.reference.problem import Question
+from bilevelrl.reference.problem.protocol import Question
 
 __all__ = ["INFINITE_HORIZON", "Objective", "evaluate_objective"]
 

@@ -1,110 +1,29 @@
-"""Array types, and the checks that public functions make first."""
+"""Arrays that public functions are given, checked before anything is done with them."""
 
 from __future__ import annotations
 
-import math
-import numbers
-from dataclasses import fields
-from decimal import Decimal
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from autograd.tracer import isbox
-from numpy.typing import NDArray
 
+from bilevelrl.reference.arrays.types import FloatArray, IntArray, Traced, is_differentiated, refuse_differentiation
 from bilevelrl.reference.errors import IndependenceError, InvalidInputError, ShapeError, refusal
 
 __all__ = [
-    "AnyArray",
-    "BoolArray",
-    "ComplexArray",
-    "FloatArray",
-    "IntArray",
-    "Traced",
-    "as_float",
     "check_array",
-    "check_discount",
     "check_indices",
     "check_joined",
-    "check_number",
     "check_numbers",
     "check_pairs",
     "check_parameter",
-    "check_positive",
     "check_rows_chosen",
     "check_shape",
     "check_steps_to_go",
     "check_theta",
     "check_thetas",
     "check_vectors",
-    "is_differentiated",
-    "is_frozen",
-    "refuse_differentiation",
-    "store_floats",
-    "store_problem_scalars",
 ]
-
-FloatArray: TypeAlias = NDArray[np.float64]
-ComplexArray: TypeAlias = NDArray[np.complex128]
-IntArray: TypeAlias = NDArray[np.int64]
-BoolArray: TypeAlias = NDArray[np.bool_]
-AnyArray: TypeAlias = NDArray[Any]
-Traced: TypeAlias = Any
-"""An array or a number that may carry a derivative: float64, complex, or autograd's tracer, which has no types."""
-
-
-def is_differentiated(value: Traced) -> bool:
-    """Whether a value carries a derivative: an autograd tracer or a complex number.
-
-    Examples
-    --------
-    >>> is_differentiated(np.ones(2)), is_differentiated(np.ones(2) + 1e-30j)
-    (False, True)
-    """
-    if isbox(value):
-        return True
-    kind = getattr(getattr(value, "dtype", None), "kind", None)
-    if kind is None:
-        try:
-            return bool(np.iscomplexobj(value))
-        except Exception:  # ragged lists and the like: no numbers at all
-            return False
-    return bool(kind == "c")
-
-
-def is_frozen(value: object) -> bool:
-    """Tell whether an array stays as it is: neither through it nor through what it is a view of can it be written to.
-
-    Examples
-    --------
-    >>> buffer = np.zeros(3)
-    >>> is_frozen(np.broadcast_to(buffer, (2, 3))), is_frozen(np.frombuffer(bytes(8)))
-    (False, True)
-    """
-    if not isinstance(value, np.ndarray):
-        return False
-    owner: object = value
-    while isinstance(owner, np.ndarray):
-        if owner.flags.writeable:
-            return False
-        owner = owner.base
-    return owner is None or isinstance(owner, bytes)
-
-
-def refuse_differentiation(where: str, *values: object) -> None:
-    """Raise if a tracer or a complex number enters code that promises not to be differentiated through.
-
-    Raises
-    ------
-    IndependenceError
-        If any value is an autograd tracer or complex.
-    """
-    for value in values:
-        if is_differentiated(value):
-            raise IndependenceError(
-                f"{where}: a value of type {type(value).__name__} carries a derivative; expected real numbers. "
-                "Routes that differentiate must bring their own Bellman sweeps (route='unrolled' or 'complex_step')"
-            )
 
 
 def check_theta(theta: object, theta_shape: tuple[int, ...] | None) -> FloatArray:
@@ -148,30 +67,6 @@ def check_theta(theta: object, theta_shape: tuple[int, ...] | None) -> FloatArra
         )
     result: FloatArray = array
     return result
-
-
-def as_float(
-    name: str, value: Any, expected: str = "a real number", remedy: str = "pass a Python or NumPy number"
-) -> float:
-    """Return a real number as the Python float nearest to it, or raise `InvalidInputError`.
-
-    A float32 of 0.9 is 0.8999999761581421 from here on, and not equal to 0.9: what compares scalars compares values.
-
-    Examples
-    --------
-    >>> as_float("discount", np.float32(0.9)), as_float("discount", np.array(1))
-    (0.8999999761581421, 1.0)
-    """
-    entry = value[()] if isinstance(value, np.ndarray) and value.ndim == 0 else value
-    try:
-        # A bool is a number to Python, and a mistake here.
-        known = isinstance(entry, (numbers.Real, Decimal)) and not isinstance(entry, bool)
-        number = float(entry) if known else math.nan
-    except (OverflowError, TypeError, ValueError):  # beyond the largest float; a span of time; a signalling NaN
-        number = math.nan
-    if math.isnan(number):
-        raise InvalidInputError(refusal(name, value, expected, remedy))
-    return number
 
 
 def check_shape(name: str, value: Traced, shape: tuple[int | None, ...], remedy: str = "reshape it") -> None:
@@ -367,71 +262,3 @@ def check_array(name: str, value: object, *, dtype: Any = np.float64, finite: bo
 
 
 _ARRAY_KINDS = {"f": ("iuf", "real numbers"), "i": ("iu", "integers"), "b": ("b", "booleans")}
-
-
-def check_number(name: str, value: Any, *, finite: bool = True) -> float:
-    """Return a real number as a Python float, or raise `InvalidInputError`; a boolean is none.
-
-    Examples
-    --------
-    >>> check_number("coefficient", 5)
-    5.0
-    """
-    expected = "a finite number" if finite else "a real number"
-    real = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
-    single = isinstance(value, np.ndarray) and not isinstance(value, np.ma.MaskedArray) and value.shape == ()
-    if not real and not (single and value.dtype.kind in "iuf"):
-        raise InvalidInputError(refusal(name, value, expected, "check where it comes from"))
-    try:
-        number = float(value)
-    except OverflowError:
-        number = math.inf
-    except TypeError as error:  # a span of time is an integer to NumPy
-        raise InvalidInputError(refusal(name, value, expected, "check where it comes from")) from error
-    if finite and not math.isfinite(number):
-        raise InvalidInputError(refusal(name, value, expected, "check where it comes from"))
-    return number
-
-
-def store_floats(instance: Any) -> None:
-    """Turn the fields of a dataclass that are annotated `float` into Python floats; None stays where it may be.
-
-    For the head of `__post_init__`: what a class computes with is then float64, whatever type it was given.
-
-    Raises
-    ------
-    InvalidInputError
-        Naming the field that is no real number.
-    """
-    for entry in fields(instance):
-        if entry.type in ("float", "float | None"):
-            value = getattr(instance, entry.name)
-            if value is not None or entry.type == "float":
-                object.__setattr__(instance, entry.name, as_float(entry.name, value))
-
-
-def store_problem_scalars(problem: Any) -> None:
-    """Check a problem's discounts and temperature, and store them as Python floats."""
-    for name in ("discount_leader", "discount_follower"):
-        object.__setattr__(problem, name, check_discount(name, getattr(problem, name)))
-    remedy = "for a greedy follower use a small temperature such as 1e-4"
-    object.__setattr__(problem, "temperature", check_positive("temperature", problem.temperature, remedy))
-
-
-def check_discount(name: str, value: object) -> float:
-    """Return a discount in [0, 1) as a Python float, or raise `InvalidInputError`."""
-    expected = "a number in [0, 1)"
-    remedy = "undiscounted returns need a horizon: discounted=False, horizon=T"
-    number = as_float(name, value, expected, remedy)
-    if not 0.0 <= number < 1.0:
-        raise InvalidInputError(refusal(name, value, expected, remedy))
-    return number
-
-
-def check_positive(name: str, value: object, remedy: str) -> float:
-    """Return a finite number > 0 as a Python float, or raise `InvalidInputError`."""
-    expected = "a finite number > 0"
-    number = as_float(name, value, expected, remedy)
-    if not 0.0 < number < math.inf:
-        raise InvalidInputError(refusal(name, value, expected, remedy))
-    return number

@@ -10,7 +10,7 @@ from numpy.random import Generator
 from bilevelrl.reference.arrays import FloatArray, IntArray
 from bilevelrl.reference.doors import LARGEST_ITERATIONS, check_integer
 from bilevelrl.reference.errors import UnknownNameError
-from bilevelrl.reference.problem import Question
+from bilevelrl.reference.problem.protocol import Question
 
 __all__ = ["METHODS", "Follower", "FollowerMethod", "Status", "check_method", "solve"]
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from bilevelrl.reference.arrays import is_frozen
 from bilevelrl.reference.errors import InvalidInputError
-from bilevelrl.reference.problem import At, Problem
+from bilevelrl.reference.problem.protocol import At, Problem
 
 __all__ = ["AnswerBounds", "when_read"]
 

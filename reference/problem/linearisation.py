@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from bilevelrl.reference.arrays import FloatArray, Traced
-from bilevelrl.reference.follower import Follower
-from bilevelrl.reference.on_demand import AnswerBounds
-from bilevelrl.reference.problem import Part, Question
+from bilevelrl.reference.problem.follower import Follower
+from bilevelrl.reference.problem.on_demand import AnswerBounds
+from bilevelrl.reference.problem.protocol import Part, Question
 
 __all__ = [
     "ComplexParts",

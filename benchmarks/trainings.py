@@ -17,8 +17,6 @@ from bilevelrl.estimators.training import (
     Run,
     Training,
 )
-from bilevelrl.estimators.training.kinds import gaussian_game
-from bilevelrl.estimators.training.kinds.options import PUBLISHED
 from bilevelrl.reference import ConfigurableLQR, ConfigurableMDP, LQRGame, MarkovGame
 from bilevelrl.reference.errors import InvalidInputError, UnknownNameError, UnsupportedError
 
@@ -42,8 +40,8 @@ class TrainingKind:
         Name of a method → its title.
     learning_rate : float
         Of its runs.
-    settings, published : mapping
-        Fields of the training: ours, and those of the paper's runs.
+    settings : mapping
+        Fields of the training.
     of_iterations
         Further fields, which depend on the number of outer iterations.
     """
@@ -53,15 +51,12 @@ class TrainingKind:
     titles: Mapping[str, str]
     learning_rate: float = 0.1
     settings: Mapping[str, Any] = field(default_factory=dict)
-    published: Mapping[str, Any] = field(default_factory=dict)
     of_iterations: Callable[[int], Mapping[str, Any]] = _nothing
 
 
 def _titles(problem: type[Any]) -> dict[str, str]:
     return {name: method.title for name, method in METHODS[problem].items()}
 
-
-_SOUND, _AS_PUBLISHED = gaussian_game.SOUND, gaussian_game.PUBLISHED
 
 TRAINING_KINDS = (
     TrainingKind(problem=ConfigurableMDP, training=Training, titles=_titles(ConfigurableMDP)),
@@ -70,21 +65,9 @@ TRAINING_KINDS = (
         training=GameTraining,
         titles=_titles(MarkovGame),
         learning_rate=1e-4,
-        published={"options": PUBLISHED},
     ),
     TrainingKind(problem=ConfigurableLQR, training=LQRTraining, titles=_titles(ConfigurableLQR)),
-    TrainingKind(
-        problem=LQRGame,
-        training=LQRGameTraining,
-        titles=_titles(LQRGame),
-        learning_rate=_SOUND.learning_rate,
-        settings={"schedule": _SOUND.schedule, "largest_norm": _SOUND.largest_norm},
-        published={
-            "setup": _AS_PUBLISHED,
-            "schedule": _AS_PUBLISHED.schedule,
-            "ascent_steps": _AS_PUBLISHED.ascent_steps,
-        },
-    ),
+    TrainingKind(problem=LQRGame, training=LQRGameTraining, titles=_titles(LQRGame)),
 )
 """Every kind of the package; a new one is one entry."""
 
@@ -171,7 +154,7 @@ def make_training(
     kind = training_kind(problem, methods)
     settings: dict[str, Any] = {
         **kind.settings,
-        **(kind.published if published else {}),
+        **(kind.training.published if published else {}),
         **kind.of_iterations(iterations),
     }
     own = {entry.name for entry in fields(kind.training)}

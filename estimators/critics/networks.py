@@ -6,7 +6,7 @@ gradients are its own matrix products, so that they do not depend, to the last b
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal, TypeAlias
@@ -15,10 +15,11 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import DTypeLike
 
+from bilevelrl.estimators.optimisers import Adam
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.errors import InvalidInputError, NotConvergedError, ShapeError, UnknownNameError, refusal
 
-__all__ = ["Activation", "DenseNetwork", "Scheme", "Tape"]
+__all__ = ["Activation", "DenseNetwork", "LearningCritic", "NetworkCritic", "Scheme", "Tape"]
 
 Activation: TypeAlias = Literal["relu", "tanh"]
 Scheme: TypeAlias = Literal["xavier_normal", "xavier_uniform", "orthogonal"]
@@ -236,3 +237,64 @@ def _draw(rng: Generator, scheme: Scheme, before: int, after: int) -> FloatArray
     tall, triangle = np.linalg.qr(rng.standard_normal((max(before, after), min(before, after))))
     matrix: FloatArray = tall * np.where(np.diag(triangle) < 0.0, -1.0, 1.0)  # the law is uniform only with this sign
     return matrix if before >= after else matrix.T
+
+
+class LearningCritic:
+    """Weights (R, P) of many runs' critics that learn at rates (R,), and a lagged copy for the targets."""
+
+    def __init__(self, weights: FloatArray, rates: FloatArray) -> None:
+        self.weights, self.lagged, self.rates = weights, weights, rates
+
+    def follow(self, share: float) -> None:
+        """Move the lagged copy by a share of the way to the weights."""
+        self.lagged = self.lagged + self.weights.dtype.type(share) * (self.weights - self.lagged)
+
+    def arrays(self) -> dict[str, FloatArray]:
+        """Return what learning goes on from."""
+        return {"weights": self.weights, "lagged": self.lagged}
+
+    def restore(self, arrays: Mapping[str, FloatArray]) -> None:
+        """Continue from what `arrays` returned."""
+        self.weights, self.lagged = arrays["weights"], arrays["lagged"]
+
+
+class NetworkCritic(LearningCritic):
+    """Critics that are networks and step by Adam; what they are moved towards, subclasses and callers say.
+
+    Examples
+    --------
+    >>> network, inputs = DenseNetwork(sizes=(1, 8, 1)), np.array([[[-1.0], [1.0]]])
+    >>> weights = network.initialise(np.random.default_rng(0))[None]
+    >>> critic, wanted = NetworkCritic(network, weights, rates=np.array([0.01])), np.array([[[2.0], [3.0]]])
+    >>> for _ in range(1000):
+    ...     critic.step(inputs, lambda outputs: wanted - outputs)
+    >>> critic.outputs(inputs).round(3).ravel().tolist()
+    [2.0, 3.0]
+    """
+
+    def __init__(self, network: DenseNetwork, weights: FloatArray, rates: FloatArray) -> None:
+        super().__init__(weights, rates)
+        self.network, self.state = network, Adam().start(weights.shape)
+
+    def outputs(self, inputs: FloatArray, *, lagged: bool = False) -> FloatArray:
+        """Return what the networks, or their lagged copies, say of inputs (R, B, in) or (B, in): (R, B, out)."""
+        return self.network.forward(self.lagged if lagged else self.weights, inputs)[0]
+
+    def step(self, inputs: FloatArray, uphill: Callable[[FloatArray], FloatArray]) -> None:
+        """Take one step: `uphill` turns the outputs into derivatives by them of what is to grow, (R, B, out)."""
+        outputs, tape = self.network.forward(self.weights, inputs)
+        self.ascend(self.network.backward(tape, uphill(outputs)))
+
+    def ascend(self, gradient: FloatArray) -> None:
+        """Take one step along a gradient (R, P), in double precision: squares of large ones leave the single one."""
+        move, self.state = Adam().step(gradient.astype(np.float64), self.rates, self.state)
+        self.weights = (self.weights + move).astype(self.weights.dtype)
+
+    def arrays(self) -> dict[str, FloatArray]:
+        """Return what learning goes on from, Adam's averages among it."""
+        return {**super().arrays(), **{f"adam.{name}": array for name, array in self.state.items()}}
+
+    def restore(self, arrays: Mapping[str, FloatArray]) -> None:
+        """Continue from what `arrays` returned."""
+        super().restore(arrays)
+        self.state = {name.removeprefix("adam."): array for name, array in arrays.items() if name.startswith("adam.")}

@@ -31,20 +31,11 @@ from bilevelrl.estimators.sampling.memory import Draws
 from bilevelrl.estimators.terms.along_trajectories import AlongTrajectories
 from bilevelrl.reference import LQRGame
 from bilevelrl.reference.arrays import FloatArray
-from bilevelrl.reference.errors import InvalidInputError, UnknownNameError, UnsupportedError, refusal
+from bilevelrl.reference.doors import checked
+from bilevelrl.reference.errors import UnsupportedError
 
 __all__ = ["AveragedValues", "LeaderValues", "ScoreForm", "score_directions"]
 
-Influence = Literal["value", "advantage"]
-Baseline = Literal["action_dependent", "state_value", "coupled"]
-Averages = Literal["sampled", "quadrature"]
-Suffix = Literal["sampled", "fitted"]
-_CHOICES = {
-    "influence": ("value", "advantage"),
-    "baseline": ("action_dependent", "state_value", "coupled"),
-    "averages": ("sampled", "quadrature"),
-    "suffix": ("sampled", "fitted"),
-}
 _LEADER_DRAWS, _FOLLOWER_DRAWS = 32, 256
 # The leader hardly trembles; the follower's noise is twice as wide as the leader's reward, which eight nodes step over.
 _LEADER_NODES, _FOLLOWER_NODES = 3, 32
@@ -67,14 +58,15 @@ class AveragedValues(LeaderValues, Protocol):
         ...
 
 
+@checked
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoreForm:
     """How the terms are formed.
 
     Parameters
     ----------
-    influence
-        U: "value", the follower's V_F(x, l) itself; "advantage", minus its mean over the leader's action.
+    influence_baseline
+        Subtract from V_F(x, l), what a leader's action is worth to the follower, its mean over the leader's action.
     same_step
         Let the inner sum start at the transition's own leader action; its mean is zero there.
     baseline
@@ -100,18 +92,11 @@ class ScoreForm:
     'coupled'
     """
 
-    influence: Influence = "advantage"
+    influence_baseline: bool = True
     same_step: bool = False
-    baseline: Baseline = "coupled"
-    averages: Averages = "quadrature"
-    suffix: Suffix = "sampled"
-
-    def __post_init__(self) -> None:
-        for option, known in _CHOICES.items():
-            if getattr(self, option) not in known:
-                raise UnknownNameError(option, getattr(self, option), known)
-        if not isinstance(self.same_step, bool):
-            raise InvalidInputError(refusal("same_step", self.same_step, "True or False", "start at k = t or after"))
+    baseline: Literal["action_dependent", "state_value", "coupled"] = "coupled"
+    averages: Literal["sampled", "quadrature"] = "quadrature"
+    suffix: Literal["sampled", "fitted"] = "sampled"
 
 
 def score_directions(
@@ -190,7 +175,7 @@ def score_directions(
     over = np.where(weight > 0.0, weight, 1.0)
     summed = (draws.summed(draws.weight * each, *weight.shape[1:]) / over for each in (benefit, advantage))
     values = (ValuesAtVisits(benefit=b, advantage=a) for b, a in zip(*summed, strict=True))
-    estimator = BCHG(critic="context", influence_baseline=form.influence == "advantage", same_step=form.same_step)
+    estimator = BCHG(critic="context", influence_baseline=form.influence_baseline, same_step=form.same_step)
     return _estimates(estimator, averages, batch, weight, values)
 
 

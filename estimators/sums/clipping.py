@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import numpy as np
 
 from bilevelrl.reference.arrays import FloatArray, check_positive
 from bilevelrl.reference.errors import InvalidInputError, refusal
 
-__all__ = ["check_positive_or_infinite", "clip_to_norm"]
+__all__ = ["LargestNorm", "check_positive_or_infinite", "clip_to_norm"]
 
 
 def clip_to_norm(gradients: FloatArray, largest: float, blocks: Sequence[int] = ()) -> FloatArray:
@@ -51,7 +52,11 @@ def clip_to_norm(gradients: FloatArray, largest: float, blocks: Sequence[int] = 
     return gradients * np.where(norm > 0.0, factor, 1.0)[:, None]
 
 
-def check_positive_or_infinite(name: str, value: float) -> None:
-    """Refuse what is not a number > 0; infinity is allowed."""
-    if value != np.inf:
-        check_positive(name, value, "pass numpy.inf for no limit")
+def check_positive_or_infinite(name: str, value: object) -> float:
+    """Return a number > 0, which may be infinite, or raise `InvalidInputError`."""
+    unlimited = isinstance(value, float) and value == np.inf
+    return np.inf if unlimited else check_positive(name, value, "pass numpy.inf for no limit")
+
+
+LargestNorm = Annotated[float, check_positive_or_infinite]
+"""A number > 0, or infinity: no limit."""

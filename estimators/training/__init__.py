@@ -1,29 +1,36 @@
 """The leader's training loop: optimisers, followers, methods, checkpoints; batched over seeds and hyper-parameters."""
 
-from bilevelrl.estimators.training.checkpoints import load_checkpoint, save_checkpoint
+from bilevelrl.estimators.optimisers import SCHEDULES, SGD, Adam, Optimiser, make_optimiser
 from bilevelrl.estimators.training.direction_errors import GRADIENT_COLUMNS, gradient_errors
 from bilevelrl.estimators.training.kinds.game import GameTraining
 from bilevelrl.estimators.training.kinds.gaussian_game import LQRGameTraining, lqr_game_training
 from bilevelrl.estimators.training.kinds.lqr import LQRTraining
-from bilevelrl.estimators.training.kinds.options import GameOptions
+from bilevelrl.estimators.training.kinds.options import PUBLISHED, SOUND, GameOptions
 from bilevelrl.estimators.training.kinds.tabular import Training, published_simulator
-from bilevelrl.estimators.training.loop import Callback, Evaluation, History, train
-from bilevelrl.estimators.training.methods import METHODS, Method, get_method
-from bilevelrl.estimators.training.optimisers import SCHEDULES, SGD, Adam, Optimiser, make_optimiser
+from bilevelrl.estimators.training.loop import Evaluation, History, train
+from bilevelrl.estimators.training.methods import METHODS, Method, Wanted
 from bilevelrl.estimators.training.runs import LeaderTraining, Run, World
 from bilevelrl.estimators.training.worlds import game as _game  # worlds register themselves
 from bilevelrl.estimators.training.worlds import gaussian_game as _gaussian_game
 from bilevelrl.estimators.training.worlds import lqr as _lqr
 from bilevelrl.estimators.training.worlds import separate as _separate
-from bilevelrl.estimators.training.worlds.critic_rules import ExactCritics, LeastSquaresCritics, NetworkCritics
+from bilevelrl.estimators.training.worlds.critic_rules import (
+    CriticRule,
+    ExactCritics,
+    LearntCritics,
+    LeastSquaresCritics,
+    NetworkCritics,
+)
 
 __all__ = [
     "GRADIENT_COLUMNS",
     "METHODS",
+    "PUBLISHED",
     "SCHEDULES",
     "SGD",
+    "SOUND",
     "Adam",
-    "Callback",
+    "CriticRule",
     "Evaluation",
     "ExactCritics",
     "GameOptions",
@@ -32,20 +39,19 @@ __all__ = [
     "LQRGameTraining",
     "LQRTraining",
     "LeaderTraining",
+    "LearntCritics",
     "LeastSquaresCritics",
     "Method",
     "NetworkCritics",
     "Optimiser",
     "Run",
     "Training",
+    "Wanted",
     "World",
-    "get_method",
     "gradient_errors",
-    "load_checkpoint",
     "lqr_game_training",
     "make_optimiser",
     "published_simulator",
-    "save_checkpoint",
     "train",
 ]
 

@@ -14,8 +14,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from bilevelrl.estimators.optimisers import SCHEDULES, clip_to_norm
 from bilevelrl.estimators.training.checkpoints import group, join_groups, load_checkpoint, save_checkpoint
-from bilevelrl.estimators.training.optimisers import SCHEDULES, clip_to_norm
 from bilevelrl.estimators.training.runs import LeaderTraining
 from bilevelrl.reference.arrays import FloatArray, IntArray
 from bilevelrl.reference.doors import Count, checked

@@ -8,7 +8,7 @@ HPGD the raw return or the raw Q_L where the paper writes the benefit; what mend
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from types import MappingProxyType
 from typing import Any, Literal, TypeAlias
 
@@ -21,6 +21,7 @@ from bilevelrl.estimators.methods.naive_pgd import NaivePGD
 from bilevelrl.estimators.methods.pathwise import PathwiseBCHG
 from bilevelrl.estimators.methods.pathwise_game import PathwiseGame
 from bilevelrl.estimators.methods.policy_covariance import PolicyCovariance
+from bilevelrl.estimators.methods.score_game import ScoreForm
 from bilevelrl.estimators.methods.total_derivative import TotalDerivative
 from bilevelrl.estimators.registry import ESTIMATORS
 from bilevelrl.reference import ConfigurableLQR, ConfigurableMDP, LQRGame, MarkovGame
@@ -73,8 +74,8 @@ class Method:
     summary : str
         One line about it.
     make
-        Options of the training (blocks of θ that are shortened one by one on an LQR, `GameOptions` or `ScoreForm` in a
-        game) → what estimates; None: the exact hypergradient.
+        Options of the training (blocks of θ that are shortened one by one on an LQR, `GameOptions` in a game) → what
+        estimates; None: the exact hypergradient.
     critic
         What the estimator reads.
     guiding
@@ -111,6 +112,10 @@ def _own_term(options: Any) -> NaivePGD:
     return NaivePGD(critic="context", baseline=options.baseline)
 
 
+def _score_form(options: Any) -> ScoreForm:
+    return ScoreForm(**{entry.name: getattr(options, entry.name) for entry in fields(ScoreForm)})
+
+
 def _in_a_game(options: Any) -> BCHG:
     return BCHG(
         critic="context",
@@ -141,8 +146,8 @@ _TABLE = (
            summary="policy term and guiding term of the same transitions"),
     Method("bc_hg", "BC-HG", _LQR, make=lambda blocks: BCHG(**_shortened(blocks)), critic=_ACTION_NET,
            summary="as published: benefit times the rest of the trajectory, raw V_F; partial scores shortened"),
-    Method("bc_hg", "BC-HG", _LQR_GAME, make=lambda form: form, critic="expected",
-           summary="policy term and guiding term of stored transitions, of the form that the set-up says"),
+    Method("bc_hg", "BC-HG", _LQR_GAME, make=_score_form, critic="expected",
+           summary="policy term and guiding term of stored transitions, of the form that the options say"),
     Method("bc_hg_exact_benefit", "BC-HG (exact benefit)", _MDP, make=_published, critic="exact",
            summary="BC-HG as published, with the exact benefit instead of a learnt one"),
     Method("bc_hg_formula", "BC-HG (formula)", _MDP, make=lambda _: BCHG(critic="context"), critic="exact",
@@ -196,10 +201,10 @@ _TABLE = (
     Method("naive_pgd_replay", "Naive-PGD (off-policy)", _GAME,
            make=_own_term, critic="expected", guiding=False, replay=True,
            summary="the policy term alone, of all past data, not reweighted"),
-    Method("naive_pgd_on", "Naive-PGD (on-policy)", _LQR_GAME, make=lambda form: form, critic="expected", guiding=False,
+    Method("naive_pgd_on", "Naive-PGD (on-policy)", _LQR_GAME, make=_score_form, critic="expected", guiding=False,
            summary="the policy term alone, of this iteration's data"),
     Method("naive_pgd_off", "Naive-PGD (off-policy)", _LQR_GAME,
-           make=lambda form: form, critic="expected", guiding=False, replay=True,
+           make=_score_form, critic="expected", guiding=False, replay=True,
            summary="the policy term alone, of all past data, not reweighted"),
     Method("bi_ac", "Bi-AC (on-policy)", _GAME, make=_own_term, critic="stackelberg", guiding=False,
            summary="the policy term with the Stackelberg critic, of this iteration's data"),

@@ -11,20 +11,22 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from functools import singledispatch
-from typing import Any, Protocol
+from types import MappingProxyType
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.random import Generator
 
-from bilevelrl.estimators.training.optimisers import SCHEDULES, SGD, Optimiser, check_positive_or_infinite
+from bilevelrl.estimators.optimisers import SCHEDULES, SGD, LargestNorm, Optimiser
 from bilevelrl.reference import named_stream
-from bilevelrl.reference.arrays import FloatArray, check_positive, store_floats
-from bilevelrl.reference.doors import check_count
-from bilevelrl.reference.errors import InvalidInputError, UnknownNameError, UnsupportedError, refusal
+from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.doors import Count, NonNegative, Positive, Seed, Share, checked
+from bilevelrl.reference.errors import InvalidInputError, UnknownNameError, UnsupportedError
 
 __all__ = ["LeaderTraining", "Run", "World", "make_world"]
 
 
+@checked
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
     """One run of the leader's training.
@@ -53,19 +55,9 @@ class Run:
     """
 
     method: str
-    seed: int
-    learning_rate: float
-    critic_step_size: float = 0.5
-
-    def __post_init__(self) -> None:
-        store_floats(self)
-        if isinstance(self.seed, bool) or not isinstance(self.seed, (int, np.integer)) or self.seed < 0:
-            raise InvalidInputError(refusal("seed", self.seed, "an integer >= 0", "count the seeds from 0"))
-        check_positive("learning_rate", self.learning_rate, "0.1 is usual after clipping to norm 1")
-        if not (np.isfinite(self.critic_step_size) and 0.0 < self.critic_step_size <= 1.0):
-            raise InvalidInputError(
-                refusal("critic_step_size", self.critic_step_size, "a number in (0, 1]", "0.5 is usual")
-            )
+    seed: Seed
+    learning_rate: Positive
+    critic_step_size: Share = 0.5
 
 
 class World(Protocol):
@@ -136,22 +128,24 @@ class LeaderTraining(abc.ABC):
         θ_0 has independent entries N(0, start_scale²); 0: zeros.
     """
 
+    published: ClassVar[Mapping[str, Any]] = MappingProxyType({})
+    """Fields as the paper's runs have them, where they differ from the defaults."""
+
     problem: Any
     runs: Sequence[Run]
-    iterations: int
+    iterations: Count
     optimiser: Optimiser = field(default_factory=SGD)
     schedule: str = "constant"
-    largest_norm: float = 1.0
-    clip_blocks: tuple[int, ...] = ()
-    ascent_steps: int = 1
-    evaluate_every: int = 10
-    entropy: int = 0
-    streams: int = 1
-    steps: int = 100
-    start_scale: float = 0.01
+    largest_norm: LargestNorm = 1.0
+    clip_blocks: tuple[Count, ...] = ()
+    ascent_steps: Count = 1
+    evaluate_every: Count = 10
+    entropy: Seed = 0
+    streams: Count = 1
+    steps: Count = 100
+    start_scale: NonNegative = 0.01
 
     def __post_init__(self) -> None:
-        store_floats(self)
         if not self.runs:
             raise InvalidInputError("runs=[]: expected at least one run; add Run(method=..., seed=..., ...)")
         object.__setattr__(self, "runs", tuple(self.runs))
@@ -162,15 +156,8 @@ class LeaderTraining(abc.ABC):
         for run in self.runs:
             if run.method not in known:
                 raise UnknownNameError("method", run.method, known)
-        for name in ("iterations", "ascent_steps", "evaluate_every", "streams", "steps"):
-            check_count(name, getattr(self, name))
-        if not (np.isfinite(self.start_scale) and self.start_scale >= 0.0):
-            raise InvalidInputError(refusal("start_scale", self.start_scale, "a finite number >= 0", "0.01 is usual"))
         if self.schedule not in SCHEDULES:
             raise UnknownNameError("schedule", self.schedule, SCHEDULES)
-        check_positive_or_infinite("largest_norm", self.largest_norm)
-        for size in self.clip_blocks:
-            check_count("clip_blocks", size)
 
     @abc.abstractmethod
     def methods(self) -> Iterable[str]:
@@ -234,7 +221,7 @@ class StartRule(Protocol):
         ...
 
 
-_VERSION = 2  # raised where a configuration gives other numbers than before, or checkpoints hold other arrays
+_VERSION = 3  # raised where a configuration gives other numbers than before, or checkpoints hold other arrays
 
 _CONSTANTS = ("name", "discount_leader", "discount_follower", "temperature")
 

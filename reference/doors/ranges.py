@@ -28,6 +28,7 @@ __all__ = [
     "Rate",
     "Real",
     "Seed",
+    "Share",
     "Spread",
     "Steps",
     "Temperature",
@@ -129,3 +130,5 @@ Probability = Annotated[float, _between(0.0, 1.0, "a probability in [0, 1]", "pa
 """A number in [0, 1]."""
 Rate = Annotated[float, _between(0.0, 1.0, "a number in (0, 1)", "pass a fraction, not a percentage", ends=False)]
 """A number strictly between 0 and 1."""
+Share = Annotated[float, _between(math.ulp(0.0), 1.0, "a number in (0, 1]", "1 takes all of it")]
+"""A number > 0 and at most 1: a step size, or a share of a whole."""

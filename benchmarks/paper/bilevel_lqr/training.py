@@ -13,7 +13,7 @@ the leader's actions spread further, in the episodes that the critic learns from
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -25,7 +25,6 @@ from bilevelrl.benchmarks.sweeping.figures import Row
 from bilevelrl.benchmarks.sweeping.sweep_grid import Cell, Grid
 from bilevelrl.benchmarks.sweeping.sweeps import Sweep
 from bilevelrl.estimators.training import History, lqr_game_training, train
-from bilevelrl.estimators.training.kinds.gaussian_game import PUBLISHED, SOUND, Setup, changed
 from bilevelrl.reference.errors import UnknownNameError
 from bilevelrl.tasks import lqr_game
 
@@ -37,11 +36,12 @@ PARTS = ("published", "leaders", "steps", "causes", "noise")
 _FEW, _FEWEST = 10, 5  # seeds of arms that show a cause, and of those with the costly exact critic
 _EVALUATE_EVERY = 5
 _DEVIATIONS = (0.03, 0.1, 0.3)  # of the leader's actions, for the part "noise"
+_OF_LEARNT_CRITICS = ("critic_rate", "modes", "target_share")  # switches that an exact critic does not have
 _MANY_STEPS = 100  # of a critic in each outer iteration, where the sound set-up makes 5
 _CURVE = ("objective_undiscounted", "cosine", "relative_error", "dead_units", "theta_0", "theta_1")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Switch:
     """One departure of the published set-up.
 
@@ -49,31 +49,34 @@ class Switch:
     ----------
     title : str
         What the published code does.
-    published, sound : mapping
-        Fields of `Setup`, as `changed` takes them.
+    field : str
+        Of `GameOptions` or `LQRGameTraining`.
+    published, sound
+        Its values.
     """
 
     title: str
-    published: Mapping[str, Any]
-    sound: Mapping[str, Any]
+    field: str
+    published: Any
+    sound: Any
 
-
-def _switch(title: str, field: str, published: Any, sound: Any) -> Switch:
-    return Switch(title=title, published={field: published}, sound={field: sound})
+    def towards(self, side: str) -> Mapping[str, Any]:
+        """Return the change to the "published" or the "sound" value."""
+        return {self.field: getattr(self, side)}
 
 
 SWITCHES: Mapping[str, Switch] = MappingProxyType(
     {
-        "exploration": _switch("random first actions while it learns", "exploring_iterations", 11, 0),
-        "steps": _switch("ten ascent steps on each batch", "ascent_steps", 10, 1),
-        "influence": _switch("the follower's value, not its advantage", "form.influence", "value", "advantage"),
-        "same_step": _switch("inner sum from k = 0", "form.same_step", True, False),
-        "baseline": _switch("baseline at the follower's action", "form.baseline", "action_dependent", "coupled"),
-        "critic_rate": _switch("critic's learning rate 0.1", "critic.rate", 0.1, 1e-3),
-        "modes": _switch("critic's targets at modes", "critic.modes", True, False),
-        "target_share": _switch("targets follow by 0.01", "critic.target_share", 0.01, 0.05),
-        "minibatch": _switch("64 drawn transitions per step", "minibatch", 64, None),
-        "schedule": _switch("constant learning rate", "schedule", "constant", "cosine"),
+        "exploration": Switch("random first actions while it learns", "exploring_iterations", 11, 0),
+        "steps": Switch("ten ascent steps on each batch", "ascent_steps", 10, 1),
+        "influence": Switch("the follower's value, not its advantage", "influence_baseline", False, True),
+        "same_step": Switch("inner sum from k = 0", "same_step", True, False),
+        "baseline": Switch("baseline at the follower's action", "baseline", "action_dependent", "coupled"),
+        "critic_rate": Switch("critic's learning rate 0.1", "critic_rate", 0.1, 1e-3),
+        "modes": Switch("critic's targets at modes", "targets", "modes", "sampled"),
+        "target_share": Switch("targets follow by 0.01", "target_rate", 0.01, 0.05),
+        "minibatch": Switch("64 drawn transitions per step", "minibatch", 64, None),
+        "schedule": Switch("constant learning rate", "schedule", "constant", "cosine"),
     }
 )
 """Each departure by name. Clipping is one too, but only the naive methods are not clipped."""
@@ -90,8 +93,11 @@ class Arm:
     title : str
         What is special about it.
     method : str
-        A name in `lqr_game_world.METHODS`.
-    setup : Setup
+        A name in `METHODS[LQRGame]`.
+    published : bool
+        Whether it departs from the published runs or from the sound ones.
+    changes : mapping
+        Fields of `GameOptions` and of `LQRGameTraining` that differ from those.
     most_seeds : int
         More are not run.
     policy_deviation : float
@@ -101,61 +107,67 @@ class Arm:
     part: str
     title: str
     method: str
-    setup: Setup
+    published: bool = False
+    changes: Mapping[str, Any] = field(default_factory=dict)
     most_seeds: int = 1000
     policy_deviation: float = 1e-3
 
 
+_METHODS = ("bc_hg", "naive_pgd_on", "naive_pgd_off")
+_FAST = {"averages": "quadrature"}  # a published run without its draws of both players' actions
+_EXACT = {"critic": "exact"}
+
+
 def _arms() -> Iterator[tuple[str, Arm]]:
-    off = changed(PUBLISHED, {"ascent_steps": 2})
-    published = {"bc_hg": PUBLISHED, "naive_pgd_on": PUBLISHED, "naive_pgd_off": off}
-    for method, setup in published.items():
-        yield f"published/{method}", Arm(part="published", title="as published", method=method, setup=setup)
+    for method in _METHODS:
+        fewer = {"ascent_steps": 2} if method == "naive_pgd_off" else {}
+        arm = Arm(part="published", title="as published", method=method, published=True, changes=fewer)
+        yield f"published/{method}", arm
     for method in ("pathwise", "pathwise_raw", "pathwise_partial", "exact", "exact_partial"):
-        yield f"leaders/{method}", Arm(part="leaders", title="", method=method, setup=SOUND)
-    fast = changed(PUBLISHED, {"form.averages": "quadrature"})
-    for method in published:
+        yield f"leaders/{method}", Arm(part="leaders", title="", method=method)
+    for method in _METHODS:
         for steps in (1, 2, 5, 10):
-            setup = changed(fast, {"ascent_steps": steps})
-            yield f"steps/{method}/{steps}", Arm(part="steps", title=f"{steps}", method=method, setup=setup)
-    exact = changed(SOUND, {"critic.kind": "exact"})
-    exact_published = changed(fast, {"critic.kind": "exact"})
-    for base, setup, towards, most in (
-        ("from_published", fast, "sound", _FEW),
-        ("from_sound", SOUND, "published", _FEW),
-        ("from_exact_critic", exact, "published", _FEWEST),
+            faster = {**_FAST, "ascent_steps": steps}
+            arm = Arm(part="steps", title=f"{steps}", method=method, published=True, changes=faster)
+            yield f"steps/{method}/{steps}", arm
+    for base, published, common, towards, most in (
+        ("from_published", True, _FAST, "sound", _FEW),
+        ("from_sound", False, {}, "published", _FEW),
+        ("from_exact_critic", False, _EXACT, "published", _FEWEST),
     ):
-        yield f"{base}/none", Arm(part="causes", title="", method="bc_hg", setup=setup, most_seeds=_FEW)
+        shared: dict[str, Any] = {"part": "causes", "method": "bc_hg", "published": published}
+        yield f"{base}/none", Arm(title="", changes=common, most_seeds=_FEW, **shared)
         for name, switch in SWITCHES.items():
-            if base == "from_exact_critic" and next(iter(switch.sound)).startswith("critic."):
+            if base == "from_exact_critic" and name in _OF_LEARNT_CRITICS:
                 continue
-            arm = changed(setup, getattr(switch, towards))
-            yield f"{base}/{name}", Arm(part="causes", title=switch.title, method="bc_hg", setup=arm, most_seeds=most)
-    others = {
-        "from_published/exact_critic": ("bc_hg", exact_published, _FEWEST),
-        "from_exact_critic/naive": ("naive_pgd_on", exact, _FEWEST),
-        "from_naive/none": ("naive_pgd_on", fast, _FEW),
-        "from_naive/clipping": ("naive_pgd_on", changed(fast, {"clipping": "all"}), _FEW),
-        "from_naive/exploration": ("naive_pgd_on", changed(fast, {"exploring_iterations": 0}), _FEW),
-        "from_exact_critic/fitted": ("bc_hg", changed(exact, {"form.suffix": "fitted"}), _FEW),
-        "from_exact_critic/slower": ("bc_hg", changed(exact, {"learning_rate": 0.02}), _FEWEST),
-        "from_naive/both": ("naive_pgd_on", changed(fast, {"clipping": "all", "exploring_iterations": 0}), _FEW),
-        "from_sound/naive": ("naive_pgd_on", SOUND, _FEW),
+            changed = {**common, **switch.towards(towards)}
+            yield f"{base}/{name}", Arm(title=switch.title, changes=changed, most_seeds=most, **shared)
+    one, whole = {"exploring_iterations": 0}, {"largest_norm": 1.0}
+    others: dict[str, tuple[str, bool, Mapping[str, Any], int]] = {
+        "from_published/exact_critic": ("bc_hg", True, {**_FAST, **_EXACT}, _FEWEST),
+        "from_exact_critic/naive": ("naive_pgd_on", False, _EXACT, _FEWEST),
+        "from_naive/none": ("naive_pgd_on", True, _FAST, _FEW),
+        "from_naive/clipping": ("naive_pgd_on", True, {**_FAST, **whole}, _FEW),
+        "from_naive/exploration": ("naive_pgd_on", True, {**_FAST, **one}, _FEW),
+        "from_exact_critic/fitted": ("bc_hg", False, {**_EXACT, "suffix": "fitted"}, _FEW),
+        "from_exact_critic/slower": ("bc_hg", False, {**_EXACT, "learning_rate": 0.02}, _FEWEST),
+        "from_naive/both": ("naive_pgd_on", True, {**_FAST, **whole, **one}, _FEW),
+        "from_sound/naive": ("naive_pgd_on", False, {}, _FEW),
     }
-    for name, (method, setup, most) in others.items():
-        yield name, Arm(part="causes", title="", method=method, setup=setup, most_seeds=most)
+    for name, (method, published, changes, most) in others.items():
+        arm = Arm(part="causes", title="", method=method, published=published, changes=changes, most_seeds=most)
+        yield name, arm
     yield from _noise_arms()
 
 
 def _noise_arms() -> Iterator[tuple[str, Arm]]:
     common: dict[str, Any] = {"part": "noise", "title": "", "method": "bc_hg", "most_seeds": _FEWEST}
     for deviation in _DEVIATIONS:
-        wider = changed(SOUND, {"critic.data_deviation": deviation})
-        yield f"noise/sampled/critic/{deviation}", Arm(setup=wider, **common)
-        yield f"noise/sampled/policy/{deviation}", Arm(setup=SOUND, policy_deviation=deviation, **common)
-    longer = changed(SOUND, {"form.suffix": "fitted", "critic.steps": _MANY_STEPS})
-    yield "noise/longer/policy/0.001", Arm(setup=longer, **common)
-    yield "noise/longer/critic/0.1", Arm(setup=changed(longer, {"critic.data_deviation": 0.1}), **common)
+        yield f"noise/sampled/critic/{deviation}", Arm(changes={"data_deviation": deviation}, **common)
+        yield f"noise/sampled/policy/{deviation}", Arm(policy_deviation=deviation, **common)
+    longer = {"suffix": "fitted", "critic_steps": _MANY_STEPS}
+    yield "noise/longer/policy/0.001", Arm(changes=longer, **common)
+    yield "noise/longer/critic/0.1", Arm(changes={**longer, "data_deviation": 0.1}, **common)
 
 
 ARMS: Mapping[str, Arm] = MappingProxyType(dict(_arms()))
@@ -171,9 +183,10 @@ def game_cell(cell: Cell, configuration: Mapping[str, Any], checkpoint: Path) ->
         arm.method,
         seeds=range(first, first + min(int(configuration["seeds"]), arm.most_seeds)),
         iterations=int(configuration["iterations"]),
-        setup=arm.setup,
+        published=arm.published,
         evaluate_every=_EVALUATE_EVERY,
         entropy=int(configuration.get("entropy", 0)),
+        **arm.changes,
     )
     history = train(training, checkpoint=checkpoint, checkpoint_every=100)
     curves = curve_rows(history, points=int(configuration["points"]), names=_CURVE)

@@ -17,7 +17,6 @@ from bilevelrl.benchmarks.paper.toy_game.tables import constants_table
 from bilevelrl.benchmarks.sweeping.figures import Figure, FigureOptions, Row
 from bilevelrl.benchmarks.sweeping.sweep_store import read_table
 from bilevelrl.estimators.training import METHODS, LQRGameTraining, NetworkCritics, lqr_game_training
-from bilevelrl.estimators.training.kinds.gaussian_game import PUBLISHED
 from bilevelrl.reference import ConfigurableLQR
 from bilevelrl.tasks import lqr_game
 
@@ -69,8 +68,8 @@ def lqr_game_constants() -> list[Row]:
     >>> all(row["ours"] == row["published"] for row in lqr_game_constants())
     True
     """
-    training: LQRGameTraining = lqr_game_training(lqr_game(), "bc_hg", seeds=[0], setup=PUBLISHED)
-    game, setup = training.problem, training.setup
+    training: LQRGameTraining = lqr_game_training(lqr_game(), "bc_hg", seeds=[0], published=True)
+    game, options = training.problem, training.options
     assert game.leader_covariance is not None
     return _rows(
         "LQR game",
@@ -85,14 +84,14 @@ def lqr_game_constants() -> list[Row]:
             "steps of an episode": training.steps,
             "episodes per outer iteration": training.streams,
             "scale of the first θ": training.start_scale,
-            "outer iterations with random leader actions": setup.exploring_iterations,
+            "outer iterations with random leader actions": options.exploring_iterations,
             "actor steps of BC-HG and Naive-PGD (on-policy)": training.ascent_steps,
-            "critic steps": setup.critic.steps,
-            "minibatch of the critic": setup.critic.minibatch,
-            "minibatch of the actor": setup.minibatch,
+            "critic steps": options.critic_steps,
+            "minibatch of the critic": options.critic_minibatch,
+            "minibatch of the actor": options.minibatch,
             "actor's learning rate (Adam)": training.runs[0].learning_rate,
-            "critic's learning rate (Adam)": setup.critic.rate,
-            "share of the target networks": setup.critic.target_share,
+            "critic's learning rate (Adam)": options.critic_rate,
+            "share of the target networks": options.target_rate,
             "largest norm of BC-HG's directions": training.largest_norm,
         },
     )

@@ -16,8 +16,15 @@ from bilevelrl.benchmarks.sweeping.curves import curve_rows
 from bilevelrl.benchmarks.sweeping.figures import Row
 from bilevelrl.benchmarks.sweeping.sweep_grid import Cell, Grid
 from bilevelrl.benchmarks.sweeping.sweeps import Sweep
-from bilevelrl.estimators.training import ExactCritics, LeastSquaresCritics, LQRTraining, NetworkCritics, Run, train
-from bilevelrl.estimators.training.worlds.critic_rules import CriticRule
+from bilevelrl.estimators.training import (
+    CriticRule,
+    ExactCritics,
+    LeastSquaresCritics,
+    LQRTraining,
+    NetworkCritics,
+    Run,
+    train,
+)
 from bilevelrl.reference.errors import UnknownNameError
 from bilevelrl.tasks import building_thermal_control
 

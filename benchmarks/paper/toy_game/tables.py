@@ -13,9 +13,8 @@ from bilevelrl.benchmarks.paper.toy_game.training import SELECTED, setting_train
 from bilevelrl.benchmarks.sweeping.figures import Row
 from bilevelrl.benchmarks.sweeping.summary import summarise
 from bilevelrl.benchmarks.sweeping.sweep_store import read_table
-from bilevelrl.estimators.critics import DenseNetwork
+from bilevelrl.estimators.critics import DenseNetwork, JointNetworks
 from bilevelrl.estimators.training import METHODS
-from bilevelrl.estimators.training.worlds.joint_critics import NetworkCritic
 from bilevelrl.reference import MarkovGame, named_stream
 from bilevelrl.reference.arrays import FloatArray
 
@@ -248,7 +247,7 @@ def constants() -> list[Row]:
     training = setting_training(bonus=1, methods=["bc_hg"], actor_steps=1, critic_steps=1)
     game, options = training.problem, training.options
     actor = DenseNetwork(sizes=(game.states, 64, 64, game.leader_actions))
-    critic = NetworkCritic.architecture(game)
+    critic = JointNetworks.architecture(game)
     run = training.runs[0]
     assert training.start().shape[1] == actor.parameters
     ours = {

@@ -18,8 +18,8 @@ from bilevelrl.benchmarks.sweeping.curves import curve_rows
 from bilevelrl.benchmarks.sweeping.sweep_grid import Cell, Grid
 from bilevelrl.benchmarks.sweeping.sweeps import Sweep
 from bilevelrl.estimators.followers import GameFollowerRule
-from bilevelrl.estimators.training import GameOptions, GameTraining, Run, train
-from bilevelrl.estimators.training.kinds.options import PUBLISHED, SOUND
+from bilevelrl.estimators.training import PUBLISHED, SOUND, GameOptions, GameTraining, Run, train
+from bilevelrl.reference import MarkovGame
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.errors import UnknownNameError
 from bilevelrl.tasks import toy_markov_game
@@ -73,19 +73,21 @@ SELECTED: Mapping[int, Mapping[str, tuple[int, int]]] = MappingProxyType(
 )
 """By bonus R and method: the published updates; the controls step as often as what they are controls of."""
 
+_PUBLISHED, _SOUND = PUBLISHED[MarkovGame], SOUND[MarkovGame]
+
 VARIANTS: Mapping[str, GameOptions] = MappingProxyType(
     {
-        "published": PUBLISHED,
-        "expected targets": replace(PUBLISHED, targets="expected"),
-        "τ per critic step": replace(PUBLISHED, target_update="critic_step"),
-        "τ = .1": replace(PUBLISHED, target_rate=0.1),
-        "τ = 1": replace(PUBLISHED, target_rate=1.0),
-        "best response": replace(PUBLISHED, follower=GameFollowerRule()),
-        "valid baseline": replace(PUBLISHED, baseline="state_value"),
-        "influence of 20 steps": replace(PUBLISHED, influence_steps=20),
-        "expected targets, τ = .1": replace(PUBLISHED, targets="expected", target_rate=0.1),
-        "sound": SOUND,
-        "sound, exact critic": replace(SOUND, critic="exact"),
+        "published": _PUBLISHED,
+        "expected targets": replace(_PUBLISHED, targets="expected"),
+        "τ per critic step": replace(_PUBLISHED, target_update="critic_step"),
+        "τ = .1": replace(_PUBLISHED, target_rate=0.1),
+        "τ = 1": replace(_PUBLISHED, target_rate=1.0),
+        "best response": replace(_PUBLISHED, follower=GameFollowerRule()),
+        "valid baseline": replace(_PUBLISHED, baseline="state_value"),
+        "influence of 20 steps": replace(_PUBLISHED, influence_steps=20),
+        "expected targets, τ = .1": replace(_PUBLISHED, targets="expected", target_rate=0.1),
+        "sound": _SOUND,
+        "sound, exact critic": replace(_SOUND, critic="exact"),
     }
 )
 """What is undone of the published options, by name."""

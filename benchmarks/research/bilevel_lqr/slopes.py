@@ -11,15 +11,14 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from bilevelrl.estimators.critics import ExactGameCritics
 from bilevelrl.estimators.methods import LeaderValues, ScoreForm, score_directions
 from bilevelrl.estimators.sampling import Draws, LQRGameBatch, StackedFollowers, sample_games
 from bilevelrl.estimators.training import gradient_errors, lqr_game_training
-from bilevelrl.estimators.training.kinds.gaussian_game import SOUND, changed
-from bilevelrl.estimators.training.worlds.gaussian_critics import ExactGameCritics
-from bilevelrl.estimators.training.worlds.gaussian_game import LQRGameWorld
 from bilevelrl.reference import LQRGame, hypergradient, named_stream
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.tasks import lqr_game
@@ -71,7 +70,7 @@ class CriticSlopes:
         gain
             θ.
         critic_steps, data_deviation
-            As in `CriticOptions`.
+            As in `GameOptions`.
         runs, iterations
             Networks, and outer iterations of each.
 
@@ -82,10 +81,11 @@ class CriticSlopes:
         True
         """
         game = lqr_game()
-        changes = {"critic.data_deviation": data_deviation, "critic.steps": critic_steps, "form.suffix": "fitted"}
-        setup = changed(SOUND, changes)
-        training = lqr_game_training(game, "bc_hg", seeds=range(300, 300 + runs), iterations=iterations, setup=setup)
-        world, thetas = LQRGameWorld(training, training.generators()), np.tile(np.asarray(gain), (runs, 1))
+        changes: dict[str, Any] = {"data_deviation": data_deviation, "critic_steps": critic_steps, "suffix": "fitted"}
+        seeds = range(300, 300 + runs)
+        training = lqr_game_training(game, "bc_hg", seeds=seeds, iterations=iterations, **changes)
+        world: Any = training.world(training.generators())
+        thetas = np.tile(np.asarray(gain), (runs, 1))
         for iteration in range(iterations):
             world.prepare(thetas, iteration)
             world.finish(thetas)
@@ -96,7 +96,7 @@ class CriticSlopes:
         batch = sample_games(game, followers, streams=_EPISODES, steps=_STEPS, rng=rng)
         at = _Transitions(game=game, followers=followers, batch=batch)
         slopes, benefits = ([measured(critic) for critic in (network, exact)] for measured in (at.slopes, at.benefits))
-        direction = at.directions(network, thetas, setup.form)
+        direction = at.directions(network, thetas, ScoreForm(suffix="fitted"))
         truth = hypergradient(game, thetas[0], horizon=_STEPS, bound=False).value
         return cls(
             slope_correlation=_correlations(*slopes),

@@ -14,8 +14,6 @@ from typing import Any
 import numpy as np
 
 from bilevelrl.estimators.training import gradient_errors, lqr_game_training
-from bilevelrl.estimators.training.kinds.gaussian_game import SOUND, changed
-from bilevelrl.estimators.training.worlds.gaussian_game import LQRGameWorld
 from bilevelrl.reference import hypergradient
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.tasks import lqr_game
@@ -27,10 +25,10 @@ FORMS: Mapping[str, tuple[str, Mapping[str, Any]]] = MappingProxyType(
     {
         "pathwise": ("pathwise", {}),
         "pathwise, rewards not averaged": ("pathwise_raw", {}),
-        "scores, quadratic fit": ("bc_hg", {"form.suffix": "fitted"}),
+        "scores, quadratic fit": ("bc_hg", {"suffix": "fitted"}),
         "scores": ("bc_hg", {}),
-        "scores, inner sum from k = 0": ("bc_hg", {"form.same_step": True}),
-        "scores, the follower's value": ("bc_hg", {"form.influence": "value"}),
+        "scores, inner sum from k = 0": ("bc_hg", {"same_step": True}),
+        "scores, the follower's value": ("bc_hg", {"influence_baseline": False}),
     }
 )
 """Method and what differs from the sound set-up with exact critics, by name."""
@@ -63,9 +61,9 @@ class BatchDirections:
         (True, True)
         """
         game, (method, changes) = lqr_game(), FORMS[form]
-        setup = changed(SOUND, {"critic.kind": "exact", **changes})
-        training = lqr_game_training(game, method, seeds=range(200, 200 + batches), iterations=1, setup=setup)
-        world = LQRGameWorld(training, training.generators())
+        seeds = range(200, 200 + batches)
+        training = lqr_game_training(game, method, seeds=seeds, iterations=1, critic="exact", **changes)
+        world: Any = training.world(training.generators())
         thetas = np.tile(np.asarray(gain), (batches, 1))
         world.prepare(thetas, 0)
         truth = hypergradient(game, thetas[0], route="implicit", horizon=training.steps, bound=False).value

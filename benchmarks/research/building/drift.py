@@ -28,9 +28,7 @@ from bilevelrl.benchmarks.sweeping.sweeps import Sweep
 from bilevelrl.estimators import Context, Trajectories
 from bilevelrl.estimators.sampling import LQRSimulator
 from bilevelrl.estimators.sums import clip_to_norm
-from bilevelrl.estimators.training import METHODS, NetworkCritics
-from bilevelrl.estimators.training.methods import Wanted
-from bilevelrl.estimators.training.worlds.critic_rules import CriticRule
+from bilevelrl.estimators.training import METHODS, CriticRule, NetworkCritics, Wanted
 from bilevelrl.reference import ConfigurableLQR, LQRFollower, hypergradient, named_stream, solve_follower
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.errors import InvalidInputError

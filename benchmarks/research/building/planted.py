@@ -17,9 +17,7 @@ import numpy as np
 from numpy.random import Generator
 
 from bilevelrl.estimators import Context, LeaderCritic, Trajectories
-from bilevelrl.estimators.training import ExactCritics
-from bilevelrl.estimators.training.methods import Wanted
-from bilevelrl.estimators.training.worlds.critic_rules import LearntCritics
+from bilevelrl.estimators.training import ExactCritics, LearntCritics, Wanted
 from bilevelrl.reference.arrays import FloatArray
 
 __all__ = ["PlantedCritics"]

@@ -17,8 +17,8 @@ from bilevelrl.benchmarks.paper.toy_game.landscape import optimum
 from bilevelrl.benchmarks.sweeping.figures import Figure, FigureOptions, Row, SweepRunner
 from bilevelrl.benchmarks.sweeping.sweep_grid import Cell, Grid
 from bilevelrl.benchmarks.sweeping.sweeps import Sweep
-from bilevelrl.estimators.training import GameTraining, Run
-from bilevelrl.estimators.training.kinds.options import SOUND
+from bilevelrl.estimators.training import SOUND, GameTraining, Run
+from bilevelrl.reference import MarkovGame
 from bilevelrl.tasks import toy_game_theta, toy_markov_game
 
 __all__ = ["FIGURES", "spread_cell"]
@@ -40,7 +40,7 @@ def spread_cell(cell: Cell, configuration: Mapping[str, Any], checkpoint: Path) 
         Not used: a cell takes seconds.
     """
     bonus, reach = float(cell["bonus"]), int(cell["reach"])
-    options = replace(SOUND, actor="tabular", critic="exact", influence_steps=reach or None)
+    options = replace(SOUND[MarkovGame], actor="tabular", critic="exact", influence_steps=reach or None)
     training = GameTraining(
         problem=toy_markov_game(bonus),
         runs=[Run(method="bc_hg", seed=seed, learning_rate=1e-4) for seed in range(int(configuration["seeds"]))],

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 import numpy as np
 
-from bilevelrl.estimators.training.kinds.options import SOUND, GameOptions
+from bilevelrl.estimators.optimisers import Adam, LargestNorm, Optimiser
+from bilevelrl.estimators.training.kinds.options import PUBLISHED, SOUND, GameOptions
 from bilevelrl.estimators.training.methods import METHODS
-from bilevelrl.estimators.training.optimisers import Adam, Optimiser
 from bilevelrl.estimators.training.runs import LeaderTraining
 from bilevelrl.estimators.training.worlds.actors import Actor, NetworkActor, TabularActor
 from bilevelrl.reference import MarkovGame, TabularSoftmaxPolicy
 from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.doors import Count, NonNegative, checked
 from bilevelrl.reference.errors import InvalidInputError, UnsupportedError, refusal
 
 __all__ = ["GameTraining"]
 
 
+@checked
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GameTraining(LeaderTraining):
     """All runs of leaders in one Markov game; see `LeaderTraining` for what is not listed here.
@@ -32,7 +36,7 @@ class GameTraining(LeaderTraining):
     streams, steps
         Episodes that every run samples in every outer iteration, and their length.
     options
-        How leaders learn, `PUBLISHED` or `SOUND` or any mixture.
+        How leaders learn: those of `PUBLISHED`, of `SOUND`, or any mixture.
     start_scale
         Of a tabular actor: logits start as N(0, start_scale²).
     probe
@@ -55,17 +59,20 @@ class GameTraining(LeaderTraining):
     (2, 1)
     """
 
+    published: ClassVar[Mapping[str, Any]] = MappingProxyType({"options": PUBLISHED[MarkovGame]})
+
     problem: MarkovGame
-    streams: int = 3
-    steps: int = 150
-    options: GameOptions = SOUND
+    streams: Count = 3
+    steps: Count = 150
+    options: GameOptions = SOUND[MarkovGame]
     optimiser: Optimiser = field(default_factory=Adam)
-    largest_norm: float = np.inf
-    start_scale: float = 0.16
+    largest_norm: LargestNorm = np.inf
+    start_scale: NonNegative = 0.16
     probe: tuple[int, int] = (0, 0)
 
     def __post_init__(self) -> None:
         LeaderTraining.__post_init__(self)
+        self.options.check_kind(MarkovGame)
         if not self.problem.follower_sees_leader_action:
             raise UnsupportedError("GameTraining: expected a game whose follower sees the leader's action")
         if np.abs(self.problem.transition.sum(axis=3) - 1.0).max() > 1e-12:

@@ -13,10 +13,12 @@ from bilevelrl.estimators.training.runs import LeaderTraining
 from bilevelrl.estimators.training.worlds.critic_rules import CriticRule, LeastSquaresCritics
 from bilevelrl.reference import ConfigurableLQR
 from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.doors import Count, checked
 
 __all__ = ["LQRTraining"]
 
 
+@checked
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LQRTraining(LeaderTraining):
     """All runs on one configurable LQR that are trained together.
@@ -54,7 +56,7 @@ class LQRTraining(LeaderTraining):
 
     problem: ConfigurableLQR
     critics: CriticRule = field(default_factory=LeastSquaresCritics)
-    streams: int = 100
+    streams: Count = 100
     separate_critics: bool = False
     simulator: LQRSimulator = field(default_factory=LQRSimulator)
 

@@ -1,66 +1,94 @@
-"""What a leader's training in a Markov game can be made of: a switch for everything that the published runs decided."""
+"""What a leader's training in a game can be made of: a switch for everything that the published runs decided."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from types import MappingProxyType
+from typing import Any, Literal
 
-import numpy as np
-
+from bilevelrl.estimators.critics.joint_networks import Targets
 from bilevelrl.estimators.followers.joint import GameFollowerRule
-from bilevelrl.estimators.terms.along_trajectories import OPTIONS, Baseline
-from bilevelrl.reference.arrays import store_floats
-from bilevelrl.reference.errors import InvalidInputError, UnknownNameError, refusal
+from bilevelrl.estimators.terms.along_trajectories import OPTIONS
+from bilevelrl.reference import LQRGame, MarkovGame
+from bilevelrl.reference.doors import Count, Natural, Positive, Share, checked
+from bilevelrl.reference.errors import InvalidInputError, UnsupportedError, refusal
 
 __all__ = ["PUBLISHED", "SOUND", "GameOptions"]
 
-Targets: TypeAlias = Literal["modes", "expected"]
+_SERVED: Mapping[type, Mapping[str, tuple[Any, ...]]] = MappingProxyType(
+    {
+        MarkovGame: {
+            "critic_rate": (None,),
+            "critic_minibatch": (None,),
+            "targets": ("modes", "expected"),
+            "baseline": OPTIONS["baseline"],
+            "averages": ("quadrature",),
+            "suffix": ("sampled",),
+            "data_deviation": (None,),
+        },
+        LQRGame: {
+            "actor": ("network",),
+            "critic": ("network", "exact"),
+            "targets": ("modes", "sampled"),
+            "target_leader": ("lagged",),
+            "target_update": ("iteration",),
+            "baseline": ("state_value", "action_dependent", "coupled"),
+            "influence_steps": (None,),
+            "follower": (GameFollowerRule(),),
+        },
+    }
+)
 
-_NAMES: dict[str, tuple[Any, ...]] = {
-    "actor": ("network", "tabular"),
-    "critic": ("network", "tabular", "exact"),
-    "targets": ("modes", "expected"),
-    "target_leader": ("lagged", "current"),
-    "target_update": ("iteration", "critic_step"),
-    "baseline": OPTIONS["baseline"],
-}
 
-
+@checked
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GameOptions:
-    """How leaders learn; the defaults are sound, `PUBLISHED` is what the paper's runs did.
+    """How leaders learn in games of both kinds; what a kind has no use for must stay as it is in its `SOUND`.
 
     Parameters
     ----------
     actor
-        "network": 64-64 ReLU on one-hot states (θ its weights). "tabular": one logit per state and action but one.
+        In Markov games. "network": 64-64 ReLU on one-hot states (θ its weights). "tabular": one logit per state and
+        action but one. In LQR games θ is the gain, and this says nothing.
     critic
-        "network": 64-64 ReLU on one-hot states and follower actions, one output per leader action, by Adam.
-        "tabular": visited entries move to the mean of their targets by the run's `critic_step_size`. "exact": by the
-        model.
+        "network": 64-64 ReLU by Adam, in Markov games on one-hot states and follower actions with one output per leader
+        action, in LQR games on (x, a, l). "tabular", in Markov games: visited entries move to the mean of their targets
+        by the run's `critic_step_size`. "exact": by the model.
     critic_steps
         Per outer iteration.
+    critic_rate
+        Adam's learning rate; None: the run's `critic_step_size`. In LQR games.
     minibatch
-        Size of actor minibatches (drawn ∝ γ_L^t) and critic minibatches (uniform). None: both read the whole batch of
-        the outer iteration, weighed the same way; for methods without replay.
+        Transitions of an ascent step, drawn ∝ γ_L^t. None: the whole batch of the outer iteration, weighed the same
+        way; in Markov games for methods without replay.
+    critic_minibatch
+        Transitions of a critic step, drawn uniformly; None: as many as `minibatch`, or the whole batch.
     targets
-        What the critic expects of the next state: "expected", over both players' policies; "modes", at the most
-        probable actions. Bi-AC and bi-level Q-learning have their own.
+        What the critic expects of the next state: "expected", over both players' policies (Markov games); "sampled", at
+        actions drawn from them (LQR games); "modes", at the most probable actions. Bi-AC and bi-level Q-learning have
+        their own.
     target_leader
         Whose policy "targets" reads: the "current" one, or the "lagged" copy.
     target_rate, target_update
         τ in (0, 1] of the lagged copies, and how often the critic's moves; the leader's moves once per outer iteration.
     baseline
-        Of the leader's own term: see `AlongTrajectories`.
+        Of the leader's own term: see `AlongTrajectories`, in LQR games `ScoreForm`.
     influence_baseline, same_step
         Of the guiding term: see `BCHG`.
     influence_steps
         How many steps ahead its inner sum reaches, less than an episode has; None: to the episode's end. What it leaves
-        out is a bias; most of the term's variance goes with it.
-    unprepared_start
-        The first batch has uniformly random leader actions and a uniform follower that values nothing.
+        out is a bias; most of the term's variance goes with it. In Markov games.
+    averages, suffix
+        Of score-function methods in LQR games: see `ScoreForm`.
+    data_deviation
+        In LQR games, standard deviation of the leader's actions in episodes of their own, as many as the others, from
+        which the critic alone learns. None: it learns from the others.
+    exploring_iterations
+        First outer iterations with random leader actions, while everything learns already: uniform ones, against a
+        uniform follower that values nothing, in Markov games; from N(0, I) in LQR games.
     follower
-        How followers respond.
+        How followers respond, in Markov games.
 
     Raises
     ------
@@ -69,54 +97,97 @@ class GameOptions:
 
     Examples
     --------
-    >>> PUBLISHED.targets, SOUND.targets
+    >>> PUBLISHED[MarkovGame].targets, SOUND[MarkovGame].targets
     ('modes', 'expected')
     """
 
     actor: Literal["network", "tabular"] = "network"
     critic: Literal["network", "tabular", "exact"] = "network"
-    critic_steps: int = 1
-    minibatch: int | None = 64
+    critic_steps: Count = 1
+    critic_rate: Positive | None = None
+    minibatch: Count | None = 64
+    critic_minibatch: Count | None = None
     targets: Targets = "expected"
     target_leader: Literal["lagged", "current"] = "current"
-    target_rate: float = 0.1
+    target_rate: Share = 0.1
     target_update: Literal["iteration", "critic_step"] = "critic_step"
-    baseline: Baseline = "state_value"
+    baseline: Literal["state_value", "none", "action_dependent", "coupled"] = "state_value"
     influence_baseline: bool = True
     same_step: bool = False
-    influence_steps: int | None = None
-    unprepared_start: bool = False
+    influence_steps: Count | None = None
+    averages: Literal["quadrature", "sampled"] = "quadrature"
+    suffix: Literal["sampled", "fitted"] = "sampled"
+    data_deviation: Positive | None = None
+    exploring_iterations: Natural = 0
     follower: GameFollowerRule = field(default_factory=GameFollowerRule)
 
     def __post_init__(self) -> None:
-        store_floats(self)
-        for name, known in _NAMES.items():
-            if getattr(self, name) not in known:
-                raise UnknownNameError(name, getattr(self, name), known)
-        for name in ("critic_steps", "minibatch", "influence_steps"):
-            value = getattr(self, name)
-            whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-            if not (whole and value >= 1) and not (name != "critic_steps" and value is None):
-                raise InvalidInputError(refusal(name, value, "an integer >= 1", "count them"))
-        if not (np.isfinite(self.target_rate) and 0.0 < self.target_rate <= 1.0):
-            raise InvalidInputError(refusal("target_rate", self.target_rate, "a number in (0, 1]", "1 copies"))
+        if self.data_deviation is not None and self.critic == "exact":
+            expected = refusal("data_deviation", self.data_deviation, "None", "the exact critic learns from no data")
+            raise InvalidInputError(expected)
+
+    def check_kind(self, kind: type) -> None:
+        """Refuse what a kind of game has no use for.
+
+        Raises
+        ------
+        UnsupportedError
+            Naming the option.
+        """
+        for option, served in _SERVED[kind].items():
+            if getattr(self, option) not in served:
+                names = " or ".join(repr(value) for value in served)
+                raise UnsupportedError(f"{option}={getattr(self, option)!r}: expected {names} in a {kind.__name__}")
 
 
-PUBLISHED = GameOptions(
-    targets="modes",
-    target_leader="lagged",
-    target_rate=0.01,
-    target_update="iteration",
-    baseline="action_dependent",
-    same_step=True,
-    unprepared_start=True,
-    follower=GameFollowerRule(operator="log_sum_exp_of_the_mean"),
+SOUND: Mapping[type, GameOptions] = MappingProxyType(
+    {
+        MarkovGame: GameOptions(),
+        LQRGame: GameOptions(
+            critic_steps=5,
+            critic_rate=1e-3,
+            minibatch=None,
+            critic_minibatch=64,
+            targets="sampled",
+            target_leader="lagged",
+            target_rate=0.05,
+            target_update="iteration",
+            baseline="coupled",
+        ),
+    }
 )
-"""What the paper's toy-game runs did, but for the benefit's mean over 256 draws, which is exact here."""
-
-SOUND = GameOptions()
-"""The same learner without the published biases.
+"""The same learners as `PUBLISHED` without the published biases, by kind of game.
 
 What is left: the critic's own error, which shares its data with the benefit; the cut after `steps`; and, with several
 ascent steps, data and follower of the policy before the first of them.
 """
+
+PUBLISHED: Mapping[type, GameOptions] = MappingProxyType(
+    {
+        MarkovGame: GameOptions(
+            targets="modes",
+            target_leader="lagged",
+            target_rate=0.01,
+            target_update="iteration",
+            baseline="action_dependent",
+            same_step=True,
+            exploring_iterations=1,
+            follower=GameFollowerRule(operator="log_sum_exp_of_the_mean"),
+        ),
+        LQRGame: GameOptions(
+            critic_steps=5,
+            critic_rate=0.1,
+            critic_minibatch=64,
+            targets="modes",
+            target_leader="lagged",
+            target_rate=0.01,
+            target_update="iteration",
+            baseline="action_dependent",
+            influence_baseline=False,
+            same_step=True,
+            averages="sampled",
+            exploring_iterations=11,
+        ),
+    }
+)
+"""What the paper's runs did, by kind of game; the toy game's benefit averaged over 256 draws, which is exact here."""

@@ -20,6 +20,7 @@ from bilevelrl.estimators.training.methods import METHODS
 from bilevelrl.estimators.training.runs import LeaderTraining
 from bilevelrl.reference import ConfigurableMDP
 from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.doors import checked
 from bilevelrl.reference.errors import InvalidInputError, refusal
 from bilevelrl.reference.tabular import to_dense
 
@@ -37,6 +38,7 @@ def published_simulator(dynamics: ConfigurableMDP | None = None) -> TabularSimul
     return TabularSimulator(dynamics=dynamics, step_limit=200, single_episode=False)
 
 
+@checked
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Training(LeaderTraining):
     """All runs of one configurable MDP that are trained together; see `LeaderTraining` for what is not listed here.

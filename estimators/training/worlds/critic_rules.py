@@ -9,6 +9,13 @@ import numpy as np
 from numpy.random import Generator
 
 from bilevelrl.estimators.critics.least_squares import QuadraticRegression, RegressionWeighting
+from bilevelrl.estimators.critics.network_values import (
+    ActionValueNetwork,
+    Carried,
+    StateNetwork,
+    TDOptions,
+    fit_network,
+)
 from bilevelrl.estimators.critics.networks import DenseNetwork
 from bilevelrl.estimators.critics.quadratic import QuadraticCritic, fit_lstd_critic
 from bilevelrl.estimators.critics.quadratic_gradients import (
@@ -19,13 +26,6 @@ from bilevelrl.estimators.critics.quadratic_gradients import (
 from bilevelrl.estimators.estimator import Context
 from bilevelrl.estimators.sampling.trajectories import Trajectories
 from bilevelrl.estimators.training.methods import Wanted
-from bilevelrl.estimators.training.worlds.networks import (
-    ActionValueNetwork,
-    Carried,
-    StateNetwork,
-    TDOptions,
-    fit_network,
-)
 from bilevelrl.reference.arrays import FloatArray, check_positive, store_floats
 from bilevelrl.reference.doors import check_count
 

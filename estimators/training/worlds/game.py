@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.random import Generator
 
+from bilevelrl.estimators.critics.joint_networks import JointNetworks, JointTables, NextValue
 from bilevelrl.estimators.critics.joint_tables import GameCritic
 from bilevelrl.estimators.estimator import Context
 from bilevelrl.estimators.followers.joint import GameResponses
@@ -25,7 +26,6 @@ from bilevelrl.estimators.training.kinds.game import GameTraining
 from bilevelrl.estimators.training.methods import Method
 from bilevelrl.estimators.training.runs import World, make_world
 from bilevelrl.estimators.training.worlds.actors import logit_cotangents, softmax_rows
-from bilevelrl.estimators.training.worlds.joint_critics import NetworkCritic, NextValue, TableCritics
 from bilevelrl.estimators.training.worlds.logits import (
     PlayedResponse,
     all_logits,
@@ -79,23 +79,22 @@ class GameWorld(SharedWorld):
 
     def _start_critics(self) -> None:
         """Weights by seed, the same for all methods."""
-        self.critic: NetworkCritic | TableCritics | None = None
+        self.critic: JointNetworks | JointTables | None = None
         if self.options.critic == "exact" or not self.sampled.size:
             return
         rates = np.array([run.critic_step_size for run in self.training.runs])
         if self.options.critic == "tabular":
             weights = np.zeros((len(self.methods), self.game.reward_leader.size))
-            self.critic = TableCritics(self.game, weights, rates)
+            self.critic = JointTables(self.game, weights, rates)
         else:
-            network = NetworkCritic.architecture(self.game)
+            network = JointNetworks.architecture(self.game)
             weights = np.stack(
                 [
                     network.initialise(named_stream(self.training.entropy, "training", "critic", int(run.seed)))
                     for run in self.training.runs
                 ]
             )
-            self.critic = NetworkCritic(self.game, weights, rates)
-        self.lagged_critic = self.critic.weights
+            self.critic = JointNetworks(self.game, weights, rates)
         self.lagged_leader = self.training.start()
 
     def arrays(self) -> dict[str, FloatArray]:
@@ -103,7 +102,7 @@ class GameWorld(SharedWorld):
         stored = {"follower_tables": self.follower_tables, **join_groups({"memory": self.memories[True].arrays()})}
         if self.critic is not None:
             stored.update(join_groups({"critic": self.critic.arrays()}))
-            stored.update(lagged_critic=self.lagged_critic, lagged_leader=self.lagged_leader)
+            stored.update(lagged_leader=self.lagged_leader)
         return stored
 
     def restore(self, arrays: Mapping[str, FloatArray]) -> None:
@@ -112,7 +111,7 @@ class GameWorld(SharedWorld):
         self.memories[True].restore(group(arrays, "memory"))
         if self.critic is not None:
             self.critic.restore(group(arrays, "critic"))
-            self.lagged_critic, self.lagged_leader = arrays["lagged_critic"], arrays["lagged_leader"]
+            self.lagged_leader = arrays["lagged_leader"]
 
     def prepare(self, thetas: FloatArray, iteration: int) -> None:
         """Let followers respond, runs sample, critics learn, and count what the minibatches hold."""
@@ -122,7 +121,7 @@ class GameWorld(SharedWorld):
         self.solved = options.follower.respond(game, self.policies, self.follower_tables, self.generators)
         self.follower_tables = self.solved.table
         self.played, acting = self.solved, self.policies
-        if options.unprepared_start and iteration == 0:
+        if iteration < options.exploring_iterations:
             # Nothing is valued yet; the soft value of a table of zeros would be β log A.
             nothing = np.zeros_like(self.follower_tables)
             uniform = np.full_like(nothing, 1.0 / game.actions)
@@ -186,7 +185,7 @@ class GameWorld(SharedWorld):
         ahead = NextValue(
             policies=policies, responses=self.played.policy, stackelberg=self.stackelberg, targets=options.targets
         )
-        value = ahead(self.critic.tables(self.lagged_critic))
+        value = ahead(self.critic.tables(lagged=True))
         shape, discount = game.transition.shape, game.discount_leader
         for step in range(options.critic_steps):
             counts = self.critic_counts[:, step].reshape(-1, *shape)
@@ -195,11 +194,9 @@ class GameWorld(SharedWorld):
                 seen, seen * game.reward_leader + discount * np.vecdot(counts, value[:, None, None, None])
             )
             if options.target_update == "critic_step":
-                self.lagged_critic = self.lagged_critic + options.target_rate * (
-                    self.critic.weights - self.lagged_critic
-                )
-                value = ahead(self.critic.tables(self.lagged_critic))
-        self.tables = self.critic.tables(self.critic.weights)
+                self.critic.follow(options.target_rate)
+                value = ahead(self.critic.tables(lagged=True))
+        self.tables = self.critic.tables()
 
     def direction(self, thetas: FloatArray, step: int) -> FloatArray:
         """Return what each run's method makes of its batch, (R, N)."""
@@ -362,7 +359,7 @@ class GameWorld(SharedWorld):
         rate = self.options.target_rate
         self.lagged_leader = self.lagged_leader + rate * (thetas - self.lagged_leader)
         if self.options.target_update == "iteration":
-            self.lagged_critic = self.lagged_critic + rate * (self.critic.weights - self.lagged_critic)
+            self.critic.follow(rate)
 
 
 @make_world.register

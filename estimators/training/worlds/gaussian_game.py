@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 from numpy.random import Generator
 
+from bilevelrl.estimators.critics.gaussian_networks import ExactGameCritics, GameNetworks
 from bilevelrl.estimators.methods.pathwise_game import PathwiseGame
-from bilevelrl.estimators.methods.score_game import score_directions
+from bilevelrl.estimators.methods.score_game import ScoreForm, score_directions
 from bilevelrl.estimators.sampling.gaussian_game import LQRGameBatch, StackedFollowers, sample_games
 from bilevelrl.estimators.sampling.memory import Draws, EpisodeMemory, truncated_discount
 from bilevelrl.estimators.training.checkpoints import group, join_groups
 from bilevelrl.estimators.training.kinds.gaussian_game import LQRGameTraining
 from bilevelrl.estimators.training.methods import Method
 from bilevelrl.estimators.training.runs import World, make_world
-from bilevelrl.estimators.training.worlds.gaussian_critics import ExactGameCritics, NetworkCritics
 from bilevelrl.estimators.training.worlds.shared import SharedWorld, partial_gradient
 from bilevelrl.reference import Hypergradient, LQRGame, hypergradient, leader_objective
 from bilevelrl.reference.arrays import FloatArray, IntArray
@@ -36,10 +36,10 @@ class LQRGameWorld(SharedWorld):
         self.training, thetas = training, training.start()
         gains = tuple(f"theta_{place}" for place in range(thetas.shape[1]))
         self.facts = ("objective", "objective_undiscounted", "dead_units", *gains)
-        self.made = {name: method.make(training.setup.form) for name, method in self.by_name.items() if method.make}
+        self.made = {name: method.make(training.options) for name, method in self.by_name.items() if method.make}
         self.random = {name: [generators[int(row)] for row in rows] for name, rows in self.rows.items()}
         self.learners = {
-            name: _Learner(training, self.by_name[name], thetas[self.rows[name]], self.random[name])
+            name: _Learner(training, self.by_name[name], made, thetas[self.rows[name]], self.random[name])
             for name, made in self.made.items()
             if not isinstance(made, PathwiseGame)
         }
@@ -61,7 +61,7 @@ class LQRGameWorld(SharedWorld):
                 streams=training.streams,
                 steps=training.steps,
                 rng=self.random[name],
-                exploring=iteration < training.setup.exploring_iterations,
+                exploring=iteration < training.options.exploring_iterations,
             )
             if name in self.learners:
                 self.learners[name].learn(thetas[rows], self.followers[name], self.batches[name])
@@ -114,18 +114,16 @@ class LQRGameWorld(SharedWorld):
 class _Learner:
     """Stored episodes and critics of the runs of one score-function method."""
 
-    def __init__(self, training: LQRGameTraining, method: Method, thetas: FloatArray, rng: list[Generator]) -> None:
-        self.training, self.method, self.rng = training, method, rng
-        options = training.setup.critic
-        self.networks: NetworkCritics | None = None
-        if options.kind == "network":
-            self.networks = NetworkCritics.start(
-                training.problem,
-                self._gains(thetas),
-                rate=options.rate,
-                target_share=options.target_share,
-                modes=options.modes,
-                rng=rng,
+    def __init__(
+        self, training: LQRGameTraining, method: Method, form: ScoreForm, thetas: FloatArray, rng: list[Generator]
+    ) -> None:
+        self.training, self.method, self.form, self.rng = training, method, form, rng
+        options, runs = training.options, [run for run in training.runs if run.method == method.name]
+        self.networks: GameNetworks | None = None
+        if options.critic == "network":
+            rates = np.array([options.critic_rate or run.critic_step_size for run in runs])
+            self.networks = GameNetworks(
+                training.problem, self._gains(thetas), rates, modes=options.targets == "modes", rng=rng
             )
         self.exact: ExactGameCritics
         self.memory = EpisodeMemory(capacity=training.streams * training.iterations if method.replay else None)
@@ -133,15 +131,21 @@ class _Learner:
     def learn(self, thetas: FloatArray, followers: StackedFollowers, batch: LQRGameBatch) -> None:
         """Store the batch and train the critics."""
         self.memory.add(state_t=batch.state_t, leader_action_t=batch.leader_action_t, action_t=batch.action_t)
-        options, steps = self.training.setup.critic, self.training.steps
+        options, steps = self.training.options, self.training.steps
         if self.networks is None:
             self.exact = ExactGameCritics.solve(self.training.problem, thetas, followers, steps=steps)
             return
-        uniforms = np.stack([one.random((options.steps, options.minibatch, 2)) for one in self.rng])
+        size = options.critic_minibatch or options.minibatch
+        uniforms = np.stack([one.random((options.critic_steps, size or 0, 2)) for one in self.rng])
         data = self._episodes if options.data_deviation is None else self._wider(followers, options.data_deviation)
-        drawn = Draws.of(np.arange(1.0, steps + 1.0), data.action_t.shape[1], uniforms[..., 0], times=uniforms[..., 1])
-        for draws in drawn.minibatches():
-            self.networks.learn(followers, data, draws.episode, draws.time, self.rng)
+        episodes = data.action_t.shape[1]
+        if size is None:
+            drawn = [Draws.every(1.0, len(thetas), episodes, steps)] * options.critic_steps
+        else:
+            law = np.arange(1.0, steps + 1.0)
+            drawn = Draws.of(law, episodes, uniforms[..., 0], times=uniforms[..., 1]).minibatches()
+        for draws in drawn:
+            self.networks.learn(followers, data, draws.episode, draws.time)
 
     def _wider(self, followers: StackedFollowers, deviation: float) -> LQRGameBatch:
         """Draw episodes in which the leader's actions spread by `deviation`; what a step is worth does not change."""
@@ -154,7 +158,7 @@ class _Learner:
     def direction(self, thetas: FloatArray, followers: StackedFollowers) -> FloatArray:
         """Estimate from stored episodes."""
         training = self.training
-        discount, size = training.problem.discount_leader, training.setup.minibatch
+        discount, size = training.problem.discount_leader, training.options.minibatch
         if size is None:
             draws = Draws.every(discount, len(thetas), self.memory.filled, training.steps)
         else:
@@ -167,7 +171,7 @@ class _Learner:
             self._episodes,
             draws,
             self.exact if self.networks is None else self.networks,
-            form=training.setup.form,
+            form=self.form,
             guiding=self.method.guiding,
             rng=self.rng,
         )
@@ -175,7 +179,7 @@ class _Learner:
     def finish(self, thetas: FloatArray) -> None:
         """Let targets follow."""
         if self.networks is not None:
-            self.networks.follow(self._gains(thetas))
+            self.networks.follow_leader(self.training.options.target_rate, self._gains(thetas))
 
     def dead_share(self) -> FloatArray:
         """Return the share of dead units of each run's network, 0 without one."""

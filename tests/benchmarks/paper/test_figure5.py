@@ -14,7 +14,7 @@ from bilevelrl.benchmarks.research.bilevel_lqr.spreads import BatchDirections
 from bilevelrl.benchmarks.sweeping.figures import FigureOptions, get_figure
 from bilevelrl.benchmarks.sweeping.sweep_store import read_table
 from bilevelrl.benchmarks.sweeping.sweeps import run_sweep
-from bilevelrl.estimators.training.kinds.gaussian_game import PUBLISHED, SOUND, changed
+from bilevelrl.estimators.training import lqr_game_training
 from bilevelrl.reference import leader_objective
 from bilevelrl.reference.errors import UnknownNameError
 from bilevelrl.tasks import lqr_game
@@ -24,24 +24,32 @@ LONGER = ("policy/0.001", "critic/0.1")
 pytestmark = pytest.mark.exact
 
 
+def settings_of(**changes):
+    training = lqr_game_training(lqr_game(), "bc_hg", seeds=[0], **changes)
+    return {name: value for name, value in training.describe().items() if name != "problem"}
+
+
 def test_switches_lead_from_one_set_up_to_the_other():
-    setup = PUBLISHED
+    published, sound = settings_of(published=True), settings_of()
+    changes = {"averages": "quadrature"}  # no fault: how averages are formed
     for switch in SWITCHES.values():
-        assert changed(PUBLISHED, switch.published) == PUBLISHED
-        assert changed(SOUND, switch.sound) == SOUND
-        assert changed(setup, switch.sound) != setup
-        setup = changed(setup, switch.sound)
-    # What remains is not a fault: how averages are formed, and clipping, which BC-HG has in both.
-    assert changed(setup, {"form.averages": "quadrature", "clipping": "all"}) == SOUND
+        assert settings_of(published=True, **switch.towards("published")) == published
+        assert settings_of(**switch.towards("sound")) == sound
+        before = settings_of(published=True, **changes)
+        changes |= switch.towards("sound")
+        assert settings_of(published=True, **changes) != before
+    assert settings_of(published=True, **changes) == sound
 
 
 def test_every_cause_changes_one_thing():
     bases = {name.split("/")[0] for name, arm in ARMS.items() if arm.part == "causes"}
     assert bases == {"from_published", "from_sound", "from_exact_critic", "from_naive"}
     for base in ("from_published", "from_sound"):
-        none = ARMS[f"{base}/none"].setup
-        for name in SWITCHES:
-            assert ARMS[f"{base}/{name}"].setup != none
+        none = ARMS[f"{base}/none"]
+        for name, switch in SWITCHES.items():
+            arm = ARMS[f"{base}/{name}"]
+            assert arm.published == none.published
+            assert set(arm.changes) - set(none.changes) == {switch.field}
 
 
 def test_rows_tables_and_pictures(tmp_path):

@@ -20,7 +20,8 @@ from bilevelrl.benchmarks.paper.toy_game.training import (
     setting_training,
 )
 from bilevelrl.benchmarks.sweeping.sweep_store import read_table
-from bilevelrl.estimators.training.kinds.options import PUBLISHED
+from bilevelrl.estimators.training import PUBLISHED
+from bilevelrl.reference import MarkovGame
 from bilevelrl.reference.errors import UnknownNameError
 from bilevelrl.verification.commands.command_line import main
 
@@ -98,7 +99,7 @@ class TestTables:
         assert "| sound | 27.0" in shown
 
     def test_every_variant_undoes_something(self):
-        assert all((options == PUBLISHED) == (name == "published") for name, options in VARIANTS.items())
+        assert all((options == PUBLISHED[MarkovGame]) == (name == "published") for name, options in VARIANTS.items())
         with pytest.raises(UnknownNameError, match="soundd"):
             setting_training(bonus=1, methods=["bc_hg"], actor_steps=1, critic_steps=1, variant="soundd")
 

@@ -7,6 +7,7 @@ import pytest
 
 from bilevelrl.estimators import Context
 from bilevelrl.estimators.critics.gaussian_game import LQRGameCritic
+from bilevelrl.estimators.critics.gaussian_networks import ExactGameCritics
 from bilevelrl.estimators.methods import score_game as scores_module
 from bilevelrl.estimators.methods.bchg import BCHG
 from bilevelrl.estimators.methods.pathwise_game import PathwiseGame, fit_cost_gradient
@@ -14,7 +15,6 @@ from bilevelrl.estimators.methods.score_game import ScoreForm, score_directions
 from bilevelrl.estimators.sampling.gaussian_game import LQRGameBatch, StackedFollowers, sample_games
 from bilevelrl.estimators.sampling.linear_quadratic import LQRSimulator
 from bilevelrl.estimators.sampling.memory import Draws, truncated_discount
-from bilevelrl.estimators.training.worlds.gaussian_critics import ExactGameCritics
 from bilevelrl.reference import hypergradient, named_stream, solve_follower
 from bilevelrl.reference.errors import InvalidInputError, ShapeError, UnknownNameError, UnsupportedError
 from bilevelrl.reference.problem import Objective
@@ -159,7 +159,7 @@ def test_scores_agree_with_the_estimator_of_one_run():
     for same_step, centred in ((True, True), (False, True), (False, False)):
         plain = BCHG(baseline="state_value", same_step=same_step, influence_baseline=centred)
         expected = plain(trajectories, context).mean(axis=0)
-        form = ScoreForm(baseline="state_value", same_step=same_step, influence="advantage" if centred else "value")
+        form = ScoreForm(baseline="state_value", same_step=same_step, influence_baseline=centred)
         found = truncated_discount(0.9, 20) * score_directions(
             game,
             theta.reshape(1, 1, 2),

@@ -12,6 +12,7 @@ from bilevelrl.benchmarks.paper.building.training import SELECTED, building_trai
 from bilevelrl.benchmarks.research.building.causes import ARMS, Arm, first_directions, gains
 from bilevelrl.benchmarks.research.building.verdicts import sampled_verdict, verdict_in_one_dimension
 from bilevelrl.estimators import Context
+from bilevelrl.estimators.critics.network_values import ActionValueNetwork, TDOptions, fit_network
 from bilevelrl.estimators.critics.networks import DenseNetwork
 from bilevelrl.estimators.expectations.linear_quadratic import policy_covariance
 from bilevelrl.estimators.methods import policy_covariance as lqr_covariance
@@ -26,7 +27,6 @@ from bilevelrl.estimators.training import (
     train,
 )
 from bilevelrl.estimators.training.worlds.critic_rules import Wanted
-from bilevelrl.estimators.training.worlds.networks import ActionValueNetwork, TDOptions, fit_network
 from bilevelrl.reference import ConfigurableLQR, hypergradient, leader_objective, solve_follower
 from bilevelrl.reference.errors import InvalidInputError, UnknownNameError
 from bilevelrl.tasks import building_thermal_control

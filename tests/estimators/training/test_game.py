@@ -9,8 +9,7 @@ from game_runs import EXACT, GAME, THETAS, policies_of, training_of
 from bilevelrl.benchmarks.paper.published_follower import log_sum_exp_of_the_mean
 from bilevelrl.estimators import BCHG, BiAC, Context, NaivePGD, TotalDerivative
 from bilevelrl.estimators.critics.joint_tables import GameCritic
-from bilevelrl.estimators.training import METHODS, SGD, GameOptions, train
-from bilevelrl.estimators.training.kinds.options import PUBLISHED, SOUND
+from bilevelrl.estimators.training import METHODS, PUBLISHED, SGD, GameOptions, train
 from bilevelrl.estimators.training.worlds.actors import NetworkActor, softmax_rows
 from bilevelrl.estimators.training.worlds.logits import PlayedResponse, all_logits
 from bilevelrl.estimators.training.worlds.samples import trajectories_of
@@ -24,6 +23,7 @@ def context_of(world, row):
     return Context(problem=world.logit_game, theta=theta, follower=solve_follower(GAME, theta))
 
 
+AS_PUBLISHED = PUBLISHED[MarkovGame]
 ESTIMATORS = {
     "bc_hg": lambda options: BCHG(baseline=options.baseline, same_step=options.same_step),
     "naive_pgd": lambda options: NaivePGD(baseline=options.baseline),
@@ -50,7 +50,7 @@ class TestDirections:
             wanted = ESTIMATORS[method](training.options).estimate(batch, context).mean
             assert found[row] * (1.0 - gamma) * seen.sum() == pytest.approx(wanted, rel=1e-9, abs=1e-11)
 
-    @pytest.mark.parametrize("options", [PUBLISHED, SOUND, replace(SOUND, influence_steps=3)])
+    @pytest.mark.parametrize("options", [AS_PUBLISHED, GameOptions(), GameOptions(influence_steps=3)])
     def test_a_minibatch_is_the_mean_of_its_transitions(self, options):
         training = training_of(
             "bc_hg", "naive_pgd_replay", seeds=1, base=options, actor="tabular", minibatch=7, ascent_steps=2
@@ -136,7 +136,7 @@ class TestTraining:
             for name, values in alone.values.items():
                 assert np.array_equal(values[:, 0], together.values[name][:, 2 * position]), (method, name)
 
-    @pytest.mark.parametrize("options", [PUBLISHED, replace(SOUND, critic="tabular")])
+    @pytest.mark.parametrize("options", [AS_PUBLISHED, GameOptions(critic="tabular")])
     def test_interrupted_training_continues_as_if_nothing_had_happened(self, options, tmp_path):
         asked = training_of("bc_hg", "naive_pgd_replay", base=options, minibatch=5, iterations=6, evaluate_every=1)
         whole = train(asked)
@@ -150,7 +150,14 @@ class TestTraining:
     def test_what_is_written_down(self):
         game = toy_markov_game(2.0)
         training = training_of(
-            "bc_hg", game=game, seeds=2, base=PUBLISHED, steps=30, iterations=1, probe=(1, 1), minibatch=None
+            "bc_hg",
+            game=game,
+            seeds=2,
+            base=AS_PUBLISHED,
+            steps=30,
+            iterations=1,
+            probe=(1, 1),
+            minibatch=None,
         )
         values = train(training).values
         for row, theta in enumerate(training.start()):
@@ -185,7 +192,7 @@ class TestTraining:
             assert values["expected_cosine"][0] == pytest.approx(1.0, abs=1e-9)
 
     def test_unprepared_first_batches_hold_no_guiding_term(self):
-        training = training_of("bc_hg", "naive_pgd", seeds=1, base=PUBLISHED, actor="tabular", minibatch=None)
+        training = training_of("bc_hg", "naive_pgd", seeds=1, base=AS_PUBLISHED, actor="tabular", minibatch=None)
         world = training.world(training.generators())
         thetas = training.start()
         world.prepare(thetas, 0)

@@ -3,21 +3,20 @@
 import numpy as np
 import pytest
 
+from bilevelrl.estimators.critics.gaussian_networks import ExactGameCritics, GameNetworks
 from bilevelrl.estimators.sampling.gaussian_game import StackedFollowers, sample_games
 from bilevelrl.estimators.sampling.memory import Draws
-from bilevelrl.estimators.training import METHODS, LQRGameTraining, lqr_game_training, train
-from bilevelrl.estimators.training.kinds.gaussian_game import PUBLISHED, SOUND, CriticOptions, Setup, changed
-from bilevelrl.estimators.training.worlds.gaussian_critics import ExactGameCritics, NetworkCritics
+from bilevelrl.estimators.training import METHODS, PUBLISHED, GameOptions, LQRGameTraining, lqr_game_training, train
 from bilevelrl.reference import LQRGame, hypergradient, leader_objective, named_stream
-from bilevelrl.reference.errors import InvalidInputError, UnknownNameError, UnsupportedError
+from bilevelrl.reference.errors import InvalidInputError, UnsupportedError
 from bilevelrl.tasks import lqr_game, random_lqr_game
 
 pytestmark = pytest.mark.exact
-FAST = changed(PUBLISHED, {"form.averages": "quadrature", "exploring_iterations": 2, "ascent_steps": 3})
+FAST = {"published": True, "averages": "quadrature", "exploring_iterations": 2, "ascent_steps": 3}
 
 
 def training(method, **options):
-    options = {"seeds": range(3), "iterations": 6, "setup": SOUND, "evaluate_every": 2, **options}
+    options = {"seeds": range(3), "iterations": 6, "evaluate_every": 2, **options}
     return lqr_game_training(lqr_game(), method, **options)
 
 
@@ -33,22 +32,21 @@ def test_the_pathwise_leader_gets_there():
 
 @pytest.mark.parametrize("method", sorted(METHODS[LQRGame]))
 def test_runs_do_not_depend_on_those_beside_them(method):
-    whole = train(training(method, setup=FAST))
-    alone = train(training(method, setup=FAST, seeds=[1]))
+    whole = train(training(method, **FAST))
+    alone = train(training(method, **FAST, seeds=[1]))
     np.testing.assert_array_equal(whole.thetas[1], alone.thetas[0])
     for name, values in whole.values.items():
         np.testing.assert_array_equal(values[:, 1], alone.values[name][:, 0], err_msg=name)
 
 
 def test_methods_do_not_depend_on_those_beside_them():
-    one = training("bc_hg", setup=FAST, seeds=[0])
+    one = training("bc_hg", **FAST, seeds=[0])
     both = LQRGameTraining(
         problem=one.problem,
-        runs=[*training("pathwise", setup=FAST, seeds=[0]).runs, *one.runs],
+        runs=[*training("pathwise", **FAST, seeds=[0]).runs, *one.runs],
         iterations=6,
-        setup=FAST,
-        optimiser=one.optimiser,
-        schedule=FAST.schedule,
+        options=one.options,
+        schedule=one.schedule,
         ascent_steps=3,
         evaluate_every=2,
     )
@@ -57,14 +55,14 @@ def test_methods_do_not_depend_on_those_beside_them():
 
 @pytest.mark.parametrize("method", ["bc_hg", "naive_pgd_off", "pathwise"])
 def test_interrupted_trainings_continue(method, tmp_path):
-    whole = train(training(method, setup=FAST))
+    whole = train(training(method, **FAST))
     path = tmp_path / "checkpoint.npz"
 
     def stop(evaluation):
         return evaluation.iteration < 2
 
-    train(training(method, setup=FAST), checkpoint=path, checkpoint_every=1, callbacks=[stop])
-    continued = train(training(method, setup=FAST), checkpoint=path)
+    train(training(method, **FAST), checkpoint=path, checkpoint_every=1, callbacks=[stop])
+    continued = train(training(method, **FAST), checkpoint=path)
     np.testing.assert_array_equal(whole.thetas, continued.thetas)
     np.testing.assert_array_equal(whole.values["relative_error"], continued.values["relative_error"])
 
@@ -86,9 +84,9 @@ def test_scores_with_exact_critics_point_the_right_way_and_the_published_form_do
     theta, runs = np.array([-7.0, -2.0]), 8
     truth = hypergradient(lqr_game(), theta, horizon=100).value
     cosines = {}
-    for name, setup in (("sound", SOUND), ("published", changed(SOUND, {"form.influence": "value"}))):
-        exact = changed(setup, {"critic.kind": "exact"})
-        one = lqr_game_training(lqr_game(), "bc_hg", seeds=range(runs), iterations=1, setup=exact, streams=10)
+    for name, centred in (("sound", True), ("published", False)):
+        options = {"critic": "exact", "influence_baseline": centred, "streams": 10}
+        one = lqr_game_training(lqr_game(), "bc_hg", seeds=range(runs), iterations=1, **options)
         world = one.world(one.generators())
         thetas = np.tile(theta, (runs, 1))
         world.prepare(thetas, 0)
@@ -100,7 +98,7 @@ def test_scores_with_exact_critics_point_the_right_way_and_the_published_form_do
 
 
 def test_stored_episodes():
-    one = training("naive_pgd_off", setup=FAST, iterations=4)
+    one = training("naive_pgd_off", **FAST, iterations=4)
     world = one.world(one.generators())
     thetas = one.start()
     for iteration in range(3):
@@ -109,7 +107,7 @@ def test_stored_episodes():
     learner = world.learners["naive_pgd_off"]
     assert learner.memory.filled == 12
     assert learner.memory.kept["state_t"].shape == (3, 16, 101, 2)
-    on = training("naive_pgd_on", setup=FAST, iterations=4)
+    on = training("naive_pgd_on", **FAST, iterations=4)
     world = on.world(on.generators())
     world.prepare(on.start(), 0)
     world.prepare(on.start(), 1)
@@ -128,18 +126,17 @@ def test_draws_follow_the_discount():
     assert every.weight[0, every.time[0] == 3].sum() == pytest.approx(wanted[3])
 
 
-def critics_on(modes=True, rate=0.01, share=1.0):
+def critics_on(modes=True, rate=0.01):
     game = lqr_game()
     thetas = np.array([[-3.0, -1.0], [0.5, 0.5]])
     followers = StackedFollowers.solve(game, thetas)
     rng = [named_stream(0, "critic", row) for row in range(2)]
     batch = sample_games(game, followers, streams=4, steps=20, rng=rng)
-    critics = NetworkCritics.start(game, thetas[:, None], rate=rate, target_share=share, modes=modes, rng=rng)
-    return game, thetas, followers, batch, critics, rng
+    return game, thetas, followers, batch, GameNetworks(game, thetas[:, None], np.full(2, rate), modes=modes, rng=rng)
 
 
 def test_network_critics_learn_their_targets():
-    game, thetas, followers, batch, critics, rng = critics_on()
+    game, thetas, followers, batch, critics = critics_on()
     episode, time = (np.array([grid.ravel()] * 2) for grid in np.meshgrid(np.arange(4), np.arange(20), indexing="ij"))
     at = (np.arange(2)[:, None], episode, time)
     state, leader, action = batch.state_t[at], batch.leader_action_t[at], batch.action_t[at]
@@ -150,24 +147,24 @@ def test_network_critics_learn_their_targets():
     losses = []
     for _ in range(150):
         losses.append(np.mean((critics.action_value(state, leader, action) - wanted) ** 2, axis=1))
-        critics.learn(followers, batch, episode, time, rng)
+        critics.learn(followers, batch, episode, time)
     assert (losses[-1] < 0.05 * losses[0]).all()
-    critics.follow(thetas[:, None])
-    np.testing.assert_allclose(critics.target, critics.weights, atol=1e-6)  # float32
+    critics.follow_leader(1.0, thetas[:, None])
+    np.testing.assert_allclose(critics.lagged, critics.weights, atol=1e-6)  # float32
 
 
 def test_draws_in_place_of_modes_change_the_targets():
     moved = []
     for modes in (True, False):
-        *_, followers, batch, critics, rng = critics_on(modes=modes)
-        critics.learn(followers, batch, np.zeros((2, 8), dtype=int), np.tile(np.arange(8), (2, 1)), rng)
+        *_, followers, batch, critics = critics_on(modes=modes)
+        critics.learn(followers, batch, np.zeros((2, 8), dtype=int), np.tile(np.arange(8), (2, 1)))
         moved.append(critics.weights)
     assert not np.array_equal(moved[0], moved[1])
     np.testing.assert_allclose(moved[0], moved[1], atol=0.1)  # Adam's first step is at most its rate
 
 
 def test_dead_units_are_counted():
-    *_, critics, _ = critics_on()
+    *_, critics = critics_on()
     assert (critics.dead_share() < 0.2).all()
     critics.weights[1, 4 * 64 + 64 + 64 * 64 : 4 * 64 + 64 + 64 * 64 + 16] = -1e6  # biases of the second layer
     assert critics.dead_share()[1] >= 0.25
@@ -194,20 +191,22 @@ def test_exact_critics_have_the_start_values():
     np.testing.assert_allclose(total, wanted, rtol=1e-6)
 
 
-def test_set_ups():
-    assert PUBLISHED.exploring_iterations == 11
-    assert PUBLISHED.critic == CriticOptions(rate=0.1, steps=5, minibatch=64, modes=True, target_share=0.01)
-    assert lqr_game_training(lqr_game(), "naive_pgd_on", seeds=[0], setup=PUBLISHED).largest_norm == np.inf
-    assert lqr_game_training(lqr_game(), "bc_hg", seeds=[0], setup=PUBLISHED).largest_norm == 1.0
-    assert changed(SOUND, {"form.same_step": True}).form.same_step
-    with pytest.raises(UnknownNameError, match="clipping"):
-        Setup(clipping="none")
-    with pytest.raises(UnknownNameError, match="critic kind"):
-        CriticOptions(kind="table")
-    with pytest.raises(InvalidInputError, match="target_share"):
-        CriticOptions(target_share=0.0)
+def test_options():
+    published = PUBLISHED[LQRGame]
+    assert published.exploring_iterations == 11
+    assert (published.critic_rate, published.critic_steps, published.critic_minibatch) == (0.1, 5, 64)
+    assert (published.targets, published.target_rate) == ("modes", 0.01)
+    assert lqr_game_training(lqr_game(), "naive_pgd_on", seeds=[0], published=True).largest_norm == np.inf
+    assert lqr_game_training(lqr_game(), "bc_hg", seeds=[0], published=True).largest_norm == 1.0
+    assert lqr_game_training(lqr_game(), "bc_hg", seeds=[0], same_step=True).options.same_step
+    with pytest.raises(UnsupportedError, match=r"critic='tabular': expected 'network' or 'exact' in a LQRGame"):
+        training("bc_hg", critic="tabular")
+    with pytest.raises(UnsupportedError, match="influence_steps=3"):
+        training("bc_hg", influence_steps=3)
+    with pytest.raises(InvalidInputError, match="target_rate"):
+        training("bc_hg", target_rate=0.0)
     with pytest.raises(InvalidInputError, match="exploring_iterations"):
-        Setup(exploring_iterations=-1)
+        training("bc_hg", exploring_iterations=-1)
     with pytest.raises(InvalidInputError, match="leader_policy"):
         raise_on(random_lqr_game())
 
@@ -220,7 +219,7 @@ def raise_on(game):
 
 
 def test_first_actions_are_random_only_while_exploring():
-    one = training("bc_hg", setup=FAST)
+    one = training("bc_hg", **FAST)
     world = one.world(one.generators())
     deviations = []
     for iteration in range(3):
@@ -234,17 +233,17 @@ def test_first_actions_are_random_only_while_exploring():
 
 
 def test_critics_may_learn_from_wider_actions(monkeypatch):
-    seen, original = [], NetworkCritics.learn
+    seen, original = [], GameNetworks.learn
 
-    def learn(self, followers, batch, episode, time, rng):
+    def learn(self, followers, batch, episode, time):
         residual = batch.leader_action_t - batch.state_t[:, :, :-1] @ followers.gains[:, None].swapaxes(2, 3)
         seen.append(residual)
-        original(self, followers, batch, episode, time, rng)
+        original(self, followers, batch, episode, time)
 
-    monkeypatch.setattr(NetworkCritics, "learn", learn)
+    monkeypatch.setattr(GameNetworks, "learn", learn)
     batches = []
     for deviation in (None, 0.1):
-        one = training("bc_hg", setup=changed(SOUND, {"critic.data_deviation": deviation, "critic.steps": 1}))
+        one = training("bc_hg", data_deviation=deviation, critic_steps=1)
         world = one.world(one.generators())
         world.prepare(one.start(), 0)
         batches.append(world.batches["bc_hg"])
@@ -256,8 +255,8 @@ def test_critics_may_learn_from_wider_actions(monkeypatch):
 
 def test_wider_actions_are_refused_where_they_mean_nothing():
     with pytest.raises(InvalidInputError, match=r"data_deviation.*learns from no data"):
-        CriticOptions(kind="exact", data_deviation=0.1)
+        GameOptions(critic="exact", data_deviation=0.1)
     with pytest.raises(InvalidInputError, match="data_deviation"):
-        CriticOptions(data_deviation=0.0)
+        GameOptions(data_deviation=0.0)
     with pytest.raises(UnsupportedError, match="naive_pgd_off"):
-        training("naive_pgd_off", setup=changed(SOUND, {"critic.data_deviation": 0.1}))
+        training("naive_pgd_off", data_deviation=0.1)

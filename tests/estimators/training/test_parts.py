@@ -26,11 +26,10 @@ from bilevelrl.estimators.training import (
     SCHEDULES,
     SGD,
     Adam,
-    load_checkpoint,
     make_optimiser,
     published_simulator,
-    save_checkpoint,
 )
+from bilevelrl.estimators.training.checkpoints import load_checkpoint, save_checkpoint
 from bilevelrl.reference import ConfigurableMDP, Tables, hypergradient, leader_objective, named_stream, solve_follower
 from bilevelrl.reference.errors import InvalidInputError, NotConvergedError, StorageError, UnknownNameError
 from bilevelrl.reference.storage import write_atomically

@@ -62,15 +62,15 @@ def suffix_of(batch, run, episode, time, game):
 @pytest.mark.parametrize("moved", [0.0, 0.2])  # of the gain, since the follower answered it
 @pytest.mark.parametrize(
     ("guiding", "same_step", "influence"),
-    [(True, False, "advantage"), (True, True, "value"), (False, False, "advantage")],
+    [(True, False, True), (True, True, False), (False, False, True)],
 )
 def test_a_minibatch_is_the_mean_of_estimates_that_begin_at_its_steps(guiding, same_step, influence, moved):
     """Objective(horizon=1) counts a trajectory's first step alone, whose guiding term reads the whole trajectory."""
     game, played, followers, batch, draws = drawn()
     gains = played[:, None] + moved
-    form = ScoreForm(influence=influence, same_step=same_step)
+    form = ScoreForm(influence_baseline=influence, same_step=same_step)
     found = score_directions(game, gains, followers, batch, draws, LinearValues(), form=form, guiding=guiding, rng=[])
-    centred = {"influence_baseline": influence == "advantage", "same_step": same_step} if guiding else {}
+    centred = {"influence_baseline": influence, "same_step": same_step} if guiding else {}
     estimator = (BCHG if guiding else NaivePGD)(target=Objective(horizon=1), critic="context", **centred)
     for run in range(RUNS):
         response, wanted, size = followers.solutions[run], np.zeros(2), 0.0

@@ -12,7 +12,7 @@ from typing import Protocol, TypeAlias
 
 import numpy as np
 
-from bilevelrl.estimators.sums.clipping import check_positive_or_infinite, clip_to_norm
+from bilevelrl.estimators.sums.clipping import LargestNorm, clip_to_norm
 from bilevelrl.reference.arrays import FloatArray, check_positive, store_floats
 from bilevelrl.reference.errors import InvalidInputError, UnknownNameError, refusal
 
@@ -21,9 +21,9 @@ __all__ = [
     "SCHEDULES",
     "SGD",
     "Adam",
+    "LargestNorm",
     "Optimiser",
     "OptimiserState",
-    "check_positive_or_infinite",
     "clip_to_norm",
     "make_optimiser",
 ]

@@ -14,11 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.random import Generator
 
-from bilevelrl.estimators.critics.networks import DenseNetwork
+from bilevelrl.estimators.critics.networks import DenseNetwork, NetworkCritic
 from bilevelrl.estimators.sampling.trajectories import Trajectories
 from bilevelrl.estimators.sums.clipping import clip_to_norm
 from bilevelrl.estimators.sums.traces import continues
-from bilevelrl.estimators.training.optimisers import Adam
 from bilevelrl.reference import LQRFollower
 from bilevelrl.reference.arrays import FloatArray
 
@@ -89,22 +88,19 @@ def fit_network(
     followed[:, :-1, 0] = continues(trajectories)[:, 1:] & trajectories.valid[:, :-1]
     share = 2.0 / max(1.0, followed.sum() * rewards.shape[2])
     blocks = _blocks(network, inputs, rewards, share * followed)
-    optimiser, rates = Adam(), np.array([options.learning_rate])
-    rows = np.asarray(weights, dtype=np.float64)[None]
-    state = optimiser.start((1, network.parameters))
+    critic = NetworkCritic(network, np.asarray(weights, dtype=np.float64)[None], np.array([options.learning_rate]))
     kept = np.asarray(discount, dtype=network.dtype)
     for _ in range(options.steps):
         gradient: FloatArray = np.zeros((1, network.parameters))
-        current = rows.astype(network.dtype)
+        current = critic.weights.astype(network.dtype)
         for seen, paid, counted in blocks:
             outputs, tape = network.forward(current, seen)
             difference = outputs[0] - paid
             difference[:-1] -= kept * outputs[0, 1:]
             difference *= counted
             gradient += network.backward(tape, difference[None])
-        move, state = optimiser.step(-clip_to_norm(gradient, options.largest_norm), rates, state)
-        rows = rows + move
-    return np.asarray(rows[0].astype(network.dtype))
+        critic.ascend(-clip_to_norm(gradient, options.largest_norm))
+    return np.asarray(critic.weights[0].astype(network.dtype))
 
 
 def _blocks(network: DenseNetwork, *arrays: FloatArray) -> list[list[FloatArray]]:

@@ -3,28 +3,28 @@
 A critic is rows of weights that become tables Q_L (R, S, L, A). It learns from the frequency of each transition in a
 minibatch, n(s,l,a,s'), which is all that a minibatch of a game with finitely many transitions says:
 
-    y(s,l,a) = Σ_s' n (r_L + γ_L v(s')),        loss = Σ n (Q - r_L - γ_L v)²
+    y(s,l,a) = Σ_s' n (r_L + γ_L v(s')),                                                                            (1)
+    loss = Σ n (Q - r_L - γ_L v)²,                                                                                  (2)
 
 with v(s') what the lagged copy says of the next state.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from bilevelrl.estimators.critics.networks import DenseNetwork
-from bilevelrl.estimators.training.kinds.options import Targets
-from bilevelrl.estimators.training.optimisers import Adam, OptimiserState
+from bilevelrl.estimators.critics.networks import DenseNetwork, LearningCritic, NetworkCritic
 from bilevelrl.reference import MarkovGame
 from bilevelrl.reference.arrays import FloatArray
 
-__all__ = ["NetworkCritic", "NextValue", "TableCritics"]
+__all__ = ["JointNetworks", "JointTables", "NextValue", "Targets"]
 
 HIDDEN = (64, 64)
+
+Targets: TypeAlias = Literal["modes", "expected", "sampled"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,18 +60,14 @@ class NextValue:
         return np.where(self.stackelberg[:, None], answered.max(axis=2), value)
 
 
-class NetworkCritic:
-    """64-64 ReLU networks on one-hot states and follower actions, one output per leader action, stepped by Adam."""
+class JointNetworks(NetworkCritic):
+    """64-64 ReLU networks on one-hot states and follower actions, one output per leader action."""
 
     def __init__(self, game: MarkovGame, weights: FloatArray, rates: FloatArray) -> None:
+        super().__init__(self.architecture(game), weights, rates)
         states, leader_actions, actions = game.reward_leader.shape
-        self.network = self.architecture(game)
         self.inputs = np.hstack([np.repeat(np.eye(states), actions, axis=0), np.tile(np.eye(actions), (states, 1))])
         self.shape = (states, actions, leader_actions)
-        self.optimiser, self.rates = Adam(), rates
-        self.weights = weights
-        self.state: OptimiserState = self.optimiser.start(weights.shape)
-        self._kept: tuple[FloatArray, Any] | None = None
 
     @staticmethod
     def architecture(game: MarkovGame) -> DenseNetwork:
@@ -79,56 +75,37 @@ class NetworkCritic:
         states, leader_actions, actions = game.reward_leader.shape
         return DenseNetwork(sizes=(states + actions, *HIDDEN, leader_actions))
 
-    def tables(self, weights: FloatArray) -> FloatArray:
-        """Return Q_L (R, S, L, A) at given weights."""
-        outputs, _ = self.network.forward(weights, self.inputs)
-        return self._as_tables(outputs)
+    def tables(self, *, lagged: bool = False) -> FloatArray:
+        """Return Q_L (R, S, L, A), or what the lagged copies say of it."""
+        return self._as_tables(self.outputs(self.inputs, lagged=lagged))
 
     def learn(self, frequencies: FloatArray, wanted: FloatArray) -> None:
-        """Take one step on the loss: frequencies n(s,l,a) and sums of targets y(s,l,a), (R, S, L, A) each."""
-        outputs, tape = self.network.forward(self.weights, self.inputs)
-        missing = 2.0 * (wanted - frequencies * self._as_tables(outputs))
-        uphill = self.network.backward(tape, missing.transpose(0, 1, 3, 2).reshape(outputs.shape))
-        step, self.state = self.optimiser.step(uphill, self.rates, self.state)
-        self.weights = self.weights + step
+        """Take one step on the loss (2): frequencies n(s,l,a) and sums of targets y(s,l,a), (R, S, L, A) each."""
+
+        def uphill(outputs: FloatArray) -> FloatArray:
+            missing = 2.0 * (wanted - frequencies * self._as_tables(outputs))  # (2)
+            return missing.transpose(0, 1, 3, 2).reshape(outputs.shape)
+
+        self.step(self.inputs, uphill)
 
     def _as_tables(self, outputs: FloatArray) -> FloatArray:
         return outputs.reshape(-1, *self.shape).transpose(0, 1, 3, 2)
 
-    def arrays(self) -> dict[str, FloatArray]:
-        """Return what learning goes on from."""
-        return {"weights": self.weights, **{f"optimiser.{name}": array for name, array in self.state.items()}}
 
-    def restore(self, arrays: Mapping[str, FloatArray]) -> None:
-        """Continue from what `arrays` returned."""
-        self.weights = arrays["weights"]
-        prefix = "optimiser."
-        self.state = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
-
-
-class TableCritics:
+class JointTables(LearningCritic):
     """Tables whose visited entries move to the mean of their targets."""
 
     def __init__(self, game: MarkovGame, weights: FloatArray, rates: FloatArray) -> None:
+        super().__init__(weights, rates)
         self.shape = game.reward_leader.shape
-        self.weights, self.rates = weights, rates
 
-    def tables(self, weights: FloatArray) -> FloatArray:
-        """Return Q_L (R, S, L, A) at given weights."""
-        return weights.reshape(-1, *self.shape)
+    def tables(self, *, lagged: bool = False) -> FloatArray:
+        """Return Q_L (R, S, L, A), or what the lagged copies say of it."""
+        return (self.lagged if lagged else self.weights).reshape(-1, *self.shape)
 
     def learn(self, frequencies: FloatArray, wanted: FloatArray) -> None:
         """Move visited entries: frequencies n(s,l,a) and sums of targets y(s,l,a), (R, S, L, A) each."""
-        tables = self.tables(self.weights)
-        seen = frequencies > 0.0
+        tables, seen = self.tables(), frequencies > 0.0
         mean = np.where(seen, wanted / np.where(seen, frequencies, 1.0), tables)
         moved = tables + self.rates[:, None, None, None] * (mean - tables)
         self.weights = moved.reshape(self.weights.shape)
-
-    def arrays(self) -> dict[str, FloatArray]:
-        """Return what learning goes on from."""
-        return {"weights": self.weights}
-
-    def restore(self, arrays: Mapping[str, FloatArray]) -> None:
-        """Continue from what `arrays` returned."""
-        self.weights = arrays["weights"]

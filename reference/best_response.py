@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, overload
+from typing import overload
 
 from numpy.random import Generator
 
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.doors import Iterations, NonNegative, checked
-from bilevelrl.reference.errors import InvalidInputError
+from bilevelrl.reference.errors import InvalidInputError, UnsupportedError, refusal
 from bilevelrl.reference.game.follower import GameFollower
 from bilevelrl.reference.game.model import MarkovGame
 from bilevelrl.reference.lqr.follower import LQRFollower
@@ -187,22 +187,27 @@ class SuboptimalFollower:
 
     def respond(
         self,
-        problem: Any,
+        problem: Problem,
         theta: object,
         *,
         previous: object = None,
         rng: Generator | None = None,
-    ) -> Any:
+    ) -> Follower:
         """Return the response after the allowed sweeps.
 
         Raises
         ------
         InvalidInputError
             If noise is asked for without a generator.
+        UnsupportedError
+            If noise is asked for where values are no table.
         """
         start = previous if self.carry else None
         if start is None and self.noise > 0.0:
             if rng is None:
                 raise InvalidInputError("rng=None: expected a numpy Generator for noise > 0; pass rng=...")
+            if not isinstance(problem, (ConfigurableMDP, MarkovGame)):
+                found = type(problem).__name__
+                raise UnsupportedError(refusal("problem", found, "a ConfigurableMDP or MarkovGame", "or pass noise=0"))
             start = self.noise * rng.standard_normal(problem.states_at(theta))
         return solve_follower(problem, theta, method=self.method, stop_after=self.iterations, warm_start=start)

@@ -109,7 +109,7 @@ class Hypergradient:
         return _rebuilt, (kept | {"error_bound_source": bound},)
 
 
-def _rebuilt(kept: Mapping[str, Any]) -> Hypergradient:
+def _rebuilt(kept: dict[str, Any]) -> Hypergradient:
     return Hypergradient(**kept)
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from bilevelrl.reference.certified.closed_form.formula import ClosedForm
 from bilevelrl.reference.certified.extra import require_flint
 from bilevelrl.reference.doors import Steps, checked
 from bilevelrl.reference.errors import UnsupportedError
@@ -22,7 +23,7 @@ __all__ = ["certified_hypergradient"]
 
 @checked
 def certified_hypergradient(
-    problem: Any,
+    problem: Problem | ClosedForm,
     theta: object = None,
     *,
     digits: int = 30,
@@ -78,7 +79,6 @@ def certified_hypergradient(
     """
     require_flint()
     from bilevelrl.reference.certified.closed_form.enclosure import certify_closed_form
-    from bilevelrl.reference.certified.closed_form.formula import ClosedForm
     from bilevelrl.reference.certified.doubles.game import DoubleGame
     from bilevelrl.reference.certified.doubles.lqr import lqr_as_closed_form, lqr_game_as_closed_form
     from bilevelrl.reference.certified.game import game_evaluation

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from functools import reduce
+from operator import add
+from typing import Protocol, TypeVar
 
-from flint import arb
+from flint import arb, arb_series
 
 from bilevelrl.reference.certified.balls import upper
 from bilevelrl.reference.certified.hypergradient import Evaluation
@@ -26,6 +28,8 @@ from bilevelrl.reference.certified.tabular.enclosure import (
 )
 
 __all__ = ["BallGame", "GameSource", "game_evaluation", "policy_weights", "reduced"]
+
+Number = TypeVar("Number", arb, arb_series)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,8 +67,13 @@ class BallGame:
 
 
 def reduce_tables(
-    kernel: Any, rewards: Sequence[Any], initial: Any, policy: Any, *, sees: bool
-) -> tuple[list[list[Any]], list[list[list[Any]]], list[Any]]:
+    kernel: Sequence[Sequence[Sequence[Sequence[tuple[int, Number]]]]],
+    rewards: Sequence[Sequence[Sequence[Sequence[Number]]]],
+    initial: Sequence[Number],
+    policy: Sequence[Sequence[Number]],
+    *,
+    sees: bool,
+) -> tuple[list[list[tuple[tuple[int, Number], ...]]], list[list[list[Number]]], list[Number]]:
     """Return (kernel, rewards, initial law) of the configurable MDP that the follower faces, in any kind of number.
 
     The state is s·L + l where the follower sees the leader's action. Kernels list successors with probabilities.
@@ -83,7 +92,7 @@ def reduce_tables(
         [tuple((t, policy[s][i] * p) for i in leads for t, p in kernel[s][i][a]) for a in actions] for s in states
     ]
     paid = [
-        [[sum((policy[s][i] * reward[s][i][a] for i in leads), arb(0)) for a in actions] for s in states]
+        [[reduce(add, (policy[s][i] * reward[s][i][a] for i in leads)) for a in actions] for s in states]
         for reward in rewards
     ]
     return onward, paid, list(initial)

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import autograd.numpy as anp
 import numpy as np
 from autograd.tracer import getval, isbox
 
+from bilevelrl.reference.arrays import Traced
 from bilevelrl.reference.doors.given_code import point_text
 from bilevelrl.reference.errors import (
     BilevelRLError,
@@ -29,7 +30,7 @@ __all__ = ["called", "check_changes", "differentiable_array", "tracing"]
 _Result = TypeVar("_Result")
 
 
-def differentiable_array(name: str, value: Any) -> Any:
+def differentiable_array(name: str, value: object) -> Traced:
     """Return a float64 or complex128 array, a float, or a traced array.
 
     Raises
@@ -51,7 +52,7 @@ def differentiable_array(name: str, value: Any) -> Any:
     if isinstance(value, np.ma.MaskedArray):
         raise ShapeError(refusal(name, "a masked array", "an array without a mask", "fill the masked entries"))
     try:
-        array: Any = anp.array(value) if isinstance(value, (list, tuple)) or isbox(value) else np.asarray(value)
+        array: Traced = anp.array(value) if isinstance(value, (list, tuple)) or isbox(value) else np.asarray(value)
     except Exception as error:
         raise ShapeError(
             f"{name}={type(value).__name__}: expected an array of real numbers, and NumPy cannot read this "
@@ -79,7 +80,7 @@ def differentiable_array(name: str, value: Any) -> Any:
         ) from error
 
 
-def check_changes(changes: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
+def check_changes(changes: Mapping[str, object], names: Collection[str]) -> dict[str, Traced]:
     """Return the entries that replace some of a record of arrays: known names, of what derivatives can be taken of.
 
     Examples
@@ -93,7 +94,7 @@ def check_changes(changes: Mapping[str, Any], names: Collection[str]) -> dict[st
     return {name: differentiable_array(f"changes[{name!r}]", value) for name, value in changes.items()}
 
 
-def called(label: str, function: Callable[[Any], _Result], theta: Any) -> _Result:
+def called(label: str, function: Callable[[Traced], _Result], theta: Traced) -> _Result:
     """Return function(theta), with what it raises reported as an error of this package that says at which θ.
 
     Raises
@@ -147,7 +148,7 @@ def tracing(label: str) -> Iterator[None]:
         ) from error
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Traced) -> Traced:
     while isbox(value):
         value = getval(value)
     return value

@@ -7,20 +7,19 @@ that it always depends on it: the warning cannot arise and a derivative that is 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import autograd
 import autograd.numpy as anp
 import numpy as np
 from autograd.tracer import getval
 
-from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.arrays import FloatArray, Traced
 from bilevelrl.reference.errors import DerivativeError
 
 __all__ = ["directional_derivatives", "gradient", "log_sum_exp", "sigmoid", "softmax"]
 
 
-def gradient(function: Callable[[Any], Any], theta: FloatArray) -> FloatArray:
+def gradient(function: Callable[[Traced], Traced], theta: FloatArray) -> FloatArray:
     """Gradient of a scalar function by reverse mode, in θ's own shape; zeros where nothing depends on θ.
 
     Examples
@@ -31,14 +30,16 @@ def gradient(function: Callable[[Any], Any], theta: FloatArray) -> FloatArray:
     array([0., 0.])
     """
 
-    def dependent(x: Any) -> Any:
+    def dependent(x: Traced) -> Traced:
         return function(x) + 0.0 * anp.sum(x)
 
     result: FloatArray = np.asarray(autograd.grad(dependent)(theta), dtype=np.float64)
     return result
 
 
-def directional_derivatives(function: Callable[[Any], dict[str, Any]], theta: FloatArray) -> dict[str, FloatArray]:
+def directional_derivatives(
+    function: Callable[[Traced], dict[str, Traced]], theta: FloatArray
+) -> dict[str, FloatArray]:
     """Jacobians of several array-valued functions of θ, by forward mode, one pass per coordinate.
 
     Parameters
@@ -71,7 +72,7 @@ def directional_derivatives(function: Callable[[Any], dict[str, Any]], theta: Fl
     flat_size = sum(value.size for value in values.values())
     columns = np.zeros((theta.size, flat_size))
 
-    def flat(x: Any) -> Any:
+    def flat(x: Traced) -> Traced:
         outputs = function(x)
         pieces = [anp.reshape(outputs[name] + 0.0 * anp.sum(x), (-1,)) for name in names]
         return anp.concatenate(pieces)
@@ -104,7 +105,7 @@ def _refuse_kept(columns: FloatArray, total: FloatArray) -> None:
         )
 
 
-def _shift(logits: Any, axis: int) -> Any:
+def _shift(logits: Traced, axis: int) -> Traced:
     """The largest real part, as a constant: subtracting it changes no value and no derivative."""
     if isinstance(logits, np.ndarray) and logits.dtype == np.float64:
         return logits.max(axis=axis, keepdims=True)
@@ -114,7 +115,7 @@ def _shift(logits: Any, axis: int) -> Any:
     return np.max(np.real(value), axis=axis, keepdims=True)
 
 
-def log_sum_exp(logits: Any, axis: int = -1) -> Any:
+def log_sum_exp(logits: Traced, axis: int = -1) -> Traced:
     """Stable log Σ exp along an axis; safe under autograd and under a complex step.
 
     Examples
@@ -126,7 +127,7 @@ def log_sum_exp(logits: Any, axis: int = -1) -> Any:
     return anp.log(anp.sum(anp.exp(logits - shift), axis=axis)) + np.squeeze(shift, axis=axis)
 
 
-def softmax(logits: Any, axis: int = -1) -> Any:
+def softmax(logits: Traced, axis: int = -1) -> Traced:
     """Stable softmax along an axis; safe under autograd and under a complex step.
 
     Examples
@@ -139,7 +140,7 @@ def softmax(logits: Any, axis: int = -1) -> Any:
     return weights / library.sum(weights, axis=axis, keepdims=True)
 
 
-def sigmoid(logits: Any) -> Any:
+def sigmoid(logits: Traced) -> Traced:
     """Stable logistic function; safe under autograd and under a complex step.
 
     Examples

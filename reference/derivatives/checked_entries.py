@@ -9,15 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.derivatives.checks import compare, kink
 from bilevelrl.reference.derivatives.findings import Finding, describe
-from bilevelrl.reference.derivatives.memory import Memory, Seen, point_of
-from bilevelrl.reference.derivatives.probes import Entries, Probe, same
+from bilevelrl.reference.derivatives.memory import Memory, Point, Seen, point_of
+from bilevelrl.reference.derivatives.probes import Entries, Probe, Values, same
 from bilevelrl.reference.derivatives.traces import Trace
 from bilevelrl.reference.errors import DerivativeError, InvalidInputError, ShapeError, UnknownNameError, refusal
 
@@ -56,19 +55,17 @@ class CheckedEntries:
         result: Probe = known[1]
         return result
 
-    def refresh(self, theta: FloatArray, values: Mapping[str, Any]) -> None:
+    def refresh(self, theta: FloatArray, values: Values) -> None:
         """Take note of all values at θ; forget everything where they were others there: a closure has changed."""
         point = point_of(theta)
-        known: tuple[Any, Probe] | None = self.memory.get("probe")
+        known: tuple[Point, Probe] | None = self.memory.get("probe")
         if known is not None and known[0] == point:
             if all(same(value, known[1].base[name]) for name, value in values.items()):
                 return
             self.memory.clear()
         self.memory["probe"] = (point, Probe(self.entries, theta.copy(), self.label, values))
 
-    def _seen(
-        self, theta: FloatArray, names: frozenset[str] | None = None, values: Mapping[str, Any] | None = None
-    ) -> Seen:
+    def _seen(self, theta: FloatArray, names: frozenset[str] | None = None, values: Values | None = None) -> Seen:
         """Return what is known of the arrays at θ, looked at again where that is due or something has changed.
 
         Names are those that the trace or the closed form gives, values those at θ; None where neither is known.
@@ -213,9 +210,9 @@ class CheckedEntries:
         self,
         theta: FloatArray,
         names: frozenset[str],
-        pull: Callable[[str, Any], FloatArray],
+        pull: Callable[[str, FloatArray], FloatArray],
         source: str,
-        values: Mapping[str, Any] | None = None,
+        values: Values | None = None,
         kind: str = "pullback",
     ) -> None:
         def claimed(probe: Probe, name: str) -> Finding | None:
@@ -244,7 +241,7 @@ class CheckedEntries:
         source: str,
         kind: str,
         claimed: Callable[[Probe, str], Finding | None],
-        values: Mapping[str, Any] | None,
+        values: Values | None,
     ) -> None:
         """Compare every array, unless all is as when it was last compared."""
         if not self.verify or theta.size == 0:

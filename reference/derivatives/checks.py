@@ -11,11 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 
-from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.arrays import BoolArray, FloatArray, IntArray
 from bilevelrl.reference.derivatives.findings import Finding
 from bilevelrl.reference.derivatives.probes import ROUNDINGS, STEPS, ULPS, Probe, contracted, same
 
@@ -91,7 +90,7 @@ class History:
     slope: list[FloatArray] = field(default_factory=list)
     bend: list[FloatArray] = field(default_factory=list)
     noise: list[FloatArray] = field(default_factory=list)
-    _size: Any = field(default=0.0, init=False)
+    _size: FloatArray = field(default_factory=lambda: np.zeros(1), init=False)
 
     def add(self, probe: Probe, name: str, k: int, weights: FloatArray | None) -> None:
         """Take the k-th step of a table, or of a weighted sum of its entries."""
@@ -115,17 +114,17 @@ class History:
         self.bend.append(np.abs(forward - backward))
         self.noise.append(noise)
 
-    def scale(self, claimed: FloatArray | float = 0.0) -> Any:
+    def scale(self, claimed: FloatArray | float = 0.0) -> FloatArray:
         """The size that errors are relative to: the derivative's own, and not less than rounding of the largest."""
         return np.abs(claimed) + self._size
 
-    def smooth(self) -> Any:
+    def smooth(self) -> BoolArray:
         """Whether one-sided slopes meet at the last step, or close in on each other."""
         bend, noise = self.bend[-1], self.noise[-1]
         meet = bend <= 0.02 * self._size + 4.0 * noise
         return meet if len(self.bend) < 2 else meet | (bend <= 0.25 * self.bend[-2] + 4.0 * noise)
 
-    def agrees(self, claimed: FloatArray, exact: FloatArray | None) -> Any:
+    def agrees(self, claimed: FloatArray, exact: FloatArray | None) -> BoolArray:
         """Whether the last step shows a smooth entry with the claimed derivative."""
         slope, noise, scale, smooth = self.slope[-1], self.noise[-1], self.scale(claimed), self.smooth()
         settled = smooth & (np.abs(claimed - slope) <= AGREEMENT * scale + noise)
@@ -141,7 +140,7 @@ class History:
         self,
         claimed: FloatArray,
         exact: FloatArray | None,
-        pending: Any,
+        pending: IntArray,
         rounding: Callable[[], FloatArray] = lambda: np.zeros(1),
     ) -> Finding | None:
         """What is wrong with the first entry that never agreed; None where differences, or roundings, cannot tell."""
@@ -158,7 +157,13 @@ class History:
         return None
 
     def _entry(
-        self, i: int, claimed: FloatArray, exact: FloatArray | None, slope: Any, bend: Any, noise: Any
+        self,
+        i: int,
+        claimed: FloatArray,
+        exact: FloatArray | None,
+        slope: FloatArray,
+        bend: FloatArray,
+        noise: FloatArray,
     ) -> Finding | None:
         claim = float(claimed[i])
         if bends(bend, noise):
@@ -179,7 +184,7 @@ class History:
         return None
 
 
-def settled_slope(slope: Any, noise: Any) -> tuple[float, float]:
+def settled_slope(slope: FloatArray, noise: FloatArray) -> tuple[float, float]:
     """Return the slope at the step where its neighbours agree best, and how well they do, rounding included."""
     change = np.abs(np.diff(slope))
     error = np.maximum(change[:-1], change[1:]) + noise[1:-1]
@@ -192,7 +197,7 @@ def settled_slope(slope: Any, noise: Any) -> tuple[float, float]:
     return float(slope[best + 1]), float(error[best])
 
 
-def bends(bend: Any, noise: Any) -> bool:
+def bends(bend: FloatArray, noise: FloatArray) -> bool:
     """Whether one-sided slopes stay apart by as much, however small the step: a kink, a jump or an infinite slope.
 
     Parameters
@@ -208,7 +213,6 @@ def bends(bend: Any, noise: Any) -> bool:
     >>> bends(2.0 + 0 * h, 1e-16 / h), bends(h, 1e-16 / h), bends(h ** -0.5, 1e-16 / h)
     (True, False, True)
     """
-    bend, noise = np.asarray(bend), np.asarray(noise)
     seen = np.flatnonzero(np.isfinite(bend) & (bend > 8.0 * noise))
     if seen.size < 3 or (bend[seen[1:]] <= 0.5 * bend[seen[:-1]]).any():
         return False

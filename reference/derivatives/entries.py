@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import autograd
 import numpy as np
@@ -31,6 +30,7 @@ from bilevelrl.reference.errors import (
 __all__ = ["Derivatives", "Jacobian", "Pullback", "pull_streams"]
 
 Jacobian = Callable[[FloatArray], Mapping[str, FloatArray]]
+Pulled = Callable[[Mapping[str, FloatArray]], FloatArray]
 Pullback = Callable[[FloatArray, Mapping[str, FloatArray]], FloatArray]
 
 
@@ -171,7 +171,7 @@ class Derivatives(CheckedEntries):
             found[name] = np.asarray(slope, dtype=np.float64)
         return found
 
-    def pullback_at(self, theta: FloatArray) -> Callable[[Mapping[str, Any]], FloatArray]:
+    def pullback_at(self, theta: FloatArray) -> Pulled:
         """Return a function of cotangents {name: array of that shape}: Σ ⟨cotangent, ∂array/∂θ⟩, shape (N,).
 
         Raises
@@ -181,14 +181,14 @@ class Derivatives(CheckedEntries):
         """
         return self.memory.once("pullback", theta, lambda: self._pullback_at(theta))
 
-    def _pullback_at(self, theta: FloatArray) -> Callable[[Mapping[str, Any]], FloatArray]:
+    def _pullback_at(self, theta: FloatArray) -> Pulled:
         if self.pullback_given is not None:
             names = self.varying(theta)
             self._check_pullback(
                 theta, names, lambda name, c: self._given_pullback(theta, {name: c}), "the closed form"
             )
 
-            def by_closed_form(cotangents: Mapping[str, Any]) -> FloatArray:
+            def by_closed_form(cotangents: Mapping[str, FloatArray]) -> FloatArray:
                 relevant = {name: value for name, value in cotangents.items() if name in names}
                 return self._given_pullback(theta, relevant) if relevant else np.zeros(theta.size)
 
@@ -196,7 +196,7 @@ class Derivatives(CheckedEntries):
         if self.jacobian_given is not None:
             slopes = {name: np.reshape(value, (-1, theta.size)) for name, value in self.jacobian(theta).items()}
 
-            def by_jacobian(cotangents: Mapping[str, Any]) -> FloatArray:
+            def by_jacobian(cotangents: Mapping[str, FloatArray]) -> FloatArray:
                 pieces = (np.ravel(c) @ slopes[name] for name, c in cotangents.items() if name in slopes)
                 return sum(pieces, np.zeros(theta.size))
 
@@ -206,7 +206,7 @@ class Derivatives(CheckedEntries):
         self.memory["varying"] = (point_of(theta), names)
         self._check_pullback(theta, names, traced.pull, "autograd", traced.values)
 
-        def by_trace(cotangents: Mapping[str, Any]) -> FloatArray:
+        def by_trace(cotangents: Mapping[str, FloatArray]) -> FloatArray:
             total = np.zeros(theta.size)
             for name, cotangent in cotangents.items():
                 if name in traced.nodes:
@@ -218,7 +218,7 @@ class Derivatives(CheckedEntries):
 
     def _given_pullback(self, theta: FloatArray, cotangents: Mapping[str, FloatArray]) -> FloatArray:
         assert self.pullback_given is not None
-        pulled: Any = self.pullback_given(theta, cotangents)
+        pulled = self.pullback_given(theta, cotangents)
         if np.shape(pulled) != (theta.size,):
             raise ShapeError(refusal(f"{self.label}_pullback(theta, ...).shape", np.shape(pulled), f"{(theta.size,)}",
                                      "return one number per parameter"))  # fmt: skip

@@ -12,10 +12,10 @@ from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 
-from bilevelrl.reference.arrays import FloatArray
-from bilevelrl.reference.derivatives.probes import Probe, same
+from bilevelrl.reference.arrays import AnyArray, BoolArray, FloatArray
+from bilevelrl.reference.derivatives.probes import Probe, Values, same
 
-__all__ = ["Memory", "Seen", "point_of"]
+__all__ = ["Memory", "Point", "Seen", "point_of"]
 
 T = TypeVar("T")
 Point: TypeAlias = tuple[tuple[int, ...], bytes]
@@ -25,7 +25,7 @@ class Memory(dict[str, Any]):
     """What a problem remembers between calls; copies and pickles of the problem begin with an empty one."""
 
     @contextmanager
-    def keeping(self, theta: FloatArray, kept: dict[Any, Any] | None = None) -> Iterator[None]:
+    def keeping(self, theta: FloatArray, kept: dict[Hashable, object] | None = None) -> Iterator[None]:
         """Compute what is asked at one θ once, until the end of the block; or for as long as the caller holds `kept`.
 
         Examples
@@ -67,7 +67,7 @@ class Memory(dict[str, Any]):
     def __reduce__(self) -> tuple[type[Memory], tuple[()]]:
         return Memory, ()
 
-    def __deepcopy__(self, _: Any) -> Memory:
+    def __deepcopy__(self, _: object) -> Memory:
         return Memory()
 
 
@@ -102,8 +102,8 @@ class Seen:
     point: Point
     names: frozenset[str]
     varying: frozenset[str]
-    constant: Mapping[str, Any]
-    still: Mapping[str, tuple[Any, Any]]
+    constant: Values
+    still: Mapping[str, tuple[BoolArray, AnyArray | float]]
     points: int
     compared: set[str] = field(default_factory=set)
 
@@ -130,17 +130,17 @@ class Seen:
         """Whether the next θ is the second, fourth, eighth ..."""
         return (self.points & (self.points + 1)) == 0
 
-    def covers(self, names: frozenset[str], values: Mapping[str, Any]) -> bool:
+    def covers(self, names: frozenset[str], values: Values) -> bool:
         """Whether another θ shows nothing new: no other array depends on it, and what stood still does."""
         return names <= self.varying and all(
             self._stands(name, value) if name in names else self.is_constant(name, value)
             for name, value in values.items()
         )
 
-    def is_constant(self, name: str, value: Any) -> bool:
+    def is_constant(self, name: str, value: object) -> bool:
         """Whether an array did not depend on θ and is what it was."""
         return name in self.constant and same(value, self.constant[name])
 
-    def _stands(self, name: str, value: Any) -> bool:
+    def _stands(self, name: str, value: AnyArray | float) -> bool:
         still, base = self.still[name]
         return np.shape(value) == np.shape(base) and not np.any((value != base) & still)

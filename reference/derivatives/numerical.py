@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import autograd.numpy as anp
 import numpy as np
 
-from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.arrays import FloatArray, Traced
 from bilevelrl.reference.derivatives.checks import History, kink, settled_slope
 from bilevelrl.reference.derivatives.probes import STEPS, Entries, Probe
 from bilevelrl.reference.errors import DerivativeError
@@ -64,7 +62,7 @@ def linearised(entries: Entries, theta: FloatArray, label: str) -> Entries:
     """
     values, jacobian = entries(theta), numerical_jacobian(entries, theta, label)
 
-    def affine(x: Any) -> dict[str, Any]:
+    def affine(x: Traced) -> dict[str, Traced]:
         moved = anp.reshape(x, (-1,)) - theta.ravel()
         return {
             name: value + anp.dot(jacobian[name], moved) if name in jacobian else value

@@ -11,12 +11,12 @@ import math
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from numpy.exceptions import ComplexWarning
 
-from bilevelrl.reference.arrays import FloatArray, is_frozen
+from bilevelrl.reference.arrays import AnyArray, BoolArray, FloatArray, Traced, is_frozen
 from bilevelrl.reference.errors import InvalidInputError
 
 __all__ = ["ROUNDINGS", "STEPS", "ULPS", "Entries", "Probe", "check_direction", "contracted", "same"]
@@ -34,8 +34,8 @@ _COMPLEX_STEP = 1e-100
 _NUDGES = (-3e-14, -1e-14, 1e-14, 3e-14)  # of the direction: other roundings of the same derivative
 _KEPT = 2**16  # entries; larger arrays are drawn anew
 
-Values: TypeAlias = Mapping[str, Any]
-Entries: TypeAlias = Callable[[Any], Values]
+Values: TypeAlias = Mapping[str, Traced]
+Entries: TypeAlias = Callable[[Traced], Values]
 
 
 def check_direction(theta: FloatArray) -> FloatArray:
@@ -85,7 +85,7 @@ class Probe:
     label: str
     read: Values | None = None
     along: FloatArray | None = None
-    base: dict[str, Any] = field(init=False)
+    base: dict[str, AnyArray | float] = field(init=False)
     complex_failure: str | None = field(default=None, init=False)
     _sides: dict[int, Values | None] = field(default_factory=dict, init=False)
     _complex: list[Values | None] = field(default_factory=list, init=False)
@@ -131,7 +131,7 @@ class Probe:
                     "from each call; return a copy"
                 )
 
-    def _at(self, point: Any) -> Values | None:
+    def _at(self, point: AnyArray) -> Values | None:
         try:
             with np.errstate(all="ignore"):
                 return self.function(point)
@@ -211,7 +211,7 @@ class Probe:
                         found.append(float(np.abs(np.diff(rows, 6, axis=0)).max(initial=0.0)) / 924.0**0.5)
         return min(found) / size if size > 0.0 and np.isfinite(min(found)) else 0.0
 
-    def still(self, name: str) -> Any:
+    def still(self, name: str) -> BoolArray:
         """Return which entries of a table do not move from θ to either side of it."""
         sides = [np.asarray(side[name]) == self.base[name] for side in self.sides if side is not None]
         return np.logical_and.reduce(sides) if sides else np.zeros(np.shape(self.base[name]), dtype=np.bool_)
@@ -230,11 +230,11 @@ class Probe:
         return False
 
 
-def _is_constant(value: Any) -> bool:
+def _is_constant(value: object) -> bool:
     return isinstance(value, float) or is_frozen(value)
 
 
-def same(value: Any, base: Any) -> bool:
+def same(value: object, base: object) -> bool:
     """Whether two arrays are the same object, or have the same entries; NaN is the same as NaN."""
     if value is base:
         return True

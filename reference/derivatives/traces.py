@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import autograd.numpy as anp
 import numpy as np
 from autograd.core import VJPNode, backward_pass
 from autograd.tracer import getval, isbox, trace
 
-from bilevelrl.reference.arrays import FloatArray
-from bilevelrl.reference.derivatives.probes import Entries
+from bilevelrl.reference.arrays import AnyArray, FloatArray, Traced
+from bilevelrl.reference.derivatives.probes import Entries, Values
 from bilevelrl.reference.errors import BilevelRLError, DerivativeError
 
 __all__ = ["Trace", "rule_failed"]
@@ -26,7 +25,7 @@ class Trace:
 
     label: str
     theta: FloatArray
-    values: Mapping[str, Any]
+    values: Values
     nodes: Mapping[str, VJPNode]
     steps: int
 
@@ -39,11 +38,11 @@ class Trace:
         DerivativeError
             If autograd has no rule for one of its steps, or it keeps values of an earlier trace.
         """
-        values: dict[str, Any] = {}
+        values: dict[str, AnyArray] = {}
         nodes: dict[str, VJPNode] = {}
         start = VJPNode.new_root()
 
-        def traced(x: Any) -> Any:
+        def traced(x: Traced) -> Traced:
             for name, value in entries(x).items():
                 values[name] = getval(value)
                 if isbox(value):
@@ -65,7 +64,7 @@ class Trace:
             raise _kept(label)
         return cls(label, theta, values, nodes, steps)
 
-    def pull(self, name: str, cotangent: Any) -> FloatArray:
+    def pull(self, name: str, cotangent: FloatArray) -> FloatArray:
         """Return ⟨cotangent, ∂array/∂θ⟩, shape (N,)."""
         weight = np.asarray(cotangent, dtype=np.float64)
         try:

@@ -23,11 +23,10 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
-from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.arrays import BoolArray, FloatArray
 from bilevelrl.reference.game.decisions import DecisionPoints
 from bilevelrl.reference.game.follower import GameFollower
 from bilevelrl.reference.game.leader import truncated_stages
@@ -192,11 +191,11 @@ def game_error_bound(
     rounding = _rounding(game, points)
     discount = objective.discount(game.discount_leader)
     slope = game.policy_jacobian(theta)  # (S, L, N)
-    seen = _relevant(game, policy, points, response, slope)
-    if not seen.all():  # the others are worth anything, and known as badly as they like
-        game, points = _at(game, points, seen)
-        policy, response, state_value, slope = policy[seen], response[seen], state_value[seen], slope[seen]
-        errors = errors.at(seen)
+    met = _relevant(game, policy, points, response, slope)
+    if not met.all():  # the others are worth anything, and known as badly as they like
+        game, points = _at(game, points, met)
+        policy, response, state_value, slope = policy[met], response[met], state_value[met], slope[met]
+        errors = errors.at(met)
     off = errors.policy
     endless = {game.discount_follower} | ({discount} if objective.horizon is None else set())
     stretch = _stretch(points, response, off, endless, objective.horizon)
@@ -306,13 +305,13 @@ def _follower_gradient(
 
 def _relevant(
     game: MarkovGame, policy: FloatArray, points: DecisionPoints, response: FloatArray, slope: FloatArray | None = None
-) -> Any:
+) -> BoolArray:
     """Return which states (S,) the objective or its derivative can see: reached from where the process starts."""
     played = policy > 0.0
     if slope is not None:
         played |= (slope != 0.0).any(axis=2)
     answered = np.broadcast_to(response > 0.0, game.reward_leader.shape)
-    linked: Any = ((played[:, :, None] & answered)[..., None] & (game.transition > 0.0)).any(axis=(1, 2))
+    linked = np.any((played[:, :, None] & answered)[..., None] & (game.transition > 0.0), axis=(1, 2))
     seen = game.initial > 0.0
     while True:
         onward = linked[seen].any(axis=0)
@@ -321,7 +320,7 @@ def _relevant(
         seen = seen | onward
 
 
-def _at(game: MarkovGame, points: DecisionPoints, states: Any) -> tuple[MarkovGame, DecisionPoints]:
+def _at(game: MarkovGame, points: DecisionPoints, states: BoolArray) -> tuple[MarkovGame, DecisionPoints]:
     """Return the game of some of the states; what leads to the others ends the process."""
     policy = game.policy
     smaller = replace(

@@ -9,12 +9,11 @@ over an infinite horizon), and where it is known too coarsely (`bilevelrl.refere
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import autograd.numpy as anp
 import numpy as np
 
-from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.arrays import FloatArray, Traced
 from bilevelrl.reference.lqr.matrices import LQRMatrices
 from bilevelrl.reference.lqr.model import ConfigurableLQR, LQRAt
 from bilevelrl.reference.lqr.response_errors import (
@@ -46,11 +45,11 @@ class LeaderSweeps:
 class _Sums:
     """The leader's J (1, 1), M, X̄, Ȳ, M̄ and L, as in `bilevelrl.reference.lqr.leader`."""
 
-    objective: Any
-    cost_to_go: Any
-    visits: Any
-    flow: Any
-    future: Any
+    objective: Traced
+    cost_to_go: Traced
+    visits: Traced
+    flow: Traced
+    future: Traced
     length: float
 
 
@@ -165,7 +164,7 @@ def lqr_error_bounds(
     jacobian = problem.jacobian(theta) if gradient else {}
     stretch = [0.0]
 
-    def formula(ledger: Ledger) -> Any:
+    def formula(ledger: Ledger) -> Traced:
         response = respond(
             ledger,
             a,
@@ -181,7 +180,7 @@ def lqr_error_bounds(
         stretch[0] = stretch_of(loop, response.loop_error, problem.discount_follower, None)
         stretch[0] = max(stretch[0], stretch_of(loop, response.loop_error, discount, objective.horizon))
         found = _leader(ledger, matrices, response, discount, objective.horizon, method, sweeps)
-        parts: list[Any] = []
+        parts: list[Traced] = []
         if gradient:
             cotangents = _cotangents(ledger, problem, matrices, response, found, tail)
             parts = pulled(ledger, cotangents, jacobian, PARTS, theta.size)
@@ -197,7 +196,7 @@ def _cotangents(
     response: Response,
     found: _Sums,
     tail: Tail | None,
-) -> dict[Part, dict[str, Any]]:
+) -> dict[Part, dict[str, Traced]]:
     a, b = matrices.dynamics_state, matrices.dynamics_action
     d = ledger.symmetric(matrices.cost_action_leader)
     gain, length = response.gain, found.length

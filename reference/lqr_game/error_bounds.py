@@ -9,12 +9,10 @@ is cut off because the state has spread beyond double precision.
 
 from __future__ import annotations
 
-from typing import Any
-
 import autograd.numpy as anp
 import numpy as np
 
-from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.arrays import FloatArray, Traced
 from bilevelrl.reference.errors import IllPosedError
 from bilevelrl.reference.lqr.follower import action_covariance
 from bilevelrl.reference.lqr.response_errors import (
@@ -45,7 +43,14 @@ class _Chain:
     __slots__ = ("by_loop", "by_noise", "objective")
 
     def __init__(
-        self, ledger: Ledger, game: LQRGame, loop: Any, noise: Any, discount: float, horizon: int | None, steps: int
+        self,
+        ledger: Ledger,
+        game: LQRGame,
+        loop: Traced,
+        noise: Traced,
+        discount: float,
+        horizon: int | None,
+        steps: int,
     ) -> None:
         size = len(game.initial_mean)
         one, target, width = np.eye(1), column(game.target), ledger.symmetric(game.width)
@@ -100,11 +105,11 @@ class _Chain:
         self.by_loop = ledger.off(self.by_loop, rest * (by_loop + np.sqrt(narrow * amplification) * means))
 
 
-def _transposed(stack: Any) -> Any:
+def _transposed(stack: Traced) -> Traced:
     return anp.swapaxes(stack, 1, 2)
 
 
-def _log_determinant(ledger: Ledger, matrix: Any, inverse: Any) -> Any:
+def _log_determinant(ledger: Ledger, matrix: Traced, inverse: Traced) -> Traced:
     """Return log det of each of a stack, (T, 1, 1), off by what an LU factorisation may be off by."""
     found = anp.reshape(anp.linalg.slogdet(matrix)[1], (-1, 1, 1))
     size = plain(matrix).shape[-1]
@@ -120,10 +125,10 @@ def _cotangents(
     policy: LeaderGaussian,
     response: Response,
     chain: _Chain,
-    planned: Any,
-    through: Any,
+    planned: Traced,
+    through: Traced,
     tail: Tail | None,
-) -> dict[Part, dict[str, Any]]:
+) -> dict[Part, dict[str, Traced]]:
     b, c = game.dynamics_action, game.dynamics_leader
     by_noise = 0.5 * (chain.by_noise + chain.by_noise.T)
     by_after = ledger.total(
@@ -195,7 +200,7 @@ def lqr_game_error_bounds(
     jacobian = game.jacobian(theta) if gradient else {}
     stretch = [0.0]
 
-    def formula(ledger: Ledger) -> Any:
+    def formula(ledger: Ledger) -> Traced:
         planned = ledger.total((1.0, game.dynamics_state), (1.0, c, policy.gain))
         response = respond(
             ledger,
@@ -215,7 +220,7 @@ def lqr_game_error_bounds(
         for rate, length in ((game.discount_follower, None), (1.0, None if objective.horizon is None else steps)):
             stretch[0] = max(stretch[0], stretch_of(plain(loop), response.loop_error, rate, length))
         chain = _Chain(ledger, game, loop, noise, discount, objective.horizon, steps)
-        parts: list[Any] = []
+        parts: list[Traced] = []
         if gradient:
             cotangents = _cotangents(ledger, game, policy, response, chain, planned, through, tail)
             parts = pulled(ledger, cotangents, jacobian, GAME_PARTS, theta.size)

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from bilevelrl.reference.arrays import FloatArray, Traced
 from bilevelrl.reference.problem.follower import Follower
 from bilevelrl.reference.problem.on_demand import AnswerBounds
-from bilevelrl.reference.problem.protocol import Part, Question
+from bilevelrl.reference.problem.protocol import At, Part, Problem, Question
 
 __all__ = [
     "ComplexParts",
@@ -97,11 +97,11 @@ class SplitObjective(Protocol):
         """Bound on the rounding of the values."""
         ...
 
-    def values(self, part: Part, moved: Sequence[Any]) -> FloatArray:
+    def values(self, part: Part, moved: Sequence[At[Problem]]) -> FloatArray:
         """J with the θ of one part moved to each of several evaluations of the problem; NaN where it does not exist."""
         ...
 
-    def error_bound(self, at: Any) -> AnswerBounds:
+    def error_bound(self, at: At[Problem]) -> AnswerBounds:
         """What the exact derivative makes of the errors of the response that all parts but one hold fixed."""
         ...
 

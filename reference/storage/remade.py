@@ -11,12 +11,15 @@ from copy import deepcopy
 from dataclasses import fields, is_dataclass, replace
 from functools import wraps
 from operator import attrgetter
-from typing import Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 __all__ = ["remade"]
 
 P = ParamSpec("P")
-R = TypeVar("R")
+D = TypeVar("D", bound="DataclassInstance")
 
 
 class _Call:
@@ -53,7 +56,7 @@ def _make(call: _Call, name: str) -> object:
     return call.made(name)
 
 
-def remade(factory: Callable[P, R]) -> Callable[P, R]:
+def remade(factory: Callable[P, D]) -> Callable[P, D]:
     """Decorate a factory of dataclasses whose fields may be local functions: they pickle as the call.
 
     The arguments must pickle, and determine what is made.
@@ -67,25 +70,24 @@ def remade(factory: Callable[P, R]) -> Callable[P, R]:
     """
 
     @wraps(factory)
-    def making(*positional: P.args, **named: P.kwargs) -> R:
+    def making(*positional: P.args, **named: P.kwargs) -> D:
         found = factory(*positional, **named)  # first, for it refuses bad arguments by name
         try:
             call = _Call(making, *deepcopy((positional, named)))  # arrays of the caller's may change afterwards
         except TypeError:  # an iterator, say: used up by now, so that no other call makes the same
             return found
-        made: R = _marked(found, call, "")
-        return made
+        return _marked(found, call, "")
 
     return making
 
 
-def _marked(made: Any, call: _Call, path: str) -> Any:
+def _marked(made: D, call: _Call, path: str) -> D:
     """Return a dataclass whose local functions, and those of its dataclasses, know the call that makes them."""
-    changes = {}
+    changes: dict[str, object] = {}
     for entry in fields(made):
         value = getattr(made, entry.name) if entry.init else None
-        function: Any = value.function if isinstance(value, _Remade) else value
-        if "<locals>" in getattr(function, "__qualname__", ""):
+        function: object = value.function if isinstance(value, _Remade) else value
+        if callable(function) and "<locals>" in getattr(function, "__qualname__", ""):
             changes[entry.name] = _Remade(function, call, path + entry.name)
         elif is_dataclass(value) and not isinstance(value, type):
             marked = _marked(value, call, f"{path}{entry.name}.")

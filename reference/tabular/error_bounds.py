@@ -34,11 +34,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.arrays import BoolArray, FloatArray
 from bilevelrl.reference.problem import AnswerBounds, Objective
 from bilevelrl.reference.tabular.follower import TabularFollower
 from bilevelrl.reference.tabular.model import TabularAt
@@ -345,7 +344,7 @@ def objective_noise(
     return float(np.asarray(tables.initial) @ (leader.value_off + rounding * leader.value))
 
 
-def relevant_states(tables: Tables, policy: FloatArray, jacobian: Mapping[str, FloatArray]) -> Any:
+def relevant_states(tables: Tables, policy: FloatArray, jacobian: Mapping[str, FloatArray]) -> BoolArray:
     """Return which states (S,) the objective or its derivative can see: reached from where the process starts.
 
     A first-order change of the kernel or of the initial law reaches a state too.
@@ -438,7 +437,7 @@ def _summed(*terms: float) -> float:
     return 8.0 * float(np.finfo(np.float64).eps) * sum(map(abs, terms))
 
 
-def _at(tables: Tables, states: Any) -> Tables:
+def _at(tables: Tables, states: BoolArray) -> Tables:
     """Return the tables of some of the states; what leads to the others ends the process."""
     return Tables(
         transition=to_dense(tables.transition)[states][:, :, states],

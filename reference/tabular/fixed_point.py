@@ -12,11 +12,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from bilevelrl.reference.arrays import FloatArray, check_positive, refuse_differentiation
+from bilevelrl.reference.arrays import BoolArray, FloatArray, check_positive, refuse_differentiation
 from bilevelrl.reference.errors import InvalidInputError, NotConvergedError, ShapeError, refusal
 from bilevelrl.reference.problem import FollowerMethod, Status
 from bilevelrl.reference.tabular.tables import Tables
@@ -62,14 +61,14 @@ def soft_bellman(
 
 def reward_centre(tables: Tables, reward: FloatArray) -> float:
     """The constant reward to split off: zero unless every row is a law, for only then does it move V alone."""
-    if not _is_large(reward.min(), reward.max()):  # the usual case, decided without a look at the kernel
+    if not _is_large(reward.min(), reward.max()).any():  # the usual case, decided without a look at the kernel
         return 0.0
     kernel = tables.transition
     rows = kernel.probability if isinstance(kernel, SparseTransition) else kernel
     return float(reward_centres(np.asarray(rows)[None], reward[None])[0])
 
 
-def _is_large(low: Any, high: Any) -> Any:
+def _is_large(low: FloatArray, high: FloatArray) -> BoolArray:
     """Whether splitting off the middle gains digits: a small constant only rounds the rewards, a large one does not."""
     return abs(0.5 * (low + high)) > 4.0 * (high - low)
 

@@ -11,8 +11,6 @@ The cost does not grow with the number of parameters.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from bilevelrl.reference.arrays import FloatArray
@@ -34,7 +32,9 @@ def follower_adjoint(
     kernel = tables.transition
     if isinstance(kernel, SparseTransition):
         flow = (action_cotangent[:, :, None] * kernel.probability).ravel()
-        pushed: Any = np.bincount(kernel.successor.ravel(), weights=flow, minlength=tables.states)
+        pushed = np.bincount(kernel.successor.ravel(), weights=flow, minlength=tables.states).astype(
+            np.float64, copy=False
+        )
     else:
         pushed = action_cotangent.ravel() @ kernel.reshape(-1, tables.states)
     adjoint = system.solve_transposed(system.discount * pushed)  # (2)

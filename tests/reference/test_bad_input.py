@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from numpy.random import default_rng
 
 from bilevelrl.reference import (
     ConfigurableMDP,
@@ -26,7 +27,7 @@ from bilevelrl.reference.errors import (
     UnknownNameError,
     UnsupportedError,
 )
-from bilevelrl.tasks import random_mdp
+from bilevelrl.tasks import random_lqr, random_mdp
 from bilevelrl.verification.testing.strategies import sparse_twin
 
 GOOD = random_mdp(states=3, actions=2, parameters=3, seed=0)
@@ -309,6 +310,8 @@ def test_work_beyond_the_stated_limits():
 def test_noise_without_a_generator():
     with pytest.raises(InvalidInputError, match="rng=None"):
         SuboptimalFollower(iterations=1, carry=False, noise=1.0).respond(GOOD, ZERO)
+    with pytest.raises(UnsupportedError, match=r"ConfigurableLQR.*noise=0"):
+        SuboptimalFollower(iterations=1, carry=False, noise=1.0).respond(random_lqr(), ZERO, rng=default_rng(0))
 
 
 def test_streams_are_told_apart_by_type_and_order():

@@ -8,7 +8,7 @@ in units of what is allowed: above 1 the check has failed, and how far above say
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -432,7 +432,7 @@ def _evaluated_once(on: Scenario) -> AbstractContextManager[None]:
 
 
 @lru_cache(maxsize=512)
-def _known(on: Scenario) -> dict[str, Any]:
+def _known(on: Scenario) -> dict[Hashable, object]:
     return {}
 
 

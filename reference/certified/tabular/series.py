@@ -8,7 +8,7 @@ so that the first coefficient checks the adjoint form.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from flint import arb, arb_series
 
@@ -21,24 +21,25 @@ from bilevelrl.reference.errors import IllPosedError, refusal
 
 __all__ = ["tabular_objective_series"]
 
-Rows = list[list[Any]]
+Rows: TypeAlias = list[list[arb_series]]
+Nested: TypeAlias = Any  # lists of lists, as deep as the table has axes
 
 
-def _nested(flat: Sequence[arb_series], shape: tuple[int, ...]) -> Any:
+def _nested(flat: Sequence[arb_series], shape: tuple[int, ...]) -> Nested:
     if len(shape) == 1:
         return list(flat)
     step = len(flat) // shape[0]
     return [_nested(flat[i * step : (i + 1) * step], shape[1:]) for i in range(shape[0])]
 
 
-def _successors(kernel: Any) -> Any:
+def _successors(kernel: Nested) -> Nested:
     """Turn the innermost lists into (successor, probability), without those that are zero to all orders."""
     if isinstance(kernel[0], list):
         return [_successors(inner) for inner in kernel]
     return tuple((t, p) for t, p in enumerate(kernel) if any(not p[k].is_zero() for k in range(p.prec)))
 
 
-def _at_zero(value: Any) -> Any:
+def _at_zero(value: Nested) -> Nested:
     """The coefficients of t^0 of nested series."""
     if isinstance(value, arb_series):
         return value[0]

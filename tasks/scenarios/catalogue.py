@@ -14,9 +14,12 @@ from typing import Any
 
 import numpy as np
 
+from bilevelrl.reference import ConfigurableMDP
 from bilevelrl.reference.doors import checked
 from bilevelrl.reference.errors import InvalidInputError, UnknownNameError, refusal
+from bilevelrl.reference.problem import Objective
 from bilevelrl.tasks.scenarios.problems import STORED
+from bilevelrl.tasks.scenarios.reference_data import reference_problems
 from bilevelrl.tasks.scenarios.scenario import SCENARIO_TAGS, Provenance, Scenario, Truth
 from bilevelrl.tasks.scenarios.textbook import TEXTBOOK
 
@@ -26,15 +29,17 @@ COMMAND = "python -m bilevelrl.tasks.scenarios.truths"
 TRUTHS_FILE = "scenario_truths.json"
 
 
-def scenario_names() -> tuple[str, ...]:
-    """Return the names of all scenarios: textbook cases first.
+def scenario_names(kind: type = ConfigurableMDP) -> tuple[str, ...]:
+    """Return the names of all scenarios of a kind of problem, a class: textbook cases first.
 
     Examples
     --------
     >>> scenario_names()[0], len(set(scenario_names())) == len(scenario_names())
     ('bandit', True)
     """
-    return (*_textbook(), *STORED)
+    own = (*_textbook(), *STORED) if issubclass(ConfigurableMDP, kind) else ()
+    others = {} if issubclass(kind, ConfigurableMDP) else _certified()
+    return (*own, *(name for name, entry in others.items() if isinstance(entry.problem, kind)))
 
 
 @checked
@@ -58,19 +63,25 @@ def find_scenario(argument: str, name: str) -> Scenario:
     """As `scenario`, for a function that takes the name, or the scenario itself, as an argument of its own."""
     if name in _textbook():
         return _textbook()[name]
-    if name not in STORED:
-        raise UnknownNameError(argument, name, scenario_names())
-    return _stored_scenario(name)
+    if name in STORED:
+        return _stored_scenario(name)
+    if name not in _certified():
+        raise UnknownNameError(argument, name, scenario_names(object))
+    return _certified()[name]
 
 
 @checked
-def scenarios(*, tags: str | Iterable[str] = (), without: str | Iterable[str] = ()) -> tuple[Scenario, ...]:
-    """Return the scenarios that have all of `tags` and none of `without`.
+def scenarios(
+    *, tags: str | Iterable[str] = (), without: str | Iterable[str] = (), kind: type = ConfigurableMDP
+) -> tuple[Scenario, ...]:
+    """Return the scenarios of a kind that have all of `tags` and none of `without`.
 
     Parameters
     ----------
     tags, without
         Of `SCENARIO_TAGS`; one string is one tag.
+    kind
+        Of problem, a class; object: all.
 
     Raises
     ------
@@ -81,9 +92,13 @@ def scenarios(*, tags: str | Iterable[str] = (), without: str | Iterable[str] = 
     --------
     >>> [found.name for found in scenarios(tags=["textbook", "envelope"])]
     ['envelope bandit']
+    >>> from bilevelrl.reference import MarkovGame
+    >>> game = scenarios(kind=MarkovGame)[0]
+    >>> sorted(game.truth.parts)
+    ['policy', 'regulariser', 'response']
     """
     wanted, unwanted = _tags("tags", tags), _tags("without", without)
-    found = (scenario(name) for name in scenario_names())
+    found = (scenario(name) for name in scenario_names(kind))
     return tuple(entry for entry in found if wanted <= entry.tags and not unwanted & entry.tags)
 
 
@@ -98,6 +113,16 @@ def _tags(argument: str, given: Iterable[str]) -> set[str]:
 @cache
 def _textbook() -> dict[str, Scenario]:
     return {entry.name: entry for entry in (make() for make in TEXTBOOK)}
+
+
+@cache
+def _certified() -> dict[str, Scenario]:
+    """Reference problems of the other kinds."""
+    return {
+        stored.name: stored.scenario()
+        for stored in reference_problems()
+        if stored.closed_form.kind != "configurable_mdp"
+    }
 
 
 @cache
@@ -119,14 +144,13 @@ def _stored_scenario(name: str) -> Scenario:
         raise InvalidInputError(
             refusal(f"{name}: theta", theta, f"that of {TRUTHS_FILE}", f"run {COMMAND} and look why")
         )
-    truths = {kind: Truth.of(**record[kind]) for kind in ("truth", "truncated") if kind in record}
+    kept = {"truth": Objective(), "truncated": Objective(horizon)}
     return Scenario(
         name=name,
         summary=summary,
         problem=problem,
         theta=theta,
-        truth=truths["truth"],
-        truncated=truths.get("truncated", truths["truth"]),
+        truths={objective: Truth.of(**record[kind]) for kind, objective in kept.items() if kind in record},
         provenance=Provenance(source=COMMAND, routes=tuple(record["routes"]), digits=record["digits"]),
         tags=frozenset(["random", *tags.split()]),
         horizon=horizon,

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from bilevelrl.reference import ConfigurableMDP
-from bilevelrl.reference.problem import Part
+from bilevelrl.reference.problem import Objective, Part
 from bilevelrl.tasks.scenarios.scenario import Provenance, Scenario, Truth
 
 __all__ = ["closed_form", "closed_form_scenario", "geometric_sum", "logistic", "small_problem"]
@@ -71,8 +71,7 @@ def closed_form_scenario(
         summary=summary,
         problem=problem,
         theta=np.array(list(theta), dtype=np.float64),
-        truth=truth,
-        truncated=truth if truncated is None else truncated,
+        truths={Objective(): truth, Objective(horizon): truth if truncated is None else truncated},
         provenance=Provenance(source="closed form"),
         tags=frozenset(["textbook", "ends" if ends else "goes_on", *tags.split()]),
         horizon=horizon,

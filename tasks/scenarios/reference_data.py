@@ -7,7 +7,7 @@ alone: comparing with them needs no ball arithmetic.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from bilevelrl.reference import PARTS, hypergradient
+from bilevelrl.reference import PARTS
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.certified import ClosedForm, Exact
 from bilevelrl.reference.doors import checked, checked_record
-from bilevelrl.reference.errors import InvalidInputError, ShapeError, UnknownNameError, UnsupportedError, refusal
-from bilevelrl.reference.problem import Part
+from bilevelrl.reference.errors import InvalidInputError, ShapeError, UnknownNameError, refusal
+from bilevelrl.reference.problem import GAME_PARTS, Objective
 from bilevelrl.tasks.generators.closed_form_json import parse_json, problem_from_json, read_number
 from bilevelrl.tasks.generators.closed_form_problems import build_problem, theta_of
 from bilevelrl.tasks.scenarios.scenario import Provenance, Scenario, Truth
@@ -114,49 +114,40 @@ class ReferenceProblem:
 
     @checked
     def scenario(self, *, horizon: int = 4) -> Scenario:
-        """Return it as a scenario of `bilevelrl.tasks`, with the truncated truth beside the certified one.
+        """Return it as a scenario of `bilevelrl.tasks`, its certified truth rounded to doubles.
 
         Parameters
         ----------
         horizon
-            Steps after which trajectories are cut; the truth of that objective comes from the implicit route.
-
-        Raises
-        ------
-        UnsupportedError
-            If it is no configurable MDP, or its own objective is truncated.
+            Steps after which trajectories are cut.
 
         Examples
         --------
         >>> reference_problem("mdp_one_state").scenario().provenance.digits
         16.0
         """
-        form = self.closed_form
-        if form.kind != "configurable_mdp" or form.horizon is not None:
-            raise UnsupportedError(
-                f"{self.name}: scenarios are configurable MDPs with an infinite horizon; use problem()"
-            )
-        problem, theta = self.problem(), self.theta()
-        truncated = hypergradient(problem, theta, horizon=horizon)
         rounding = max(float(entry.distance(float(entry))) for column in self.parts.values() for entry in column)
+        truth = Truth.of(
+            objective=float(self.objective),
+            parts={
+                part: [float(entry) for entry in self.parts[part]]
+                for part in (*PARTS, *GAME_PARTS)
+                if part in self.parts
+            },
+            error_bound=rounding,
+        )
+        asked = Objective(self.closed_form.horizon, self.closed_form.discounted)
         return Scenario(
             name=self.name,
             summary=self.summary,
-            problem=problem,
-            theta=theta,
-            truth=Truth.of(
-                objective=float(self.objective),
-                parts={part: [float(entry) for entry in column] for part, column in self._parts()},
-                error_bound=rounding,
-            ),
-            truncated=Truth.of(objective=truncated.objective, parts=truncated.parts, error_bound=truncated.error_bound),
+            problem=self.problem(),
+            theta=self.theta(),
+            objective=None if asked == Objective() else asked,
+            truths={asked: truth},
             provenance=Provenance(source=str(self.provenance["command"]), routes=("certified",), digits=16.0),
             tags=frozenset({"random", "goes_on"}),
             horizon=horizon,
         )
-
-    def _parts(self) -> Iterator[tuple[Part, tuple[StoredNumber, ...]]]:
-        yield from ((part, self.parts[part]) for part in PARTS)
 
     def gradient_doubles(self) -> FloatArray:
         """Return ∇J rounded to doubles, (N,)."""

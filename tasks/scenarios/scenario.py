@@ -1,19 +1,19 @@
-"""A scenario: a problem at a parameter, with a stored truth and where that truth comes from."""
+"""A scenario: a problem of any kind at a parameter, what its streams show, and the truth, stored or computed once."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 
-from bilevelrl.reference import PARTS, ConfigurableMDP
+from bilevelrl.reference import PARTS, Hypergradient, Problem, hypergradient
 from bilevelrl.reference.arrays import FloatArray
-from bilevelrl.reference.doors import Horizon, checked
+from bilevelrl.reference.doors import Horizon, Steps, checked, checked_record, like
 from bilevelrl.reference.errors import InvalidInputError, ShapeError, UnknownNameError, refusal
-from bilevelrl.reference.problem import Part
+from bilevelrl.reference.problem import GAME_PARTS, INFINITE_HORIZON, Objective, Part
 from bilevelrl.tasks.scenarios.exports import gymnasium_environment, write_npz
 
 if TYPE_CHECKING:
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["SCENARIO_TAGS", "Provenance", "Scenario", "Truth"]
 
 SCENARIO_TAGS: Mapping[str, str] = {
+    "pairs": "few enough paths to list every pair of them",
+    "large": "more paths than can be listed",
     "textbook": "the stored truth is a closed form, derived by hand in the docstring",
     "random": "random tables of a stated structure; the truth is stored with the routes that agree on it",
     "ends": "every path ends by itself within the horizon, but for a probability below rounding",
@@ -50,19 +52,19 @@ SCENARIO_TAGS: Mapping[str, str] = {
 """Every tag and what it promises."""
 
 
-@checked
+@checked_record
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Truth:
-    """A stored objective and hypergradient.
+    """An objective and its hypergradient.
 
     Attributes
     ----------
     objective : float
         J(θ).
     parts : {part: (N,)}
-        All of `PARTS`, also those that are zero.
+        All of the kind's parts, also those that are zero.
     error_bound : float
-        Bound on the error of every stored number.
+        Bound on the error of every number.
 
     Examples
     --------
@@ -85,14 +87,15 @@ class Truth:
         UnknownNameError, ShapeError, InvalidInputError
             If a part does not exist, lengths differ, or a number is not finite.
         """
+        names = GAME_PARTS if "policy" in parts else PARTS
         for part in parts:
-            if part not in PARTS:
-                raise UnknownNameError("part", part, PARTS)
+            if part not in names:
+                raise UnknownNameError("part", part, names)
         given = {part: np.array(list(entries), dtype=np.float64) for part, entries in parts.items()}
         sizes = {entries.shape for entries in given.values()}
         if len(sizes) != 1:
             raise ShapeError(refusal("parts", sizes, "at least one part, all of one length N", "one entry per θ"))
-        complete = {part: given.get(part, np.zeros(sizes.copy().pop())) for part in PARTS}
+        complete = {part: given.get(part, np.zeros(sizes.copy().pop())) for part in names}
         for part, entries in complete.items():
             if not np.isfinite(entries).all():
                 raise InvalidInputError(refusal(f"parts[{part!r}]", entries, "finite numbers", "check the formula"))
@@ -102,7 +105,7 @@ class Truth:
     @property
     def value(self) -> FloatArray:
         """(N,): ∇J(θ), the sum of the parts."""
-        return sum(self.parts.values(), np.zeros(len(self.parts["direct"])))
+        return sum(self.parts.values(), np.zeros(len(next(iter(self.parts.values())))))
 
 
 @checked
@@ -128,62 +131,76 @@ class Provenance:
 @checked
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Scenario:
-    """A problem, a leader's parameter, and the stored truth there; scenarios are equal where they are the same object.
+    """A problem at θ and the truth there; scenarios are equal where they are the same object.
 
     Attributes
     ----------
-    name, summary : str
-        Unique name, and one line on what is special about it.
-    problem : ConfigurableMDP
-        Tabular and small: every trajectory of `horizon` steps can be listed.
+    problem : Problem
+        Of any kind.
     theta : (N,)
-        Where the truth is stored.
-    truth : Truth
-        Of the infinite-horizon objective.
-    truncated : Truth
-        Of the objective of `horizon` steps, under a follower that plans for ever; `truth` itself where paths end.
-    provenance : Provenance
-        Where both come from.
+        Where the truth is asked for; a copy of its own.
+    horizon : int
+        Steps of a stream, after which trajectories are cut.
     tags : frozenset of str
         Of `SCENARIO_TAGS`.
-    horizon : int
-        Steps after which trajectories are cut when they are listed.
+    objective : Objective or None
+        The objective that streams are held against; None: the infinite horizon where paths end, else `horizon` steps.
+    truths : {Objective: Truth}
+        Those that are stored; others are computed by `hypergradient` when they are asked for, and kept.
+    provenance : Provenance
+        Where stored truths come from.
+    name, summary, title : str
+        Unique name (default: the problem's), one line on what is special about it, and what tables call it (default:
+        the name).
 
     Raises
     ------
     UnknownNameError
         If a tag does not exist.
     ShapeError
-        If θ and the truth have different lengths.
+        If θ does not fit the problem, or a truth θ.
 
     Examples
     --------
-    >>> from bilevelrl.tasks import scenario
+    >>> from bilevelrl.tasks import scenario, toy_game_theta, toy_markov_game
     >>> bandit = scenario("bandit")
-    >>> bandit.problem.temperature, bandit.target_horizon, bool(bandit.truth.value[0] > 0.0)
-    (0.5, None, True)
+    >>> bandit.problem.temperature, bandit.target, bool(bandit.truth.value[0] > 0.0)
+    (0.5, Objective(horizon=None, discounted=True), True)
+
+    Any problem; its truth is computed:
+
+    >>> game = Scenario(problem=toy_markov_game(), theta=toy_game_theta(0.5), horizon=4)
+    >>> game.target.horizon, sorted(game.target_truth.parts)
+    (4, ['policy', 'regulariser', 'response'])
     """
 
-    name: str
-    summary: str
-    problem: ConfigurableMDP
+    problem: Annotated[Any, like(Problem)]
     theta: FloatArray
-    truth: Truth
-    truncated: Truth
-    provenance: Provenance
-    tags: frozenset[str]
-    horizon: int
+    horizon: Steps
+    tags: frozenset[str] = frozenset()
+    objective: Objective | None = None
+    truths: Mapping[Objective, Truth] = field(default_factory=dict)
+    provenance: Provenance = Provenance(source="computed by `hypergradient`")
+    name: str = ""
+    summary: str = ""
+    title: str = ""
+    _solved: dict[Objective, Hypergradient] = field(default_factory=dict, init=False, repr=False)
+    _computed: dict[Objective, Truth] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         for tag in self.tags:
             if tag not in SCENARIO_TAGS:
                 raise UnknownNameError("tag", tag, SCENARIO_TAGS)
-        for truth in (self.truth, self.truncated):
-            if truth.value.shape != (self.theta.size,):
+        theta = self.problem.check_theta(self.theta).copy()
+        theta.setflags(write=False)
+        name = self.name or self.problem.name
+        for attribute, value in (("theta", theta), ("name", name), ("title", self.title or name)):
+            object.__setattr__(self, attribute, value)
+        for truth in self.truths.values():
+            if truth.value.shape != (theta.size,):
                 raise ShapeError(
-                    refusal("truth.value.shape", truth.value.shape, f"{(self.theta.size,)}", "one per entry of theta")
+                    refusal("truth.value.shape", truth.value.shape, f"{(theta.size,)}", "one per entry of theta")
                 )
-        self.theta.setflags(write=False)
 
     @property
     def ends(self) -> bool:
@@ -191,14 +208,48 @@ class Scenario:
         return "ends" in self.tags
 
     @property
-    def target_horizon(self) -> int | None:
-        """Horizon of the objective that trajectories of `horizon` steps can tell: None where paths end."""
-        return None if self.ends else self.horizon
+    def target(self) -> Objective:
+        """The objective that trajectories of `horizon` steps can tell."""
+        if self.objective is not None:
+            return self.objective
+        return INFINITE_HORIZON if self.ends else Objective(horizon=self.horizon)
+
+    @checked
+    def solved(self, objective: Objective) -> Hypergradient:
+        """Return the hypergradient of an objective with its follower, computed once."""
+        if objective not in self._solved:
+            horizon, discounted = objective.horizon, objective.discounted
+            self._solved[objective] = hypergradient(self.problem, self.theta, horizon=horizon, discounted=discounted)
+        return self._solved[objective]
+
+    @checked
+    def truth_of(self, objective: Objective) -> Truth:
+        """Return the truth of an objective: the stored one where there is one, else computed once."""
+        steps = objective.horizon
+        if objective not in self.truths and self.ends and objective.discounted and steps and steps >= self.horizon:
+            objective = INFINITE_HORIZON
+        if objective in self.truths:
+            return self.truths[objective]
+        if objective not in self._computed:
+            found = self.solved(objective)
+            truth = Truth(objective=found.objective, parts=dict(found.parts), error_bound=found.error_bound)
+            self._computed[objective] = truth
+        return self._computed[objective]
+
+    @property
+    def truth(self) -> Truth:
+        """The truth of the infinite horizon."""
+        return self.truth_of(INFINITE_HORIZON)
+
+    @property
+    def truncated(self) -> Truth:
+        """The truth of `horizon` steps, under a follower that plans for ever; `truth` itself where paths end."""
+        return self.truth_of(Objective(horizon=self.horizon))
 
     @property
     def target_truth(self) -> Truth:
         """The truth that trajectories of `horizon` steps are held against."""
-        return self.truth if self.ends else self.truncated
+        return self.truth_of(self.target)
 
     @checked
     def export_npz(self, path: str | Path) -> Path:

@@ -37,7 +37,6 @@ BESIDE = {
         "pictures.rendering": "draw_follower draw_map draw_penalties draw_values intended_path most_likely_path",
         "registry": "Task",
         "scenarios.catalogue": "scenario_names",
-        "scenarios.joint": "GameScenario game_scenarios",
         "scenarios.reference_data": "ReferenceProblem reference_names reference_problems",
         "scenarios.scenario": "Provenance SCENARIO_TAGS Truth",
     },

@@ -188,7 +188,6 @@ def instances():
         estimators.TableCritic(action_values=np.zeros((6, 2)), policy=mdp["policy"]),
         tasks.Building.of(2),
         tasks.game_moves(tasks.toy_markov_game())[0],
-        tasks.game_scenarios()[0],
         tasks.reference_problem("four_rooms_0.001"),
         tasks.RoomGrid.from_text("xxxx\nx  x\nxxxx"),
         tasks.from_arrays(np.eye(2)[:, None, :], np.ones(2), initial=np.array([1.0, 0.0])),

@@ -13,15 +13,13 @@ from bilevelrl.reference import hypergradient, solve_follower
 from bilevelrl.tasks import TASKS, make_task, random_markov_game, random_mdp, scenarios
 from bilevelrl.tasks.generators.mdps import small_problems
 from bilevelrl.tasks.generators.smooth_mdp import smooth_mdp
-from bilevelrl.tasks.scenarios.joint import game_scenarios
-from bilevelrl.verification.pipeline.small_problems import isolating_problems, small_games
-from bilevelrl.verification.pipeline.small_problems import small_problems as listed_problems
+from bilevelrl.tasks.scenarios.main_job import paper_scenarios, small_scenarios
 
 PROBLEMS = {
     **{name: make_task(name) for name in TASKS},
     **{f"small, {name}": made[0] if isinstance(made, tuple) else made for name, made in small_problems().items()},
     "regularised game": random_markov_game(regularised=True),
-    **{f"listed, {one.name}": one.make()[0] for one in (*listed_problems(), *small_games(), *isolating_problems())},
+    **{f"listed, {on.name}": on.problem for on in small_scenarios()},
 }
 
 
@@ -49,7 +47,7 @@ def test_problems_and_what_is_computed_from_them(name):
     assert pickle.loads(pickle.dumps(follower)).residual == follower.residual
 
 
-@pytest.mark.parametrize("scenario", [*scenarios(), *game_scenarios()], ids=lambda scenario: scenario.name)
+@pytest.mark.parametrize("scenario", [*scenarios(kind=object), *paper_scenarios()], ids=lambda on: on.name)
 def test_scenarios(scenario):
     again = pickle.loads(pickle.dumps(scenario))
     assert same(scenario.problem, again.problem, scenario.theta)

@@ -9,15 +9,15 @@ in units of what is allowed: above 1 the check has failed, and how far above say
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from bilevelrl.estimators import Claim, Context, Draw, Estimator, ExactCritic, Objective
-from bilevelrl.reference import TabularFollower, hypergradient
+from bilevelrl.estimators import Claim, Context, Draw, Estimator, LeaderCritic, Objective
+from bilevelrl.estimators.terms import answers_of
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.doors import callable_error, checked, checked_record
 from bilevelrl.reference.errors import (
@@ -29,15 +29,16 @@ from bilevelrl.reference.errors import (
     UnsupportedError,
     refusal,
 )
+from bilevelrl.reference.problem import INFINITE_HORIZON
 from bilevelrl.tasks import Scenario, scenarios
 from bilevelrl.tasks.scenarios import Truth
 from bilevelrl.verification.checks.verdicts import Outcome, Verdict, judge_exact, unjudged
 from bilevelrl.verification.enumeration.contract import EstimatorFunction, estimator_name
 from bilevelrl.verification.enumeration.moments import Moments, enumerate_moments
-from bilevelrl.verification.enumeration.paths import PathLaw, multiset_count
 
 __all__ = [
     "ACCURACY",
+    "MAX_MULTISETS",
     "CheckResult",
     "Enumerated",
     "GradientFunction",
@@ -45,6 +46,8 @@ __all__ = [
     "check_gradient",
     "enumerate_scenario",
     "evaluate_gradient",
+    "evaluated_once",
+    "exact_critic",
     "failed_by",
     "result_of",
     "worst",
@@ -178,7 +181,7 @@ def enumerate_scenario(
     EstimatorError, UnsupportedError, SupportError
         As `enumerate_moments`.
     """
-    with _evaluated_once(on):
+    with evaluated_once(on):
         return _enumerate(estimator, on, claim, batch, max_multisets, changes)
 
 
@@ -192,15 +195,14 @@ def _enumerate(
 ) -> Enumerated:
     problem, theta = on.problem, on.theta
     stated = claim if claim is not None else getattr(estimator, "claim", Claim.UNBIASED)
-    target = getattr(estimator, "target", Objective(horizon=on.target_horizon))
+    target = getattr(estimator, "target", on.target)
     batched = getattr(estimator, "draw", Draw.TRAJECTORY) is Draw.BATCH
     size = (batch or 2) if batched else None
-    if size is not None and multiset_count(_paths(on), size) > max_multisets:
-        raise TooLargeError(f"{on.name}: more than {max_multisets} batches of {size} trajectories")
-    follower, critic, bound = _solved(on, target.horizon, target.discounted)
-    given = {"follower": follower, "critic": critic, **changes}
-    moments = enumerate_moments(estimator, problem, theta, horizon=on.horizon, batch=size, **given)
-    truth = _truth(on, target)
+    solved, truth = on.solved(target), on.truth_of(target)
+    given = {"follower": solved.follower, "critic": exact_critic(on, target), **changes}
+    moments = enumerate_moments(
+        estimator, problem, theta, horizon=on.horizon, batch=size, max_multisets=max_multisets, **given
+    )
     expected: Mapping[str, FloatArray] | None = None
     if stated is Claim.UNBIASED:
         expected = {str(part): value for part, value in truth.parts.items()}
@@ -210,7 +212,15 @@ def _enumerate(
             raise EstimatorError(f"{estimator_name(estimator)}: claims an expectation but has no `expectation` method")
         context = Context(problem=problem, theta=theta, **given)
         expected = {str(part): value for part, value in declared(context, horizon=on.horizon).items()}
-    return Enumerated(scenario=on, moments=moments, truth=truth, expected=expected, follower_error=2 * bound)
+    # A computed truth's bound holds for its own error and for that of the follower and critic, a stored one's does not.
+    stored = any(truth is kept for kept in on.truths.values())
+    return Enumerated(
+        scenario=on,
+        moments=moments,
+        truth=truth,
+        expected=expected,
+        follower_error=(2.0 if stored else 1.0) * solved.error_bound,
+    )
 
 
 @checked
@@ -255,7 +265,7 @@ def check_estimator(
             refusal("estimator", estimator_name(estimator), "a function target → estimator", remedy)
         )
     for entry in scenarios() if on is None else on:
-        made: Any = estimator(Objective(horizon=entry.target_horizon)) if made_for else estimator  # type: ignore[call-arg,arg-type]
+        made: Any = estimator(entry.target) if made_for else estimator  # type: ignore[call-arg,arg-type]
         try:
             found = enumerate_scenario(made, entry, claim=claim)
         except (UnsupportedError, SupportError, TooLargeError) as refused:
@@ -275,16 +285,17 @@ def judge_enumerated(found: Enumerated) -> list[CheckResult]:
         return [*results, _unjudged("bias", entry, Outcome.MEASURED, "no expectation is claimed")]
     expected = sum(found.expected.values(), np.zeros(entry.theta.size))
     bias = "bias" if entry.ends else "bias, truncated"
-    results.append(result_of(bias, entry, moments.mean - expected, found.tolerance))
+    size = float(np.linalg.norm(found.truth.value))
+    results.append(result_of(bias, entry, moments.mean - expected, found.tolerance, size=size))
     if moments.parts:
         # A part that is not told is claimed to be absent; a part under another name is judged against zero.
         names = list(dict.fromkeys([*found.truth.parts, *found.expected, *moments.parts]))
         zero = np.zeros(entry.theta.size)
         off = [moments.parts.get(part, zero) - found.expected.get(part, zero) for part in names]
         # The sum's magnitude does not bound the parts', which may cancel: count each part's own size as well.
-        size = np.max([np.abs(value) for value in moments.parts.values()], axis=0)
-        allowed = np.tile(found.tolerance + 32 * moments.horizon * _EPS * size, len(names))
-        results.append(result_of("parts", entry, np.concatenate(off), allowed))
+        largest = np.max([np.abs(value) for value in moments.parts.values()], axis=0)
+        allowed = np.tile(found.tolerance + 32 * moments.horizon * _EPS * largest, len(names))
+        results.append(result_of("parts", entry, np.concatenate(off), allowed, size=size))
     return results
 
 
@@ -324,7 +335,7 @@ def check_gradient(
             continue
         results.append(_kept(entry, "one finite number per parameter"))
         size = max(float(np.abs(part).max()) for part in entry.truth.parts.values())
-        allowed = entry.truth.error_bound + _solved(entry, None, True)[2] + accuracy * size
+        allowed = entry.truth.error_bound + entry.solved(INFINITE_HORIZON).error_bound + accuracy * size
         results.append(result_of("truth", entry, value - entry.truth.value, allowed))
         if parts:
             off = [
@@ -373,9 +384,11 @@ def _checked(name: str, what: str, answer: Any, parameters: int) -> FloatArray:
     return value.astype(np.float64).ravel()
 
 
-def result_of(check: str, on: Scenario, difference: FloatArray, allowed: FloatArray | float) -> CheckResult:
-    """Judge a difference on a scenario against what is allowed, (N,) or a number."""
-    size = float(np.linalg.norm(on.target_truth.value))
+def result_of(
+    check: str, on: Scenario, difference: FloatArray, allowed: FloatArray | float, *, size: float | None = None
+) -> CheckResult:
+    """Judge a difference on a scenario against what is allowed, (N,) or a number; `size`: the norm of the truth."""
+    size = float(np.linalg.norm(on.target_truth.value)) if size is None else size
     verdict = judge_exact(difference, tolerance=allowed, scale=size if size > 0.0 else 1.0)
     with np.errstate(over="ignore"):
         margin = float((np.abs(difference) / np.maximum(allowed, np.finfo(np.float64).tiny)).max(initial=0.0))
@@ -416,19 +429,10 @@ def _unjudged(check: str, on: Scenario, outcome: Outcome, reason: str) -> CheckR
     return CheckResult(check=check, scenario=on.name, verdict=unjudged(outcome, reason), margin=0.0)
 
 
-def _truth(on: Scenario, target: Objective) -> Truth:
-    """The stored truth where the target is one of the two stored, or the exact one."""
-    if target.discounted and target.horizon is None:
-        return on.truth
-    if target.discounted and target.horizon == on.horizon:
-        return on.truncated
-    exact = hypergradient(on.problem, on.theta, horizon=target.horizon, discounted=target.discounted)
-    return Truth.of(objective=exact.objective, parts=exact.parts, error_bound=exact.error_bound)
-
-
-def _evaluated_once(on: Scenario) -> AbstractContextManager[None]:
-    """A block in which the problem's derivatives at θ are those that an earlier one has found, if any."""
-    return on.problem.derivatives.memory.keeping(on.theta, _known(on))
+def evaluated_once(on: Scenario) -> AbstractContextManager[None]:
+    """Return a block in which the problem's derivatives at θ are those that an earlier one has found, if any."""
+    derivatives = getattr(on.problem, "derivatives", None)
+    return nullcontext() if derivatives is None else derivatives.memory.keeping(on.theta, _known(on))
 
 
 @lru_cache(maxsize=512)
@@ -437,16 +441,7 @@ def _known(on: Scenario) -> dict[Hashable, object]:
 
 
 @lru_cache(maxsize=512)
-def _solved(on: Scenario, horizon: int | None, discounted: bool) -> tuple[TabularFollower, ExactCritic, float]:
-    problem, theta = on.problem, on.theta
-    exact = hypergradient(problem, theta, horizon=horizon, discounted=discounted)
-    follower = exact.follower
-    assert isinstance(follower, TabularFollower)
-    critic = ExactCritic.solve(problem, theta, follower.policy, horizon=horizon, discounted=discounted)
-    return follower, critic, exact.error_bound
-
-
-@lru_cache(maxsize=512)
-def _paths(on: Scenario) -> int:
-    policy = np.asarray(_solved(on, None, True)[0].policy)
-    return PathLaw.of(on.problem.tables_at(on.theta), policy).count(on.horizon)
+def exact_critic(on: Scenario, objective: Objective) -> LeaderCritic:
+    """Return the leader's exact values of an objective under the best response, for a kind that has a critic."""
+    context = Context(problem=on.problem, theta=on.theta, follower=on.solved(objective).follower)
+    return answers_of(on.problem).exact_critic(context, objective, target=objective, operator="expected")

@@ -354,7 +354,7 @@ def _allowed(entry: Scenario, accuracy: float) -> float:
 def _objective_rounding(entry: Scenario) -> float:
     """Error of one value of J: relative rounding of values of that size, amplified by both linear systems."""
     problem = entry.problem
-    amplified = 1.0 / (
+    amplified: float = 1.0 / (
         (1.0 - problem.discount_leader) * (1.0 - problem.discount_follower) * min(1.0, problem.temperature)
     )
     return 4.0 * float(np.finfo(np.float64).eps) * max(1.0, abs(entry.truth.objective)) * min(amplified, 1e3)

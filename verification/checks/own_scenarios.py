@@ -10,29 +10,27 @@ from functools import lru_cache
 
 import numpy as np
 
-from bilevelrl.reference import hypergradient
+from bilevelrl.reference import HYPERGRADIENT_ROUTES, hypergradient
 from bilevelrl.reference.errors import InvalidInputError, refusal
-from bilevelrl.reference.tabular import to_dense
+from bilevelrl.reference.problem import Objective
 from bilevelrl.tasks import Scenario, scenarios
-from bilevelrl.tasks.scenarios import Truth
+from bilevelrl.tasks.scenarios import ROUNDING, Structure, Truth
 
-__all__ = ["ROUTE", "hold_to_its_problem"]
+__all__ = ["ROUTES", "hold_to_its_problem"]
 
-ROUTE = "theorem1"
-"""Recomputes the truth: it shares no Bellman code with the route that makes critics and tolerances."""
-
-# Of the objective and the largest part; beside both error bounds, for truths by hand whose bound counts few roundings.
-_ROUNDING = 1e-12
+ROUTES = ("theorem1", "theorem2", "finite_difference", "implicit")
+"""Recompute the truth, the first that serves the kind; all but the last share no Bellman code with `implicit`, which
+makes critics and tolerances."""
 
 
 @lru_cache(maxsize=512)
 def hold_to_its_problem(on: Scenario) -> Scenario:
-    """Return a scenario whose truth is that of its problem, recomputed unless it is the package's own.
+    """Return a scenario whose stored truths are those of its problem, recomputed unless it is the package's own.
 
     Raises
     ------
     InvalidInputError
-        If the stored truth is another, or the tag "ends" stands on paths that go on.
+        If a stored truth is another, or the tag "ends" stands on paths that go on.
 
     Examples
     --------
@@ -43,40 +41,36 @@ def hold_to_its_problem(on: Scenario) -> Scenario:
     ...     hold_to_its_problem(stale)
     ... except InvalidInputError as error:
     ...     print(str(error).split(":")[0], "…", str(error).split("; ")[-1])
-    toll … recompute it by `hypergradient` at this θ
+    toll … leave it out, or recompute it by `hypergradient` at this θ
     """
-    if on in scenarios():
+    if on in scenarios(kind=type(on.problem)):
         return on
-    left = _going_on(on)
-    if on.ends and left > _ROUNDING:
+    structure = Structure.of(on.problem, on.theta)
+    left = 1.0 if structure is None else structure.left(on.horizon)
+    if on.ends and left > ROUNDING:
         raise InvalidInputError(
             refusal(f"{on.name}: tags", "ends", f"that no path goes on after {on.horizon} steps", "leave the tag out")
             + f" (the probability is {left:.2g})"
         )
-    _compare(on, "truth", on.truth, None)
-    if not on.ends:
-        _compare(on, "truncated", on.truncated, on.horizon)
+    for objective, truth in on.truths.items():
+        _compare(on, objective, truth)
     return on
 
 
-def _compare(on: Scenario, kind: str, stored: Truth, horizon: int | None) -> None:
-    found = hypergradient(on.problem, on.theta, route=ROUTE, horizon=horizon)
+def _compare(on: Scenario, objective: Objective, stored: Truth) -> None:
+    route = next(name for name in ROUTES if set(HYPERGRADIENT_ROUTES[name].kinds) & set(type(on.problem).__mro__))
+    horizon, discounted = objective.horizon, objective.discounted
+    found = hypergradient(on.problem, on.theta, route=route, horizon=horizon, discounted=discounted)
     size = max(1e-300, *(float(np.abs(part).max()) for part in found.parts.values()))
-    allowed = stored.error_bound + found.error_bound + _ROUNDING * size
-    off = {part: float(np.abs(stored.parts[part] - value).max()) for part, value in found.parts.items()}
+    # Rounding stands beside both error bounds, for truths by hand whose bound counts few roundings.
+    allowed = stored.error_bound + found.error_bound + ROUNDING * size
+    zero = np.zeros(on.theta.size)
+    names = dict.fromkeys([*found.parts, *stored.parts])
+    off = {part: float(np.abs(stored.parts.get(part, zero) - found.parts.get(part, zero)).max()) for part in names}
     worst = max(off, key=lambda part: off[part])
-    if off[worst] > allowed:
+    if not off[worst] <= allowed:
+        kind = "truth" if horizon is None else "truncated"
         raise InvalidInputError(
             f"{on.name}: {kind}.parts[{worst!r}]: expected that of the problem at theta={on.theta.tolist()} to "
-            f"{allowed:.1g}, off by {off[worst]:.3g}; recompute it by `hypergradient` at this θ"
+            f"{allowed:.1g}, off by {off[worst]:.3g}; leave it out, or recompute it by `hypergradient` at this θ"
         )
-
-
-def _going_on(on: Scenario) -> float:
-    """The probability that a path goes on after the horizon, where the follower tries every action alike."""
-    tables = on.problem.tables_at(on.theta)
-    chain = np.asarray(to_dense(tables.transition)).mean(axis=1)
-    law = np.asarray(tables.initial, dtype=np.float64)
-    for _ in range(on.horizon):
-        law = law @ chain
-    return float(law.sum())

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bilevelrl.estimators import ESTIMATORS, Objective, estimators_for
+from bilevelrl.estimators import estimators_for
 from bilevelrl.reference import ConfigurableMDP
 from bilevelrl.reference.doors import checked
 from bilevelrl.reference.errors import InvalidInputError, MissingExtraError, refusal
@@ -18,8 +18,8 @@ from bilevelrl.reference.storage import writable_file, write_atomically
 from bilevelrl.tasks import Scenario, scenario, scenarios
 from bilevelrl.verification.commands.arguments import count, seed
 from bilevelrl.verification.pipeline.jobs import Job, Progress, run_jobs
-from bilevelrl.verification.pipeline.results import EstimatorRow, Report
-from bilevelrl.verification.pipeline.scenario_rows import rows_on_scenarios
+from bilevelrl.verification.pipeline.results import Report
+from bilevelrl.verification.pipeline.scenario_rows import check_registered
 from bilevelrl.verification.pipeline.studies import REPLICATES, Study, StudyRow, read_study, run_study, study_csv
 from bilevelrl.verification.reports.figures import bias_map, cosine_figure, error_figure
 from bilevelrl.verification.reports.html import html_report
@@ -48,7 +48,7 @@ def registered_report(
     at = scenarios() if on is None else tuple(on)
     names = estimators_for(ConfigurableMDP)
     jobs = [
-        Job(function=_registered_row, arguments=(name, entry.name), label=f"{name} on {entry.name}")
+        Job(function=check_registered, arguments=(name, entry), label=f"{name} on {entry.name}")
         for entry in at
         for name in names
     ]
@@ -124,12 +124,6 @@ def _agrees(study: Study, parsed: argparse.Namespace) -> None:
         few = f"a study of {len(FEATURED_SCENARIOS)} scenarios with {QUICK_REPLICATES} replicates"
         found = f"{len(study.scenarios)} scenarios with {study.replicates} replicates"
         raise InvalidInputError(refusal("--quick", found, few, remedy))
-
-
-def _registered_row(name: str, on: str) -> EstimatorRow:
-    at, entry = scenario(on), ESTIMATORS[name]
-    rows, _ = rows_on_scenarios(entry.make(Objective(horizon=at.target_horizon)), [at])
-    return replace(rows[0], estimator=name, level=entry.level)
 
 
 def _figures(study: Sequence[StudyRow]) -> list[tuple[str, str]]:

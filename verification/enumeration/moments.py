@@ -110,6 +110,7 @@ def enumerate_moments(
     *,
     horizon: int,
     max_paths: int = 2_000_000,
+    max_multisets: int = MAX_MULTISETS,
     batch: int | None = None,
     follower: Annotated[Any, like(Follower | None)] = None,
     critic: LeaderCritic | None = None,
@@ -125,7 +126,7 @@ def enumerate_moments(
         A small tabular problem or Markov game, and the leader's parameter.
     horizon
         Trajectories that have not ended by then are truncated, as a sampler would.
-    max_paths
+    max_paths, max_multisets
         Refuse to list more.
     batch
         Trajectories per draw, at most 3; needed by estimators whose draw is a batch, and it makes a plain function one.
@@ -204,7 +205,7 @@ def enumerate_moments(
     draws = 0
     if checked.draw is Draw.BATCH:
         assert batch is not None
-        batches = _multisets(checked.name, batches, paths, batch)
+        batches = _multisets(checked.name, batches, paths, batch, max_multisets)
     if getattr(estimator, "stopping", None) is not None:
         batches = _stopped(checked.name, batches, problem, horizon)
     answer: Callable[..., _Found] | None = None
@@ -274,16 +275,16 @@ def _given_paths(checked: ContractedEstimator, trajectories: Trajectories, conte
 
 
 def _multisets(
-    name: str, batches: Iterator[tuple[Trajectories, FloatArray]], paths: int, size: int
+    name: str, batches: Iterator[tuple[Trajectories, FloatArray]], paths: int, size: int, most: int
 ) -> Iterator[tuple[Trajectories, FloatArray]]:
     """Yield every multiset of `size` trajectories as a batch, with its multinomial probability."""
     count = multiset_count(paths, size)
-    if count > MAX_MULTISETS:
+    if count > most:
         raise TooLargeError(
             f"{name}: batch={size} of {_readable(paths)} trajectories makes {_readable(count)} multisets, "
-            f"more than {MAX_MULTISETS:,}; take a shorter horizon, a smaller problem or a smaller batch"
+            f"more than {most:,}; take a shorter horizon, a smaller problem or a smaller batch"
         )
-    listed = list(batches)  # at most MAX_MULTISETS trajectories
+    listed = list(batches)  # at most `most` trajectories
     place = [(batch, row) for batch in range(len(listed)) for row in range(listed[batch][1].size)]
     whole = _joined([trajectories for trajectories, _ in listed])
     probability = np.concatenate([p for _, p in listed])

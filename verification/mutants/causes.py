@@ -113,9 +113,10 @@ def part_causes() -> tuple[Cause, ...]:
     >>> [cause.name for cause in part_causes()][:2]
     ['the initial part is missing', 'the direct part is missing']
     """
-    found = [_part_cause(f"the {part} part is missing", part, -1.0) for part in PARTS]
-    found += [_part_cause(f"the {part} part has the wrong sign", part, -2.0) for part in PARTS]
-    found += [_part_cause(f"the {part} part is counted twice", part, 1.0) for part in PARTS]
+    parts: tuple[Part, ...] = (*PARTS, "policy")
+    found = [_part_cause(f"the {part} part is missing", part, -1.0) for part in parts]
+    found += [_part_cause(f"the {part} part has the wrong sign", part, -2.0) for part in parts]
+    found += [_part_cause(f"the {part} part is counted twice", part, 1.0) for part in parts]
     found += [
         Cause(name=name, effect=_response_times(power))
         for name, power in (
@@ -249,7 +250,7 @@ def _score(cause: Cause, seen: list[Evidence]) -> tuple[bool, float, str] | None
 
 
 def _part_cause(name: str, part: Part, factor: float) -> Cause:
-    return Cause(name=name, effect=lambda _, truth: factor * truth.parts[part])
+    return Cause(name=name, effect=lambda _, truth: factor * truth.parts[part] if part in truth.parts else None)
 
 
 def _response_times(power: int) -> Callable[[Scenario, Truth], FloatArray]:

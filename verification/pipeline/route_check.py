@@ -9,24 +9,25 @@ import numpy as np
 
 from bilevelrl.reference import HYPERGRADIENT_ROUTES, hypergradient
 from bilevelrl.reference.errors import BilevelRLError, MissingExtraError, UnsupportedError
+from bilevelrl.reference.problem import INFINITE_HORIZON
+from bilevelrl.tasks import Scenario
 from bilevelrl.verification.checks.verdicts import Outcome, Verdict, judge_exact, unjudged
 from bilevelrl.verification.pipeline.rows import RouteRow
-from bilevelrl.verification.pipeline.sampling_cases import SamplingCase
 
 __all__ = ["check_route"]
 
 
-def check_route(route: str, case: SamplingCase, seed: int) -> RouteRow:
-    """Return one route's hypergradient on a case, judged against `implicit` within both error bounds.
+def check_route(route: str, on: Scenario) -> RouteRow:
+    """Return one route's hypergradient on a scenario, judged against `implicit` within both error bounds.
 
     Examples
     --------
-    >>> from bilevelrl.verification.pipeline.sampling_cases import four_rooms_case
-    >>> check_route("theorem1", four_rooms_case(0.003), seed=0).verdict.outcome.value
+    >>> from bilevelrl.tasks import scenario
+    >>> check_route("theorem1", scenario("layered")).verdict.outcome.value
     'passed'
     """
-    problem, theta = case.make_problem(), case.make_theta(seed)
-    reference = hypergradient(problem, theta, route="implicit")
+    problem, theta = on.problem, on.theta
+    reference = on.solved(INFINITE_HORIZON)
     started = time.perf_counter()
     norm, difference, bound = math.nan, math.nan, math.inf
     try:
@@ -43,7 +44,7 @@ def check_route(route: str, case: SamplingCase, seed: int) -> RouteRow:
             off, tolerance=bound + reference.error_bound, scale=float(np.linalg.norm(reference.value))
         )
     return RouteRow(
-        problem=case.title,
+        problem=on.title,
         temperature=problem.temperature,
         route=route,
         family=HYPERGRADIENT_ROUTES[route].family,

@@ -9,13 +9,17 @@ from typing import Any
 
 import numpy as np
 
+from bilevelrl.estimators import Claim, Draw
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.doors import checked, checked_record
-from bilevelrl.verification.checks.verdicts import Outcome, Verdict
+from bilevelrl.reference.problem import INFINITE_HORIZON
+from bilevelrl.tasks import Scenario
+from bilevelrl.verification.checks.verdicts import Outcome, Verdict, unjudged
+from bilevelrl.verification.enumeration.contract import estimator_name
 from bilevelrl.verification.enumeration.moments import Moments
 from bilevelrl.verification.mutants.causes import Explanation
 
-__all__ = ["EstimatorRow", "Findings", "RouteRow"]
+__all__ = ["EstimatorRow", "Findings", "RouteRow", "described", "exact_measures"]
 
 
 @checked_record
@@ -78,6 +82,32 @@ class EstimatorRow:
     seconds: float = math.nan
     parts: Mapping[str, float] = field(default_factory=dict)
     verdict: Verdict
+
+
+def described(
+    estimator: Any,
+    on: Scenario | None,
+    *,
+    claim: Claim | None = None,
+    level: str = "yours",
+    method: str = "enumeration",
+    batch: str = "2 trajectories",
+) -> EstimatorRow:
+    """Return a row that says what is to be checked, not judged yet."""
+    stated = claim if claim is not None else getattr(estimator, "claim", Claim.UNBIASED)
+    target = getattr(estimator, "target", INFINITE_HORIZON if on is None else on.target)
+    length = "infinite horizon" if target.horizon is None else f"{target.horizon} steps"
+    return EstimatorRow(
+        problem="" if on is None else on.title,
+        temperature=math.nan if on is None else on.problem.temperature,
+        estimator=estimator_name(estimator),
+        level=level,
+        claim=stated.name.lower(),
+        draw=batch if getattr(estimator, "draw", Draw.TRAJECTORY) is Draw.BATCH else "trajectory",
+        target=length if target.discounted else f"{length}, undiscounted",
+        method=method,
+        verdict=unjudged(Outcome.MEASURED, "not judged yet"),
+    )
 
 
 def exact_measures(

@@ -9,21 +9,33 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.random import Generator
 
-from bilevelrl.estimators import Claim, Context, Draw, Estimator, Objective, SarsaCritic, Trajectories
-from bilevelrl.reference import Hypergradient, hypergradient, named_stream, solve_follower
+from bilevelrl.estimators import (
+    Claim,
+    Context,
+    Draw,
+    Estimator,
+    EstimatorEntry,
+    Objective,
+    SarsaCritic,
+    Trajectories,
+    estimators_for,
+)
+from bilevelrl.estimators.sampling import LQRSimulator, TabularSimulator
+from bilevelrl.reference import ConfigurableLQR, ConfigurableMDP, LQRGame, MarkovGame, named_stream
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.errors import EstimatorError, SupportError, TooLargeError, UnsupportedError
+from bilevelrl.tasks import Scenario
+from bilevelrl.tasks.scenarios import Truth
+from bilevelrl.verification.checks.deterministic import evaluated_once, exact_critic
 from bilevelrl.verification.checks.verdicts import POWER_LIMIT, Outcome, Verdict, judge_sampled, unjudged
-from bilevelrl.verification.pipeline.rows import EstimatorRow
-from bilevelrl.verification.pipeline.sampling_cases import SamplingCase
-from bilevelrl.verification.pipeline.small_problems import target_name
+from bilevelrl.verification.pipeline.rows import EstimatorRow, described
 from bilevelrl.verification.statistics.cosine import cosine_interval
 from bilevelrl.verification.statistics.means import (
     ERROR_RATE,
@@ -36,7 +48,7 @@ from bilevelrl.verification.statistics.means import (
     mean_test,
 )
 
-__all__ = ["SamplingPlan", "check_by_sampling"]
+__all__ = ["SamplingPlan", "check_by_sampling", "sampled_estimators", "share"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,67 +100,58 @@ CHUNK_STEPS = 400_000
 WANTED = 0.8 * POWER_LIMIT
 
 
-def check_by_sampling(name: str, case: SamplingCase, plan: SamplingPlan) -> EstimatorRow:
-    """Return sampled bias, standard deviation, cosine and cost of a registered estimator on a case."""
-    problem, theta = case.make_problem(), case.make_theta(plan.seed)
-    with problem.derivatives.memory.keeping(theta):
-        return _checked_by_sampling(name, case, plan, problem, theta)
+def sampled_estimators(on: Scenario) -> Mapping[str, EstimatorEntry]:
+    """Return the registered estimators that may say something of a scenario by draws; in games, of formula level."""
+    game = isinstance(on.problem, MarkovGame)
+    listed = estimators_for(type(on.problem))
+    return {name: entry for name, entry in listed.items() if entry.level == "formula" or not game}
 
 
-def _checked_by_sampling(
-    name: str, case: SamplingCase, plan: SamplingPlan, problem: Any, theta: FloatArray
-) -> EstimatorRow:
+def check_by_sampling(name: str, on: Scenario, plan: SamplingPlan) -> EstimatorRow:
+    """Return sampled bias, standard deviation, cosine and cost of a registered estimator on a scenario."""
+    with evaluated_once(on):
+        return _checked_by_sampling(name, on, plan)
+
+
+def _checked_by_sampling(name: str, on: Scenario, plan: SamplingPlan) -> EstimatorRow:
     started = time.perf_counter()
-    entry = case.entries()[name]
-    formula = entry.level == "formula"
-    estimator = entry.make(Objective(horizon=plan.horizon if formula else None))
-    batched = estimator.draw is Draw.BATCH
-    described: dict[str, Any] = {
-        "problem": case.title,
-        "temperature": problem.temperature,
-        "estimator": name,
-        "level": entry.level,
-        "claim": estimator.claim.name.lower(),
-        "draw": f"batch of {plan.batch_streams} × {plan.batch_steps} steps" if batched else "trajectory",
-        "target": target_name(estimator.target),
-        "method": "sampling",
-    }
+    entry = sampled_estimators(on)[name]
+    estimator = entry.make(Objective(horizon=plan.horizon if entry.level == "formula" else None))
+    batch = f"batch of {plan.batch_streams} × {plan.batch_steps} steps"
+    row = replace(described(estimator, on, level=entry.level, method="sampling", batch=batch), estimator=name)
     try:
-        sampler = _Sampler(name, estimator, problem, theta, case, plan)
-        truth = hypergradient(problem, theta, horizon=estimator.target.horizon, discounted=estimator.target.discounted)
+        sampler = _Sampler(name, estimator, on, plan)
+        truth = on.truth_of(estimator.target)
         try:
             expected = None if estimator.claim is Claim.MEASURED else sampler.expected(truth)
         except UnsupportedError as refused:  # a declared expectation, but not on this kind of problem
             expected, unsaid = None, str(refused)
         else:
             unsaid = "no expectation is claimed"
-        return _row(described, sampler, truth, expected, plan, started, unsaid=unsaid)
+        return _row(row, sampler, truth, expected, plan, started, unsaid=unsaid)
     except (UnsupportedError, SupportError) as refused:
-        return EstimatorRow(**described, verdict=unjudged(Outcome.NOT_APPLICABLE, str(refused)))
+        return replace(row, verdict=unjudged(Outcome.NOT_APPLICABLE, str(refused)))
     except EstimatorError as broken:
-        verdict = Verdict(outcome=Outcome.FAILED, detectable=0.0, reason=str(broken))
-        return EstimatorRow(**described, verdict=verdict)
+        return replace(row, verdict=Verdict(outcome=Outcome.FAILED, detectable=0.0, reason=str(broken)))
 
 
 class _Sampler:
     """Independent draws of one estimator."""
 
-    def __init__(
-        self, name: str, estimator: Estimator, problem: Any, theta: FloatArray, case: SamplingCase, plan: SamplingPlan
-    ) -> None:
+    def __init__(self, name: str, estimator: Estimator, on: Scenario, plan: SamplingPlan) -> None:
         self.estimator, self._plan = estimator, plan
-        self._problem, self._theta = problem, theta
-        self._follower = solve_follower(problem, theta)
+        self._problem, self._theta = on.problem, on.theta
+        self._follower: Any = on.solved(estimator.target).follower
         self._batched = estimator.draw is Draw.BATCH
-        first, *rest = case.key
+        first, *rest = on.name.split()
         self._rng = named_stream(plan.seed, first, name, *rest)
-        self._simulator = case.simulator(step_limit=plan.step_limit if self._batched else None)
+        self._simulator = _simulator(on.problem, plan.step_limit if self._batched else None)
         self._critic: Any = (
             self._learnt_critic(named_stream(plan.seed, "critic", name, *rest))
             if self._batched
-            else case.critic(problem, theta, self._follower, estimator.target)
+            else exact_critic(on, estimator.target)
         )
-        self.budget = case.share * plan.step_budget
+        self.budget = share(on) * plan.step_budget
         self.steps = 0
         self.drawn = 0
 
@@ -164,7 +167,7 @@ class _Sampler:
             rng=self._rng,
         )
 
-    def expected(self, truth: Hypergradient) -> FloatArray:
+    def expected(self, truth: Truth) -> FloatArray:
         """Return the expectation that the estimator claims."""
         if self.estimator.claim is Claim.UNBIASED:
             return truth.value
@@ -227,10 +230,22 @@ class _Sampler:
         return critic
 
 
+def _simulator(problem: Any, step_limit: int | None) -> Any:
+    """Where samples come from; with a limit, episodes of so many steps follow each other in a stream."""
+    if isinstance(problem, (ConfigurableLQR, LQRGame)):
+        return LQRSimulator()
+    return TabularSimulator(step_limit=step_limit, single_episode=step_limit is None)
+
+
+def share(on: Scenario) -> float:
+    """Return the share of a plan's budget of steps that a scenario gets."""
+    return 1.0 if isinstance(on.problem, ConfigurableMDP) else 0.3
+
+
 def _row(
-    described: dict[str, Any],
+    row: EstimatorRow,
     sampler: _Sampler,
-    truth: Hypergradient,
+    truth: Truth,
     expected: FloatArray | None,
     plan: SamplingPlan,
     started: float,
@@ -278,8 +293,8 @@ def _row(
     along, half = float(interval.bias[0]) / norm, float(interval.half_width[0]) / norm
     noise = float(means.var(axis=0, ddof=1).sum()) / sample.draws
     cosine = cosine_interval(single, truth.value)
-    return EstimatorRow(
-        **described,
+    return replace(
+        row,
         draws=sample.draws * group,
         truth_norm=norm,
         bias=(
@@ -352,7 +367,7 @@ def _or_infinite(count: Callable[..., float], *asked: float, plan: SamplingPlan)
         return math.inf
 
 
-def _directions(truth: Hypergradient, seed: int) -> tuple[FloatArray, list[str]]:
+def _directions(truth: Truth, seed: int) -> tuple[FloatArray, list[str]]:
     """Comparisons of a mean: along the truth first, along its parts, along random signs, and each coordinate.
 
     A wrong estimator usually shows along the truth or a part of it, where many coordinates add up; the draws of a

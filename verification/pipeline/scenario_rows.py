@@ -5,29 +5,29 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
-from bilevelrl.estimators import Claim, Draw, Estimator, Objective
+from bilevelrl.estimators import ESTIMATORS, Claim, Estimator
 from bilevelrl.reference.errors import EstimatorError, SupportError, TooLargeError, UnknownNameError, UnsupportedError
 from bilevelrl.tasks import Scenario
 from bilevelrl.verification.checks.deterministic import (
     CheckResult,
-    Enumerated,
     enumerate_scenario,
     failed_by,
     judge_enumerated,
 )
 from bilevelrl.verification.checks.verdicts import Outcome, Verdict, unjudged
-from bilevelrl.verification.enumeration.contract import EstimatorFunction, estimator_name
+from bilevelrl.verification.enumeration.contract import EstimatorFunction
 from bilevelrl.verification.mutants.causes import Explanation
-from bilevelrl.verification.pipeline.rows import EstimatorRow, exact_measures
-from bilevelrl.verification.pipeline.small_problems import target_name
+from bilevelrl.verification.pipeline.rows import EstimatorRow, described, exact_measures
 from bilevelrl.verification.testing.assertions import check_kind, explain_results
 from bilevelrl.verification.testing.pytest_support import CHECKS
 
-__all__ = ["rows_on_scenarios"]
+__all__ = ["check_registered", "enumerated_row", "rows_on_scenarios"]
+
+PAIRS = 20_000
+"""Batches of two that are listed where a scenario has few paths on purpose."""
 
 
 def rows_on_scenarios(
@@ -77,7 +77,7 @@ def rows_on_scenarios(
     kept: list[CheckResult] = []
     used: set[str] = set()
     for entry in at:
-        row, results = _row(estimator, entry, claim)
+        row, results = enumerated_row(estimator, entry, claim=claim)
         failed = [result for result in results if result.failed]
         reasons = {result.check: _reason(result, excused, used) for result in failed}
         if failed and all(reason is not None for reason in reasons.values()):
@@ -107,51 +107,41 @@ def _surprise(
         detectable=0.0,
         reason=f"{key} was expected to fail ({reason}) and does not; remove it from expected_failures",
     )
-    return replace(_described(estimator, None, None), problem=key, verdict=verdict)
+    return replace(described(estimator, None), problem=key, verdict=verdict)
 
 
-def _row(
-    estimator: Estimator | EstimatorFunction, on: Scenario, claim: Claim | None
+def enumerated_row(
+    estimator: Estimator | EstimatorFunction, on: Scenario, *, claim: Claim | None = None, level: str = "yours"
 ) -> tuple[EstimatorRow, list[CheckResult]]:
+    """Return exact bias and standard deviation on a scenario, judged against what is claimed, and all its checks.
+
+    "Not applicable" where the estimator says that it does not apply, "failed" where it breaks its contract.
+    """
     started = time.perf_counter()
-    described = _described(estimator, on, claim)
+    row = described(estimator, on, claim=claim, level=level)
     try:
-        found = enumerate_scenario(estimator, on, claim=claim)
+        found = enumerate_scenario(
+            estimator, on, claim=claim, **({"max_multisets": PAIRS} if "pairs" in on.tags else {})
+        )
     except (UnsupportedError, SupportError, TooLargeError) as refused:
-        return replace(described, verdict=unjudged(Outcome.NOT_APPLICABLE, str(refused))), []
+        return replace(row, verdict=unjudged(Outcome.NOT_APPLICABLE, str(refused))), []
     except EstimatorError as broken:
         broke = failed_by("contract", on.name, str(broken))
-        return replace(described, verdict=broke.verdict), [broke]
+        return replace(row, verdict=broke.verdict), [broke]
     results = judge_enumerated(found)
-    return _measured(described, found, results, time.perf_counter() - started), results
-
-
-def _measured(
-    described: EstimatorRow, found: Enumerated, results: Sequence[CheckResult], seconds: float
-) -> EstimatorRow:
-    judged = {check_kind(result.check): result.verdict for result in results}
     expected = None if found.expected is None else sum(found.expected.values(), np.zeros_like(found.bias))
+    judged = {check_kind(result.check): result.verdict for result in results}
     failed = [result.verdict for result in results if result.failed]
-    return replace(
-        described,
+    measured = replace(
+        row,
         **exact_measures(found.moments, found.truth.value, found.truth.parts, expected),
-        seconds=seconds,
+        seconds=time.perf_counter() - started,
         verdict=failed[0] if failed else judged["bias"],
     )
+    return measured, results
 
 
-def _described(estimator: Any, on: Scenario | None, claim: Claim | None) -> EstimatorRow:
-    batched = getattr(estimator, "draw", Draw.TRAJECTORY) is Draw.BATCH
-    stated = claim if claim is not None else getattr(estimator, "claim", Claim.UNBIASED)
-    target = getattr(estimator, "target", Objective(horizon=None if on is None else on.target_horizon))
-    return EstimatorRow(
-        problem="" if on is None else on.name,
-        temperature=float("nan") if on is None else on.problem.temperature,
-        estimator=estimator_name(estimator),
-        level="yours",
-        claim=stated.name.lower(),
-        draw="2 trajectories" if batched else "trajectory",
-        target=target_name(target),
-        method="enumeration",
-        verdict=unjudged(Outcome.MEASURED, "not judged yet"),
-    )
+def check_registered(name: str, on: Scenario) -> EstimatorRow:
+    """Enumerate a registered estimator, made for the truth that this scenario's trajectories can see."""
+    entry = ESTIMATORS[name]
+    return replace(enumerated_row(entry.make(on.target), on, level=entry.level)[0], estimator=name)

@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 from numpy.random import Generator
 
-from bilevelrl.estimators import ESTIMATORS, Context, Draw, Estimator, ExactCritic, Objective, estimators_for
-from bilevelrl.reference import ConfigurableMDP, named_stream, solve_follower
+from bilevelrl.estimators import ESTIMATORS, Context, Draw, Estimator, estimators_for
+from bilevelrl.reference import ConfigurableMDP, named_stream
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.doors import Count, Seed, checked, checked_record
 from bilevelrl.reference.errors import (
@@ -38,10 +38,10 @@ from bilevelrl.reference.errors import (
 from bilevelrl.reference.storage import csv_text, software_versions
 from bilevelrl.tasks import Scenario, scenario, scenarios
 from bilevelrl.tasks.scenarios import check_header
-from bilevelrl.verification.checks.deterministic import enumerate_scenario
+from bilevelrl.verification.checks.deterministic import enumerate_scenario, exact_critic
+from bilevelrl.verification.checks.own_scenarios import hold_to_its_problem
 from bilevelrl.verification.pipeline.jobs import Job, Progress, run_jobs
 from bilevelrl.verification.reading import read_text
-from bilevelrl.verification.testing.judge import scenario_truth
 
 __all__ = ["SAMPLES", "Study", "StudyRow", "read_study", "run_study", "study_csv", "study_estimator"]
 
@@ -117,8 +117,7 @@ class Study:
 
 def study_estimator(
     name: str,
-    on: str,
-    *,
+    on: Scenario | str,
     seed: int = 0,
     samples: Sequence[int] = SAMPLES,
     replicates: int = REPLICATES,
@@ -128,7 +127,7 @@ def study_estimator(
     Parameters
     ----------
     name, on
-        Names of an entry of `ESTIMATORS` and of a scenario.
+        Name of an entry of `ESTIMATORS`, and a scenario or its name.
     seed
         Root entropy; every pair has a stream of its own.
     samples
@@ -144,14 +143,14 @@ def study_estimator(
     >>> round(rows[0].standard_deviation / rows[1].standard_deviation, 9)
     4.0
     """
-    at, entry = scenario(on), ESTIMATORS[name]
-    estimator = entry.make(Objective(horizon=at.target_horizon))
-    truth = scenario_truth(at, estimator.target.horizon).value
+    at, entry = scenario(on) if isinstance(on, str) else on, ESTIMATORS[name]
+    estimator = entry.make(at.target)
+    truth = at.truth_of(estimator.target).value
     norm = float(np.linalg.norm(truth))
     if norm == 0.0:
         return []
     try:
-        sampler = _Sampler(estimator, at, named_stream(seed, "study", name, on))
+        sampler = _Sampler(estimator, at, named_stream(seed, "study", name, at.name))
         exact = _exact_moments(estimator, at)
         means = sampler.means(samples, replicates)
     except (UnsupportedError, SupportError, EstimatorError):
@@ -168,7 +167,7 @@ def study_estimator(
         low, high = np.percentile(cosines, [5, 95])
         rows.append(
             StudyRow(
-                scenario=on,
+                scenario=at.name,
                 estimator=name,
                 level=entry.level,
                 samples=count,
@@ -223,15 +222,19 @@ def run_study(
             f"samples={samples}, replicates={replicates}: expected at least one number of samples, and two replicates; "
             "a spread needs two"
         )
-    places = tuple(entry.name for entry in (scenarios() if on is None else on))
+    places = scenarios() if on is None else tuple(map(hold_to_its_problem, on))
     jobs = [
-        Job(function=_pair, arguments=(name, place, seed, tuple(samples), replicates), label=f"{name} on {place}")
+        Job(
+            function=study_estimator,
+            arguments=(name, place, seed, tuple(samples), replicates),
+            label=f"{name} on {place.name}",
+        )
         for place in places
         for name in names
     ]
     return Study(
         rows=tuple(row for found in run_jobs(jobs, workers=workers, progress=progress) for row in found),
-        scenarios=places,
+        scenarios=tuple(place.name for place in places),
         estimators=names,
         seed=seed,
         samples=tuple(samples),
@@ -330,8 +333,7 @@ class _Sampler:
 
     def __init__(self, estimator: Estimator, on: Scenario, rng: Generator) -> None:
         self._estimator, self._on, self._rng = estimator, on, rng
-        follower = solve_follower(on.problem, on.theta)
-        critic = ExactCritic.solve(on.problem, on.theta, follower.policy, horizon=estimator.target.horizon)
+        follower, critic = on.solved(estimator.target).follower, exact_critic(on, estimator.target)
         self._context = Context(problem=on.problem, theta=on.theta, follower=follower, critic=critic, rng=rng)
 
     def means(self, samples: Sequence[int], replicates: int) -> dict[int, tuple[FloatArray, float]]:
@@ -387,7 +389,3 @@ def _sampled_moments(estimates: FloatArray, truth: FloatArray, norm: float) -> t
     # The squared norm of a noisy mean is too large by its variance.
     squared = float(np.sum((estimates.mean(axis=0) - truth) ** 2)) - variance / len(estimates)
     return math.sqrt(max(0.0, squared)) / norm, math.sqrt(variance) / norm
-
-
-def _pair(name: str, on: str, seed: int, samples: tuple[int, ...], replicates: int) -> list[StudyRow]:
-    return study_estimator(name, on, seed=seed, samples=samples, replicates=replicates)

@@ -9,35 +9,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
-from bilevelrl.estimators import ESTIMATORS, Claim, Estimator, estimators_for
-from bilevelrl.reference import HYPERGRADIENT_ROUTES, ConfigurableMDP, MarkovGame
+from bilevelrl.estimators import Claim, Draw, Estimator, estimators_for
+from bilevelrl.reference import HYPERGRADIENT_ROUTES
 from bilevelrl.reference.doors import checked
 from bilevelrl.reference.errors import InvalidInputError, refusal
 from bilevelrl.tasks import Scenario
+from bilevelrl.tasks.scenarios import FOUR_ROOMS_TEMPERATURES, paper_scenarios, small_scenarios
 from bilevelrl.verification.checks.own_scenarios import hold_to_its_problem
 from bilevelrl.verification.checks.verdicts import POWER_LIMIT
 from bilevelrl.verification.enumeration.contract import EstimatorFunction
 from bilevelrl.verification.pipeline.jobs import Job, Progress, run_jobs
 from bilevelrl.verification.pipeline.results import EstimatorRow, Report, RouteRow, ordered
 from bilevelrl.verification.pipeline.route_check import check_route
-from bilevelrl.verification.pipeline.sampled import SamplingPlan, check_by_sampling
-from bilevelrl.verification.pipeline.sampling_cases import (
-    CONTINUOUS_CASES,
-    FOUR_ROOMS_TEMPERATURES,
-    GAME_CASES,
-    SamplingCase,
-    four_rooms_case,
-)
-from bilevelrl.verification.pipeline.scenario_rows import rows_on_scenarios
-from bilevelrl.verification.pipeline.small_problems import (
-    SmallProblem,
-    check_by_enumeration,
-    small_games,
-    small_problems,
-)
+from bilevelrl.verification.pipeline.sampled import SamplingPlan, check_by_sampling, sampled_estimators, share
+from bilevelrl.verification.pipeline.scenario_rows import check_registered, rows_on_scenarios
 from bilevelrl.verification.statistics.means import ERROR_RATE, POWER
 from bilevelrl.verification.testing.assertions import default_scenarios
 
@@ -52,8 +39,6 @@ def verify(
     estimator: Estimator | EstimatorFunction | None = None,
     *,
     scenarios: Iterable[Scenario] | None = None,
-    problems: Sequence[SmallProblem] | None = None,
-    cases: Sequence[SamplingCase] | None = None,
     claim: Claim | None = None,
     expected_failures: Mapping[str, str] | None = None,
     seed: int = 0,
@@ -69,11 +54,9 @@ def verify(
         A function (trajectories, context) → rows (M, N) or {part: rows}, or an `Estimator`, to be verified by
         enumeration alone. None: the main job over everything registered.
     scenarios
-        Where to check one estimator; default: every scenario whose paths end, so that nothing is truncated.
-    problems
-        Small problems that the main job enumerates; default: `small_problems()` and `small_games()`.
-    cases
-        Larger problems that the main job samples, and on which it compares the routes; default: the paper's four tasks.
+        Where to check. Default for one estimator: every scenario whose paths end, so that nothing is truncated; for the
+        main job: `small_scenarios`, which are enumerated, and `paper_scenarios`, which are sampled, and on which the
+        routes are compared.
     claim
         What a plain function claims; default: unbiased.
     expected_failures
@@ -148,10 +131,8 @@ def verify(
         )
     temperatures = FOUR_ROOMS_TEMPERATURES[1:2] if quick else FOUR_ROOMS_TEMPERATURES
     plan = _plan(seed, quick)
-    sampled = _cases(temperatures) if cases is None else cases
-    jobs = [*_route_jobs(sampled, seed), *_sampling_jobs(sampled, plan)]
-    jobs.extend(_enumeration_jobs((*small_problems(), *small_games()) if problems is None else problems))
-    found = run_jobs(jobs, workers=workers, progress=progress)
+    at = (*paper_scenarios(temperatures, seed=seed), *small_scenarios()) if scenarios is None else tuple(scenarios)
+    found = run_jobs(_jobs(at, plan), workers=workers, progress=progress)
     return Report(
         estimators=ordered([row for row in found if isinstance(row, EstimatorRow)]),
         routes=tuple(row for row in found if isinstance(row, RouteRow)),
@@ -166,55 +147,43 @@ def verify(
     )
 
 
-def check_registered(name: str, small: SmallProblem) -> EstimatorRow:
-    """Enumerate a registered estimator, made for the truth that this problem's trajectories can see."""
-    entry = ESTIMATORS[name]
-    return replace(check_by_enumeration(entry.make(small.target), small, level=entry.level), estimator=name)
-
-
-def _route_jobs(cases: Sequence[SamplingCase], seed: int) -> list[Job]:
-    return [
+def _jobs(at: Sequence[Scenario], plan: SamplingPlan) -> list[Job]:
+    """Every route and draws of every estimator on large scenarios; exact moments of every estimator on the others."""
+    large = [on for on in at if "large" in on.tags]
+    jobs = [
         Job(
             function=check_route,
-            arguments=(route, case, seed),
-            label=f"route {route} on {case.title}, {' '.join(case.key)}",
+            arguments=(route, on),
+            label=f"route {route} on {on.title}, {on.name}",
             effort=_ROUTE_EFFORT.get(route, 0.5),
         )
-        for case in cases
+        for on in large
         for route, entry in HYPERGRADIENT_ROUTES.items()
-        if type(case.make_problem()) in entry.kinds
+        if type(on.problem) in entry.kinds
     ]
-
-
-def _cases(temperatures: Sequence[float]) -> tuple[SamplingCase, ...]:
-    return (*(four_rooms_case(temperature) for temperature in temperatures), *GAME_CASES, *CONTINUOUS_CASES)
-
-
-def _sampling_jobs(cases: Sequence[SamplingCase], plan: SamplingPlan) -> list[Job]:
-    return [
+    jobs += [
         Job(
             function=check_by_sampling,
-            arguments=(name, case, plan),
-            label=f"{name} on {case.title}, {' '.join(case.key)}",
-            effort=2.0 * case.share,
+            arguments=(name, on, plan),
+            label=f"{name} on {on.title}, {on.name}",
+            effort=2.0 * share(on),
         )
-        for case in cases
-        for name in case.entries()
+        for on in large
+        for name in sampled_estimators(on)
     ]
-
-
-def _enumeration_jobs(problems: Sequence[SmallProblem]) -> list[Job]:
-    return [
-        Job(function=check_registered, arguments=(name, small), label=f"{name} on {small.name}")
-        for small in problems
-        for name, entry in estimators_for(MarkovGame if small.is_game else ConfigurableMDP).items()
-        if entry.make(small.target).draw in small.draws
+    jobs += [
+        Job(function=check_registered, arguments=(name, on), label=f"{name} on {on.title}")
+        for on in at
+        if on not in large
+        for name, entry in estimators_for(type(on.problem)).items()
+        if (entry.make(on.target).draw is Draw.BATCH) == ("pairs" in on.tags)
     ]
+    return jobs
 
 
 def _plan(seed: int, quick: bool) -> SamplingPlan:
     # The family does not shrink with `quick`, so that verdicts mean the same.
-    checks = max(1, sum(len(case.entries()) for case in _cases(FOUR_ROOMS_TEMPERATURES)))
+    checks = max(1, sum(len(sampled_estimators(on)) for on in paper_scenarios()))
     if quick:
         return SamplingPlan(seed=seed, step_budget=600_000, batches=50, batch_budget=60_000, checks=checks)
     return SamplingPlan(seed=seed, checks=checks)

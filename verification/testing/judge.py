@@ -21,10 +21,10 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from bilevelrl.reference import hypergradient
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.doors import NonNegative, checked, checked_record
 from bilevelrl.reference.errors import ShapeError, TooLargeError, UnknownNameError, refusal
+from bilevelrl.reference.problem import Objective
 from bilevelrl.reference.storage import software_versions
 from bilevelrl.tasks import Scenario
 from bilevelrl.tasks.scenarios import Truth, find_scenario
@@ -52,7 +52,7 @@ from bilevelrl.verification.statistics.means import (
 from bilevelrl.verification.statistics.search import LARGEST_COUNT
 from bilevelrl.verification.statistics.stream import BlockMeans, RunningMoments, SampleMoments
 
-__all__ = ["Judgement", "comparison_directions", "judge_draws", "read_draws", "scenario_truth"]
+__all__ = ["Judgement", "comparison_directions", "judge_draws", "read_draws"]
 
 ASCENT = "of positive product with the truth"
 SampledClaim: TypeAlias = Literal["unbiased", "ascent"]
@@ -227,7 +227,7 @@ def judge_draws(
     ('failed', 'the direct part is missing')
     """
     at = find_scenario("on", on) if isinstance(on, str) else hold_to_its_problem(on)
-    truth = scenario_truth(at, horizon)
+    truth = at.truth_of(Objective(horizon=horizon))
     stated, expected = _claimed(claim, truth)
     ascent = isinstance(claim, str) and claim == "ascent"
     norm = float(np.linalg.norm(truth.value))
@@ -309,24 +309,6 @@ def judge_ascent(test: MeanTest, norm: float) -> Verdict:
         said = f"mean product with the truth's direction {float(test.bias[0]):+.3g}, of unknown accuracy"
     outcome = Outcome.PASSED if low > 0.0 else Outcome.NO_POWER
     return Verdict(outcome=outcome, detectable=detectable, reason=said)
-
-
-def scenario_truth(on: Scenario, horizon: int | None) -> Truth:
-    """Return the truth for a horizon: the stored one where there is one, else an exact route's.
-
-    Examples
-    --------
-    >>> from bilevelrl.tasks import scenario
-    >>> at = scenario("random")
-    >>> scenario_truth(at, None) is at.truth, scenario_truth(at, at.horizon) is at.truncated
-    (True, True)
-    """
-    if horizon is None or (on.ends and horizon >= on.horizon):
-        return on.truth
-    if horizon == on.horizon:
-        return on.truncated
-    exact = hypergradient(on.problem, on.theta, horizon=horizon)
-    return Truth.of(objective=exact.objective, parts=exact.parts, error_bound=exact.error_bound)
 
 
 def comparison_directions(truth: Truth) -> tuple[FloatArray, list[str]]:

@@ -24,12 +24,12 @@ from bilevelrl.estimators.critics.state_baselines import StateBaseline
 from bilevelrl.reference import solve_follower
 from bilevelrl.reference.errors import InvalidInputError, ShapeError, UnknownNameError, UnsupportedError
 from bilevelrl.tasks import four_rooms, layered_mdp, random_mdp
+from bilevelrl.tasks.scenarios.main_job import small_scenarios
 from bilevelrl.verification import enumerate_moments
 from bilevelrl.verification.enumeration.exact_spread import exact_spread
-from bilevelrl.verification.pipeline.small_problems import small_problems
 from bilevelrl.verification.pipeline.studies import study_estimator
 
-SMALL = {small.name: small for small in small_problems()}
+SMALL = {small.name: small for small in small_scenarios()}
 ENDING = ("layered", "layered, with exits", "layered, θ in rewards")
 
 
@@ -59,7 +59,7 @@ def variances(problem, theta, table, decay, horizon, *, listed=False):
 def test_no_state_baseline_moves_the_mean_and_the_optimal_one_is_at_the_bottom(name, decay):
     """Each variance is a parabola in each entry of the table, least where both sides are as high."""
     small = SMALL[name]
-    problem, theta = small.make()
+    problem, theta = small.problem, small.theta
     context = context_of(problem, theta)
     best = StateBaseline.solve("estimate", context, trace_decay=decay).table
     step = StateBaseline.solve("step", context, trace_decay=decay).table
@@ -82,7 +82,7 @@ def test_no_state_baseline_moves_the_mean_and_the_optimal_one_is_at_the_bottom(n
 @pytest.mark.exact
 def test_the_optimum_is_that_of_the_critics_that_are_read():
     """With wrong tables of both critics the bottom is elsewhere, and still at the bottom."""
-    problem, theta = SMALL["layered, with exits"].make()
+    problem, theta = SMALL["layered, with exits"].problem, SMALL["layered, with exits"].theta
     rng = np.random.default_rng(3)
     context = context_of(problem, theta)
     policy = context.follower.policy
@@ -108,7 +108,7 @@ def test_the_optimum_is_that_of_the_critics_that_are_read():
 def test_states_do_not_share_their_parabolas():
     """Moving two entries costs the sum of what moving each costs."""
     small = SMALL["layered"]
-    problem, theta = small.make()
+    problem, theta = small.problem, small.theta
     best = StateBaseline.solve("estimate", context_of(problem, theta)).table
     lowest = variances(problem, theta, best, 1.0, small.horizon)[1]
     costs = []
@@ -148,7 +148,7 @@ def test_where_there_is_no_choice_the_table_is_the_value_gradient():
 @pytest.mark.statistical
 def test_learnt_baselines_tend_to_each_step_s_own_optimum():
     small = SMALL["layered, with exits"]
-    problem, theta = small.make()
+    problem, theta = small.problem, small.theta
     context = context_of(problem, theta)
     exact = StateBaseline.solve("step", context, trace_decay=0.6).table
     critic = ExactCritic.solve(problem, theta, context.follower.policy)
@@ -164,7 +164,7 @@ def test_learnt_baselines_tend_to_each_step_s_own_optimum():
 
 @pytest.mark.exact
 def test_what_was_not_visited_keeps_the_critic():
-    problem, theta = SMALL["layered"].make()
+    problem, theta = SMALL["layered"].problem, SMALL["layered"].theta
     context = context_of(problem, theta)
     batch = sample_trajectories(problem, theta, context.follower, streams=1, steps=3, rng=np.random.default_rng(0))
     gradients = GradientTable.solve(context)
@@ -185,7 +185,7 @@ ALONG = ("bc_hg", "bc_hg_td", "bc_hg_completed", "bc_hg_lambda", "bc_hg_one_step
 @pytest.mark.parametrize("estimator", ALONG)
 def test_exact_spreads_are_those_of_enumeration(name, estimator):
     small = SMALL[name]
-    problem, theta = small.make()
+    problem, theta = small.problem, small.theta
     chosen = ESTIMATORS[estimator].make(small.target)
     listed = enumerate_moments(chosen, problem, theta, horizon=small.horizon)
     found = exact_spread(chosen, context_of(problem, theta), horizon=small.horizon)

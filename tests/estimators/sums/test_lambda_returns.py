@@ -32,13 +32,13 @@ from bilevelrl.reference.errors import (
 from bilevelrl.reference.routes.theorem1 import follower_gradients, follower_source
 from bilevelrl.reference.tabular.transitions import to_dense
 from bilevelrl.tasks import garnet, random_lqr, random_markov_game
+from bilevelrl.tasks.scenarios.main_job import small_scenarios
 from bilevelrl.verification import enumerate_moments
 from bilevelrl.verification.mutants.catalogue import MUTANTS
 from bilevelrl.verification.mutants.lambda_returns import LambdaFormula
-from bilevelrl.verification.pipeline.small_problems import small_problems
 
 DECAYS = (0.0, 0.5, 0.9, 1.0)
-SMALL = {small.name: small for small in small_problems()}
+SMALL = {small.name: small for small in small_scenarios()}
 TRAJECTORY = ("layered", "layered, with exits", "layered, θ in rewards", "going on", "garnet")
 
 
@@ -147,7 +147,7 @@ def test_without_decay_and_critic_it_is_bc_hg(several_episodes):
 @pytest.mark.parametrize("name", TRAJECTORY)
 def test_exact_critic_leaves_no_bias_for_any_decay_even_where_streams_are_cut(name, decay):
     small = SMALL[name]
-    problem, theta = small.make()
+    problem, theta = small.problem, small.theta
     truth = hypergradient(problem, theta, horizon=small.target.horizon)
     critic = "exact" if small.ends else "exact_truncated"
     estimator = LambdaBCHG(target=small.target, critic=critic, trace_decay=decay)
@@ -165,7 +165,7 @@ def test_exact_critic_leaves_no_bias_for_any_decay_even_where_streams_are_cut(na
 @pytest.mark.parametrize("name", ["layered, with exits", "going on", "garnet"])
 def test_a_wrong_critic_is_off_by_exactly_what_is_declared(name, scores, decay):
     small = SMALL[name]
-    problem, theta = small.make()
+    problem, theta = small.problem, small.theta
     rng = np.random.default_rng(4)
     shape = solve_follower(problem, theta).policy.shape
     context = context_of(
@@ -201,7 +201,7 @@ def test_a_wrong_critic_is_off_by_exactly_what_is_declared(name, scores, decay):
 @pytest.mark.exact
 def test_a_learnt_benefit_keeps_its_declared_expectation():
     small = SMALL["going on"]
-    problem, theta = small.make()
+    problem, theta = small.problem, small.theta
     context = context_of(problem, theta)
     policy = context.follower.policy
     critic = TableCritic(action_values=np.random.default_rng(5).standard_normal(policy.shape), policy=policy)
@@ -216,7 +216,7 @@ def test_a_learnt_benefit_keeps_its_declared_expectation():
 @pytest.mark.exact
 def test_fresh_suffixes_for_the_benefit_leave_no_bias_and_add_their_variance():
     small = SMALL["going on"]
-    problem, theta = small.make()
+    problem, theta = small.problem, small.theta
     truth = hypergradient(problem, theta, horizon=small.target.horizon)
     spread = {}
     for critic in ("independent", "exact_truncated"):
@@ -232,8 +232,8 @@ def test_fresh_suffixes_for_the_benefit_leave_no_bias_and_add_their_variance():
 @pytest.mark.parametrize("baseline", [None, "estimate"])
 def test_samples_of_another_kernel_have_the_declared_expectation(baseline):
     small = SMALL["going on"]
-    problem, theta = small.make()
-    other = SMALL["going on, θ in rewards"].make()[0]
+    problem, theta = small.problem, small.theta
+    other = SMALL["going on, θ in rewards"].problem
     simulator = TabularSimulator(dynamics=other)
     estimator = LambdaBCHG(target=small.target, critic="exact_truncated", trace_decay=0.5, state_baseline=baseline)
     found = enumerate_moments(estimator, problem, theta, horizon=small.horizon, simulator=simulator)
@@ -250,7 +250,7 @@ def test_samples_of_another_kernel_have_the_declared_expectation(baseline):
 @pytest.mark.exact
 @pytest.mark.parametrize("name", TRAJECTORY)
 def test_exact_gradients_are_those_of_theorem_1(name):
-    problem, theta = SMALL[name].make()
+    problem, theta = SMALL[name].problem, SMALL[name].theta
     context = context_of(problem, theta)
     tables, policy = problem.tables_at(theta), context.follower.policy
     source = follower_source(
@@ -265,7 +265,7 @@ def test_exact_gradients_are_those_of_theorem_1(name):
 @pytest.mark.parametrize("decay", DECAYS)
 def test_exact_gradients_are_the_expectation_of_their_own_returns(decay):
     """The fixed point of TD(λ): E[G^λ_0] = Σ μ ∇V_F, over all trajectories."""
-    problem, theta = SMALL["going on"].make()
+    problem, theta = SMALL["going on"].problem, SMALL["going on"].theta
     gradients = GradientTable.solve(context_of(problem, theta))
 
     def first_return(trajectories, context):
@@ -284,7 +284,7 @@ def test_exact_gradients_are_the_expectation_of_their_own_returns(decay):
 
 @pytest.mark.exact
 def test_a_whole_step_at_one_visit_writes_the_return_down():
-    problem, theta = SMALL["layered"].make()
+    problem, theta = SMALL["layered"].problem, SMALL["layered"].theta
     context = context_of(problem, theta)
     batch = sample_trajectories(problem, theta, context.follower, streams=1, steps=3, rng=np.random.default_rng(0))
     learnt = GradientTable.zeros(context).updated(batch, context, step_size=1.0, trace_decay=1.0)
@@ -351,7 +351,7 @@ def test_without_decay_it_is_one_step_sarsa_backwards_in_time(several_episodes, 
 
 @pytest.mark.exact
 def test_expected_sarsa_moves_to_the_average_ahead():
-    problem, theta = SMALL["going on"].make()
+    problem, theta = SMALL["going on"].problem, SMALL["going on"].theta
     context = context_of(problem, theta)
     policy = context.follower.policy
     batch = sample_trajectories(problem, theta, context.follower, streams=1, steps=1, rng=np.random.default_rng(0))

@@ -7,10 +7,11 @@ from fractions import Fraction
 from importlib import resources
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from bilevelrl.reference import hypergradient
-from bilevelrl.reference.errors import InvalidInputError, ShapeError, UnknownNameError, UnsupportedError
+from bilevelrl.reference.errors import InvalidInputError, ShapeError, UnknownNameError
 from bilevelrl.tasks.generators.closed_form_json import problem_from_json, problem_to_json, read_number
 from bilevelrl.tasks.scenarios.reference_data import (
     StoredNumber,
@@ -352,9 +353,10 @@ def test_reference_problems_are_scenarios():
     assert scenario.truth.error_bound < 1e-15
     short = hypergradient(scenario.problem, scenario.theta, route="theorem1", horizon=3)
     assert abs(scenario.truncated.value - short.value).max() <= scenario.truncated.error_bound + short.error_bound
-    for name in ("toy_game_1_even", "mdp_horizon_5_discounted"):
-        with pytest.raises(UnsupportedError, match="scenarios"):
-            reference_problem(name).scenario()
+    for name in ("toy_game_1_even", "mdp_horizon_5_discounted", "building_start"):
+        found, stored = reference_problem(name).scenario(), reference_problem(name)
+        assert np.allclose(found.truth_of(*found.truths).value, stored.gradient_doubles(), rtol=1e-14, atol=0.0)
+        assert found.target_truth.value.shape == found.theta.shape
 
 
 # --- digits of the routes ---------------------------------------------------------------------------------------------

@@ -6,37 +6,44 @@ import pytest
 from bilevelrl.estimators import Claim, Context, Objective
 from bilevelrl.estimators.registry import estimators_for
 from bilevelrl.reference import HYPERGRADIENT_ROUTES, MarkovGame, hypergradient, leader_objective, solve_follower
-from bilevelrl.tasks.scenarios.joint import game_scenarios
+from bilevelrl.tasks import reference_problem, scenarios
 
-SCENARIOS = game_scenarios()
+SCENARIOS = scenarios(kind=MarkovGame, tags="random")
 ROUTES = [name for name, entry in HYPERGRADIENT_ROUTES.items() if MarkovGame in entry.kinds and name != "certified"]
 LONG = 4000  # .99 to this power is below 1e-17
-ENDLESS = [entry for entry in SCENARIOS if entry.horizon is None]
+ENDLESS = [entry for entry in SCENARIOS if entry.truths.keys() == {Objective()}]
+
+
+def truth(on):
+    """The certified one."""
+    (stored,) = on.truths.values()
+    return stored
 
 
 def distance(found, on):
-    return float(np.abs(found - on.value).max())
+    return float(np.abs(found - truth(on).value).max())
 
 
 def rounding(on):
     """What the problem's own rounding to doubles moves, with a hundredfold margin for the parts that cancel."""
-    largest = max(float(np.abs(part).max()) for part in on.parts.values())
-    return 100.0 * largest * 10.0**-on.digits_in_double
+    largest = max(float(np.abs(part).max()) for part in truth(on).parts.values())
+    return 100.0 * largest * 10.0 ** -reference_problem(on.name).digits_in_double
 
 
 @pytest.mark.exact
 def test_both_information_structures_and_cold_followers_are_there():
     assert {entry.problem.follower_sees_leader_action for entry in SCENARIOS} == {True, False}
     assert min(entry.problem.temperature for entry in SCENARIOS) <= 0.05
-    assert {entry.horizon for entry in SCENARIOS} == {None, 150}
+    assert {asked.horizon for entry in SCENARIOS for asked in entry.truths} == {None, 150}
     assert len(SCENARIOS) == 16
 
 
 @pytest.mark.exact
 @pytest.mark.parametrize("on", SCENARIOS, ids=lambda on: on.name)
 def test_the_objective_and_the_default_route_meet_the_truth(on):
-    options = {"horizon": on.horizon, "discounted": on.discounted}
-    assert leader_objective(on.problem, on.theta, **options) == pytest.approx(on.objective, rel=1e-11, abs=1e-11)
+    (asked,) = on.truths
+    options = {"horizon": asked.horizon, "discounted": asked.discounted}
+    assert leader_objective(on.problem, on.theta, **options) == pytest.approx(truth(on).objective, rel=1e-11, abs=1e-11)
     found = hypergradient(on.problem, on.theta, **options)
     assert distance(found.value, on) <= found.error_bound + rounding(on)
     planted = found.value + 10.0 * (found.error_bound + rounding(on))
@@ -69,10 +76,12 @@ def test_estimators_that_claim_no_bias_have_none_and_the_naive_one_has_its_own(n
         context = Context(problem=on.problem, theta=on.theta, follower=follower)
         if estimator.claim is Claim.UNBIASED:
             expected = np.sum(list(estimator.expectation(context, horizon=LONG).values()), axis=0)
-            scale = max(float(np.abs(part).max()) for part in on.parts.values())
+            scale = max(float(np.abs(part).max()) for part in truth(on).parts.values())
             assert distance(expected, on) <= 1e-6 * scale + rounding(on), on.name
         elif name == "policy_gradient":
             parts = estimator.expectation(context, horizon=LONG)
             naive = np.sum(list(parts.values()), axis=0)
-            np.testing.assert_allclose(naive, on.parts["policy"] + on.parts["regulariser"], rtol=1e-6, atol=1e-6)
-            assert np.abs(on.parts["response"]).max() > 1e-3
+            np.testing.assert_allclose(
+                naive, truth(on).parts["policy"] + truth(on).parts["regulariser"], rtol=1e-6, atol=1e-6
+            )
+            assert np.abs(truth(on).parts["response"]).max() > 1e-3

@@ -84,7 +84,7 @@ def test_a_wrong_stored_truth_refuses_a_right_estimator() -> None:
     entry = scenario("toll")
     parts = {**entry.truth.parts, "direct": 1.001 * entry.truth.parts["direct"]}
     truth = Truth.of(objective=entry.truth.objective, parts=parts, error_bound=entry.truth.error_bound)
-    wrong = replace(entry, truth=truth, truncated=truth)
+    wrong = replace(entry, truths={Objective(): truth})
     assert worst(check_estimator(BCHG(), [wrong]))["bias"].failed
     assert worst(check_gradient(right, [wrong]))["truth"].failed
     assert not worst(check_estimator(BCHG(), [entry]))["bias"].failed
@@ -100,7 +100,7 @@ def test_estimators_that_declare_their_bias_are_held_to_it() -> None:
 
 
 def test_large_batches_are_refused_not_sampled() -> None:
-    with pytest.raises(TooLargeError, match="batches of 2"):
+    with pytest.raises(TooLargeError, match="batch=2 of"):
         enumerate_scenario(SampleFormula(batch="same batch"), scenario("random"))
     results = check_estimator(SampleFormula(batch="same batch"), [scenario("random")])
     assert [result.verdict.outcome for result in results] == [Outcome.NOT_APPLICABLE]

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bilevelrl.estimators import BCHG, NaivePGD
+from bilevelrl.estimators import BCHG, NaivePGD, Objective
 from bilevelrl.reference.errors import InvalidInputError
 from bilevelrl.tasks import scenario, scenarios
 from bilevelrl.tasks.scenarios.scenario import Truth
@@ -25,15 +25,18 @@ def scaled(truth, factor):
 @pytest.mark.exact
 def test_every_scenario_of_the_package_would_pass_as_a_foreign_one():
     for entry in scenarios():
-        assert hold_to_its_problem(replace(entry, summary="mine")).truth is entry.truth
+        assert hold_to_its_problem(replace(entry, summary="mine")).truths == entry.truths
     assert verify(BCHG(), scenarios=[replace(TOLL, name="mine")]).passed
 
 
 STALE = {
     "another θ": (replace(TOLL, theta=TOLL.theta + 0.1), r"toll: truth.parts\['\w+'\]: expected that of the problem"),
     "another problem": (replace(TOLL, problem=replace(TOLL.problem, temperature=0.7)), "toll: truth.parts"),
-    "a billionth off": (replace(TOLL, truth=scaled(TOLL.truth, 1.0 + 1e-9)), "toll: truth.parts"),
-    "the truth of cut paths": (replace(ENDLESS, truncated=scaled(ENDLESS.truncated, 1.01)), "random: truncated.parts"),
+    "a billionth off": (replace(TOLL, truths={Objective(): scaled(TOLL.truth, 1.0 + 1e-9)}), "toll: truth.parts"),
+    "the truth of cut paths": (
+        replace(ENDLESS, truths={Objective(horizon=5): scaled(ENDLESS.truncated, 1.01)}),
+        "random: truncated.parts",
+    ),
     "paths that go on": (
         replace(ENDLESS, tags=(ENDLESS.tags - {"goes_on"}) | {"ends"}),
         "random: tags='ends': expected that no path goes on after",

@@ -6,9 +6,9 @@ import pytest
 from bilevelrl.estimators import Draw, NaivePGD
 from bilevelrl.reference import solve_follower
 from bilevelrl.reference.errors import EstimatorError, SupportError
-from bilevelrl.tasks import layered_mdp, random_mdp
+from bilevelrl.tasks import Scenario, layered_mdp, random_mdp
 from bilevelrl.verification import enumerate_moments
-from bilevelrl.verification.pipeline.small_problems import SmallProblem, check_by_enumeration
+from bilevelrl.verification.pipeline.scenario_rows import enumerated_row
 
 PROBLEM = layered_mdp(layers=2, width=2, parameters=3, seed=6)
 THETA = np.zeros(3)
@@ -153,8 +153,8 @@ def test_a_batch_estimator_must_be_given_a_batch():
 
 @pytest.mark.exact
 def test_a_broken_estimator_is_a_failed_row_not_a_crash():
-    small = SmallProblem(name="layered", task="layered", options={"layers": 2, "parameters": 3}, horizon=2, ends=True)
-    row = check_by_enumeration(with_nan, small)
+    problem = layered_mdp(layers=2, parameters=3)
+    row, _ = enumerated_row(with_nan, Scenario(problem=problem, theta=np.ones(3), horizon=2, tags=frozenset({"ends"})))
     assert row.verdict.outcome.value == "failed"
     assert "nan at draw" in row.verdict.reason
 

@@ -17,29 +17,26 @@ from bilevelrl.reference import (
     solve_follower,
 )
 from bilevelrl.reference.errors import EstimatorError, InvalidInputError, TooLargeError, UnsupportedError
-from bilevelrl.tasks import garnet, layered_mdp, random_mdp
+from bilevelrl.tasks import Scenario, garnet, layered_mdp, random_mdp
+from bilevelrl.tasks.scenarios.main_job import small_scenarios
 from bilevelrl.verification import Outcome, enumerate_moments, mean_test
 from bilevelrl.verification.enumeration.contract import OwnRandomnessError, forbidden_generator
 from bilevelrl.verification.enumeration.moments import compensated_sum
 from bilevelrl.verification.enumeration.paths import PathLaw, multiset_count
-from bilevelrl.verification.pipeline.small_problems import SmallProblem, check_by_enumeration
+from bilevelrl.verification.pipeline.scenario_rows import enumerated_row, rows_on_scenarios
 
-LAYERED = SmallProblem(
-    name="layered",
-    task="layered",
-    options={"layers": 3, "width": 2, "actions": 2, "parameters": 3, "seed": 1},
-    horizon=3,
-    ends=True,
-)
-EXITS = SmallProblem(name="exits", task="exits", options=LAYERED.options, horizon=3, ends=True)
+LAYERED, EXITS = small_scenarios()[:2]
 # Episodes end early, so trajectories carry padding.
-ENDING = SmallProblem(
+ENDING = Scenario(
     name="ending",
-    task="random",
-    options={"states": 2, "actions": 2, "parameters": 3, "seed": 4, "termination": 0.5},
+    problem=random_mdp(states=2, actions=2, parameters=3, seed=4, termination=0.5),
+    theta=0.5 * named_stream(20260314, "ending").standard_normal(3),
     horizon=3,
-    ends=False,
 )
+
+
+def check_by_enumeration(estimator, on):
+    return enumerated_row(estimator, on)[0]
 
 
 def leader_return(trajectories, context):
@@ -218,7 +215,7 @@ def test_planted_mistakes_are_caught(mistake):
     assert row.verdict.outcome.value == "failed"
     assert row.bias > 1e-3
     if mistake == "no response":
-        assert "minus the whole response part" in row.verdict.reason
+        assert "response part is missing" in str(rows_on_scenarios(plain_bc_hg(mistake), [EXITS])[1])
 
 
 @pytest.mark.exact
@@ -236,7 +233,7 @@ def test_counting_padding_is_caught():
 
 @pytest.mark.exact
 def test_a_declared_expectation_is_held_against_enumeration():
-    problem, theta = ENDING.make()
+    problem, theta = ENDING.problem, ENDING.theta
     estimator = BCHG(target=ENDING.target, critic="exact_truncated")
     row = check_by_enumeration(estimator, ENDING)
     assert row.claim == "declared"
@@ -254,7 +251,7 @@ def test_a_declared_expectation_is_held_against_enumeration():
 
 @pytest.mark.exact
 def test_parts_are_the_parts_of_the_truth():
-    problem, theta = LAYERED.make()
+    problem, theta = LAYERED.problem, LAYERED.theta
     moments = enumerate_moments(BCHG(), problem, theta, horizon=3)
     truth = hypergradient(problem, theta)
     for part, value in truth.parts.items():
@@ -399,7 +396,7 @@ def test_the_sampler_draws_from_the_enumerated_law():
 
 @pytest.mark.exact
 def test_exact_critic_of_the_target_is_what_an_estimator_is_given():
-    problem, theta = LAYERED.make()
+    problem, theta = LAYERED.problem, LAYERED.theta
     seen = []
 
     def look(trajectories, context):
@@ -421,7 +418,7 @@ def derivative_reader(trajectories, context):
 
 @pytest.mark.exact
 def test_a_problem_is_traced_once_at_its_parameter():
-    problem, theta = EXITS.make()
+    problem, theta = EXITS.problem, EXITS.theta
     seen = []
 
     def tables(at):
@@ -471,7 +468,7 @@ def test_what_is_kept_is_forgotten_when_the_tables_have_changed():
 @pytest.mark.exact
 @pytest.mark.parametrize("shared", [False, True])
 def test_rows_in_a_buffer_that_is_used_again_are_right(shared):
-    problem, theta = ENDING.make()
+    problem, theta = ENDING.problem, ENDING.theta
     buffer = {}
 
     def estimator(trajectories, context):

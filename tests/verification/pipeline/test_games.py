@@ -2,19 +2,19 @@
 
 import pytest
 
-from bilevelrl.estimators import BCHG, NaivePGD
+from bilevelrl.estimators import BCHG, Draw, NaivePGD
 from bilevelrl.estimators.registry import estimators_for
 from bilevelrl.reference import MarkovGame
+from bilevelrl.tasks.scenarios.main_job import small_scenarios
 from bilevelrl.verification.checks.verdicts import Outcome
-from bilevelrl.verification.pipeline.small_problems import check_by_enumeration, small_games
-from bilevelrl.verification.pipeline.verify import check_registered
+from bilevelrl.verification.pipeline.scenario_rows import check_registered, rows_on_scenarios
 
-GAMES = {small.name: small for small in small_games()}
+GAMES = {on.name: on for on in small_scenarios() if isinstance(on.problem, MarkovGame)}
 CASES = [
-    (name, small.name)
-    for small in GAMES.values()
+    (name, on.name)
+    for on in GAMES.values()
     for name, entry in estimators_for(MarkovGame).items()
-    if entry.make(small.target).draw in small.draws
+    if (entry.make(on.target).draw is Draw.BATCH) == ("pairs" in on.tags)
 ]
 
 
@@ -31,8 +31,9 @@ def test_registered_estimators_hold_their_claims(name, game):
 @pytest.mark.parametrize("game", ["game", "game, not seeing"])
 def test_an_estimator_without_response_fails_and_is_told_why(game):
     """A plain function that forgets the follower, and one that is right."""
-    row = check_by_enumeration(lambda trajectories, context: NaivePGD()(trajectories, context), GAMES[game])
-    assert row.verdict.failed
-    assert "response part" in row.verdict.reason
-    right = check_by_enumeration(lambda trajectories, context: BCHG()(trajectories, context), GAMES[game])
-    assert right.verdict.outcome is Outcome.PASSED
+    rows, cause = rows_on_scenarios(lambda trajectories, context: NaivePGD()(trajectories, context), [GAMES[game]])
+    assert rows[0].verdict.failed
+    assert cause.cause == "the response part is missing"
+    rows, cause = rows_on_scenarios(lambda trajectories, context: BCHG()(trajectories, context), [GAMES[game]])
+    assert rows[0].verdict.outcome is Outcome.PASSED
+    assert cause is None

@@ -1,4 +1,4 @@
-"""Sampling on the continuous tasks: what there is power for is judged, what there is none for says so."""
+"""Sampling on the paper's tasks: what there is power for is judged, what there is none for says so."""
 
 from dataclasses import replace
 
@@ -7,19 +7,15 @@ import pytest
 
 from bilevelrl.estimators import PolicyCovariance
 from bilevelrl.estimators.registry import ESTIMATORS, estimators_for, register_estimator
-from bilevelrl.reference import ConfigurableLQR, MarkovGame, hypergradient
+from bilevelrl.reference import ConfigurableLQR, MarkovGame
+from bilevelrl.tasks.scenarios.main_job import paper_scenarios
 from bilevelrl.verification.checks.verdicts import Outcome
-from bilevelrl.verification.pipeline import sampled, sampling_cases
-from bilevelrl.verification.pipeline.sampled import SamplingPlan, check_by_sampling
-from bilevelrl.verification.pipeline.sampling_cases import (
-    CONTINUOUS_CASES,
-    FOUR_ROOMS_TEMPERATURES,
-    GAME_CASES,
-    four_rooms_case,
-)
+from bilevelrl.verification.pipeline import sampled
+from bilevelrl.verification.pipeline.sampled import SamplingPlan, check_by_sampling, sampled_estimators
 
 PLAN = SamplingPlan(seed=0, checks=80)
-BUILDING, LQR_GAME = CONTINUOUS_CASES
+SMALL = replace(PLAN, step_budget=PLAN.step_budget // 6)
+TOY, BUILDING, LQR_GAME = paper_scenarios(())
 
 
 class _Doubled(PolicyCovariance):
@@ -51,7 +47,7 @@ def test_the_buildings_closed_form_covariance_agrees_and_a_wrong_one_does_not():
 
 @pytest.mark.statistical
 def test_the_buildings_published_guiding_term_has_no_power():
-    row = check_by_sampling("bc_hg", replace(BUILDING, share=0.05), PLAN)
+    row = check_by_sampling("bc_hg", BUILDING, SMALL)
     assert row.verdict.outcome is Outcome.NO_POWER
     assert row.standard_deviation > 1e4  # relative to the truth
     assert "draws are needed" in row.verdict.reason
@@ -59,32 +55,26 @@ def test_the_buildings_published_guiding_term_has_no_power():
 
 @pytest.mark.statistical
 def test_what_declares_no_expectation_here_is_measured():
-    row = check_by_sampling("policy_gradient", replace(LQR_GAME, share=0.05), PLAN)
+    row = check_by_sampling("policy_gradient", LQR_GAME, SMALL)
     assert row.verdict.outcome is Outcome.MEASURED
     assert "no closed-form expectation" in row.verdict.reason
 
 
 @pytest.mark.exact
 def test_cases_name_estimators_that_exist_and_streams_of_their_own():
-    cases = (*map(four_rooms_case, FOUR_ROOMS_TEMPERATURES), *GAME_CASES, *CONTINUOUS_CASES)
-    assert len({case.key for case in cases}) == len(cases)
-    for case in cases:
-        problem, theta = case.make_problem(), case.make_theta(0)
-        assert case.entries()
-        assert theta.shape == tuple(problem.theta_shape)
-    assert set(estimators_for(ConfigurableLQR)) == set(BUILDING.entries())
+    assert len({on.name for on in paper_scenarios()}) == len(paper_scenarios()) == 6
+    assert all(sampled_estimators(on) for on in paper_scenarios())
+    assert set(estimators_for(ConfigurableLQR)) == set(sampled_estimators(BUILDING))
     assert {name for name, entry in estimators_for(MarkovGame).items() if entry.level == "formula"} == set(
-        GAME_CASES[0].entries()
+        sampled_estimators(TOY)
     )
-    assert sampling_cases.FOUR_ROOMS_TEMPERATURES == (0.001, 0.003, 0.005)
 
 
 @pytest.mark.exact
 def test_the_truth_of_every_case_is_known_far_better_than_any_sample():
-    for case in (*map(four_rooms_case, FOUR_ROOMS_TEMPERATURES[1:]), *GAME_CASES, *CONTINUOUS_CASES):
-        for horizon in (None, PLAN.horizon):
-            truth = hypergradient(case.make_problem(), case.make_theta(0), horizon=horizon)
-            assert truth.error_bound <= 1e-6 * np.linalg.norm(truth.value), (case.title, horizon)
+    for on in paper_scenarios()[1:]:
+        for truth in (on.truth, on.truncated):
+            assert truth.error_bound <= 1e-6 * np.linalg.norm(truth.value), on.name
 
 
 @pytest.mark.exact

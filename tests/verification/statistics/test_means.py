@@ -6,15 +6,10 @@ from scipy import stats
 
 from bilevelrl.reference import named_stream
 from bilevelrl.reference.errors import InvalidInputError, ShapeError
+from bilevelrl.tasks.scenarios.main_job import paper_scenarios
 from bilevelrl.verification import Outcome, mean_test
 from bilevelrl.verification.checks.verdicts import POWER_LIMIT, judge_exact, judge_sampled, unjudged
 from bilevelrl.verification.pipeline import sampled
-from bilevelrl.verification.pipeline.sampling_cases import (
-    CONTINUOUS_CASES,
-    FOUR_ROOMS_TEMPERATURES,
-    GAME_CASES,
-    four_rooms_case,
-)
 from bilevelrl.verification.statistics.cosine import cosine_interval
 from bilevelrl.verification.statistics.means import (
     ERROR_RATE,
@@ -189,8 +184,7 @@ def test_sampled_verdicts():
 
 @pytest.mark.exact
 def test_gaussian_group_means_carry_more_than_a_median_of_means_has_blocks():
-    cases = (*map(four_rooms_case, FOUR_ROOMS_TEMPERATURES), *GAME_CASES, *CONTINUOUS_CASES)
-    checks = sum(len(case.entries()) for case in cases)
+    checks = sum(len(sampled.sampled_estimators(on)) for on in paper_scenarios())
     blocks = MedianOfMeans.design(error_rate=0.5 * ERROR_RATE, comparisons=checks).blocks
     kurtosis = 3.0
     assert sampled.LEAST_GROUPS / kurtosis >= blocks > 64 / kurtosis  # sixty-four would not do

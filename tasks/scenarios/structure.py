@@ -1,0 +1,125 @@
+"""What can be said of a problem's paths before any is listed: how many there are, and whether they end."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from bilevelrl.reference import ConfigurableLQR, ConfigurableMDP, LQRGame, MarkovGame, Problem
+from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.tabular import ROW_SUM_TOLERANCE, to_dense
+
+__all__ = ["ROUNDING", "Structure", "choose_horizon"]
+
+ROUNDING = 1e-12
+"""Probability of going on that counts as none."""
+
+MOST_PATHS = 20_000
+"""Paths that a horizon is chosen for where they go on; those that end may be ten times as many."""
+
+_FEW_STATES = 12  # of which a short path sees something
+_MOST_STATES = 400
+_LONGEST = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Structure:
+    """The paths of a tabular problem or Markov game, whoever acts.
+
+    Attributes
+    ----------
+    initial : (S,)
+        Law of the first state.
+    chain : (S, S)
+        Transitions where every action is tried alike.
+    branches : (S, S)
+        In how many ways a state leads to another.
+    ends : (S,)
+        In how many ways it ends the process.
+
+    Examples
+    --------
+    >>> from bilevelrl.tasks import layered_mdp
+    >>> found = Structure.of(layered_mdp(), np.zeros(3))
+    >>> found.left(2) > 0.5, found.left(3), found.paths(3)
+    (True, 0.0, 64.0)
+    """
+
+    initial: FloatArray
+    chain: FloatArray
+    branches: FloatArray
+    ends: FloatArray
+
+    @classmethod
+    def of(cls, problem: Problem, theta: FloatArray) -> Structure | None:
+        """Read it off; None where a problem has no tables, or many states."""
+        if isinstance(problem, MarkovGame):
+            kernel, initial = problem.transition.reshape(problem.states, -1, problem.states), problem.initial
+        elif isinstance(problem, ConfigurableMDP):
+            tables = problem.tables_at(theta)
+            if tables.states > _MOST_STATES:
+                return None
+            kernel, initial = np.asarray(to_dense(tables.transition)), np.asarray(tables.initial)
+        else:
+            return None
+        missing = 1.0 - kernel.sum(axis=2) > ROW_SUM_TOLERANCE
+        return cls(
+            initial=np.asarray(initial, dtype=np.float64),
+            chain=kernel.mean(axis=1),
+            branches=(kernel > 0.0).sum(axis=1).astype(np.float64),
+            ends=missing.sum(axis=1).astype(np.float64),
+        )
+
+    def left(self, horizon: int) -> float:
+        """Return the probability that a path goes on after so many steps."""
+        law = self.initial
+        for _ in range(horizon):
+            law = law @ self.chain
+        return float(law.sum())
+
+    def paths(self, horizon: int) -> float:
+        """Return the number of paths, at most, inf where it is beyond any use."""
+        ahead = np.ones(self.initial.size)
+        with np.errstate(over="ignore"):
+            for _ in range(horizon):
+                ahead = self.branches @ ahead + self.ends
+        return float(ahead[self.initial > 0.0].sum())
+
+
+def choose_horizon(problem: Problem, theta: FloatArray) -> int:
+    """Return how many steps of a path to look at: all of them where paths end, else as many as can be listed.
+
+    Where not even three steps can be, or there are many states, as many as the leader's discounts leave a hundredth of,
+    to be sampled.
+
+    Examples
+    --------
+    >>> from bilevelrl.tasks import four_rooms, layered_mdp, random_mdp
+    >>> [choose_horizon(make(), np.zeros(make().theta_shape)) for make in (layered_mdp, random_mdp, four_rooms)]
+    [3, 4, 100]
+    """
+    structure = Structure.of(problem, theta)
+    if structure is not None:
+        listed = 0
+        for steps in range(1, _LONGEST + 1):
+            paths = structure.paths(steps)
+            if paths > 10 * MOST_PATHS:
+                break
+            if structure.left(steps) <= ROUNDING:
+                return steps
+            listed = steps if paths <= MOST_PATHS else listed
+        if listed >= 3 and structure.initial.size <= _FEW_STATES:
+            return listed
+    elif _one_dimensional(problem, theta):
+        return 2  # few enough normals for quadrature
+    discount = problem.discount_leader
+    return _LONGEST if discount**_LONGEST > 0.01 else max(1, math.ceil(math.log(0.01) / math.log(discount)))
+
+
+def _one_dimensional(problem: Problem, theta: FloatArray) -> bool:
+    """Whether states and actions are single numbers."""
+    if isinstance(problem, LQRGame):
+        return problem.dynamics_leader.shape == problem.dynamics_action.shape == (1, 1)
+    return isinstance(problem, ConfigurableLQR) and problem.matrices_at(theta).dynamics_action.shape == (1, 1)

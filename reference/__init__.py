@@ -23,6 +23,7 @@ from bilevelrl.reference.registry import (
     Hypergradient,
     hypergradient,
     leader_objective,
+    objective_error_bound,
     register_route,
 )
 from bilevelrl.reference.tabular.follower import TabularFollower, solve_followers
@@ -56,6 +57,7 @@ __all__ = [
     "hypergradient",
     "leader_objective",
     "named_stream",
+    "objective_error_bound",
     "reduce_game",
     "register_route",
     "solve_follower",

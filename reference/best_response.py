@@ -15,7 +15,8 @@ from bilevelrl.reference.game.model import MarkovGame
 from bilevelrl.reference.lqr.follower import LQRFollower
 from bilevelrl.reference.lqr.model import ConfigurableLQR
 from bilevelrl.reference.lqr_game.model import LQRGame
-from bilevelrl.reference.problem import Follower, FollowerMethod, Problem, check_method, evaluated, solve
+from bilevelrl.reference.problem import Follower, FollowerMethod, Problem, evaluated, solve
+from bilevelrl.reference.problem.follower import check_method
 from bilevelrl.reference.registry import Hypergradient
 from bilevelrl.reference.tabular.follower import TabularFollower
 from bilevelrl.reference.tabular.model import ConfigurableMDP

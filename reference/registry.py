@@ -16,7 +16,16 @@ import numpy as np
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.doors import Horizon, checked, checked_record
 from bilevelrl.reference.errors import BilevelRLError, UnknownNameError, UnsupportedError, refusal
-from bilevelrl.reference.problem import AnswerBounds, Objective, Part, Question, evaluate_objective, evaluated
+from bilevelrl.reference.problem import (
+    AnswerBounds,
+    Objective,
+    Part,
+    Question,
+    error_bound,
+    evaluate_objective,
+    evaluated,
+    solve,
+)
 
 __all__ = [
     "HYPERGRADIENT_ROUTES",
@@ -24,6 +33,7 @@ __all__ = [
     "Route",
     "hypergradient",
     "leader_objective",
+    "objective_error_bound",
     "register_objective",
     "register_route",
 ]
@@ -217,6 +227,45 @@ def leader_objective(
     """
     objective = Objective(horizon, discounted)
     return evaluate_objective(evaluated(problem, theta), objective=objective, follower=follower)
+
+
+@checked
+def objective_error_bound(
+    problem: Problem,
+    theta: object,
+    *,
+    horizon: Horizon = None,
+    discounted: bool = True,
+    follower: Follower | None = None,
+) -> float:
+    """Return a first-order bound on the error of `leader_objective` under the best response, rounding included.
+
+    Parameters
+    ----------
+    problem, theta, horizon, discounted, follower
+        As of `leader_objective`; of a follower that stopped early, its distance from the best response counts.
+
+    Returns
+    -------
+    float
+        On |leader_objective(...) - truth|; inf where nothing is shown.
+
+    Raises
+    ------
+    UnsupportedError
+        If this kind of problem has no bound; else as `leader_objective`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from bilevelrl.reference import objective_error_bound
+    >>> from bilevelrl.tasks import random_mdp
+    >>> objective_error_bound(random_mdp(states=4, actions=2, parameters=3, seed=0), np.zeros(3)) < 1e-11
+    True
+    """
+    objective, at = Objective(horizon, discounted), evaluated(problem, theta)
+    evaluate_objective(at, objective=objective, follower=follower)  # refuses a follower of another problem
+    return error_bound(at, solve(at) if follower is None else follower, objective).objective
 
 
 @checked

@@ -13,30 +13,6 @@ from numpy.typing import NDArray
 from bilevelrl.reference.arrays import check_discount, check_number, check_numbers, check_positive
 from bilevelrl.reference.errors import InvalidInputError, refusal
 
-__all__ = [
-    "LARGEST_ITERATIONS",
-    "Count",
-    "Deviation",
-    "Discount",
-    "Horizon",
-    "Iterations",
-    "Natural",
-    "NonNegative",
-    "Numbers",
-    "Positive",
-    "Probability",
-    "Rate",
-    "Real",
-    "Seed",
-    "Share",
-    "Spread",
-    "Steps",
-    "Temperature",
-    "check_count",
-    "check_integer",
-    "check_stream_steps",
-]
-
 Check: TypeAlias = Callable[[str, Any], Any]  # (name, value) → the value to go on with, or a refusal
 
 LARGEST_COUNT = 2**53  # counts are also used as floats

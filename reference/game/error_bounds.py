@@ -31,7 +31,7 @@ from bilevelrl.reference.game.decisions import DecisionPoints
 from bilevelrl.reference.game.follower import GameFollower
 from bilevelrl.reference.game.leader import truncated_stages
 from bilevelrl.reference.game.model import GameAt, MarkovGame
-from bilevelrl.reference.problem import AnswerBounds, Objective
+from bilevelrl.reference.problem import AnswerBounds, Objective, error_bound
 from bilevelrl.reference.tabular.error_bounds import BOUND_SIZE_LIMIT, FIRST_ORDER
 from bilevelrl.reference.tabular.transitions import DiscountedSystem, law_error
 from bilevelrl.reference.tabular.value_errors import ValueErrors
@@ -144,6 +144,7 @@ def _stretch(
     return float(max(endless, default=0.0)) + (horizon or 0) * float(moved.max())
 
 
+@error_bound.register(MarkovGame)
 def follower_error_bound(at: GameAt, follower: GameFollower, objective: Objective) -> AnswerBounds:
     """The bounds for a game solved by this follower."""
     return game_error_bound(

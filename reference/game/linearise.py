@@ -21,7 +21,6 @@ from __future__ import annotations
 import numpy as np
 
 from bilevelrl.reference.arrays import FloatArray
-from bilevelrl.reference.game.error_bounds import follower_error_bound
 from bilevelrl.reference.game.follower import GameFollower, solve_game
 from bilevelrl.reference.game.leader import evaluate_game_leader
 from bilevelrl.reference.game.model import GameAt, MarkovGame
@@ -58,7 +57,6 @@ def linearise_game(at: GameAt, objective: Objective, *, warm_start: GameFollower
         cotangents=cotangents,
         follower=follower,
         condition=system.condition(),
-        error_bound=lambda at: follower_error_bound(at, follower, objective),
         counters={
             "sweeps": follower.sweeps,
             "factorisations": follower.linear_solves

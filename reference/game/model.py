@@ -26,10 +26,10 @@ from bilevelrl.reference.arrays import (
     Traced,
     check_indices,
     check_shape,
-    check_theta,
     is_frozen,
 )
 from bilevelrl.reference.derivatives.array_values import called, differentiable_array
+from bilevelrl.reference.derivatives.differentiated import Differentiated
 from bilevelrl.reference.derivatives.entries import Derivatives
 from bilevelrl.reference.derivatives.memory import Memory
 from bilevelrl.reference.derivatives.numerical import linearised
@@ -53,7 +53,7 @@ __all__ = ["GameAt", "MarkovGame"]
 
 @checked
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MarkovGame:
+class MarkovGame(Differentiated):
     """A tabular two-player Markov game with a parameterised leader and a softly optimal follower.
 
     Parameters
@@ -176,10 +176,6 @@ class MarkovGame:
         """Return the number of states S."""
         return self.states
 
-    def check_theta(self, theta: object) -> FloatArray:
-        """Return θ as a float64 array of the right shape, or raise."""
-        return check_theta(theta, self.theta_shape)
-
     def at(self, theta: object) -> GameAt:
         """Evaluate the leader's policy and ρ once at a real θ, and check them.
 
@@ -279,14 +275,6 @@ class MarkovGame:
     def regulariser_at(self, theta: FloatArray) -> float:
         """Return ρ(θ), 0 where there is none, checked; raises as `at`."""
         return self.at(theta).regulariser
-
-    def pullback_at(self, theta: FloatArray) -> Callable[[Mapping[str, FloatArray]], FloatArray]:
-        """Return a function of cotangents {"policy" or "regulariser": array}: Σ ⟨cotangent, ∂entry/∂θ⟩, (N,)."""
-        return self.derivatives.pullback_at(self.check_theta(theta))
-
-    def regulariser_gradient(self, theta: FloatArray) -> FloatArray:
-        """Return ∇ρ(θ), shape (N,)."""
-        return self.pullback_at(theta)({"regulariser": np.ones(())})
 
     @checked
     def pullback(

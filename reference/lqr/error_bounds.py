@@ -14,6 +14,7 @@ import autograd.numpy as anp
 import numpy as np
 
 from bilevelrl.reference.arrays import FloatArray, Traced
+from bilevelrl.reference.lqr.follower import LQRFollower
 from bilevelrl.reference.lqr.matrices import LQRMatrices
 from bilevelrl.reference.lqr.model import ConfigurableLQR, LQRAt
 from bilevelrl.reference.lqr.response_errors import (
@@ -28,7 +29,7 @@ from bilevelrl.reference.lqr.response_errors import (
 )
 from bilevelrl.reference.lqr.rounding import EPSILON, Ledger, plain
 from bilevelrl.reference.lqr.solvers import EquationSolver
-from bilevelrl.reference.problem import PARTS, AnswerBounds, Objective, Part
+from bilevelrl.reference.problem import PARTS, AnswerBounds, Objective, Part, error_bound
 
 __all__ = ["LeaderSweeps", "lqr_error_bounds"]
 
@@ -234,3 +235,9 @@ def _cotangents(
         },
         "regulariser": {"regulariser": np.ones((1, 1))},
     }
+
+
+@error_bound.register(ConfigurableLQR)
+def follower_error_bound(at: LQRAt, follower: LQRFollower, objective: Objective) -> AnswerBounds:
+    """The bounds for a problem solved by this follower."""
+    return lqr_error_bounds(at, follower.riccati.cost_to_go, objective=objective)

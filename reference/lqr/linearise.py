@@ -11,7 +11,6 @@ NumPy only: no tape and no sweeps.
 from __future__ import annotations
 
 from bilevelrl.reference.arrays import FloatArray
-from bilevelrl.reference.lqr.error_bounds import lqr_error_bounds
 from bilevelrl.reference.lqr.follower import LQRFollower, response_cotangents, solve_lqr
 from bilevelrl.reference.lqr.leader import evaluate_lqr_leader
 from bilevelrl.reference.lqr.model import ConfigurableLQR, LQRAt
@@ -58,6 +57,5 @@ def linearise_lqr(at: LQRAt, objective: Objective, *, warm_start: LQRFollower | 
         cotangents={part: cotangents[part] for part in PARTS},
         follower=follower,
         condition=riccati.amplification,
-        error_bound=lambda at: lqr_error_bounds(at, riccati.cost_to_go, objective=objective),
         counters={"doublings": riccati.iterations, "lyapunov_solves": 5 if objective.horizon is None else 3},
     )

@@ -15,9 +15,10 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from bilevelrl.reference.arrays import FloatArray, Traced, check_theta, is_frozen
+from bilevelrl.reference.arrays import FloatArray, Traced, is_frozen
 from bilevelrl.reference.derivatives.array_values import called
-from bilevelrl.reference.derivatives.entries import Derivatives, Jacobian, pull_streams
+from bilevelrl.reference.derivatives.differentiated import Differentiated
+from bilevelrl.reference.derivatives.entries import Derivatives, Jacobian
 from bilevelrl.reference.derivatives.memory import Memory
 from bilevelrl.reference.derivatives.numerical import linearised
 from bilevelrl.reference.doors import Discount, Temperature, checked
@@ -31,7 +32,7 @@ __all__ = ["ConfigurableLQR", "LQRAt"]
 
 @checked
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ConfigurableLQR:
+class ConfigurableLQR(Differentiated):
     """A linear-quadratic bi-level problem with an unobservable disturbance (paper, Proposition 1).
 
     Parameters
@@ -79,10 +80,6 @@ class ConfigurableLQR:
     verify_derivatives: bool = True
     name: str = "configurable LQR"
     _memory: Memory = field(default_factory=Memory, init=False, repr=False, compare=False)
-
-    def check_theta(self, theta: object) -> FloatArray:
-        """Return θ as a float64 array of the right shape, or raise."""
-        return check_theta(theta, self.theta_shape)
 
     def at(self, theta: object) -> LQRAt:
         """Evaluate the matrices once at a real θ and check them.
@@ -134,24 +131,6 @@ class ConfigurableLQR:
             verify=self.verify_derivatives,
         )
 
-    def varying(self, theta: FloatArray) -> frozenset[str]:
-        """Return the names of the matrices that depend on θ, as the trace at this θ or the closed form has it."""
-        return self.derivatives.varying(self.check_theta(theta))
-
-    def jacobian(self, theta: FloatArray) -> dict[str, FloatArray]:
-        """Return {matrix name: (*shape, N)} for the matrices that depend on θ: the closed form, or autograd's.
-
-        Raises
-        ------
-        DerivativeError
-            If it is not what differences of the matrices show, or does not exist.
-        """
-        return self.derivatives.jacobian(self.check_theta(theta))
-
-    def pullback_at(self, theta: FloatArray) -> Callable[[Mapping[str, FloatArray]], FloatArray]:
-        """Return a function of cotangents {matrix name: array}: Σ ⟨cotangent, ∂matrix/∂θ⟩, shape (N,)."""
-        return self.derivatives.pullback_at(self.check_theta(theta))
-
     def linearised(self, theta: FloatArray) -> ConfigurableLQR:
         """Return the problem whose matrices are affine in θ and the same to first order, without a trace."""
         affine = linearised(self.derivatives.entries, self.check_theta(theta), "matrices")
@@ -177,13 +156,7 @@ class ConfigurableLQR:
         """
         theta = self.check_theta(theta)
         cotangents = lqr_cotangents(self.matrices_at(theta), batch, weights, self.varying(theta), per_stream=per_stream)
-        if not per_stream:
-            return self.pullback_at(theta)(cotangents)
-        return pull_streams(cotangents, self.jacobian(theta), np.shape(batch.state_t)[0], theta.size)
-
-    def regulariser_gradient(self, theta: FloatArray) -> FloatArray:
-        """Return ∇ρ(θ), shape (N,)."""
-        return self.pullback_at(theta)({"regulariser": np.ones(())})
+        return self._pull(theta, cotangents, np.shape(batch.state_t)[0], per_stream)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

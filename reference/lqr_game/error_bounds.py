@@ -14,7 +14,7 @@ import numpy as np
 
 from bilevelrl.reference.arrays import FloatArray, Traced
 from bilevelrl.reference.errors import IllPosedError
-from bilevelrl.reference.lqr.follower import action_covariance
+from bilevelrl.reference.lqr.follower import LQRFollower, action_covariance
 from bilevelrl.reference.lqr.response_errors import (
     UNKNOWN,
     Response,
@@ -30,7 +30,7 @@ from bilevelrl.reference.lqr.rounding import EPSILON, Ledger, UnprovenError, pla
 from bilevelrl.reference.lqr.solvers import discounted_lyapunov, riccati_backup
 from bilevelrl.reference.lqr_game.leader import closed_loop, evaluate_game_leader, game_steps
 from bilevelrl.reference.lqr_game.model import LeaderGaussian, LQRGame, LQRGameAt
-from bilevelrl.reference.problem import GAME_PARTS, AnswerBounds, Objective, Part
+from bilevelrl.reference.problem import GAME_PARTS, AnswerBounds, Objective, Part, error_bound
 
 __all__ = ["lqr_game_error_bounds"]
 
@@ -228,3 +228,9 @@ def lqr_game_error_bounds(
         return anp.concatenate([anp.reshape(entry, (-1,)) for entry in (earned, *parts)])
 
     return bounds_of(formula, theta.size, lambda: stretch[0])
+
+
+@error_bound.register(LQRGame)
+def follower_error_bound(at: LQRGameAt, follower: LQRFollower, objective: Objective) -> AnswerBounds:
+    """The bounds for a problem solved by this follower."""
+    return lqr_game_error_bounds(at, follower.riccati.cost_to_go, objective=objective)

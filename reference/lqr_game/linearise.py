@@ -15,7 +15,6 @@ import numpy as np
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.lqr.follower import LQRFollower, response_cotangents
 from bilevelrl.reference.lqr.solvers import symmetric
-from bilevelrl.reference.lqr_game.error_bounds import lqr_game_error_bounds
 from bilevelrl.reference.lqr_game.leader import closed_loop, evaluate_game_leader
 from bilevelrl.reference.lqr_game.model import LQRGame, LQRGameAt, solve_lqr_game
 from bilevelrl.reference.problem import Linearisation, Objective, Part, linearise
@@ -54,6 +53,5 @@ def linearise_lqr_game(at: LQRGameAt, objective: Objective, *, warm_start: LQRFo
         cotangents=cotangents,
         follower=follower,
         condition=riccati.amplification,
-        error_bound=lambda at: lqr_game_error_bounds(at, riccati.cost_to_go, objective=objective),
         counters={"doublings": riccati.iterations, "steps": len(evaluation.reward)},
     )

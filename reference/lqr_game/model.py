@@ -19,9 +19,10 @@ from dataclasses import dataclass, field, replace
 import autograd.numpy as anp
 import numpy as np
 
-from bilevelrl.reference.arrays import FloatArray, Traced, check_shape, check_theta, check_vectors
+from bilevelrl.reference.arrays import FloatArray, Traced, check_shape, check_vectors
 from bilevelrl.reference.derivatives.array_values import called, differentiable_array
-from bilevelrl.reference.derivatives.entries import Derivatives, pull_streams
+from bilevelrl.reference.derivatives.differentiated import Differentiated
+from bilevelrl.reference.derivatives.entries import Derivatives
 from bilevelrl.reference.derivatives.memory import Memory
 from bilevelrl.reference.derivatives.numerical import linearised
 from bilevelrl.reference.doors import Discount, Temperature, checked
@@ -77,7 +78,7 @@ class LeaderGaussian:
 
 @checked
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LQRGame:
+class LQRGame(Differentiated):
     """A linear-quadratic game with an observable disturbance (paper, Proposition 2).
 
     Parameters
@@ -164,10 +165,6 @@ class LQRGame:
             check_covariance("leader_covariance", self.leader_covariance)
             object.__setattr__(self, "theta_shape", (p * n,) if self.theta_shape is None else self.theta_shape)
 
-    def check_theta(self, theta: object) -> FloatArray:
-        """Return θ as a float64 array of the right shape, or raise."""
-        return check_theta(theta, self.theta_shape)
-
     def policy(self, theta: object) -> LeaderGaussian:
         """Return the leader's policy at θ, traceable; its values are not checked.
 
@@ -226,24 +223,6 @@ class LQRGame:
             verify=self.verify_derivatives and own,
         )
 
-    def varying(self, theta: FloatArray) -> frozenset[str]:
-        """Return the names of the entries that depend on θ, as the trace at this θ has it."""
-        return self.derivatives.varying(self.check_theta(theta))
-
-    def jacobian(self, theta: FloatArray) -> dict[str, FloatArray]:
-        """Return {name: (*shape, N)} for the entries that depend on θ.
-
-        Raises
-        ------
-        DerivativeError
-            If it is not what differences of the policy show, or does not exist.
-        """
-        return self.derivatives.jacobian(self.check_theta(theta))
-
-    def pullback_at(self, theta: FloatArray) -> Callable[[Mapping[str, FloatArray]], FloatArray]:
-        """Return a function of cotangents {name: array}: Σ ⟨cotangent, ∂entry/∂θ⟩, shape (N,)."""
-        return self.derivatives.pullback_at(self.check_theta(theta))
-
     def linearised(self, theta: FloatArray) -> LQRGame:
         """Return the game whose leader's policy is affine in θ and the same to first order, without a trace."""
         affine = linearised(self.derivatives.entries, self.check_theta(theta), "leader_policy")
@@ -282,13 +261,7 @@ class LQRGame:
         residual = leader_action_t - state_t @ policy.gain.T
         y, covariance = gaussian_score(weight, residual, precision, per_stream)
         cotangents = {"gain": weighted_outer(weight, y, state_t, per_stream), "covariance": covariance}
-        if not per_stream:
-            return self.pullback_at(theta)(cotangents)
-        return pull_streams(cotangents, self.jacobian(theta), streams, theta.size)
-
-    def regulariser_gradient(self, theta: FloatArray) -> FloatArray:
-        """Return ∇ρ(θ), shape (N,)."""
-        return self.pullback_at(theta)({"regulariser": np.ones(())})
+        return self._pull(theta, cotangents, streams, per_stream)
 
     @property
     def follower_sees_leader_action(self) -> bool:

@@ -1,6 +1,6 @@
 """What a problem is, what may be asked of it, and for which objective; each kind answers in its own folder."""
 
-from bilevelrl.reference.problem.follower import Follower, FollowerMethod, Status, check_method, solve
+from bilevelrl.reference.problem.follower import Follower, FollowerMethod, Status, solve
 from bilevelrl.reference.problem.linearisation import (
     ComplexParts,
     Linearisation,
@@ -14,7 +14,7 @@ from bilevelrl.reference.problem.linearisation import (
     unrolled_objective,
 )
 from bilevelrl.reference.problem.objective import INFINITE_HORIZON, Objective, evaluate_objective
-from bilevelrl.reference.problem.on_demand import AnswerBounds, when_read
+from bilevelrl.reference.problem.on_demand import AnswerBounds, error_bound, when_read
 from bilevelrl.reference.problem.protocol import (
     GAME_PARTS,
     PARTS,
@@ -48,9 +48,9 @@ __all__ = [
     "Term",
     "TracedObjective",
     "TransitionBatch",
-    "check_method",
     "closed_form_objective",
     "complex_parts",
+    "error_bound",
     "evaluate_objective",
     "evaluated",
     "linearise",

@@ -45,18 +45,19 @@ class Linearisation:
         The response it was computed from.
     condition : float
         Condition number of the follower's linear system.
-    error_bound
-        Works out the bounds on the pulled back sum, from the problem evaluated once more: see `when_read`.
     counters : {name: int}
         What it cost.
+    error_bound
+        Works out the bounds on the pulled back sum, from the problem evaluated once more: see `when_read`. None: the
+        kind's own, of this follower.
     """
 
     objective: float
     cotangents: Mapping[Part, Mapping[str, FloatArray]]
     follower: Follower
     condition: float
-    error_bound: Callable[..., AnswerBounds]
     counters: Mapping[str, int]
+    error_bound: Callable[..., AnswerBounds] | None = None
 
 
 linearise: Question[Linearisation] = Question("linearisation")

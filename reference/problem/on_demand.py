@@ -14,9 +14,9 @@ import numpy as np
 
 from bilevelrl.reference.arrays import is_frozen
 from bilevelrl.reference.errors import InvalidInputError
-from bilevelrl.reference.problem.protocol import At, Problem
+from bilevelrl.reference.problem.protocol import At, Problem, Question
 
-__all__ = ["AnswerBounds", "when_read"]
+__all__ = ["AnswerBounds", "error_bound", "when_read"]
 
 
 class AnswerBounds(NamedTuple):
@@ -25,6 +25,9 @@ class AnswerBounds(NamedTuple):
     gradient: float
     objective: float
 
+
+error_bound: Question[AnswerBounds] = Question("error bound")
+"""(at, follower, objective) → how far J and ∇J computed from a response can be from those of the best response."""
 
 _COPIED = 2**20  # bytes: a copy costs a quarter of a hash, but is held for as long as the result
 

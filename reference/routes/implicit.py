@@ -15,6 +15,7 @@ from bilevelrl.reference.problem import (
     Objective,
     Part,
     Problem,
+    error_bound,
     linearise,
     when_read,
 )
@@ -39,11 +40,12 @@ def implicit(
     bound: bool = True,
 ) -> Hypergradient:
     """∇J by implicit differentiation, for every kind of problem that can be linearised."""
-    return pulled_back(at, linearise(at, objective, warm_start=warm_start), "implicit", bound)
+    return pulled_back(at, linearise(at, objective, warm_start=warm_start), objective, "implicit", bound)
 
 
-def pulled_back(at: At[Problem], found: Linearisation, route: str, bound: bool) -> Hypergradient:
+def pulled_back(at: At[Problem], found: Linearisation, objective: Objective, route: str, bound: bool) -> Hypergradient:
     """Return the hypergradient with a linearised objective's cotangents pulled back to θ."""
+    bounds = found.error_bound or (lambda at: error_bound(at, found.follower, objective))
     parts: dict[Part, FloatArray] = {part: at.pullback(entries) for part, entries in found.cotangents.items()}
     return Hypergradient(
         value=sum(parts.values(), np.zeros(at.theta.size)),
@@ -51,7 +53,7 @@ def pulled_back(at: At[Problem], found: Linearisation, route: str, bound: bool) 
         objective=found.objective,
         residual=found.follower.residual,
         condition=found.condition,
-        error_bound_source=when_read(at, found.error_bound) if bound else np.inf,
+        error_bound_source=when_read(at, bounds) if bound else np.inf,
         route=route,
         follower=found.follower,
         status=found.follower.status.value,

@@ -33,4 +33,5 @@ def mixed_derivative(
     at: At[Problem], *, objective: Objective = INFINITE_HORIZON, warm_start: object = None, bound: bool = True
 ) -> Hypergradient:
     """∇J by (1), for every kind of problem whose follower can be paid."""
-    return pulled_back(at, nudged_slopes(at, objective, warm_start=warm_start), "mixed_derivative", bound)
+    found = nudged_slopes(at, objective, warm_start=warm_start)
+    return pulled_back(at, found, objective, "mixed_derivative", bound)

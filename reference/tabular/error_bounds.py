@@ -38,9 +38,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from bilevelrl.reference.arrays import BoolArray, FloatArray
-from bilevelrl.reference.problem import AnswerBounds, Objective
+from bilevelrl.reference.problem import AnswerBounds, Objective, error_bound
 from bilevelrl.reference.tabular.follower import TabularFollower
-from bilevelrl.reference.tabular.model import TabularAt
+from bilevelrl.reference.tabular.model import ConfigurableMDP, TabularAt
 from bilevelrl.reference.tabular.tables import Tables
 from bilevelrl.reference.tabular.transitions import (
     ROW_SUM_TOLERANCE,
@@ -378,6 +378,7 @@ def dense_jacobian(tables: Tables, jacobian: FloatArray) -> FloatArray:
     return dense
 
 
+@error_bound.register(ConfigurableMDP)
 def follower_error_bound(at: TabularAt, follower: TabularFollower, objective: Objective) -> AnswerBounds:
     """The bounds for a problem solved by this follower."""
     return tabular_error_bound(

@@ -15,7 +15,6 @@ import numpy as np
 
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.problem import Linearisation, Objective, Part, linearise
-from bilevelrl.reference.tabular.error_bounds import follower_error_bound
 from bilevelrl.reference.tabular.follower import TabularFollower, solve_tabular
 from bilevelrl.reference.tabular.leader import evaluate_leader, visited_next
 from bilevelrl.reference.tabular.model import ConfigurableMDP, TabularAt
@@ -78,7 +77,6 @@ def linearise_tabular(
         cotangents=cotangents,
         follower=follower,
         condition=system.condition(),
-        error_bound=lambda at: follower_error_bound(at, follower, objective),
         counters={
             "sweeps": follower.sweeps,
             "factorisations": follower.linear_solves

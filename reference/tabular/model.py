@@ -16,8 +16,9 @@ from functools import cached_property
 import autograd.numpy as anp  # noqa: F401  (for the doctest)
 import numpy as np
 
-from bilevelrl.reference.arrays import FloatArray, Traced, check_shape, check_theta, check_thetas, is_frozen
+from bilevelrl.reference.arrays import FloatArray, Traced, check_shape, check_thetas, is_frozen
 from bilevelrl.reference.derivatives.array_values import called
+from bilevelrl.reference.derivatives.differentiated import Differentiated
 from bilevelrl.reference.derivatives.entries import Derivatives
 from bilevelrl.reference.derivatives.memory import Memory
 from bilevelrl.reference.derivatives.numerical import linearised
@@ -35,7 +36,7 @@ __all__ = ["ConfigurableMDP", "TabularAt", "check_derivatives"]
 
 @checked
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ConfigurableMDP:
+class ConfigurableMDP(Differentiated):
     """A tabular bi-level problem: θ configures an MDP, a follower solves it softly, the leader is paid.
 
     Parameters
@@ -90,10 +91,6 @@ class ConfigurableMDP:
     verify_derivatives: bool = True
     name: str = "configurable MDP"
     _memory: Memory = field(default_factory=Memory, init=False, repr=False, compare=False)
-
-    def check_theta(self, theta: object) -> FloatArray:
-        """Return θ as a float64 array of the right shape, or raise."""
-        return check_theta(theta, self.theta_shape)
 
     def at(self, theta: object) -> TabularAt:
         """Evaluate the tables once at a real θ and check their values.
@@ -151,20 +148,6 @@ class ConfigurableMDP:
             verify=self.verify_derivatives,
         )
 
-    def varying(self, theta: FloatArray) -> frozenset[str]:
-        """Return the names of the tables that depend on θ, as the trace at this θ or the closed form has it."""
-        return self.derivatives.varying(self.check_theta(theta))
-
-    def jacobian(self, theta: FloatArray) -> dict[str, FloatArray]:
-        """Return {table name: (*table shape, N)} for the tables that depend on θ: the closed form, or autograd's.
-
-        Raises
-        ------
-        DerivativeError
-            If it is not what differences of the tables show, or does not exist.
-        """
-        return self.derivatives.jacobian(self.check_theta(theta))
-
     def linearised(self, theta: FloatArray) -> ConfigurableMDP:
         """Return the problem whose tables are affine in θ and the same at this θ to first order, without a trace."""
         theta = self.check_theta(theta)
@@ -199,10 +182,6 @@ class ConfigurableMDP:
             if name not in entries:
                 raise UnknownNameError("cotangents", name, entries)
             check_shape(f"cotangents[{name!r}]", value, (*front, *np.shape(entries[name])), remedy)
-
-    def pullback_at(self, theta: FloatArray) -> Callable[[Mapping[str, FloatArray]], FloatArray]:
-        """Return `vector_jacobian` at one θ as a function of the cotangents: one trace serves all."""
-        return self.derivatives.pullback_at(self.check_theta(theta))
 
     def rewards(self, thetas: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return the rewards of follower and leader at many θ, (R, S, A) each, unchecked.
@@ -281,10 +260,6 @@ class ConfigurableMDP:
             If a score is weighted where a probability is zero but its derivative is not.
         """
         return tabular_pullback(self, self.check_theta(theta), batch, weights, per_stream=per_stream)
-
-    def regulariser_gradient(self, theta: FloatArray) -> FloatArray:
-        """Return ∇ρ(θ), shape (N,)."""
-        return self.pullback_at(theta)({"regulariser": np.ones(())})
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -5,9 +5,8 @@ from types import SimpleNamespace
 
 BESIDE = {
     "reference": {
-        "follower": "Status",
         "game.leader": "game_leader_action_values",
-        "problem": "GAME_PARTS Part TERMS Term",
+        "problem": "GAME_PARTS Part Status TERMS Term",
         "registry": "Route register_objective",
         "tabular.leader": "leader_action_values",
     },

@@ -331,6 +331,11 @@ def _written():
             "discounted": True,
         },
         "leader_objective": {**{k: mdp[k] for k in ("problem", "theta", "follower")}, "horizon": 3, "discounted": True},
+        "objective_error_bound": {
+            **{k: mdp[k] for k in ("problem", "theta", "follower")},
+            "horizon": 3,
+            "discounted": True,
+        },
         "hypergradient": {
             "problem": mdp["problem"],
             "theta": mdp["theta"],

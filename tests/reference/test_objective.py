@@ -3,9 +3,16 @@
 import numpy as np
 import pytest
 
-from bilevelrl.reference import hypergradient, leader_objective, solve_follower
+from bilevelrl.reference import (
+    certified_hypergradient,
+    hypergradient,
+    leader_objective,
+    objective_error_bound,
+    solve_follower,
+)
 from bilevelrl.reference.errors import IllPosedError, InvalidInputError, UnsupportedError
 from bilevelrl.reference.problem import INFINITE_HORIZON, At, Objective, linearise, solve
+from bilevelrl.tasks import random_lqr, random_lqr_game, random_markov_game, random_mdp
 
 
 @pytest.mark.exact
@@ -47,3 +54,43 @@ def test_a_kind_without_an_answer_is_named(ask):
 def test_what_is_no_problem_is_named(ask):
     with pytest.raises(UnsupportedError, match="problem='dict'"):
         ask({}, np.zeros(2))
+
+
+KINDS = {
+    "MDP": random_mdp(seed=1),
+    "seeing game": random_markov_game(seed=1),
+    "blind game": random_markov_game(seed=1, follower_sees_leader_action=False),
+    "LQR": random_lqr(seed=1),
+    "LQR game": random_lqr_game(seed=1),
+}
+
+
+@pytest.mark.exact
+@pytest.mark.parametrize("horizon", [None, 4])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_objective_lies_within_its_bound(kind, horizon):
+    pytest.importorskip("flint")
+    problem = KINDS[kind]
+    theta = 0.1 * np.ones(problem.theta_shape or 3)
+    found = leader_objective(problem, theta, horizon=horizon)
+    bound = objective_error_bound(problem, theta, horizon=horizon)
+    truth = certified_hypergradient(problem, theta, horizon=horizon).objective
+    assert truth.distance(found) <= bound <= 1e-9 * (1.0 + abs(found))
+    assert not truth.distance(found + 1e-8 * (1.0 + abs(found))) <= bound
+
+
+@pytest.mark.exact
+def test_the_bound_covers_a_follower_that_stopped_early():
+    problem, theta = KINDS["MDP"], np.zeros(3)
+    early = solve_follower(problem, theta, stop_after=2)
+    off = abs(leader_objective(problem, theta, follower=early) - leader_objective(problem, theta))
+    assert 1e-9 < off <= objective_error_bound(problem, theta, follower=early)
+
+
+@pytest.mark.exact
+def test_a_follower_of_another_problem_has_no_bound():
+    with pytest.raises(InvalidInputError, match="follower"):
+        objective_error_bound(KINDS["MDP"], np.zeros(3), follower=solve_follower(KINDS["LQR"], np.zeros(3)))
+    other = solve_follower(random_mdp(states=7, seed=0), np.zeros(3))
+    with pytest.raises(InvalidInputError, match="follower"):
+        objective_error_bound(KINDS["MDP"], np.zeros(3), follower=other)

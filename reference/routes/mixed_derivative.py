@@ -13,13 +13,14 @@ real numbers a pay small enough not to bend the response drowns in rounding.
 from __future__ import annotations
 
 from bilevelrl.reference.nudged.game import nudged_game
+from bilevelrl.reference.nudged.gaussian_game import nudged_lqr_game
 from bilevelrl.reference.nudged.lqr import nudged_lqr
 from bilevelrl.reference.nudged.tabular import nudged_tabular
 from bilevelrl.reference.problem import INFINITE_HORIZON, At, Objective, Problem, nudged_slopes
 from bilevelrl.reference.registry import Hypergradient, register_route
 from bilevelrl.reference.routes.implicit import pulled_back
 
-__all__ = ["mixed_derivative", "nudged_game", "nudged_lqr", "nudged_tabular"]
+__all__ = ["mixed_derivative", "nudged_game", "nudged_lqr", "nudged_lqr_game", "nudged_tabular"]
 
 
 @register_route(

@@ -15,11 +15,20 @@ from sabotage import sabotage, sabotaged
 
 from bilevelrl.reference import ConfigurableLQR, LQRMatrices, SparseTransition, hypergradient, leader_objective
 from bilevelrl.reference.errors import IllPosedError
-from bilevelrl.tasks import building_thermal_control, four_rooms, random_lqr, random_markov_game, random_mdp
+from bilevelrl.tasks import (
+    building_thermal_control,
+    four_rooms,
+    lqr_game,
+    random_lqr,
+    random_lqr_game,
+    random_markov_game,
+    random_mdp,
+)
 from bilevelrl.verification.testing.strategies import configurable_mdps, markov_games
 
-tabular, game_module, lqr_module = (
-    importlib.import_module(f"bilevelrl.reference.nudged.{name}") for name in ("tabular", "game", "lqr")
+tabular, game_module, lqr_module, gaussian_module = (
+    importlib.import_module(f"bilevelrl.reference.nudged.{name}")
+    for name in ("tabular", "game", "lqr", "gaussian_game")
 )
 THETA = np.array([0.3, -0.5, 0.2])
 DISCOUNTS = [(0.9, 0.9), (0.3, 0.95), (0.95, 0.3), (0.9, 0.0), (0.0, 0.9)]
@@ -48,7 +57,17 @@ def lqr(leader=0.9, follower=0.9, seed=0):
     return random_lqr(states=3, actions=2, seed=seed, discount_leader=leader, discount_follower=follower)
 
 
-PROBLEMS = {"mdp": mdp, "seeing": game, "blind": lambda *discounts: game(*discounts, sees=False), "lqr": lqr}
+def gaussian_game(leader=0.9, follower=0.9, seed=2):
+    return random_lqr_game(states=2, seed=seed, radius=0.5, discount_leader=leader, discount_follower=follower)
+
+
+PROBLEMS = {
+    "mdp": mdp,
+    "seeing": game,
+    "blind": lambda *discounts: game(*discounts, sees=False),
+    "lqr": lqr,
+    "lqr game": gaussian_game,
+}
 
 
 def disagreements(problem, theta, other, **objective):
@@ -193,6 +212,31 @@ def test_a_leader_that_is_paid_nothing_has_no_hypergradient():
 def test_four_rooms_with_the_published_temperatures():
     for temperature in (0.001, 0.003, 0.005):
         assert not disagreements(four_rooms(temperature=temperature), np.zeros(105), "implicit")
+
+
+@pytest.mark.property
+@settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    seed=st.integers(0, 1000),
+    states=st.integers(1, 3),
+    discounts=st.tuples(*[st.sampled_from([0.0, 0.3, 0.9])] * 2),
+    objective=st.sampled_from(OBJECTIVES),
+    at=st.tuples(*[st.floats(-0.3, 0.3)] * 3),
+)
+def test_it_agrees_on_drawn_lqr_games(seed, states, discounts, objective, at):
+    leader, follower = discounts
+    drawn = random_lqr_game(states=states, seed=seed, radius=0.6, discount_leader=leader, discount_follower=follower)
+    assert not disagreements(drawn, np.array(at), "implicit", **objective)
+
+
+@pytest.mark.exact
+@pytest.mark.parametrize(
+    ("theta", "objective"),
+    [((-9.683, -10.25), {"horizon": 100}), ((-7.0, 0.0), {}), ((-3.0, 0.0), {"horizon": 100, "discounted": False})],
+)
+def test_the_published_lqr_game(theta, objective):
+    """At its optimum, on an infinite horizon, and where the state escapes."""
+    assert not disagreements(lqr_game(), np.array(theta), "implicit", **objective)
 
 
 @pytest.mark.exact
@@ -360,4 +404,22 @@ def test_planted_mistakes_in_lqrs_are_seen(horizon, plant, monkeypatch):
     plant(monkeypatch)
     found = hypergradient(lqr(0.7, 0.9), THETA, route="mixed_derivative", horizon=horizon)
     truth = hypergradient(lqr(0.7, 0.9), THETA, horizon=horizon)
+    assert np.abs(found.value - truth.value).max() > 1e3 * (found.error_bound + truth.error_bound)
+
+
+@pytest.mark.exact
+@pytest.mark.parametrize("horizon", [None, 4])
+@pytest.mark.parametrize("lost", ["offset", "noise", "linear", "quadratic", "after"])
+def test_planted_mistakes_in_lqr_games_are_seen(lost, horizon, monkeypatch):
+    """The pay moves the mean action, its slope, its noise and the value in two ways; each is missed."""
+    right = gaussian_module._react
+
+    def react(*arguments):
+        found = right(*arguments)
+        return found._replace(**{lost: getattr(found, lost).real + 0j})
+
+    monkeypatch.setattr(gaussian_module, "_react", react)
+    problem = gaussian_game(0.7, 0.9)
+    found = hypergradient(problem, THETA, route="mixed_derivative", horizon=horizon)
+    truth = hypergradient(problem, THETA, horizon=horizon)
     assert np.abs(found.value - truth.value).max() > 1e3 * (found.error_bound + truth.error_bound)

@@ -1,0 +1,1 @@
+"""How far off the hypergradients are that are not exact, problem by problem."""

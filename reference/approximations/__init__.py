@@ -1,0 +1,18 @@
+"""Hypergradients that are not exact, with their knobs; importing this package registers them."""
+
+from bilevelrl.reference.approximations import adjoints as _adjoints
+from bilevelrl.reference.approximations import alternating_tables as _alternating_tables
+from bilevelrl.reference.approximations import smoothing as _smoothing
+from bilevelrl.reference.approximations import unrolled_sweeps as _unrolled_sweeps
+from bilevelrl.reference.approximations import value_penalty as _value_penalty
+from bilevelrl.reference.approximations.adjoints import ruling_rate
+from bilevelrl.reference.approximations.approximation import (
+    APPROXIMATIONS,
+    Approximation,
+    approximate_hypergradient,
+    tabular_at,
+)
+
+__all__ = ["APPROXIMATIONS", "Approximation", "approximate_hypergradient", "ruling_rate", "tabular_at"]
+
+del _adjoints, _alternating_tables, _smoothing, _unrolled_sweeps, _value_penalty

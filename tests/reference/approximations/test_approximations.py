@@ -1,0 +1,192 @@
+"""Every approximation against another way to compute the same number, and where it ends up."""
+
+import autograd
+import autograd.numpy as anp
+import numpy as np
+import pytest
+import scipy.integrate
+
+from bilevelrl.reference import hypergradient, leader_objective, solve_follower
+from bilevelrl.reference.approximations import APPROXIMATIONS, approximate_hypergradient, tabular_at
+from bilevelrl.reference.approximations.adjoints import ruling_rate
+from bilevelrl.reference.errors import InvalidInputError, TooLargeError, UnknownNameError, UnsupportedError
+from bilevelrl.tasks import four_rooms, random_lqr, random_markov_game, random_mdp
+
+pytestmark = pytest.mark.exact
+
+THETA = np.array([0.3, -0.5, 0.2])
+MDP = random_mdp(states=4, actions=2, parameters=3, seed=0, discount_leader=0.8, discount_follower=0.9)
+SMALL = random_mdp(states=3, actions=2, parameters=1, seed=1)
+OBJECTIVES = [{}, {"horizon": 5}]
+
+
+def error(problem, theta, method, knob, **objective):
+    truth = hypergradient(problem, theta, **objective).value
+    found = approximate_hypergradient(problem, theta, method, knob, **objective)
+    return np.linalg.norm(found - truth) / np.linalg.norm(truth)
+
+
+def return_after(sweeps, start, theta, horizon):
+    """J of a follower that makes so many sweeps from given values, traceable."""
+    tables, value = MDP.evaluate(theta), start
+    for _ in range(sweeps):
+        action_value = tables.reward_follower + MDP.discount_follower * anp.sum(tables.transition * value, axis=2)
+        scaled = action_value / MDP.temperature
+        peak = anp.max(scaled, axis=1, keepdims=True)
+        soft = peak + anp.log(anp.sum(anp.exp(scaled - peak), axis=1, keepdims=True))
+        policy, value = anp.exp(scaled - soft), MDP.temperature * soft[:, 0]
+    earned = anp.sum(policy * tables.reward_leader, axis=1)
+    chain = anp.sum(policy[:, :, None] * tables.transition, axis=1)
+    if horizon is None:
+        gained = anp.linalg.solve(anp.eye(4) - MDP.discount_leader * chain, earned)
+    else:
+        gained = anp.zeros(4)
+        for _ in range(horizon):
+            gained = earned + MDP.discount_leader * anp.dot(chain, gained)
+    return anp.dot(tables.initial, gained) + tables.regulariser
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize("sweeps", [1, 2, 7])
+@pytest.mark.parametrize("method", ["differentiated_sweeps", "unrolled_sweeps"])
+def test_sweeps_are_those_of_a_tape(method, sweeps, objective):
+    solved = solve_follower(MDP, THETA).value if method == "differentiated_sweeps" else np.zeros(4)
+    taped = autograd.grad(return_after, 2)(sweeps, solved, THETA, objective.get("horizon"))
+    found = approximate_hypergradient(MDP, THETA, method, sweeps, **objective)
+    assert np.abs(found - taped).max() <= 1e-12 * np.abs(taped).max()
+
+
+def test_tables_after_few_sweeps_are_those_of_sums_along_paths():
+    """After k sweeps: ∇Q_F, Q_L and the response as they stand with so many steps to go, by explicit sums."""
+    tables, jacobian = MDP.tables_at(THETA), MDP.jacobian(THETA)
+    follower = solve_follower(MDP, THETA)
+    policy, slopes = follower.policy, jacobian["transition"]
+    own = jacobian["reward_follower"] + MDP.discount_follower * np.einsum("satn,t->san", slopes, follower.value)
+
+    def heard(k):
+        if k == 0:
+            return 0.0 * own
+        mean = np.einsum("sa,san->sn", policy, heard(k - 1))
+        return own + MDP.discount_follower * np.einsum("sat,tn->san", tables.transition, mean)
+
+    def gained(k):
+        if k == 0:
+            return np.zeros(policy.shape)
+        return tables.reward_leader + MDP.discount_leader * tables.transition @ (policy * gained(k - 1)).sum(axis=1)
+
+    def led(k):
+        if k == 0:
+            return 0.0 * own
+        worth = (policy * gained(k - 1)).sum(axis=1)
+        covariance = (heard(k - 1) - np.einsum("sa,san->sn", policy, heard(k - 1))[:, None]) * (
+            gained(k - 1) - worth[:, None]
+        )[..., None]
+        mean = np.einsum("sa,san->sn", policy, led(k - 1))
+        ahead = np.einsum("satn,t->san", slopes, worth) + np.einsum("sat,tn->san", tables.transition, mean)
+        return jacobian["reward_leader"] + covariance / MDP.temperature + MDP.discount_leader * ahead
+
+    for k in (1, 2, 4):
+        expected = tables.initial @ np.einsum("sa,san->sn", policy, led(k))
+        expected = expected + jacobian["initial"].T @ (policy * gained(k)).sum(axis=1) + MDP.regulariser_gradient(THETA)
+        found = approximate_hypergradient(MDP, THETA, "alternating_tables", k)
+        assert np.abs(found - expected).max() <= 1e-12
+
+
+def test_the_fixed_point_of_the_tables_is_exact_and_episodes_are_refused():
+    assert error(MDP, THETA, "alternating_tables", 500) < 1e-11
+    assert error(MDP, THETA, "alternating_tables", 5) > 1e-3
+    with pytest.raises(UnsupportedError, match="know no time"):
+        approximate_hypergradient(MDP, THETA, "alternating_tables", 5, horizon=5)
+
+
+@pytest.mark.parametrize("method", ["differentiated_sweeps", "unrolled_sweeps", "conjugate_gradients"])
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_many_steps_are_exact(method, objective):
+    assert error(MDP, THETA, method, 300, **objective) < 1e-11
+    assert error(MDP, THETA, method, 1, **objective) > 1e-3
+
+
+def test_conjugate_gradients_end_after_as_many_steps_as_there_are_states():
+    assert error(MDP, THETA, "conjugate_gradients", 4) < 1e-11
+    assert error(MDP, THETA, "conjugate_gradients", 2) > 1e-4
+
+
+def test_the_rate_that_rules_is_not_the_discount():
+    """On Four-Rooms at β = .003: the response through 10, 50 and 100 sweeps is off by .62, .039 and 3.0e-4."""
+    problem, theta = four_rooms(temperature=0.003), np.zeros(105)
+    truth = hypergradient(problem, theta)
+    size = np.linalg.norm(truth.parts["response"])
+    off = {
+        sweeps: np.linalg.norm(approximate_hypergradient(problem, theta, "differentiated_sweeps", sweeps) - truth.value)
+        for sweeps in (10, 50, 100, 150)
+    }
+    for sweeps, expected in ((10, 0.62), (50, 0.039), (100, 3.0e-4)):
+        assert off[sweeps] / size == pytest.approx(expected, rel=0.02)
+    rules = ruling_rate(problem.at(theta))
+    assert rules == pytest.approx(0.904, abs=0.001)
+    assert (off[150] / off[100]) ** (1 / 50) == pytest.approx(rules, abs=0.01)
+    assert (off[150] / off[100]) ** (1 / 50) < 0.95 < problem.discount_follower
+
+
+@pytest.mark.parametrize(("sides", "order"), [("one", 1.0), ("two", 2.0)])
+def test_penalties_have_their_order_at_equal_discounts(sides, order):
+    problem = random_mdp(states=4, actions=2, parameters=3, seed=0)
+    errors = [error(problem, THETA, f"value_penalty_{sides}_sided", w) for w in (2e-3, 1e-3)]
+    assert np.log2(errors[0] / errors[1]) == pytest.approx(order, abs=0.05)
+
+
+def test_smoothing_is_an_integral_of_the_objective():
+    theta, u = np.array([0.2]), 0.3
+
+    def integrand(z):
+        moved = leader_objective(SMALL, theta + u * z)
+        return moved * z / u * np.exp(-0.5 * z * z) / np.sqrt(2.0 * np.pi)
+
+    expected, _ = scipy.integrate.quad(integrand, -9.0, 9.0, epsabs=1e-11, epsrel=1e-11)
+    found = approximate_hypergradient(SMALL, theta, "smoothing", u)
+    assert found[0] == pytest.approx(expected, rel=1e-7)
+    errors = [error(SMALL, theta, "smoothing", u) for u in (0.02, 0.01)]
+    assert np.log2(errors[0] / errors[1]) == pytest.approx(2.0, abs=0.05)
+
+
+@pytest.mark.parametrize("sees", [True, False])
+def test_games_are_taken_through_the_problem_that_they_reduce_to(sees):
+    game = random_markov_game(states=3, leader_actions=2, actions=2, seed=0)
+    object.__setattr__(game, "follower_sees_leader_action", sees)
+    for method, knob in (("differentiated_sweeps", 400), ("value_penalty_two_sided", 1e-4)):
+        assert error(game, THETA, method, knob) < 1e-6
+
+
+def test_what_makes_no_sense_is_refused():
+    with pytest.raises(UnknownNameError, match="differentiated_sweeps"):
+        approximate_hypergradient(MDP, THETA, "differentiated_sweep", 1)
+    for knob in (0, 1.5, -1):
+        with pytest.raises(InvalidInputError, match="integer >= 1"):
+            approximate_hypergradient(MDP, THETA, "conjugate_gradients", knob)
+    with pytest.raises(InvalidInputError, match="other than zero"):
+        approximate_hypergradient(MDP, THETA, "value_penalty_two_sided", 0.0)
+    with pytest.raises(InvalidInputError, match="rounding"):
+        approximate_hypergradient(SMALL, np.zeros(1), "smoothing", 1e-16)
+    with pytest.raises(InvalidInputError, match="positive"):
+        approximate_hypergradient(SMALL, np.zeros(1), "smoothing", 0.0)
+    with pytest.raises(TooLargeError, match="sample it"):
+        approximate_hypergradient(MDP, THETA, "smoothing", 0.1)
+    with pytest.raises(UnsupportedError, match="MarkovGame"):
+        approximate_hypergradient(random_lqr(), THETA, "conjugate_gradients", 1)
+
+
+@pytest.mark.parametrize("name", APPROXIMATIONS)
+def test_each_says_what_it_is(name):
+    entry = APPROXIMATIONS[name]
+    assert entry.name == name
+    assert entry.summary
+    assert entry.source
+    rate = entry.rate(tabular_at(MDP, THETA))
+    assert 0.0 < rate < 1.0 if entry.geometric else rate >= 1.0
+
+
+def test_a_planted_mistake_in_the_series_is_seen(monkeypatch):
+    """One sweep too many counts as k sweeps: the tape of the test above says which is right."""
+    taped = autograd.grad(return_after, 2)(3, solve_follower(MDP, THETA).value, THETA, None)
+    wrong = approximate_hypergradient(MDP, THETA, "differentiated_sweeps", 4)
+    assert np.abs(wrong - taped).max() > 1e-4 * np.abs(taped).max()

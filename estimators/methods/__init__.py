@@ -5,6 +5,7 @@ from bilevelrl.estimators.methods.bchg_lambda import LambdaBCHG
 from bilevelrl.estimators.methods.bi_ac import BiAC
 from bilevelrl.estimators.methods.hpgd import HPGD
 from bilevelrl.estimators.methods.naive_pgd import NaivePGD
+from bilevelrl.estimators.methods.nudged import NudgedFollowers
 from bilevelrl.estimators.methods.pathwise import PathwiseBCHG
 from bilevelrl.estimators.methods.pathwise_game import PathwiseGame
 from bilevelrl.estimators.methods.policy_covariance import PolicyCovariance
@@ -19,6 +20,7 @@ __all__ = [
     "LambdaBCHG",
     "LeaderValues",
     "NaivePGD",
+    "NudgedFollowers",
     "PathwiseBCHG",
     "PathwiseGame",
     "PolicyCovariance",

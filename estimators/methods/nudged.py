@@ -1,0 +1,385 @@
+"""Nudged followers: an estimator without a critic, from followers that are paid a little of the leader's reward.
+
+Two populations of followers answer `r_F + w r_L` and `r_F - w r_L` (one-sided: `r_F`). With one discount γ and nothing
+but their returns, by the mixed derivative of the follower's own value,
+
+    ∇J ≈ ∇ρ + E Σ_t γ^t ∇r_L + (V_w - V_{-w})(s_0) ∇log μ / 2w + (Y_w - Y_{-w}) / 2w,                            (1)
+    Y_w = Σ_t γ^t (∇r_F + γ V_w(s_{t+1}) ∇log P)  along a stream of the follower that is paid w.                 (2)
+
+The first expectation is over unpaid streams. Off by O(w²), and by O(w) on one side. Where θ enters rewards alone (2)
+needs no follower's values and nobody's probabilities: a follower that is known by its actions only will do, if the
+leader may pay it. With common random numbers both populations meet the same uniform numbers, which takes a simulator
+and policies that are inverted; independent ones can be people.
+
+The variance of a difference of independent streams over 2w grows as w^-2; that of common ones as 1/w at worst, for
+they part with a probability that falls with w.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal, NamedTuple
+
+import numpy as np
+from numpy.random import Generator
+
+from bilevelrl.estimators.estimator import Claim, Context, Contribution, Draw, Estimator, EstimatorEntry
+from bilevelrl.estimators.sampling.trajectories import Trajectories, TransitionVisits
+from bilevelrl.estimators.terms.fresh_suffixes import own_generator
+from bilevelrl.reference import ConfigurableMDP, SparseTransition, Tables
+from bilevelrl.reference.arrays import FloatArray, IntArray
+from bilevelrl.reference.doors import check_stream_steps, checked
+from bilevelrl.reference.errors import (
+    InvalidInputError,
+    TooLargeError,
+    UnsupportedError,
+    refusal,
+)
+from bilevelrl.reference.nudged import PaidFollower, check_pay, kernel_layout
+from bilevelrl.reference.problem import Objective, Part
+from bilevelrl.reference.tabular import to_dense
+
+__all__ = ["NudgedFollowers"]
+
+LARGEST = 400
+"""Pairs of states for which the covariance of coupled streams is worked out."""
+
+
+class _Population(NamedTuple):
+    """Followers that are paid alike: what their returns count in (1), their values and their policy."""
+
+    weight: float
+    value: FloatArray
+    policy: FloatArray
+
+
+@checked
+@dataclass(frozen=True, kw_only=True)
+class NudgedFollowers(Estimator):
+    """Difference of what paid followers' returns say of θ: no critic, no benefit, no score of a policy.
+
+    Parameters
+    ----------
+    pay
+        w in units of the follower's temperature.
+    sides
+        2: paid w and -w. 1: paid w and nothing.
+    numbers
+        "independent": the two populations share nothing. "common": they meet the same uniform numbers.
+    target
+        Infinite horizon: a stationary pay answers for no other.
+
+    Raises
+    ------
+    InvalidInputError
+        If the pay is not a finite number other than zero, or an option not known.
+    UnsupportedError
+        If the target has a horizon.
+
+    Examples
+    --------
+    >>> from bilevelrl.estimators import Context
+    >>> from bilevelrl.reference import hypergradient, solve_follower
+    >>> from bilevelrl.tasks import layered_mdp
+    >>> problem, theta = layered_mdp(seed=0, discount_leader=0.9), np.zeros(3)
+    >>> context = Context(problem=problem, theta=theta, follower=solve_follower(problem, theta))
+    >>> truth = hypergradient(problem, theta).value
+    >>> off = [
+    ...     np.abs(sum(NudgedFollowers(pay=w).expectation(context, horizon=3).values()) - truth).max()
+    ...     for w in (0.2, 0.1)]
+    >>> bool(3.9 < off[0] / off[1] < 4.1)
+    True
+    """
+
+    kinds: ClassVar[tuple[type, ...]] = (ConfigurableMDP,)
+    pay: float = 1.0
+    sides: int = 2
+    numbers: Literal["independent", "common"] = "independent"
+    target: Objective = field(default_factory=Objective)
+    name: str = field(default="nudged followers")
+    draw: Draw = field(init=False, default=Draw.TRAJECTORY)
+    claim: Claim = field(init=False, default=Claim.DECLARED)
+
+    def __post_init__(self) -> None:
+        if not np.isfinite(self.pay) or self.pay == 0.0:
+            raise InvalidInputError(refusal("pay", self.pay, "a finite number other than zero", "pay a tenth of β"))
+        if self.sides not in (1, 2):
+            raise InvalidInputError(refusal("sides", self.sides, "1 or 2", "2 has the smaller bias"))
+        if self.target.horizon is not None:
+            raise UnsupportedError(
+                f"{self.name}: target horizon {self.target.horizon}: expected None; a follower that is paid for some "
+                "steps only changes its policy in time, and sampled followers here do not"
+            )
+
+    @checked
+    def check_problem(self, context: Context) -> None:
+        """Refuse problems whose pay would have to change in time.
+
+        Raises
+        ------
+        UnsupportedError
+            If the discounts differ, or the problem is not a configurable MDP.
+        """
+        super().check_problem(context)
+        problem = context.problem
+        if problem.discount_leader != problem.discount_follower:
+            raise UnsupportedError(
+                f"{self.name}: discount_leader={problem.discount_leader} and "
+                f"discount_follower={problem.discount_follower}: expected one discount; with two the pay follows "
+                "(γ_L/γ_F)^t, and a constant one answers for a leader with the follower's discount"
+            )
+
+    def _populations(self, context: Context) -> tuple[Tables, FloatArray, tuple[_Population, _Population]]:
+        """Return the tables, the unpaid values and both populations."""
+        self.check_problem(context)
+        at, follower = context.problem.at(context.theta), context.follower
+        pay = self.pay * context.problem.temperature
+        check_pay(at, follower, pay)
+        paid = PaidFollower(at, self.target, follower)
+        apart = pay * self.sides
+        found = [
+            _Population(sign / apart, *paid.response(side))
+            for sign, side in ((1.0, pay), (-1.0, -pay if self.sides == 2 else 0.0))
+        ]
+        return at.tables, paid.unpaid, (found[0], found[1])
+
+    @checked
+    def contributions(self, trajectories: Trajectories, context: Context) -> Sequence[Contribution]:
+        """Return the weights of (1): unpaid streams as they are given, as many and as long of each population.
+
+        Raises
+        ------
+        EstimatorError
+            If the context has no generator.
+        """
+        rng = own_generator(self.name, context.rng)
+        tables, unpaid, populations = self._populations(context)
+        items = self._unpaid_contributions(trajectories, context, populations)
+        shape = (trajectories.streams, trajectories.steps)
+        shared = self.numbers == "common"
+        powers = context.problem.discount_follower ** np.arange(shape[1])
+        uniforms = _uniforms(rng, shape)
+        for population in populations:
+            streams = _streams(tables, population.policy, *uniforms)
+            if not shared:
+                uniforms = _uniforms(rng, shape)
+            items += self._paid_contributions(streams, powers, population, unpaid, context)
+        return items
+
+    def _unpaid_contributions(
+        self, trajectories: Trajectories, context: Context, populations: Sequence[_Population]
+    ) -> list[Contribution]:
+        weight = np.where(
+            trajectories.valid, context.problem.discount_leader ** trajectories.time_in_episode.astype(np.float64), 0.0
+        )
+        gained = sum((each.weight * each.value for each in populations), np.zeros(len(populations[0].value)))
+        starts = trajectories.episode_starts
+        first = np.where(starts, gained[np.where(starts, trajectories.state_t, 0)], 0.0)
+        return [
+            Contribution(part="initial", batch=trajectories, weights={"log_initial": first}),
+            Contribution(part="direct", batch=trajectories, weights={"reward_leader": weight}),
+        ]
+
+    def _paid_contributions(
+        self,
+        streams: TransitionVisits,
+        powers: FloatArray,
+        population: _Population,
+        unpaid: FloatArray,
+        context: Context,
+    ) -> list[Contribution]:
+        """Return (2) times what it counts: the response with unpaid values, the transition with what is added."""
+        states = len(unpaid)
+        alive = streams.state_t < states
+        weight = np.where(alive, population.weight * powers, 0.0)
+        onward = context.problem.discount_follower * weight
+        values, gains = (np.append(table, 0.0)[streams.state_tp1] for table in (unpaid, population.value - unpaid))
+        visits = TransitionVisits(
+            state_t=np.where(alive, streams.state_t, 0), action_t=streams.action_t, state_tp1=streams.state_tp1
+        )
+        return [
+            Contribution(
+                part="response", batch=visits, weights={"reward_follower": weight, "log_transition": onward * values}
+            ),
+            Contribution(part="transition", batch=visits, weights={"log_transition": onward * gains}),
+        ]
+
+    @checked
+    def cost(self, trajectories: Trajectories, context: Context) -> dict[str, int]:
+        """Return what the estimate of this batch costs: two populations play as long as the unpaid one."""
+        steps = int(trajectories.valid.sum())
+        return {"environment_steps": 3 * steps, "oracle_steps": 0, "follower_solves": self.sides}
+
+    @checked
+    def expectation(self, context: Context, *, horizon: int) -> Mapping[Part, FloatArray]:
+        """Return the exact expectation for streams of `horizon` steps, bias in w and by cutting streams included."""
+        check_stream_steps("horizon", horizon)
+        tables, unpaid, populations = self._populations(context)
+        kernel, discount = to_dense(tables.transition), context.problem.discount_follower
+        initial = np.asarray(tables.initial, dtype=np.float64)
+        gained = sum((each.weight * each.value for each in populations), np.zeros(len(initial)))
+        visits = np.zeros(populations[0].policy.shape)
+        gains = np.zeros(kernel.shape)
+        for each in populations:
+            seen = each.weight * _visits(kernel, each.policy, initial, discount, horizon)
+            visits += seen
+            gains += discount * seen[:, :, None] * (each.value - unpaid)
+        played = _visits(kernel, context.follower.policy, initial, discount, horizon)
+        at = context.problem.at(context.theta)
+        ahead = discount * visits[:, :, None] * unpaid
+        return {
+            "initial": at.pullback({"initial": gained}),
+            "direct": at.pullback({"reward_leader": played}),
+            "transition": at.pullback({"transition": kernel_layout(at, gains)}),
+            "response": at.pullback({"reward_follower": visits, "transition": kernel_layout(at, ahead)}),
+            "regulariser": context.problem.regulariser_gradient(context.theta),
+        }
+
+    @checked
+    def conditional_moments(self, trajectories: Trajectories, context: Context) -> tuple[FloatArray, FloatArray]:
+        """Return mean (M, N) and covariance (M, N, N) of each row given the unpaid streams.
+
+        Raises
+        ------
+        TooLargeError
+            If there are too many pairs of states.
+        """
+        tables, _, populations = self._populations(context)
+        rows = np.repeat(context.problem.regulariser_gradient(context.theta)[None], trajectories.streams, axis=0)
+        for item in self._unpaid_contributions(trajectories, context, populations):
+            rows = rows + item.per_stream(context)
+        mean, second = self._paid_moments(tables, populations, context, trajectories.steps)
+        covariance = second - np.outer(mean, mean)
+        return rows + mean, np.repeat(covariance[None], trajectories.streams, axis=0)
+
+    def _paid_moments(
+        self, tables: Tables, populations: Sequence[_Population], context: Context, steps: int
+    ) -> tuple[FloatArray, FloatArray]:
+        """Return mean and second moment of the last term of (1), by dynamic programming over pairs of states."""
+        states, discount = tables.states, context.problem.discount_follower
+        if (states + 1) ** 2 > LARGEST:
+            raise TooLargeError(f"{self.name}: {(states + 1) ** 2} pairs of states, expected at most {LARGEST}")
+        couple = _overlaps if self.numbers == "common" else np.multiply.outer
+        kernel = to_dense(tables.transition)
+        moves = np.concatenate([kernel, np.maximum(1.0 - kernel.sum(axis=2, keepdims=True), 0.0)], axis=2)
+        jacobian = context.problem.jacobian(context.theta)
+        count = context.theta.size
+        slopes = jacobian.get("transition")
+        dense = np.zeros((*kernel.shape, count)) if slopes is None else _dense(tables, slopes)
+        scores = np.divide(dense, kernel[..., None], out=np.zeros_like(dense), where=kernel[..., None] > 0.0)
+        paid = jacobian.get("reward_follower", np.zeros((*kernel.shape[:2], count)))
+        terms = []
+        for each in populations:
+            own = np.zeros((states + 1, kernel.shape[1], states + 1, count))
+            own[:states, :, :states] = each.weight * (
+                paid[:, :, None] + discount * each.value[None, None, :, None] * scores
+            )
+            own[:states, :, states] = each.weight * paid
+            terms.append(own)
+        still = np.zeros((kernel.shape[1], states + 1))
+        still[:, states] = 1.0
+        moves = np.concatenate([moves, still[None]])
+        policies = [np.concatenate([each.policy, np.eye(1, kernel.shape[1])]) for each in populations]
+        pairs = states + 1
+        mean, second = np.zeros((pairs, pairs, count)), np.zeros((pairs, pairs, count, count))
+        for _ in range(steps):
+            new_mean, new_second = np.zeros_like(mean), np.zeros_like(second)
+            for s in range(pairs):
+                for u in range(pairs):
+                    actions = couple(policies[0][s], policies[1][u])
+                    for a, b in zip(*np.nonzero(actions), strict=True):
+                        chance = actions[a, b] * couple(moves[s, a], moves[u, b])
+                        step = terms[0][s, a][:, None] + terms[1][u, b][None, :]
+                        ahead = discount * mean
+                        new_mean[s, u] += np.einsum("xy,xyn->n", chance, step + ahead)
+                        cross = np.einsum("xy,xyi,xyj->ij", chance, step, ahead)
+                        new_second[s, u] += np.einsum("xy,xyi,xyj->ij", chance, step, step) + cross + cross.T
+                        new_second[s, u] += discount**2 * np.einsum("xy,xyij->ij", chance, second)
+            mean, second = new_mean, new_second
+        law = np.append(np.asarray(tables.initial, dtype=np.float64), 0.0)
+        starts = couple(law, law)
+        return np.einsum("su,sun->n", starts, mean), np.einsum("su,suij->ij", starts, second)
+
+
+def _uniforms(rng: Generator, shape: tuple[int, int]) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Return uniform numbers for starts (M,), actions and moves (M, T)."""
+    return rng.random(shape[0]), rng.random(shape), rng.random(shape)
+
+
+def _inverted(cumulative: FloatArray, uniform: FloatArray) -> IntArray:
+    """Return the first entry whose cumulative probability (..., K) exceeds the number (...); K where none does."""
+    found: IntArray = (cumulative <= uniform[..., None]).sum(axis=-1)
+    return found
+
+
+def _streams(
+    tables: Tables, policy: FloatArray, start: FloatArray, act: FloatArray, move: FloatArray
+) -> TransitionVisits:
+    """Return streams of a policy from uniform numbers; state S after the process has ended."""
+    states, actions = policy.shape
+    moves = np.cumsum(to_dense(tables.transition), axis=2)
+    whole = np.abs(moves[..., -1] - 1.0) <= 1e-12  # laws end nowhere
+    moves[whole, -1] = 1.0
+    choices = np.cumsum(policy, axis=1)
+    starts = np.cumsum(np.asarray(tables.initial, dtype=np.float64))
+    state = np.minimum(_inverted(np.broadcast_to(starts, (len(start), states)), start), states - 1)
+    state_t, action_t, state_tp1 = (np.full(act.shape, fill) for fill in (states, 0, states))
+    for t in range(act.shape[1]):
+        alive = state < states
+        here = np.where(alive, state, 0)
+        action = np.minimum(_inverted(choices[here], act[:, t]), actions - 1)
+        following = np.where(alive, _inverted(moves[here, action], move[:, t]), states)
+        state_t[:, t], action_t[:, t], state_tp1[:, t] = state, action, following
+        state = following
+    return TransitionVisits(state_t=state_t, action_t=action_t, state_tp1=state_tp1)
+
+
+def _overlaps(one: FloatArray, other: FloatArray) -> FloatArray:
+    """Return the joint law of two laws that are inverted at the same uniform number."""
+    ends, others = np.cumsum(one), np.cumsum(other)
+    upper = np.minimum(ends[:, None], others[None, :])
+    lower = np.maximum((ends - one)[:, None], (others - other)[None, :])
+    joint: FloatArray = np.maximum(upper - lower, 0.0)
+    return joint
+
+
+def _dense(tables: Tables, slopes: FloatArray) -> FloatArray:
+    """Return ∇P as (S, A, S, N) whatever the kernel's layout."""
+    kernel = tables.transition
+    if not isinstance(kernel, SparseTransition):
+        return slopes
+    dense = np.zeros((tables.states, tables.actions, tables.states, slopes.shape[-1]))
+    rows, columns = np.ogrid[: tables.states, : tables.actions]
+    for k in range(kernel.successor.shape[2]):
+        np.add.at(dense, (rows, columns, kernel.successor[:, :, k]), slopes[:, :, k])
+    return dense
+
+
+def _visits(kernel: FloatArray, policy: FloatArray, initial: FloatArray, discount: float, steps: int) -> FloatArray:
+    """Return Σ_{t<T} γ^t Pr(s_t = s, a_t = a), (S, A)."""
+    law, total = initial, np.zeros(policy.shape)
+    for _ in range(steps):
+        here = law[:, None] * policy
+        total += here
+        law = discount * (here.ravel() @ kernel.reshape(-1, len(law)))
+    return total
+
+
+CONFIGURATIONS = tuple(
+    EstimatorEntry(
+        name=name,
+        summary=f"returns of followers that are paid a tenth of β, {words}: no critic",
+        level="formula",
+        make=make,
+    )
+    for name, words, make in (
+        ("nudged", "two-sided, independent", lambda target: NudgedFollowers(pay=0.1)),
+        (
+            "nudged_common",
+            "two-sided, common numbers",
+            lambda target: NudgedFollowers(pay=0.1, numbers="common"),
+        ),
+        ("nudged_one_sided", "one-sided, independent", lambda target: NudgedFollowers(pay=0.1, sides=1)),
+    )
+)

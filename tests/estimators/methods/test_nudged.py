@@ -1,0 +1,206 @@
+"""Nudged followers: what they declare is what enumeration, sampling and dynamic programming each find."""
+
+from dataclasses import replace
+
+import autograd.numpy as anp
+import numpy as np
+import pytest
+
+from bilevelrl.estimators import Context, Objective, sample_trajectories
+from bilevelrl.estimators.methods import NudgedFollowers
+from bilevelrl.estimators.methods.nudged import _overlaps, _streams, _uniforms
+from bilevelrl.reference import SparseTransition, hypergradient, solve_follower
+from bilevelrl.reference.errors import EstimatorError, InvalidInputError, TooLargeError, UnsupportedError
+from bilevelrl.reference.nudged import PaidFollower
+from bilevelrl.tasks import four_rooms, layered_mdp, random_markov_game, random_mdp
+from bilevelrl.verification import enumerate_moments
+
+THETA = np.array([0.3, -0.2, 0.1])
+LAYERED = layered_mdp(seed=0, discount_leader=0.9)
+ENDING = random_mdp(
+    states=3, actions=2, parameters=3, seed=1, termination=0.2, discount_leader=0.9, discount_follower=0.9
+)
+VARIANTS = [(2, "independent"), (2, "common"), (1, "independent"), (1, "common")]
+DRAWS = 40_000
+FIVE = 5.0
+"""Standard errors: false alarms of 6e-7 for each number looked at."""
+
+
+def context_of(problem, seed=0):
+    return Context(
+        problem=problem, theta=THETA, follower=solve_follower(problem, THETA), rng=np.random.default_rng(seed)
+    )
+
+
+@pytest.mark.exact
+@pytest.mark.parametrize(("sides", "numbers"), VARIANTS)
+@pytest.mark.parametrize("problem", [LAYERED, ENDING], ids=["layered", "goes on"])
+def test_enumeration_finds_the_declared_expectation(problem, sides, numbers):
+    """A stream that is cut loses what comes after, and that is declared too."""
+    estimator = NudgedFollowers(pay=0.3, sides=sides, numbers=numbers)
+    declared = sum(estimator.expectation(context_of(problem), horizon=3).values())
+    moments = enumerate_moments(estimator, problem, THETA, horizon=3)
+    assert np.abs(moments.mean - declared).max() <= 1e-12
+
+
+@pytest.mark.exact
+@pytest.mark.parametrize(("sides", "order"), [(2, 2.0), (1, 1.0)])
+def test_its_bias_is_that_of_the_paid_followers_and_falls_with_its_order(sides, order):
+    truth = hypergradient(LAYERED, THETA)
+    errors = []
+    for pay in (0.02, 0.01):
+        estimator = NudgedFollowers(pay=pay, sides=sides)
+        declared = estimator.expectation(context_of(LAYERED), horizon=3)
+        at = LAYERED.at(THETA)
+        w = pay * LAYERED.temperature
+        exact = PaidFollower(at, Objective(), solve_follower(LAYERED, THETA)).difference(w, -w if sides == 2 else 0.0)
+        for part in ("initial", "response", "transition", "regulariser"):
+            assert np.abs(declared[part] - exact[part]).max() <= 1e-10, part  # layers end: nothing is cut
+        assert np.abs(declared["direct"] - truth.parts["direct"]).max() <= 1e-12  # from unpaid streams
+        errors.append(np.abs(sum(declared.values()) - truth.value).max())
+    assert np.log2(errors[0] / errors[1]) == pytest.approx(order, abs=0.05)
+
+
+@pytest.mark.statistical
+@pytest.mark.parametrize(("sides", "numbers"), VARIANTS)
+def test_draws_have_the_declared_mean_and_covariance(sides, numbers):
+    estimator = NudgedFollowers(pay=0.3, sides=sides, numbers=numbers)
+    context = context_of(ENDING, seed=3)
+    moments = enumerate_moments(estimator, ENDING, THETA, horizon=3)
+    batch = sample_trajectories(ENDING, THETA, context.follower, streams=DRAWS, steps=3, rng=np.random.default_rng(4))
+    off = estimator(batch, context) - moments.mean
+    error = off.std(axis=0) / np.sqrt(DRAWS)
+    assert (np.abs(off.mean(axis=0)) < FIVE * error).all()
+    squares = off[:, :, None] * off[:, None, :]
+    spread = squares.std(axis=0) / np.sqrt(DRAWS)
+    assert (np.abs(squares.mean(axis=0) - moments.covariance) < FIVE * spread).all()
+
+
+@pytest.mark.exact
+def test_shared_random_numbers_called_independent_would_be_seen():
+    common, independent = (
+        enumerate_moments(NudgedFollowers(pay=0.1, numbers=numbers), ENDING, THETA, horizon=3)
+        for numbers in ("common", "independent")
+    )
+    assert np.abs(common.mean - independent.mean).max() <= 1e-12
+    assert (3.0 * common.standard_deviation < independent.standard_deviation).all()
+
+
+@pytest.mark.exact
+@pytest.mark.parametrize(("numbers", "power"), [("independent", 2.0), ("common", 1.0)])
+def test_how_variance_grows_as_the_pay_falls(numbers, power):
+    variances = [
+        np.trace(enumerate_moments(NudgedFollowers(pay=pay, numbers=numbers), ENDING, THETA, horizon=3).covariance)
+        for pay in (0.02, 0.01)
+    ]
+    assert np.log2(variances[1] / variances[0]) == pytest.approx(power, abs=0.1)
+
+
+@pytest.mark.exact
+def test_streams_of_coupled_followers_have_the_law_of_overlaps():
+    one, other = np.array([0.2, 0.5, 0.3]), np.array([0.6, 0.1, 0.3])
+    joint = _overlaps(one, other)
+    np.testing.assert_allclose(joint.sum(axis=1), one, atol=1e-15)
+    np.testing.assert_allclose(joint.sum(axis=0), other, atol=1e-15)
+    np.testing.assert_allclose(joint, [[0.2, 0.0, 0.0], [0.4, 0.1, 0.0], [0.0, 0.0, 0.3]], atol=1e-15)
+
+
+@pytest.mark.exact
+def test_equal_followers_with_common_numbers_never_part():
+    tables, policy = ENDING.tables_at(THETA), solve_follower(ENDING, THETA).policy
+    uniforms = _uniforms(np.random.default_rng(0), (500, 6))
+    one, other = (_streams(tables, policy, *uniforms) for _ in range(2))
+    np.testing.assert_array_equal(one.state_tp1, other.state_tp1)
+    assert (one.state_tp1 == 3).any()  # episodes end
+
+
+@pytest.mark.exact
+def test_where_theta_enters_rewards_alone_neither_values_nor_probabilities_are_read():
+    """Followers known by their actions only: every weight but those on ∇r is beside the point."""
+    still = ENDING.tables_at(THETA)
+    rewards = replace(
+        ENDING,
+        tables=lambda theta: replace(
+            still,
+            reward_follower=still.reward_follower + anp.dot(np.arange(18.0).reshape(3, 2, 3) / 9.0, theta),
+            reward_leader=still.reward_leader * (1.0 + theta[0]),
+        ),
+    )
+    context = context_of(rewards)
+    batch = sample_trajectories(rewards, THETA, context.follower, streams=50, steps=4, rng=np.random.default_rng(1))
+    items = NudgedFollowers().contributions(batch, context)
+    total = sum(item.total(context) for item in items)
+    kept = [replace(item, weights={k: v for k, v in item.weights.items() if "reward" in k}) for item in items]
+    np.testing.assert_array_equal(sum(item.total(context) for item in kept), total)
+    # And the weights on rewards are signed discounts over 2w, whatever the follower thinks.
+    w = rewards.temperature
+    weights = next(item.weights["reward_follower"] for item in items if item.part == "response")
+    alive = weights != 0.0
+    np.testing.assert_allclose(weights[alive], (0.9 ** np.arange(4) / (2 * w) * alive)[alive])
+
+
+@pytest.mark.exact
+def test_sparse_kernels_give_the_same_moments():
+    def listed(theta):
+        tables = ENDING.tables(theta)
+        successor = np.broadcast_to(np.arange(3), (3, 2, 3)).copy()
+        return replace(tables, transition=SparseTransition(successor=successor, probability=tables.transition))
+
+    sparse = replace(ENDING, tables=listed)
+    one, other = (enumerate_moments(NudgedFollowers(), problem, THETA, horizon=2) for problem in (ENDING, sparse))
+    assert np.abs(one.mean - other.mean).max() <= 1e-13
+    assert np.abs(one.covariance - other.covariance).max() <= 1e-11
+
+
+@pytest.mark.exact
+@pytest.mark.parametrize("numbers", ["independent", "common"])
+def test_an_action_that_cannot_be_taken_is_as_good_as_none(numbers):
+    playable = np.array([[True, True, False]] * 3)
+
+    def with_third(theta, masked):
+        tables = ENDING.tables(theta)
+        add = [anp.concatenate([table, table[:, :1]], axis=1) for table in (tables.transition, tables.reward_leader)]
+        wanted = anp.concatenate([tables.reward_follower, tables.reward_follower[:, :1] + 5.0], axis=1)
+        mask = playable if masked else None
+        return replace(tables, transition=add[0], reward_leader=add[1], reward_follower=wanted, action_mask=mask)
+
+    masked, free = (replace(ENDING, tables=lambda theta, m=m: with_third(theta, m)) for m in (True, False))
+    absent, found, other = (
+        enumerate_moments(NudgedFollowers(numbers=numbers), problem, THETA, horizon=2)
+        for problem in (ENDING, masked, free)
+    )
+    assert np.abs(found.mean - absent.mean).max() <= 1e-12
+    assert np.abs(found.covariance - absent.covariance).max() <= 1e-11 * np.abs(absent.covariance).max()
+    assert np.abs(other.mean - absent.mean).max() > 1e-3
+
+
+@pytest.mark.exact
+def test_what_it_cannot_answer_for_is_refused_by_name():
+    with pytest.raises(InvalidInputError, match="other than zero"):
+        NudgedFollowers(pay=0.0)
+    with pytest.raises(InvalidInputError, match="1 or 2"):
+        NudgedFollowers(sides=3)
+    with pytest.raises(InvalidInputError, match="independent"):
+        NudgedFollowers(numbers="shared")
+    with pytest.raises(UnsupportedError, match="paid for some"):
+        NudgedFollowers(target=Objective(horizon=5))
+    unequal = replace(ENDING, discount_leader=0.8)
+    with pytest.raises(UnsupportedError, match=r"expected one discount"):
+        NudgedFollowers().expectation(context_of(unequal), horizon=3)
+    with pytest.raises(InvalidInputError, match="rounding"):
+        NudgedFollowers(pay=1e-16).expectation(context_of(ENDING), horizon=3)
+    context = context_of(ENDING)
+    batch = sample_trajectories(ENDING, THETA, context.follower, streams=2, steps=2, rng=np.random.default_rng(0))
+    with pytest.raises(EstimatorError, match="Generator"):
+        NudgedFollowers()(batch, replace(context, rng=None))
+    game = random_markov_game(states=3, leader_actions=2, actions=2, seed=0)
+    with pytest.raises(UnsupportedError, match="ConfigurableMDP"):
+        NudgedFollowers().expectation(
+            Context(problem=game, theta=THETA, follower=solve_follower(game, THETA)), horizon=3
+        )
+    rooms, theta = four_rooms(), np.zeros(105)
+    large = Context(problem=rooms, theta=theta, follower=solve_follower(rooms, theta), rng=np.random.default_rng(0))
+    streams = sample_trajectories(rooms, theta, large.follower, streams=1, steps=2, rng=np.random.default_rng(0))
+    with pytest.raises(TooLargeError, match="pairs of states"):
+        NudgedFollowers().conditional_moments(streams, large)
+    assert NudgedFollowers().cost(streams, large)["environment_steps"] == 6

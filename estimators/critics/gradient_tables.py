@@ -38,6 +38,21 @@ __all__ = [
 T = TypeVar("T")
 
 
+def check_rows_of_states(name: str, table: FloatArray) -> None:
+    """Refuse what is no matrix of finite numbers with one row per state."""
+    if np.ndim(table) != 2:
+        raise ShapeError(refusal(f"{name}.shape", np.shape(table), "(S, N)", "one row per state"))
+    if not np.isfinite(table).all():
+        raise InvalidInputError(f"{name}: expected finite numbers; check where they were learnt")
+
+
+def rows_at(table: FloatArray, state: Any) -> FloatArray:
+    """Return rows of a table (S, N) at states of any shape, (..., N); 0 at a terminal state (s = S)."""
+    state = check_indices("state", state, len(table) + 1)
+    result: FloatArray = np.concatenate([table, np.zeros((1, table.shape[1]))])[state]
+    return result
+
+
 @checked
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GradientTable:
@@ -69,10 +84,7 @@ class GradientTable:
     gradients: FloatArray
 
     def __post_init__(self) -> None:
-        if np.ndim(self.gradients) != 2:
-            raise ShapeError(refusal("gradients.shape", np.shape(self.gradients), "(S, N)", "one row per state"))
-        if not np.isfinite(self.gradients).all():
-            raise InvalidInputError("gradients: expected finite numbers; check where the table was learnt")
+        check_rows_of_states("gradients", self.gradients)
 
     @classmethod
     @checked
@@ -102,9 +114,7 @@ class GradientTable:
     @checked
     def value(self, state: Any) -> FloatArray:
         """Return ∇V̂_F at states of any shape (..., N); 0 at a terminal state (s = S)."""
-        state = check_indices("state", state, len(self.gradients) + 1)
-        result: FloatArray = np.concatenate([self.gradients, np.zeros((1, self.gradients.shape[1]))])[state]
-        return result
+        return rows_at(self.gradients, state)
 
     @checked
     def updated(

@@ -40,11 +40,13 @@ import numpy as np
 
 from bilevelrl.estimators.critics.gradient_tables import (
     GradientTable,
+    check_rows_of_states,
     expected_ahead,
     expected_follower_steps,
     follower_steps,
     kernel_slope,
     reward_slope,
+    rows_at,
     solved_once,
 )
 from bilevelrl.estimators.critics.tables import ExactCritic, read_critic
@@ -52,9 +54,9 @@ from bilevelrl.estimators.estimator import Context, LeaderCritic
 from bilevelrl.estimators.sampling.trajectories import Trajectories
 from bilevelrl.estimators.sums.lambda_returns import lambda_returns
 from bilevelrl.estimators.sums.traces import discount_powers
-from bilevelrl.reference.arrays import FloatArray, check_indices
+from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.doors import checked
-from bilevelrl.reference.errors import InvalidInputError, ShapeError, UnknownNameError, refusal
+from bilevelrl.reference.errors import UnknownNameError
 from bilevelrl.reference.tabular import DiscountedSystem, policy_transition
 
 __all__ = ["BASELINES", "BaselineKind", "StateBaseline"]
@@ -96,17 +98,12 @@ class StateBaseline:
     table: FloatArray
 
     def __post_init__(self) -> None:
-        if np.ndim(self.table) != 2:
-            raise ShapeError(refusal("table.shape", np.shape(self.table), "(S, N)", "one row per state"))
-        if not np.isfinite(self.table).all():
-            raise InvalidInputError("table: expected finite numbers; check where the baseline was learnt")
+        check_rows_of_states("table", self.table)
 
     @checked
     def value(self, state: Any) -> FloatArray:
         """Return b at states of any shape, (..., N); 0 at a terminal state (s = S)."""
-        state = check_indices("state", state, len(self.table) + 1)
-        result: FloatArray = np.concatenate([self.table, np.zeros((1, self.table.shape[1]))])[state]
-        return result
+        return rows_at(self.table, state)
 
     @classmethod
     @checked

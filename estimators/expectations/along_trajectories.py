@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
 
-from bilevelrl.estimators.estimator import Context
+from bilevelrl.estimators.estimator import Context, Contribution
 from bilevelrl.estimators.expectations.joint_actions import joint_expected_parts
 from bilevelrl.estimators.expectations.linear_quadratic import linear_quadratic_expected_parts
 from bilevelrl.estimators.expectations.tabular import Completion, tabular_expected_parts
+from bilevelrl.estimators.sampling.trajectories import Trajectories
 from bilevelrl.estimators.terms import tabular
 from bilevelrl.estimators.terms.along_trajectories import AlongTrajectories
-from bilevelrl.estimators.terms.kinds import answers_of
-from bilevelrl.reference import ConfigurableLQR, LQRGame, MarkovGame
+from bilevelrl.estimators.terms.kinds import Reading, answers_of
+from bilevelrl.reference import ConfigurableLQR, ConfigurableMDP, LQRGame, MarkovGame
 from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.doors import checked
 from bilevelrl.reference.errors import UnsupportedError
 from bilevelrl.reference.problem import Part
 
-__all__ = ["expected_parts"]
+__all__ = ["ExpectedAlongTrajectories", "expected_parts"]
 
 
 def expected_parts(
@@ -65,3 +69,34 @@ def expected_parts(
         kind = type(context.problem).__name__
         raise UnsupportedError(f"{estimator.name}: no closed-form expectation is known for a {kind}; measure its bias")
     return tabular_expected_parts(estimator, context, horizon=horizon, guiding=guiding, completion=completion)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExpectedAlongTrajectories(AlongTrajectories):
+    """The leader's own terms, and what a method adds to them, with the exact expectation of both."""
+
+    kinds: ClassVar[tuple[type, ...]] = (ConfigurableMDP, MarkovGame, ConfigurableLQR, LQRGame)
+    guiding: ClassVar[bool] = False
+    """Whether BC-HG's guiding term is what is added."""
+
+    @checked
+    def contributions(self, trajectories: Trajectories, context: Context) -> Sequence[Contribution]:
+        """Return the weights of the leader's terms and of what is added to them."""
+        trajectories = self.stopped(trajectories, context)
+        reading = self.read(trajectories, context)
+        own = self.partial_gradient(trajectories, context, reading)
+        return [*own, *self._added_terms(trajectories, context, reading)]
+
+    def _added_terms(self, trajectories: Trajectories, context: Context, reading: Reading) -> Sequence[Contribution]:
+        return ()
+
+    @checked
+    def expectation(self, context: Context, *, horizon: int) -> Mapping[Part, FloatArray]:
+        """Return the exact expectation for streams of `horizon` steps; with stopping, whatever the horizon.
+
+        Raises
+        ------
+        EstimatorError
+            For averages inside a batch: a ratio has no such formula.
+        """
+        return expected_parts(self, context, horizon=horizon, guiding=self.guiding)

@@ -17,30 +17,29 @@ one pass of scalars, and one vector-Jacobian product for the mean, whatever the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 import numpy as np
 
 from bilevelrl.estimators.estimator import Context, Contribution, Draw, EstimatorEntry
-from bilevelrl.estimators.expectations.along_trajectories import expected_parts
+from bilevelrl.estimators.expectations.along_trajectories import ExpectedAlongTrajectories
 from bilevelrl.estimators.sampling.trajectories import Trajectories
 from bilevelrl.estimators.sums.traces import average_over_visits, forward_trace, windowed_trace
-from bilevelrl.estimators.terms.along_trajectories import AlongTrajectories, exact_critic_kind
-from bilevelrl.estimators.terms.kinds import follower_terms
+from bilevelrl.estimators.terms.along_trajectories import exact_critic_kind
+from bilevelrl.estimators.terms.kinds import Reading, follower_terms
 from bilevelrl.reference import ConfigurableLQR, ConfigurableMDP, LQRGame, MarkovGame
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.doors import checked
 from bilevelrl.reference.errors import EstimatorError, InvalidInputError, UnknownNameError
-from bilevelrl.reference.problem import Part
 
 __all__ = ["BCHG"]
 
 
 @checked
 @dataclass(frozen=True, kw_only=True)
-class BCHG(AlongTrajectories):
+class BCHG(ExpectedAlongTrajectories):
     """Boltzmann covariance hypergradient (arXiv:2603.14867, Theorems 1 (5)-(6) and 2 (8)-(9)), of all kinds of problem.
 
     With exact or independent critics it is unbiased for every stream that sees its episode end, or that stops at
@@ -82,7 +81,7 @@ class BCHG(AlongTrajectories):
     True
     """
 
-    kinds: ClassVar[tuple[type, ...]] = (ConfigurableMDP, MarkovGame, ConfigurableLQR, LQRGame)
+    guiding: ClassVar[bool] = True
     guiding_average: Literal["trajectory", "pairs"] = "trajectory"
     influence_baseline: bool | None = None
     same_step: bool = False
@@ -96,13 +95,8 @@ class BCHG(AlongTrajectories):
             raise InvalidInputError("guiding_average='pairs': expected stopping=None; averages in a batch are ratios")
         self._declare(biased=False, in_batch=self.guiding_average == "pairs")
 
-    @checked
-    def contributions(self, trajectories: Trajectories, context: Context) -> Sequence[Contribution]:
-        """Return the weights of the leader's terms and of the guiding term."""
-        trajectories = self.stopped(trajectories, context)
-        reading = self.read(trajectories, context)
-        leader = self.partial_gradient(trajectories, context, reading)
-        return [*leader, self._guiding_term(trajectories, context, reading.benefit_t)]
+    def _added_terms(self, trajectories: Trajectories, context: Context, reading: Reading) -> Sequence[Contribution]:
+        return [self._guiding_term(trajectories, context, reading.benefit_t)]
 
     def _guiding_term(self, trajectories: Trajectories, context: Context, benefit_t: FloatArray) -> Contribution:
         weight = self.scale(trajectories) * self.leader_weight(trajectories, context)
@@ -164,17 +158,6 @@ class BCHG(AlongTrajectories):
     def trace_discount(self, context: Context) -> float:
         """Return the discount of the trace: that of the sum over the suffix."""
         return float(context.problem.discount_follower)
-
-    @checked
-    def expectation(self, context: Context, *, horizon: int) -> Mapping[Part, FloatArray]:
-        """Return the exact expectation for streams of `horizon` steps; with stopping, whatever the horizon.
-
-        Raises
-        ------
-        EstimatorError
-            For averages inside a batch: a ratio has no such formula.
-        """
-        return expected_parts(self, context, horizon=horizon, guiding=True)
 
 
 CONFIGURATIONS = (

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
 
-from bilevelrl.estimators.estimator import Context, Contribution, EstimatorEntry
-from bilevelrl.estimators.expectations.along_trajectories import expected_parts
-from bilevelrl.estimators.sampling.trajectories import Trajectories
-from bilevelrl.estimators.terms.along_trajectories import AlongTrajectories, exact_critic_kind
+from bilevelrl.estimators.estimator import EstimatorEntry
+from bilevelrl.estimators.expectations.along_trajectories import ExpectedAlongTrajectories
+from bilevelrl.estimators.terms.along_trajectories import exact_critic_kind
 from bilevelrl.reference import ConfigurableLQR, ConfigurableMDP, LQRGame, MarkovGame
-from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.doors import checked
-from bilevelrl.reference.problem import Part
 
 __all__ = ["NaivePGD"]
 
 
 @checked
 @dataclass(frozen=True, kw_only=True)
-class NaivePGD(AlongTrajectories):
+class NaivePGD(ExpectedAlongTrajectories):
     """Partial gradient with the follower's response held fixed: biased by exactly the response part.
 
     Parameters
@@ -47,29 +42,11 @@ class NaivePGD(AlongTrajectories):
     True
     """
 
-    kinds: ClassVar[tuple[type, ...]] = (ConfigurableMDP, MarkovGame, ConfigurableLQR, LQRGame)
     name: str = field(default="Naive-PGD")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self._declare(biased=True)
-
-    @checked
-    def contributions(self, trajectories: Trajectories, context: Context) -> Sequence[Contribution]:
-        """Return the weights of the leader's terms."""
-        trajectories = self.stopped(trajectories, context)
-        return self.partial_gradient(trajectories, context, self.read(trajectories, context))
-
-    @checked
-    def expectation(self, context: Context, *, horizon: int) -> Mapping[Part, FloatArray]:
-        """Return the exact expectation for streams of `horizon` steps; with stopping, whatever the horizon.
-
-        Raises
-        ------
-        EstimatorError
-            For averages inside a batch: a ratio has no such formula.
-        """
-        return expected_parts(self, context, horizon=horizon, guiding=False)
 
 
 CONFIGURATIONS = (

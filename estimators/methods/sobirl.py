@@ -29,11 +29,11 @@ import numpy as np
 
 from bilevelrl.estimators.critics.tables import CriticReading
 from bilevelrl.estimators.estimator import Claim, Context, Contribution, Draw, EstimatorEntry
-from bilevelrl.estimators.expectations.along_trajectories import expected_parts
+from bilevelrl.estimators.expectations.along_trajectories import ExpectedAlongTrajectories
 from bilevelrl.estimators.expectations.impulses import expected_impulses, reaches_target
 from bilevelrl.estimators.sampling.trajectories import Trajectories, TransitionVisits
 from bilevelrl.estimators.sums.traces import average_over_visits, backward_sum
-from bilevelrl.estimators.terms.along_trajectories import AlongTrajectories, exact_critic_kind
+from bilevelrl.estimators.terms.along_trajectories import exact_critic_kind
 from bilevelrl.estimators.terms.batch_tables import visit_indices
 from bilevelrl.estimators.terms.suffix_moments import gradient_sum_means
 from bilevelrl.reference import ConfigurableMDP
@@ -59,7 +59,7 @@ OPTIONS: dict[str, tuple[str, ...]] = {
 
 @checked
 @dataclass(frozen=True, kw_only=True)
-class SoBiRL(AlongTrajectories):
+class SoBiRL(ExpectedAlongTrajectories):
     """SoBiRL's one-step estimator (paper, (44)-(45)), its published weights, and its exact-gradient form.
 
     The method assumes that θ enters rewards only. Elsewhere the leader's own terms keep their initial and transition
@@ -196,7 +196,7 @@ class SoBiRL(AlongTrajectories):
         """
         self.check_problem(context)
         self._check_dynamics(context)
-        parts = dict(expected_parts(self, context, horizon=horizon, guiding=False))
+        parts = dict(super().expectation(context, horizon=horizon))
         weighted, first_only = self, self.steps == "one"
         if self.weight == "return":
             weighted = replace(self, weight="benefit", critic="monte_carlo")

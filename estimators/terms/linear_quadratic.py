@@ -10,7 +10,7 @@ from bilevelrl.estimators.critics.joint_tables import Operator
 from bilevelrl.estimators.critics.quadratic import QuadraticCritic
 from bilevelrl.estimators.estimator import Context, LeaderCritic
 from bilevelrl.estimators.terms import tabular
-from bilevelrl.estimators.terms.tabular import leader_terms, read
+from bilevelrl.estimators.terms.tabular import leader_terms, read, transition_terms
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.problem import Objective, Term, TransitionBatch
 
@@ -35,10 +35,7 @@ def follower_terms(
     context: Context, batch: TransitionBatch, *, centred: bool | None = None
 ) -> tuple[int, dict[Term, FloatArray | float]]:
     """Return ∇r_F + γ_F V_F(x') ∇log P from the same step on; `centred`: less the expectation of the value ahead."""
-    ahead = context.problem.discount_follower * context.follower.value_at(batch.state_tp1)
-    if centred:
-        ahead = ahead - _mean_ahead(context, batch)
-    return 0, {"reward_follower": 1.0, "log_transition": ahead}
+    return transition_terms(context, batch, _mean_ahead if centred else None)
 
 
 def _mean_ahead(context: Context, batch: TransitionBatch) -> FloatArray:

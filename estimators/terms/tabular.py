@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -47,9 +47,16 @@ def follower_terms(
     context: Context, batch: TransitionBatch, *, centred: bool | None = None
 ) -> tuple[int, dict[Term, FloatArray | float]]:
     """Return ∇r_F + γ_F V_F(s') ∇log P from the same step on; `centred`: less the expectation of the value ahead."""
+    return transition_terms(context, batch, _mean_ahead if centred else None)
+
+
+def transition_terms(
+    context: Context, batch: TransitionBatch, mean_ahead: Callable[[Context, TransitionBatch], FloatArray] | None
+) -> tuple[int, dict[Term, FloatArray | float]]:
+    """Answer `follower_terms` where the follower's kernel depends on θ, given the expectation to be subtracted."""
     ahead = context.problem.discount_follower * context.follower.value_at(batch.state_tp1)
-    if centred:
-        ahead = ahead - _mean_ahead(context, batch)
+    if mean_ahead is not None:
+        ahead = ahead - mean_ahead(context, batch)
     return 0, {"reward_follower": 1.0, "log_transition": ahead}
 
 

@@ -60,40 +60,40 @@ class Run:
     critic_step_size: Share = 0.5
 
 
-class World(Protocol):
+class World(abc.ABC):
     """What the runs of a training act in: it holds the followers, the samples and the critics of all runs.
 
     Rows are runs everywhere, and no row may depend on another one.
     """
 
     @property
+    @abc.abstractmethod
     def columns(self) -> tuple[str, ...]:
         """Names of what `evaluate` returns, "objective" among them."""
-        ...
 
+    @abc.abstractmethod
     def prepare(self, thetas: FloatArray, iteration: int) -> None:
         """Begin an outer iteration at θ (runs, N): followers respond, runs sample, critics learn."""
-        ...
 
+    @abc.abstractmethod
     def direction(self, thetas: FloatArray, step: int) -> FloatArray:
         """Return the estimate (runs, N) for the step-th ascent step on the data of this outer iteration."""
-        ...
 
+    @abc.abstractmethod
     def evaluate(self, thetas: FloatArray, direction: FloatArray) -> dict[str, FloatArray]:
         """Return what is known exactly at θ before the ascent, (runs,) each, given the first direction, unclipped."""
-        ...
 
     def finish(self, thetas: FloatArray) -> None:
-        """End an outer iteration at the new θ."""
-        ...
+        """End an outer iteration at the new θ: nothing, unless something lags behind."""
+        return
 
+    @abc.abstractmethod
     def arrays(self) -> dict[str, FloatArray]:
         """Return all that the next outer iteration depends on, besides θ and the runs' generators."""
-        ...
 
+    @abc.abstractmethod
     def restore(self, arrays: Mapping[str, FloatArray]) -> None:
         """Continue from what `arrays` returned."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

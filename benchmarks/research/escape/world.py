@@ -31,6 +31,7 @@ from bilevelrl.estimators.training import (
 )
 from bilevelrl.reference import ConfigurableMDP, named_stream
 from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.doors import checked
 
 __all__ = ["EscapeTraining", "MeasuredNoise", "escape_training", "measure_noise"]
 
@@ -65,6 +66,7 @@ class MeasuredNoise:
     bias_error: float
 
 
+@checked
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EscapeTraining(LeaderTraining):
     """Runs of one arm; see `LeaderTraining` for what is not listed here.
@@ -136,7 +138,7 @@ def escape_training(
     )
 
 
-class _EscapeWorld:
+class _EscapeWorld(World):
     """Followers, critics and noise of all runs."""
 
     columns = ("objective", *GRADIENT_COLUMNS)
@@ -214,9 +216,6 @@ class _EscapeWorld:
             best, _ = ExactFollower().respond(self.dynamics, self.dynamics.rewards(thetas), {})
         truth = batch_hypergradients(self.dynamics, best)
         return {"objective": batch_objectives(self.dynamics, best), **gradient_errors(direction, truth)}
-
-    def finish(self, thetas: FloatArray) -> None:
-        """Nothing is left to do."""
 
     def _dynamics(self, iteration: int) -> SharedDynamics:
         """Return the dynamics at the temperature of an outer iteration."""

@@ -40,8 +40,8 @@ from bilevelrl.estimators.training import (
     published_simulator,
 )
 from bilevelrl.reference import ConfigurableMDP, named_stream
-from bilevelrl.reference.arrays import FloatArray, check_positive
-from bilevelrl.reference.doors import check_count
+from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.doors import Count, Positive, checked
 from bilevelrl.reference.errors import InvalidInputError, refusal
 from bilevelrl.reference.tabular import to_dense
 
@@ -63,6 +63,7 @@ _MOST_NOISE = 0.05
 """Relative error of values beyond which nothing is left to read off them."""
 
 
+@checked
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelTraining(LeaderTraining):
     """Runs of leaders that learn the kernel; see `LeaderTraining` for what is not listed here.
@@ -111,19 +112,16 @@ class ModelTraining(LeaderTraining):
 
     problem: ConfigurableMDP
     simulator: TabularSimulator = field(default_factory=published_simulator)
-    pooling: float = 2.0
+    pooling: Positive = 2.0
     plans: tuple[int, ...] = (300, 400, 600)
     decision: int | None = None
     planner: Planner = field(default_factory=Planner)
-    remembered: int = 160
+    remembered: Count = 160
     value_noise: float = 0.0
-    refit_every: int = 10
+    refit_every: Count = 10
 
     def __post_init__(self) -> None:
         LeaderTraining.__post_init__(self)  # slots make a new class, which super() without arguments does not find
-        for name in ("remembered", "refit_every"):
-            check_count(name, getattr(self, name))
-        check_positive("pooling", self.pooling, "2 is usual")
         if not 0.0 <= self.value_noise <= _MOST_NOISE:
             raise InvalidInputError(
                 refusal("value_noise", self.value_noise, f"a number in [0, {_MOST_NOISE:g}]", "0 is exact")
@@ -180,7 +178,7 @@ class ModelTraining(LeaderTraining):
             yield to_dense(self.simulator.dynamics.tables_at(theta).transition)
 
 
-class _ModelWorld:
+class _ModelWorld(World):
     """Followers, counts, and the latest plan of all runs."""
 
     columns = ("objective", "model_objective", "environment_steps", *GRADIENT_COLUMNS)
@@ -265,9 +263,6 @@ class _ModelWorld:
             "environment_steps": np.full(len(thetas), taken),
             **gradient_errors(estimate, batch_hypergradients(self.dynamics, self.played)),
         }
-
-    def finish(self, thetas: FloatArray) -> None:
-        """Nothing is left to do."""
 
     def _read(self, iteration: int) -> FloatArray:
         """Return the followers' values as leaders read them; the noise is a stream of its own for every play."""

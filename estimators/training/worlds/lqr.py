@@ -95,10 +95,6 @@ class LQRWorld(SharedWorld):
             )
         return dict(zip(self.facts, np.hstack([found, thetas]).T.copy(), strict=True)), truth
 
-    def finish(self, thetas: FloatArray) -> None:
-        """Forget the samples."""
-        self.samples = {}
-
     def arrays(self) -> dict[str, FloatArray]:
         """Return the weights of networks, by row and name."""
         return join_groups({str(row): own for row, own in enumerate(self.carried)})

@@ -53,9 +53,6 @@ class SeparateWorld(SharedWorld):
         for run, theta in zip(self._runs, thetas, strict=True):
             run.prepare(theta.reshape(run.training.theta_shape))
 
-    def finish(self, thetas: FloatArray) -> None:
-        """Nothing is left to do."""
-
     def estimates(self, method: Method, rows: IntArray, points: FloatArray, step: int) -> FloatArray:
         """Return what each run's batch and critic make of the direction."""
         return np.stack([self._runs[int(row)].estimate() for row in rows])

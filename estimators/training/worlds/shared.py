@@ -11,7 +11,7 @@ from numpy.random import Generator
 
 from bilevelrl.estimators.training.direction_errors import GRADIENT_COLUMNS, gradient_errors
 from bilevelrl.estimators.training.methods import METHODS, Method
-from bilevelrl.estimators.training.runs import LeaderTraining
+from bilevelrl.estimators.training.runs import LeaderTraining, World
 from bilevelrl.reference import Hypergradient
 from bilevelrl.reference.arrays import FloatArray, IntArray
 
@@ -23,8 +23,8 @@ def partial_gradient(truth: Hypergradient, *, guiding: bool) -> FloatArray:
     return truth.value if guiding else truth.value - truth.parts["response"]
 
 
-class SharedWorld(abc.ABC):
-    """Runs of one kind of problem; see `World` for what is asked of it from outside.
+class SharedWorld(World):
+    """Runs of one kind of problem, by method.
 
     Parameters
     ----------
@@ -49,10 +49,6 @@ class SharedWorld(abc.ABC):
     def columns(self) -> tuple[str, ...]:
         """Names of what `evaluate` returns."""
         return (*self.facts, *GRADIENT_COLUMNS)
-
-    @abc.abstractmethod
-    def prepare(self, thetas: FloatArray, iteration: int) -> None:
-        """Let followers respond, runs sample and critics learn."""
 
     @abc.abstractmethod
     def estimates(self, method: Method, rows: IntArray, points: FloatArray, step: int) -> FloatArray:

@@ -78,9 +78,6 @@ class TabularWorld(SharedWorld):
             if method.critic == "sarsa":
                 self._learn(self.rows[name])
 
-    def finish(self, thetas: FloatArray) -> None:
-        """Nothing is left to do."""
-
     def estimates(self, method: Method, rows: IntArray, points: FloatArray, step: int) -> FloatArray:
         """Return what each run's batch and critic make of the direction."""
         batch = self.played.select(rows)

@@ -2,6 +2,7 @@
 
 from bilevelrl.reference.approximations import adjoints as _adjoints
 from bilevelrl.reference.approximations import alternating_tables as _alternating_tables
+from bilevelrl.reference.approximations import bellman_penalty as _bellman_penalty
 from bilevelrl.reference.approximations import smoothing as _smoothing
 from bilevelrl.reference.approximations import unrolled_sweeps as _unrolled_sweeps
 from bilevelrl.reference.approximations import value_penalty as _value_penalty
@@ -15,4 +16,4 @@ from bilevelrl.reference.approximations.approximation import (
 
 __all__ = ["APPROXIMATIONS", "Approximation", "approximate_hypergradient", "ruling_rate", "tabular_at"]
 
-del _adjoints, _alternating_tables, _smoothing, _unrolled_sweeps, _value_penalty
+del _adjoints, _alternating_tables, _bellman_penalty, _smoothing, _unrolled_sweeps, _value_penalty

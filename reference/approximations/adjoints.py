@@ -27,11 +27,19 @@ from bilevelrl.reference.approximations.approximation import Approximation, regi
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.errors import InvalidInputError, refusal
 from bilevelrl.reference.problem import Objective
-from bilevelrl.reference.tabular.follower import solve_tabular
-from bilevelrl.reference.tabular.leader import evaluate_leader, visited_next
+from bilevelrl.reference.tabular.follower import TabularFollower, solve_tabular
+from bilevelrl.reference.tabular.leader import LeaderEvaluation, evaluate_leader, visited_next
 from bilevelrl.reference.tabular.model import TabularAt
 
-__all__ = ["conjugate_gradients", "differentiated_sweeps", "follower_chain", "ruling_rate", "steps_of"]
+__all__ = [
+    "adjoint_gradient",
+    "conjugate_gradients",
+    "differentiated_sweeps",
+    "exact_adjoint",
+    "follower_chain",
+    "ruling_rate",
+    "steps_of",
+]
 
 Adjoint: TypeAlias = Callable[[FloatArray, FloatArray], FloatArray]
 """(γ_F P_π, b) → λ."""
@@ -67,27 +75,43 @@ def ruling_rate(at: TabularAt) -> float:
 
 def _with_adjoint(at: TabularAt, objective: Objective, adjoint: Adjoint) -> FloatArray:
     """Return the gradient of implicit differentiation with its adjoint system solved by something else."""
-    problem, tables = at.problem, at.tables
-    discount = problem.discount_follower
     follower = solve_tabular(at)
     evaluation = evaluate_leader(
-        tables, follower.policy, problem.discount_leader, objective=objective, centre=at.centres[1]
+        at.tables, follower.policy, at.problem.discount_leader, objective=objective, centre=at.centres[1]
     )
-    cotangent = evaluation.benefit_weight / problem.temperature
-    chain = discount * np.matmul(follower.policy[:, None, :], at.kernel)[:, 0, :]
+    cotangent = evaluation.benefit_weight / at.problem.temperature
+    return adjoint_gradient(at, follower, follower.policy, evaluation, cotangent, adjoint)
+
+
+def adjoint_gradient(
+    at: TabularAt,
+    follower: TabularFollower,
+    played: FloatArray,
+    evaluation: LeaderEvaluation,
+    cotangent: FloatArray,
+    adjoint: Adjoint,
+) -> FloatArray:
+    """Return ∂J under a policy and Σ cotangent ∇Q_F of the best response, whose adjoint system is solved as is said."""
+    tables, discount, policy = at.tables, at.problem.discount_follower, follower.policy
+    chain = discount * np.matmul(policy[:, None, :], at.kernel)[:, 0, :]
     pushed = discount * (cotangent.ravel() @ at.kernel.reshape(-1, tables.states))
-    weight = cotangent + adjoint(chain, pushed)[:, None] * follower.policy
+    weight = cotangent + adjoint(chain, pushed)[:, None] * policy
     ones, values = np.full((1, tables.states), discount), follower.value_without(at.constant)[None]
-    kernel = visited_next(tables, evaluation.state_factor, follower.policy, evaluation.value_factor)
+    kernel = visited_next(tables, evaluation.state_factor, played, evaluation.value_factor)
     return at.pullback(
         {
             "initial": evaluation.value,
-            "reward_leader": evaluation.occupancy[:, None] * follower.policy,
+            "reward_leader": evaluation.occupancy[:, None] * played,
             "transition": kernel + visited_next(tables, ones, weight, values),
             "reward_follower": weight,
             "regulariser": np.ones(()),
         }
     )
+
+
+def exact_adjoint(chain: FloatArray, pushed: FloatArray) -> FloatArray:
+    """Return λ."""
+    return np.asarray(np.linalg.solve(np.eye(len(pushed)) - chain.T, pushed), dtype=np.float64)
 
 
 def differentiated_sweeps(at: TabularAt, objective: Objective, knob: float) -> FloatArray:

@@ -5,11 +5,20 @@ import autograd.numpy as anp
 import numpy as np
 import pytest
 import scipy.integrate
+from scipy import optimize
 
 from bilevelrl.reference import hypergradient, leader_objective, solve_follower
 from bilevelrl.reference.approximations import APPROXIMATIONS, approximate_hypergradient, tabular_at
+from bilevelrl.reference.approximations import bellman_penalty as bellman_module
 from bilevelrl.reference.approximations.adjoints import ruling_rate
-from bilevelrl.reference.errors import InvalidInputError, TooLargeError, UnknownNameError, UnsupportedError
+from bilevelrl.reference.approximations.bellman_penalty import _weights, penalised_policy
+from bilevelrl.reference.errors import (
+    InvalidInputError,
+    NotConvergedError,
+    TooLargeError,
+    UnknownNameError,
+    UnsupportedError,
+)
 from bilevelrl.tasks import four_rooms, random_lqr, random_markov_game, random_mdp
 
 pytestmark = pytest.mark.exact
@@ -133,6 +142,63 @@ def test_penalties_have_their_order_at_equal_discounts(sides, order):
     problem = random_mdp(states=4, actions=2, parameters=3, seed=0)
     errors = [error(problem, THETA, f"value_penalty_{sides}_sided", w) for w in (2e-3, 1e-3)]
     assert np.log2(errors[0] / errors[1]) == pytest.approx(order, abs=0.05)
+
+
+def penalised(theta, pay, weights):
+    """The best of J(θ, π) - (β/w) Σ ν KL(π | π*), and the policy that has it."""
+    at = MDP.at(theta)
+    best = solve_follower(MDP, theta).policy
+    policy = penalised_policy(at, best, weights, pay)
+    return penalised_value(at, policy, best, pay, weights), policy, best
+
+
+def penalised_value(at, policy, best, pay, weights):
+    divergence = (policy * np.log(policy / best)).sum(axis=1)
+    earned = (policy * at.tables.reward_leader).sum(axis=1)
+    chain = (policy[:, :, None] * at.tables.transition).sum(axis=1)
+    gained = np.linalg.solve(np.eye(4) - MDP.discount_leader * chain, earned)
+    return at.tables.initial @ gained + at.tables.regulariser - MDP.temperature / pay * (weights @ divergence)
+
+
+@pytest.mark.parametrize("pay", [0.3, 0.05])
+def test_the_bellman_penalty_is_the_slope_of_the_best_penalised_objective(pay):
+    """By differences of its maximum, which know nothing of adjoints; and nothing else is better."""
+    at = MDP.at(THETA)
+    weights = _weights(at, solve_follower(MDP, THETA).policy)
+    value, policy, best = penalised(THETA, pay, weights)
+    found = optimize.minimize(
+        lambda x: -penalised_value(at, _softmax(x.reshape(4, 2)), best, pay, weights), np.log(best).ravel(), tol=1e-10
+    )
+    assert -found.fun == pytest.approx(value, abs=1e-9)
+    assert np.abs(_softmax(found.x.reshape(4, 2)) - policy).max() < 1e-4
+    step = 1e-4
+    slopes = [
+        (penalised(THETA + step * e, pay, weights)[0] - penalised(THETA - step * e, pay, weights)[0]) / (2 * step)
+        for e in np.eye(3)
+    ]
+    exact = approximate_hypergradient(MDP, THETA, "bellman_penalty_one_sided", pay / MDP.temperature)
+    assert np.abs(exact - slopes).max() < 1e-6
+
+
+def _softmax(logits):
+    weights = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return weights / weights.sum(axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize(("sides", "order"), [("one", 1.0), ("two", 2.0)])
+def test_bellman_penalties_have_their_order_at_any_discounts(sides, order):
+    errors = [error(MDP, THETA, f"bellman_penalty_{sides}_sided", w) for w in (2e-3, 1e-3)]
+    assert np.log2(errors[0] / errors[1]) == pytest.approx(order, abs=0.05)
+
+
+def test_bellman_penalties_refuse_what_they_cannot_answer(monkeypatch):
+    with pytest.raises(InvalidInputError, match="rounding"):
+        approximate_hypergradient(MDP, THETA, "bellman_penalty_one_sided", 0.0)
+    with pytest.raises(UnsupportedError, match="knows no time"):
+        approximate_hypergradient(MDP, THETA, "bellman_penalty_one_sided", 0.1, horizon=5)
+    monkeypatch.setattr(bellman_module, "_ITERATIONS", 3)
+    with pytest.raises(NotConvergedError, match="smaller pay"):
+        approximate_hypergradient(MDP, THETA, "bellman_penalty_one_sided", 0.5)
 
 
 def test_smoothing_is_an_integral_of_the_objective():

@@ -18,7 +18,7 @@ they part with a probability that falls with w.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
@@ -29,8 +29,9 @@ from bilevelrl.estimators.sampling.trajectories import Trajectories, TransitionV
 from bilevelrl.estimators.terms.fresh_suffixes import own_generator
 from bilevelrl.reference import ConfigurableMDP, SparseTransition, Tables
 from bilevelrl.reference.arrays import FloatArray, IntArray
-from bilevelrl.reference.doors import check_stream_steps, checked
+from bilevelrl.reference.doors import Count, check_stream_steps, checked
 from bilevelrl.reference.errors import (
+    IllPosedError,
     InvalidInputError,
     TooLargeError,
     UnsupportedError,
@@ -252,6 +253,35 @@ class NudgedFollowers(Estimator):
         mean, second = self._paid_moments(tables, populations, context, trajectories.steps)
         covariance = second - np.outer(mean, mean)
         return rows + mean, np.repeat(covariance[None], trajectories.streams, axis=0)
+
+    @checked
+    def best_pay(self, context: Context, *, horizon: int, streams: Count) -> float:
+        """Return the pay, in units of β, of least mean squared error for so many streams, to leading order.
+
+        With p the number of sides, the bias is `b w^p` and the variance of one stream `v w^-q`, q = 2 for independent
+        numbers and 1 for common ones, b and v from exact moments at this estimator's own pay:
+
+            w = (q v / (2 p b² n))^(1/(2p + q)).                                                                 (3)
+
+        Raises
+        ------
+        IllPosedError
+            If there is no bias, as where the leader is paid nothing: then the largest pay is best.
+        """
+        check_stream_steps("horizon", horizon)
+        tables, _, populations = self._populations(context)
+        mean, second = self._paid_moments(tables, populations, context, horizon)
+        own, small = (
+            sum(replace(self, pay=pay, sides=sides).expectation(context, horizon=horizon).values(), np.zeros(1))
+            for pay, sides in ((self.pay, self.sides), (1e-3 * self.pay, 2))
+        )
+        order, power = self.sides, 2 if self.numbers == "independent" else 1
+        bias = float(np.linalg.norm(own - small)) / abs(self.pay) ** order
+        if bias == 0.0:
+            raise IllPosedError(f"{self.name}: no bias at pay={self.pay}: expected one to weigh against the variance")
+        variance = float(np.trace(second - np.outer(mean, mean))) * abs(self.pay) ** power
+        best: float = (power * variance / (2 * order * bias**2 * streams)) ** (1.0 / (2 * order + power))  # (3)
+        return best
 
     def _paid_moments(
         self, tables: Tables, populations: Sequence[_Population], context: Context, steps: int

@@ -97,6 +97,27 @@ def test_how_variance_grows_as_the_pay_falls(numbers, power):
 
 
 @pytest.mark.exact
+@pytest.mark.parametrize(("sides", "numbers"), VARIANTS)
+def test_the_best_pay_is_where_the_exact_error_is_least(sides, numbers):
+    """Bias and variance of the paid term from enumeration, on a grid of pays around what the formula says."""
+    streams = 10**7  # so many that the best pay is small, where the leading order is all there is
+    estimator = NudgedFollowers(pay=0.01, sides=sides, numbers=numbers)
+    context = context_of(LAYERED)
+    best = estimator.best_pay(context, horizon=3, streams=streams)
+    truth = hypergradient(LAYERED, THETA).value
+    grid = best * np.geomspace(0.5, 2.0, 9)
+
+    def squared_error(pay):
+        moments = enumerate_moments(replace(estimator, pay=float(pay)), LAYERED, THETA, horizon=3)
+        return np.sum((moments.mean - truth) ** 2) + np.trace(moments.covariance) / streams
+
+    errors = [squared_error(pay) for pay in grid]
+    assert 3 <= int(np.argmin(errors)) <= 5
+    assert errors[0] > 1.05 * min(errors)
+    assert errors[-1] > 1.05 * min(errors)
+
+
+@pytest.mark.exact
 def test_streams_of_coupled_followers_have_the_law_of_overlaps():
     one, other = np.array([0.2, 0.5, 0.3]), np.array([0.6, 0.1, 0.3])
     joint = _overlaps(one, other)

@@ -24,6 +24,7 @@ from bilevelrl.reference.doors import checked
 from bilevelrl.reference.errors import InvalidInputError, refusal
 from bilevelrl.verification.mutants.exact import ExactFormula, Remembering
 from bilevelrl.verification.mutants.lambda_returns import LAMBDA_SLIPS
+from bilevelrl.verification.mutants.paid import PAID_SLIPS
 from bilevelrl.verification.mutants.sample import SampleFormula
 
 __all__ = ["MUTANTS", "Mutant"]
@@ -265,6 +266,9 @@ _gradient(
 )
 _gradient("stale residual", "conjugate gradients along the old residual", "betty#15", adjoint="stale residual")
 _gradient("truncated Neumann series", "three terms of the inverse", "iMAML-style unrolling", adjoint="neumann")
+for _name, _changes, _paid in PAID_SLIPS:
+    _origin = "value penalties: arXiv:2402.06886" if _paid.one_sided or _paid.constant else SLIP
+    _add(_name, "gradient", _changes, _origin, "truth", lambda paid=_paid: paid)
 _gradient("sign of the adjoint", "response subtracted", SLIP, response_sign=-1.0)
 _gradient(
     "one-step derivative", "∇Q_F = ∇r_F + γ_F ∇P V_F", "one-step differentiation outside its premises", model="one step"

@@ -25,6 +25,7 @@ from bilevelrl.verification.mutants.kill_matrix import (
     kill_matrix,
     kill_row,
 )
+from bilevelrl.verification.mutants.paid import PaidFormula
 from bilevelrl.verification.mutants.sample import SampleFormula
 
 # A margin of ten is one digit away from rounding; the Taylor test's is at most about two by construction.
@@ -137,6 +138,14 @@ def test_the_one_page_formula_agrees_with_a_route_on_parts() -> None:
     for entry in scenarios(tags="goes_on"):
         exact = hypergradient(entry.problem, entry.theta, route="forward")
         found = ExactFormula()(entry.problem, entry.theta)
+        for part, value in exact.parts.items():
+            assert np.abs(found[part] - value).max() <= 3 * exact.error_bound
+
+
+def test_the_paid_formula_without_a_slip_is_right() -> None:
+    for entry in scenarios(tags="goes_on"):
+        exact = hypergradient(entry.problem, entry.theta, route="forward")
+        found = PaidFormula()(entry.problem, entry.theta)
         for part, value in exact.parts.items():
             assert np.abs(found[part] - value).max() <= 3 * exact.error_bound
 

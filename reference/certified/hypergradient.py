@@ -174,15 +174,20 @@ def _known(entries: Sequence[arb], digits: int) -> bool:
     return all(entry.rad() <= unit * entry.abs_lower() or entry.rad() <= floor for entry in entries)
 
 
-def tabular_evaluation(source: TabularSource, *, horizon: int | None, discounted: bool) -> Callable[[], Evaluation]:
-    """Return a pass over a tabular problem; each call starts Newton's method where the previous one ended."""
+def tabular_evaluation(
+    source: TabularSource, *, horizon: int | None, discounted: bool, weigh: Callable[..., Cotangents] = cotangents
+) -> Callable[[], Evaluation]:
+    """Return a pass over a tabular problem; each call starts Newton's method where the previous one ended.
+
+    `weigh` says how much each table weighs: `cotangents`, or `paid_cotangents`, which shares no leader with it.
+    """
     previous: list[BallFollower] = []
 
     def evaluate() -> Evaluation:
         tables = source.tables(discounted=discounted)
         follower = enclose_follower(tables, previous[-1].value if previous else None)
         previous[:] = [follower]
-        weights = cotangents(tables, follower, horizon=horizon)
+        weights = weigh(tables, follower, horizon=horizon)
         return Evaluation(
             objective=weights.objective,
             parts=tabular_parts(source, weights),
@@ -215,11 +220,12 @@ def certify_tabular(
     discounted: bool,
     maximum_bits: int = LARGEST_PRECISION,
     minimum_bits: int = SMALLEST_PRECISION,
+    weigh: Callable[..., Cotangents] = cotangents,
 ) -> CertifiedHypergradient:
-    """Return the certified hypergradient of a tabular problem; see `certified_hypergradient`."""
+    """Return the certified hypergradient of a tabular problem; see `certified_hypergradient`, `tabular_evaluation`."""
     Objective(horizon, discounted)
     return refine(
-        tabular_evaluation(source, horizon=horizon, discounted=discounted),
+        tabular_evaluation(source, horizon=horizon, discounted=discounted, weigh=weigh),
         digits,
         smallest=minimum_bits,
         largest_precision=maximum_bits,

@@ -9,17 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 import numpy as np
 
 from bilevelrl.reference.arrays import FloatArray
-from bilevelrl.reference.doors import Horizon, checked, checked_record
+from bilevelrl.reference.doors import Horizon, as_is, checked, checked_record
 from bilevelrl.reference.errors import BilevelRLError, UnknownNameError, UnsupportedError, refusal
 from bilevelrl.reference.problem import (
     AnswerBounds,
+    Follower,
     Objective,
     Part,
+    Problem,
     Question,
     error_bound,
     evaluate_objective,
@@ -37,10 +39,6 @@ __all__ = [
     "register_objective",
     "register_route",
 ]
-
-
-if TYPE_CHECKING:  # not at run time: doors would look through the attributes of every problem and follower
-    from bilevelrl.reference.problem import Follower, Problem
 
 
 @checked_record
@@ -87,7 +85,7 @@ class Hypergradient:
     condition: float
     error_bound_source: float | AnswerBounds | Callable[[], float | AnswerBounds] = field(repr=False)
     route: str
-    follower: Follower | None = field(default=None, repr=False)
+    follower: Annotated[Follower | None, as_is] = field(default=None, repr=False)
     status: str
     counters: Mapping[str, int] = field(default_factory=dict)
 
@@ -182,12 +180,12 @@ def register_objective(kind: type) -> Callable[[Callable[..., float]], Callable[
 
 @checked
 def leader_objective(
-    problem: Problem,
+    problem: Annotated[Problem, as_is],  # what is no problem is refused by kind
     theta: object,
     *,
     horizon: Horizon = None,
     discounted: bool = True,
-    follower: Follower | None = None,
+    follower: Annotated[Follower | None, as_is] = None,  # each kind asks for its own
 ) -> float:
     """Return the leader's exact objective J(θ) = ρ(θ) + E Σ_t γ_L^t r_L under the follower's best response.
 
@@ -231,12 +229,12 @@ def leader_objective(
 
 @checked
 def objective_error_bound(
-    problem: Problem,
+    problem: Annotated[Problem, as_is],  # what is no problem is refused by kind
     theta: object,
     *,
     horizon: Horizon = None,
     discounted: bool = True,
-    follower: Follower | None = None,
+    follower: Annotated[Follower | None, as_is] = None,  # each kind asks for its own
 ) -> float:
     """Return a first-order bound on the error of `leader_objective` under the best response, rounding included.
 
@@ -270,7 +268,7 @@ def objective_error_bound(
 
 @checked
 def hypergradient(
-    problem: Problem,
+    problem: Annotated[Problem, as_is],  # what is no problem is refused by kind
     theta: object,
     *,
     route: str = "implicit",

@@ -175,6 +175,7 @@ class CheckedEntries:
             if seen is not None:
                 seen.compared.clear()
             lengths.add(traced.steps)
+        self.memory["traced"] = point_of(theta)
         return traced
 
     def confirm_trace(self, theta: FloatArray) -> None:
@@ -185,8 +186,9 @@ class CheckedEntries:
         DerivativeError
             As `pullback_at`.
         """
-        self._trace(theta)
-        traced = self._trace(theta)  # the second one sees what was kept from the first
+        if self.memory.get("traced") != point_of(theta):
+            self._trace(theta)
+        traced = self._trace(theta)  # sees what the function keeps from an earlier one
         self._check_pullback(theta, frozenset(traced.nodes), traced.pull, "autograd", traced.values, kind="trace")
         for name in traced.nodes:
             self._finite(theta, name, traced.pull(name, np.ones(np.shape(traced.values[name]))))

@@ -5,10 +5,12 @@ an integer and no boolean, `float` a finite real number, `FloatArray` an array o
 dtypes are converted, masks and imaginary parts are never dropped), a `Literal` one of its names, a class an instance of
 it. Ranges are part of the annotation too: `Count`, `Positive`, `Probability` and the others of this package. `Any` is
 not looked at, unless it is `Annotated[Any, like(...)]`: such arguments (problems, θ, entries that may be traced) are
-checked where it is known what they must be. On the way out, what a caller's own code raised becomes a `CallableError`.
+checked where it is known what they must be. A name that is not there at run time is an error, not a check left out:
+`Annotated[Problem, as_is]` says that nothing is asked. On the way out, what a caller's own code raised becomes a
+`CallableError`.
 """
 
-from bilevelrl.reference.doors.door import checked, checked_record, like
+from bilevelrl.reference.doors.door import as_is, checked, checked_record, like
 from bilevelrl.reference.doors.given_code import callable_error
 from bilevelrl.reference.doors.ranges import (
     LARGEST_ITERATIONS,
@@ -53,6 +55,7 @@ __all__ = [
     "Spread",
     "Steps",
     "Temperature",
+    "as_is",
     "callable_error",
     "check_count",
     "check_integer",

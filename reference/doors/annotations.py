@@ -22,12 +22,9 @@ __all__ = ["check_of", "resolve"]
 
 
 def resolve(annotation: object, module: str, finite: bool) -> Check | None:
-    """Return the check of an annotation that may be written as a string in a module."""
+    """Return the check of an annotation that may be written as a string in a module, where its names must be known."""
     if isinstance(annotation, str):
-        try:
-            annotation = eval(annotation, dict(vars(sys.modules[module])))
-        except NameError:
-            return None  # a name of an optional package, imported for type checkers only
+        annotation = eval(annotation, dict(vars(sys.modules[module])))
     return check_of(annotation, finite)
 
 

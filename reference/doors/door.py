@@ -12,7 +12,7 @@ from bilevelrl.reference.doors.given_code import name_argument, raised_by_caller
 from bilevelrl.reference.doors.ranges import Check
 from bilevelrl.reference.errors import BilevelRLError, CallableError, TooLargeError
 
-__all__ = ["checked", "checked_record", "like"]
+__all__ = ["as_is", "checked", "checked_record", "like"]
 
 T = TypeVar("T")
 
@@ -33,6 +33,17 @@ def like(kind: Any) -> Check:
     check = check_of(kind, finite=True)
     assert check is not None
     return check
+
+
+def as_is(name: str, value: object) -> object:
+    """Let an argument pass, as in `Annotated[Problem, as_is]`: what it must be is asked for behind.
+
+    Examples
+    --------
+    >>> as_is("problem", None) is None
+    True
+    """
+    return value
 
 
 def checked(target: T) -> T:
@@ -110,7 +121,7 @@ def _door(function: Callable[..., Any], sources: list[tuple[dict[str, Any], str]
                 raise
             raise own from cause
 
-    door.__dict__["finite"] = finite
+    door.__dict__.update(finite=finite, rules=checks)
     return door
 
 

@@ -300,7 +300,8 @@ def _follower_gradient(
     source = own_off + rounding * np.abs(through)
     source = source + np.einsum("sda,sdan->sn", weight, off[..., None] * centred)
     source = source + np.einsum("sda,sdan->sn", heavy, direct_off)
-    left = remainder * float(np.abs(own).max(initial=0.0) + np.abs(direct).max(initial=0.0))
+    played = np.abs(direct[response > 0.0])  # Q of what cannot be played is a large number without a meaning
+    left = remainder * float(np.abs(own).max(initial=0.0) + played.max(initial=0.0))
     return gradient, direct_off + ahead(carry.solve(source)) + left
 
 

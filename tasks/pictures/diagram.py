@@ -14,7 +14,7 @@ import numpy as np
 from bilevelrl.reference import MarkovGame
 from bilevelrl.reference.doors import checked
 from bilevelrl.reference.errors import InvalidInputError, MissingExtraError, refusal
-from bilevelrl.tasks.pictures.rendering import check_axes
+from bilevelrl.tasks.pictures.rendering import AxesOrNew
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -84,7 +84,7 @@ def draw_game(
     state_names: Sequence[str],
     action_names: Sequence[str],
     title: str | None = None,
-    axes: Axes | None = None,
+    axes: AxesOrNew = None,
 ) -> Axes:
     """Draw states on a circle and an arrow for each kind of move.
 
@@ -127,7 +127,6 @@ def draw_game(
             raise InvalidInputError(refusal(name, given, f"{count} names", "name each one"))
     if axes is None:
         _, axes = plt.subplots(figsize=(5.4, 4.6), layout="constrained")
-    check_axes(axes)
     angles = np.pi / 2.0 + 2.0 * np.pi * np.arange(states) / states
     places = np.stack([np.cos(angles), np.sin(angles)], axis=1)
     labels: dict[tuple[int, int], list[str]] = {}

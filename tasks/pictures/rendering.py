@@ -6,7 +6,7 @@ matplotlib is imported when something is drawn; it comes with the extra `cli`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import numpy as np
 import scipy.sparse
@@ -42,6 +42,17 @@ WALL_COLOUR = "#343a46"
 FLOOR_COLOUR = "#f7f7f5"
 PATH_COLOUR = "#e4572e"
 MARK_COLOURS = {"start": "#1769aa", "goal": "#2e7d32", "target": "#8e24aa"}
+
+
+def _check_axes(name: str, axes: object) -> object:
+    """Refuse what is not Matplotlib axes; the import must stay optional."""
+    if axes is not None and (isinstance(axes, type) or not hasattr(axes, "imshow")):
+        raise InvalidInputError(refusal(name, axes, "Matplotlib axes", "leave them out for new ones"))
+    return axes
+
+
+AxesOrNew: TypeAlias = Annotated["Axes | None", _check_axes]
+"""Axes to draw on; None: new ones."""
 
 
 def _pyplot() -> Any:
@@ -159,7 +170,11 @@ def intended_path(transition: Transition, policy: FloatArray, start: int, stop: 
 
 @checked
 def draw_map(
-    grid: RoomGrid, *, marks: Mapping[str, Cell] | None = None, title: str | None = None, axes: Axes | None = None
+    grid: RoomGrid,
+    *,
+    marks: Mapping[str, Cell] | None = None,
+    title: str | None = None,
+    axes: AxesOrNew = None,
 ) -> Axes:
     """Draw walls and floor, and name some cells.
 
@@ -190,7 +205,6 @@ def draw_map(
     """
     if axes is None:
         axes = _new_axes()
-    check_axes(axes)
     from matplotlib.colors import ListedColormap
 
     rows, columns = grid.free.shape
@@ -229,12 +243,6 @@ def _outline(row: int, column: int, colour: str) -> Any:
     return Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor=colour, linewidth=2.2, zorder=5)
 
 
-def check_axes(axes: Any) -> None:
-    """Refuse what is not Matplotlib axes; the import must stay optional."""
-    if isinstance(axes, type) or not hasattr(axes, "imshow"):
-        raise InvalidInputError(refusal("axes", axes, "Matplotlib axes", "leave them out for new ones"))
-
-
 def _new_axes() -> Any:
     return _pyplot().subplots(figsize=(5.6, 5.0), layout="constrained")[1]
 
@@ -250,7 +258,7 @@ def draw_values(
     colour_map: str = "OrRd",
     power: Positive = 1.0,
     largest: float | None = None,
-    axes: Axes | None = None,
+    axes: AxesOrNew = None,
 ) -> Axes:
     """Draw one number per cell as a heat map with a colour bar.
 
@@ -314,7 +322,7 @@ def draw_penalties(
     marks: Mapping[str, Cell] | None = None,
     title: str | None = "Penalties",
     largest: float | None = None,
-    axes: Axes | None = None,
+    axes: AxesOrNew = None,
 ) -> Axes:
     """Draw what the follower pays per step in each cell: the negative part of its reward.
 
@@ -353,7 +361,7 @@ def draw_follower(
     follower: TabularFollower | None = None,
     path: Literal["likely", "intended"] = "likely",
     title: str | None = "The follower's visits and most likely path",
-    axes: Axes | None = None,
+    axes: AxesOrNew = None,
 ) -> Axes:
     """Draw the follower's discounted occupancy and a path of it from the start to the goal.
 

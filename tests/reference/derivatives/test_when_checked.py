@@ -3,7 +3,7 @@
 import autograd.numpy as anp
 import numpy as np
 import pytest
-from autograd.tracer import getval
+from autograd.tracer import getval, isbox
 
 from bilevelrl.reference import ConfigurableMDP, MarkovGame, Tables, hypergradient
 from bilevelrl.reference.derivatives.traces import Trace
@@ -82,3 +82,17 @@ def test_the_length_of_a_trace_is_that_of_its_steps():
         return Trace.of(lambda x: {"y": function(x)}, np.ones(2), "tables").steps
 
     assert steps(lambda x: x + x + x) == steps(lambda x: 1.0 * x) + 1
+
+
+def test_a_function_that_was_traced_here_is_traced_once_more_to_be_confirmed():
+    traced = []
+
+    def reward(theta):
+        traced.append(isbox(theta))
+        return theta**2
+
+    derivatives = branching(reward).derivatives
+    for calls in (2, 1):
+        traced.clear()
+        derivatives.confirm_trace(POINTS[0])
+        assert sum(traced) == calls

@@ -25,6 +25,7 @@ from bilevelrl.reference import (
 )
 from bilevelrl.reference.errors import InvalidInputError, ShapeError, UnsupportedError
 from bilevelrl.reference.problem import Objective
+from bilevelrl.tasks import random_markov_game
 from bilevelrl.verification import enumerate_moments
 
 ROUTES = (
@@ -439,3 +440,19 @@ def test_a_mask_in_one_state_of_a_game_whose_follower_sees_nothing(route, theta,
     except UnsupportedError:
         return
     assert found.value == pytest.approx(truth, abs=1e-8 + min(found.error_bound, 1e-6))
+
+
+@pytest.mark.exact
+@pytest.mark.parametrize("route", ["unrolled", "complex_step"])
+@pytest.mark.parametrize(("seed", "leader_actions", "size"), [(0, 3, 1.0), (1, 2, 5.0)])
+def test_what_cannot_be_played_leaves_no_tail_in_the_bounds_of_sweeping_routes(route, seed, leader_actions, size):
+    game = random_markov_game(
+        seed=seed, states=2, leader_actions=leader_actions, actions=3, follower_sees_leader_action=False,
+        temperature=0.5, discount_leader=0.5, discount_follower=0.5,
+    )  # fmt: skip
+    game = dataclasses.replace(game, action_mask=np.array([[True, False, True], [True, True, False]]))
+    theta = size * np.random.default_rng(seed).standard_normal(game.theta_shape)
+    found, other = (hypergradient(game, theta, route=name) for name in (route, "implicit"))
+    assert np.abs(found.value - other.value).max() <= found.error_bound + other.error_bound
+    # With one rounding of Q = -1e100 in it, it would be 1e56.
+    assert found.error_bound < 1e-11

@@ -13,6 +13,7 @@ without their faults.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
@@ -300,7 +301,7 @@ class _Averages:
             normal = np.stack([one.standard_normal(shape[1:]) for one in self.rng])
             turned = normal.reshape(shape[0], -1, shape[3]) @ np.swapaxes(root, 1, 2)
             return turned.reshape(shape), np.full(draws, 1.0 / draws)
-        points, weights = np.polynomial.hermite_e.hermegauss(nodes)
+        points, weights = _gauss(nodes)
         return points[None, None, :, None] * root[:, None, None, 0], weights / weights.sum()
 
     @staticmethod
@@ -310,6 +311,13 @@ class _Averages:
         flat = np.repeat(state, others.shape[2], axis=1)
         result = function(flat, others.reshape(len(others), -1, others.shape[3]))
         return result.reshape(*others.shape[:3], -1)
+
+
+@functools.cache
+def _gauss(nodes: int) -> tuple[FloatArray, FloatArray]:
+    """Gauss-Hermite nodes and weights, which are the same at every step."""
+    found: tuple[FloatArray, FloatArray] = np.polynomial.hermite_e.hermegauss(nodes)
+    return found
 
 
 def _mean(

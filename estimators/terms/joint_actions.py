@@ -64,7 +64,7 @@ def read(
     EstimatorError
         If the critic is no game's, or the trajectories hold no leader actions.
     """
-    if not isinstance(critic, JointCritic):
+    if not isinstance(critic, (GameCritic, JointCritic)):  # the class first: protocols are slow to ask
         raise EstimatorError(
             refusal("context.critic", type(critic).__name__, "a GameCritic", "see GameCritic.solve, learn_game_critic")
         )

@@ -186,7 +186,16 @@ def _any_of(kinds: tuple[Any, ...], finite: bool) -> Check | None:
 def _each(check: Check | None, name: str, values: Any) -> list[object]:
     if check is None:
         return list(values)
-    return [check(f"{name}[{index}]", value) for index, value in enumerate(values)]
+    return [_entry(check, name, index, value) for index, value in enumerate(values)]
+
+
+def _entry(check: Check, name: str, index: object, value: object) -> Any:
+    """Check an entry of a container; its own name is written only where it is refused."""
+    try:
+        return check(name, value)
+    except InvalidInputError:
+        pass
+    return check(f"{name}[{index!r}]", value)
 
 
 def _tuple_of(parts: tuple[object, ...], finite: bool) -> Check:
@@ -213,7 +222,7 @@ def _mapping_of(parts: tuple[object, ...], finite: bool) -> Check:
         _each(key, f"{name}.keys", value)
         if entry is None:
             return value
-        kept = {index: entry(f"{name}[{index!r}]", one) for index, one in value.items()}
+        kept = {index: _entry(entry, name, index, one) for index, one in value.items()}
         return value if all(kept[index] is one for index, one in value.items()) else kept
 
     return check

@@ -92,24 +92,28 @@ def _door(function: Callable[..., Any], sources: list[tuple[dict[str, Any], str]
     several = next((name for name, entry in parameters.items() if entry.kind is entry.VAR_POSITIONAL), "")
 
     @functools.lru_cache(maxsize=1)
-    def checks() -> dict[str, Check]:  # at the first call: until then names of modules further down are not known
-        return {
+    def checks() -> tuple[dict[str, Check], list[tuple[int, str, Check]]]:
+        # At the first call: until then names of modules further down are not known.
+        rules = {
             name: check
             for annotations, module in sources
             for name, annotation in annotations.items()
             if name in parameters and (check := resolve(annotation, module, finite)) is not None
         }
+        return rules, [(place, name, rules[name]) for place, name in enumerate(names) if name in rules]
 
     @functools.wraps(function)
     def door(*args: Any, **kwargs: Any) -> Any:
-        rules = checks()
+        rules, placed = checks()
         try:
             if args:
-                labels = [*names, *[several] * (len(args) - len(names))]
-                args = tuple(
-                    rules[name](name, value) if name in rules else value
-                    for name, value in zip(labels, args, strict=False)
-                )
+                taken = list(args)
+                for place, name, rule in placed:
+                    if place < len(args):
+                        taken[place] = rule(name, args[place])
+                if several in rules:
+                    taken[len(names) :] = [rules[several](several, value) for value in args[len(names) :]]
+                args = tuple(taken)
             for name, value in kwargs.items():
                 if name in rules:
                     kwargs[name] = rules[name](name, value)

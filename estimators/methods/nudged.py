@@ -9,17 +9,15 @@ but their returns, by the mixed derivative of the follower's own value,
 The first expectation is over unpaid streams. Off by O(w²), and by O(w) on one side. Where θ enters rewards alone (2)
 needs no follower's values and nobody's probabilities: a follower that is known by its actions only will do, if the
 leader may pay it. With common random numbers both populations meet the same uniform numbers, which takes a simulator
-and policies that are inverted; independent ones can be people.
-
-The variance of a difference of independent streams over 2w grows as w^-2; that of common ones as 1/w at worst, for
-they part with a probability that falls with w.
+and policies that are inverted; independent ones can be people. Variances grow as w^-1 and as w^-2.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, Literal, NamedTuple
+from functools import partial
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 from numpy.random import Generator
@@ -27,7 +25,7 @@ from numpy.random import Generator
 from bilevelrl.estimators.estimator import Claim, Context, Contribution, Draw, Estimator, EstimatorEntry
 from bilevelrl.estimators.sampling.trajectories import Trajectories, TransitionVisits
 from bilevelrl.estimators.terms.fresh_suffixes import own_generator
-from bilevelrl.reference import ConfigurableMDP, SparseTransition, Tables
+from bilevelrl.reference import ConfigurableMDP, Tables
 from bilevelrl.reference.arrays import FloatArray, IntArray
 from bilevelrl.reference.doors import Count, check_stream_steps, checked
 from bilevelrl.reference.errors import (
@@ -39,7 +37,7 @@ from bilevelrl.reference.errors import (
 )
 from bilevelrl.reference.nudged import PaidFollower, check_pay, kernel_layout
 from bilevelrl.reference.problem import Objective, Part
-from bilevelrl.reference.tabular import to_dense
+from bilevelrl.reference.tabular import dense_jacobian, to_dense
 
 __all__ = ["NudgedFollowers"]
 
@@ -158,12 +156,11 @@ class NudgedFollowers(Estimator):
         tables, unpaid, populations = self._populations(context)
         items = self._unpaid_contributions(trajectories, context, populations)
         shape = (trajectories.streams, trajectories.steps)
-        shared = self.numbers == "common"
         powers = context.problem.discount_follower ** np.arange(shape[1])
         uniforms = _uniforms(rng, shape)
         for population in populations:
             streams = _streams(tables, population.policy, *uniforms)
-            if not shared:
+            if self.numbers == "independent":
                 uniforms = _uniforms(rng, shape)
             items += self._paid_contributions(streams, powers, population, unpaid, context)
         return items
@@ -209,8 +206,11 @@ class NudgedFollowers(Estimator):
     @checked
     def cost(self, trajectories: Trajectories, context: Context) -> dict[str, int]:
         """Return what the estimate of this batch costs: two populations play as long as the unpaid one."""
-        steps = int(trajectories.valid.sum())
-        return {"environment_steps": 3 * steps, "oracle_steps": 0, "follower_solves": self.sides}
+        return {
+            "environment_steps": 3 * int(trajectories.valid.sum()),
+            "oracle_steps": 0,
+            "follower_solves": self.sides,
+        }
 
     @checked
     def expectation(self, context: Context, *, horizon: int) -> Mapping[Part, FloatArray]:
@@ -280,8 +280,7 @@ class NudgedFollowers(Estimator):
         if bias == 0.0:
             raise IllPosedError(f"{self.name}: no bias at pay={self.pay}: expected one to weigh against the variance")
         variance = float(np.trace(second - np.outer(mean, mean))) * abs(self.pay) ** power
-        best: float = (power * variance / (2 * order * bias**2 * streams)) ** (1.0 / (2 * order + power))  # (3)
-        return best
+        return float((power * variance / (2 * order * bias**2 * streams)) ** (1.0 / (2 * order + power)))  # (3)
 
     def _paid_moments(
         self, tables: Tables, populations: Sequence[_Population], context: Context, steps: int
@@ -294,9 +293,8 @@ class NudgedFollowers(Estimator):
         kernel = to_dense(tables.transition)
         moves = np.concatenate([kernel, np.maximum(1.0 - kernel.sum(axis=2, keepdims=True), 0.0)], axis=2)
         jacobian = context.problem.jacobian(context.theta)
-        count = context.theta.size
-        slopes = jacobian.get("transition")
-        dense = np.zeros((*kernel.shape, count)) if slopes is None else _dense(tables, slopes)
+        slopes, count = jacobian.get("transition"), context.theta.size
+        dense = np.zeros((*kernel.shape, count)) if slopes is None else dense_jacobian(tables, slopes)
         scores = np.divide(dense, kernel[..., None], out=np.zeros_like(dense), where=kernel[..., None] > 0.0)
         paid = jacobian.get("reward_follower", np.zeros((*kernel.shape[:2], count)))
         terms = []
@@ -370,20 +368,7 @@ def _overlaps(one: FloatArray, other: FloatArray) -> FloatArray:
     ends, others = np.cumsum(one), np.cumsum(other)
     upper = np.minimum(ends[:, None], others[None, :])
     lower = np.maximum((ends - one)[:, None], (others - other)[None, :])
-    joint: FloatArray = np.maximum(upper - lower, 0.0)
-    return joint
-
-
-def _dense(tables: Tables, slopes: FloatArray) -> FloatArray:
-    """Return ∇P as (S, A, S, N) whatever the kernel's layout."""
-    kernel = tables.transition
-    if not isinstance(kernel, SparseTransition):
-        return slopes
-    dense = np.zeros((tables.states, tables.actions, tables.states, slopes.shape[-1]))
-    rows, columns = np.ogrid[: tables.states, : tables.actions]
-    for k in range(kernel.successor.shape[2]):
-        np.add.at(dense, (rows, columns, kernel.successor[:, :, k]), slopes[:, :, k])
-    return dense
+    return np.asarray(np.maximum(upper - lower, 0.0))
 
 
 def _visits(kernel: FloatArray, policy: FloatArray, initial: FloatArray, discount: float, steps: int) -> FloatArray:
@@ -396,20 +381,20 @@ def _visits(kernel: FloatArray, policy: FloatArray, initial: FloatArray, discoun
     return total
 
 
+def _paid_a_tenth(target: Objective, **options: Any) -> Estimator:
+    return NudgedFollowers(pay=0.1, **options)
+
+
 CONFIGURATIONS = tuple(
     EstimatorEntry(
         name=name,
         summary=f"returns of followers that are paid a tenth of β, {words}: no critic",
         level="formula",
-        make=make,
+        make=partial(_paid_a_tenth, **options),
     )
-    for name, words, make in (
-        ("nudged", "two-sided, independent", lambda target: NudgedFollowers(pay=0.1)),
-        (
-            "nudged_common",
-            "two-sided, common numbers",
-            lambda target: NudgedFollowers(pay=0.1, numbers="common"),
-        ),
-        ("nudged_one_sided", "one-sided, independent", lambda target: NudgedFollowers(pay=0.1, sides=1)),
+    for name, words, options in (
+        ("nudged", "two-sided, independent", dict[str, Any]()),
+        ("nudged_common", "two-sided, common random numbers", {"numbers": "common"}),
+        ("nudged_one_sided", "one-sided, independent", {"sides": 1}),
     )
 )

@@ -1,5 +1,6 @@
 """Configurable MDPs: a tabular process whose tables depend on θ, its follower and its leader."""
 
+from bilevelrl.reference.tabular.error_bounds import dense_jacobian
 from bilevelrl.reference.tabular.fixed_point import entropy, state_scale
 from bilevelrl.reference.tabular.follower import newton_batch
 from bilevelrl.reference.tabular.leader import evaluate_leader, leader_action_values
@@ -25,6 +26,7 @@ __all__ = [
     "check_rows",
     "check_transition",
     "check_values",
+    "dense_jacobian",
     "entropy",
     "evaluate_leader",
     "expected_next",

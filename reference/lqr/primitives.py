@@ -2,8 +2,9 @@
 
 Each derivative has two derivations: forward, one Lyapunov equation per direction; and adjoint, one for all of them,
 
-    dP = γ A_c' dP A_c + F,    Λ = P̄ + γ A_c Λ A_c',    ⟨P̄, dP⟩ = ⟨Λ, F⟩,
-    F  = dQ + K'dR K + γ (dA - dB K)' P A_c + γ A_c' P (dA - dB K),    K = G A.
+    dP = γ A_c' dP A_c + F,                                                                                     (1)
+    F  = dQ + K'dR K + γ (dA - dB K)' P A_c + γ A_c' P (dA - dB K),    K = G A,                                 (2)
+    Λ  = P̄ + γ A_c Λ A_c',    ⟨P̄, dP⟩ = ⟨Λ, F⟩.                                                               (3)
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def _riccati_vjp(argnums: Traced, ans: Traced, args: Traced, kwargs: Traced) -> 
     closed_loop = a - b @ gain
 
     def pull(cotangent: Traced) -> tuple[Traced, ...]:
-        weight = discounted_lyapunov(closed_loop.T, symmetric(np.asarray(cotangent)), discount)
+        weight = discounted_lyapunov(closed_loop.T, symmetric(np.asarray(cotangent)), discount)  # (3)
         through = 2.0 * discount * ans @ closed_loop @ weight
         by_argument = (through, -through @ gain.T, weight, gain @ weight @ gain.T)
         return tuple(by_argument[argnum] for argnum in argnums)
@@ -54,8 +55,8 @@ def _riccati_jvp(argnums: Traced, tangents: Traced, ans: Traced, args: Traced, k
     moved = dict(zip(argnums, tangents, strict=True))
     drift = moved.get(0, 0.0 * a) - moved.get(1, 0.0 * b) @ gain
     half = discount * closed_loop.T @ ans @ drift
-    forcing = moved.get(2, 0.0 * q) + gain.T @ moved.get(3, 0.0 * r) @ gain + half + half.T
-    return discounted_lyapunov(closed_loop, symmetric(forcing), discount)
+    forcing = moved.get(2, 0.0 * q) + gain.T @ moved.get(3, 0.0 * r) @ gain + half + half.T  # (2)
+    return discounted_lyapunov(closed_loop, symmetric(forcing), discount)  # (1)
 
 
 defvjp_argnums(riccati_primitive, _riccati_vjp)

@@ -2,7 +2,7 @@
 
 The follower's cost-to-go P solves, with `S = R + γ B'P B` and `G = γ S^{-1} B'P`,
 
-    P = Q + γ A'P A - γ A'P B G A,        closed loop A_c = A - B G A,
+    P = Q + γ A'P A - γ A'P B G A,        closed loop A_c = A - B G A,                                          (1)
 
 and values and occupations solve `X = C + γ A'X A`. Both are the undiscounted equations of `(√γ A, √γ B)`.
 
@@ -193,7 +193,7 @@ def riccati_backup(
     curvature = r + weighted @ b
     reaction = solve(curvature, weighted)
     through = cost_to_go @ a
-    updated = q + discount * a.T @ through - (weighted @ a).T @ (reaction @ a)
+    updated = q + discount * a.T @ through - (weighted @ a).T @ (reaction @ a)  # (1)
     return 0.5 * (updated + updated.T), curvature, reaction
 
 

@@ -7,8 +7,8 @@
 θ enters the leader's policy (K, Ω). The follower's best response is that of Proposition 2 (arXiv:2603.14867): with P
 the Riccati solution for `(A + C K, B)`, `a ~ N(-G (A x + C l), (β/2) S^{-1})`, and its value once l is drawn is
 
-    V_F(x, l) = -x'Q x - y'Γ y - v,    y = A x + C l,    Γ = γ P - γ P B G,
-    v = [ (β/2) log det S - (β m/2) log(π β) + γ tr(Γ C Ω C') ] / (1 - γ).
+    V_F(x, l) = -x'Q x - y'Γ y - v,    y = A x + C l,    Γ = γ P - γ P B G,                                     (1)
+    v = [ (β/2) log det S - (β m/2) log(π β) + γ tr(Γ C Ω C') ] / (1 - γ).                                      (2)
 """
 
 from __future__ import annotations
@@ -309,14 +309,14 @@ def seeing_response(game: LQRGame, policy: LeaderGaussian, riccati: RiccatiSolut
     """Return the follower of Proposition 2 from a Riccati solution for (A + C K, B)."""
     discount, a, c = game.discount_follower, game.dynamics_state, game.dynamics_leader
     p = riccati.cost_to_go
-    ahead = discount * symmetric(p - p @ game.dynamics_action @ riccati.reaction)  # Γ, of y = A x + C l
+    ahead = discount * symmetric(p - p @ game.dynamics_action @ riccati.reaction)  # Γ of (1)
     into = np.concatenate([a, c], axis=1)
     seen = into.T @ ahead @ into
     n = a.shape[0]
     seen[:n, :n] += game.cost_state
     spread = float(np.vdot(ahead, c @ policy.covariance @ c.T))
     entropy = entropy_cost(riccati.curvature, game.temperature)
-    offset_seen = (entropy + discount * spread) / (1.0 - discount)
+    offset_seen = (entropy + discount * spread) / (1.0 - discount)  # (2)
     return LQRFollower(
         gain=riccati.reaction @ a,
         gain_leader=riccati.reaction @ c,

@@ -1,7 +1,8 @@
 """Forward mode as tangent sweeps: values and their derivatives are carried side by side, no system is ever solved.
 
-The follower's sweep `V ← β log Σ exp(Q/β)` carries `∇V ← Σ_a π ∇Q`; the policy's tangent is
-`∇π = π (∇Q - ∇V) / β`; the leader's sweep `V_L ← r_π + γ_L P_π V_L` carries one tangent per part.
+follower's sweep     V ← β log Σ exp(Q/β)       ∇V ← Σ_a π ∇Q                                               (1)
+its policy           π = exp((Q - V)/β)         ∇π = π (∇Q - ∇V) / β                                        (2)
+leader's sweep       V_L ← r_π + γ_L P_π V_L    one tangent per part                                        (3)
 """
 
 from __future__ import annotations
@@ -57,8 +58,8 @@ def forward(
         mass = weights.sum(axis=1, keepdims=True)
         policy = weights / mass
         value = (peak + beta * np.log(mass))[:, 0]
-        tangent = np.matmul(policy[:, None, :], action_tangent)[:, 0, :]
-    policy_tangent = policy[:, :, None] * (action_tangent - tangent[:, None, :]) / beta
+        tangent = np.matmul(policy[:, None, :], action_tangent)[:, 0, :]  # (1)
+    policy_tangent = policy[:, :, None] * (action_tangent - tangent[:, None, :]) / beta  # (2)
 
     # The leader's tangents: what the policy moves, what the dynamics move, what the reward moves.
     discount = objective.discount(problem.discount_leader)
@@ -74,7 +75,7 @@ def forward(
             moved = discount * ((chain_moved @ leader).T + chain @ moved)
         action_value = reward_leader + discount * (kernel @ leader)
         response = np.matmul(action_value[:, None, :], policy_tangent)[:, 0, :] + discount * (chain @ response)
-        leader = earned + discount * chain @ leader
+        leader = earned + discount * chain @ leader  # (3)
     law = np.asarray(tables.initial, dtype=np.float64)
     parts: dict[Part, FloatArray] = {
         "initial": jacobian["initial"].T @ leader if "initial" in jacobian else np.zeros(count),

@@ -3,8 +3,8 @@
 With `f(s,a) = π(a|s) ∂J/∂π(a|s) = Σ_t γ_L^t Pr(s_t=s) π(a|s) Q_L^(T-t)(s,a)` and the source of the follower's gradient
 `c(s,a) = ∇r_F(s,a) + γ_F Σ_s' ∇P(s'|s,a) V_F(s')`, the response part is
 
-    (1/β) [ Σ_{s,a} f(s,a) c(s,a) - Σ_s w(s) Σ_a π(a|s) c(s,a) ],
-    (I - γ_F P_πᵀ) w = b,     b(j) = Σ_{s,a} f(s,a) (1[s=j] - γ_F P(j|s,a)).
+    (1/β) [ Σ_{s,a} f(s,a) c(s,a) - Σ_s w(s) Σ_a π(a|s) c(s,a) ],                                               (1)
+    (I - γ_F P_πᵀ) w = b,     b(j) = Σ_{s,a} f(s,a) (1[s=j] - γ_F P(j|s,a)).                                    (2)
 
 The method was published for an objective in θ and π alone, with θ in the follower's reward; here the objective is
 the leader's return, and θ may enter every table. The adjoint is that of the route `implicit` up to the centring of f,
@@ -104,7 +104,7 @@ def _adjoint_system(at: TabularAt, follower: TabularFollower, objective: Objecti
         evaluation=evaluation,
         policy_weight=weight,
         chain=policy_transition(tables.transition, policy),
-        right_hand_side=weight.sum(axis=1) - problem.discount_follower * _arriving(tables, weight),
+        right_hand_side=weight.sum(axis=1) - problem.discount_follower * _arriving(tables, weight),  # (2)
     )
 
 
@@ -116,7 +116,7 @@ def _arriving(tables: Tables, weight: FloatArray) -> FloatArray:
 
 def _parts(system: _AdjointSystem, adjoint: FloatArray) -> dict[Part, FloatArray]:
     tables, follower, evaluation = system.at.tables, system.follower, system.evaluation
-    source_weight = (system.policy_weight - adjoint[:, None] * follower.policy) / system.at.problem.temperature
+    source_weight = (system.policy_weight - adjoint[:, None] * follower.policy) / system.at.problem.temperature  # (1)
     value = system.follower_value[None, :]
     follower_discount = np.full((1, tables.states), system.discount)
     response = {"reward_follower": source_weight}

@@ -1,11 +1,16 @@
 """Theorem 2 with exact occupancies of (s, l, a), exact benefits, and ∇Q_F from a linear system of its own.
 
-    ∇J = Σ_t γ_L^t Σ Pr_t(s, l, a) [ ∇log f_θ(l|s) Q_L(s,l,a) + (1/β) B(s,l,a) ∇Q_F(s,l,a) ] + ∇ρ
+    ∇J = Σ_t γ_L^t Σ Pr_t(s, l, a) [ ∇log f_θ(l|s) Q_L(s,l,a) + (1/β) B(s,l,a) ∇Q_F(s,l,a) ] + ∇ρ               (1)
 
 With f ∇log f = ∇f nothing is divided by f, so actions of probability zero are included. A seeing follower has
-`∇Q_F(s,l,a) = γ_F Σ_s' P(s'|s,l,a) h(s')` with `h = (I - γ_F P)^{-1} Σ_l ∇f V_F`; one that does not see the leader's
-action compares `Q̄_F(s,a) = Σ_l f Q_F`, whose gradient solves `∇Q̄_F = Σ_l ∇f Q_F + γ_F Σ_l f P Σ_a' g ∇Q̄_F`, a system
-over pairs (s, a). Everything is in the game's own tables (S, L, A), written in `einsum`.
+
+    ∇Q_F(s,l,a) = γ_F Σ_s' P(s'|s,l,a) h(s'),    h = (I - γ_F P)^{-1} Σ_l ∇f V_F;                               (2)
+
+one that does not see the leader's action compares `Q̄_F(s,a) = Σ_l f Q_F`, whose gradient solves a system over pairs,
+
+    ∇Q̄_F = Σ_l ∇f Q_F + γ_F Σ_l f P Σ_a' g ∇Q̄_F.                                                              (3)
+
+Everything is in the game's own tables (S, L, A), written in `einsum`.
 """
 
 from __future__ import annotations
@@ -54,14 +59,14 @@ def follower_value_gradient(
         chain = np.einsum("sl,sla,slat->st", policy, g, kernel)
         scores = np.einsum("sln,sl->sn", slope, follower.centred_value)
         ahead = solve_discounted(chain, discount, scores)
-        result: FloatArray = discount * np.einsum("slat,tn->slan", kernel, ahead)
+        result: FloatArray = discount * np.einsum("slat,tn->slan", kernel, ahead)  # (2)
         return result
     pairs = states * actions
     chain = np.einsum("sl,slat,tb->satb", policy, kernel, g[:, 0]).reshape(pairs, pairs)
     # What is never taken has no weight, and may be worth −1e100, of which Σ_l ∇f Q_F leaves the rounding.
     taken = np.where(g > 0.0, follower.centred_action_value, 0.0)
     scores = np.einsum("sln,sla->san", slope, taken).reshape(pairs, -1)
-    solved = solve_discounted(chain, discount, scores).reshape(states, 1, actions, -1)
+    solved = solve_discounted(chain, discount, scores).reshape(states, 1, actions, -1)  # (3)
     return np.broadcast_to(solved, (states, leader_actions, actions, solved.shape[3]))
 
 
@@ -97,13 +102,13 @@ def theorem2(
     earned_total = 0.0
     for weight, ahead in _stages(chain, earned, problem.initial, discount, objective.horizon):
         action_value = reward + discount * problem.transition @ ahead
-        parts["policy"] += np.einsum("s,sln,sla,sla->n", weight, slope, g, action_value)
+        parts["policy"] += np.einsum("s,sln,sla,sla->n", weight, slope, g, action_value)  # (1)
         seen = action_value
         if not problem.follower_sees_leader_action:
             seen = np.broadcast_to(np.einsum("sl,sla->sa", policy, action_value)[:, None], action_value.shape)
         benefit = seen - np.einsum("sla,sla->sl", g, seen)[:, :, None]
         visits = weight[:, None, None] * policy[:, :, None] * g
-        parts["response"] += np.einsum("sla,slan->n", visits * benefit, gradient) / problem.temperature
+        parts["response"] += np.einsum("sla,slan->n", visits * benefit, gradient) / problem.temperature  # (1)
         earned_total += float(weight @ earned) if objective.horizon is not None else float(problem.initial @ ahead)
 
     constant = objective.constant_return(at.points.centre_leader, problem.discount_leader)

@@ -1,7 +1,10 @@
-"""The total derivative through the follower's policy parameters: ∇J = ∂_θ J - ∂_φ J (∂²_φφ F)^{-1} ∂²_φθ F.
+"""The total derivative through the follower's policy parameters.
+
+    ∇J = ∂_θ J - ∂_φ J (∂²_φφ F)^{-1} ∂²_φθ F                                                                   (1)
+    G = ∂_φ F = visits × probability × advantage                                                                (2)
 
 The follower is a softmax with one logit φ per decision point and action, and F(φ, θ) its own entropy-regularised
-return; its best response is where `G = ∂_φ F` vanishes. This is how Stackelberg actor-critic methods (Zheng et al.
+return; its best response is where G vanishes. This is how Stackelberg actor-critic methods (Zheng et al.
 2022) and ST-MADDPG differentiate through a follower, here with exact derivatives of G by reverse mode.
 
 Two things make the Hessian singular, and both are removed by choosing coordinates: a softmax does not feel a constant
@@ -66,7 +69,7 @@ def follower_stationarity(game: MarkovGame, start: FloatArray, logits: Traced, p
     soft = action_value - beta * log_response
     advantage = soft - anp.reshape(anp.sum(response * soft, axis=2), (*np.shape(logits)[:2], 1))
     weight = anp.reshape(visits, (shape[0], 1)) * reach
-    return anp.reshape(weight, (*np.shape(logits)[:2], 1)) * response * advantage
+    return anp.reshape(weight, (*np.shape(logits)[:2], 1)) * response * advantage  # (2)
 
 
 @register_route(
@@ -125,7 +128,7 @@ def game_total_derivative(
     if free.size:
         adjoint: FloatArray
         adjoint, _, _, singular = np.linalg.lstsq(hessian.T, pushed, rcond=None)  # type: ignore[assignment]
-        responded = -(adjoint @ mixed)
+        responded = -(adjoint @ mixed)  # (1)
         condition = float(singular[0] / singular[-1])
 
     def error_bound(at: GameAt) -> AnswerBounds:

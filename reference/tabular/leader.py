@@ -1,8 +1,14 @@
 """The leader's return under a follower's policy: values, benefits, occupancies and the objective.
 
-Infinite horizon: one factorisation of `I - γ_L P_π` gives the values `V_L` and the unnormalised discounted occupancy
-`d = (I - γ_L P_πᵀ)^{-1} μ`. Episodes of T steps: the backward recursion `V^(0) = 0, Q^(h) = r_L + γ_L P V^(h-1)` and
-the forward recursion of the state law. The follower's policy is the infinite-horizon best response in both cases.
+Over an infinite horizon one factorisation gives the values and the unnormalised discounted occupancy,
+
+    V_L = (I - γ_L P_π)^{-1} r_π,    d = (I - γ_L P_πᵀ)^{-1} μ;                                                 (1)
+
+in episodes of T steps two recursions do, by steps to go and forward in time,
+
+    V^(0) = 0,  V^(h) = r_π + γ_L P_π V^(h-1);    d_0 = μ,  d_(t+1) = γ_L P_πᵀ d_t.                             (2)
+
+The follower's policy is the infinite-horizon best response in both cases.
 """
 
 from __future__ import annotations
@@ -90,8 +96,8 @@ def _infinite(
     tables: Tables, policy: FloatArray, system: DiscountedSystem, reward: FloatArray, centre: float
 ) -> LeaderEvaluation:
     discount = system.discount
-    value = system.solve(np.vecdot(policy, reward))
-    occupancy = system.solve_transposed(np.asarray(tables.initial))
+    value = system.solve(np.vecdot(policy, reward))  # (1)
+    occupancy = system.solve_transposed(np.asarray(tables.initial))  # (1)
     action_value = reward + discount * expected_next(tables.transition, value)
     benefit = action_value - np.vecdot(policy, action_value)[:, None]
     offset = INFINITE_HORIZON.constant_return(centre, discount)
@@ -113,11 +119,11 @@ def _truncated(
     reward_policy = (policy * reward).sum(axis=1)
     values = np.zeros((horizon + 1, tables.states))  # by steps to go
     for steps_to_go in range(1, horizon + 1):
-        values[steps_to_go] = reward_policy + discount * (matrix @ values[steps_to_go - 1])
+        values[steps_to_go] = reward_policy + discount * (matrix @ values[steps_to_go - 1])  # (2)
     weights = np.zeros((horizon, tables.states))  # γ^t Pr(s_t = s)
     weights[0] = tables.initial
     for t in range(1, horizon):
-        weights[t] = discount * (matrix.T @ weights[t - 1])
+        weights[t] = discount * (matrix.T @ weights[t - 1])  # (2)
     ahead = values[horizon - 1 :: -1]  # V^(T-t-1), t = 0 .. T-1
     action_value = reward * weights.sum(axis=0)[:, None] + discount * _weighted_next(tables, weights, ahead)
     benefit_weight = policy * (action_value - (policy * action_value).sum(axis=1, keepdims=True))

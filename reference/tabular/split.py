@@ -59,7 +59,8 @@ class TabularSplit:
 
     def error_bound(self, at: TabularAt) -> AnswerBounds:
         """What the exact derivative makes of the errors of the policy."""
-        return follower_error_bound(at.problem.linearised(at.theta).at(at.theta), self.follower, self._objective)
+        linear = at.problem.linearised(at.theta).at(at.theta)
+        return follower_error_bound(linear, self.follower, self._objective)  # (1)
 
     def noise(self, part: Part) -> float:
         """Bound on the rounding of the values that are differenced, with 16 ulp for each table's own formula."""

@@ -14,7 +14,7 @@ from bilevelrl.estimators.methods import (
     TotalDerivative,
 )
 from bilevelrl.estimators.registry import ESTIMATORS, estimators_for, register_estimator
-from bilevelrl.estimators.sampling import TabularSimulator, Trajectories, sample_trajectories
+from bilevelrl.estimators.sampling import TabularSimulator, Trajectories, from_rollouts, sample_trajectories
 from bilevelrl.reference.problem import Objective
 
 __all__ = [
@@ -42,6 +42,7 @@ __all__ = [
     "TotalDerivative",
     "Trajectories",
     "estimators_for",
+    "from_rollouts",
     "register_estimator",
     "sample_trajectories",
 ]

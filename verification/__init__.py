@@ -12,7 +12,7 @@ from bilevelrl.verification.pipeline.studies import run_study
 from bilevelrl.verification.pipeline.verify import verify
 from bilevelrl.verification.statistics.means import mean_test
 from bilevelrl.verification.testing.assertions import assert_matches_truth, assert_unbiased, assert_variance_below
-from bilevelrl.verification.testing.judge import judge_draws
+from bilevelrl.verification.testing.judge import judge, judge_draws
 from bilevelrl.verification.testing.pytest_support import estimator_checks, parametrize_with_checks
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "enumerate_moments",
     "estimator_checks",
     "exact_spread",
+    "judge",
     "judge_draws",
     "kill_matrix",
     "mean_test",

@@ -9,6 +9,7 @@ from bilevelrl.estimators.sampling.gaussian_game import (
 from bilevelrl.estimators.sampling.joint_actions import JointProcess, joint_mdp
 from bilevelrl.estimators.sampling.linear_quadratic import LQRSimulator, gaussian_root
 from bilevelrl.estimators.sampling.memory import Draws, EpisodeMemory
+from bilevelrl.estimators.sampling.rollouts import from_rollouts
 from bilevelrl.estimators.sampling.tabular import (
     TabularSimulator,
     sample_stopped_trajectories,
@@ -28,6 +29,7 @@ __all__ = [
     "Trajectories",
     "TransitionVisits",
     "check_linear_leader",
+    "from_rollouts",
     "gaussian_root",
     "joint_mdp",
     "sample_games",

@@ -18,6 +18,7 @@ from bilevelrl.reference import ConfigurableMDP
 from bilevelrl.reference.doors import checked
 from bilevelrl.reference.errors import InvalidInputError, UnknownNameError, refusal
 from bilevelrl.reference.problem import Objective
+from bilevelrl.tasks.scenarios.other_kinds import OTHER_KINDS
 from bilevelrl.tasks.scenarios.problems import STORED
 from bilevelrl.tasks.scenarios.reference_data import reference_problems
 from bilevelrl.tasks.scenarios.scenario import SCENARIO_TAGS, Provenance, Scenario, Truth
@@ -38,7 +39,7 @@ def scenario_names(kind: type = ConfigurableMDP) -> tuple[str, ...]:
     ('bandit', True)
     """
     own = (*_textbook(), *STORED) if issubclass(ConfigurableMDP, kind) else ()
-    others = {} if issubclass(kind, ConfigurableMDP) else _certified()
+    others = {} if issubclass(kind, ConfigurableMDP) else _of_other_kinds()
     return (*own, *(name for name, entry in others.items() if isinstance(entry.problem, kind)))
 
 
@@ -65,9 +66,9 @@ def find_scenario(argument: str, name: str) -> Scenario:
         return _textbook()[name]
     if name in STORED:
         return _stored_scenario(name)
-    if name not in _certified():
+    if name not in _of_other_kinds():
         raise UnknownNameError(argument, name, scenario_names(object))
-    return _certified()[name]
+    return _of_other_kinds()[name]
 
 
 @checked
@@ -116,9 +117,10 @@ def _textbook() -> dict[str, Scenario]:
 
 
 @cache
-def _certified() -> dict[str, Scenario]:
-    """Reference problems of the other kinds."""
-    return {
+def _of_other_kinds() -> dict[str, Scenario]:
+    """Scenarios of the other kinds: those that are checked by default, then reference problems."""
+    own = {name: make() for name, make in OTHER_KINDS.items()}
+    return own | {
         stored.name: stored.scenario()
         for stored in reference_problems()
         if stored.closed_form.kind != "configurable_mdp"

@@ -15,6 +15,7 @@ from bilevelrl.reference.doors import Horizon, Steps, checked, checked_record, l
 from bilevelrl.reference.errors import InvalidInputError, ShapeError, UnknownNameError, refusal
 from bilevelrl.reference.problem import GAME_PARTS, INFINITE_HORIZON, Objective, Part
 from bilevelrl.tasks.scenarios.exports import gymnasium_environment, write_npz
+from bilevelrl.tasks.scenarios.structure import choose_horizon, path_tags
 
 if TYPE_CHECKING:
     import gymnasium
@@ -23,6 +24,7 @@ __all__ = ["SCENARIO_TAGS", "Provenance", "Scenario", "Truth"]
 
 SCENARIO_TAGS: Mapping[str, str] = {
     "pairs": "few enough paths to list every pair of them",
+    "integrable": "few enough normals that the mean is a quadrature",
     "large": "more paths than can be listed",
     "textbook": "the stored truth is a closed form, derived by hand in the docstring",
     "random": "random tables of a stated structure; the truth is stored with the routes that agree on it",
@@ -193,7 +195,7 @@ class Scenario:
                 raise UnknownNameError("tag", tag, SCENARIO_TAGS)
         theta = self.problem.check_theta(self.theta).copy()
         theta.setflags(write=False)
-        name = self.name or self.problem.name
+        name = self.name or str(getattr(self.problem, "name", type(self.problem).__name__))
         for attribute, value in (("theta", theta), ("name", name), ("title", self.title or name)):
             object.__setattr__(self, attribute, value)
         for truth in self.truths.values():
@@ -201,6 +203,48 @@ class Scenario:
                 raise ShapeError(
                     refusal("truth.value.shape", truth.value.shape, f"{(theta.size,)}", "one per entry of theta")
                 )
+
+    @classmethod
+    @checked
+    def of(
+        cls, problem: Annotated[Any, like(Problem)], theta: Any = None, *, horizon: Horizon = None, name: str = ""
+    ) -> Scenario:
+        """Return the scenario of a problem of any kind; all else is computed: truth, tags, how far its streams go.
+
+        Parameters
+        ----------
+        problem, theta
+            The problem and the leader's parameter; default: zeros, where the problem says of which shape.
+        horizon
+            Steps of a stream; None: to the end of all paths, else as many as can be listed, or sampled.
+        name
+            Default: the problem's.
+
+        Raises
+        ------
+        InvalidInputError
+            If θ is left out and the problem does not say of which shape it is.
+
+        Examples
+        --------
+        >>> from bilevelrl.tasks import layered_mdp, random_mdp
+        >>> [(on.horizon, on.ends) for on in map(Scenario.of, (layered_mdp(), random_mdp()))]
+        [(3, True), (3, False)]
+        """
+        if theta is None:
+            if problem.theta_shape is None:
+                raise InvalidInputError(refusal("theta", None, "where the truth is asked for", "pass theta=..."))
+            theta = np.zeros(problem.theta_shape)
+        theta = problem.check_theta(theta)
+        steps = choose_horizon(problem, theta) if horizon is None else horizon
+        return cls(
+            problem=problem,
+            theta=theta,
+            horizon=steps,
+            name=name,
+            tags=path_tags(problem, theta, steps),
+            objective=INFINITE_HORIZON,
+        )
 
     @property
     def ends(self) -> bool:

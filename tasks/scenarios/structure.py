@@ -11,7 +11,7 @@ from bilevelrl.reference import ConfigurableLQR, ConfigurableMDP, LQRGame, Marko
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.tabular import ROW_SUM_TOLERANCE, to_dense
 
-__all__ = ["ROUNDING", "Structure", "choose_horizon"]
+__all__ = ["ROUNDING", "Structure", "choose_horizon", "path_tags"]
 
 ROUNDING = 1e-12
 """Probability of going on that counts as none."""
@@ -116,6 +116,16 @@ def choose_horizon(problem: Problem, theta: FloatArray) -> int:
         return 2  # few enough normals for quadrature
     discount = problem.discount_leader
     return _LONGEST if discount**_LONGEST > 0.01 else max(1, math.ceil(math.log(0.01) / math.log(discount)))
+
+
+def path_tags(problem: Problem, theta: FloatArray, horizon: int) -> frozenset[str]:
+    """Return what can be said of streams of so many steps: whether they end, and whether they can be listed."""
+    structure = Structure.of(problem, theta)
+    if structure is None:
+        small = _one_dimensional(problem, theta) and horizon <= 2
+        return frozenset({"goes_on"} if small else {"goes_on", "large"})
+    ends = {"ends"} if structure.left(horizon) <= ROUNDING else {"goes_on"}
+    return frozenset(ends if structure.paths(horizon) <= 10 * MOST_PATHS else {*ends, "large"})
 
 
 def _one_dimensional(problem: Problem, theta: FloatArray) -> bool:

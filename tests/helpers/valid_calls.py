@@ -645,6 +645,7 @@ def _written():
             "horizon": None,
             "tolerated_bias": 0.0,
         },
+        "judge": {"draws": np.zeros((50, one.theta.size)), "on": one, "problem": None, "theta": None},
         "kill_matrix": {"mutants": ["no discount"], "correct": [], "on": [one]},
         "mean_test": {**statistics, "known_error": 0.0},
         "variance_test": {**statistics, "expected": np.ones(2)},

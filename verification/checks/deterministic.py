@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, TypeAlias
 
@@ -18,6 +18,7 @@ import numpy as np
 
 from bilevelrl.estimators import Claim, Context, Draw, Estimator, LeaderCritic, Objective
 from bilevelrl.estimators.terms import answers_of
+from bilevelrl.reference import ConfigurableLQR, ConfigurableMDP, LQRGame, MarkovGame
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.doors import callable_error, checked, checked_record
 from bilevelrl.reference.errors import (
@@ -29,12 +30,14 @@ from bilevelrl.reference.errors import (
     UnsupportedError,
     refusal,
 )
-from bilevelrl.reference.problem import INFINITE_HORIZON
+from bilevelrl.reference.problem import INFINITE_HORIZON, Part
 from bilevelrl.tasks import Scenario, scenarios
 from bilevelrl.tasks.scenarios import Truth
+from bilevelrl.verification.checks.truncation import truncated_truths
 from bilevelrl.verification.checks.verdicts import Outcome, Verdict, judge_exact, unjudged
 from bilevelrl.verification.enumeration.contract import EstimatorFunction, estimator_name
 from bilevelrl.verification.enumeration.moments import Moments, enumerate_moments
+from bilevelrl.verification.enumeration.quadrature import integrated_moments
 
 __all__ = [
     "ACCURACY",
@@ -78,6 +81,8 @@ class CheckResult:
         Largest |difference| / allowed: at most 1 unless the check failed.
     difference : (N,) or None
         Found minus claimed, where the check has such a thing.
+    truth : Truth or None
+        What the difference is from: the truth, or the mean of a right estimate on streams that are cut.
     """
 
     check: str
@@ -85,6 +90,7 @@ class CheckResult:
     verdict: Verdict
     margin: float
     difference: FloatArray | None = None
+    truth: Truth | None = None
 
     @property
     def failed(self) -> bool:
@@ -102,10 +108,14 @@ class Enumerated:
         Where.
     moments : Moments
         Mean, covariance and means of the parts of one draw, exactly.
+    target : Objective
+        What the estimator aims at.
     truth : Truth
-        Of the estimator's target.
+        Of the target.
     expected : {part: (N,)} or None
         What the estimator claims its parts are; None: nothing is claimed.
+    own_mean : {part: (N,)} or None
+        The expectation that it computes itself, where its streams are cut; else None.
     follower_error : float
         Bound on what the follower's and the critic's rounding do to the mean.
 
@@ -120,8 +130,10 @@ class Enumerated:
 
     scenario: Scenario
     moments: Moments
+    target: Objective
     truth: Truth
     expected: Mapping[str, FloatArray] | None
+    own_mean: Mapping[Part, FloatArray] | None = None
     follower_error: float
 
     @property
@@ -200,9 +212,12 @@ def _enumerate(
     size = (batch or 2) if batched else None
     solved, truth = on.solved(target), on.truth_of(target)
     given = {"follower": solved.follower, "critic": exact_critic(on, target), **changes}
-    moments = enumerate_moments(
-        estimator, problem, theta, horizon=on.horizon, batch=size, max_multisets=max_multisets, **given
-    )
+    if isinstance(problem, (ConfigurableLQR, LQRGame)):
+        moments = integrated_moments(estimator, problem, theta, horizon=on.horizon, **given)
+    else:
+        moments = enumerate_moments(
+            estimator, problem, theta, horizon=on.horizon, batch=size, max_multisets=max_multisets, **given
+        )
     expected: Mapping[str, FloatArray] | None = None
     if stated is Claim.UNBIASED:
         expected = {str(part): value for part, value in truth.parts.items()}
@@ -217,10 +232,24 @@ def _enumerate(
     return Enumerated(
         scenario=on,
         moments=moments,
+        target=target,
         truth=truth,
         expected=expected,
+        own_mean=_own_mean(estimator, on, target, given) if stated is Claim.UNBIASED else None,
         follower_error=(2.0 if stored else 1.0) * solved.error_bound,
     )
+
+
+def _own_mean(
+    estimator: Any, on: Scenario, target: Objective, given: Mapping[str, Any]
+) -> Mapping[Part, FloatArray] | None:
+    """What an estimator that knows its expectation says that cut streams leave of it."""
+    if on.ends or target.horizon is not None or not isinstance(estimator, Estimator):
+        return None
+    try:
+        return estimator.expectation(Context(problem=on.problem, theta=on.theta, **given), horizon=on.horizon)
+    except BilevelRLError:
+        return None
 
 
 @checked
@@ -278,7 +307,35 @@ def check_estimator(
 
 
 def judge_enumerated(found: Enumerated) -> list[CheckResult]:
-    """Judge exact moments against what is claimed."""
+    """Judge exact moments against what is claimed.
+
+    Where streams are cut and the infinite horizon is claimed of them, truncation is told first and taken off: what is
+    judged is the difference from the mean of a right estimate on such streams.
+    """
+    results = _judged(found, found.truth, "")
+    claims_truth = found.expected is not None and found.expected.keys() == found.truth.parts.keys()
+    if not claims_truth or not any(result.failed for result in results):
+        return results
+    size = float(np.linalg.norm(found.truth.value)) or 1.0
+    tried, cuts = [], dict(truncated_truths(found.scenario, found.target))
+    if found.own_mean is not None:
+        known_to = found.truth.error_bound + found.follower_error
+        cuts["by its own expectation"] = Truth(objective=np.nan, parts=found.own_mean, error_bound=known_to)
+    for how, cut in cuts.items():
+        taken = float(np.linalg.norm(cut.value - found.truth.value)) / size
+        held = replace(
+            found,
+            expected={str(part): value for part, value in cut.parts.items()},
+            follower_error=found.follower_error + cut.error_bound,
+        )
+        said = f"truncation at {found.scenario.horizon} steps takes {taken:.2g} of the truth away ({how}); beyond that "
+        tried.append(_judged(held, cut, said))
+    right = [judged for judged in tried if not any(result.failed for result in judged)]
+    return (right or tried or [results])[0]
+
+
+def _judged(found: Enumerated, held: Truth, said: str) -> list[CheckResult]:
+    """The checks of exact moments, with the truth that differences are from and words before the reasons."""
     entry, moments = found.scenario, found.moments
     results = [_kept(entry, "rows per draw, finite, repeatable, inputs unchanged")]
     if found.expected is None:
@@ -286,7 +343,7 @@ def judge_enumerated(found: Enumerated) -> list[CheckResult]:
     expected = sum(found.expected.values(), np.zeros(entry.theta.size))
     bias = "bias" if entry.ends else "bias, truncated"
     size = float(np.linalg.norm(found.truth.value))
-    results.append(result_of(bias, entry, moments.mean - expected, found.tolerance, size=size))
+    results.append(result_of(bias, entry, moments.mean - expected, found.tolerance, size=size, truth=held))
     if moments.parts:
         # A part that is not told is claimed to be absent; a part under another name is judged against zero.
         names = list(dict.fromkeys([*found.truth.parts, *found.expected, *moments.parts]))
@@ -295,8 +352,8 @@ def judge_enumerated(found: Enumerated) -> list[CheckResult]:
         # The sum's magnitude does not bound the parts', which may cancel: count each part's own size as well.
         largest = np.max([np.abs(value) for value in moments.parts.values()], axis=0)
         allowed = np.tile(found.tolerance + 32 * moments.horizon * _EPS * largest, len(names))
-        results.append(result_of("parts", entry, np.concatenate(off), allowed, size=size))
-    return results
+        results.append(result_of("parts", entry, np.concatenate(off), allowed, size=size, truth=held))
+    return [replace(one, verdict=replace(one.verdict, reason=said + one.verdict.reason)) for one in results]
 
 
 @checked
@@ -336,13 +393,13 @@ def check_gradient(
         results.append(_kept(entry, "one finite number per parameter"))
         size = max(float(np.abs(part).max()) for part in entry.truth.parts.values())
         allowed = entry.truth.error_bound + entry.solved(INFINITE_HORIZON).error_bound + accuracy * size
-        results.append(result_of("truth", entry, value - entry.truth.value, allowed))
+        results.append(result_of("truth", entry, value - entry.truth.value, allowed, truth=entry.truth))
         if parts:
             off = [
                 parts.get(str(part), np.zeros_like(part_value)) - part_value
                 for part, part_value in entry.truth.parts.items()
             ]
-            results.append(result_of("truth of parts", entry, np.concatenate(off), allowed))
+            results.append(result_of("truth of parts", entry, np.concatenate(off), allowed, truth=entry.truth))
     return results
 
 
@@ -385,14 +442,22 @@ def _checked(name: str, what: str, answer: Any, parameters: int) -> FloatArray:
 
 
 def result_of(
-    check: str, on: Scenario, difference: FloatArray, allowed: FloatArray | float, *, size: float | None = None
+    check: str,
+    on: Scenario,
+    difference: FloatArray,
+    allowed: FloatArray | float,
+    *,
+    size: float | None = None,
+    truth: Truth | None = None,
 ) -> CheckResult:
-    """Judge a difference on a scenario against what is allowed, (N,) or a number; `size`: the norm of the truth."""
+    """Judge a difference from a truth against what is allowed, (N,) or a number; `size`: the norm of the truth."""
     size = float(np.linalg.norm(on.target_truth.value)) if size is None else size
     verdict = judge_exact(difference, tolerance=allowed, scale=size if size > 0.0 else 1.0)
     with np.errstate(over="ignore"):
         margin = float((np.abs(difference) / np.maximum(allowed, np.finfo(np.float64).tiny)).max(initial=0.0))
-    return CheckResult(check=check, scenario=on.name, verdict=verdict, margin=margin, difference=difference)
+    return CheckResult(
+        check=check, scenario=on.name, verdict=verdict, margin=margin, difference=difference, truth=truth
+    )
 
 
 def failed_by(check: str, where: str, reason: str) -> CheckResult:
@@ -441,7 +506,9 @@ def _known(on: Scenario) -> dict[Hashable, object]:
 
 
 @lru_cache(maxsize=512)
-def exact_critic(on: Scenario, objective: Objective) -> LeaderCritic:
-    """Return the leader's exact values of an objective under the best response, for a kind that has a critic."""
+def exact_critic(on: Scenario, objective: Objective) -> LeaderCritic | None:
+    """Return the leader's exact values of an objective under the best response; None where a kind has no critic."""
     context = Context(problem=on.problem, theta=on.theta, follower=on.solved(objective).follower)
+    if not isinstance(on.problem, (ConfigurableMDP, MarkovGame, ConfigurableLQR, LQRGame)):
+        return None
     return answers_of(on.problem).exact_critic(context, objective, target=objective, operator="expected")

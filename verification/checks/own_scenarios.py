@@ -6,7 +6,9 @@ problem or horizon, or promise that paths end which do not; every right estimato
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -14,9 +16,9 @@ from bilevelrl.reference import HYPERGRADIENT_ROUTES, hypergradient
 from bilevelrl.reference.errors import InvalidInputError, refusal
 from bilevelrl.reference.problem import Objective
 from bilevelrl.tasks import Scenario, scenarios
-from bilevelrl.tasks.scenarios import ROUNDING, Structure, Truth
+from bilevelrl.tasks.scenarios import ROUNDING, Structure, Truth, find_scenario
 
-__all__ = ["ROUTES", "hold_to_its_problem"]
+__all__ = ["ROUTES", "chosen_scenarios", "hold_to_its_problem"]
 
 ROUTES = ("theorem1", "theorem2", "finite_difference", "implicit")
 """Recompute the truth, the first that serves the kind; all but the last share no Bellman code with `implicit`, which
@@ -55,6 +57,38 @@ def hold_to_its_problem(on: Scenario) -> Scenario:
     for objective, truth in on.truths.items():
         _compare(on, objective, truth)
     return on
+
+
+def chosen_scenarios(
+    on: Scenario | str | Iterable[Scenario | str] | None,
+    *,
+    problem: Any = None,
+    theta: Any = None,
+    horizon: int | None = None,
+    argument: str = "on",
+) -> tuple[Scenario, ...] | None:
+    """Return what is to be checked: scenarios, or the one of a problem at θ; None where neither is given.
+
+    Raises
+    ------
+    InvalidInputError
+        If both are given, θ or a horizon without a problem, or a scenario's truth is not that of its problem.
+    """
+    if problem is not None:
+        if on is not None:
+            raise InvalidInputError(f"{argument} and problem: expected one of them; a problem is a scenario of its own")
+        return (Scenario.of(problem, theta, horizon=horizon),)
+    for name, value in (("theta", theta), ("horizon", horizon)):
+        if value is not None:
+            raise InvalidInputError(
+                refusal(name, value, "a problem that it belongs to", "pass problem=..., or leave it out")
+            )
+    if on is None:
+        return None
+    listed = [on] if isinstance(on, (Scenario, str)) else list(on)
+    return tuple(
+        find_scenario(argument, entry) if isinstance(entry, str) else hold_to_its_problem(entry) for entry in listed
+    )
 
 
 def _compare(on: Scenario, objective: Objective, stored: Truth) -> None:

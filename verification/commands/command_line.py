@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -24,8 +23,6 @@ import numpy as np
 
 from bilevelrl.estimators import ESTIMATORS
 from bilevelrl.reference import HYPERGRADIENT_ROUTES, hypergradient
-from bilevelrl.reference.arrays import FloatArray
-from bilevelrl.reference.errors import InvalidInputError
 from bilevelrl.reference.storage import software_versions, writable_file, writable_folder, write_atomically
 from bilevelrl.tasks import TASKS, make_task
 from bilevelrl.verification.commands.arguments import Parser, count, seed
@@ -35,9 +32,9 @@ from bilevelrl.verification.commands.ending import CHECK_FAILED, HOLDS, UNANSWER
 from bilevelrl.verification.commands.false_alarms import register_false_alarms
 from bilevelrl.verification.commands.fresh_seeds import register_fresh_seeds
 from bilevelrl.verification.commands.judge import register_judge
+from bilevelrl.verification.commands.places import add_place, named_object, read_place, read_theta
 from bilevelrl.verification.commands.report import register_report
 from bilevelrl.verification.pipeline.verify import verify
-from bilevelrl.verification.reading import read_array
 from bilevelrl.verification.reports.overview import missing_figures, save_figure
 from bilevelrl.verification.reports.terminal import print_report, progress_bar
 
@@ -81,7 +78,10 @@ def build_parser() -> Parser:
     parser.add_argument("--version", action="version", version=f"bilevelrl {software_versions()['bilevelrl']}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
 
-    add = commands.add_parser("verify", help="hold every route and estimator against the truth (under a minute)")
+    add = commands.add_parser("verify", help="hold every route and estimator, or your own, against the truth")
+    add_place(add)
+    add.add_argument("--horizon", type=count, help="steps of a stream on --task or --problem (default: computed)")
+    add.add_argument("--estimator", metavar="MODULE:NAME", help="verify only this function or estimator of your own")
     add.add_argument("--output", metavar="DIR", type=Path, help="write verify.csv, verify.json and verify.png there")
     add.add_argument("--seed", type=seed, default=0, help="root of all random streams (default 0)")
     add.add_argument("--quick", action="store_true", help="one temperature and a tenth of the sampling")
@@ -136,8 +136,20 @@ def _verify(parsed: argparse.Namespace) -> int:
         without_figure = missing_figures()
         if without_figure is not None:
             print(f"bilevelrl: there will be no verify.png: {without_figure}", file=sys.stderr)
+    problem, theta = read_place(parsed)
+    estimator = None if parsed.estimator is None else named_object("--estimator", parsed.estimator)
+    workers = {} if estimator is not None else {"workers": parsed.workers}
     with progress_bar() as progress:
-        report = verify(seed=parsed.seed, quick=parsed.quick, workers=parsed.workers, progress=progress)
+        report = verify(
+            estimator=estimator() if isinstance(estimator, type) else estimator,
+            problem=problem,
+            theta=theta,
+            horizon=parsed.horizon,
+            seed=parsed.seed,
+            quick=parsed.quick,
+            progress=progress,
+            **workers,
+        )
     print_report(report)
     if parsed.output is not None:
         written = report.save(parsed.output)
@@ -153,7 +165,7 @@ def _verify(parsed: argparse.Namespace) -> int:
 def _gradient(parsed: argparse.Namespace) -> int:
     options = {} if parsed.temperature is None else {"temperature": parsed.temperature}
     problem = make_task(parsed.task, **options)
-    theta = _theta(parsed.theta, problem, parsed.task)
+    theta = read_theta(parsed.theta, problem, parsed.task)
     found = hypergradient(
         problem, theta, route=parsed.route, horizon=parsed.horizon, discounted=not parsed.undiscounted
     )
@@ -183,17 +195,6 @@ def _gradient(parsed: argparse.Namespace) -> int:
         print(f"  {part:<12}{float(np.linalg.norm(value)):.6g}")
     print(np.array2string(found.value, precision=10, max_line_width=100, threshold=10**6))
     return 0
-
-
-def _theta(source: str, problem: Any, task: str) -> FloatArray:
-    shape = problem.theta_shape
-    if source == "zeros":
-        if shape is None:
-            raise InvalidInputError(f"theta='zeros': task {task!r} has no fixed shape of θ; pass a .npy or .csv file")
-        return np.zeros(shape)
-    found = read_array(source, "theta")
-    theta = found.ravel() if source.lower().endswith(".csv") else found
-    return theta.reshape(shape) if shape is not None and theta.size == math.prod(shape) else theta
 
 
 def _routes(parsed: argparse.Namespace) -> int:

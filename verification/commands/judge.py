@@ -9,18 +9,20 @@ from typing import Any
 from bilevelrl.tasks import scenario, scenarios
 from bilevelrl.verification.checks.verdicts import Outcome
 from bilevelrl.verification.commands.arguments import count
+from bilevelrl.verification.commands.places import add_place, read_place
 from bilevelrl.verification.reports.terminal import progress_bar
 from bilevelrl.verification.statistics.means import ERROR_RATE
-from bilevelrl.verification.testing.judge import judge_draws
+from bilevelrl.verification.testing.judge import judge
 
 __all__ = ["register_judge"]
 
 
 def register_judge(commands: Any) -> None:
     """Add `judge` and `scenarios` to the subcommands of `bilevelrl`."""
-    add = commands.add_parser("judge", help="hold draws of an estimator, from a file, against a scenario")
+    add = commands.add_parser("judge", help="hold draws of an estimator, from a file, against the truth")
     add.add_argument("draws", type=Path, help="a .csv (one row per independent draw), .npy or .npz file")
-    add.add_argument("--scenario", required=True, metavar="NAME", help="a scenario of `bilevelrl scenarios`")
+    add.add_argument("--scenario", metavar="NAME", help="a scenario of `bilevelrl scenarios`")
+    add_place(add)
     add.add_argument("--claim", choices=("unbiased", "ascent"), default="unbiased", help="default unbiased")
     add.add_argument("--horizon", type=count, help="of the objective that the draws estimate (default: infinite)")
     add.add_argument("--error-rate", type=float, default=ERROR_RATE, help="of false alarms (default 1e-6)")
@@ -35,10 +37,13 @@ def register_judge(commands: Any) -> None:
 
 
 def _judge(parsed: argparse.Namespace) -> int:
+    problem, theta = read_place(parsed)
     with progress_bar() as progress:
-        judged = judge_draws(
+        judged = judge(
             parsed.draws,
             parsed.scenario,
+            problem=problem,
+            theta=theta,
             claim=parsed.claim,
             horizon=parsed.horizon,
             error_rate=parsed.error_rate,

@@ -17,10 +17,12 @@ from bilevelrl.reference.errors import InvalidInputError, MissingExtraError, ref
 from bilevelrl.reference.storage import writable_file, write_atomically
 from bilevelrl.tasks import Scenario, scenario, scenarios
 from bilevelrl.verification.commands.arguments import count, seed
+from bilevelrl.verification.commands.places import add_place, named_object, read_place
 from bilevelrl.verification.pipeline.jobs import Job, Progress, run_jobs
 from bilevelrl.verification.pipeline.results import Report
 from bilevelrl.verification.pipeline.scenario_rows import check_registered
 from bilevelrl.verification.pipeline.studies import REPLICATES, Study, StudyRow, read_study, run_study, study_csv
+from bilevelrl.verification.pipeline.verify import verify
 from bilevelrl.verification.reports.figures import bias_map, cosine_figure, error_figure
 from bilevelrl.verification.reports.html import html_report
 from bilevelrl.verification.reports.terminal import progress_bar
@@ -87,11 +89,33 @@ def register_report(commands: Any) -> None:
     add.add_argument("--seed", type=seed, help="root of all random streams of the study (default 0)")
     add.add_argument("--quick", action="store_true", help="the featured scenarios only, few replicates")
     add.add_argument("--workers", type=count, default=1, help="processes (default 1)")
+    add_place(add)
+    add.add_argument("--horizon", type=count, help="steps of a stream on --task or --problem (default: computed)")
+    add.add_argument("--estimator", metavar="MODULE:NAME", help="judge only this function or estimator of your own")
     add.set_defaults(run=_report)
 
 
 def _report(parsed: argparse.Namespace) -> int:
     writable_file("--output", parsed.output)
+    problem, theta = read_place(parsed)
+    estimator = None if parsed.estimator is None else named_object("--estimator", parsed.estimator)
+    if estimator is not None or problem is not None:
+        for name, given in (("--study", parsed.study), ("--quick", parsed.quick or None)):
+            if given is not None:
+                raise InvalidInputError(
+                    refusal(name, given, "to be left out", "studies are of the package's scenarios")
+                )
+        with progress_bar() as progress:
+            report = verify(
+                estimator() if isinstance(estimator, type) else estimator,
+                problem=problem,
+                theta=theta,
+                horizon=parsed.horizon,
+                seed=parsed.seed or 0,
+                progress=progress,
+            )
+        print(f"wrote {write_report(parsed.output, report)}", file=sys.stderr)
+        return 0 if report.passed else 1
     at = [scenario(name) for name in FEATURED_SCENARIOS] if parsed.quick else list(scenarios())
     if parsed.study is not None and parsed.study.exists():
         study = read_study(parsed.study)

@@ -5,7 +5,10 @@ Each violation is an `EstimatorError` that names the estimator, what it did and 
 
 from __future__ import annotations
 
+import contextlib
+import os
 import random
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, NoReturn, TypeAlias
@@ -169,9 +172,16 @@ class ContractedEstimator:
         return rows, parts
 
     def _guarded(self, function: Callable[..., Any], trajectories: Trajectories, context: Context) -> Any:
+        process = os.getpid()
         try:
-            with np.errstate(all="ignore"):  # what is not finite is refused by name below
-                return function(trajectories, context)
+            # What is not finite is refused by name below; what it prints is not part of anybody's output.
+            with np.errstate(all="ignore"), contextlib.redirect_stdout(sys.stderr):
+                answer = function(trajectories, context)
+            if os.getpid() != process:
+                os._exit(0)  # a copy of this process that it made: only one goes on
+            return answer
+        except SystemExit as error:
+            raise EstimatorError(f"{self.name}: ended the program (exit {error.code!r}); return rows") from error
         except OwnRandomnessError as error:
             raise OwnRandomnessError(f"{self.name}: {error}") from None
         except BilevelRLError:

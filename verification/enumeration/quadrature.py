@@ -11,7 +11,7 @@ normals.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,12 +22,25 @@ from bilevelrl.estimators.sampling import gaussian_root
 from bilevelrl.reference import ConfigurableLQR, LQRFollower, LQRGame, solve_follower
 from bilevelrl.reference.arrays import FloatArray, check_shape
 from bilevelrl.reference.doors import Count, Steps, check_count, checked
-from bilevelrl.reference.errors import EstimatorError, InvalidInputError, TooLargeError, refusal
+from bilevelrl.reference.errors import EstimatorError, InvalidInputError, TooLargeError, UnsupportedError, refusal
 from bilevelrl.reference.lqr_game import closed_loop, evaluate_game_leader
 from bilevelrl.reference.problem import Objective, Part, Term
+from bilevelrl.verification.enumeration.contract import (
+    ContractedEstimator,
+    EstimatorFunction,
+    OwnRandomnessError,
+    forbidden_generator,
+    protect,
+)
 from bilevelrl.verification.enumeration.moments import Moments
 
-__all__ = ["game_expected_parts", "quadrature_moments", "quadrature_trajectories", "soft_bellman_residual"]
+__all__ = [
+    "game_expected_parts",
+    "integrated_moments",
+    "quadrature_moments",
+    "quadrature_trajectories",
+    "soft_bellman_residual",
+]
 
 
 def quadrature_trajectories(
@@ -53,7 +66,7 @@ def quadrature_trajectories(
     theta = problem.check_theta(theta)
     walk = _Walk.of(problem, theta, follower)
     n, k, p = len(walk.start), len(follower.covariance), len(walk.leader_root)
-    normals = n + horizon * (p + k + walk.noise_root.shape[1])
+    normals = walk.normals(horizon)
     if normals * math.log(nodes) > math.log(max_paths) + 1e-9:
         raise TooLargeError(
             f"horizon={horizon}, nodes={nodes}: {nodes}^{normals} paths, expected at most max_paths={max_paths}; "
@@ -113,6 +126,13 @@ class _Walk:
     noise_root: FloatArray
     reward: Any
 
+    def normals(self, horizon: int) -> int:
+        """How many independent normals a path of so many steps is made of."""
+        return int(
+            len(self.start)
+            + horizon * (len(self.leader_root) + self.dynamics_action.shape[1] + self.noise_root.shape[1])
+        )
+
     @classmethod
     def of(cls, problem: ConfigurableLQR | LQRGame, theta: FloatArray, follower: LQRFollower) -> _Walk:
         if isinstance(problem, LQRGame):
@@ -144,7 +164,7 @@ class _Walk:
 
 @checked
 def quadrature_moments(
-    estimator: Estimator,
+    estimator: Estimator | EstimatorFunction,
     problem: ConfigurableLQR | LQRGame,
     theta: Any,
     *,
@@ -160,7 +180,7 @@ def quadrature_moments(
     Parameters
     ----------
     estimator
-        One row per trajectory.
+        One row per trajectory: an `Estimator`, or a function (trajectories, context) → rows (M, N) or {part: rows}.
     problem, theta
         One dimension of states and actions and a short horizon, or the paths are too many.
     horizon
@@ -193,21 +213,29 @@ def quadrature_moments(
     >>> bool(np.allclose(moments.mean, truth.value - truth.parts["response"], rtol=1e-10))
     True
     """
-    if estimator.draw is not Draw.TRAJECTORY:
-        raise EstimatorError(f"{estimator.name}: expected one row per trajectory; averages inside a batch have none")
     theta = problem.check_theta(theta)
+    held = ContractedEstimator(call=estimator, parameters=theta.size)
+    if held.draw is not Draw.TRAJECTORY:
+        raise EstimatorError(f"{held.name}: expected one row per trajectory; averages inside a batch have none")
     response: LQRFollower = solve_follower(problem, theta) if follower is None else follower
     batch, weight = quadrature_trajectories(problem, theta, response, horizon=horizon, nodes=nodes, max_paths=max_paths)
     context = Context(
-        problem=problem, theta=theta, follower=response, critic=critic, follower_gradient=follower_gradient
+        problem=problem,
+        theta=theta,
+        follower=response,
+        critic=critic,
+        follower_gradient=follower_gradient,
+        rng=forbidden_generator(),
     )
-    by_part = estimator.parts_per_draw(batch, context)
-    rows = sum(by_part.values(), np.zeros((len(weight), theta.size)))
+    try:
+        rows, by_part = held.check_repeatable(*protect(batch, context))
+    except OwnRandomnessError as error:
+        raise UnsupportedError(f"{error}: expected rows that the path determines; measure it by draws") from None
     mean = weight @ rows
     magnitude = weight @ np.abs(rows)
     off = rows - mean
     return Moments(
-        name=estimator.name,
+        name=held.name,
         mean=mean,
         covariance=(off * weight[:, None]).T @ off,
         parts={part: weight @ value for part, value in by_part.items()},
@@ -216,10 +244,38 @@ def quadrature_moments(
         probability=float(weight.sum()),
         paths=len(weight),
         draws=len(weight),
-        draw=estimator.draw,
+        draw=held.draw,
         batch=1,
         horizon=horizon,
     )
+
+
+def integrated_moments(
+    estimator: Estimator | EstimatorFunction,
+    problem: ConfigurableLQR | LQRGame,
+    theta: FloatArray,
+    *,
+    horizon: int,
+    follower: Any,
+    critic: LeaderCritic | None,
+    max_paths: int = 500_000,
+) -> Moments:
+    """Return `quadrature_moments` of an estimator or a plain function by the largest rule that there is room for.
+
+    What a rule with two nodes less says otherwise is counted as rounding, four times: it is nothing for polynomials,
+    and for other rows an estimate, as errors fall geometrically with the number of nodes.
+
+    Raises
+    ------
+    TooLargeError, EstimatorError
+        As `quadrature_moments`.
+    """
+    normals = _Walk.of(problem, theta, follower).normals(horizon)
+    most = 7 if isinstance(problem, ConfigurableLQR) else 8
+    nodes = max(4, min(most, int(math.exp(math.log(max_paths) / normals) + 1e-9)))
+    given: dict[str, Any] = {"horizon": horizon, "follower": follower, "critic": critic, "max_paths": max_paths}
+    found, smaller = (quadrature_moments(estimator, problem, theta, nodes=k, **given) for k in (nodes, nodes - 2))
+    return replace(found, rounding=found.rounding + 4.0 * np.abs(found.mean - smaller.mean))
 
 
 @checked

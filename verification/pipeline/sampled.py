@@ -34,7 +34,9 @@ from bilevelrl.reference.errors import EstimatorError, SupportError, TooLargeErr
 from bilevelrl.tasks import Scenario
 from bilevelrl.tasks.scenarios import Truth
 from bilevelrl.verification.checks.deterministic import evaluated_once, exact_critic
+from bilevelrl.verification.checks.truncation import truncated_truths
 from bilevelrl.verification.checks.verdicts import POWER_LIMIT, Outcome, Verdict, judge_sampled, unjudged
+from bilevelrl.verification.pipeline.given import GivenEstimator
 from bilevelrl.verification.pipeline.rows import EstimatorRow, described
 from bilevelrl.verification.statistics.cosine import cosine_interval
 from bilevelrl.verification.statistics.means import (
@@ -48,7 +50,7 @@ from bilevelrl.verification.statistics.means import (
     mean_test,
 )
 
-__all__ = ["SamplingPlan", "check_by_sampling", "sampled_estimators", "share"]
+__all__ = ["SamplingPlan", "check_by_sampling", "sampled_estimators", "sampled_row", "share"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,18 +111,28 @@ def sampled_estimators(on: Scenario) -> Mapping[str, EstimatorEntry]:
 
 def check_by_sampling(name: str, on: Scenario, plan: SamplingPlan) -> EstimatorRow:
     """Return sampled bias, standard deviation, cosine and cost of a registered estimator on a scenario."""
-    with evaluated_once(on):
-        return _checked_by_sampling(name, on, plan)
-
-
-def _checked_by_sampling(name: str, on: Scenario, plan: SamplingPlan) -> EstimatorRow:
-    started = time.perf_counter()
     entry = sampled_estimators(on)[name]
     estimator = entry.make(Objective(horizon=plan.horizon if entry.level == "formula" else None))
+    return replace(sampled_row(estimator, on, plan, level=entry.level, name=name)[0], estimator=name)
+
+
+def sampled_row(
+    estimator: Estimator, on: Scenario, plan: SamplingPlan, *, level: str = "yours", name: str = ""
+) -> tuple[EstimatorRow, MeanTest | None]:
+    """Return the same of any estimator, with all comparisons, the last N at each parameter."""
+    with evaluated_once(on):
+        return _sampled_row(estimator, on, plan, level, name or estimator.name)
+
+
+def _sampled_row(
+    estimator: Estimator, on: Scenario, plan: SamplingPlan, level: str, name: str
+) -> tuple[EstimatorRow, MeanTest | None]:
+    started = time.perf_counter()
     batch = f"batch of {plan.batch_streams} × {plan.batch_steps} steps"
-    row = replace(described(estimator, on, level=entry.level, method="sampling", batch=batch), estimator=name)
+    row = described(estimator, on, level=level, method="sampling", batch=batch)
     try:
         sampler = _Sampler(name, estimator, on, plan)
+        sampler.hold_contract()
         truth = on.truth_of(estimator.target)
         try:
             expected = None if estimator.claim is Claim.MEASURED else sampler.expected(truth)
@@ -128,11 +140,15 @@ def _checked_by_sampling(name: str, on: Scenario, plan: SamplingPlan) -> Estimat
             expected, unsaid = None, str(refused)
         else:
             unsaid = "no expectation is claimed"
-        return _row(row, sampler, truth, expected, plan, started, unsaid=unsaid)
+        cut = 0.0
+        if estimator.claim is Claim.UNBIASED:
+            means = truncated_truths(on, estimator.target).values()
+            cut = max((float(np.linalg.norm(mean.value - truth.value)) for mean in means), default=0.0)
+        return _row(row, sampler, truth, expected, plan, started, unsaid=unsaid, cut=cut)
     except (UnsupportedError, SupportError) as refused:
-        return replace(row, verdict=unjudged(Outcome.NOT_APPLICABLE, str(refused)))
+        return replace(row, verdict=unjudged(Outcome.NOT_APPLICABLE, str(refused))), None
     except EstimatorError as broken:
-        return replace(row, verdict=Verdict(outcome=Outcome.FAILED, detectable=0.0, reason=str(broken)))
+        return replace(row, verdict=Verdict(outcome=Outcome.FAILED, detectable=0.0, reason=str(broken))), None
 
 
 class _Sampler:
@@ -156,6 +172,11 @@ class _Sampler:
         self.drawn = 0
 
     @property
+    def horizon(self) -> int:
+        """Steps of a stream."""
+        return self._plan.horizon
+
+    @property
     def context(self) -> Context:
         """What the estimator is told."""
         return Context(
@@ -166,6 +187,12 @@ class _Sampler:
             simulator=self._simulator,
             rng=self._rng,
         )
+
+    def hold_contract(self) -> None:
+        """Hold a function's answers on a few streams of their own against the contract."""
+        if isinstance(self.estimator, GivenEstimator):
+            few = self._sample(8, self._plan.horizon, named_stream(self._plan.seed, "contract"))
+            self.estimator.hold_contract(few, self.context)
 
     def expected(self, truth: Truth) -> FloatArray:
         """Return the expectation that the estimator claims."""
@@ -213,6 +240,16 @@ class _Sampler:
         return [together.select(slice(first, first + size)) for first in range(0, count * size, size)]
 
     def _sample(self, streams: int, steps: int, rng: Generator) -> Trajectories:
+        if self._simulator is None:
+            own = getattr(self._problem, "sample", None)
+            if own is None:
+                kind = type(self._problem).__name__
+                raise UnsupportedError(
+                    f"problem of type {kind}: expected a method sample(theta, follower, *, streams, steps, rng) → "
+                    "Trajectories, for it is of no kind of this package; add it, or judge draws"
+                )
+            drawn: Trajectories = own(self._theta, self._follower, streams=streams, steps=steps, rng=rng)
+            return drawn
         return self.estimator.sample(
             self._problem,
             self._theta,
@@ -234,6 +271,8 @@ def _simulator(problem: Any, step_limit: int | None) -> Any:
     """Where samples come from; with a limit, episodes of so many steps follow each other in a stream."""
     if isinstance(problem, (ConfigurableLQR, LQRGame)):
         return LQRSimulator()
+    if not isinstance(problem, (ConfigurableMDP, MarkovGame)):
+        return None  # a kind of one's own brings its samples
     return TabularSimulator(step_limit=step_limit, single_episode=step_limit is None)
 
 
@@ -251,8 +290,9 @@ def _row(
     started: float,
     *,
     unsaid: str,
-) -> EstimatorRow:
-    norm = float(np.linalg.norm(truth.value))
+    cut: float,
+) -> tuple[EstimatorRow, MeanTest]:
+    norm = float(np.linalg.norm(truth.value)) or 1.0
     directions, names = _directions(truth, plan.seed)
     batched = sampler.estimator.draw is Draw.BATCH
     if batched:
@@ -268,22 +308,26 @@ def _row(
         # The single draws choose how many more are taken, so they are not among those that are judged.
         single = sampler.rows(min(PILOT, int(least)))
         pilot = SampleMoments.of(single @ directions[:, :1])
-        wanted = _draws_wanted(pilot, norm, plan, affordable=affordable)
+        seen = max(norm - cut / WANTED, 0.25 * norm)  # what is cut counts as unknown
+        wanted = _draws_wanted(pilot, seen, plan, affordable=affordable)
         if wanted > affordable:
             # The tail may be better than the pilot let fear; but without the power itself little is worth taking.
-            wanted = affordable if _draws_for_power(pilot, norm, plan) <= affordable else least
+            wanted = affordable if _draws_for_power(pilot, seen, plan) <= affordable else least
         draws = max(least, wanted)
         group = min(GROUP, max(1, int(draws / LEAST_GROUPS)))
         means = sampler.group_means(math.ceil(draws / group), group)
     projected = means @ directions
     sample = SampleMoments.of(projected)
     claimed = truth.value if expected is None else expected
-    test = _tested(projected, claimed @ directions, truth.error_bound, plan)
+    test = _tested(projected, claimed @ directions, truth.error_bound + cut, plan)
     verdict = (
         unjudged(Outcome.MEASURED, unsaid)
         if expected is None
         else judge_sampled(test, along=0, scale=norm, names=names)
     )
+    if cut > 0.0:
+        said = f"truncation at {sampler.horizon} steps takes at most {cut / norm:.2g} of the truth away; beyond that "
+        verdict = replace(verdict, reason=f"{said}{verdict.reason}")
     if verdict.outcome is Outcome.NO_POWER:
         needed = group * _draws_wanted(sample, norm, plan)
         verdict = replace(verdict, reason=f"{verdict.reason}; about {needed:.1g} draws are needed")
@@ -293,7 +337,7 @@ def _row(
     along, half = float(interval.bias[0]) / norm, float(interval.half_width[0]) / norm
     noise = float(means.var(axis=0, ddof=1).sum()) / sample.draws
     cosine = cosine_interval(single, truth.value)
-    return replace(
+    measured = replace(
         row,
         draws=sample.draws * group,
         truth_norm=norm,
@@ -315,6 +359,7 @@ def _row(
         seconds=time.perf_counter() - started,
         verdict=verdict,
     )
+    return measured, test
 
 
 def _tested(projected: FloatArray, expected: FloatArray, known_error: float, plan: SamplingPlan) -> MeanTest:
@@ -382,6 +427,6 @@ def _directions(truth: Truth, seed: int) -> tuple[FloatArray, list[str]]:
     signs = named_stream(seed, "directions").choice([-1.0, 1.0], size=(4, size))
     columns.extend(signs)
     names.extend(f"along random signs {i}" for i in range(len(signs)))
-    unit = [column / np.linalg.norm(column) for column in columns]
+    unit = [column / (np.linalg.norm(column) or 1.0) for column in columns]
     names.extend(f"at parameter {i}" for i in range(size))
     return np.concatenate([np.array(unit).T, np.eye(size)], axis=1), names

@@ -9,22 +9,39 @@ from dataclasses import replace
 import numpy as np
 
 from bilevelrl.estimators import ESTIMATORS, Claim, Estimator
-from bilevelrl.reference.errors import EstimatorError, SupportError, TooLargeError, UnknownNameError, UnsupportedError
+from bilevelrl.reference.errors import (
+    BilevelRLError,
+    EstimatorError,
+    SupportError,
+    TooLargeError,
+    UnknownNameError,
+    UnsupportedError,
+)
 from bilevelrl.tasks import Scenario
+from bilevelrl.tasks.scenarios import Truth
 from bilevelrl.verification.checks.deterministic import (
+    MAX_MULTISETS,
     CheckResult,
     enumerate_scenario,
     failed_by,
     judge_enumerated,
 )
 from bilevelrl.verification.checks.verdicts import Outcome, Verdict, unjudged
-from bilevelrl.verification.enumeration.contract import EstimatorFunction
+from bilevelrl.verification.enumeration.contract import EstimatorFunction, estimator_name
+from bilevelrl.verification.enumeration.limits import within
 from bilevelrl.verification.mutants.causes import Explanation
+from bilevelrl.verification.pipeline.given import GivenEstimator
 from bilevelrl.verification.pipeline.rows import EstimatorRow, described, exact_measures
+from bilevelrl.verification.pipeline.sampled import SamplingPlan, sampled_row
+from bilevelrl.verification.statistics.means import MeanTest
 from bilevelrl.verification.testing.assertions import check_kind, explain_results
 from bilevelrl.verification.testing.pytest_support import CHECKS
 
-__all__ = ["check_registered", "enumerated_row", "rows_on_scenarios"]
+__all__ = ["check_registered", "checked_row", "enumerated_row", "rows_on_scenarios"]
+
+TIME_LIMIT = 60.0
+"""Seconds that an estimator may take on a scenario."""
+
 
 PAIRS = 20_000
 """Batches of two that are listed where a scenario has few paths on purpose."""
@@ -36,6 +53,8 @@ def rows_on_scenarios(
     *,
     claim: Claim | None = None,
     expected_failures: Mapping[str, str] | None = None,
+    plan: SamplingPlan | None = None,
+    time_limit: float = TIME_LIMIT,
 ) -> tuple[list[EstimatorRow], Explanation | None]:
     """Return one row per scenario, by enumeration, and the likely cause where something is off unexpectedly.
 
@@ -50,6 +69,10 @@ def rows_on_scenarios(
     expected_failures
         {check: reason}, check one of `CHECKS`, alone or with a scenario as in "bias[layered]". A failure that is
         expected and does not happen anywhere is a failure.
+    plan
+        Of the draws on scenarios that are too large to list.
+    time_limit
+        Seconds that the estimator may take on each.
 
     Raises
     ------
@@ -77,7 +100,7 @@ def rows_on_scenarios(
     kept: list[CheckResult] = []
     used: set[str] = set()
     for entry in at:
-        row, results = enumerated_row(estimator, entry, claim=claim)
+        row, results = checked_row(estimator, entry, claim=claim, plan=plan, time_limit=time_limit)
         failed = [result for result in results if result.failed]
         reasons = {result.check: _reason(result, excused, used) for result in failed}
         if failed and all(reason is not None for reason in reasons.values()):
@@ -87,7 +110,7 @@ def rows_on_scenarios(
             kept.extend(results)
         rows.append(row)
     rows.extend(_surprise(estimator, rows, key, reason) for key, reason in excused.items() if key not in used)
-    return rows, explain_results(kept, at, lambda entry: entry.target_truth)
+    return rows, explain_results(kept, at)
 
 
 def _reason(result: CheckResult, excused: Mapping[str, str], used: set[str]) -> str | None:
@@ -110,26 +133,54 @@ def _surprise(
     return replace(described(estimator, None), problem=key, verdict=verdict)
 
 
+def checked_row(
+    estimator: Estimator | EstimatorFunction,
+    on: Scenario,
+    *,
+    claim: Claim | None = None,
+    plan: SamplingPlan | None = None,
+    time_limit: float = TIME_LIMIT,
+) -> tuple[EstimatorRow, list[CheckResult]]:
+    """Return an estimator's row on a scenario, exact where its paths can be listed or integrated over, else by draws.
+
+    Whatever the estimator does (raise, hang, print, end the program, change its inputs) is a row with a reason.
+    """
+    on.solved(getattr(estimator, "target", on.target))  # what is wrong with the problem is not the estimator's failure
+    try:
+        with within(time_limit, estimator_name(estimator)):
+            if "large" not in on.tags:
+                return enumerated_row(estimator, on, claim=claim)
+            plan = replace(
+                SamplingPlan(seed=0, step_budget=600_000) if plan is None else plan, horizon=on.horizon, checks=1
+            )
+            made = estimator if isinstance(estimator, Estimator) else GivenEstimator(estimator, on, claim)
+            row, test = sampled_row(made, on, plan)
+            return row, _sampled_results(row, test, on, on.truth_of(made.target))
+    except BilevelRLError as broken:
+        broke = failed_by("contract", on.name, str(broken))
+        return replace(described(estimator, on, claim=claim), verdict=broke.verdict), [broke]
+
+
 def enumerated_row(
     estimator: Estimator | EstimatorFunction, on: Scenario, *, claim: Claim | None = None, level: str = "yours"
 ) -> tuple[EstimatorRow, list[CheckResult]]:
     """Return exact bias and standard deviation on a scenario, judged against what is claimed, and all its checks.
 
-    "Not applicable" where the estimator says that it does not apply, "failed" where it breaks its contract.
+    "Not applicable" where the estimator says that it does not apply, "failed" where it breaks its contract. Where
+    streams are cut that the infinite horizon is claimed of, truncation is told first and taken off.
     """
     started = time.perf_counter()
     row = described(estimator, on, claim=claim, level=level)
     try:
-        found = enumerate_scenario(
-            estimator, on, claim=claim, **({"max_multisets": PAIRS} if "pairs" in on.tags else {})
-        )
+        most = PAIRS if "pairs" in on.tags else MAX_MULTISETS
+        found = enumerate_scenario(estimator, on, claim=claim, max_multisets=most)
     except (UnsupportedError, SupportError, TooLargeError) as refused:
         return replace(row, verdict=unjudged(Outcome.NOT_APPLICABLE, str(refused))), []
     except EstimatorError as broken:
         broke = failed_by("contract", on.name, str(broken))
         return replace(row, verdict=broke.verdict), [broke]
-    results = judge_enumerated(found)
     expected = None if found.expected is None else sum(found.expected.values(), np.zeros_like(found.bias))
+    results = judge_enumerated(found)
     judged = {check_kind(result.check): result.verdict for result in results}
     failed = [result.verdict for result in results if result.failed]
     measured = replace(
@@ -139,6 +190,20 @@ def enumerated_row(
         verdict=failed[0] if failed else judged["bias"],
     )
     return measured, results
+
+
+def _sampled_results(row: EstimatorRow, test: MeanTest | None, on: Scenario, truth: Truth) -> list[CheckResult]:
+    """What draws say of the bias at each parameter, as far as it is known; nothing unless they found one."""
+    if test is None or not row.verdict.failed:
+        return []
+    difference, known_to = test.bias[-on.theta.size :], float(test.half_width[-on.theta.size :].max())
+    margin = 10.0 * float(np.abs(difference).max()) / max(known_to, np.finfo(np.float64).tiny)
+    # A copy of the truth: planted mistakes, which are enumerated, are not compared with where nothing can be.
+    copied, verdict = replace(truth), row.verdict
+    found = CheckResult(
+        check="bias", scenario=on.name, verdict=verdict, margin=margin, difference=difference, truth=copied
+    )
+    return [found]
 
 
 def check_registered(name: str, on: Scenario) -> EstimatorRow:

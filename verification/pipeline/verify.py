@@ -12,19 +12,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from bilevelrl.estimators import Claim, Draw, Estimator, estimators_for
-from bilevelrl.reference import HYPERGRADIENT_ROUTES
-from bilevelrl.reference.doors import checked
+from bilevelrl.reference import HYPERGRADIENT_ROUTES, ConfigurableMDP
+from bilevelrl.reference.doors import Horizon, Positive, checked
 from bilevelrl.reference.errors import InvalidInputError, refusal
 from bilevelrl.tasks import Scenario
 from bilevelrl.tasks.scenarios import FOUR_ROOMS_TEMPERATURES, paper_scenarios, small_scenarios
-from bilevelrl.verification.checks.own_scenarios import hold_to_its_problem
+from bilevelrl.verification.checks.own_scenarios import chosen_scenarios
 from bilevelrl.verification.checks.verdicts import POWER_LIMIT
 from bilevelrl.verification.enumeration.contract import EstimatorFunction
 from bilevelrl.verification.pipeline.jobs import Job, Progress, run_jobs
 from bilevelrl.verification.pipeline.results import EstimatorRow, Report, RouteRow, ordered
 from bilevelrl.verification.pipeline.route_check import check_route
 from bilevelrl.verification.pipeline.sampled import SamplingPlan, check_by_sampling, sampled_estimators, share
-from bilevelrl.verification.pipeline.scenario_rows import check_registered, rows_on_scenarios
+from bilevelrl.verification.pipeline.scenario_rows import TIME_LIMIT, check_registered, rows_on_scenarios
 from bilevelrl.verification.statistics.means import ERROR_RATE, POWER
 from bilevelrl.verification.testing.assertions import default_scenarios
 
@@ -38,12 +38,17 @@ _ROUTE_EFFORT = {"finite_difference": 6.0, "complex_step": 3.0}
 def verify(
     estimator: Estimator | EstimatorFunction | None = None,
     *,
-    scenarios: Iterable[Scenario] | None = None,
+    scenarios: Iterable[Scenario | str] | None = None,
+    problem: Any = None,
+    theta: Any = None,
+    horizon: Horizon = None,
+    kind: type | None = None,
     claim: Claim | None = None,
     expected_failures: Mapping[str, str] | None = None,
     seed: int = 0,
     quick: bool = False,
     workers: int = 1,
+    time_limit: Positive = TIME_LIMIT,
     progress: Progress | None = None,
 ) -> Report:
     """Hold estimators against the exact hypergradient and return what was found.
@@ -57,6 +62,13 @@ def verify(
         Where to check. Default for one estimator: every scenario whose paths end, so that nothing is truncated; for the
         main job: `small_scenarios`, which are enumerated, and `paper_scenarios`, which are sampled, and on which the
         routes are compared.
+    problem, theta, horizon
+        Instead of scenarios: your own problem of any kind, the leader's parameter (default: zeros), and steps of a
+        stream (default: to the end of all paths, else as many as can be listed, or sampled). The truth, whether paths
+        end and what the horizon cuts off are computed. A kind of your own is sampled by its method
+        `sample(theta, follower, *, streams, steps, rng)` → Trajectories.
+    kind
+        Of problem, a class: where to check one estimator by default; None: `ConfigurableMDP`.
     claim
         What a plain function claims; default: unbiased.
     expected_failures
@@ -67,6 +79,8 @@ def verify(
         A tenth of the sampling, and Four-Rooms at one temperature only.
     workers
         Processes for the main job.
+    time_limit
+        Seconds that the estimator may take on a scenario.
     progress
         Told after each piece.
 
@@ -78,8 +92,8 @@ def verify(
     Raises
     ------
     InvalidInputError
-        If the estimator is not callable, the number of workers is less than one, or a scenario's truth is not that of
-        its problem (see `hold_to_its_problem`).
+        If the estimator is not callable, an argument would be ignored, or a scenario's truth is not that of its problem
+        (see `hold_to_its_problem`).
 
     Examples
     --------
@@ -108,6 +122,7 @@ def verify(
     """
     if workers < 1:
         raise InvalidInputError(refusal("workers", workers, "an integer >= 1", "use 1 to stay in this process"))
+    asked = chosen_scenarios(scenarios, problem=problem, theta=theta, horizon=horizon, argument="scenarios")
     started = time.perf_counter()
     configuration: dict[str, Any] = {
         "seed": seed,
@@ -121,17 +136,37 @@ def verify(
             raise InvalidInputError(
                 refusal("estimator", estimator, "a function (trajectories, context) → rows", "pass the function itself")
             )
-        at = default_scenarios() if scenarios is None else tuple(map(hold_to_its_problem, scenarios))
-        rows, explanation = rows_on_scenarios(estimator, at, claim=claim, expected_failures=expected_failures)
+        at = default_scenarios(kind or ConfigurableMDP) if asked is None else asked
+        _refuse_ignored("scenarios or a problem say where", kind=kind is not None and asked is not None)
+        sampled = any("large" in on.tags for on in at)
+        _refuse_ignored("one estimator stays in this process", workers=workers != 1)
+        _refuse_ignored(
+            "nothing is sampled on these scenarios", seed=seed != 0 and not sampled, quick=quick and not sampled
+        )
+        rows, explanation = rows_on_scenarios(
+            estimator,
+            at,
+            claim=claim,
+            expected_failures=expected_failures,
+            plan=_plan(seed, quick),
+            time_limit=time_limit,
+        )
         return Report(
             estimators=tuple(rows),
             configuration={**configuration, "scenarios": [entry.name for entry in at]},
             seconds=time.perf_counter() - started,
             explanation=explanation,
         )
+    _refuse_ignored(
+        "no estimator is given",
+        kind=kind is not None,
+        claim=claim is not None,
+        expected_failures=expected_failures is not None,
+        time_limit=time_limit != TIME_LIMIT,
+    )
     temperatures = FOUR_ROOMS_TEMPERATURES[1:2] if quick else FOUR_ROOMS_TEMPERATURES
     plan = _plan(seed, quick)
-    at = (*paper_scenarios(temperatures, seed=seed), *small_scenarios()) if scenarios is None else tuple(scenarios)
+    at = (*paper_scenarios(temperatures, seed=seed), *small_scenarios()) if asked is None else asked
     found = run_jobs(_jobs(at, plan), workers=workers, progress=progress)
     return Report(
         estimators=ordered([row for row in found if isinstance(row, EstimatorRow)]),
@@ -145,6 +180,13 @@ def verify(
         },
         seconds=time.perf_counter() - started,
     )
+
+
+def _refuse_ignored(why: str, **given: bool) -> None:
+    """Refuse arguments that would change nothing."""
+    for name, wrong in given.items():
+        if wrong:
+            raise InvalidInputError(f"{name}: expected to be left out, for {why}")
 
 
 def _jobs(at: Sequence[Scenario], plan: SamplingPlan) -> list[Job]:

@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 
 from bilevelrl.estimators import Claim, Estimator
+from bilevelrl.reference import ConfigurableLQR, ConfigurableMDP, LQRGame
 from bilevelrl.reference.arrays import FloatArray, check_shape
-from bilevelrl.reference.doors import NonNegative, checked
+from bilevelrl.reference.doors import Horizon, NonNegative, checked
 from bilevelrl.reference.errors import BilevelRLError, InvalidInputError, ShapeError, refusal
 from bilevelrl.tasks import Scenario, scenarios
-from bilevelrl.tasks.scenarios import Truth, find_scenario
 from bilevelrl.verification.checks.deterministic import (
     ACCURACY,
     CheckResult,
@@ -28,7 +28,7 @@ from bilevelrl.verification.checks.deterministic import (
     check_gradient,
     enumerate_scenario,
 )
-from bilevelrl.verification.checks.own_scenarios import hold_to_its_problem
+from bilevelrl.verification.checks.own_scenarios import chosen_scenarios
 from bilevelrl.verification.checks.verdicts import Outcome
 from bilevelrl.verification.enumeration.contract import EstimatorFunction, estimator_name
 from bilevelrl.verification.mutants.causes import Evidence, Explanation, explain
@@ -67,20 +67,27 @@ class CheckFailedError(BilevelRLError, AssertionError):
         self.explanation = explanation
 
 
-def default_scenarios() -> tuple[Scenario, ...]:
-    """Return the scenarios whose paths all end: there a right formula has no bias, and none is excused by truncation.
+def default_scenarios(kind: type = ConfigurableMDP) -> tuple[Scenario, ...]:
+    """Return the scenarios of a kind whose paths all end: a right formula has no bias there, excused by no truncation.
+
+    Of linear-quadratic problems, whose paths never end, those whose means are quadratures.
 
     Examples
     --------
     >>> all(entry.ends for entry in default_scenarios())
     True
     """
-    return scenarios(tags="ends")
+    return scenarios(tags="integrable" if issubclass(kind, (ConfigurableLQR, LQRGame)) else "ends", kind=kind)
 
 
 @checked
 def assert_matches_truth(
-    gradient: Any, on: Scenario | str | Iterable[Scenario] | None = None, *, accuracy: NonNegative = ACCURACY
+    gradient: Any,
+    on: Scenario | str | Iterable[Scenario] | None = None,
+    *,
+    problem: Any = None,
+    theta: Any = None,
+    accuracy: NonNegative = ACCURACY,
 ) -> None:
     """Assert that a gradient is the stored hypergradient.
 
@@ -91,6 +98,8 @@ def assert_matches_truth(
         that converts to NumPy will do.
     on
         A scenario, its name, or several; default: all scenarios.
+    problem, theta
+        Instead: your own problem of any kind, at θ.
     accuracy
         Error relative to the largest part that is allowed beside rounding; float32 code may ask for 1e-4.
 
@@ -112,7 +121,7 @@ def assert_matches_truth(
       toll: off by ...
       likely cause: the response part is missing ...
     """
-    at = _listed(on, default=scenarios)
+    at = _listed(on, default=scenarios, problem=problem, theta=theta)
     if callable(gradient):
         function, name = gradient, estimator_name(gradient)
     else:
@@ -122,7 +131,7 @@ def assert_matches_truth(
             )
         function, name = _constant(gradient), "gradient"
     results = check_gradient(function, at, accuracy=accuracy)
-    _raise_if_failed(name, "wrong", results, at, lambda entry: entry.truth)
+    _raise_if_failed(name, "wrong", results, at)
 
 
 @checked
@@ -130,6 +139,9 @@ def assert_unbiased(
     estimator: Estimator | EstimatorFunction | FloatArray,
     on: Scenario | str | Iterable[Scenario] | None = None,
     *,
+    problem: Any = None,
+    theta: Any = None,
+    horizon: Horizon = None,
     claim: Claim | None = None,
     expected_failures: Mapping[str, str] | None = None,
     error_rate: TestRate = ERROR_RATE,
@@ -143,6 +155,8 @@ def assert_unbiased(
         need exactly one scenario and are judged statistically against its infinite-horizon truth.
     on
         A scenario, its name, or several; default: all scenarios whose paths end.
+    problem, theta, horizon
+        Instead: your own problem of any kind, at θ, and steps of a stream; as in `verify`.
     claim
         What a plain function claims; default: unbiased.
     expected_failures
@@ -168,7 +182,7 @@ def assert_unbiased(
       layered, in the response part: off by ...
       likely cause: the response part is missing ...
     """
-    at = _listed(on, default=default_scenarios)
+    at = _listed(on, default=default_scenarios, problem=problem, theta=theta, horizon=horizon)
     if not callable(estimator):
         judged = judge_draws(_draws(estimator, _only(at)), at[0], error_rate=error_rate)
         if not judged.passed:
@@ -191,17 +205,18 @@ def assert_unbiased(
         )
     _require_judged(estimator_name(estimator), results)
     kept = [result for result in results if result.scenario not in excused]
-    _raise_if_failed(
-        estimator_name(estimator), "biased", kept, [e for e in at if e.name not in excused], lambda e: e.target_truth
-    )
+    _raise_if_failed(estimator_name(estimator), "biased", kept, [e for e in at if e.name not in excused])
 
 
 @checked
 def assert_variance_below(
     estimator: Estimator | EstimatorFunction | FloatArray,
     bound: float | FloatArray,
-    on: Scenario | str,
+    on: Scenario | str | None = None,
     *,
+    problem: Any = None,
+    theta: Any = None,
+    horizon: Horizon = None,
     error_rate: TestRate = ERROR_RATE,
 ) -> None:
     """Assert that the variance of one draw is below a bound: exactly by enumeration, or from draws.
@@ -214,6 +229,8 @@ def assert_variance_below(
         A number: of the trace of the covariance; (N,): of each coordinate's variance.
     on
         The scenario, or its name.
+    problem, theta, horizon
+        Instead: your own problem, as in `assert_unbiased`.
     error_rate
         Of the statistical check.
 
@@ -232,7 +249,7 @@ def assert_variance_below(
     ...     print(failed)
     BC-HG on layered: total variance 11.1273 is not below 1
     """
-    (at,) = _listed(on, default=scenarios)
+    at = _only(_listed(on, default=tuple, problem=problem, theta=theta, horizon=horizon))
     limit = np.asarray(bound, dtype=np.float64)
     if limit.shape not in ((), (at.theta.size,)) or not bool((limit >= 0.0).all()):
         raise InvalidInputError(
@@ -273,10 +290,8 @@ def check_kind(check: str) -> str:
     return check.partition(",")[0]
 
 
-def explain_results(
-    results: Iterable[CheckResult], at: Sequence[Scenario], truth_of: Callable[[Scenario], Truth]
-) -> Explanation | None:
-    """Return the likely cause of what deterministic checks of one estimator found, or None where nothing is off.
+def explain_results(results: Iterable[CheckResult], at: Sequence[Scenario]) -> Explanation | None:
+    """Return the likely cause of what checks of one estimator found, or None where nothing is off.
 
     Parameters
     ----------
@@ -284,8 +299,6 @@ def explain_results(
         Of `check_estimator` or `check_gradient`.
     at
         The scenarios.
-    truth_of
-        Which truth of a scenario was compared with.
     """
     by_name = {entry.name: entry for entry in at}
     seen, off = [], False
@@ -293,6 +306,7 @@ def explain_results(
         if (
             check_kind(result.check) not in ("bias", "truth")
             or result.difference is None
+            or result.truth is None
             or result.scenario not in by_name
         ):
             continue
@@ -303,7 +317,7 @@ def explain_results(
             continue
         known_to = 10.0 * largest / result.margin if result.failed else 2.0 * largest + 1e-12
         slack = np.full(on.theta.size, known_to)
-        seen.append(Evidence(scenario=on, truth=truth_of(on), difference=result.difference, uncertainty=slack))
+        seen.append(Evidence(scenario=on, truth=result.truth, difference=result.difference, uncertainty=slack))
         off |= result.failed
     return explain(seen) if off else None
 
@@ -313,7 +327,6 @@ def _raise_if_failed(
     what: str,
     results: Sequence[CheckResult],
     at: Sequence[Scenario],
-    truth_of: Callable[[Scenario], Truth],
 ) -> None:
     failed = [result for result in results if result.failed]
     if not failed:
@@ -330,7 +343,7 @@ def _raise_if_failed(
             lines.append(_line(result, by_name[result.scenario]))
     if len(places) > len(shown):
         lines.append(f"  ... and on {', '.join(places[len(shown) :])}")
-    explanation = explain_results(results, at, truth_of)
+    explanation = explain_results(results, at)
     if explanation is not None:
         lines.append(f"  {explanation}")
     raise CheckFailedError("\n".join(lines), results=results, explanation=explanation)
@@ -364,13 +377,9 @@ def _constant(gradient: Any) -> Callable[[Any, FloatArray], Any]:
     return function
 
 
-def _listed(on: Any, *, default: Callable[[], tuple[Scenario, ...]]) -> list[Scenario]:
-    if on is None:
-        return list(default())
-    if isinstance(on, str):
-        return [find_scenario("on", on)]
-    listed = [on] if isinstance(on, Scenario) else [find_scenario("on", e) if isinstance(e, str) else e for e in on]
-    return [hold_to_its_problem(entry) for entry in listed]
+def _listed(on: Any, *, default: Callable[[], tuple[Scenario, ...]], **own: Any) -> list[Scenario]:
+    asked = chosen_scenarios(on, **own)
+    return list(default() if asked is None else asked)
 
 
 def _draws(estimator: Any, at: Scenario) -> FloatArray:
@@ -386,6 +395,6 @@ def _draws(estimator: Any, at: Scenario) -> FloatArray:
 def _only(at: list[Scenario]) -> Scenario:
     if len(at) != 1:
         raise InvalidInputError(
-            refusal("on", [entry.name for entry in at], "exactly one scenario for draws", "name where they are from")
+            refusal("on", [entry.name for entry in at], "exactly one scenario", "name where draws are from")
         )
     return at[0]

@@ -23,12 +23,12 @@ import numpy as np
 
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.doors import NonNegative, checked, checked_record
-from bilevelrl.reference.errors import ShapeError, TooLargeError, UnknownNameError, refusal
+from bilevelrl.reference.errors import InvalidInputError, ShapeError, TooLargeError, UnknownNameError, refusal
 from bilevelrl.reference.problem import Objective
 from bilevelrl.reference.storage import software_versions
 from bilevelrl.tasks import Scenario
-from bilevelrl.tasks.scenarios import Truth, find_scenario
-from bilevelrl.verification.checks.own_scenarios import hold_to_its_problem
+from bilevelrl.tasks.scenarios import Truth
+from bilevelrl.verification.checks.own_scenarios import chosen_scenarios
 from bilevelrl.verification.checks.verdicts import POWER_LIMIT, Outcome, Verdict, judge_sampled, unjudged
 from bilevelrl.verification.mutants.causes import Evidence, Explanation, explain
 from bilevelrl.verification.pipeline.jobs import Progress
@@ -52,7 +52,7 @@ from bilevelrl.verification.statistics.means import (
 from bilevelrl.verification.statistics.search import LARGEST_COUNT
 from bilevelrl.verification.statistics.stream import BlockMeans, RunningMoments, SampleMoments
 
-__all__ = ["Judgement", "comparison_directions", "judge_draws", "read_draws"]
+__all__ = ["Judgement", "comparison_directions", "judge", "judge_draws", "read_draws"]
 
 ASCENT = "of positive product with the truth"
 SampledClaim: TypeAlias = Literal["unbiased", "ascent"]
@@ -162,10 +162,12 @@ class Judgement:
 
 
 @checked
-def judge_draws(
+def judge(
     draws: Any,
-    on: Scenario | str,
+    on: Scenario | str | None = None,
     *,
+    problem: Any = None,
+    theta: Any = None,
     claim: SampledClaim | Sequence[float] | FloatArray = "unbiased",
     horizon: int | None = None,
     tolerated_bias: NonNegative = 0.0,
@@ -175,7 +177,7 @@ def judge_draws(
     causes: bool = True,
     progress: Progress | None = None,
 ) -> Judgement:
-    """Judge independent estimates of a scenario's hypergradient.
+    """Judge independent estimates of the hypergradient of a scenario, or of any problem at θ.
 
     Guarantee: (a) where the claim is right and draws are independent, it fails with probability at most
     `error_rate` (by the central limit theorem, or medians of means where draws are skewed; nothing fails where so
@@ -191,6 +193,8 @@ def judge_draws(
         iterators may hold more than memory does.
     on
         A scenario or its name.
+    problem, theta
+        Instead: your own problem of any kind, at θ; its truth is computed.
     claim
         "unbiased"; or (N,), the expectation that a biased estimator declares; or "ascent": the expectation has a
         positive product with the truth.
@@ -220,13 +224,24 @@ def judge_draws(
     >>> from bilevelrl.tasks import scenario
     >>> truth = scenario("layered").truth
     >>> noise = np.random.default_rng(0).standard_normal((20_000, 3))
-    >>> judge_draws(truth.value + noise, "layered").verdict.outcome.value
+    >>> judge(truth.value + noise, "layered").verdict.outcome.value
     'passed'
-    >>> judged = judge_draws(truth.value - truth.parts["direct"] + noise, "layered")
+    >>> judged = judge(truth.value - truth.parts["direct"] + noise, "layered")
     >>> judged.verdict.outcome.value, judged.explanation.cause
     ('failed', 'the direct part is missing')
+
+    Any problem of your own:
+
+    >>> from bilevelrl.reference import hypergradient
+    >>> from bilevelrl.tasks import toy_game_theta, toy_markov_game
+    >>> game, theta = toy_markov_game(), toy_game_theta(0.3)
+    >>> judge(hypergradient(game, theta).value + 0.1 * noise, problem=game, theta=theta).verdict.outcome.value
+    'passed'
     """
-    at = find_scenario("on", on) if isinstance(on, str) else hold_to_its_problem(on)
+    found = chosen_scenarios(on, problem=problem, theta=theta)
+    if found is None:
+        raise InvalidInputError("on and problem: expected one of them; name where the draws are from")
+    (at,) = found
     truth = at.truth_of(Objective(horizon=horizon))
     stated, expected = _claimed(claim, truth)
     ascent = isinstance(claim, str) and claim == "ascent"
@@ -275,7 +290,7 @@ def judge_draws(
             [
                 Evidence(
                     scenario=at,
-                    truth=truth,
+                    truth=replace(truth) if "large" in at.tags else truth,
                     difference=test.bias[coordinates] + expected - truth.value,
                     uncertainty=test.half_width[coordinates],
                 )
@@ -296,6 +311,10 @@ def judge_draws(
         explanation=explanation,
         budget=str(budget),
     )
+
+
+judge_draws = judge
+"""The same under its first name."""
 
 
 def judge_ascent(test: MeanTest, norm: float) -> Verdict:

@@ -17,11 +17,12 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from bilevelrl.estimators import Claim
-from bilevelrl.reference.doors import checked
+from bilevelrl.reference.doors import Horizon, checked
 from bilevelrl.reference.errors import InvalidInputError, MissingExtraError, UnknownNameError, refusal
 from bilevelrl.tasks import Scenario
 from bilevelrl.verification.checks.deterministic import CheckResult, check_estimator
 from bilevelrl.verification.checks.identity import Identity
+from bilevelrl.verification.checks.own_scenarios import chosen_scenarios
 from bilevelrl.verification.checks.verdicts import Outcome
 from bilevelrl.verification.enumeration.contract import estimator_name
 from bilevelrl.verification.testing.assertions import CheckFailedError, check_kind, default_scenarios, explain_results
@@ -74,7 +75,7 @@ class ScenarioCheck:
         results = _results(Identity(estimator), self.scenario, self.claim)
         for result in results:
             if check_kind(result.check) == self.name and result.failed:
-                found = explain_results(results, [self.scenario], lambda entry: entry.target_truth)
+                found = explain_results(results, [self.scenario])
                 hint = f"\n  {found}" if found is not None else ""
                 where = f"{estimator_name(estimator)} on {self.scenario.name}"
                 raise CheckFailedError(f"{where}: {result.verdict.reason}{hint}", results=results, explanation=found)
@@ -93,9 +94,15 @@ class ScenarioCheck:
 
 @checked
 def estimator_checks(
-    on: Iterable[Scenario] | None = None, *, claim: Claim | None = None, names: Sequence[str] = tuple(CHECKS)
+    on: Iterable[Scenario] | None = None,
+    *,
+    problem: Any = None,
+    theta: Any = None,
+    horizon: Horizon = None,
+    claim: Claim | None = None,
+    names: Sequence[str] = tuple(CHECKS),
 ) -> list[ScenarioCheck]:
-    """Return every check on every scenario; default: those whose paths end.
+    """Return every check on every scenario, or on a problem of your own at θ; default: scenarios whose paths end.
 
     Raises
     ------
@@ -111,7 +118,8 @@ def estimator_checks(
     for name in names:
         if name not in CHECKS:
             raise UnknownNameError("names", name, CHECKS)
-    at = default_scenarios() if on is None else on
+    asked = chosen_scenarios(on, problem=problem, theta=theta, horizon=horizon)
+    at = default_scenarios() if asked is None else asked
     return [ScenarioCheck(name=name, scenario=entry, claim=claim) for entry in at for name in names]
 
 
@@ -120,6 +128,9 @@ def parametrize_with_checks(
     estimators: Sequence[Any],
     *,
     scenarios: Iterable[Scenario] | None = None,
+    problem: Any = None,
+    theta: Any = None,
+    horizon: Horizon = None,
     claim: Claim | None = None,
     expected_failures: Mapping[str, str] | Callable[[Any], Mapping[str, str]] | None = None,
 ) -> pytest.MarkDecorator:
@@ -131,6 +142,8 @@ def parametrize_with_checks(
         Estimators, or functions (trajectories, context) → rows.
     scenarios
         Default: those whose paths end.
+    problem, theta, horizon
+        Instead: your own problem, as in `verify`.
     claim
         What plain functions claim.
     expected_failures
@@ -156,7 +169,7 @@ def parametrize_with_checks(
         import pytest
     except ImportError:
         raise MissingExtraError("parametrize_with_checks", "pytest", "dev") from None
-    checks = estimator_checks(scenarios, claim=claim)
+    checks = estimator_checks(scenarios, problem=problem, theta=theta, horizon=horizon, claim=claim)
     known = {*CHECKS, *map(str, checks)}
     cases = []
     for estimator in estimators:

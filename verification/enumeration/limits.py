@@ -1,0 +1,54 @@
+"""A limit on the time that somebody else's code may take, where the system has alarms."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from bilevelrl.reference.errors import EstimatorError
+
+__all__ = ["TookTooLongError", "within"]
+
+
+class TookTooLongError(EstimatorError):
+    """An estimator was stopped because it took longer than it may."""
+
+
+@contextmanager
+def within(seconds: float, name: str) -> Iterator[None]:
+    """Raise in the block when it takes longer; without a limit outside the main thread, and where there are no alarms.
+
+    Raises
+    ------
+    TookTooLongError
+        Naming the estimator and the limit.
+
+    Examples
+    --------
+    >>> with within(0.05, "mine"):
+    ...     while True:
+    ...         pass
+    Traceback (most recent call last):
+        ...
+    bilevelrl.verification.enumeration.limits.TookTooLongError: estimator mine: took longer than 0.05 s; make it faster,
+    or pass a larger time_limit
+    """
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
+        yield
+        return
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise TookTooLongError(
+            f"estimator {name}: took longer than {seconds:g} s; make it faster, or pass a larger time_limit"
+        )
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)  # again each second: one may be swallowed
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        signal.signal(signal.SIGALRM, before)

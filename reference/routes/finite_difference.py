@@ -40,6 +40,9 @@ INITIAL_STEPS = tuple(0.25 / 8.0**k for k in range(12))
 WANTED = 1e-9
 """Relative error estimate at which a coordinate is done."""
 
+CLOSE = np.array([2e-5, 1e-5]) / np.pi
+"""Steps close to θ, of no common measure with the others: what wide steps pass over is seen by these."""
+
 
 @register_route(
     "finite_difference",
@@ -148,7 +151,9 @@ def _differentiate(moved: _Moved, part: Part) -> tuple[FloatArray, FloatArray]:
         best_error[pending[better]] = estimate[better]
         scale = np.abs(best).max(initial=0.0)
         # A smaller step helps against truncation only: where noise dominates, this is the best there is.
-        pending = pending[~(change <= np.maximum(WANTED * scale, noise))]
+        done = change <= np.maximum(WANTED * scale, noise)
+        done[done] = _contradiction(moved, part, pending[done], best, best_error) == 0.0
+        pending = pending[~done]
         if pending.size == 0:
             break
     if not seen.all():
@@ -156,4 +161,18 @@ def _differentiate(moved: _Moved, part: Part) -> tuple[FloatArray, FloatArray]:
             f"theta[{int(np.argmin(seen))}]: no step to both sides keeps rows of probabilities; expected a θ "
             "inside the set where the tables are; use another route there"
         )
+    best_error[pending] += _contradiction(moved, part, pending, best, best_error)
     return best, best_error
+
+
+def _contradiction(
+    moved: _Moved, part: Part, coordinates: IntArray, best: FloatArray, best_error: FloatArray
+) -> FloatArray:
+    """Return by how much quotients close to θ forbid the derivatives found: wide steps pass over what is narrow."""
+    close = [(moved.values(part, h, coordinates) - moved.values(part, -h, coordinates)) / (2.0 * h) for h in CLOSE]
+    slope, truncation = close[1], np.abs(close[1] - close[0])  # three times that of the closer one
+    noise = moved.split.noise(part) / CLOSE[1] * 2.0
+    rounding = np.abs(slope) * np.finfo(float).eps * np.abs(moved.at.theta.ravel()[coordinates]) / CLOSE[1]
+    allowed = best_error[coordinates] + truncation + noise + rounding
+    excess = np.abs(slope - best[coordinates]) - allowed
+    return np.where(excess > 0.0, excess, 0.0)  # where there is no value, nothing contradicts

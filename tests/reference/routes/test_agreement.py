@@ -1,5 +1,6 @@
 """Every route to the hypergradient agrees with every other, and with high-precision truth, within its own bound."""
 
+import autograd.numpy as anp
 import numpy as np
 import pytest
 from agreement import ROUTES, by_every_route, disagreements
@@ -268,6 +269,27 @@ def test_finite_differences_stay_among_probabilities(chance):
 
 
 @pytest.mark.exact
+@pytest.mark.parametrize(
+    ("function", "slope"),
+    [
+        (lambda x: 1.0 + anp.exp(-(((x - 0.3003) / 1e-4) ** 2)), 6e4 * np.exp(-9.0)),
+        (lambda x: 1.0 + 0.01 * anp.sin(2048.0 * np.pi * x), 20.48 * np.pi * np.cos(2048.0 * np.pi * 0.3)),
+        (lambda x: x + anp.tanh((x - 0.3) / 1e-3), 1001.0),
+    ],
+    ids=["a bump between the steps", "as many periods as steps", "a narrow rise"],
+)
+def test_finite_differences_see_what_their_first_steps_pass_over(function, slope):
+    def tables(theta):
+        return Tables(
+            transition=np.ones((1, 1, 1)), reward_follower=np.zeros((1, 1)),
+            reward_leader=anp.reshape(function(theta[0]), (1, 1)), initial=np.ones(1),
+        )  # fmt: skip
+
+    problem = ConfigurableMDP(tables=tables, discount_leader=0.5, discount_follower=0.5, temperature=1.0)
+    found = hypergradient(problem, np.array([0.3]), route="finite_difference")
+    assert abs(found.value[0] - 2.0 * slope) <= found.error_bound < 1e-6 * slope
+
+
 def test_finite_differences_refuse_the_edge_of_the_probabilities():
     problem = ConfigurableMDP(tables=ends_with_chance, discount_leader=0.9, discount_follower=0.8, temperature=0.5)
     with pytest.raises(IllPosedError, match=r"theta\[0\]: no step to both sides"):

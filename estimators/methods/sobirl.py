@@ -242,6 +242,9 @@ def _one_step_brackets(trajectories: Trajectories, factors: FloatArray, context:
     return [Contribution(part="response", batch=every_action, weights={"reward_follower": weights.reshape(shape)})]
 
 
+_STEP = 2.0**-10  # of the direction, for tables without a trace
+
+
 def _action_matters(context: Context) -> BoolArray:
     """Return (S,): whether ∇r_F differs between actions there, seen by its slope along one random direction.
 
@@ -252,6 +255,10 @@ def _action_matters(context: Context) -> BoolArray:
     if "reward_follower" not in problem.varying(theta):
         return np.zeros(states, dtype=np.bool_)
     direction = np.random.default_rng(20260314).standard_normal(theta.shape)
+    if problem.tables_jacobian is not None or problem.tables_pullback is not None:  # the tables need not be traceable
+        ahead, behind = (problem.evaluate(theta + h * direction).reward_follower for h in (_STEP, -_STEP))
+        moved = np.asarray(ahead) - np.asarray(behind)
+        return np.asarray((moved != moved[:, :1]).any(axis=1))
     try:
         slope = np.asarray(autograd.make_jvp(lambda x: problem.tables(x).reward_follower)(theta)(direction)[1])
     except NotImplementedError:  # a primitive without a forward rule: leave nothing out

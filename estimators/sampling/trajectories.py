@@ -72,8 +72,8 @@ class Trajectories:
         If shapes differ.
     InvalidInputError
         If the batch is empty, a valid reward or weight is not finite, a step is both terminated and truncated, an
-        episode goes on after a flag or ends without one, or `state_tp1` says other than `terminated` whether the
-        process ended.
+        episode goes on after a flag or ends without one, does not count its steps from 0 by one, or does not go on in
+        the state that it had reached, or `state_tp1` says other than `terminated` whether the process ended.
     """
 
     state_t: Numbers
@@ -114,6 +114,33 @@ class Trajectories:
         if np.ndim(self.state_tp1) == 2 and self.state_tp1.dtype.kind == "i":
             self._check_ends(int(self.state_tp1.max(initial=-1, where=self.valid & self.terminated)))
         self._check_flags()
+        if self.weight_t is None:  # the steps of a minibatch do not follow each other
+            self._check_order()
+
+    def _check_order(self) -> None:
+        """Refuse episodes that do not count their steps from 0 by one, or whose states do not follow each other."""
+        time, first = self.time_in_episode, self.valid & (self.time_in_episode > 0)
+        expected = np.zeros(np.shape(time), dtype=np.int64)
+        expected[:, 1:] = time[:, :-1] + 1
+        wrong = first & (time != expected)
+        if wrong.any():
+            stream, step = (int(i) for i in np.argwhere(wrong)[0])
+            raise InvalidInputError(
+                refusal(f"time_in_episode[{stream}, {step}]", int(time[stream, step]),
+                        f"0, where an episode begins, or {int(expected[stream, step])}, where it goes on",
+                        "count each episode's steps 0, 1, 2 ...")
+            )  # fmt: skip
+        if np.shape(self.state_t) != np.shape(self.state_tp1) or self.state_t.dtype.kind != self.state_tp1.dtype.kind:
+            return  # states of two kinds are refused where the kind of problem is known
+        apart = self.state_t[:, 1:] != self.state_tp1[:, :-1]
+        apart = first[:, 1:] & (apart if apart.ndim == 2 else apart.any(axis=2))
+        if apart.any():
+            stream, step = (int(i) for i in np.argwhere(apart)[0])
+            raise InvalidInputError(
+                refusal(f"state_t[{stream}, {step + 1}]", self.state_t[stream, step + 1].tolist(),
+                        f"state_tp1[{stream}, {step}], {self.state_tp1[stream, step].tolist()}, where it goes on",
+                        "keep each stream's steps in their order")
+            )  # fmt: skip
 
     def _check_flags(self) -> None:
         """Refuse episodes that end without a flag, or go on after one."""

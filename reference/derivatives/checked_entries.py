@@ -108,6 +108,7 @@ class CheckedEntries:
         """
         if theta.size:
             probe = self.probe(theta)
+            self._refuse_random(probe, None)
             for name in probe.base:
                 finding = kink(probe, name) if probe.moves(name) else None
                 if finding is not None:
@@ -252,11 +253,26 @@ class CheckedEntries:
         if kind in seen.compared:
             return
         probe = self.probe(theta)
+        self._refuse_random(probe, values)
         for name in probe.base:
             finding = claimed(probe, name)
             if finding is not None:
                 self._refuse(name, finding, source if name in names else "constant", theta)
         seen.compared.add(kind)
+
+    def _refuse_random(self, probe: Probe, values: Mapping[str, Any] | None) -> None:
+        """Refuse a function that is another when it is asked again at the same θ; values are those of a trace."""
+        if values is None or any(np.asarray(value).dtype == object for value in values.values()):
+            values = self.entries(probe.theta)  # a trace that is hidden in objects is refused elsewhere
+        for name, base in probe.base.items():
+            first, second = np.asarray(base), np.asarray(values[name])
+            size = float(np.abs(first).max(initial=0.0, where=np.isfinite(first)))
+            if second.shape != first.shape or not np.allclose(second, first, 0.0, _NOISE * size, equal_nan=True):
+                raise DerivativeError(
+                    f"{self.label}(theta): {name} is another array when it is asked for again at the same "
+                    f"theta={probe.theta.tolist()}; expected a function of θ alone: draw random numbers once, before "
+                    "it, and keep nothing between calls"
+                )
 
     def _finite(self, theta: FloatArray, name: str, pulled: FloatArray) -> FloatArray:
         if not np.isfinite(pulled).all():

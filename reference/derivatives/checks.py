@@ -16,15 +16,17 @@ import numpy as np
 
 from bilevelrl.reference.arrays import BoolArray, FloatArray, IntArray
 from bilevelrl.reference.derivatives.findings import Finding
-from bilevelrl.reference.derivatives.probes import ROUNDINGS, STEPS, ULPS, Probe, contracted, same
+from bilevelrl.reference.derivatives.probes import DEEPER, ROUNDINGS, STEPS, ULPS, Probe, contracted, same
 
-__all__ = ["History", "bends", "compare", "kink", "settled_slope"]
+__all__ = ["History", "bends", "compare", "jumps", "kink", "settled_slope"]
 
 AGREEMENT = 1e-6
 """Relative to the derivative: what central differences must confirm."""
 
 EXACT_AGREEMENT = 1e-9
 """The same for the complex step, which has no truncation."""
+
+_ONE_SLOPE = 1e-5  # of the slope: what those of the two sides may differ by for routes that take differences
 
 
 def compare(
@@ -60,7 +62,8 @@ def compare(
         exact = contracted(probe.by_complex_step(name), weights)
         for k in range(1, len(STEPS) + 1):
             history.add(probe, name, k, weights)
-            pending = pending[~history.agrees(claimed, exact)[pending]]
+            if k <= len(STEPS) - DEEPER:
+                pending = pending[~history.agrees(claimed, exact)[pending]]
             if pending.size == 0:
                 return None
         finding = history.verdict(
@@ -76,7 +79,8 @@ def kink(probe: Probe, name: str) -> Finding | None:
     with np.errstate(all="ignore"):
         for k in range(1, len(STEPS) + 1):
             history.add(probe, name, k, None)
-            pending = pending[~history.smooth()[pending]]
+            if k <= len(STEPS) - DEEPER:
+                pending = pending[~history.meets()[pending]]
             if pending.size == 0:
                 return None
         finding = history.verdict(np.full(np.size(probe.base[name]), np.nan), None, pending)
@@ -124,6 +128,10 @@ class History:
         meet = bend <= 0.02 * self._size + 4.0 * noise
         return meet if len(self.bend) < 2 else meet | (bend <= 0.25 * self.bend[-2] + 4.0 * noise)
 
+    def meets(self) -> BoolArray:
+        """Whether one-sided slopes are one at the last step, as far as rounding lets it be seen."""
+        return self.bend[-1] <= _ONE_SLOPE * self._size + 4.0 * self.noise[-1]
+
     def agrees(self, claimed: FloatArray, exact: FloatArray | None) -> BoolArray:
         """Whether the last step shows a smooth entry with the claimed derivative."""
         slope, noise, scale, smooth = self.slope[-1], self.noise[-1], self.scale(claimed), self.smooth()
@@ -148,13 +156,18 @@ class History:
         lost: FloatArray | None = None
         for i in pending.tolist():
             finding = self._entry(i, claimed, exact, slope[:, i], bend[:, i], noise[:, i])
-            if finding is not None and finding.kind == "wrong":
+            if finding is not None and finding.kind == "wrong" and not self._is_seen(finding, slope[:, i], noise[:, i]):
                 lost = np.broadcast_to(rounding(), claimed.shape) if lost is None else lost
                 if abs(finding.claimed - finding.found) <= lost[i]:
                     continue
             if finding is not None:
                 return finding
         return None
+
+    def _is_seen(self, finding: Finding, slope: FloatArray, noise: FloatArray) -> bool:
+        """Whether differences alone refute a claim: then what the complex step scatters is a branch, not a rounding."""
+        found, error = settled_slope(slope, noise)
+        return abs(finding.claimed - found) > 20.0 * error + AGREEMENT * (abs(finding.claimed) + abs(found))
 
     def _entry(
         self,
@@ -169,6 +182,8 @@ class History:
         if bends(bend, noise):
             seen = np.flatnonzero(bend > 8.0 * noise)[-1]
             return Finding("kink", i, claim, float(slope[seen]), float(bend[seen]))
+        if jumps(slope, noise):
+            return Finding("jump", i, claim, float(slope[-1]), float("inf"))
         if not np.isfinite(slope).any():
             return Finding("edge", i, claim, float("nan"), float("nan"))
         found, error = settled_slope(slope, noise)
@@ -185,7 +200,10 @@ class History:
 
 
 def settled_slope(slope: FloatArray, noise: FloatArray) -> tuple[float, float]:
-    """Return the slope at the step where its neighbours agree best, and how well they do, rounding included."""
+    """Return the slope at the step where its neighbours agree best, and how well they do, rounding included.
+
+    What larger steps agree on and smaller ones contradict spans a kink beside θ: then only the smaller ones count.
+    """
     change = np.abs(np.diff(slope))
     error = np.maximum(change[:-1], change[1:]) + noise[1:-1]
     if not np.isfinite(error).any():
@@ -193,8 +211,26 @@ def settled_slope(slope: FloatArray, noise: FloatArray) -> tuple[float, float]:
             return float("nan"), float("inf")
         last = np.flatnonzero(np.isfinite(slope))[-1]
         return float(slope[last]), float("inf")
-    best = int(np.nanargmin(error))
+    first = 0
+    for k in range(1, len(error)):
+        best = first + int(np.nanargmin(error[first:k])) if np.isfinite(error[first:k]).any() else k
+        if abs(slope[k + 1] - slope[best + 1]) > 20.0 * (error[k] + error[best]):
+            first = k
+    best = first + int(np.nanargmin(error[first:]))
     return float(slope[best + 1]), float(error[best])
+
+
+def jumps(slope: FloatArray, noise: FloatArray) -> bool:
+    """Whether the slope through both sides grows as steps shrink by 8, to the last: an odd jump, an infinite slope.
+
+    Examples
+    --------
+    >>> h = 2.0 ** -np.arange(10, 38, 3)
+    >>> jumps(1.0 + 1.0 / h, 1e-16 / h), jumps(1.0 + h, 1e-16 / h)
+    (True, False)
+    """
+    last = np.abs(np.asarray(slope)[-5:])
+    return bool((last > 8.0 * np.asarray(noise)[-5:]).all() and (last[1:] >= 3.5 * last[:-1]).all())
 
 
 def bends(bend: FloatArray, noise: FloatArray) -> bool:

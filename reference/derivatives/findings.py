@@ -19,7 +19,7 @@ class Finding:
     Attributes
     ----------
     kind : str
-        "kink", "edge" (no values to both sides), "not finite" or "wrong".
+        "kink", "jump", "edge" (no values to both sides), "not finite" or "wrong".
     index : int
         Flat index of the entry, -1 for a weighted sum of all.
     claimed, found, error : float
@@ -43,8 +43,9 @@ _REASONS = {
     ),
     "autograd": (
         "a rule of the automatic differentiation library that is wrong for this call (autograd 1.9.1 has one: "
-        "linalg.solve of a stack of matrices and one vector; write b[..., None]), or plain NumPy or an `if` on values "
-        "on part of the way; rewrite that step or give the closed form"
+        "linalg.solve of a stack of matrices and one vector; write b[..., None]), an abs, where, clip or sign exactly "
+        "at its branch in a function that is smooth there (softplus from max and abs, at 0: use logaddexp), or plain "
+        "NumPy or an `if` on values on part of the way; rewrite that step or give the closed form"
     ),
     "not finite": (
         "the function is differentiable there and autograd's rule for one of its steps is not (norm(x)**2 at 0, prod "
@@ -80,6 +81,11 @@ def describe(label: str, name: str, shape: tuple[int, ...], finding: Finding, so
             f"{start} does not exist: slopes to the two sides differ by {finding.error:.6g} however small the step, "
             "a kink (or a jump, or an infinite slope) exactly at this θ; expected a differentiable function; move θ "
             "off the kink or smooth the function"
+        )
+    if finding.kind == "jump":
+        return (
+            f"{start} does not exist: the slope grows without end as steps shrink, a jump or an infinite slope exactly "
+            "at this θ; expected a differentiable function; move θ off the jump or smooth the function"
         )
     if finding.kind == "edge":
         return (

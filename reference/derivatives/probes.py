@@ -19,10 +19,13 @@ from numpy.exceptions import ComplexWarning
 from bilevelrl.reference.arrays import AnyArray, BoolArray, FloatArray, Traced, is_frozen
 from bilevelrl.reference.errors import InvalidInputError
 
-__all__ = ["ROUNDINGS", "STEPS", "ULPS", "Entries", "Probe", "check_direction", "contracted", "same"]
+__all__ = ["DEEPER", "ROUNDINGS", "STEPS", "ULPS", "Entries", "Probe", "check_direction", "contracted", "same"]
 
-STEPS = tuple(2.0**-k for k in range(10, 32, 3))
+STEPS = tuple(2.0**-k for k in range(10, 38, 3))
 """Steps of the differences, largest first; truncation falls by 64 from one to the next, and a bend by 8."""
+
+DEEPER = 2
+"""How many of them, the last, only refute: rounding leaves them too little to confirm with."""
 
 ULPS = 4.0 * float(np.finfo(np.float64).eps)
 """Rounding of one entry of an array, relative to it."""

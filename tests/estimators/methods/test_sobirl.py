@@ -3,14 +3,16 @@
 import dataclasses
 import itertools
 
+import autograd.numpy as anp
 import numpy as np
 import pytest
+from autograd.tracer import getval
 from remembering import remembering
 
 from bilevelrl.estimators import Claim, Context, NaivePGD, Objective, SoBiRL, sample_trajectories
 from bilevelrl.estimators.methods import sobirl as module
 from bilevelrl.estimators.sampling.tabular import TabularSimulator, sample_stopped_trajectories
-from bilevelrl.reference import hypergradient, solve_follower
+from bilevelrl.reference import ConfigurableMDP, Tables, hypergradient, solve_follower
 from bilevelrl.reference.errors import EstimatorError, InvalidInputError, UnknownNameError, UnsupportedError
 from bilevelrl.reference.routes.theorem1 import follower_source, pair_gradients
 from bilevelrl.reference.tabular.leader import leader_action_values
@@ -363,3 +365,33 @@ def test_theta_in_the_dynamics_can_be_refused():
     np.testing.assert_array_equal(strict(batch, context), SoBiRL()(batch, context))
     with pytest.raises(EstimatorError, match="ratios"):
         SoBiRL(weight="q", **PUBLISHED).expectation(context, horizon=3)
+
+
+def test_closed_forms_need_no_traceable_tables():
+    rng = np.random.default_rng(0)
+    kernel, weight = rng.dirichlet(np.ones(3), size=(3, 2)), rng.standard_normal((3, 2, 3))
+    leader = rng.standard_normal((3, 2))
+
+    def problem(reward, **closed):
+        return ConfigurableMDP(
+            tables=lambda x: Tables(
+                transition=kernel, reward_follower=reward(x), reward_leader=leader, initial=np.full(3, 1 / 3)
+            ),
+            discount_leader=0.9, discount_follower=0.8, temperature=0.5, **closed,
+        )  # fmt: skip
+
+    def slopes(x):
+        return {"reward_follower": np.cos(weight @ x)[..., None] * weight}
+
+    ways = [
+        problem(lambda x: anp.sin(anp.dot(weight, x))),
+        problem(lambda x: np.array(np.sin(weight @ x).tolist()), tables_jacobian=slopes),
+        problem(lambda x: np.sin(weight @ np.asarray(getval(x))), tables_jacobian=slopes),
+    ]
+    rows = []
+    for way in ways:
+        context = context_of(way)
+        batch = sample_trajectories(way, THETA, context.follower, streams=20, steps=4, rng=np.random.default_rng(1))
+        rows.append((SoBiRL().estimate(batch, context).mean, sum(SoBiRL().expectation(context, horizon=4).values())))
+    np.testing.assert_allclose(rows[1], rows[0], rtol=1e-12)
+    np.testing.assert_allclose(rows[2], rows[0], rtol=1e-12)

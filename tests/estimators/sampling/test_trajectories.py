@@ -52,6 +52,27 @@ def test_a_termination_that_leads_to_a_state_is_refused(sampled):
         BCHG().estimate(moved, context)
 
 
+@pytest.mark.parametrize(
+    ("time", "named"),
+    [(lambda t: t + 1, r"time_in_episode\[0, 0\]=1"), (lambda t: 2 * t, r"time_in_episode\[\d, 1\]=2")],
+    ids=["counted from one", "with gaps"],
+)
+def test_steps_are_counted_from_zero_by_one(sampled, time, named):
+    batch, _ = sampled
+    with pytest.raises(InvalidInputError, match=named):
+        dataclasses.replace(batch, time_in_episode=time(batch.time_in_episode))
+
+
+def test_states_follow_each_other(sampled):
+    batch, _ = sampled
+    stream, step = (int(i) for i in np.argwhere(batch.valid[:, 1:] & (batch.time_in_episode[:, 1:] > 0))[0])
+    other = (int(batch.state_t[stream, step + 1]) + 1) % 6
+    with pytest.raises(InvalidInputError, match=rf"state_t\[{stream}, {step + 1}\]={other}: expected state_tp1"):
+        changed(batch, "state_t", (stream, step + 1), other)
+    weighted = dataclasses.replace(batch, weight_t=np.ones(batch.valid.shape))
+    changed(weighted, "state_t", (stream, step + 1), other)  # the steps of a minibatch do not follow each other
+
+
 @pytest.mark.parametrize("episodes", [True, False])
 @pytest.mark.parametrize("name", ["truncated", "time_in_episode", "valid"])
 def test_episodes_that_contradict_their_flags_are_refused(name, episodes):

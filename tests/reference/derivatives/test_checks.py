@@ -749,3 +749,98 @@ def test_a_cache_that_returns_what_an_earlier_trace_left(begins):
             except DerivativeError:
                 continue
             assert np.abs(found.value - exact.value).max() <= bound + exact.error_bound
+
+
+def rest(x):
+    return anp.log1p(anp.exp(-anp.abs(x)))
+
+
+AT_A_BRANCH = {  # smooth at 0, though each piece is not, and every rule takes one piece's slope there
+    "softplus, where": lambda x: anp.where(x > 0.0, x, 0.0) + rest(x),
+    "softplus, where with equality": lambda x: anp.where(x >= 0.0, x, 0.0) + rest(x),
+    "softplus, clip": lambda x: anp.clip(x, 0.0, np.inf) + rest(x),
+    "softplus, a product": lambda x: x * (x > 0.0) + rest(x),
+    "distribution of Laplace": lambda x: anp.sign(x) * (1.0 - anp.exp(-anp.abs(x))),
+}
+
+
+@pytest.mark.parametrize("route", [*DIFFERENTIATING, "complex_step"])
+@pytest.mark.parametrize("name", AT_A_BRANCH)
+def test_a_branch_at_theta_is_no_rounding(name, route):
+    if route == "certified":
+        pytest.importorskip("flint")
+    problem = one_state(lambda x: anp.reshape(AT_A_BRANCH[name](x), (1, 2)))
+    with pytest.raises(DerivativeError, match="reward_follower"):
+        hypergradient(problem, np.zeros(2), route=route)
+
+
+@pytest.mark.parametrize("name", AT_A_BRANCH)
+def test_differences_know_what_is_smooth_at_a_branch(name):
+    problem = one_state(lambda x: anp.reshape(AT_A_BRANCH[name](x), (1, 2)))
+    slope = 1.0 if "Laplace" in name else 0.5
+    found = hypergradient(problem, np.zeros(2), route="finite_difference")
+    plain = hypergradient(one_state(lambda x: slope * anp.reshape(x, (1, 2))), np.zeros(2))
+    assert np.abs(found.value - plain.value).max() <= found.error_bound + plain.error_bound < 1e-5
+
+
+def test_branches_of_matrices_and_policies():
+    problem = regulator(lambda x: anp.reshape(0.5 + anp.where(x > 0.0, x, 0.0) + rest(x) - np.log(2.0), (1, 1)))
+    with pytest.raises(DerivativeError, match="dynamics_state"):
+        hypergradient(problem, np.zeros(1))
+
+
+def huber(x):
+    return anp.where(anp.abs(x) < 1.0, 0.5 * x * x, anp.abs(x) - 0.5)
+
+
+@pytest.mark.parametrize(
+    ("function", "at"),
+    [
+        (huber, 1.0),
+        (huber, -1.0),
+        (anp.abs, 1e-9),
+        (lambda x: 1.0 + anp.abs(x), 1e-9),
+        (lambda x: x + anp.sign(x), 0.0),
+    ],
+)
+def test_what_is_not_analytic_at_or_beside_theta(function, at):
+    problem = one_state(lambda x: anp.reshape(anp.concatenate([function(x[:1]), x[1:]]), (1, 2)))
+    with pytest.raises(DerivativeError, match="reward_follower"):
+        hypergradient(problem, np.array([at, 0.3]), route="complex_step")
+
+
+@pytest.mark.parametrize("route", [*DIFFERENTIATING, "complex_step"])
+def test_a_jump_that_is_the_same_to_both_sides(route):
+    if route == "certified":
+        pytest.importorskip("flint")
+    problem = one_state(lambda x: anp.reshape(x + anp.sign(x), (1, 2)))
+    with pytest.raises(DerivativeError, match="reward_follower"):
+        hypergradient(problem, np.array([0.0, 0.3]), route=route)
+
+
+@pytest.mark.parametrize("route", ["complex_step", "finite_difference"])
+def test_a_small_kink(route):
+    problem = one_state(lambda x: anp.reshape(x + 0.009 * anp.abs(x), (1, 2)))
+    with pytest.raises(DerivativeError, match=r"reward_follower.*does not exist"):
+        hypergradient(problem, np.array([0.0, 0.3]), route=route)
+
+
+@pytest.mark.parametrize("squash", [lambda c: np.clip(c, -1.0, 1.0), lambda c: c.astype(np.float16), np.tanh])
+@pytest.mark.parametrize("route", ["implicit", "m_sobirl"])
+def test_a_pullback_that_is_not_linear(squash, route):
+    def pullback(theta, cotangents):
+        return squash(10.0 * np.asarray(cotangents.get("reward_follower", np.zeros((1, 2))))).ravel() / 10.0
+
+    problem = one_state(tables_pullback=pullback)
+    with pytest.raises(DerivativeError, match="reward_follower"):
+        hypergradient(problem, THETA, route=route)
+
+
+@pytest.mark.parametrize("route", [*DIFFERENTIATING, "complex_step", "finite_difference"])
+def test_tables_that_draw_random_numbers(route):
+    if route == "certified":
+        pytest.importorskip("flint")
+    rng = np.random.default_rng(0)
+    problem = one_state(lambda x: anp.reshape(x * (1.0 + 1e-6 * rng.standard_normal(2)), (1, 2)))
+    with pytest.raises(DerivativeError, match="reward_follower"):
+        hypergradient(problem, THETA, route=route)

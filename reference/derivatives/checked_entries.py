@@ -260,7 +260,7 @@ class CheckedEntries:
                 self._refuse(name, finding, source if name in names else "constant", theta)
         seen.compared.add(kind)
 
-    def _refuse_random(self, probe: Probe, values: Mapping[str, Any] | None) -> None:
+    def _refuse_random(self, probe: Probe, values: Values | None) -> None:
         """Refuse a function that is another when it is asked again at the same θ; values are those of a trace."""
         if values is None or any(np.asarray(value).dtype == object for value in values.values()):
             values = self.entries(probe.theta)  # a trace that is hidden in objects is refused elsewhere

@@ -42,7 +42,7 @@ from bilevelrl.estimators.terms.suffix_moments import return_moments
 from bilevelrl.estimators.terms.tabular import Scores
 from bilevelrl.reference.arrays import FloatArray, store_floats
 from bilevelrl.reference.doors import Real, checked
-from bilevelrl.reference.errors import EstimatorError, InvalidInputError, UnknownNameError, UnsupportedError
+from bilevelrl.reference.errors import EstimatorError, InvalidInputError, UnknownNameError, UnsupportedError, refusal
 from bilevelrl.reference.problem import Objective
 
 __all__ = ["AlongTrajectories", "Baseline", "CriticKind", "Normalisation", "Stopping", "exact_critic_kind"]
@@ -338,6 +338,15 @@ class AlongTrajectories(Estimator):
             return 1.0 / trajectories.count_in_batch(
                 trajectories.valid & (trajectories.terminated | trajectories.truncated)
             )
+        if trajectories.weight_t is None and (trajectories.episode_starts.sum(axis=1) > 1).any():
+            several = int(np.argmax(trajectories.episode_starts.sum(axis=1) > 1))
+            raise EstimatorError(
+                refusal(
+                    f"{self.name}: trajectories.time_in_episode[{several}]", "several episodes in one stream",
+                    "one episode per stream with normalisation='streams', whose sums would count each of them",
+                    "sample with single_episode=True, or average with normalisation='episodes'",
+                )
+            )  # fmt: skip
         return 1.0 / trajectories.streams_per_batch if self.draw is Draw.BATCH else 1.0
 
     @checked

@@ -40,8 +40,12 @@ TRACED = {
     "finite_difference": 0,
     "complex_step": 0,
 }
-# Forward mode looks at the shapes first, and the MDP that a game reduces to evaluates the policy itself.
-TWICE = {"theorem1", "hpgd_form", "forward", "theorem2", "total_derivative", "reduction"}
+# Forward mode looks at the shapes first, and the MDP that a game reduces to evaluates the policy itself. What takes no
+# trace asks again at θ, to see that the function knows nothing else.
+TWICE = {
+    "theorem1", "hpgd_form", "forward", "theorem2", "total_derivative", "reduction",
+    "complex_step", "finite_difference",
+}  # fmt: skip
 SPLIT = {"mdp": 2 + 5, "game": 2 + 2, "lqr": 2 + 5, "lqr game": 2 + 3}
 CASES = [(kind, name) for kind in PROBLEMS for name in ("solve_follower", "leader_objective")] + [
     (kind, name)

@@ -180,8 +180,8 @@ def test_a_row_whose_sum_moves_keeps_its_own_derivative():
     pytest.importorskip("flint")
     problem = two_states((0.3, 0.7), (-0.5, 0.0), reward=(1e6, 1e6))
     certified = certified_hypergradient(problem, np.zeros(1))
-    exact = -(10**6) * Fraction(1, 2) / (Fraction(0.3) + Fraction(0.7))
-    assert holds(certified.value[0], exact)
+    assert Fraction(0.3) + Fraction(0.7) != 1
+    assert holds(certified.value[0], Fraction(-(10**6), 2))
     for route in ("implicit", "theorem1", "m_sobirl", "mixed_derivative"):
         found = hypergradient(problem, np.zeros(1), route=route)
         assert certified.value[0].distance(found.value[0]) <= found.error_bound, route

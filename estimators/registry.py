@@ -42,6 +42,7 @@ ESTIMATORS: dict[str, EstimatorEntry] = {entry.name: entry for method in _METHOD
 """Every configuration by name, those of this package first."""
 
 
+@checked
 def estimators_for(kind: type) -> dict[str, EstimatorEntry]:
     """Return the configurations that are listed for a kind of problem, a class.
 

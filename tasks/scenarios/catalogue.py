@@ -30,6 +30,7 @@ COMMAND = "python -m bilevelrl.tasks.scenarios.truths"
 TRUTHS_FILE = "scenario_truths.json"
 
 
+@checked
 def scenario_names(kind: type = ConfigurableMDP) -> tuple[str, ...]:
     """Return the names of all scenarios of a kind of problem, a class: textbook cases first.
 

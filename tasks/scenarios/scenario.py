@@ -229,7 +229,7 @@ class Scenario:
         --------
         >>> from bilevelrl.tasks import layered_mdp, random_mdp
         >>> [(on.horizon, on.ends) for on in map(Scenario.of, (layered_mdp(), random_mdp()))]
-        [(3, True), (3, False)]
+        [(3, True), (4, False)]
         """
         if theta is None:
             if problem.theta_shape is None:

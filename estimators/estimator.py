@@ -3,7 +3,7 @@
 Every sample-based hypergradient of this package is linear in the derivatives of the visited rewards and
 log-probabilities,
 
-    estimate = Σ over contributions Σ_t w[m, t] ∇term(state_t, action_t, state_tp1; θ),
+    estimate = Σ over contributions Σ_t w[m, t] ∇term(state_t, action_t, state_tp1; θ),                              (1)
 
 with scalar weights that depend on the trajectories, the follower's solution and a critic. So an estimator only
 computes weights. The base class turns them into a mean by one vector-Jacobian product per part, whose cost does not
@@ -167,7 +167,7 @@ class Contribution:
         """Return the sum over streams, (N,)."""
         found = np.zeros(context.theta.size)
         if self.weights:
-            found = found + context.problem.pullback(context.theta, self.batch, self.weights)
+            found = found + context.problem.pullback(context.theta, self.batch, self.weights)  # (1)
         return found if self.rows is None else found + self.rows.sum(axis=0)
 
     @checked
@@ -176,7 +176,7 @@ class Contribution:
         streams = np.shape(self.batch.state_t)[0]
         found = np.zeros((streams, context.theta.size))
         if self.weights:
-            found = found + context.problem.pullback(context.theta, self.batch, self.weights, per_stream=True)
+            found = found + context.problem.pullback(context.theta, self.batch, self.weights, per_stream=True)  # (1)
         return found if self.rows is None else found + self.rows
 
 

@@ -2,9 +2,10 @@
 
 From state x the state j steps later is `N(F^j x, Z_j)`, so with
 
-    g(m, Z) = |I + D^{-1} Z|^{-1/2} exp(-½ (m - x*)' (D + Z)^{-1} (m - x*))
+    g(m, Z) = |I + D^{-1} Z|^{-1/2} exp(-½ (m - x*)' (D + Z)^{-1} (m - x*))                                          (1)
 
-    V^(h)(x) = Σ_{j<h} γ_L^j g(F^j x, Z_j),      Q^(h)(x, l, a) = r_L(x) + γ_L V^(h-1)(A x + B a + C l),
+    V^(h)(x) = Σ_{j<h} γ_L^j g(F^j x, Z_j),                                                                          (2)
+    Q^(h)(x, l, a) = r_L(x) + γ_L V^(h-1)(A x + B a + C l),                                                          (3)
 
 and averages over the follower's action only widen the bumps: `Z_j + F^j B Σ B' F^j'`.
 """
@@ -126,8 +127,8 @@ class LQRGameCritic:
         _, log_wide = np.linalg.slogdet(wide)
         for j, power in enumerate(self.powers[:steps]):
             off = x @ power.T - self.game.target
-            bump = np.exp(0.5 * (log_wide[j] + log_width - np.vecdot(off @ wide[j], off)))
-            total += np.where(j < to_go, self.discount**j * bump, 0.0)
+            bump = np.exp(0.5 * (log_wide[j] + log_width - np.vecdot(off @ wide[j], off)))  # (1)
+            total += np.where(j < to_go, self.discount**j * bump, 0.0)  # (2)
         return total
 
     def value(self, state: Any, *, steps_to_go: Any = None) -> FloatArray:
@@ -138,7 +139,7 @@ class LQRGameCritic:
         self, state: Any, action: Any, *, leader_action: Any = None, steps_to_go: Any = None
     ) -> FloatArray:
         """Return Q_L(x, l, a)."""
-        return self._paid(state, steps_to_go) + self._ahead(state, leader_action, action, steps_to_go)
+        return self._paid(state, steps_to_go) + self._ahead(state, leader_action, action, steps_to_go)  # (3)
 
     def over_follower(self, state: Any, leader_action: Any, *, steps_to_go: Any = None) -> FloatArray:
         """Return E_a Q_L given the leader's action."""

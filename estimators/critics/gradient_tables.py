@@ -1,7 +1,7 @@
 """Tables of the gradient of the follower's values, exact or learnt, as λ-returns and baselines read them.
 
-    ∇V_F(s) = Σ_a π(a|s) ∇Q_F(s,a),      ∇Q_F(s,a) = E[ x + γ_F ∇V_F(s') ],
-    x = ∇r_F(s,a) + γ_F V_F(s') ∇log P(s'|s,a),
+    ∇V_F(s) = Σ_a π(a|s) ∇Q_F(s,a),      ∇Q_F(s,a) = E[ x + γ_F ∇V_F(s') ],                                          (1)
+    x = ∇r_F(s,a) + γ_F V_F(s') ∇log P(s'|s,a),                                                                      (2)
 
 so ∇V_F is the expected discounted sum of x, as V is that of rewards, and it is learnt as V is: one row of N numbers per
 state. Where θ enters as a reward of each state the table is the follower's successor representation.
@@ -107,7 +107,7 @@ class GradientTable:
             steps = expected_follower_steps(context)
             kernel, policy = context.problem.tables_at(context.theta).transition, context.follower.policy
             system = DiscountedSystem.factorise(policy_transition(kernel, policy), context.problem.discount_follower)
-            return cls(gradients=np.asarray(system.solve(np.einsum("sa,san->sn", policy, steps))))
+            return cls(gradients=np.asarray(system.solve(np.einsum("sa,san->sn", policy, steps))))  # (1)
 
         return solved_once(context, ("∇V_F",), solved)
 
@@ -168,7 +168,7 @@ def follower_steps(context: Context, trajectories: Trajectories) -> FloatArray:
     steps = single_derivatives(context, trajectories, "reward_follower")
     if "transition" in context.problem.varying(context.theta):
         ahead = context.problem.discount_follower * context.follower.value_at(trajectories.state_tp1)
-        steps = steps + ahead[..., None] * single_derivatives(context, trajectories, "log_transition")
+        steps = steps + ahead[..., None] * single_derivatives(context, trajectories, "log_transition")  # (2)
     return np.where(trajectories.valid[..., None], steps, 0.0)
 
 
@@ -189,7 +189,7 @@ def expected_follower_steps(context: Context) -> FloatArray:
     (4, 2, 3)
     """
     reward = reward_slope(context, "reward_follower")
-    return reward + kernel_slope(context, context.problem.discount_follower * context.follower.value)
+    return reward + kernel_slope(context, context.problem.discount_follower * context.follower.value)  # (2)
 
 
 def reward_slope(context: Context, reward: str) -> FloatArray:

@@ -1,11 +1,12 @@
 """The leader's values in a Markov game: exact ones, those of published operators, and tables learnt along trajectories.
 
-An operator says what the leader expects of the next state (all are backed up as `Q(s,l,a) = r_L + γ_L Σ_s' P v(s')`):
+An operator says what the leader expects of the next state (all are backed up as `Q(s,l,a) = r_L + γ_L Σ_s' P v(s')`;
+(4) is Bi-AC's, (46)-(49) of arXiv:2603.14867):
 
-    expected     v(s) = Σ_{l,a} f g Q(s,l,a)                 the value under both players' policies
-    sampled      v(s) = Q(s, l, a) of the actions taken      the same in expectation
-    modes        v(s) = Q(s, argmax f, argmax g)             as the published runs do
-    stackelberg  v(s) = max_l Q(s, l, a*(s, l))              Bi-AC (46)-(49): a* the follower's most probable action
+    expected     v(s) = Σ_{l,a} f g Q(s,l,a)                 the value under both players' policies                  (1)
+    sampled      v(s) = Q(s, l, a) of the actions taken      the same in expectation                                 (2)
+    modes        v(s) = Q(s, argmax f, argmax g)             as the published runs do                                (3)
+    stackelberg  v(s) = max_l Q(s, l, a*(s, l))              a* the follower's most probable action                  (4)
 """
 
 from __future__ import annotations
@@ -255,15 +256,15 @@ def _next_value(table: FloatArray, policy: FloatArray, response: FloatArray, ope
     """What the leader expects of each state, (S,), by an operator other than "sampled"."""
     states = np.arange(table.shape[0])
     if operator == "expected":
-        result: FloatArray = np.einsum("sl,sla,sla->s", policy, response, table)
+        result: FloatArray = np.einsum("sl,sla,sla->s", policy, response, table)  # (1)
         return result
     likely = response.argmax(axis=2)
     if operator == "modes":
         leader_action = policy.argmax(axis=1)
-        chosen: FloatArray = table[states, leader_action, likely[states, leader_action]]
+        chosen: FloatArray = table[states, leader_action, likely[states, leader_action]]  # (3)
         return chosen
     answered = np.take_along_axis(table, likely[:, :, None], axis=2)[:, :, 0]
-    best: FloatArray = answered.max(axis=1)
+    best: FloatArray = answered.max(axis=1)  # (4)
     return best
 
 
@@ -362,7 +363,7 @@ def learn_game_critic(
                     last = after == trajectories.steps or not trajectories.valid[stream, after]
                     if last or trajectories.truncated[stream, step]:
                         continue
-                    following = table[arrived, leader_action[stream, after], action[stream, after]]
+                    following = table[arrived, leader_action[stream, after], action[stream, after]]  # (2)
                 else:
                     at = slice(arrived, arrived + 1)
                     following = _next_value(table[at], policy[at], response[at], operator)[0]

@@ -2,8 +2,8 @@
 
 Under a linear Gaussian policy the leader's values are quadratic,
 
-    V^(h)(x) = -x'M^(h) x - c^(h),
-    Q^(h)(x, a) = r_L(x, a) - γ_L [ (A x + B a)' M^(h-1) (A x + B a) + tr(M^(h-1) W) + c^(h-1) ].
+    V^(h)(x) = -x'M^(h) x - c^(h),                                                                                   (1)
+    Q^(h)(x, a) = r_L(x, a) - γ_L [ (A x + B a)' M^(h-1) (A x + B a) + tr(M^(h-1) W) + c^(h-1) ].                    (2)
 
 So quadratic features contain the true critic, and least squares on them has no approximation error.
 """
@@ -88,7 +88,7 @@ class QuadraticCritic:
             zero = [np.zeros_like(step)]
         joint = step + discount * into.T @ costs @ into
         noise = np.tensordot(costs, m.noise_covariance, axes=2)
-        offsets = constant + discount * (noise + ahead)
+        offsets = constant + discount * (noise + ahead)  # (2)
         return cls(
             matrices=np.concatenate([np.array(zero).reshape(-1, *step.shape), joint]),
             offsets=np.concatenate([np.zeros(len(zero)), offsets]),
@@ -118,7 +118,7 @@ class QuadraticCritic:
             return np.asarray(-np.vecdot(x @ self.state_matrix(), x) - (self.offsets[row] + constant))
         spread = np.tensordot(self.matrices[:, n:, n:], self.follower.covariance, axes=2)
         at_mean = self.action_value(state, self.follower.mean(state), steps_to_go=steps_to_go)
-        return np.asarray(at_mean - spread[row], dtype=np.float64)
+        return np.asarray(at_mean - spread[row], dtype=np.float64)  # (1)
 
     @checked
     def state_matrix(self, steps_to_go: Any = None) -> FloatArray:

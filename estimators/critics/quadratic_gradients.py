@@ -2,8 +2,9 @@
 
 With z = (x, a), `c` the part of the derivative that one step contributes at V_F held fixed, and the policy's averages,
 
-    ∇Q_F(z) = c(z) + γ_F E[∇V_F(x')],   c(z) = ∇r_F(z) + γ_F ∇E[V_F(x')] = -z'H z - γ_F tr(P ∇W),
-    H = diag(∇Q, ∇R) + γ_F ∇([A B]'P [A B]),
+    ∇Q_F(z) = c(z) + γ_F E[∇V_F(x')],                                                                                (1)
+    c(z) = ∇r_F(z) + γ_F ∇E[V_F(x')] = -z'H z - γ_F tr(P ∇W),                                                        (2)
+    H = diag(∇Q, ∇R) + γ_F ∇([A B]'P [A B]),                                                                         (3)
 
 so both gradients are quadratic, with N matrices each: `∇V_F(x) = -x'Γ x - g`. Knowing ∇P and V_F is enough to evaluate
 c; the expectation of what follows is then learnt from samples, all N outputs by one regression.
@@ -79,8 +80,8 @@ class StepGradient:
         half = into.T @ p @ np.concatenate([moved("dynamics_state"), moved("dynamics_action")], axis=2)
         matrices = discount * (half + np.swapaxes(half, 1, 2))
         matrices[:, :n, :n] += moved("cost_state_follower")
-        matrices[:, n:, n:] += moved("cost_action_follower")
-        return cls(matrices=matrices, offsets=discount * np.tensordot(moved("noise_covariance"), p))
+        matrices[:, n:, n:] += moved("cost_action_follower")  # (3)
+        return cls(matrices=matrices, offsets=discount * np.tensordot(moved("noise_covariance"), p))  # (2)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -256,7 +257,7 @@ def fit_lstd_gradient(
         else:
             z = np.concatenate([trajectories.state_t, trajectories.action_t], axis=-1)[sums.used]
             moments = sums.instruments @ _quadratic(z, step.matrices, step.offsets)
-    weights = sums.solve(moments, context.problem.discount_follower, ridge=ridge)
+    weights = sums.solve(moments, context.problem.discount_follower, ridge=ridge)  # (1)
     matrices, offsets = unpack_quadratic(weights, sums.dimension)
     if inputs == "state":
         return QuadraticStateGradient(matrices=matrices, offsets=offsets)

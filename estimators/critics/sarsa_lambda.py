@@ -2,8 +2,8 @@
 
 One pass visits each stream backwards in time and moves every visited entry towards its λ-return,
 
-    Q(s_t, a_t) ← Q(s_t, a_t) + α [ G^λ_t - Q(s_t, a_t) ],
-    G^λ_t = r_L + γ_L [ (1-λ) Q̄_{t+1} + λ G^λ_{t+1} ],
+    Q(s_t, a_t) ← Q(s_t, a_t) + α [ G^λ_t - Q(s_t, a_t) ],                                                           (1)
+    G^λ_t = r_L + γ_L [ (1-λ) Q̄_{t+1} + λ G^λ_{t+1} ],                                                              (2)
 
 with Q̄_{t+1} = Q(s_{t+1}, a_{t+1}), or Σ_a π(a|s_{t+1}) Q(s_{t+1}, a) for expected SARSA. λ = 0 is `sarsa_pass` in the
 reversed order of time; λ = 1 regresses on the observed returns. Reference: Rummery & Niranjan (1994); van Seijen et al.
@@ -97,7 +97,7 @@ class SarsaLambdaCritic(SarsaCritic):
         if not self.expected:
             then = np.roll(trajectories.action_t, -1, axis=1)
             weight = np.where((goes_on & alive)[..., None], np.eye(actions)[then], weight)
-        learnt = lambda_pass(
+        learnt = lambda_pass(  # (1), (2)
             self.table.reshape(-1, 1),
             trajectories,
             place=trajectories.state_t * actions + trajectories.action_t,

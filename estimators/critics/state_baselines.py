@@ -12,21 +12,21 @@ What is taken away is `Σ_s b(s) Z_s` with `Z_s = (1/β) Σ_t w_t B_t 1(s_t = s)
 two steps, shows E[Z_s] = 0 and E[Z_s Z_s'] = 0 for s ≠ s', with no products of different times in E[Z_s²]. So the
 variance of each component of an estimate X - Σ_s b(s) Z_s is a sum of parabolas, one per state, least at
 
-    "estimate":   b(s) = E[X Z_s] / E[Z_s²],
+    "estimate":   b(s) = E[X Z_s] / E[Z_s²],                                                                         (1)
 
 where X is the whole estimate, its other parts included. A parabola that looks at each step of the guiding term alone,
 and at nothing that the step shares with others, is least at
 
-    "step":       b(s) = Σ_a π B² ∇Q_F / Σ_a π B²,
+    "step":       b(s) = Σ_a π B² ∇Q_F / Σ_a π B²,                                                                   (2)
 
 and "value" is b = ∇V_F, the doubly centred form. Each component of θ has its own minimum: b(s) is a vector.
 
 For "estimate", steps before t are known at t and contribute nothing; the trace e_{t-1} that comes in multiplies ρ G_t,
 ρ = γ_F λ; and what starts at t is worth h(s, a), the derivative of the leader's value at (s, a):
 
-    E[X Z_s] = (1/β) Σ_a π B [ ρ M(s) q(s,a) + D(s) h(s,a) ],      E[Z_s²] = (1/β²) D(s) Σ_a π B²,
-    D = Σ_t w_t² Pr(s_t = .),      M = Σ_t w_t E[e_{t-1} 1(s_t = .)],     q = E[G | s, a],
-    h = ∇r_L + γ_L Σ ∇P V_L + (1/β) B q + γ_L P (π h),
+    E[X Z_s] = (1/β) Σ_a π B [ ρ M(s) q(s,a) + D(s) h(s,a) ],      E[Z_s²] = (1/β²) D(s) Σ_a π B²,                   (3)
+    D = Σ_t w_t² Pr(s_t = .),      M = Σ_t w_t E[e_{t-1} 1(s_t = .)],     q = E[G | s, a],                           (4)
+    h = ∇r_L + γ_L Σ ∇P V_L + (1/β) B q + γ_L P (π h),                                                               (5)
 
 three linear systems, for trajectories that are not cut.
 """
@@ -166,10 +166,10 @@ class StateBaseline:
         returns = expected_lambda_returns(context, gradients, trace_decay)
         squared = (policy * benefit**2).sum(axis=1)
         if kind == "step":
-            numerator, denominator = np.einsum("sa,san->sn", policy * benefit**2, returns), squared
+            numerator, denominator = np.einsum("sa,san->sn", policy * benefit**2, returns), squared  # (2)
         else:
             moments = _WholeEstimate.of(context, critic, benefit, returns, problem.discount_follower * trace_decay)
-            numerator, denominator = moments.numerator, moments.visits * squared / problem.temperature**2
+            numerator, denominator = moments.numerator, moments.visits * squared / problem.temperature**2  # (1)
             squared = np.where(moments.visits > 0.0, squared, 0.0)
         known = squared > (_SMALLEST * float(np.abs(action_value).max(initial=0.0))) ** 2
         ratio = numerator / np.where(known, denominator, 1.0)[:, None]
@@ -251,15 +251,15 @@ class _WholeEstimate:
         impulse = impulse + benefit[..., None] * returns / problem.temperature
         leader = DiscountedSystem.factorise(chain, discount)
         average = np.asarray(leader.solve(np.einsum("sa,san->sn", policy, impulse)))
-        worth = impulse + discount * expected_ahead(context, average)
+        worth = impulse + discount * expected_ahead(context, average)  # (5)
         squared = DiscountedSystem.factorise(chain, discount**2)
-        visits = squared.solve_transposed(np.asarray(tables.initial, dtype=np.float64))
+        visits = squared.solve_transposed(np.asarray(tables.initial, dtype=np.float64))  # (4)
         started = visits[:, None] * policy * benefit / problem.temperature
         carried = DiscountedSystem.factorise(chain, discount * decay)
         incoming = discount * carried.solve_transposed(_arrivals(context, started))
         centred = policy * benefit / problem.temperature
         numerator = decay * incoming[:, None] * np.einsum("sa,san->sn", centred, returns)
-        numerator = numerator + visits[:, None] * np.einsum("sa,san->sn", centred, worth)
+        numerator = numerator + visits[:, None] * np.einsum("sa,san->sn", centred, worth)  # (3)
         return cls(numerator, visits)
 
 

@@ -3,7 +3,7 @@
 Guiding terms of the form `Σ_t w_t B̂_t h(s_t, a_t)`, with a function h of the visited pair whose mean over the policy is
 zero, have the expectation `Σ_{s,a} U(s,a) h(s,a)` with
 
-    U(s,a) = Σ_t w_t Pr(s_t = s) π(a|s) E[B̂_t | s_t = s, a_t = a].
+    U(s,a) = Σ_t w_t Pr(s_t = s) π(a|s) E[B̂_t | s_t = s, a_t = a].                                                  (1)
 
 Because h is centred, any part of B̂ that does not depend on the action drops out.
 """
@@ -76,6 +76,6 @@ def expected_impulses(
         if estimator.target.horizon is not None and t >= estimator.target.horizon:
             break
         to_go = None if limit is None else max(limit - t, 0)
-        total += discount**t * law[:, None] * policy * critic.action_value(state, action, steps_to_go=to_go)
+        total += discount**t * law[:, None] * policy * critic.action_value(state, action, steps_to_go=to_go)  # (1)
         law = np.asarray(chain.T @ law)
     return total

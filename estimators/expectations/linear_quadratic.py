@@ -3,9 +3,9 @@
 With z = (x, a), critic `Q_L = -z'J z`, follower's gradient along a suffix of h steps `∇Q_F = -z'G^(h) z` (constants
 have mean zero against the benefit) and the policy `a = -K x + ε`, `ε ~ N(0, Σ)`,
 
-    E_π[B ∇Q_F] = 4 x'(J_ax - J_aa K)' Σ (G_ax - G_aa K) x + 2 tr(J_aa Σ G_aa Σ),
+    E_π[B ∇Q_F] = 4 x'(J_ax - J_aa K)' Σ (G_ax - G_aa K) x + 2 tr(J_aa Σ G_aa Σ),                                    (1)
 
-    G^(h) = H + γ_F [A B]' ([I; -K]' G^(h-1) [I; -K]) [A B],     G^(0) = 0,     H as in `StepGradient`.
+    G^(h) = H + γ_F [A B]' ([I; -K]' G^(h-1) [I; -K]) [A B],     G^(0) = 0,     H as in `StepGradient`.              (2)
 
 P, K and Σ are those of the follower that is used, best or not; J is the critic that is used, right or wrong.
 """
@@ -120,7 +120,7 @@ def policy_covariance(
     play = np.concatenate([np.eye(n), -follower.gain])
     of_leader = sigma @ leader[n:] @ play
     of_follower = gradient[:, n:] @ play
-    linear = 4.0 * np.swapaxes(of_follower, 1, 2) @ of_leader
+    linear = 4.0 * np.swapaxes(of_follower, 1, 2) @ of_leader  # (1)
     constant = 2.0 * np.tensordot(gradient[:, n:, n:], sigma @ leader[n:, n:] @ sigma)
     size = n * n
     result: FloatArray = moments.reshape(-1, size) @ linear.reshape(-1, size).T + weights[:, None] * constant
@@ -236,7 +236,7 @@ class _Expectation:
         offsets = np.zeros((steps + 1, len(step.offsets)))
         for h in range(1, steps + 1):
             ahead = matrices[h - 1]
-            matrices[h] = step.matrices + discount * carry.T @ ahead @ carry
+            matrices[h] = step.matrices + discount * carry.T @ ahead @ carry  # (2)
             arriving = np.tensordot(self.play.T @ ahead @ self.play, noise)
             played = np.tensordot(ahead[:, n:, n:], self.covariance)
             offsets[h] = step.offsets + discount * (arriving + played + offsets[h - 1])

@@ -2,12 +2,12 @@
 
 No sampling and no enumeration: the law of the state moves forwards, and with it the expected trace
 
-    E_k(s) = E[ e_{k-1} 1(s_k = s) ],      e_k = γ_F e_{k-1} + x_k,
+    E_k(s) = E[ e_{k-1} 1(s_k = s) ],      e_k = γ_F e_{k-1} + x_k,                                                  (1)
 
 because the guiding term is `Σ_k e_k g_k` and x_k depends on step k only. Returns of the same suffix depend on what
 comes after k as well; swapping sums once more splits them at k,
 
-    γ_L^t R_t = Σ_{t≤j≤k} γ_L^j r_j + γ_L^{k+1} R_{k+1},
+    γ_L^t R_t = Σ_{t≤j≤k} γ_L^j r_j + γ_L^{k+1} R_{k+1},                                                             (2)
 
 into an impulse `c_k γ_L^k r_k` with `c_k = Σ_{t≤k} γ_F^{k-t}` and a future that depends on the path through s_{k+1}
 only. The result is one weight per table entry, so an expectation costs one vector-Jacobian product per part.
@@ -205,7 +205,7 @@ class _Model:
                 self._respond_to_future(weights, counted * self.discount ** (k + 1) * visits, returns[k + 1])
             trace = discount_follower * carried[:, None] * policy + visits * impulse
             self._respond(weights, trace)
-            carried = _push(self.kernel, trace)
+            carried = _push(self.kernel, trace)  # (1)
             law = _push(self.kernel, visits)
             if self.completion is not None:
                 # Every n-step sum that ends here, and the last of them with all the weight that is left.
@@ -291,7 +291,7 @@ class _Model:
             weights.response_transition.add_pair(-trace * (follower.action_value - self.tables.reward_follower))
 
     def _respond_to_future(self, weights: _Weights, visits: FloatArray, returns: FloatArray) -> None:
-        """Add the guiding term of traces that a return from the successor on is part of."""
+        """Add the guiding term of traces that a return from the successor on, R_{k+1} in (2), is part of."""
         problem, follower = self.context.problem, self.context.follower
         visits = visits / problem.temperature
         weights.response += visits * expected_next(self.kernel, returns)

@@ -2,8 +2,8 @@
 
 The follower sees the leader's action. What it expects of a state before anybody has moved is
 
-    best_response               W(s) = Σ_l f(l|s) β log Σ_a exp(Q(s,l,a)/β)
-    log_sum_exp_of_the_mean     W(s) = β log Σ_a exp(Σ_l f(l|s) Q(s,l,a)/β)
+    best_response               W(s) = Σ_l f(l|s) β log Σ_a exp(Q(s,l,a)/β)                                          (1)
+    log_sum_exp_of_the_mean     W(s) = β log Σ_a exp(Σ_l f(l|s) Q(s,l,a)/β)                                          (2)
 
 and `Q = r_F + γ_F P W`. The second plans as a follower that would not see the leader's next action, and then acts,
 having seen the present one: it is no best response of either information structure.
@@ -122,10 +122,10 @@ class GameFollowerRule:
         """Return W (R, S) and ∂W/∂Q, (R, S, L, A)."""
         if self.operator == "best_response":
             soft, response = soft_values(table, game.temperature)
-            return np.vecdot(policies, soft), policies[..., None] * response
+            return np.vecdot(policies, soft), policies[..., None] * response  # (1)
         mean = np.matmul(policies[:, :, None], table)[:, :, 0]
         value, response = soft_values(mean, game.temperature)
-        return value, policies[..., None] * response[:, :, None]
+        return value, policies[..., None] * response[:, :, None]  # (2)
 
     def _fixed_point(self, game: MarkovGame, policies: FloatArray, table: FloatArray) -> FloatArray:
         """Newton's method on W, each row until its own residual is rounding."""

@@ -1,7 +1,7 @@
 """BC-HG with λ-returns of ∇Q_F and state baselines: a critic of ∇V_F in place of the end of the suffix.
 
-    (1/β) Σ_t γ_L^t B(s_t, a_t) [ G^λ_t - b(s_t) ],
-    G^λ_t = Σ_{k≥t} (γ_F λ)^{k-t} [ x_k + γ_F c_k ∇V̂_F(s_{k+1}) ],   x_k = ∇r_F + γ_F V_F(s_{k+1}) ∇log P,
+    (1/β) Σ_t γ_L^t B(s_t, a_t) [ G^λ_t - b(s_t) ],                                                                  (1)
+    G^λ_t = Σ_{k≥t} (γ_F λ)^{k-t} [ x_k + γ_F c_k ∇V̂_F(s_{k+1}) ],   x_k = ∇r_F + γ_F V_F(s_{k+1}) ∇log P,          (2)
 
 c_k being 1 - λ, or 1 at the last observed step. λ = 1 is BC-HG's suffix, completed where it was cut. With the exact
 ∇V_F the mean of G^λ is ∇Q_F for every λ and however short the stream: nothing is truncated. With another table the
@@ -155,12 +155,12 @@ class LambdaBCHG(BCHG):
         gradients = self.gradient_table(context)
         share = context.problem.discount_follower * bootstrap_shares(trajectories, self.trace_decay)
         after = np.where(trajectories.valid, trajectories.state_tp1, 0)
-        rows = _weighted(item.weights["reward_follower"] * share, after, gradients.gradients)
+        rows = _weighted(item.weights["reward_follower"] * share, after, gradients.gradients)  # (2)
         baseline = self.baseline_table(context, gradients)
         if baseline is not None:
             weight = self.scale(trajectories) * self.leader_weight(trajectories, context)
             taken = np.where(trajectories.valid, weight * benefit_t, 0.0) / context.problem.temperature
-            rows = rows - _weighted(taken, trajectories.state_t, baseline.table)
+            rows = rows - _weighted(taken, trajectories.state_t, baseline.table)  # (1)
         return Contribution(part=item.part, batch=item.batch, weights=item.weights, rows=rows)
 
     @checked

@@ -2,7 +2,7 @@
 
 For Gaussian transitions `x' = μ + W^{1/2} ε` and a smooth value V,
 
-    E[ V(x') ∇log P(x'|x, a) ]  =  E[ ∇V(x')' (∇μ + ½ ∇W W^{-1} (x' - μ)) ],
+    E[ V(x') ∇log P(x'|x, a) ]  =  E[ ∇V(x')' (∇μ + ½ ∇W W^{-1} (x' - μ)) ],                                         (1)
 
 the same mean from a gradient of V instead of its level. Scores grow as the noise shrinks, gradients do not; but the
 dynamics and the gradient of the values must be known, not only samples.
@@ -85,7 +85,7 @@ class PathwiseBCHG(BCHG):
             Contribution(
                 part="response",
                 batch=trajectories,
-                weights={"reward_follower": trace, "path_transition": trace[..., None] * gradient},
+                weights={"reward_follower": trace, "path_transition": trace[..., None] * gradient},  # (1)
             ),
         ]
 

@@ -3,7 +3,7 @@ r"""A hypergradient of linear-quadratic games from sampled paths: no leader crit
 Leaders that know the dynamics, their own reward, and the follower's V_F and π* can differentiate the reward along each
 sampled path instead of weighing scores by returns. With `y = A x + C l`, `x' = y + B a` and `a = -G y + ξ`,
 
-    E Σ_t γ_L^t ∇r_L(x_t)  =  policy part (through l = K x + ζ)  +  response part (through ∇G and ∇Σ).
+    E Σ_t γ_L^t ∇r_L(x_t)  =  policy part (through l = K x + ζ)  +  response part (through ∇G and ∇Σ).               (1)
 
 Backwards, with `q_t` the derivative of what is still to be earned in the state `x_t`: `C'H'q_{t+1} x_t'` is the
 cotangent of K, `-B'q_{t+1} y_t'` that of G, `½ B'q_{t+1} ξ_t' Σ^{-1}` that of Σ, and `H = I - B G`.
@@ -16,7 +16,7 @@ temporal differences on quadratic features contain the truth. The Boltzmann poli
 `∇log π* = (∇Q_F - E ∇Q_F) / β`, and for a Gaussian policy the covariance `E[B ∇Q_F] / β` is, by Stein's identity, the
 pathwise derivative with
 
-    ∇G = γ_F S^{-1} B' ∇P H,        ∇Σ = -(2/β) γ_F Σ B' ∇P B Σ.
+    ∇G = γ_F S^{-1} B' ∇P H,        ∇Σ = -(2/β) γ_F Σ B' ∇P B Σ.                                                     (2)
 
 Noise
 -----
@@ -144,7 +144,7 @@ class PathwiseGame:
             later = total[t] @ loop
         flat_total = np.moveaxis(total, 0, 2).reshape(runs, -1, n)
         by_gain = np.swapaxes(flat_total @ (after @ c), 1, 2) @ visited / streams
-        parts = {"policy": by_gain.reshape(runs, -1)}
+        parts = {"policy": by_gain.reshape(runs, -1)}  # (1)
         if self.response == "none":
             return {**parts, "response": np.zeros_like(parts["policy"])}
         onward = np.moveaxis(ahead, 0, 2).reshape(runs, -1, n)
@@ -195,9 +195,9 @@ class PathwiseGame:
         fitted = fit_cost_gradient(game, followers, batch)
         b = game.dynamics_action
         moved = game.discount_follower * (b.T @ fitted)  # (R, N, m, n)
-        reaction = np.linalg.solve(followers.curvature[:, None], moved @ after[:, None])
+        reaction = np.linalg.solve(followers.curvature[:, None], moved @ after[:, None])  # (2)
         sigma = followers.covariance[:, None]
-        spread = -(2.0 / game.temperature) * sigma @ (moved @ b) @ sigma
+        spread = -(2.0 / game.temperature) * sigma @ (moved @ b) @ sigma  # (2)
         through_gain: FloatArray = np.sum(by_reaction[:, None] * reaction, axis=(2, 3))
         through_noise: FloatArray = np.sum(by_spread[:, None] * spread, axis=(2, 3))
         return through_gain + through_noise

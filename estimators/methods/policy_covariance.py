@@ -3,7 +3,7 @@
 The policy is known and Gaussian, and critics of Q_L and ∇Q_F are quadratic in state and action, so that nothing of
 
     (1/β) Cov_{a ~ π(x)}[ Q_L(x, a), ∇Q_F(x, a) ]
-        = (1/β) [ 4 x'(J_ax - J_aa K)' Σ (G_ax - G_aa K) x + 2 tr(J_aa Σ G_aa Σ) ]
+        = (1/β) [ 4 x'(J_ax - J_aa K)' Σ (G_ax - G_aa K) x + 2 tr(J_aa Σ G_aa Σ) ]                                   (1)
 
 has to be sampled: one covariance takes the place of the product of a benefit with a sum of scores, whose spread is
 10^4 times its mean on the building. What is left of the variance are the visited states, and the critics.
@@ -92,7 +92,7 @@ class PolicyCovariance(PathwiseBCHG):
         weight = self.scale(trajectories) * self.leader_weight(trajectories, context) / context.problem.temperature
         if len(leader.matrices) == 1:
             moments = np.matmul(np.swapaxes(trajectories.state_t * weight[..., None], 1, 2), trajectories.state_t)
-            rows = policy_covariance(
+            rows = policy_covariance(  # (1)
                 context.follower, leader.matrices[-1], gradient.matrices, moments, weight.sum(axis=1)
             )
         else:
@@ -101,7 +101,7 @@ class PolicyCovariance(PathwiseBCHG):
             for left in np.unique(to_go):
                 now = np.where(to_go == left, weight, 0.0)
                 moments = np.matmul(np.swapaxes(trajectories.state_t * now[..., None], 1, 2), trajectories.state_t)
-                rows += policy_covariance(
+                rows += policy_covariance(  # (1)
                     context.follower, leader.matrices[leader.row(left)], gradient.matrices, moments, now.sum(axis=1)
                 )
         return [*items, Contribution(part="response", batch=trajectories, weights={}, rows=rows)]

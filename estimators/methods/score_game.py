@@ -2,7 +2,7 @@
 
 From drawn transitions i with their episodes' remainders, Theorem 2 (8)-(9) of arXiv:2603.14867 in its sampled form is
 
-    mean_i [ ∇log f(l_i|x_i) A_i  +  (1/β) B_i Σ_k γ_F^k ∇log f(l_{i+k}|x_{i+k}) U_{i+k} ],
+    mean_i [ ∇log f(l_i|x_i) A_i  +  (1/β) B_i Σ_k γ_F^k ∇log f(l_{i+k}|x_{i+k}) U_{i+k} ],                          (1)
 
 with A the advantage of the leader's action, B the benefit of the follower's and U what a leader's action is worth to
 the follower: `BCHG`, or without the second term `NaivePGD`, on episodes whose steps weigh as they were drawn.
@@ -177,7 +177,7 @@ def score_directions(
     summed = (draws.summed(draws.weight * each, *weight.shape[1:]) / over for each in (benefit, advantage))
     values = (ValuesAtVisits(benefit=b, advantage=a) for b, a in zip(*summed, strict=True))
     estimator = BCHG(critic="context", influence_baseline=form.influence_baseline, same_step=form.same_step)
-    return _estimates(estimator, averages, batch, weight, values)
+    return _estimates(estimator, averages, batch, weight, values)  # (1)
 
 
 def _estimates(

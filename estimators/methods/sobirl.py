@@ -2,7 +2,7 @@
 
 The guiding term (44)-(45) of arXiv:2603.14867 reads, with g(s,a) = ∇r_F(s,a),
 
-    (1/β) Σ_t w_t [ g(s_t,a_t) - Σ_a π(a|s_t) g(s_t,a) ],
+    (1/β) Σ_t w_t [ g(s_t,a_t) - Σ_a π(a|s_t) g(s_t,a) ],                                                            (1)
 
 so ∇Q_F is replaced by its first summand: the future is dropped, and where ∇r_F does not depend on the action nothing is
 left. The weights differ between the paper's form, the released code and the original method:
@@ -232,7 +232,7 @@ def _one_step_brackets(trajectories: Trajectories, factors: FloatArray, context:
     state = np.where(trajectories.valid, trajectories.state_t, 0)
     action = np.where(trajectories.valid, trajectories.action_t, 0)
     factors = np.where(_action_matters(context)[state], factors, 0.0)
-    weights = factors[..., None] * (np.eye(actions)[action] - policy[state])
+    weights = factors[..., None] * (np.eye(actions)[action] - policy[state])  # (1)
     shape = (trajectories.streams, trajectories.steps * actions)
     every_action = TransitionVisits(
         state_t=np.repeat(state, actions, axis=1),

@@ -3,7 +3,9 @@
 As in the Stackelberg actor-critic and ST-MADDPG, the response is `-∂_φ J (∂²_φφ F)^{-1} ∂²_φθ F` with φ one logit per
 decision point of the follower and action. All three factors are sums over visits of the follower's scores `e_a - g`,
 
-    ∂_φ J ≈ Σ γ_L^t B (e_a - g),   ∂²_φφ F ≈ -β Σ γ_F^t (e_a - g)(e_a - g)ᵀ,   ∂²_φθ F ≈ Σ γ_F^t (e_a - g) ∇Q_Fᵀ
+    ∂_φ J ≈ Σ γ_L^t B (e_a - g),                                                                                     (1)
+    ∂²_φφ F ≈ -β Σ γ_F^t (e_a - g)(e_a - g)ᵀ,                                                                        (2)
+    ∂²_φθ F ≈ Σ γ_F^t (e_a - g) ∇Q_Fᵀ                                                                                (3)
 
 with ∇Q_F from the rest of the trajectory, as in BC-HG. The Hessian is block diagonal and singular (a softmax does not
 feel a constant); it is inverted by least squares, which also leaves out what the batch never visited.
@@ -98,7 +100,7 @@ class TotalDerivative(AlongTrajectories):
             response.shape,
         )
         # The response is Σ_visits (scores · y) times ∇Q_F: scalars again.
-        impulses = follower_weight * (scores * direction[point]).sum(axis=2) / game.temperature
+        impulses = follower_weight * (scores * direction[point]).sum(axis=2) / game.temperature  # (3)
         trace = forward_trace(trajectories, impulses, game.discount_follower)
         first, steps = follower_terms(context, trajectories)
         if first == 1:
@@ -127,9 +129,9 @@ class TotalDerivative(AlongTrajectories):
     ) -> FloatArray:
         """Return minus β times the inverse Hessian applied to ∂_φ J, one row per decision point."""
         fisher = np.zeros((*shape, shape[1]))
-        np.add.at(fisher, point, follower_weight[:, None, None] * scores[:, :, None] * scores[:, None, :])
+        np.add.at(fisher, point, follower_weight[:, None, None] * scores[:, :, None] * scores[:, None, :])  # (2)
         gradient = np.zeros(shape)
-        np.add.at(gradient, point, leader_weight[:, None] * scores)
+        np.add.at(gradient, point, leader_weight[:, None] * scores)  # (1)
         fisher += self.damping * float(np.abs(fisher).max(initial=0.0)) * np.eye(shape[1])
         solved: FloatArray = np.matmul(np.linalg.pinv(fisher, rcond=1e-12, hermitian=True), gradient[:, :, None])[
             :, :, 0

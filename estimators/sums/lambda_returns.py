@@ -2,13 +2,13 @@
 
 For increments x_t, a critic v of what is still to come and a discount γ, the n-step sum from t and the λ-return are
 
-    G^(n)_t = Σ_{k<n} γ^k x_{t+k} + γ^n v_{t+n},      G^λ_t = (1-λ) Σ_{n≥1} λ^{n-1} G^(n)_t.
+    G^(n)_t = Σ_{k<n} γ^k x_{t+k} + γ^n v_{t+n},      G^λ_t = (1-λ) Σ_{n≥1} λ^{n-1} G^(n)_t.                         (1)
 
 Where the observation stops after m more steps the last sum takes the weight λ^{m-1} that is left, so that weights
 always sum to one, and after a termination the critic is worth zero. λ = 0 is one step and the critic; λ = 1 the whole
 observed suffix, and the critic only where it was cut. Backwards in time,
 
-    G^λ_t = x_t + γ [ (1-λ) v_{t+1} + λ G^λ_{t+1} ].
+    G^λ_t = x_t + γ [ (1-λ) v_{t+1} + λ G^λ_{t+1} ].                                                                 (2)
 
 References: Sutton (1988), "Learning to predict by the methods of temporal differences".
 """
@@ -95,7 +95,7 @@ def lambda_returns(
     goes_on = discount * trace_decay * followed(trajectories).reshape(shape)
     result, running = np.zeros_like(complete), np.zeros_like(complete[:, 0])
     for t in range(complete.shape[1] - 1, -1, -1):
-        running = complete[:, t] + goes_on[:, t] * running
+        running = complete[:, t] + goes_on[:, t] * running  # (2)
         result[:, t] = running
     return result
 
@@ -165,7 +165,7 @@ def lambda_pass(
         target = np.zeros(learnt.shape[1])
         for t in np.flatnonzero(trajectories.valid[m])[::-1]:
             ahead = ahead_weight[m, t] @ learnt[ahead_place[m, t]]
-            target = increments[m, t] + discount * (share[m, t] * ahead + carried[m, t] * target)
+            target = increments[m, t] + discount * (share[m, t] * ahead + carried[m, t] * target)  # (2)
             row = learnt[place[m, t]]
             row += step_size * (target - row)
     return learnt

@@ -2,7 +2,7 @@
 
 Double sums over pairs of steps turn into single ones when they are swapped (k ≥ t within one episode):
 
-    Σ_t x_t Σ_{k≥t} γ^{k-t} g_k  =  Σ_k e_k g_k,     e_k = γ e_{k-1} + x_k,
+    Σ_t x_t Σ_{k≥t} γ^{k-t} g_k  =  Σ_k e_k g_k,     e_k = γ e_{k-1} + x_k,                                          (1)
 
 so that the derivatives g_k, of any dimension, are never summed along time themselves. Both kinds of sum restart with
 each episode, and padding carries nothing.
@@ -136,7 +136,7 @@ def _summed(x: FloatArray, goes_on: BoolArray, discount: float) -> FloatArray:
     by_step = np.empty(x.shape[::-1])
     carried, running = discount * goes_on.T, np.zeros(x.shape[0])
     for k, each in enumerate(np.ascontiguousarray(x.T)):
-        running = carried[k] * running + each
+        running = carried[k] * running + each  # (1)
         by_step[k] = running
     return by_step.T
 

@@ -3,7 +3,7 @@
 With per-step derivatives x of the leader's terms and y of the follower's values, both answered by the kind of problem
 (`terms.kinds`), estimates along trajectories are
 
-    Σ_t w_t x_t  +  (1/β) Σ_t w_t B_t Σ_{k≥t} γ_F^{k-t} y_k,      w_t = γ_L^t or its form at geometric times.
+    Σ_t w_t x_t  +  (1/β) Σ_t w_t B_t Σ_{k≥t} γ_F^{k-t} y_k,      w_t = γ_L^t or its form at geometric times.        (1)
 
 The first sum is the partial gradient, with the follower's response held fixed; the second, the guiding term, is what
 methods differ in. In configurable problems x is V_L(s_0) ∇log μ(s_0) once, and ∇r_L + γ_L V_L(s_{t+1}) ∇log P at each
@@ -367,7 +367,7 @@ class AlongTrajectories(Estimator):
         items = []
         for part, units in terms.items():
             counted = first if part == "initial" else weight
-            weights = {term: counted * unit for term, unit in units.items()}
+            weights = {term: counted * unit for term, unit in units.items()}  # (1), its first sum
             item = Contribution(part=part, batch=trajectories, weights=weights)
             if self.largest_score is not None and "log_transition" in weights:
                 item = clipped_scores(context, item, self.largest_score, self.score_blocks)

@@ -3,7 +3,7 @@
 With R and G the sums of the leader's rewards and of the follower's derivatives from a step to the end of its episode,
 and Ĝ_Q(s,a), Ĝ_V(s), R̂_Q(s,a), R̂_V(s) their plain averages over all visits in a batch (0 where there is none), it is
 
-    (1/(β D)) Σ_{visits} γ_L^t B̂(s_t,a_t) [ Ĝ_Q(s_t,a_t) - Ĝ_V(s_t) ].
+    (1/(β D)) Σ_{visits} γ_L^t B̂(s_t,a_t) [ Ĝ_Q(s_t,a_t) - Ĝ_V(s_t) ].                                              (1)
 
 Swapped, each visit j of the batch that supplied the averages carries U(s_j,a_j)/n(s_j,a_j) - U(s_j)/n(s_j), where U
 sums the factors of the visits that use the pair or the state and n counts visits; a forward trace then spreads that
@@ -83,5 +83,5 @@ def averaged_guiding_term(
         used = _sums(factors, wanted[kind], visits, sizes[kind])
         count = _sums(np.ones_like(impulses), given[kind], source, sizes[kind])
         impulses += sign * (used / np.maximum(count, 1.0))[given[kind]]
-    trace = forward_trace(source, impulses, context.problem.discount_follower)
+    trace = forward_trace(source, impulses, context.problem.discount_follower)  # (1)
     return Contribution(part="response", batch=source, weights=weighted_steps(context, source, trace, scores))

@@ -2,7 +2,8 @@
 
 An oracle that can reset the process to (s, a) or to s estimates the gradients of the follower's values without bias,
 
-    ∇Q_F(s,a) = E[ Σ_k γ_F^k x_k | s_0=s, a_0=a ],   x_k = ∇r_F(s_k,a_k) + γ_F V_F(s_{k+1}) ∇log P(s_{k+1}|s_k,a_k),
+    ∇Q_F(s,a) = E[ Σ_k γ_F^k x_k | s_0=s, a_0=a ],                                                                   (1)
+    x_k = ∇r_F(s_k,a_k) + γ_F V_F(s_{k+1}) ∇log P(s_{k+1}|s_k,a_k),                                                  (2)
 
 by a suffix of a fixed number of steps (exact where the process has ended by then) or by an undiscounted sum that stops
 at a geometric time, `Pr(κ ≥ k) = γ_F^k` (exact always).
@@ -76,7 +77,7 @@ def weighted_steps(
     `scores`: "value": scores weigh γ_F V_F(s'); "td_error": minus its expectation given (s, a), for the same mean.
     """
     _, units = follower_terms(context, visits, centred=scores == "td_error")
-    return {term: weight * unit for term, unit in units.items()}
+    return {term: weight * unit for term, unit in units.items()}  # (2)
 
 
 def per_stream_contribution(context: Context, streams: int, lists: Sequence[VisitList], scores: Scores) -> Contribution:
@@ -147,7 +148,7 @@ def fresh_gradient_sums(
             simulator=context.simulator,
         )
         powers = np.power(discount, np.arange(suffixes.steps))[None, :]
-        factor = np.where(suffixes.valid, powers * weight[chosen, None], 0.0)
+        factor = np.where(suffixes.valid, powers * weight[chosen, None], 0.0)  # (1)
         visit, step = np.nonzero(factor)
         pieces.append(
             VisitList(

@@ -2,7 +2,8 @@
 
 For `G = Σ_k γ^k x_k`, cut after a number of steps or not, the recursions over one more step in front are
 
-    m_Q(s,a) = E[ x + γ m_V(s') ],     M_Q(s,a) = E[ x xᵀ + γ (x m_V(s')ᵀ + m_V(s') xᵀ) + γ² M_V(s') ],
+    m_Q(s,a) = E[ x + γ m_V(s') ],                                                                                   (1)
+    M_Q(s,a) = E[ x xᵀ + γ (x m_V(s')ᵀ + m_V(s') xᵀ) + γ² M_V(s') ],                                                 (2)
 
 with m_V and M_V their averages over the policy. A sum without discount that stops at a geometric time has γ in place of
 γ² in front of M_V. They let exact checks integrate fresh samples out.
@@ -163,7 +164,7 @@ class _Recursion:
 
     def pair_mean(self, ahead: FloatArray) -> FloatArray:
         """Mean from each pair, given that from each state one step later."""
-        result: FloatArray = self.first + self.discount * np.tensordot(self.kernel, ahead, axes=1)
+        result: FloatArray = self.first + self.discount * np.tensordot(self.kernel, ahead, axes=1)  # (1)
         return result
 
     def state_means(self) -> list[FloatArray]:
@@ -200,7 +201,7 @@ class _Recursion:
             second = np.zeros((self.kernel.shape[0], *square.shape[2:]))
             for ahead in means[:-1]:
                 second = self.average(without_later(ahead) + later_discount * np.tensordot(self.kernel, second, axes=1))
-        pair_second = without_later(means[-1]) + later_discount * np.tensordot(self.kernel, second, axes=1)
+        pair_second = without_later(means[-1]) + later_discount * np.tensordot(self.kernel, second, axes=1)  # (2)
         pair_mean = self.pair_mean(means[-1])
         state_mean, state_second = self.average(pair_mean), self.average(pair_second)
         return SuffixMoments(

@@ -308,7 +308,7 @@ def test_invalid_digits(digits):
 
 
 def test_problems_without_certified_form():
-    with pytest.raises(UnsupportedError, match="no certified form"):
+    with pytest.raises(InvalidInputError, match="expected Problem or ClosedForm"):
         certified_hypergradient(object(), np.zeros(1))
     with pytest.raises(IllPosedError, match="diverges"):
         certified_hypergradient(TABULAR["dense"], a_theta(TABULAR["dense"]), discounted=False)

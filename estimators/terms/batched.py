@@ -389,13 +389,16 @@ class _UnionTables:
 class _Union:
     """What estimators may ask of all seeds' problems together: what they have in common, and r_F."""
 
-    __slots__ = ("_problem", "discount_follower", "discount_leader", "temperature")
+    __slots__ = (
+        "_problem", "discount_follower", "discount_leader", "tables_jacobian", "tables_pullback", "temperature",
+    )  # fmt: skip
 
     def __init__(self, problem: ConfigurableMDP) -> None:
         self._problem = problem
         self.discount_leader = problem.discount_leader
         self.discount_follower = problem.discount_follower
         self.temperature = problem.temperature
+        self.tables_jacobian, self.tables_pullback = problem.tables_jacobian, problem.tables_pullback  # whether given
 
     def varying(self, thetas: FloatArray) -> frozenset[str]:
         """Return which tables depend on θ."""
@@ -408,6 +411,10 @@ class _Union:
             return _UnionTables(anp.reshape(follower, (-1, follower.shape[2])))
         rewards = [self._problem.tables(theta).reward_follower for theta in thetas]
         return _UnionTables(anp.concatenate(rewards, axis=0))
+
+    def evaluate(self, thetas: FloatArray) -> _UnionTables:
+        """Return the follower's rewards."""
+        return self.tables(thetas)
 
     def __getattr__(self, name: str) -> Any:
         raise UnsupportedError(

@@ -351,3 +351,10 @@ def test_exact_ascent_has_no_gradient_error_and_naive_has():
     assert (found["relative_error"][:, 0] == 0.0).all()
     assert (found["cosine"][:, 0] > 1.0 - 1e-12).all()
     assert (found["relative_error"][:, 1] > 1e-3).all()
+
+
+@pytest.mark.parametrize("method", sorted(METHODS[ConfigurableMDP]))
+def test_every_method_trains_where_episodes_follow_each_other(method):
+    runs = [Run(method=method, seed=0, learning_rate=0.1)]
+    history = train(Training(problem=four_rooms(), runs=runs, iterations=2, steps=300, evaluate_every=1))
+    assert np.isfinite(history.thetas).all()

@@ -115,6 +115,8 @@ def choose_horizon(problem: Problem, theta: FloatArray) -> int:
     elif _one_dimensional(problem, theta):
         return 2  # few enough normals for quadrature
     discount = problem.discount_leader
+    if discount == 0.0:
+        return 1
     return _LONGEST if discount**_LONGEST > 0.01 else max(1, math.ceil(math.log(0.01) / math.log(discount)))
 
 

@@ -12,7 +12,7 @@ from functools import lru_cache
 import numpy as np
 
 from bilevelrl.estimators import BCHG, Context
-from bilevelrl.reference import LQRGame
+from bilevelrl.reference import ConfigurableLQR, ConfigurableMDP, LQRGame, MarkovGame
 from bilevelrl.reference.errors import BilevelRLError
 from bilevelrl.reference.problem import Objective
 from bilevelrl.tasks import Scenario
@@ -57,6 +57,8 @@ def _means(on: Scenario, objective: Objective) -> Iterator[tuple[str, Truth]]:
         off = max(float(np.abs(parts[part] - fewer[part]).max()) for part in parts)
         yield next(iter(styles)), Truth(objective=np.nan, parts=parts, error_bound=solved.error_bound + 4.0 * off)
         styles = {}
+    elif not isinstance(on.problem, (ConfigurableMDP, MarkovGame, ConfigurableLQR)):
+        styles = {}  # a kind of one's own, of whose estimates nothing is known
     for said, estimator in styles.items():
         try:
             expected = dict(estimator.expectation(context, horizon=on.horizon))

@@ -1,6 +1,8 @@
 """A fifth kind of problem is one folder: it registers its answers, and no file of the product knows of it."""
 
 import re
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import autograd.numpy as anp
@@ -8,10 +10,12 @@ import numpy as np
 import pytest
 from bandit import Bandit, linearise_bandit
 
+from bilevelrl.estimators import Trajectories
 from bilevelrl.reference import Follower, Problem, hypergradient, leader_objective, solve_follower
 from bilevelrl.reference.errors import UnsupportedError
 from bilevelrl.reference.problem import linearise
 from bilevelrl.reference.registry import HYPERGRADIENT_ROUTES
+from bilevelrl.verification import Outcome, judge, verify
 
 pytestmark = pytest.mark.exact
 
@@ -70,6 +74,57 @@ def test_a_planted_error_is_seen(monkeypatch):
     monkeypatch.setitem(linearise._answers, Bandit, without_variance)
     wrong, differences = (hypergradient(BANDIT, THETA, route=route) for route in ("implicit", "finite_difference"))
     assert np.abs(wrong.value - differences.value).max() > 1e3 * (wrong.error_bound + differences.error_bound)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampled(Bandit):
+    """A bandit that brings its samples, as estimators see them."""
+
+    def sample(self, theta, follower, *, streams, steps, rng):
+        at = self.at(theta)
+        action = follower.sample(np.zeros(streams), rng)
+        reward = -0.5 * (action - float(at.found["target"])) ** 2
+        once = np.ones((streams, 1), dtype=np.bool_)
+        return Trajectories(
+            state_t=np.zeros((streams, 1, 1)),
+            action_t=action[:, None],
+            state_tp1=np.zeros((streams, 1, 1)),
+            reward_leader_t=reward[:, None],
+            terminated=once,
+            truncated=~once,
+            time_in_episode=np.zeros((streams, 1), dtype=np.int64),
+            valid=once,
+            behaviour_log_prob=np.zeros((streams, 1)),
+        )
+
+
+def score_estimate(trajectories, context, *, response=True):
+    """∇r_L, and the follower's score of its action times the leader's reward."""
+    at, theta = context.problem.at(context.theta), context.theta
+    centre, precision, target = (float(at.found[name]) for name in ("centre", "precision", "target"))
+    off = trajectories.action_t[:, 0] - centre
+    score_centre = precision * off / context.problem.temperature
+    score_precision = 0.5 / precision - 0.5 * off**2 / context.problem.temperature
+    reward = trajectories.reward_leader_t[:, 0]
+    rows = np.outer(trajectories.action_t[:, 0] - target, [0.0, -np.sin(theta[1]), 0.0])
+    if response:
+        rows = rows + np.outer(reward * score_centre, [np.cos(theta[0]), 2.0 * theta[1], 0.0])
+        rows = rows + np.outer(reward * score_precision, [0.0, 0.0, np.exp(theta[2])])
+    return rows + context.problem.regulariser_gradient(theta)
+
+
+def test_estimators_and_draws_on_it_are_judged_like_any_others():
+    """Seed 0; declared rate of false alarms 1e-6, and a bias of a tenth of the truth would be seen."""
+    bandit = Sampled(entries=entries, temperature=0.5)
+    good = verify(score_estimate, problem=bandit, theta=THETA, quick=True).estimators[0]
+    assert good.verdict.outcome is Outcome.PASSED, good.verdict.reason
+    bad = verify(partial(score_estimate, response=False), problem=bandit, theta=THETA, quick=True)
+    assert bad.estimators[0].verdict.failed
+    assert bad.explanation.cause == "the response part is missing"
+    noise = np.random.default_rng(0).standard_normal((20_000, 3))
+    assert judge(hypergradient(bandit, THETA).value + noise, problem=bandit, theta=THETA).passed
+    without = verify(score_estimate, problem=BANDIT, theta=THETA).estimators[0]
+    assert "expected a method sample" in without.verdict.reason
 
 
 def test_what_it_does_not_answer_is_refused_by_name():

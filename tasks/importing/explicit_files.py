@@ -72,7 +72,7 @@ def from_explicit_files(
     >>> world.states, world.actions, world.action_mask.tolist()
     (2, 2, [[True, True], [True, False]])
     """
-    listed = _transitions(Path(transitions))
+    listed, counted = _transitions(Path(transitions))
     states = 1 + max(max(line.state, line.following) for line in listed)
     actions = 1 + max(line.choice for line in listed)
     outcomes: dict[tuple[int, int], dict[int, float]] = {}
@@ -95,7 +95,7 @@ def from_explicit_files(
         )
     reward = np.zeros((states, actions))
     for path in rewards:
-        _add_rewards(Path(path), reward, outcomes)
+        _add_rewards(Path(path), reward, outcomes, counted=counted)
     named = {} if labels is None else _labels(Path(labels), states)
     start = np.zeros(states)
     if labels is None:
@@ -154,7 +154,8 @@ def _numbers(path: Path, number: int, line: str, integers: int, floats: int, exp
     return found
 
 
-def _transitions(path: Path) -> list[_Line]:
+def _transitions(path: Path) -> tuple[list[_Line], bool]:
+    """The transitions, and whether the file begins with counts."""
     lines = _lines("transitions", path)
     if not lines:
         raise InvalidInputError(refusal("transitions", str(path), "a file with transitions", "export it again"))
@@ -177,21 +178,30 @@ def _transitions(path: Path) -> list[_Line]:
         raise InvalidInputError(refusal("transitions", f"{len(listed)} in {path.name}", expected, "export it again"))
     if counts is not None and max(max(line.state, line.following) for line in listed) >= counts[0]:
         raise InvalidInputError(refusal("states", str(path.name), f"numbers below {int(counts[0])}", "export it again"))
-    return listed
+    return listed, counts is not None
 
 
-def _add_rewards(path: Path, reward: FloatArray, outcomes: dict[tuple[int, int], dict[int, float]]) -> None:
-    """Add a file of rewards of states ("state reward") or of transitions ("state choice next reward")."""
+def _add_rewards(
+    path: Path, reward: FloatArray, outcomes: dict[tuple[int, int], dict[int, float]], *, counted: bool
+) -> None:
+    """Add a file of rewards of states ("state reward") or of transitions ("state choice next reward").
+
+    PRISM's begin with a line of counts and Storm's do not: which it is, the file of transitions says.
+    """
     lines = [(number, line) for number, line in _lines("rewards", path) if not line.startswith("#")]
-    # A first line of counts has no reward: integers only, one more than the widths differ by, and as many lines follow.
-    head = lines[0][1].split() if lines else []
-    counted = len(head) in (2, 3) and all(word.isdigit() for word in head) and int(head[-1]) == len(lines) - 1
-    widths = {len(line.split()) for _, line in lines[counted:]}
+    if counted:
+        expected = "the counts of states (and choices) and of the entries that follow"
+        if not lines:
+            raise InvalidInputError(refusal("rewards", str(path), expected, "export the file again"))
+        number, head = lines.pop(0)
+        if _numbers(path, number, head, len(head.split()), 0, expected)[-1] != len(lines):
+            raise _malformed(path, number, expected)
+    widths = {len(line.split()) for _, line in lines}
     if widths - {2, 4, 5} or len(widths) > 1:
         raise InvalidInputError(
             refusal("rewards", str(path), "lines 'state reward' or 'state choice next reward'", "export the file again")
         )
-    for number, line in lines[counted:]:
+    for number, line in lines:
         if widths == {2}:
             state, paid = _numbers(path, number, line, 1, 1, "state, reward")
             if state >= len(reward):

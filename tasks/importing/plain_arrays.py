@@ -96,10 +96,9 @@ def _by_pair(name: str, given: Any, axes: Axes) -> FloatArray:
     if isinstance(given, Mapping):
         if sorted(given, key=repr) != list(range(len(given))):
             raise InvalidInputError(refusal(f"keys of {name}", list(given), "actions 0 to A - 1", "number the actions"))
-        given = [given[action] for action in range(len(given))]
-    matrices = isinstance(given, (list, tuple)) and [_dense(matrix) for matrix in given]
-    if matrices and all(isinstance(matrix, np.ndarray) and matrix.ndim == 2 for matrix in matrices):
-        given, axes = matrices, "ass"
+        given, axes = [_dense(given[action]) for action in range(len(given))], "ass"
+    elif isinstance(given, (list, tuple)) and any(np.ndim(matrix) == 2 for matrix in given if not _is_listed(matrix)):
+        given, axes = [_dense(matrix) for matrix in given], "ass"
     array: FloatArray = np.array(check_array(name, given))
     if array.ndim != 3:
         raise ShapeError(refusal(f"{name}.shape", array.shape, "three axes", "one matrix (S, S) per action"))
@@ -111,6 +110,11 @@ def _by_pair(name: str, given: Any, axes: Axes) -> FloatArray:
                     "say axes='ass' for [action, state, next state]")
         )  # fmt: skip
     return array
+
+
+def _is_listed(entry: Any) -> bool:
+    """Whether an entry is written out in lists: a table of such is in the order that `axes` says."""
+    return isinstance(entry, (list, tuple))
 
 
 def _dense(matrix: Any) -> Any:

@@ -221,6 +221,24 @@ class TestArrays:
             assert world.transition.shape == (16, 4, 16)
             np.testing.assert_array_equal(world.transition.to_dense(), worlds[0].transition.to_dense())
 
+    @pytest.mark.parametrize("form", [dict, list, tuple])
+    @pytest.mark.parametrize("which", ["none", "first", "all"])
+    def test_matrices_by_action_are_their_own_order_however_they_are_written(self, form, which):
+        kernels = np.random.default_rng(0).dirichlet(np.ones(3), size=(3, 3))  # as many actions as states
+        paid = np.random.default_rng(1).normal(size=(3, 3, 3))
+
+        def written(matrices):
+            plain = [
+                m.tolist() if which == "all" or (which == "first" and k == 0) else m for k, m in enumerate(matrices)
+            ]
+            return dict(enumerate(plain)) if form is dict else form(plain)
+
+        # A table that is all lists has no order of its own.
+        axes = "ass" if which == "all" else "sas"
+        world = from_arrays(written(kernels), written(paid), initial=np.eye(3)[0], axes=axes)
+        np.testing.assert_array_equal(world.transition, kernels.transpose(1, 0, 2))
+        np.testing.assert_allclose(world.reward, np.einsum("ast,ast->sa", kernels, paid), atol=1e-15)
+
     def test_rewards_of_states_and_of_outcomes(self):
         kernel, reward, initial = lake()
         by_state = np.arange(16.0)
@@ -323,6 +341,13 @@ class TestExplicitFiles:
         assert old in PRISM[name]
         with pytest.raises(error, match=named):
             imported(tmp_path, {**PRISM, name: PRISM[name].replace(old, new)})
+
+    def test_a_reward_that_looks_like_a_count(self, tmp_path):
+        assert imported(tmp_path, {**STORM, "w.srew": "0 2\n1 1\n2 1\n"}).reward[0, 1] == 2.0
+        with pytest.raises(InvalidInputError, match=r"w\.srew, line 1"):
+            imported(tmp_path, {**PRISM, "w.srew": "1 0.25\n"})
+        with pytest.raises(InvalidInputError, match=r"w\.srew, line 1"):
+            imported(tmp_path, {**PRISM, "w.srew": "3 2\n1 0.25\n"})
 
     def test_unknown_labels_and_missing_files(self, tmp_path):
         with pytest.raises(InvalidInputError, match="end='gaol'"):

@@ -20,14 +20,14 @@ from numpy.random import Generator
 
 from bilevelrl.reference import MarkovGame
 from bilevelrl.reference.arrays import FloatArray
-from bilevelrl.reference.errors import InvalidInputError, NotConvergedError, UnknownNameError, refusal
+from bilevelrl.reference.doors import Natural, checked
+from bilevelrl.reference.errors import NotConvergedError
 from bilevelrl.reference.game import soft_values
 
 __all__ = ["FollowerOperator", "GameFollowerRule", "GameResponses"]
 
 FollowerOperator: TypeAlias = Literal["best_response", "log_sum_exp_of_the_mean"]
 FOLLOWER_OPERATORS: tuple[FollowerOperator, ...] = ("best_response", "log_sum_exp_of_the_mean")
-BEGINNINGS = ("carried", "reset")
 _MOST_ITERATIONS = 200
 
 
@@ -56,6 +56,7 @@ class GameResponses:
         return cls(table=table, value=value, policy=policy)
 
 
+@checked
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GameFollowerRule:
     """How followers respond in every outer iteration.
@@ -87,17 +88,8 @@ class GameFollowerRule:
     """
 
     operator: FollowerOperator = "best_response"
-    sweeps: int | None = None
+    sweeps: Natural | None = None
     beginning: Literal["carried", "reset"] = "carried"
-
-    def __post_init__(self) -> None:
-        if self.operator not in FOLLOWER_OPERATORS:
-            raise UnknownNameError("operator", self.operator, FOLLOWER_OPERATORS)
-        if self.beginning not in BEGINNINGS:
-            raise UnknownNameError("beginning", self.beginning, BEGINNINGS)
-        whole = isinstance(self.sweeps, (int, np.integer)) and not isinstance(self.sweeps, bool)
-        if self.sweeps is not None and (not whole or self.sweeps < 0):
-            raise InvalidInputError(refusal("sweeps", self.sweeps, "an integer >= 0 or None", "None solves fully"))
 
     def respond(
         self, game: MarkovGame, policies: FloatArray, table: FloatArray, rng: Sequence[Generator]

@@ -15,13 +15,13 @@ from bilevelrl.estimators.followers.solving import Carried, Rewards, SharedDynam
 from bilevelrl.estimators.sampling.compiled import compiled, policy_values_loop
 from bilevelrl.estimators.sampling.draws import Draws, kernel_draws
 from bilevelrl.estimators.terms.batched import SeedBatch
-from bilevelrl.reference.arrays import FloatArray, IntArray, store_floats
-from bilevelrl.reference.doors import check_count
-from bilevelrl.reference.errors import InvalidInputError, refusal
+from bilevelrl.reference.arrays import FloatArray, IntArray
+from bilevelrl.reference.doors import Count, Share, checked
 
 __all__ = ["NaturalPolicyGradient", "SoftQLearning"]
 
 
+@checked
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SoftQLearning:
     """A follower that learns from its own samples, `Q(s,a) ← Q(s,a) + α [r_F + γ_F β log Σ_b exp(Q(s',b)/β) - Q(s,a)]`.
@@ -47,14 +47,9 @@ class SoftQLearning:
     Haarnoja et al. (2017), arXiv:1702.08165, tabular.
     """
 
-    steps: int = 10_000
-    step_size: float = 0.1
+    steps: Count = 10_000
+    step_size: Share = 0.1
     carry: bool = True
-
-    def __post_init__(self) -> None:
-        store_floats(self)
-        check_count("steps", self.steps)
-        _check_share("step_size", self.step_size, "0.1 is usual")
 
     def respond(
         self, dynamics: SharedDynamics, rewards: Rewards, carried: Carried, generators: Sequence[Generator]
@@ -81,6 +76,7 @@ class SoftQLearning:
         return dynamics.followers(rewards, learnt, table, policy), ({"table": table} if self.carry else {})
 
 
+@checked
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NaturalPolicyGradient:
     """Natural policy gradient with entropy, `π ← π^(1-η) exp(η Q^π/β)` up to normalisation, with Q^π from samples.
@@ -126,20 +122,11 @@ class NaturalPolicyGradient:
     True
     """
 
-    updates: int = 20
-    step_size: float = 0.5
-    samples: int | None = 2000
-    critic_step_size: float | None = None
+    updates: Count = 20
+    step_size: Share = 0.5
+    samples: Count | None = 2000
+    critic_step_size: Share | None = None
     carry: bool = True
-
-    def __post_init__(self) -> None:
-        store_floats(self)
-        check_count("updates", self.updates)
-        _check_share("step_size", self.step_size, "1 is soft policy iteration")
-        if self.samples is not None:
-            check_count("samples", self.samples)
-        if self.critic_step_size is not None:
-            _check_share("critic_step_size", self.critic_step_size, "None lets it fall with the number of visits")
 
     def respond(
         self, dynamics: SharedDynamics, rewards: Rewards, carried: Carried, generators: Sequence[Generator]
@@ -238,8 +225,3 @@ def _learn_together(
         rate = step_size if step_size > 0.0 else 1.0 / (1.0 + (1.0 - discount) * visits[run, here])
         visits[run, here] += 1.0
         table[cell] += rate * (reward[run, here] + discount * ahead - table[cell])
-
-
-def _check_share(name: str, value: float, remedy: str) -> None:
-    if not (np.isfinite(value) and 0.0 < value <= 1.0):
-        raise InvalidInputError(refusal(name, value, "a number in (0, 1]", remedy))

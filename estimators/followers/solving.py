@@ -23,8 +23,8 @@ from bilevelrl.estimators.sampling.compiled import compiled, expectation_loop, g
 from bilevelrl.estimators.terms.batched import SeedBatch
 from bilevelrl.reference import ConfigurableMDP, SparseTransition
 from bilevelrl.reference.arrays import FloatArray, check_positive, store_floats
-from bilevelrl.reference.doors import check_count
-from bilevelrl.reference.errors import InvalidInputError, NotConvergedError, UnsupportedError, refusal
+from bilevelrl.reference.doors import Count, NonNegative, checked
+from bilevelrl.reference.errors import NotConvergedError, UnsupportedError
 from bilevelrl.reference.tabular import state_scale
 
 __all__ = ["Carried", "ExactFollower", "FollowerRule", "Rewards", "SharedDynamics", "SweepingFollower", "soft_maximum"]
@@ -310,6 +310,7 @@ class ExactFollower:
         )
 
 
+@checked
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SweepingFollower:
     """Modified soft policy iteration that stops early: what a follower with too little time plays.
@@ -336,17 +337,10 @@ class SweepingFollower:
     Kudo et al. (2026), arXiv:2603.14867: the solver of its experiments, 100 iterations of 5 sweeps from zeros.
     """
 
-    iterations: int = 100
-    sweeps: int = 5
+    iterations: Count = 100
+    sweeps: Count = 5
     carry: bool = False
-    noise: float = 0.0
-
-    def __post_init__(self) -> None:
-        store_floats(self)
-        for name in ("iterations", "sweeps"):
-            check_count(name, getattr(self, name))
-        if not (np.isfinite(self.noise) and self.noise >= 0.0):
-            raise InvalidInputError(refusal("noise", self.noise, "a finite number >= 0", "0 starts from zeros"))
+    noise: NonNegative = 0.0
 
     def respond(
         self, dynamics: SharedDynamics, rewards: Rewards, carried: Carried, generators: Sequence[Generator]

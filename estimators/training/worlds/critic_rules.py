@@ -26,8 +26,8 @@ from bilevelrl.estimators.critics.quadratic_gradients import (
 from bilevelrl.estimators.estimator import Context
 from bilevelrl.estimators.sampling.trajectories import Trajectories
 from bilevelrl.estimators.training.methods import Wanted
-from bilevelrl.reference.arrays import FloatArray, check_positive, store_floats
-from bilevelrl.reference.doors import check_count
+from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.doors import Count, Positive, checked
 
 __all__ = ["CriticRule", "ExactCritics", "LearntCritics", "LeastSquaresCritics", "NetworkCritics"]
 
@@ -122,6 +122,7 @@ class LeastSquaresCritics:
 Precision: TypeAlias = Literal["float32", "float64"]
 
 
+@checked
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkCritics:
     """Networks with two hidden layers, trained by temporal differences; by default exactly as published.
@@ -149,18 +150,12 @@ class NetworkCritics:
     {'leader': (4673,), 'gradient': (5000,)}
     """
 
-    steps: int = 5000
-    learning_rate: float = 1e-4
+    steps: Count = 5000
+    learning_rate: Positive = 1e-4
     warm_start: bool = False
-    hidden: int = 64
+    hidden: Count = 64
     precision: Precision = "float32"
-    actions: int = 256
-
-    def __post_init__(self) -> None:
-        store_floats(self)
-        for name in ("steps", "hidden", "actions"):
-            check_count(name, getattr(self, name))
-        check_positive("learning_rate", self.learning_rate, "1e-4 as published")
+    actions: Count = 256
 
     def start(self, wanted: Wanted, states: int, actions: int, parameters: int, rng: Generator) -> Carried:
         """Draw initial weights: orthogonal, the last layer hundred times smaller."""

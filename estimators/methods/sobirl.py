@@ -255,9 +255,7 @@ def _action_matters(context: Context) -> BoolArray:
     if "reward_follower" not in problem.varying(theta):
         return np.zeros(states, dtype=np.bool_)
     direction = np.random.default_rng(20260314).standard_normal(theta.shape)
-    # With closed forms the tables need not be traceable; those of a batch of runs are, and share no closed form.
-    closed = isinstance(problem, ConfigurableMDP) and (problem.tables_jacobian or problem.tables_pullback)
-    if closed:
+    if problem.tables_jacobian is not None or problem.tables_pullback is not None:  # the tables need not be traceable
         ahead, behind = (problem.evaluate(theta + h * direction).reward_follower for h in (_STEP, -_STEP))
         moved = np.asarray(ahead) - np.asarray(behind)
         return np.asarray((moved != moved[:, :1]).any(axis=1))

@@ -265,6 +265,8 @@ class CheckedEntries:
         if values is None or any(np.asarray(value).dtype == object for value in values.values()):
             values = self.entries(probe.theta)  # a trace that is hidden in objects is refused elsewhere
         for name, base in probe.base.items():
+            if same(values[name], base):
+                continue
             first, second = np.asarray(base), np.asarray(values[name])
             size = float(np.abs(first).max(initial=0.0, where=np.isfinite(first)))
             if second.shape != first.shape or not np.allclose(second, first, 0.0, _NOISE * size, equal_nan=True):

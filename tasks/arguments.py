@@ -4,25 +4,10 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-
 from bilevelrl.reference.arrays import as_float
 from bilevelrl.reference.errors import InvalidInputError, refusal
 
-__all__ = ["check_count", "check_finite", "check_probability"]
-
-
-def check_count(name: str, value: int, *, minimum: int = 1) -> int:
-    """Return an integer ≥ minimum, or raise `InvalidInputError`.
-
-    Examples
-    --------
-    >>> check_count("states", 3)
-    3
-    """
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < minimum:
-        raise InvalidInputError(refusal(name, value, f"an integer >= {minimum}", "pass a larger size"))
-    return int(value)
+__all__ = ["check_finite", "check_probability"]
 
 
 def check_probability(name: str, value: float) -> float:

@@ -19,9 +19,10 @@ import numpy as np
 from bilevelrl.reference import ConfigurableMDP, Tables
 from bilevelrl.reference.arrays import FloatArray, check_positive, store_floats
 from bilevelrl.reference.derivatives import sigmoid, softmax
+from bilevelrl.reference.doors import check_count
 from bilevelrl.reference.storage import remade
 from bilevelrl.reference.tabular import Transition
-from bilevelrl.tasks.arguments import check_count, check_finite
+from bilevelrl.tasks.arguments import check_finite
 
 __all__ = ["LinearPenalties", "Penalties", "SigmoidPenalties", "SoftmaxPenalties", "penalised_grid"]
 

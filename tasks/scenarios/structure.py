@@ -13,8 +13,8 @@ from bilevelrl.reference.tabular import ROW_SUM_TOLERANCE, to_dense
 
 __all__ = ["ROUNDING", "Structure", "choose_horizon", "path_tags"]
 
-ROUNDING = 1e-12
-"""Probability of going on that counts as none."""
+ROUNDING = 1e-15
+"""Probability of going on that counts as none: what it takes of a mean is below the rounding of the mean."""
 
 MOST_PATHS = 20_000
 """Paths that a horizon is chosen for where they go on; those that end may be ten times as many."""
@@ -32,8 +32,8 @@ class Structure:
     ----------
     initial : (S,)
         Law of the first state.
-    chain : (S, S)
-        Transitions where every action is tried alike.
+    kernel : (S, A, S)
+        Transitions; zero for actions that cannot be taken.
     branches : (S, S)
         In how many ways a state leads to another.
     ends : (S,)
@@ -48,36 +48,43 @@ class Structure:
     """
 
     initial: FloatArray
-    chain: FloatArray
+    kernel: FloatArray
     branches: FloatArray
     ends: FloatArray
 
     @classmethod
     def of(cls, problem: Problem, theta: FloatArray) -> Structure | None:
         """Read it off; None where a problem has no tables, or many states."""
+        playable = None
         if isinstance(problem, MarkovGame):
+            if problem.action_mask is not None:
+                mask = np.asarray(problem.action_mask).reshape(problem.states, -1, problem.transition.shape[2])
+                playable = np.broadcast_to(mask, problem.transition.shape[:3]).reshape(problem.states, -1)
             kernel, initial = problem.transition.reshape(problem.states, -1, problem.states), problem.initial
         elif isinstance(problem, ConfigurableMDP):
             tables = problem.tables_at(theta)
             if tables.states > _MOST_STATES:
                 return None
             kernel, initial = np.asarray(to_dense(tables.transition)), np.asarray(tables.initial)
+            playable = tables.action_mask
         else:
             return None
         missing = 1.0 - kernel.sum(axis=2) > ROW_SUM_TOLERANCE
+        if playable is not None:
+            kernel, missing = np.where(playable[:, :, None], kernel, 0.0), missing & playable
         return cls(
             initial=np.asarray(initial, dtype=np.float64),
-            chain=kernel.mean(axis=1),
+            kernel=kernel,
             branches=(kernel > 0.0).sum(axis=1).astype(np.float64),
             ends=missing.sum(axis=1).astype(np.float64),
         )
 
     def left(self, horizon: int) -> float:
-        """Return the probability that a path goes on after so many steps."""
-        law = self.initial
+        """Return the largest probability, over all ways to act, that a path goes on after so many steps."""
+        going_on = np.ones(self.initial.size)
         for _ in range(horizon):
-            law = law @ self.chain
-        return float(law.sum())
+            going_on = (self.kernel @ going_on).max(axis=1)
+        return float(self.initial @ going_on)
 
     def paths(self, horizon: int) -> float:
         """Return the number of paths, at most, inf where it is beyond any use."""

@@ -24,6 +24,8 @@ ROUTES = ("theorem1", "theorem2", "finite_difference", "implicit")
 """Recompute the truth, the first that serves the kind; all but the last share no Bellman code with `implicit`, which
 makes critics and tolerances."""
 
+_KNOWN = 1e-12  # of the largest part: roundings of a truth by hand
+
 
 @lru_cache(maxsize=512)
 def hold_to_its_problem(on: Scenario) -> Scenario:
@@ -97,7 +99,7 @@ def _compare(on: Scenario, objective: Objective, stored: Truth) -> None:
     found = hypergradient(on.problem, on.theta, route=route, horizon=horizon, discounted=discounted)
     size = max(1e-300, *(float(np.abs(part).max()) for part in found.parts.values()))
     # Rounding stands beside both error bounds, for truths by hand whose bound counts few roundings.
-    allowed = stored.error_bound + found.error_bound + ROUNDING * size
+    allowed = stored.error_bound + found.error_bound + _KNOWN * size
     zero = np.zeros(on.theta.size)
     names = dict.fromkeys([*found.parts, *stored.parts])
     off = {part: float(np.abs(stored.parts.get(part, zero) - found.parts.get(part, zero)).max()) for part in names}

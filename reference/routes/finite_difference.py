@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from scipy.differentiate import derivative
 
-from bilevelrl.reference.arrays import FloatArray, IntArray
+from bilevelrl.reference.arrays import BoolArray, FloatArray, IntArray
 from bilevelrl.reference.errors import IllPosedError, InvalidInputError, NotConvergedError
 from bilevelrl.reference.game.split import split_game
 from bilevelrl.reference.lqr.split import split_lqr
@@ -152,7 +152,8 @@ def _differentiate(moved: _Moved, part: Part) -> tuple[FloatArray, FloatArray]:
         scale = np.abs(best).max(initial=0.0)
         # A smaller step helps against truncation only: where noise dominates, this is the best there is.
         done = change <= np.maximum(WANTED * scale, noise)
-        done[done] = _contradiction(moved, part, pending[done], best, best_error) == 0.0
+        if step > CLOSE[0]:
+            done[done] = _holds_close(moved, part, pending[done], best, best_error)
         pending = pending[~done]
         if pending.size == 0:
             break
@@ -161,18 +162,16 @@ def _differentiate(moved: _Moved, part: Part) -> tuple[FloatArray, FloatArray]:
             f"theta[{int(np.argmin(seen))}]: no step to both sides keeps rows of probabilities; expected a θ "
             "inside the set where the tables are; use another route there"
         )
-    best_error[pending] += _contradiction(moved, part, pending, best, best_error)
     return best, best_error
 
 
-def _contradiction(
+def _holds_close(
     moved: _Moved, part: Part, coordinates: IntArray, best: FloatArray, best_error: FloatArray
-) -> FloatArray:
-    """Return by how much quotients close to θ forbid the derivatives found: wide steps pass over what is narrow."""
+) -> BoolArray:
+    """Tell whether quotients close to θ allow the derivatives found: wide steps pass over a narrow feature unseen."""
     close = [(moved.values(part, h, coordinates) - moved.values(part, -h, coordinates)) / (2.0 * h) for h in CLOSE]
     slope, truncation = close[1], np.abs(close[1] - close[0])  # three times that of the closer one
     noise = moved.split.noise(part) / CLOSE[1] * 2.0
     rounding = np.abs(slope) * np.finfo(float).eps * np.abs(moved.at.theta.ravel()[coordinates]) / CLOSE[1]
     allowed = best_error[coordinates] + truncation + noise + rounding
-    excess = np.abs(slope - best[coordinates]) - allowed
-    return np.where(excess > 0.0, excess, 0.0)  # where there is no value, nothing contradicts
+    return np.asarray(~(np.abs(slope - best[coordinates]) > allowed))  # where there is no value, nothing contradicts

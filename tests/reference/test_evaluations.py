@@ -23,8 +23,8 @@ PROBLEMS = {
 }
 
 # Evaluations under a trace. Forward mode takes one per parameter, and one along their sum, which theirs must add up to:
-# a function that keeps traced values gives itself away there. Reverse mode through sweeps is checked by two and
-# takes one per part, for its θ is split by where it enters.
+# a function that keeps traced values gives itself away there. Reverse mode through sweeps is checked by one, for θ was
+# traced before, and takes one per part, for its θ is split by where it enters.
 TRACED = {
     "solve_follower": 0,
     "leader_objective": 0,
@@ -36,7 +36,7 @@ TRACED = {
     "forward": N + 1,
     "theorem2": 1 + N + 1,
     "total_derivative": 1 + N + 1,
-    "reduction": 2 + 1,
+    "reduction": 1 + 1,
     "finite_difference": 0,
     "complex_step": 0,
 }
@@ -46,7 +46,7 @@ TWICE = {
     "theorem1", "hpgd_form", "forward", "theorem2", "total_derivative", "reduction",
     "complex_step", "finite_difference",
 }  # fmt: skip
-SPLIT = {"mdp": 2 + 5, "game": 2 + 2, "lqr": 2 + 5, "lqr game": 2 + 3}
+SPLIT = {"mdp": 1 + 5, "game": 1 + 2, "lqr": 1 + 5, "lqr game": 1 + 3}
 CASES = [(kind, name) for kind in PROBLEMS for name in ("solve_follower", "leader_objective")] + [
     (kind, name)
     for kind, (problem, _) in PROBLEMS.items()

@@ -105,6 +105,9 @@ def test_what_is_no_number_is_refused_by_name(value):
         SuboptimalFollower(iterations=1, carry=False, noise=value)
 
 
+NUMBERS = {"float", "Real", "Share", "Rate", "Positive", "NonNegative", "Probability"}
+
+
 def default_instances():
     """Every public dataclass with float fields that can be made without arguments."""
     named = {**vars(public_names.estimators), **vars(public_names.tasks)}
@@ -116,7 +119,7 @@ def default_instances():
                 instance = kind()
             except TypeError:
                 continue
-            numbers = [entry.name for entry in fields(instance) if entry.type in ("float", "float | None")]
+            numbers = [entry.name for entry in fields(instance) if str(entry.type).removesuffix(" | None") in NUMBERS]
             if numbers:
                 yield pytest.param(instance, numbers, id=name)
 

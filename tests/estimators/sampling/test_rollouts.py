@@ -5,7 +5,7 @@ import pytest
 
 from bilevelrl.estimators import BCHG, Context, TabularSimulator, from_rollouts, sample_trajectories
 from bilevelrl.reference import solve_follower
-from bilevelrl.reference.errors import InvalidInputError, ShapeError
+from bilevelrl.reference.errors import EstimatorError, InvalidInputError, ShapeError
 from bilevelrl.tasks import random_lqr, random_markov_game, random_mdp
 
 pytestmark = pytest.mark.exact
@@ -46,9 +46,16 @@ def test_lists_give_the_rows_that_the_samplers_own_arrays_give(make, several):
         simulator=TabularSimulator(single_episode=not several),
     )
     again = from_rollouts([episodes(batch, m) for m in range(6)], states=3)
-    for name in ("terminated", "truncated", "valid"):
-        assert np.array_equal(getattr(again, name), getattr(batch, name)[:, : again.steps]), name
-    assert np.array_equal(BCHG()(again, context), BCHG()(batch, context))
+    seen = batch.valid[:, : again.steps]
+    for name in ("terminated", "truncated", "valid", "state_t", "action_t", "state_tp1", "reward_leader_t"):
+        found, expected = getattr(again, name), getattr(batch, name)[:, : again.steps]
+        assert np.array_equal(found[seen], expected[seen]), name
+    assert np.array_equal(again.valid, seen)
+    if several:  # a stream's sums would count each of its episodes
+        with pytest.raises(EstimatorError, match="several episodes"):
+            BCHG()(again, context)
+    else:
+        assert np.array_equal(BCHG()(again, context), BCHG()(batch, context))
 
 
 def test_vectors_need_no_number_of_states():

@@ -109,12 +109,13 @@ def test_weights_sum_to_one_at_every_step(several_episodes):
 @pytest.mark.exact
 @pytest.mark.parametrize("decay", DECAYS)
 def test_the_guiding_term_is_the_double_sum(several_episodes, decay):
-    """The trace form with rows, against λ-returns of vectors, in streams of several episodes."""
+    """The trace form, against λ-returns of vectors, in streams of several episodes: a mean over those that finished."""
     context, batch = several_episodes
     rng = np.random.default_rng(2)
     table = GradientTable(gradients=rng.standard_normal((4, 3)))
     context = Context(problem=context.problem, theta=context.theta, follower=context.follower, follower_gradient=table)
-    found = LambdaBCHG(trace_decay=decay, gradient_critic="context").parts_per_draw(batch, context)["response"]
+    estimator = LambdaBCHG(trace_decay=decay, gradient_critic="context", normalisation="episodes")
+    found = estimator.estimate(batch, context).parts["response"]
     returns = lambda_returns(
         batch,
         follower_steps(context, batch),
@@ -122,10 +123,11 @@ def test_the_guiding_term_is_the_double_sum(several_episodes, decay):
         discount=context.problem.discount_follower,
         trace_decay=decay,
     )
-    estimator = BCHG()
+    estimator = BCHG(normalisation="episodes")
     benefit = estimator.read(batch, context).benefit_t
     weight = estimator.leader_weight(batch, context) * benefit / context.problem.temperature
-    np.testing.assert_allclose(found, np.einsum("mt,mtn->mn", weight, returns), rtol=1e-11, atol=1e-12)
+    finished = int((batch.valid & (batch.terminated | batch.truncated)).sum())
+    np.testing.assert_allclose(found, np.einsum("mt,mtn->n", weight, returns) / finished, rtol=1e-11, atol=1e-12)
 
 
 @pytest.mark.exact
@@ -137,9 +139,8 @@ def test_without_decay_and_critic_it_is_bc_hg(several_episodes):
         follower=context.follower,
         follower_gradient=GradientTable.zeros(context),
     )
-    np.testing.assert_array_equal(
-        LambdaBCHG(trace_decay=1.0, gradient_critic="context")(batch, context), BCHG()(batch, context)
-    )
+    ours = LambdaBCHG(trace_decay=1.0, gradient_critic="context", normalisation="episodes").estimate(batch, context)
+    np.testing.assert_array_equal(ours.mean, BCHG(normalisation="episodes").estimate(batch, context).mean)
 
 
 @pytest.mark.exact
@@ -400,9 +401,9 @@ def test_wrong_options_are_refused(error, options):
 def test_what_is_missing_or_of_the_wrong_kind_is_named(several_episodes):
     context, batch = several_episodes
     with pytest.raises(EstimatorError, match="follower_gradient"):
-        LambdaBCHG(gradient_critic="context")(batch, context)
+        LambdaBCHG(gradient_critic="context", normalisation="episodes").estimate(batch, context)
     with pytest.raises(EstimatorError, match=r"context\.baseline"):
-        LambdaBCHG(state_baseline="context")(batch, context)
+        LambdaBCHG(state_baseline="context", normalisation="episodes").estimate(batch, context)
     with pytest.raises(ShapeError):
         GradientTable(gradients=np.zeros(3))
     with pytest.raises(InvalidInputError, match="finite"):

@@ -130,7 +130,8 @@ def value_errors(operator: SoftOperator, iterate: FloatArray, noise: FloatArray 
         return _relative(policy, x, tilt(x)[0])
 
     apart = _apart(operator, policy, w, left(np.zeros_like(w)), rounded, relative_of)
-    relative = relative_of(np.minimum(x, apart)) + unit - 2.0 * np.finfo(np.float64).eps * log_policy
+    # Each is a bound by itself; an x made of both, action by action, is a bound of neither.
+    relative = np.minimum(relative_of(x), relative_of(apart)) + unit - 2.0 * np.finfo(np.float64).eps * log_policy
     relative[log_policy + x + soft[..., None] < _NEVER] = 0.0
     return ValueErrors(value=w, action_value=temperature * x, point_value=temperature * soft, policy=relative)
 

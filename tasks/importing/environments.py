@@ -78,7 +78,7 @@ def from_gymnasium(
         )  # fmt: skip
     _refuse_what_is_not_in_the_table(environment, bare, name)
     rows = _rows(table)
-    states, actions = len(rows), max(len(row) for row in rows)
+    states, actions = len(rows), 1 + max(max(row) for row in rows)
     outcomes: dict[tuple[int, int], dict[int, float]] = {}
     reward = np.zeros((states, actions))
     playable = np.zeros((states, actions), dtype=bool)

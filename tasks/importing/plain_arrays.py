@@ -94,7 +94,7 @@ def from_arrays(
 def _by_pair(name: str, given: Any, axes: Axes) -> FloatArray:
     """Any of the forms as a new (S, A, S) array."""
     if isinstance(given, Mapping):
-        if sorted(given, key=repr) != list(range(len(given))):
+        if set(given) != set(range(len(given))):
             raise InvalidInputError(refusal(f"keys of {name}", list(given), "actions 0 to A - 1", "number the actions"))
         given, axes = [_dense(given[action]) for action in range(len(given))], "ass"
     elif isinstance(given, (list, tuple)) and any(np.ndim(matrix) == 2 for matrix in given if not _is_listed(matrix)):

@@ -214,3 +214,23 @@ def test_sampled_actions_and_log_probabilities_are_the_policys():
         np.testing.assert_allclose(shares, solution.policy[state], atol=1e-3)
     states, actions = np.array([[0, 1], [2, 3]]), np.array([[0, 1], [1, 0]])
     np.testing.assert_allclose(np.exp(solution.log_prob(states, actions)), solution.policy[states, actions], rtol=1e-14)
+
+
+@pytest.mark.parametrize("sweeps", [3, 10, 30])
+def test_bounds_hold_where_one_action_is_sure_of_its_value(sweeps):
+    """Go or stop: stopping has no error, going has all of it, and what is common to both is no bound of either."""
+    problem = ConfigurableMDP(
+        tables=lambda theta: Tables(
+            transition=np.array([[[1.0], [0.0]]]), initial=np.ones(1), reward_follower=np.array([[1.0, 9.0]]),
+            reward_leader=np.array([[1.0, 3.0]]),
+        ),
+        discount_leader=0.9, discount_follower=0.9, temperature=0.2, theta_shape=(1,),
+    )  # fmt: skip
+    value = 9.0
+    for _ in range(3000):
+        value = 0.2 * np.logaddexp((1.0 + 0.9 * value) / 0.2, 9.0 / 0.2)
+    going = np.exp((1.0 + 0.9 * value - value) / 0.2)
+    start = np.array([value * (1.0 + 1e-6)])
+    stopped = solve_follower(problem, np.zeros(1), method="value_iteration", stop_after=sweeps, warm_start=start)
+    off = np.abs(stopped.policy[0] / np.array([going, 1.0 - going]) - 1.0).max()
+    assert 1e-9 < off <= stopped.policy_error_bound

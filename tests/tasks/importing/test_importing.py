@@ -115,6 +115,15 @@ def test_slip_mixes_only_what_can_be_played(layout):
     assert np.abs(exact.value - moved.value).max() <= exact.error_bound + moved.error_bound
 
 
+def test_action_numbers_may_have_gaps():
+    class World:
+        P = {0: {0: [(1.0, 0, 1.0, True)], 2: [(1.0, 0, 2.0, True)]}}  # noqa: RUF012
+
+    world = from_gymnasium(World(), initial=[1.0])
+    np.testing.assert_array_equal(world.action_mask, [[True, False, True]])
+    np.testing.assert_array_equal(world.reward, [[1.0, 0.0, 2.0]])
+
+
 class TestEnvironmentsThatAreRefused:
     def test_without_a_table(self):
         with pytest.raises(UnsupportedError, match=r"CartPole-v1.*from_arrays"):
@@ -238,6 +247,10 @@ class TestArrays:
         world = from_arrays(written(kernels), written(paid), initial=np.eye(3)[0], axes=axes)
         np.testing.assert_array_equal(world.transition, kernels.transpose(1, 0, 2))
         np.testing.assert_allclose(world.reward, np.einsum("ast,ast->sa", kernels, paid), atol=1e-15)
+
+    def test_a_dictionary_of_many_actions(self):
+        world = from_arrays({a: np.eye(2) for a in range(12)}, np.ones(2), initial=[1.0, 0.0])
+        assert world.actions == 12
 
     def test_rewards_of_states_and_of_outcomes(self):
         kernel, reward, initial = lake()

@@ -131,7 +131,11 @@ def value_errors(operator: SoftOperator, iterate: FloatArray, noise: FloatArray 
 
     apart = _apart(operator, policy, w, left(np.zeros_like(w)), rounded, relative_of)
     # Each is a bound by itself; an x made of both, action by action, is a bound of neither.
-    relative = np.minimum(relative_of(x), relative_of(apart)) + unit - 2.0 * np.finfo(np.float64).eps * log_policy
+    relative = (
+        np.minimum(relative_of(x), relative_of(np.minimum(apart, _LARGEST)))
+        + unit
+        - 2.0 * np.finfo(np.float64).eps * log_policy
+    )
     relative[log_policy + x + soft[..., None] < _NEVER] = 0.0
     return ValueErrors(value=w, action_value=temperature * x, point_value=temperature * soft, policy=relative)
 

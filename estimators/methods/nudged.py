@@ -111,6 +111,11 @@ class NudgedFollowers(Estimator):
                 "steps only changes its policy in time, and sampled followers here do not"
             )
 
+    @property
+    def rests_on_rare_draws(self) -> bool:
+        """Whether most draws say nothing of the response: followers that meet the same numbers seldom part."""
+        return self.numbers == "common"
+
     @checked
     def check_problem(self, context: Context) -> None:
         """Refuse problems whose pay would have to change in time.

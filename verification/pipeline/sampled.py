@@ -134,12 +134,15 @@ def _sampled_row(
         sampler = _Sampler(name, estimator, on, plan)
         sampler.hold_contract()
         truth = on.truth_of(estimator.target)
+        rare = getattr(estimator, "rests_on_rare_draws", False)
         try:
-            expected = None if estimator.claim is Claim.MEASURED else sampler.expected(truth)
+            expected = None if rare or estimator.claim is Claim.MEASURED else sampler.expected(truth)
         except UnsupportedError as refused:  # a declared expectation, but not on this kind of problem
             expected, unsaid = None, str(refused)
         else:
             unsaid = "no expectation is claimed"
+            if rare:  # all of a sample can miss them, and its own spread then does not say so
+                unsaid = "rests on rare draws, which a sample can miss without a sign; enumeration holds its mean"
         cut = 0.0
         if estimator.claim is Claim.UNBIASED:
             means = truncated_truths(on, estimator.target).values()

@@ -238,6 +238,11 @@ class Estimator(ABC):
         """Return whether trajectories may carry weights of their own."""
         return False
 
+    @property
+    def rests_on_rare_draws(self) -> bool:
+        """Whether most draws say nothing of a part, so that a sample can miss it without a sign in its spread."""
+        return False
+
     @abstractmethod
     def contributions(self, trajectories: Trajectories, context: Context) -> Sequence[Contribution]:
         """Return the weights; rows are streams. For `Draw.BATCH` the sum over streams is the estimate."""

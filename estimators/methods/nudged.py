@@ -113,7 +113,7 @@ class NudgedFollowers(Estimator):
 
     @property
     def rests_on_rare_draws(self) -> bool:
-        """Whether most draws say nothing of the response: followers that meet the same numbers seldom part."""
+        """True with common numbers: followers that meet the same ones seldom part, and say nothing else."""
         return self.numbers == "common"
 
     @checked

@@ -134,7 +134,7 @@ def _sampled_row(
         sampler = _Sampler(name, estimator, on, plan)
         sampler.hold_contract()
         truth = on.truth_of(estimator.target)
-        rare = getattr(estimator, "rests_on_rare_draws", False)
+        rare = estimator.rests_on_rare_draws
         try:
             expected = None if rare or estimator.claim is Claim.MEASURED else sampler.expected(truth)
         except UnsupportedError as refused:  # a declared expectation, but not on this kind of problem

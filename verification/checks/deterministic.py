@@ -34,7 +34,7 @@ from bilevelrl.reference.problem import INFINITE_HORIZON, Part
 from bilevelrl.tasks import Scenario, scenarios
 from bilevelrl.tasks.scenarios import Truth
 from bilevelrl.verification.checks.truncation import truncated_truths
-from bilevelrl.verification.checks.verdicts import Outcome, Verdict, judge_exact, unjudged
+from bilevelrl.verification.checks.verdicts import POWER_LIMIT, Outcome, Verdict, judge_exact, unjudged
 from bilevelrl.verification.enumeration.contract import EstimatorFunction, estimator_name
 from bilevelrl.verification.enumeration.moments import Moments, enumerate_moments
 from bilevelrl.verification.enumeration.quadrature import integrated_moments
@@ -53,6 +53,7 @@ __all__ = [
     "exact_critic",
     "failed_by",
     "result_of",
+    "shown",
     "worst",
 ]
 
@@ -310,7 +311,8 @@ def judge_enumerated(found: Enumerated) -> list[CheckResult]:
     """Judge exact moments against what is claimed.
 
     Where streams are cut and the infinite horizon is claimed of them, truncation is told first and taken off: what is
-    judged is the difference from the mean of a right estimate on such streams.
+    judged is the difference from the mean of a right estimate on such streams. A part of the truth that this mean has
+    nothing of is not judged: there is no power.
     """
     results = _judged(found, found.truth, "")
     claims_truth = found.expected is not None and found.expected.keys() == found.truth.parts.keys()
@@ -353,7 +355,35 @@ def _judged(found: Enumerated, held: Truth, said: str) -> list[CheckResult]:
         largest = np.max([np.abs(value) for value in moments.parts.values()], axis=0)
         allowed = np.tile(found.tolerance + 32 * moments.horizon * _EPS * largest, len(names))
         results.append(result_of("parts", entry, np.concatenate(off), allowed, size=size, truth=held))
-    return [replace(one, verdict=replace(one.verdict, reason=said + one.verdict.reason)) for one in results]
+    return [replace(one, verdict=_as_seen(found, held, said, one.verdict)) for one in results]
+
+
+def _as_seen(found: Enumerated, held: Truth, said: str, verdict: Verdict) -> Verdict:
+    """A verdict with words before its reason; no power where too little of the truth is left on cut streams."""
+    whole, left = (float(np.linalg.norm(truth.value)) for truth in (found.truth, held))
+    seen = shown(held, found.tolerance)
+    lost = [
+        str(part)
+        for part, value in found.truth.parts.items()
+        if np.linalg.norm(value) > POWER_LIMIT * whole and not seen.get(part)
+    ]
+    if verdict.outcome is Outcome.PASSED and lost:
+        parts = " and ".join(lost)
+        return unjudged(Outcome.NO_POWER, f"{said}nothing shows the {parts} part: without it all agrees as well")
+    if verdict.outcome is Outcome.PASSED and verdict.detectable * whole > POWER_LIMIT * left:
+        only = (
+            f"{said}agrees, as zeros would: {verdict.detectable:.1g} of the truth is seen, and {left / whole:.1g} left"
+        )
+        return replace(verdict, outcome=Outcome.NO_POWER, reason=only)
+    return replace(verdict, reason=said + verdict.reason)
+
+
+def shown(truth: Truth, known_to: FloatArray | float) -> dict[str, float]:
+    """Return the norm of each part of a truth, 0 where it is not told from zero: there a check does not test it."""
+    return {
+        str(part): float(np.linalg.norm(value)) if (np.abs(value) > known_to).any() else 0.0
+        for part, value in truth.parts.items()
+    }
 
 
 @checked

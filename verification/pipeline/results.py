@@ -56,6 +56,9 @@ class Report(Findings):
         return plain_report(self)
 
 
+_PREFIXES = {"parts": "bias", "tested": "truth"}
+
+
 def _flat(kind: str, row: EstimatorRow | RouteRow) -> dict[str, Any]:
     record: dict[str, Any] = {"kind": kind}
     for entry in fields(row):
@@ -63,7 +66,7 @@ def _flat(kind: str, row: EstimatorRow | RouteRow) -> dict[str, Any]:
         if isinstance(value, Verdict):
             record.update(verdict=value.outcome.value, detectable=value.detectable, reason=value.reason)
         elif isinstance(value, Mapping):
-            record.update({f"bias_{part}": number for part, number in value.items()})
+            record.update({f"{_PREFIXES[entry.name]}_{part}": number for part, number in value.items()})
         else:
             record[entry.name] = value
     return record

@@ -21,6 +21,8 @@ from bilevelrl.verification.mutants.causes import Explanation
 
 __all__ = ["EstimatorRow", "Findings", "RouteRow", "described", "exact_measures"]
 
+_JUDGED = (Outcome.PASSED, Outcome.EXPECTED, Outcome.FAILED)
+
 
 @checked_record
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +57,8 @@ class EstimatorRow:
         Of the whole check.
     parts : {part: float}
         ‖bias of the part‖ / ‖truth‖, where the estimator tells its parts.
+    tested : {part: float}
+        Norm of each part of the truth that was compared with; 0: an estimator without it is not told from one with it.
     verdict : Verdict
         Against what the estimator claims.
     """
@@ -81,6 +85,7 @@ class EstimatorRow:
     steps_per_draw: float = math.nan
     seconds: float = math.nan
     parts: Mapping[str, float] = field(default_factory=dict)
+    tested: Mapping[str, float] = field(default_factory=dict)
     verdict: Verdict
 
 
@@ -210,7 +215,7 @@ class Findings:
     @property
     def judged(self) -> int:
         """Number of rows that were found right or wrong, rather than without power or not applicable."""
-        return sum(self.count(outcome) for outcome in (Outcome.PASSED, Outcome.EXPECTED, Outcome.FAILED))
+        return sum(self.count(outcome) for outcome in _JUDGED)
 
     @property
     def passed(self) -> bool:
@@ -218,13 +223,22 @@ class Findings:
         return 2 * self.judged > self.claimed and not self.failures
 
     @property
+    def untested(self) -> tuple[str, ...]:
+        """Parts that are 0 in every truth that something was judged by: nothing tells estimators without them."""
+        judged = [row.tested for row in self.estimators if row.verdict.outcome in _JUDGED]
+        parts = dict.fromkeys(part for tested in judged for part in tested)
+        return tuple(part for part in parts if not any(tested.get(part, 0.0) > 0.0 for tested in judged))
+
+    @property
     def headline(self) -> str:
-        """VERIFIED or NOT VERIFIED, on how many of how many rows, and what became of the others."""
+        """VERIFIED or NOT VERIFIED, on how many rows, what became of the others, and which parts were not tested."""
         good = self.count(Outcome.PASSED) + self.count(Outcome.EXPECTED)
         counts = [f"{self.count(outcome)} {outcome.value}" for outcome in Outcome if self.count(outcome) > 0]
         few = "" if self.failures or self.passed else f"; only {self.judged} could be judged"
         word = "VERIFIED" if self.passed else "NOT VERIFIED: right"
-        return f"{word} on {good} of {self.claimed}{few} ({', '.join(counts) or 'nothing was checked'})"
+        missing = ", ".join(self.untested) if self.passed else ""
+        absent = f", but for parts that are 0 there: {missing}" if missing else ""
+        return f"{word} on {good} of {self.claimed}{few} ({', '.join(counts) or 'nothing was checked'}){absent}"
 
     @checked
     def count(self, outcome: Outcome) -> int:

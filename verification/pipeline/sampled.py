@@ -33,7 +33,7 @@ from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.errors import EstimatorError, SupportError, TooLargeError, UnsupportedError
 from bilevelrl.tasks import Scenario
 from bilevelrl.tasks.scenarios import Truth
-from bilevelrl.verification.checks.deterministic import evaluated_once, exact_critic
+from bilevelrl.verification.checks.deterministic import evaluated_once, exact_critic, shown
 from bilevelrl.verification.checks.truncation import truncated_truths
 from bilevelrl.verification.checks.verdicts import POWER_LIMIT, Outcome, Verdict, judge_sampled, unjudged
 from bilevelrl.verification.pipeline.given import GivenEstimator
@@ -359,6 +359,7 @@ def _row(
         cosine_low=cosine.low,
         cosine_high=cosine.high,
         steps_per_draw=per_draw,
+        tested={} if expected is None else shown(truth, truth.error_bound),
         seconds=time.perf_counter() - started,
         verdict=verdict,
     )

@@ -25,6 +25,7 @@ from bilevelrl.verification.checks.deterministic import (
     enumerate_scenario,
     failed_by,
     judge_enumerated,
+    shown,
 )
 from bilevelrl.verification.checks.verdicts import Outcome, Verdict, unjudged
 from bilevelrl.verification.enumeration.contract import EstimatorFunction, estimator_name
@@ -183,9 +184,11 @@ def enumerated_row(
     results = judge_enumerated(found)
     judged = {check_kind(result.check): result.verdict for result in results}
     failed = [result.verdict for result in results if result.failed]
+    held = next((result.truth for result in results if result.truth is not None), None)
     measured = replace(
         row,
         **exact_measures(found.moments, found.truth.value, found.truth.parts, expected),
+        tested={} if held is None else shown(held, found.tolerance),
         seconds=time.perf_counter() - started,
         verdict=failed[0] if failed else judged["bias"],
     )

@@ -5,11 +5,13 @@
     assert_variance_below     an estimator's exact variance, or that of draws, is below a bound
 
 Each raises `CheckFailedError`, an `AssertionError` whose message names scenario, part, parameter and likely cause. With
-draws in place of an estimator the check is statistical: it also fails where it could not have told ("no power").
+draws in place of an estimator the check is statistical: it also fails where it could not have told ("no power"). Where
+the follower's response is 0 in every truth, passing says nothing of it: `UntestedWarning`.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -21,12 +23,14 @@ from bilevelrl.reference.arrays import FloatArray, check_shape
 from bilevelrl.reference.doors import Horizon, NonNegative, checked
 from bilevelrl.reference.errors import BilevelRLError, InvalidInputError, ShapeError, refusal
 from bilevelrl.tasks import Scenario, scenarios
+from bilevelrl.tasks.scenarios import Truth
 from bilevelrl.verification.checks.deterministic import (
     ACCURACY,
     CheckResult,
     check_estimator,
     check_gradient,
     enumerate_scenario,
+    shown,
 )
 from bilevelrl.verification.checks.own_scenarios import chosen_scenarios
 from bilevelrl.verification.checks.verdicts import Outcome
@@ -38,6 +42,7 @@ from bilevelrl.verification.testing.judge import judge_draws
 
 __all__ = [
     "CheckFailedError",
+    "UntestedWarning",
     "assert_matches_truth",
     "assert_unbiased",
     "assert_variance_below",
@@ -65,6 +70,10 @@ class CheckFailedError(BilevelRLError, AssertionError):
         super().__init__(message)
         self.results = tuple(results)
         self.explanation = explanation
+
+
+class UntestedWarning(UserWarning):
+    """An assertion holds where the follower's response is 0, and would hold without the response as well."""
 
 
 def default_scenarios(kind: type = ConfigurableMDP) -> tuple[Scenario, ...]:
@@ -132,6 +141,7 @@ def assert_matches_truth(
         function, name = _constant(gradient), "gradient"
     results = check_gradient(function, at, accuracy=accuracy)
     _raise_if_failed(name, "wrong", results, at)
+    _warn_if_untested(name, [result.truth for result in results])
 
 
 @checked
@@ -187,6 +197,7 @@ def assert_unbiased(
         judged = judge_draws(_draws(estimator, _only(at)), at[0], error_rate=error_rate)
         if not judged.passed:
             raise CheckFailedError(str(judged), explanation=judged.explanation)
+        _warn_if_untested("draws", [at[0].truth])
         return
     excused = dict(expected_failures or {})
     unknown = set(excused) - {entry.name for entry in at}
@@ -206,6 +217,7 @@ def assert_unbiased(
     _require_judged(estimator_name(estimator), results)
     kept = [result for result in results if result.scenario not in excused]
     _raise_if_failed(estimator_name(estimator), "biased", kept, [e for e in at if e.name not in excused])
+    _warn_if_untested(estimator_name(estimator), [result.truth for result in results])
 
 
 @checked
@@ -347,6 +359,17 @@ def _raise_if_failed(
     if explanation is not None:
         lines.append(f"  {explanation}")
     raise CheckFailedError("\n".join(lines), results=results, explanation=explanation)
+
+
+def _warn_if_untested(name: str, truths: Iterable[Truth | None]) -> None:
+    seen = [shown(truth, truth.error_bound) for truth in truths if truth is not None]
+    if seen and not any(tested.get("response") for tested in seen):
+        warnings.warn(
+            f"{name}: the follower's response is 0 wherever this was checked, so that nothing tells whether it is left "
+            "out; check on a problem where the follower has a choice and θ changes it",
+            UntestedWarning,
+            stacklevel=4,
+        )
 
 
 def _line(result: CheckResult, on: Scenario) -> str:

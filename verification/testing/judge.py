@@ -28,6 +28,7 @@ from bilevelrl.reference.problem import Objective
 from bilevelrl.reference.storage import software_versions
 from bilevelrl.tasks import Scenario
 from bilevelrl.tasks.scenarios import Truth
+from bilevelrl.verification.checks.deterministic import shown
 from bilevelrl.verification.checks.own_scenarios import chosen_scenarios
 from bilevelrl.verification.checks.verdicts import POWER_LIMIT, Outcome, Verdict, judge_sampled, unjudged
 from bilevelrl.verification.mutants.causes import Evidence, Explanation, explain
@@ -87,6 +88,8 @@ class Judgement:
         The nearest known mistake, where the claim has failed.
     budget : str
         What was spent on false alarms.
+    untested : tuple of str
+        Parts that the truth lacks, where the claim is to be unbiased: draws without them are not told from right ones.
     """
 
     scenario: str
@@ -102,6 +105,7 @@ class Judgement:
     cosine: CosineInterval
     explanation: Explanation | None
     budget: str
+    untested: tuple[str, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -116,6 +120,8 @@ class Judgement:
         ]
         if self.explanation is not None:
             lines.append(f"  {self.explanation}")
+        if self.passed and self.untested:
+            lines.append(f"  not tested, for the truth has nothing of them here: {', '.join(self.untested)}")
         if self.verdict.outcome is Outcome.NO_POWER and self.standard_deviation.any():
             wanted = f"more than {LARGEST_COUNT:.0e}" if self.draws_needed is None else f"about {self.draws_needed:,}"
             lines.append(f"  a bias of {POWER_LIMIT:.0%} of the truth needs {wanted} draws")
@@ -147,6 +153,7 @@ class Judgement:
             "mean": self.mean.tolist(),
             "standard_deviation": self.standard_deviation.tolist(),
             "cosine": [self.cosine.low, self.cosine.mean, self.cosine.high],
+            "untested": list(self.untested),
             "likely_cause": None if self.explanation is None else self.explanation.cause,
             "comparisons": [
                 {"name": name, "bias": float(b), "half_width": float(h), "rejected": bool(r)}
@@ -277,6 +284,7 @@ def judge(
         unknown_law=True,
     )
     single = sample.columns(slice(parts.shape[1], -1))
+    seen = shown(truth, truth.error_bound) if stated == "unbiased" else {}
     verdict = judge_ascent(test, norm) if ascent else judge_sampled(test, along=0, scale=norm, names=list(names))
     dependence = independence.refusal()
     if dependence is not None:
@@ -310,6 +318,7 @@ def judge(
         cosine=cosine_interval_of(sample.columns(slice(-1, None))),
         explanation=explanation,
         budget=str(budget),
+        untested=tuple(str(part) for part, size in seen.items() if size == 0.0),
     )
 
 

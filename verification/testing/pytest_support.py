@@ -70,7 +70,7 @@ class ScenarioCheck:
         Raises
         ------
         CheckFailedError
-            If the estimator fails it, with the likely cause.
+            If the estimator fails it, with the likely cause, or the check has no power.
         """
         results = _results(Identity(estimator), self.scenario, self.claim)
         for result in results:
@@ -79,6 +79,9 @@ class ScenarioCheck:
                 hint = f"\n  {found}" if found is not None else ""
                 where = f"{estimator_name(estimator)} on {self.scenario.name}"
                 raise CheckFailedError(f"{where}: {result.verdict.reason}{hint}", results=results, explanation=found)
+            if check_kind(result.check) == self.name and result.verdict.outcome is Outcome.NO_POWER:
+                where = f"{estimator_name(estimator)} on {self.scenario.name}"
+                raise CheckFailedError(f"{where}: could not tell: {result.verdict.reason}", results=results)
 
     def judges(self, estimator: Any) -> bool:
         """Whether it can say anything of the estimator; a check that cannot is to be skipped."""

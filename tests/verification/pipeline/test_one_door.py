@@ -23,7 +23,7 @@ from bilevelrl.tasks import (
 )
 from bilevelrl.verification import Outcome, assert_matches_truth, assert_unbiased, estimator_checks, judge, verify
 from bilevelrl.verification.commands.command_line import main
-from bilevelrl.verification.testing.assertions import CheckFailedError
+from bilevelrl.verification.testing.assertions import CheckFailedError, UntestedWarning
 
 PLACES = {
     "an MDP that ends": (layered_mdp(), np.full(3, 0.3), None),
@@ -59,6 +59,64 @@ def test_any_kind_of_problem_exactly_with_truncation_told_and_the_cause_named(wh
         assert report.estimators[0].verdict.reason.startswith("truncation at") is cut
         assert report.estimators[0].method == "enumeration"
     assert good.estimators[0].verdict.detectable < 0.01
+
+
+@pytest.mark.exact
+@pytest.mark.parametrize("estimator", [right, forgetful, BCHG()])
+def test_streams_that_end_before_the_response_shows_have_no_power(estimator):
+    problem, theta, horizon = toy_markov_game(), toy_game_theta(0.3), 1
+    assert np.linalg.norm(hypergradient(problem, theta).parts["response"]) > 1.0
+    report = verify(estimator, problem=problem, theta=theta, horizon=horizon)
+    assert [row.verdict.outcome for row in report.estimators] == [Outcome.NO_POWER]
+    assert "nothing shows the response part" in report.estimators[0].verdict.reason
+    assert report.headline.startswith("NOT VERIFIED")
+    with pytest.raises(CheckFailedError, match="nothing shows the response part"):
+        assert_unbiased(estimator, problem=problem, theta=theta, horizon=horizon)
+    for check in estimator_checks(problem=problem, theta=theta, horizon=horizon, names=["bias"]):
+        with pytest.raises(CheckFailedError, match="could not tell"):
+            check(estimator)
+
+
+@pytest.mark.exact
+@pytest.mark.parametrize("slip", [lambda t, c: np.zeros((t.streams, 3)), lambda t, c: -right(t, c), right])
+def test_what_cut_streams_leave_has_to_be_seen_above_rounding(slip):
+    """Two steps leave 1e-5 of the truth at γ_L = .99999, and the truth is known to 1e-3."""
+    problem = random_mdp(states=3, theta_in="transition", discount_leader=0.99999)
+    report = verify(slip, problem=problem, theta=np.full(problem.theta_shape, 0.3), horizon=2)
+    assert [row.verdict.outcome for row in report.estimators] == [Outcome.NO_POWER]
+
+
+@pytest.mark.exact
+def test_parts_that_the_truth_lacks_are_said_not_to_be_tested():
+    problem = random_mdp(actions=1, states=2, seed=1)  # a follower with nothing to choose
+    theta = np.zeros(problem.theta_shape)
+    truth = hypergradient(problem, theta)
+    assert not truth.parts["response"].any()
+    for estimator in (right, forgetful):
+        report = verify(estimator, problem=problem, horizon=4)
+        assert "response" in report.untested
+        assert report.headline.startswith("VERIFIED on 1 of 1 (1 passed), but for parts that are 0 there: ")
+        assert "response" in report.headline
+        assert report.headline in report.to_json()
+        with pytest.warns(UntestedWarning, match="response is 0"):
+            assert_unbiased(estimator, problem=problem, theta=theta, horizon=4)
+    with pytest.warns(UntestedWarning, match="response is 0"):
+        assert_matches_truth(truth.value, problem=problem, theta=theta)
+    rows = truth.value + 0.1 * np.random.default_rng(0).standard_normal((20_000, theta.size))
+    judged = judge(rows, problem=problem, theta=theta)
+    assert judged.passed
+    assert "response" in judged.untested
+    assert "not tested, for the truth has nothing of them here: " in str(judged)
+    assert "response" in json.loads(judged.to_json())["untested"]
+    (large,) = verify(right, problem=random_mdp(actions=1, states=12, seed=1), horizon=40, quick=True).estimators
+    assert (large.method, large.tested["response"]) == ("sampling", 0.0)
+
+
+@pytest.mark.exact
+def test_the_default_scenarios_of_mdps_test_every_part():
+    report = verify(right)
+    assert report.untested == ()
+    assert report.headline.endswith(")")
 
 
 @pytest.mark.statistical

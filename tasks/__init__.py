@@ -8,7 +8,14 @@ from bilevelrl.tasks.generators.grid_rooms import grid_rooms
 from bilevelrl.tasks.generators.mdps import garnet, layered_mdp, random_mdp
 from bilevelrl.tasks.generators.random_games import random_markov_game
 from bilevelrl.tasks.generators.random_lqr import random_lqr, random_lqr_game
-from bilevelrl.tasks.importing import ImportedMDP, from_arrays, from_explicit_files, from_gymnasium
+from bilevelrl.tasks.importing import (
+    ImportedMDP,
+    from_arrays,
+    from_explicit_files,
+    from_gymnasium,
+    from_jax,
+    from_torch,
+)
 from bilevelrl.tasks.paper.bilevel_lqr import lqr_game
 from bilevelrl.tasks.paper.building import building_thermal_control
 from bilevelrl.tasks.paper.four_rooms import four_rooms, initial_theta
@@ -28,6 +35,8 @@ __all__ = [
     "from_arrays",
     "from_explicit_files",
     "from_gymnasium",
+    "from_jax",
+    "from_torch",
     "garnet",
     "grid_rooms",
     "initial_theta",

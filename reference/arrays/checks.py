@@ -47,7 +47,8 @@ def check_theta(theta: object, theta_shape: tuple[int, ...] | None) -> FloatArra
     try:
         array = np.asarray(theta)
     except Exception as error:  # whatever an object's own conversion raises
-        raise ShapeError(refusal("theta", type(theta).__name__, "an array of float64", "list its numbers")) from error
+        remedy = f"it does not convert ({error})"
+        raise ShapeError(refusal("theta", type(theta).__name__, "an array of float64", remedy)) from error
     if isinstance(theta, np.ma.MaskedArray):
         raise ShapeError(refusal("theta", "a masked array", "an array of float64", "fill or drop masked entries"))
     if array.dtype != np.float64:

@@ -10,6 +10,8 @@ import autograd.numpy as anp
 import numpy as np
 from thirty_ways import STIFF, WEIGHTS, Way, by_hand, features
 
+from bilevelrl.tasks import from_jax, from_torch
+
 WAYS: list[Way] = []
 
 
@@ -607,6 +609,8 @@ JAX = [
         kinds=GIVEN,
         relative=1e-5,
     ),
+    Way("JAX through from_jax", lambda: from_jax(_jax_functions()[1])),
+    Way("JAX compiled, through from_jax", lambda: from_jax(_jax_functions()[0].jit(_jax_functions()[1]))),
     Way("JAX in float64, as it is", lambda: _jax(double=True, array=False)),
     Way("JAX in float32, as it is", lambda: _jax(double=False, array=False), relative=1e-5),
 ]
@@ -649,6 +653,7 @@ TORCH = [
         kinds=GIVEN,
         relative=1e-5,
     ),
+    Way("PyTorch through from_torch", lambda: from_torch(_torch_matrix)),
     Way("PyTorch, tensors that require gradients", lambda: _torch(grad=True, detached=False)),
     Way("PyTorch, detached from what requires gradients", lambda: _torch(grad=True)),
     Way("PyTorch, tensors as they are", lambda: _torch(detached=False)),

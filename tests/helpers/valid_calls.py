@@ -549,6 +549,8 @@ def _written():
             "absorbing": "end",
             "check_steps": True,
         },
+        "from_jax": {"function": lambda theta: {"a": theta}, "into": dict},
+        "from_torch": {"function": lambda theta: {"a": theta}, "into": dict},
         "ImportedMDP.problem": {
             "hook": "state toll",
             "reward_leader": np.zeros(2),

@@ -134,7 +134,7 @@ class _Library(Protocol):
         """Return its values and derivatives at a real θ."""
 
 
-@primitive  # type: ignore[untyped-decorator]
+@primitive
 def _entry(theta: FloatArray, found: _Traced, number: int) -> FloatArray:
     return found.values[number]
 

@@ -52,6 +52,7 @@ STUDY_MODULES = (
     "research.building.verdicts",
     "research.escape.figure",
     "research.escape.leader",
+    "research.nudged.training",
     "research.toy_game.spreads",
 )
 """Modules of `bilevelrl.benchmarks` that have figures beyond the paper."""

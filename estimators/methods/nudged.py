@@ -6,10 +6,11 @@ but their returns, by the mixed derivative of the follower's own value,
     ∇J ≈ ∇ρ + E Σ_t γ^t ∇r_L + (V_w - V_{-w})(s_0) ∇log μ / 2w + (Y_w - Y_{-w}) / 2w,                            (1)
     Y_w = Σ_t γ^t (∇r_F + γ V_w(s_{t+1}) ∇log P)  along a stream of the follower that is paid w.                 (2)
 
-The first expectation is over unpaid streams. Off by O(w²), and by O(w) on one side. Where θ enters rewards alone (2)
-needs no follower's values and nobody's probabilities: a follower that is known by its actions only will do, if the
-leader may pay it. With common random numbers both populations meet the same uniform numbers, which takes a simulator
-and policies that are inverted; independent ones can be people. Variances grow as w^-1 and as w^-2.
+The first expectation is over unpaid streams, or without them over those of both paid populations (on one side: of the
+one that is paid). Off by O(w²), and by O(w) on one side, either way. Where θ enters rewards alone (2) needs no
+follower's values and nobody's probabilities: a follower that is known by its actions only will do, if the leader may
+pay it. With common random numbers both populations meet the same uniform numbers, which takes a simulator and policies
+that are inverted; independent ones can be people. Variances grow as w^-1 and as w^-2.
 """
 
 from __future__ import annotations
@@ -20,15 +21,16 @@ from functools import partial
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
-from numpy.random import Generator
 
 from bilevelrl.estimators.estimator import Claim, Context, Contribution, Draw, Estimator, EstimatorEntry
-from bilevelrl.estimators.sampling.trajectories import Trajectories, TransitionVisits
+from bilevelrl.estimators.sampling.tabular import TabularSimulator
+from bilevelrl.estimators.sampling.trajectories import Trajectories
 from bilevelrl.estimators.terms.fresh_suffixes import own_generator
 from bilevelrl.reference import ConfigurableMDP, Tables
-from bilevelrl.reference.arrays import FloatArray, IntArray
+from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.doors import Count, check_stream_steps, checked
 from bilevelrl.reference.errors import (
+    EstimatorError,
     IllPosedError,
     InvalidInputError,
     TooLargeError,
@@ -36,7 +38,7 @@ from bilevelrl.reference.errors import (
     refusal,
 )
 from bilevelrl.reference.nudged import PaidFollower, check_pay, kernel_layout
-from bilevelrl.reference.problem import Objective, Part
+from bilevelrl.reference.problem import Objective, Part, Term
 from bilevelrl.reference.tabular import dense_jacobian, to_dense
 
 __all__ = ["NudgedFollowers"]
@@ -46,9 +48,10 @@ LARGEST = 400
 
 
 class _Population(NamedTuple):
-    """Followers that are paid alike: what their returns count in (1), their values and their policy."""
+    """Followers that are paid alike: what their returns and the leader's count in (1), their values and policy."""
 
     weight: float
+    share: float
     value: FloatArray
     policy: FloatArray
 
@@ -66,6 +69,9 @@ class NudgedFollowers(Estimator):
         2: paid w and -w. 1: paid w and nothing.
     numbers
         "independent": the two populations share nothing. "common": they meet the same uniform numbers.
+    unpaid
+        Whether a third population plays unpaid for what θ does to the leader's own rewards. False: of the trajectories
+        that are given only their number and length count.
     target
         Infinite horizon: a stationary pay answers for no other.
 
@@ -95,6 +101,7 @@ class NudgedFollowers(Estimator):
     pay: float = 1.0
     sides: int = 2
     numbers: Literal["independent", "common"] = "independent"
+    unpaid: bool = True
     target: Objective = field(default_factory=Objective)
     name: str = field(default="nudged followers")
     draw: Draw = field(init=False, default=Draw.TRAJECTORY)
@@ -134,104 +141,143 @@ class NudgedFollowers(Estimator):
                 "(γ_L/γ_F)^t, and a constant one answers for a leader with the follower's discount"
             )
 
-    def _populations(self, context: Context) -> tuple[Tables, FloatArray, tuple[_Population, _Population]]:
-        """Return the tables, the unpaid values and both populations."""
+    def _populations(self, context: Context) -> tuple[FloatArray, tuple[_Population, _Population]]:
+        """Return the unpaid values and both populations."""
         self.check_problem(context)
-        at, follower = context.problem.at(context.theta), context.follower
-        pay = self.pay * context.problem.temperature
-        check_pay(at, follower, pay)
-        paid = PaidFollower(at, self.target, follower)
-        apart = pay * self.sides
-        found = [
-            _Population(sign / apart, *paid.response(side))
-            for sign, side in ((1.0, pay), (-1.0, -pay if self.sides == 2 else 0.0))
-        ]
-        return at.tables, paid.unpaid, (found[0], found[1])
+        problem, follower = context.problem, context.follower
+        pay = self.pay * problem.temperature
+        sides = (pay, -pay if self.sides == 2 else 0.0)
+        if isinstance(problem, ConfigurableMDP):
+            at = problem.at(context.theta)
+            check_pay(at, follower, pay)
+            paid = PaidFollower(at, self.target, follower)
+            unpaid, responses = paid.unpaid, [paid.response(side) for side in sides]
+        else:  # of many runs
+            unpaid, responses = follower.value, problem.paid_responses(context.theta, follower, sides)
+        shares = (0.0, 0.0) if self.unpaid else (0.5, 0.5) if self.sides == 2 else (1.0, 0.0)
+        one, other = (
+            _Population(sign / (pay * self.sides), share, *response)
+            for sign, share, response in zip((1.0, -1.0), shares, responses, strict=True)
+        )
+        return unpaid, (one, other)
 
     @checked
     def contributions(self, trajectories: Trajectories, context: Context) -> Sequence[Contribution]:
         """Return the weights of (1): unpaid streams as they are given, as many and as long of each population.
 
+        Populations play in the context's simulator, one episode each: what comes after its end counts nothing.
+
         Raises
         ------
         EstimatorError
-            If the context has no generator.
+            If the context has no generator, or a given stream holds several episodes.
         """
         rng = own_generator(self.name, context.rng)
-        tables, unpaid, populations = self._populations(context)
-        items = self._unpaid_contributions(trajectories, context, populations)
-        shape = (trajectories.streams, trajectories.steps)
-        powers = context.problem.discount_follower ** np.arange(shape[1])
-        uniforms = _uniforms(rng, shape)
+        unpaid, populations = self._populations(context)
+        simulator = TabularSimulator() if context.simulator is None else context.simulator
+        generators = getattr(simulator, "generators", (rng,))
+        before = [generator.bit_generator.state for generator in generators]
+        played: list[Trajectories] = []
         for population in populations:
-            streams = _streams(tables, population.policy, *uniforms)
-            if self.numbers == "independent":
-                uniforms = _uniforms(rng, shape)
-            items += self._paid_contributions(streams, powers, population, unpaid, context)
+            if played and self.numbers == "common":
+                for generator, state in zip(generators, before, strict=True):
+                    generator.bit_generator.state = state
+            batch = simulator.sample(
+                context.problem, context.theta, population.policy,
+                streams=trajectories.streams // len(generators), steps=trajectories.steps, rng=list(generators),
+            )  # fmt: skip
+            played.append(_first_episodes(batch))
+        gained = sum((each.weight * each.value for each in populations), np.zeros(len(populations[0].value)))
+        items = self._own_contributions(trajectories if self.unpaid else played[0], context, gained)
+        for population, batch in zip(populations, played, strict=True):
+            items += self._paid_contributions(batch, population, unpaid, context)
         return items
 
-    def _unpaid_contributions(
-        self, trajectories: Trajectories, context: Context, populations: Sequence[_Population]
+    def _own_contributions(
+        self, trajectories: Trajectories, context: Context, gained: FloatArray
     ) -> list[Contribution]:
-        weight = np.where(
-            trajectories.valid, context.problem.discount_leader ** trajectories.time_in_episode.astype(np.float64), 0.0
-        )
-        gained = sum((each.weight * each.value for each in populations), np.zeros(len(populations[0].value)))
+        """Return what is said by the first states, and by unpaid streams if there are any."""
         starts = trajectories.episode_starts
+        if (starts.sum(axis=1) > 1).any():
+            found = "several episodes in one stream"
+            raise EstimatorError(
+                refusal(f"{self.name}: trajectories", found, "one in each", "sample with single_episode=True")
+            )
         first = np.where(starts, gained[np.where(starts, trajectories.state_t, 0)], 0.0)
-        return [
-            Contribution(part="initial", batch=trajectories, weights={"log_initial": first}),
-            Contribution(part="direct", batch=trajectories, weights={"reward_leader": weight}),
-        ]
+        items = [Contribution(part="initial", batch=trajectories, weights={"log_initial": first})]
+        if self.unpaid:
+            weight = _powers(trajectories, context)
+            items.append(Contribution(part="direct", batch=trajectories, weights={"reward_leader": weight}))
+        return items
 
     def _paid_contributions(
-        self,
-        streams: TransitionVisits,
-        powers: FloatArray,
-        population: _Population,
-        unpaid: FloatArray,
-        context: Context,
+        self, batch: Trajectories, population: _Population, unpaid: FloatArray, context: Context
     ) -> list[Contribution]:
         """Return (2) times what it counts: the response with unpaid values, the transition with what is added."""
-        states = len(unpaid)
-        alive = streams.state_t < states
-        weight = np.where(alive, population.weight * powers, 0.0)
+        powers = _powers(batch, context)
+        weight = population.weight * powers
         onward = context.problem.discount_follower * weight
-        values, gains = (np.append(table, 0.0)[streams.state_tp1] for table in (unpaid, population.value - unpaid))
-        visits = TransitionVisits(
-            state_t=np.where(alive, streams.state_t, 0), action_t=streams.action_t, state_tp1=streams.state_tp1
-        )
-        return [
-            Contribution(
-                part="response", batch=visits, weights={"reward_follower": weight, "log_transition": onward * values}
-            ),
-            Contribution(part="transition", batch=visits, weights={"log_transition": onward * gains}),
+        values, gains = (np.append(table, 0.0)[batch.state_tp1] for table in (unpaid, population.value - unpaid))
+        response: dict[Term, FloatArray] = {"reward_follower": weight, "log_transition": onward * values}
+        items = [
+            Contribution(part="response", batch=batch, weights=response),
+            Contribution(part="transition", batch=batch, weights={"log_transition": onward * gains}),
         ]
+        if not self.unpaid:
+            items.append(Contribution(part="direct", batch=batch, weights={"reward_leader": population.share * powers}))
+        return items
 
     @checked
     def cost(self, trajectories: Trajectories, context: Context) -> dict[str, int]:
-        """Return what the estimate of this batch costs: two populations play as long as the unpaid one."""
+        """Return what the estimate of this batch costs; of paid populations, the expected number of steps."""
+        _, populations = self._populations(context)
+        tables = context.problem.tables_at(context.theta)
+        kernel, initial = self._dynamics(context, tables)
+        paid = sum(_visits(kernel, each.policy, initial, 1.0, trajectories.steps).sum() for each in populations)
+        unpaid = int(trajectories.valid.sum()) if self.unpaid else 0
         return {
-            "environment_steps": 3 * int(trajectories.valid.sum()),
+            "environment_steps": unpaid + round(trajectories.streams * float(paid)),
             "oracle_steps": 0,
             "follower_solves": self.sides,
         }
 
+    def _dynamics(self, context: Context, tables: Tables) -> tuple[FloatArray, FloatArray]:
+        """Return the kernel (S, A, S) and the initial law that paid streams have."""
+        simulator = TabularSimulator() if context.simulator is None else context.simulator
+        kernel = to_dense(simulator.kernel(context.problem, context.theta, tables))
+        return kernel, simulator.start_law(context.problem, context.theta, tables)
+
     @checked
     def expectation(self, context: Context, *, horizon: int) -> Mapping[Part, FloatArray]:
-        """Return the exact expectation for streams of `horizon` steps, bias in w and by cutting streams included."""
+        """Return the exact expectation for streams of `horizon` steps, bias in w and by cutting streams included.
+
+        Raises
+        ------
+        UnsupportedError
+            If the context's simulator has a law of its own where θ enters the problem's.
+        """
         check_stream_steps("horizon", horizon)
-        tables, unpaid, populations = self._populations(context)
-        kernel, discount = to_dense(tables.transition), context.problem.discount_follower
-        initial = np.asarray(tables.initial, dtype=np.float64)
+        simulator = TabularSimulator() if context.simulator is None else context.simulator
+        moved = context.problem.varying(context.theta) & {"transition", "initial"}
+        if moved and (simulator.dynamics is not None or simulator.restart != "initial"):
+            raise UnsupportedError(
+                f"{self.name}: θ enters {sorted(moved)} and samples come from another law: expected the problem's own "
+                "simulator; measure the bias by samples"
+            )
+        horizon = min(horizon, simulator.step_limit or horizon)
+        unpaid, populations = self._populations(context)
+        tables, discount = context.problem.tables_at(context.theta), context.problem.discount_follower
+        kernel, initial = self._dynamics(context, tables)
         gained = sum((each.weight * each.value for each in populations), np.zeros(len(initial)))
-        visits = np.zeros(populations[0].policy.shape)
-        gains = np.zeros(kernel.shape)
+        visits, gains = np.zeros(populations[0].policy.shape), np.zeros(kernel.shape)
+        played = np.zeros(visits.shape)
         for each in populations:
-            seen = each.weight * _visits(kernel, each.policy, initial, discount, horizon)
-            visits += seen
-            gains += discount * seen[:, :, None] * (each.value - unpaid)
-        played = _visits(kernel, context.follower.policy, initial, discount, horizon)
+            seen = _visits(kernel, each.policy, initial, discount, horizon)
+            visits += each.weight * seen
+            played += each.share * seen
+            gains += discount * each.weight * seen[:, :, None] * (each.value - unpaid)
+        if self.unpaid:
+            played = _visits(kernel, context.follower.policy, initial, discount, horizon)
         at = context.problem.at(context.theta)
         ahead = discount * visits[:, :, None] * unpaid
         return {
@@ -251,11 +297,13 @@ class NudgedFollowers(Estimator):
         TooLargeError
             If there are too many pairs of states.
         """
-        tables, _, populations = self._populations(context)
+        _, populations = self._populations(context)
         rows = np.repeat(context.problem.regulariser_gradient(context.theta)[None], trajectories.streams, axis=0)
-        for item in self._unpaid_contributions(trajectories, context, populations):
-            rows = rows + item.per_stream(context)
-        mean, second = self._paid_moments(tables, populations, context, trajectories.steps)
+        if self.unpaid:
+            gained = sum((each.weight * each.value for each in populations), np.zeros(len(populations[0].value)))
+            for item in self._own_contributions(trajectories, context, gained):
+                rows = rows + item.per_stream(context)
+        mean, second = self._paid_moments(populations, context, trajectories.steps)
         covariance = second - np.outer(mean, mean)
         return rows + mean, np.repeat(covariance[None], trajectories.streams, axis=0)
 
@@ -274,8 +322,8 @@ class NudgedFollowers(Estimator):
             If there is no bias, as where the leader is paid nothing: then the largest pay is best.
         """
         check_stream_steps("horizon", horizon)
-        tables, _, populations = self._populations(context)
-        mean, second = self._paid_moments(tables, populations, context, horizon)
+        _, populations = self._populations(context)
+        mean, second = self._paid_moments(populations, context, horizon)
         own, small = (
             sum(replace(self, pay=pay, sides=sides).expectation(context, horizon=horizon).values(), np.zeros(1))
             for pay, sides in ((self.pay, self.sides), (1e-3 * self.pay, 2))
@@ -288,9 +336,10 @@ class NudgedFollowers(Estimator):
         return float((power * variance / (2 * order * bias**2 * streams)) ** (1.0 / (2 * order + power)))  # (3)
 
     def _paid_moments(
-        self, tables: Tables, populations: Sequence[_Population], context: Context, steps: int
+        self, populations: Sequence[_Population], context: Context, steps: int
     ) -> tuple[FloatArray, FloatArray]:
-        """Return mean and second moment of the last term of (1), by dynamic programming over pairs of states."""
+        """Return mean and second moment of what paid streams say in (1), by dynamic programming over pairs."""
+        tables = context.problem.tables_at(context.theta)
         states, discount = tables.states, context.problem.discount_follower
         if (states + 1) ** 2 > LARGEST:
             raise TooLargeError(f"{self.name}: {(states + 1) ** 2} pairs of states, expected at most {LARGEST}")
@@ -301,14 +350,16 @@ class NudgedFollowers(Estimator):
         slopes, count = jacobian.get("transition"), context.theta.size
         dense = np.zeros((*kernel.shape, count)) if slopes is None else dense_jacobian(tables, slopes)
         scores = np.divide(dense, kernel[..., None], out=np.zeros_like(dense), where=kernel[..., None] > 0.0)
-        paid = jacobian.get("reward_follower", np.zeros((*kernel.shape[:2], count)))
+        none = np.zeros((*kernel.shape[:2], count))
+        follower, leader = (jacobian.get(f"reward_{who}", none) for who in ("follower", "leader"))
         terms = []
         for each in populations:
+            paid = each.weight * follower + each.share * leader
             own = np.zeros((states + 1, kernel.shape[1], states + 1, count))
-            own[:states, :, :states] = each.weight * (
-                paid[:, :, None] + discount * each.value[None, None, :, None] * scores
+            own[:states, :, :states] = (
+                paid[:, :, None] + each.weight * discount * each.value[None, None, :, None] * scores
             )
-            own[:states, :, states] = each.weight * paid
+            own[:states, :, states] = paid
             terms.append(own)
         still = np.zeros((kernel.shape[1], states + 1))
         still[:, states] = 1.0
@@ -330,42 +381,29 @@ class NudgedFollowers(Estimator):
                         new_second[s, u] += np.einsum("xy,xyi,xyj->ij", chance, step, step) + cross + cross.T
                         new_second[s, u] += discount**2 * np.einsum("xy,xyij->ij", chance, second)
             mean, second = new_mean, new_second
+        if not self.unpaid and "initial" in jacobian:  # said by the first state of the first population
+            gained = sum((each.weight * each.value for each in populations), np.zeros(states))
+            law = np.asarray(tables.initial, dtype=np.float64)[:, None]
+            slope = np.divide(jacobian["initial"], law, out=np.zeros((states, count)), where=law > 0.0)
+            said = np.concatenate([gained[:, None] * slope, np.zeros((1, count))])[:, None]
+            cross = np.einsum("sui,suj->suij", np.broadcast_to(said, mean.shape), mean)
+            second = second + cross + cross.transpose(0, 1, 3, 2) + said[..., :, None] * said[..., None, :]
+            mean = mean + said
         law = np.append(np.asarray(tables.initial, dtype=np.float64), 0.0)
         starts = couple(law, law)
         return np.einsum("su,sun->n", starts, mean), np.einsum("su,suij->ij", starts, second)
 
 
-def _uniforms(rng: Generator, shape: tuple[int, int]) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Return uniform numbers for starts (M,), actions and moves (M, T)."""
-    return rng.random(shape[0]), rng.random(shape), rng.random(shape)
+def _first_episodes(batch: Trajectories) -> Trajectories:
+    """Return the first episode of each stream; the rest is padding."""
+    first = batch.valid & (batch.time_in_episode == np.arange(batch.steps))
+    return batch if first.all() else replace(batch, valid=first)
 
 
-def _inverted(cumulative: FloatArray, uniform: FloatArray) -> IntArray:
-    """Return the first entry whose cumulative probability (..., K) exceeds the number (...); K where none does."""
-    found: IntArray = (cumulative <= uniform[..., None]).sum(axis=-1)
-    return found
-
-
-def _streams(
-    tables: Tables, policy: FloatArray, start: FloatArray, act: FloatArray, move: FloatArray
-) -> TransitionVisits:
-    """Return streams of a policy from uniform numbers; state S after the process has ended."""
-    states, actions = policy.shape
-    moves = np.cumsum(to_dense(tables.transition), axis=2)
-    whole = np.abs(moves[..., -1] - 1.0) <= 1e-12  # laws end nowhere
-    moves[whole, -1] = 1.0
-    choices = np.cumsum(policy, axis=1)
-    starts = np.cumsum(np.asarray(tables.initial, dtype=np.float64))
-    state = np.minimum(_inverted(np.broadcast_to(starts, (len(start), states)), start), states - 1)
-    state_t, action_t, state_tp1 = (np.full(act.shape, fill) for fill in (states, 0, states))
-    for t in range(act.shape[1]):
-        alive = state < states
-        here = np.where(alive, state, 0)
-        action = np.minimum(_inverted(choices[here], act[:, t]), actions - 1)
-        following = np.where(alive, _inverted(moves[here, action], move[:, t]), states)
-        state_t[:, t], action_t[:, t], state_tp1[:, t] = state, action, following
-        state = following
-    return TransitionVisits(state_t=state_t, action_t=action_t, state_tp1=state_tp1)
+def _powers(batch: Trajectories, context: Context) -> FloatArray:
+    """Return γ^t of every step that was played, (M, T)."""
+    powers = context.problem.discount_leader ** batch.time_in_episode.astype(np.float64)
+    return np.where(batch.valid, powers, 0.0)
 
 
 def _overlaps(one: FloatArray, other: FloatArray) -> FloatArray:

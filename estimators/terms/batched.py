@@ -374,9 +374,11 @@ class _UnionSimulator(TabularSimulator):
         own = {each.name: getattr(given, each.name) for each in fields(TabularSimulator) if each.init}
         return cls(union=union, generators=tuple(generators), **own)
 
-    def sample(self, *_: Any, streams: int, steps: int, **__: Any) -> Trajectories:
+    def sample(self, problem: Any, theta: Any, follower: Any, *, streams: int, steps: int, **_: Any) -> Trajectories:
         own = {each.name: getattr(self, each.name) for each in fields(TabularSimulator) if each.init}
-        batch = self.union.sample(streams=streams, steps=steps, rng=self.generators, simulator=TabularSimulator(**own))
+        policy = np.reshape(getattr(follower, "policy", follower), self.union.policy.shape)
+        union = replace(self.union, policy=policy)
+        batch = union.sample(streams=streams, steps=steps, rng=self.generators, simulator=TabularSimulator(**own))
         assert batch.batch_index is not None  # `sample` sets it
         return self.union.numbered(batch, batch.batch_index)
 
@@ -415,6 +417,26 @@ class _Union:
     def evaluate(self, thetas: FloatArray) -> _UnionTables:
         """Return the follower's rewards."""
         return self.tables(thetas)
+
+    def paid_responses(
+        self, thetas: FloatArray, follower: _UnionFollower, pays: Sequence[float]
+    ) -> list[tuple[FloatArray, FloatArray]]:
+        """Return values and policies on the states (seed, state) of followers of `r_F + w r_L`, for each w."""
+        reward, bonus = self._problem.rewards(thetas)
+        kernel, (seeds, states, actions) = self._problem.tables_at(thetas[0]).transition, reward.shape
+        assert not isinstance(kernel, SparseTransition)  # a batch of seeds has none
+        found = []
+        for pay in pays:
+            value, _, policy = newton_batch(
+                kernel[None],
+                reward + pay * bonus,
+                discount=self.discount_follower,
+                temperature=self.temperature,
+                tolerance=1e-10,
+                warm_start=follower.value.reshape(seeds, states),
+            )
+            found.append((value.ravel(), policy.reshape(-1, actions)))
+        return found
 
     def __getattr__(self, name: str) -> Any:
         raise UnsupportedError(

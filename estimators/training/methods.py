@@ -18,6 +18,7 @@ from bilevelrl.estimators.estimator import Estimator
 from bilevelrl.estimators.methods.bchg import BCHG
 from bilevelrl.estimators.methods.hpgd import HPGD
 from bilevelrl.estimators.methods.naive_pgd import NaivePGD
+from bilevelrl.estimators.methods.nudged import NudgedFollowers
 from bilevelrl.estimators.methods.pathwise import PathwiseBCHG
 from bilevelrl.estimators.methods.pathwise_game import PathwiseGame
 from bilevelrl.estimators.methods.policy_covariance import PolicyCovariance
@@ -195,6 +196,11 @@ _TABLE = (
            summary="the same with ∇Q_F learnt from V_F times scores, as published networks learn ∇V_F"),
     Method("sobirl", "SoBiRL", _MDP, make=lambda _: _practical("sobirl_batch"),
            summary="SoBiRL as published: one-step gradients weighed by averaged returns"),
+    Method("nudged", "nudged followers", _MDP, make=lambda _: NudgedFollowers(pay=3.0, unpaid=False),
+           summary="followers that are paid ±3β of the leader's reward, independent, one episode each: no critic"),
+    Method("nudged_common", "nudged followers, common numbers", _MDP,
+           make=lambda _: NudgedFollowers(pay=3.0, numbers="common", unpaid=False),
+           summary="the same with common random numbers, which takes a simulator"),
     Method("naive_pgd", "Naive-PGD", _MDP, make=lambda _: _practical("naive_pgd_practical"), guiding=False,
            summary="the leader's own terms alone, averaged over visits of start states"),
     Method("naive_pgd", "Naive-PGD (on-policy)", _GAME, make=_own_term, critic="expected", guiding=False,

@@ -6,9 +6,9 @@ import autograd.numpy as anp
 import numpy as np
 import pytest
 
-from bilevelrl.estimators import Context, Objective, sample_trajectories
+from bilevelrl.estimators import Context, Objective, TabularSimulator, sample_trajectories
 from bilevelrl.estimators.methods import NudgedFollowers
-from bilevelrl.estimators.methods.nudged import _overlaps, _streams, _uniforms
+from bilevelrl.estimators.methods.nudged import _overlaps
 from bilevelrl.reference import SparseTransition, hypergradient, solve_follower
 from bilevelrl.reference.errors import EstimatorError, InvalidInputError, TooLargeError, UnsupportedError
 from bilevelrl.reference.nudged import PaidFollower
@@ -21,6 +21,7 @@ ENDING = random_mdp(
     states=3, actions=2, parameters=3, seed=1, termination=0.2, discount_leader=0.9, discount_follower=0.9
 )
 VARIANTS = [(2, "independent"), (2, "common"), (1, "independent"), (1, "common")]
+UNPAID = pytest.mark.parametrize("unpaid", [True, False], ids=["three populations", "two populations"])
 DRAWS = 40_000
 FIVE = 5.0
 """Standard errors: false alarms of 6e-7 for each number looked at."""
@@ -33,11 +34,12 @@ def context_of(problem, seed=0):
 
 
 @pytest.mark.exact
+@UNPAID
 @pytest.mark.parametrize(("sides", "numbers"), VARIANTS)
 @pytest.mark.parametrize("problem", [LAYERED, ENDING], ids=["layered", "goes on"])
-def test_enumeration_finds_the_declared_expectation(problem, sides, numbers):
+def test_enumeration_finds_the_declared_expectation(problem, sides, numbers, unpaid):
     """A stream that is cut loses what comes after, and that is declared too."""
-    estimator = NudgedFollowers(pay=0.3, sides=sides, numbers=numbers)
+    estimator = NudgedFollowers(pay=0.3, sides=sides, numbers=numbers, unpaid=unpaid)
     declared = sum(estimator.expectation(context_of(problem), horizon=3).values())
     moments = enumerate_moments(estimator, problem, THETA, horizon=3)
     assert np.abs(moments.mean - declared).max() <= 1e-12
@@ -61,10 +63,27 @@ def test_its_bias_is_that_of_the_paid_followers_and_falls_with_its_order(sides, 
     assert np.log2(errors[0] / errors[1]) == pytest.approx(order, abs=0.05)
 
 
+@pytest.mark.exact
+@pytest.mark.parametrize(("sides", "order"), [(2, 2.0), (1, 1.0)])
+def test_without_an_unpaid_population_it_is_the_paid_followers_whole_quotient(sides, order):
+    errors = []
+    for pay in (0.02, 0.01):
+        w = pay * LAYERED.temperature
+        exact = PaidFollower(LAYERED.at(THETA), Objective(), solve_follower(LAYERED, THETA)).difference(
+            w, -w if sides == 2 else 0.0
+        )
+        declared = NudgedFollowers(pay=pay, sides=sides, unpaid=False).expectation(context_of(LAYERED), horizon=3)
+        for part, value in declared.items():
+            assert np.abs(value - exact[part]).max() <= 1e-10, part
+        errors.append(np.abs(declared["direct"] - hypergradient(LAYERED, THETA).parts["direct"]).max())
+    assert np.log2(errors[0] / errors[1]) == pytest.approx(order, abs=0.05)
+
+
 @pytest.mark.statistical
+@UNPAID
 @pytest.mark.parametrize(("sides", "numbers"), VARIANTS)
-def test_draws_have_the_declared_mean_and_covariance(sides, numbers):
-    estimator = NudgedFollowers(pay=0.3, sides=sides, numbers=numbers)
+def test_draws_have_the_declared_mean_and_covariance(sides, numbers, unpaid):
+    estimator = NudgedFollowers(pay=0.3, sides=sides, numbers=numbers, unpaid=unpaid)
     context = context_of(ENDING, seed=3)
     moments = enumerate_moments(estimator, ENDING, THETA, horizon=3)
     batch = sample_trajectories(ENDING, THETA, context.follower, streams=DRAWS, steps=3, rng=np.random.default_rng(4))
@@ -127,12 +146,15 @@ def test_streams_of_coupled_followers_have_the_law_of_overlaps():
 
 
 @pytest.mark.exact
-def test_equal_followers_with_common_numbers_never_part():
-    tables, policy = ENDING.tables_at(THETA), solve_follower(ENDING, THETA).policy
-    uniforms = _uniforms(np.random.default_rng(0), (500, 6))
-    one, other = (_streams(tables, policy, *uniforms) for _ in range(2))
-    np.testing.assert_array_equal(one.state_tp1, other.state_tp1)
-    assert (one.state_tp1 == 3).any()  # episodes end
+@pytest.mark.parametrize(("numbers", "same"), [("common", True), ("independent", False)])
+def test_followers_that_meet_the_same_numbers_part_only_where_they_choose_otherwise(numbers, same):
+    """Paid next to nothing they choose alike, and the two populations are one."""
+    context = context_of(ENDING)
+    batch = sample_trajectories(ENDING, THETA, context.follower, streams=500, steps=6, rng=np.random.default_rng(1))
+    items = NudgedFollowers(pay=1e-6, numbers=numbers).contributions(batch, context)
+    one, other = (item.batch for item in items if item.part == "response")
+    assert ((one.state_tp1 == other.state_tp1) | ~one.valid).all() == same
+    assert (one.state_tp1[one.valid] == 3).any()  # episodes end
 
 
 @pytest.mark.exact
@@ -193,6 +215,42 @@ def test_an_action_that_cannot_be_taken_is_as_good_as_none(numbers):
     assert np.abs(found.mean - absent.mean).max() <= 1e-12
     assert np.abs(found.covariance - absent.covariance).max() <= 1e-11 * np.abs(absent.covariance).max()
     assert np.abs(other.mean - absent.mean).max() > 1e-3
+
+
+@pytest.mark.statistical
+def test_in_a_simulator_of_many_episodes_the_first_one_counts():
+    """Paid streams of episodes that follow each other say what streams of one episode say, of the problem's own law."""
+    many = TabularSimulator(single_episode=False, step_limit=2)
+    estimator = NudgedFollowers(pay=0.3, unpaid=False)
+    context = replace(context_of(ENDING, seed=5), simulator=many)
+    moments = enumerate_moments(estimator, ENDING, THETA, horizon=2)
+    batch = many.sample(ENDING, THETA, context.follower, streams=DRAWS, steps=5, rng=np.random.default_rng(4))
+    off = estimator(batch, context) - moments.mean
+    assert (np.abs(off.mean(axis=0)) < FIVE * off.std(axis=0) / np.sqrt(DRAWS)).all()
+    assert np.abs(moments.mean - enumerate_moments(estimator, ENDING, THETA, horizon=5).mean).max() > 0.1
+    with pytest.raises(EstimatorError, match="several episodes in one stream"):
+        NudgedFollowers(pay=0.3)(batch, context)
+    np.testing.assert_allclose(sum(estimator.expectation(context, horizon=5).values()), moments.mean, rtol=1e-12)
+    with pytest.raises(UnsupportedError, match="another law"):
+        estimator.expectation(replace(context, simulator=replace(many, dynamics=ENDING)), horizon=2)
+
+
+@pytest.mark.exact
+def test_cost_is_the_expected_length_of_paid_episodes():
+    """By the survival of both populations' chains, step by step; an unpaid population is counted as it came."""
+    context = context_of(ENDING)
+    batch = sample_trajectories(ENDING, THETA, context.follower, streams=10, steps=4, rng=np.random.default_rng(0))
+    at, w, kernel = ENDING.at(THETA), 0.3 * ENDING.temperature, np.asarray(ENDING.tables_at(THETA).transition)
+    paid = PaidFollower(at, Objective(), context.follower)
+    length = 0.0
+    for side in (w, -w):
+        law, policy = np.asarray(at.tables.initial), paid.response(side)[1]
+        for _ in range(4):
+            length += law.sum()
+            law = np.einsum("s,sa,sat->t", law, policy, kernel)
+    costs = [NudgedFollowers(pay=0.3, unpaid=unpaid).cost(batch, context) for unpaid in (False, True)]
+    assert costs[0]["environment_steps"] == round(10 * length)
+    assert costs[1]["environment_steps"] == round(10 * length) + batch.valid.sum()
 
 
 @pytest.mark.exact

@@ -71,7 +71,12 @@ def test_ascent_with_theta_in_the_dynamics_is_exact_and_climbs():
 def test_every_method_trains_and_an_interruption_leaves_no_trace(tmp_path):
     # The one-step form of SoBiRL is of rewards that θ enters.
     runs = [run for run in RUNS if run.method != "sobirl"]
-    training = moving(runs=runs, optimiser=Adam(), follower=SweepingFollower(iterations=1, noise=0.1, carry=True))
+    training = moving(
+        problem=random_mdp(seed=4, discount_leader=0.9, discount_follower=0.9),
+        runs=runs,
+        optimiser=Adam(),
+        follower=SweepingFollower(iterations=1, noise=0.1, carry=True),
+    )
     whole = train(training)
     assert np.isfinite(whole.thetas).all()
     assert (whole.values["follower_error"] > 0.0).all()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, TypeAlias
 
@@ -33,6 +33,7 @@ from bilevelrl.reference.errors import (
 from bilevelrl.reference.problem import INFINITE_HORIZON, Part
 from bilevelrl.tasks import Scenario, scenarios
 from bilevelrl.tasks.scenarios import Truth
+from bilevelrl.verification.checks.score_rounding import score_rounding
 from bilevelrl.verification.checks.truncation import truncated_truths
 from bilevelrl.verification.checks.verdicts import POWER_LIMIT, Outcome, Verdict, judge_exact, unjudged
 from bilevelrl.verification.enumeration.contract import EstimatorFunction, estimator_name
@@ -119,6 +120,8 @@ class Enumerated:
         The expectation that it computes itself, where its streams are cut; else None.
     follower_error : float
         Bound on what the follower's and the critic's rounding do to the mean.
+    score_error : (N,)
+        The same of the scores that large values are multiplied with, where that was asked for.
 
     Examples
     --------
@@ -136,6 +139,7 @@ class Enumerated:
     expected: Mapping[str, FloatArray] | None
     own_mean: Mapping[Part, FloatArray] | None = None
     follower_error: float
+    score_error: FloatArray = field(default_factory=lambda: np.zeros(1))
 
     @property
     def bias(self) -> FloatArray:
@@ -157,7 +161,7 @@ class Enumerated:
     @property
     def tolerance(self) -> FloatArray:
         """(N,): what rounding, conditioning and the truth's own error allow the mean."""
-        return self.moments.allowed(self.truth.error_bound + self.follower_error)
+        return self.moments.allowed(self.truth.error_bound + self.follower_error) + self.score_error
 
 
 @checked
@@ -315,6 +319,9 @@ def judge_enumerated(found: Enumerated) -> list[CheckResult]:
     nothing of is not judged: there is no power.
     """
     results = _judged(found, found.truth, "")
+    if any(result.failed for result in results):
+        found = replace(found, score_error=_score_error(found.scenario, found.target))
+        results = _judged(found, found.truth, "")
     claims_truth = found.expected is not None and found.expected.keys() == found.truth.parts.keys()
     if not claims_truth or not any(result.failed for result in results):
         return results
@@ -334,6 +341,14 @@ def judge_enumerated(found: Enumerated) -> list[CheckResult]:
         tried.append(_judged(held, cut, said))
     right = [judged for judged in tried if not any(result.failed for result in judged)]
     return (right or tried or [results])[0]
+
+
+def _score_error(on: Scenario, objective: Objective) -> FloatArray:
+    critic = exact_critic(on, objective)
+    if not isinstance(on.problem, (ConfigurableMDP, MarkovGame)) or critic is None:
+        return np.zeros(on.theta.size)
+    values = critic.value(np.arange(on.problem.states_at(on.theta)))
+    return score_rounding(on, objective, float(np.abs(values).max()))
 
 
 def _judged(found: Enumerated, held: Truth, said: str) -> list[CheckResult]:

@@ -4,11 +4,12 @@ import json
 import sys
 from dataclasses import replace
 
+import autograd.numpy as anp
 import numpy as np
 import pytest
 
 from bilevelrl.estimators import BCHG, Claim, Draw, NaivePGD
-from bilevelrl.reference import ConfigurableLQR, MarkovGame, hypergradient
+from bilevelrl.reference import ConfigurableLQR, ConfigurableMDP, MarkovGame, Tables, hypergradient
 from bilevelrl.reference.errors import InvalidInputError, ShapeError
 from bilevelrl.tasks import (
     Scenario,
@@ -84,6 +85,37 @@ def test_what_cut_streams_leave_has_to_be_seen_above_rounding(slip):
     problem = random_mdp(states=3, theta_in="transition", discount_leader=0.99999)
     report = verify(slip, problem=problem, theta=np.full(problem.theta_shape, 0.3), horizon=2)
     assert [row.verdict.outcome for row in report.estimators] == [Outcome.NO_POWER]
+
+
+def shifted(where, states, spread, shift):
+    """A law that is a peaked softmax of θ, and a leader whose reward carries a constant."""
+    rng = np.random.default_rng(0)
+    kernel = rng.dirichlet(np.ones(states), (states, 2))
+    follower, leader, toll = rng.normal(size=(3, states, 2))
+    logits = spread * rng.normal(size=states if where == "initial" else (states, 2, states))
+    slopes = rng.normal(size=logits.shape)
+
+    def tables(theta):
+        weights = anp.exp(logits - logits.max(axis=-1, keepdims=True) + theta[0] * slopes)
+        law = weights / anp.sum(weights, axis=-1, keepdims=True)
+        return Tables(
+            transition=kernel if where == "initial" else law,
+            initial=law if where == "initial" else np.eye(states)[0],
+            reward_follower=follower + theta[1] * toll,
+            reward_leader=leader + shift,
+        )
+
+    return ConfigurableMDP(tables=tables, discount_leader=0.9, discount_follower=0.9, temperature=0.5, theta_shape=(2,))
+
+
+@pytest.mark.exact
+@pytest.mark.parametrize("where", [("initial", 1, 0.0), ("initial", 3, 15.0), ("kernel", 2, 15.0)])
+def test_values_with_a_constant_round_beside_scores_and_fail_nobody_who_is_right(where):
+    problem, theta = shifted(*where, 1e6), np.array([0.3, -0.2])
+    report = verify(right, problem=problem, theta=theta, horizon=2)
+    assert report.passed, report.estimators[0].verdict.reason
+    off = verify(lambda t, c: right(t, c) * (1.0 + 1e-5), problem=problem, theta=theta, horizon=2)
+    assert off.failures
 
 
 @pytest.mark.exact

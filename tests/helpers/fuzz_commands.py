@@ -43,6 +43,7 @@ BASE = {
     "digits": ["--only", "one_state"],
     "mutants": ["no-such-mutant"],
     "certify": ["results.json"],
+    "attribute": ["--scenario", "bandit", "--cause", "truncation"],
     "reproduce": ["--seeds", "1", "--iterations", "1", "--quick"],
 }
 """What makes the rest of a command line right and quick, by command."""

@@ -26,6 +26,7 @@ from bilevelrl.reference import HYPERGRADIENT_ROUTES, hypergradient
 from bilevelrl.reference.storage import software_versions, writable_file, writable_folder, write_atomically
 from bilevelrl.tasks import TASKS, make_task
 from bilevelrl.verification.commands.arguments import Parser, count, seed
+from bilevelrl.verification.commands.attribute import register_attribute
 from bilevelrl.verification.commands.certify import register_certify
 from bilevelrl.verification.commands.digits import register_digits
 from bilevelrl.verification.commands.ending import CHECK_FAILED, HOLDS, UNANSWERED, ended
@@ -101,6 +102,7 @@ def build_parser() -> Parser:
     register_certify(commands)
     register_digits(commands)
     register_judge(commands)
+    register_attribute(commands)
     register_report(commands)
     register_fresh_seeds(commands)
     register_false_alarms(commands)

@@ -15,6 +15,7 @@ from bilevelrl.tasks import TASKS, four_rooms
 from bilevelrl.verification import Outcome
 from bilevelrl.verification.commands import command_line
 from bilevelrl.verification.commands.command_line import main
+from bilevelrl.verification.mutants.attribution import attribute_bias
 
 
 @pytest.mark.exact
@@ -93,6 +94,16 @@ def test_routes_and_list_name_everything(capsys):
     listed = capsys.readouterr().out
     assert all(name in routes for name in HYPERGRADIENT_ROUTES)
     assert all(name in listed for name in (*TASKS, *ESTIMATORS))
+
+
+@pytest.mark.exact
+def test_attribute_prints_what_a_cut_takes_away(capsys):
+    assert main(["attribute", "--cause", "truncation", "--horizon", "1"]) == 0
+    found = attribute_bias(causes=["truncation"], horizon=1)
+    assert capsys.readouterr().out == f"{found}\n"
+    assert np.abs(found.alone["truncation"]).max() > 0.1 * np.abs(found.truth).max()
+    assert main(["attribute", "--cause", "trunc"]) == 2
+    assert "did you mean 'truncation'?" in capsys.readouterr().err
 
 
 @pytest.mark.exact

@@ -15,7 +15,7 @@ import numpy as np
 
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.doors import checked_record
-from bilevelrl.verification.statistics.means import MeanTest
+from bilevelrl.verification.statistics.designs import MeanTest
 
 __all__ = ["POWER_LIMIT", "Outcome", "Verdict", "judge_exact", "judge_sampled", "unjudged"]
 

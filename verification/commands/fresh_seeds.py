@@ -36,8 +36,9 @@ from bilevelrl.tasks import layered_mdp, random_mdp
 from bilevelrl.tasks.scenarios import Truth
 from bilevelrl.verification.commands.arguments import count, seed
 from bilevelrl.verification.enumeration.moments import enumerate_moments
+from bilevelrl.verification.statistics.designs import ERROR_RATE, POWER
 from bilevelrl.verification.statistics.error_budget import ErrorBudget
-from bilevelrl.verification.statistics.means import ERROR_RATE, POWER, mean_test
+from bilevelrl.verification.statistics.means import mean_test
 from bilevelrl.verification.testing.judge import comparison_directions
 
 __all__ = ["Tally", "fresh_run", "fresh_seeds", "register_fresh_seeds"]

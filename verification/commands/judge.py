@@ -11,7 +11,7 @@ from bilevelrl.verification.checks.verdicts import Outcome
 from bilevelrl.verification.commands.arguments import count
 from bilevelrl.verification.commands.places import add_place, read_place
 from bilevelrl.verification.reports.terminal import progress_bar
-from bilevelrl.verification.statistics.means import ERROR_RATE
+from bilevelrl.verification.statistics.designs import ERROR_RATE
 from bilevelrl.verification.testing.judge import judge
 
 __all__ = ["register_judge"]
@@ -26,6 +26,7 @@ def register_judge(commands: Any) -> None:
     add.add_argument("--claim", choices=("unbiased", "ascent"), default="unbiased", help="default unbiased")
     add.add_argument("--horizon", type=count, help="of the objective that the draws estimate (default: infinite)")
     add.add_argument("--error-rate", type=float, default=ERROR_RATE, help="of false alarms (default 1e-6)")
+    add.add_argument("--bounds", type=float, nargs=2, metavar=("LOW", "HIGH"), help="that no number leaves")
     add.add_argument("--json", action="store_true", help="print everything as JSON")
     add.set_defaults(run=_judge)
 
@@ -46,6 +47,7 @@ def _judge(parsed: argparse.Namespace) -> int:
             theta=theta,
             claim=parsed.claim,
             horizon=parsed.horizon,
+            bounds=None if parsed.bounds is None else tuple(parsed.bounds),
             error_rate=parsed.error_rate,
             progress=progress,
         )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -39,16 +39,8 @@ from bilevelrl.verification.checks.verdicts import POWER_LIMIT, Outcome, Verdict
 from bilevelrl.verification.pipeline.given import GivenEstimator
 from bilevelrl.verification.pipeline.rows import EstimatorRow, described
 from bilevelrl.verification.statistics.cosine import cosine_interval
-from bilevelrl.verification.statistics.means import (
-    ERROR_RATE,
-    POWER,
-    MeanTest,
-    MedianOfMeans,
-    SampleMoments,
-    draws_for_tail,
-    draws_needed,
-    mean_test,
-)
+from bilevelrl.verification.statistics.designs import ERROR_RATE, POWER, MeanTest
+from bilevelrl.verification.statistics.means import SampleMoments, StudentDesign, mean_test
 
 __all__ = ["SamplingPlan", "check_by_sampling", "sampled_estimators", "sampled_row", "share"]
 
@@ -392,28 +384,26 @@ def _draws_wanted(pilot: SampleMoments, norm: float, plan: SamplingPlan, *, affo
     spread = float(pilot.standard_deviation[0])
     if spread == 0.0:
         return 0.0
-    robust = (
-        MedianOfMeans.design(error_rate=0.5 * ERROR_RATE, comparisons=plan.checks).reach * spread / (WANTED * norm)
-    ) ** 2
+    design = _along_the_truth(plan)
+    robust = (design.medians().reach * spread / (WANTED * norm)) ** 2
     if robust <= affordable:
         return robust
     # A small sample of a skewed law shows less than its skewness.
-    tail = _or_infinite(draws_for_tail, 2.0 * float(pilot.skewness[0]), plan=plan)
+    tail = design.draws_for_tail(2.0 * float(pilot.skewness[0]))
     return min(max(_draws_for_power(pilot, norm, plan), tail), robust)
 
 
 def _draws_for_power(pilot: SampleMoments, norm: float, plan: SamplingPlan) -> float:
     """Draws that see the wanted bias if their mean is as good as Gaussian."""
     spread = float(pilot.standard_deviation[0])
-    return _or_infinite(draws_needed, WANTED * norm, spread, plan=plan)
-
-
-def _or_infinite(count: Callable[..., float], *asked: float, plan: SamplingPlan) -> float:
-    """Return a number of draws; infinity where no feasible number is enough."""
     try:
-        return float(count(*asked, error_rate=0.5 * ERROR_RATE, comparisons=plan.checks))
+        return float(_along_the_truth(plan).draws_needed(WANTED * norm, spread))
     except TooLargeError:
         return math.inf
+
+
+def _along_the_truth(plan: SamplingPlan) -> StudentDesign:
+    return StudentDesign(error_rate=0.5 * ERROR_RATE, comparisons=plan.checks)
 
 
 def _directions(truth: Truth, seed: int) -> tuple[FloatArray, list[str]]:

@@ -34,7 +34,7 @@ from bilevelrl.verification.mutants.causes import Explanation
 from bilevelrl.verification.pipeline.given import GivenEstimator
 from bilevelrl.verification.pipeline.rows import EstimatorRow, described, exact_measures
 from bilevelrl.verification.pipeline.sampled import SamplingPlan, sampled_row
-from bilevelrl.verification.statistics.means import MeanTest
+from bilevelrl.verification.statistics.designs import MeanTest
 from bilevelrl.verification.testing.assertions import check_kind, explain_results
 from bilevelrl.verification.testing.pytest_support import CHECKS
 

@@ -25,7 +25,7 @@ from bilevelrl.verification.pipeline.results import EstimatorRow, Report, RouteR
 from bilevelrl.verification.pipeline.route_check import check_route
 from bilevelrl.verification.pipeline.sampled import SamplingPlan, check_by_sampling, sampled_estimators, share
 from bilevelrl.verification.pipeline.scenario_rows import TIME_LIMIT, check_registered, rows_on_scenarios
-from bilevelrl.verification.statistics.means import ERROR_RATE, POWER
+from bilevelrl.verification.statistics.designs import ERROR_RATE, POWER
 from bilevelrl.verification.testing.assertions import default_scenarios
 
 __all__ = ["verify"]

@@ -2,165 +2,150 @@
 
 For draws in [low, high] of width w the empirical Bernstein bound (Maurer & Pontil 2009, Theorem 4, both sides) says
 
-    |mean - E| ≤ s √(2 L / n) + 7 w L / (3 (n - 1)),   L = log(4 K / α),
+    |mean - E| ≤ s √(2 L / n) + 7 w L / (3 (n - 1)),   L = log(4 K / α),                                           (1)
 
 but for probability α over K comparisons, s the sample's standard deviation. What it would have seen is bounded by the
-same paper's Theorem 10, `s ≤ σ + w √(2 L' / (n - 1))`, and by Bernstein's inequality for the mean itself, each at half
-of 1 - power. All three are theorems; the price against Student's interval is about 1.2 in width once n is large.
+same paper's Theorem 10 and by Bernstein's inequality for the mean itself, each at half of 1 - power: with L' = log(2 /
+(1 - power))
+
+    s ≤ σ + w √(2 L' / (n - 1)),                                                                                   (2)
+    |mean - E| ≤ σ √(2 L' / n) + w L' / (3 n).                                                                     (3)
+
+All three are theorems; the price against Student's interval is about 1.2 in width once n is large.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from bilevelrl.reference.arrays import FloatArray, check_shape
-from bilevelrl.reference.doors import Count, checked
+from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.doors import checked
 from bilevelrl.reference.errors import InvalidInputError, refusal
-from bilevelrl.verification.statistics.means import ERROR_RATE, POWER, MeanTest, SampleMoments, TestRate
-from bilevelrl.verification.statistics.search import smallest_count
+from bilevelrl.verification.statistics.designs import MeanDesign, MeanTest, uncertainty
+from bilevelrl.verification.statistics.stream import SampleMoments
 
-__all__ = ["bounded_mean_test", "draws_needed_bounded", "smallest_detectable_bounded_bias"]
+__all__ = ["BoundedDesign", "check_bounds"]
 
 
 @checked
-def bounded_mean_test(
-    rows: FloatArray,
-    expected: FloatArray,
-    *,
-    low: float,
-    high: float,
-    error_rate: TestRate = ERROR_RATE,
-    power: TestRate = POWER,
-    comparisons: Count | None = None,
-) -> MeanTest:
-    """Hold the mean of independent draws in [low, high] against an expected mean.
-
-    Guarantee: (a) where the expectation is right, some coordinate is rejected with probability at most `error_rate`,
-    for every law on [low, high] and every n; (b) a coordinate that is off by
-    `smallest_detectable_bounded_bias(n, σ, high - low)` is rejected with probability at least `power`; `detectable`
-    is that number at the sample's own σ.
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class BoundedDesign(MeanDesign):
+    """A test of means of draws that never leave an interval: it holds for every distribution there and every n.
 
     Parameters
     ----------
-    rows : (n, K)
-        Independent draws.
-    expected : (K,)
-        What their expectation should be.
-    low, high
-        Bounds known beforehand, not read from the draws.
     error_rate, power, comparisons
-        As in `mean_test`.
+        As in every `MeanDesign`.
+    low, high : float or (K,)
+        Bounds known beforehand, not read from the draws; with several, the widest counts where one bias is asked for.
 
     Raises
     ------
     InvalidInputError
-        If a draw is outside the bounds.
+        If the bounds are no interval; from `test`, if a draw is outside.
 
     Examples
     --------
+    >>> design = BoundedDesign(low=0.0, high=1.0)
+    >>> round(design.detectable_bias(100_000, 0.5), 4)
+    0.0155
+    >>> n = design.draws_needed(0.05, 0.5)
+    >>> design.detectable_bias(n, 0.5) <= 0.05 < design.detectable_bias(n - 1, 0.5)
+    True
     >>> coin = (np.random.default_rng(0).random((4000, 1)) < 0.5).astype(float)
-    >>> found = [bounded_mean_test(coin, np.array([p]), low=0, high=1).rejected.tolist() for p in (0.5, 0.65)]
-    >>> found
+    >>> [design.test(coin, np.array([p])).rejected.tolist() for p in (0.5, 0.65)]
     [[False], [True]]
     """
-    sample = SampleMoments.of(rows)
-    check_shape("expected", expected, sample.mean.shape, "one per coordinate of rows")
-    check_bounds(rows, low, high)
-    family = sample.mean.size if comparisons is None else comparisons
-    half_width = np.array(
-        [_half_width(sample.draws, s, high - low, error_rate / family) for s in sample.standard_deviation]
-    )
-    detectable = np.array(
-        [
-            smallest_detectable_bounded_bias(
-                sample.draws, float(s), high - low, error_rate=error_rate, power=power, comparisons=family
+
+    low: float | FloatArray
+    high: float | FloatArray
+
+    def __post_init__(self) -> None:
+        if not (np.asarray(self.low) <= self.high).all():
+            raise InvalidInputError(
+                f"low={self.low}, high={self.high}: expected low <= high; bound the estimator beforehand"
             )
-            for s in sample.standard_deviation
-        ]
-    )
-    bias = sample.mean - expected
-    return MeanTest(
-        bias=bias,
-        half_width=half_width,
-        detectable=detectable,
-        gaussian=np.zeros(bias.shape, dtype=np.bool_),
-        rejected=np.abs(bias) > half_width,
-        error_rate=error_rate,
-        power=power,
-    )
 
+    @checked
+    def along(self, directions: FloatArray) -> BoundedDesign:
+        """Return the design for projections (n, K) of such draws (n, N) on directions (N, K).
 
-def smallest_detectable_bounded_bias(
-    draws: int,
-    standard_deviation: float,
-    width: float,
-    *,
-    error_rate: float = ERROR_RATE,
-    power: float = POWER,
-    comparisons: int = 1,
-) -> float:
-    """Return the smallest |bias| that `bounded_mean_test` is proven to see with probability `power` or more.
+        Examples
+        --------
+        >>> design = BoundedDesign(low=-1.0, high=3.0).along(np.array([[1.0, 0.5], [0.0, -0.5]]))
+        >>> design.low.tolist(), design.high.tolist()
+        ([-1.0, -2.0], [3.0, 2.0])
+        """
+        up, down = np.maximum(directions, 0.0).T, np.minimum(directions, 0.0).T
+        low, high = (np.broadcast_to(end, directions.shape[:1]) for end in (self.low, self.high))
+        return replace(self, low=up @ low + down @ high, high=up @ high + down @ low)
 
-    Examples
-    --------
-    >>> round(smallest_detectable_bounded_bias(100_000, 0.5, 1.0), 4)
-    0.0155
-    """
-    miss = 0.5 * (1.0 - power)
-    spread = standard_deviation + width * math.sqrt(2.0 * math.log(1.0 / miss) / (draws - 1))
-    logarithm = math.log(1.0 / miss)
-    short = standard_deviation * math.sqrt(2.0 * logarithm / draws) + width * logarithm / (3.0 * draws)
-    return _half_width(draws, spread, width, error_rate / comparisons) + short
+    @checked
+    def test(self, rows: FloatArray, expected: FloatArray, *, known_error: float | FloatArray = 0.0) -> MeanTest:
+        """Hold the mean of draws (n, K) within the bounds against an expectation (K,); see `MeanDesign.test`."""
+        check_bounds(rows, self.low, self.high)
+        return MeanDesign.test(self, rows, expected, known_error=known_error)
 
-
-def draws_needed_bounded(
-    bias: float,
-    standard_deviation: float,
-    width: float,
-    *,
-    error_rate: float = ERROR_RATE,
-    power: float = POWER,
-    comparisons: int = 1,
-) -> int:
-    """Return the smallest number of draws whose `smallest_detectable_bounded_bias` is at most `bias`.
-
-    Examples
-    --------
-    >>> n = draws_needed_bounded(0.05, 0.5, 1.0)
-    >>> smallest_detectable_bounded_bias(n, 0.5, 1.0) <= 0.05 < smallest_detectable_bounded_bias(n - 1, 0.5, 1.0)
-    True
-    """
-    if not bias > 0.0:
-        raise InvalidInputError(refusal("bias", bias, "a number > 0", "no number of draws sees a bias of zero"))
-    return smallest_count(
-        lambda draws: (
-            smallest_detectable_bounded_bias(
-                draws, standard_deviation, width, error_rate=error_rate, power=power, comparisons=comparisons
-            )
-            <= bias
+    def test_of(
+        self,
+        sample: SampleMoments,
+        expected: FloatArray,
+        *,
+        medians: FloatArray | None = None,
+        known_error: float | FloatArray = 0.0,
+    ) -> MeanTest:
+        """Hold a mean against an expected mean (K,), from moments of draws within the bounds."""
+        known, family = uncertainty(sample, sample.mean, expected, known_error), self._family(sample.mean.size)
+        half_width = self.half_width(sample.draws, sample.standard_deviation, comparisons=family) + known
+        bias = sample.mean - expected
+        return MeanTest(
+            bias=bias,
+            half_width=half_width,
+            detectable=self._reach(sample.draws, sample.standard_deviation, family) + 2 * known,
+            gaussian=np.ones(bias.shape, dtype=np.bool_),
+            rejected=np.abs(bias) > half_width,
+            error_rate=self.error_rate,
+            power=self.power,
         )
-    )
+
+    def half_width(self, draws: int, standard_deviation: float | FloatArray, *, comparisons: int = 1) -> FloatArray:
+        """Return half the interval of each mean, at the sample's standard deviations."""
+        logarithm = math.log(4.0 / (self.error_rate / comparisons))
+        sampled = np.asarray(standard_deviation) * math.sqrt(2.0 * logarithm / draws)
+        half: FloatArray = sampled + 7.0 * self._width * logarithm / (3.0 * (draws - 1))  # (1)
+        return half
+
+    def _detectable(self, draws: int, standard_deviation: float) -> float:
+        return float(np.max(self._reach(draws, standard_deviation, self._family())))
+
+    @property
+    def _width(self) -> FloatArray:
+        width: FloatArray = np.asarray(self.high) - np.asarray(self.low)
+        return width
+
+    def _reach(self, draws: int, standard_deviation: float | FloatArray, comparisons: int) -> FloatArray:
+        logarithm = math.log(2.0 / (1.0 - self.power))
+        spread = standard_deviation + self._width * math.sqrt(2.0 * logarithm / (draws - 1))  # (2)
+        sampled = np.asarray(standard_deviation) * math.sqrt(2.0 * logarithm / draws)
+        short = sampled + self._width * logarithm / (3.0 * draws)  # (3)
+        reach: FloatArray = self.half_width(draws, spread, comparisons=comparisons) + short
+        return reach
 
 
-def check_bounds(rows: FloatArray, low: float, high: float) -> None:
-    """Refuse draws outside [low, high], and bounds that are no interval."""
-    if not (math.isfinite(low) and math.isfinite(high) and low < high):
-        raise InvalidInputError(f"low={low}, high={high}: expected finite low < high; bound the estimator beforehand")
-    outside = (rows < low) | (rows > high) | ~np.isfinite(rows)
+def check_bounds(rows: FloatArray, low: float | FloatArray, high: float | FloatArray) -> None:
+    """Refuse draws (n, K) outside [low, high]."""
+    outside = (rows < low) | (rows > high)
     if outside.any():
         draw, coordinate = (int(i) for i in np.argwhere(outside)[0])
+        least, most = (float(np.broadcast_to(end, rows.shape)[draw, coordinate]) for end in (low, high))
         raise InvalidInputError(
             refusal(
                 f"rows[{draw}, {coordinate}]",
                 float(rows[draw, coordinate]),
-                f"a number in [{low}, {high}]",
+                f"a number in [{least:g}, {most:g}]",
                 "give bounds `low` and `high` that hold for every draw",
             )
         )
-
-
-def _half_width(draws: int, standard_deviation: float, width: float, rate: float) -> float:
-    logarithm = math.log(4.0 / rate)
-    return standard_deviation * math.sqrt(2.0 * logarithm / draws) + 7.0 * width * logarithm / (3.0 * (draws - 1))

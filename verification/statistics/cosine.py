@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 
 from bilevelrl.reference.arrays import FloatArray
-from bilevelrl.verification.statistics.means import check_rate
+from bilevelrl.verification.statistics.bounded import BoundedDesign
 from bilevelrl.verification.statistics.stream import SampleMoments
 
 __all__ = ["CosineInterval", "cosine_interval", "cosine_interval_of", "cosines"]
@@ -32,7 +31,7 @@ class CosineInterval:
 def cosine_interval(rows: FloatArray, truth: FloatArray, *, error_rate: float = 0.05) -> CosineInterval:
     """Return the mean cosine of the rows (n, N) with a direction, and an interval that holds at every n.
 
-    The empirical Bernstein bound for values in [−1, 1] (Maurer & Pontil 2009, Theorem 4, both sides): no limit theorem.
+    That of `BoundedDesign` for values in [−1, 1].
 
     Examples
     --------
@@ -44,10 +43,8 @@ def cosine_interval(rows: FloatArray, truth: FloatArray, *, error_rate: float = 
 
 def cosine_interval_of(sample: SampleMoments, *, error_rate: float = 0.05) -> CosineInterval:
     """Return the interval of `cosine_interval` from the moments of one column of `cosines`."""
-    check_rate("error_rate", error_rate)
-    logarithm = math.log(4.0 / error_rate)
-    spread = float(sample.standard_deviation[0]) * math.sqrt(2.0 * logarithm / sample.draws)
-    half = spread + 14.0 * logarithm / (3.0 * (sample.draws - 1))
+    design = BoundedDesign(error_rate=error_rate, low=-1.0, high=1.0)
+    half = float(design.half_width(sample.draws, sample.standard_deviation[0]))
     mean = float(sample.mean[0])
     return CosineInterval(mean=mean, low=max(-1.0, mean - half), high=min(1.0, mean + half))
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from bilevelrl.reference.doors import checked
 from bilevelrl.reference.errors import InvalidInputError, refusal
-from bilevelrl.verification.statistics.means import ERROR_RATE
+from bilevelrl.verification.statistics.designs import ERROR_RATE
 
 __all__ = ["ErrorBudget", "Expense"]
 
@@ -116,19 +116,6 @@ class ErrorBudget:
             raise InvalidInputError(refusal("checks", dict(checks), "at least one check", "name what will be tested"))
         rate = self.remaining / len(checks)
         return {check: self.spend(check, rate, comparisons=count) for check, count in checks.items()}
-
-    @checked
-    def spend_next(self, check: str, *, comparisons: int = 1) -> float:
-        """Take the next of the shares total/(1·2), total/(2·3), ..., for runs that do not know how many will follow.
-
-        Examples
-        --------
-        >>> budget = ErrorBudget(0.06)
-        >>> [round(budget.spend_next(f"check {i}"), 4) for i in range(3)]
-        [0.03, 0.01, 0.005]
-        """
-        place = len(self._expenses) + 1
-        return self.spend(check, self.total / (place * (place + 1)), comparisons=comparisons)
 
     def __str__(self) -> str:
         """The account in one line."""

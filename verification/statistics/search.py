@@ -1,13 +1,12 @@
-"""Inverting a design: the smallest number of draws, or the smallest bias, that a test sees."""
+"""Inverting a design: the smallest number of draws with which a test sees a bias."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 from bilevelrl.reference.errors import TooLargeError
 
-__all__ = ["LARGEST_COUNT", "smallest_count", "smallest_size"]
+__all__ = ["LARGEST_COUNT", "smallest_count"]
 
 LARGEST_COUNT = 2**60
 
@@ -38,30 +37,5 @@ def smallest_count(sees: Callable[[int], bool], *, start: int = 2) -> int:
     low = high // 2
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if sees(middle) else (middle, high)
-    return high
-
-
-def smallest_size(sees: Callable[[float], bool], *, guess: float) -> float:
-    """Return the smallest x > 0 with `sees(x)`, to a relative 1e-12, for a property that holds for all larger x; inf if
-    none up to 2^60 guesses.
-
-    Examples
-    --------
-    >>> round(smallest_size(lambda x: x * x >= 2.0, guess=1.0), 9)
-    1.414213562
-    """
-    high = guess
-    for _ in range(60):
-        if sees(high):
-            break
-        high *= 2.0
-    else:
-        return math.inf
-    low = 0.5 * high
-    while sees(low) and low > guess * 2.0**-60:
-        low, high = 0.5 * low, low
-    while high - low > 1e-12 * high:
-        middle = 0.5 * (low + high)
         low, high = (low, middle) if sees(middle) else (middle, high)
     return high

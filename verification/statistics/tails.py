@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from scipy import special
 
-__all__ = ["chi2_isf", "normal_isf", "student_cdf", "student_isf", "student_sf"]
+__all__ = ["chi2_isf", "normal_isf", "student_isf"]
 
 
 def normal_isf(probability: Any) -> Any:
@@ -32,28 +32,6 @@ def student_isf(probability: Any, degrees: Any) -> Any:
     2.776
     """
     return np.where(np.asarray(probability) == 0.0, np.inf, -special.stdtrit(degrees, probability))
-
-
-def student_sf(x: Any, degrees: Any) -> Any:
-    """Return Pr(T > x).
-
-    Examples
-    --------
-    >>> float(student_sf(0.0, 4))
-    0.5
-    """
-    return special.stdtr(degrees, -np.asarray(x))
-
-
-def student_cdf(x: Any, degrees: Any) -> Any:
-    """Return Pr(T ≤ x).
-
-    Examples
-    --------
-    >>> float(student_cdf(0.0, 4))
-    0.5
-    """
-    return special.stdtr(degrees, x)
 
 
 def chi2_isf(probability: Any, degrees: Any) -> Any:

@@ -36,8 +36,9 @@ from bilevelrl.verification.checks.own_scenarios import chosen_scenarios
 from bilevelrl.verification.checks.verdicts import Outcome
 from bilevelrl.verification.enumeration.contract import EstimatorFunction, estimator_name
 from bilevelrl.verification.mutants.causes import Evidence, Explanation, explain
-from bilevelrl.verification.statistics.means import ERROR_RATE, TestRate
-from bilevelrl.verification.statistics.moments import variance_test
+from bilevelrl.verification.statistics.designs import ERROR_RATE, TestRate
+from bilevelrl.verification.statistics.means import mean_test
+from bilevelrl.verification.statistics.variances import paired_squares
 from bilevelrl.verification.testing.judge import judge_draws
 
 __all__ = [
@@ -276,7 +277,7 @@ def assert_variance_below(
         name = "draws"
         rows = _draws(estimator, at)
         # The trace is the mean of the sum of squared paired differences: one comparison.
-        test = variance_test(rows, np.zeros(rows.shape[1]), error_rate=error_rate)
+        test = mean_test(paired_squares(rows), np.zeros(rows.shape[1]), error_rate=error_rate)
         found, half_width = test.bias, test.half_width
         if limit.ndim == 0:
             found, half_width = found.sum(keepdims=True), half_width.sum(keepdims=True)

@@ -34,22 +34,12 @@ from bilevelrl.verification.checks.verdicts import POWER_LIMIT, Outcome, Verdict
 from bilevelrl.verification.mutants.causes import Evidence, Explanation, explain
 from bilevelrl.verification.pipeline.jobs import Progress
 from bilevelrl.verification.reading import open_draws, read_array
+from bilevelrl.verification.statistics.bounded import BoundedDesign, check_bounds
 from bilevelrl.verification.statistics.cosine import CosineInterval, cosine_interval_of, cosines
+from bilevelrl.verification.statistics.designs import ERROR_RATE, POWER, MeanDesign, MeanTest, TestRate
 from bilevelrl.verification.statistics.error_budget import ErrorBudget
 from bilevelrl.verification.statistics.independence import Independence
-from bilevelrl.verification.statistics.means import (
-    CARRYING,
-    ERROR_RATE,
-    MISSED,
-    POWER,
-    MeanTest,
-    MedianOfMeans,
-    TestRate,
-    draws_for_tail,
-    draws_needed,
-    draws_to_miss_nothing,
-    mean_test_of,
-)
+from bilevelrl.verification.statistics.means import CARRYING, MISSED, StudentDesign
 from bilevelrl.verification.statistics.search import LARGEST_COUNT
 from bilevelrl.verification.statistics.stream import BlockMeans, RunningMoments, SampleMoments
 
@@ -179,6 +169,7 @@ def judge(
     horizon: int | None = None,
     tolerated_bias: NonNegative = 0.0,
     accuracy: NonNegative | None = None,
+    bounds: tuple[float, float] | None = None,
     error_rate: TestRate = ERROR_RATE,
     power: TestRate = POWER,
     causes: bool = True,
@@ -212,6 +203,9 @@ def judge(
     accuracy
         Rounding of the draws' mean, relative to the truth's norm; None: 4096 units of the last place of their dtype
         (9e-13 for doubles and files, 5e-4 for float32).
+    bounds : (low, high) or None
+        Bounds of every number in the draws, known beforehand: then tests are used that hold for every distribution
+        within them and any number of draws (`BoundedDesign`).
     error_rate, power
         For the whole judgement; power of each comparison.
     causes
@@ -236,6 +230,11 @@ def judge(
     >>> judged = judge(truth.value - truth.parts["direct"] + noise, "layered")
     >>> judged.verdict.outcome.value, judged.explanation.cause
     ('failed', 'the direct part is missing')
+
+    Draws that are known never to leave [-2, 2]:
+
+    >>> judge(truth.value + 0.1 * np.clip(noise, -5.0, 5.0), "layered", bounds=(-2.0, 2.0)).passed
+    True
 
     Any problem of your own:
 
@@ -268,20 +267,26 @@ def judge(
         sample = running.sample()
         rounding = 4096.0 * opened.epsilon if accuracy is None else accuracy
         independence = Independence(sample.columns(slice(0, 1)), error_rate=rates["independence"])
-        robust = MedianOfMeans.design(error_rate=rates["mean"], power=power, comparisons=len(names))
-        means = BlockMeans(blocks=robust.blocks, draws=sample.draws, columns=len(names))
+        design: MeanDesign = StudentDesign(
+            error_rate=rates["mean"], power=power, comparisons=len(names), unknown_law=True
+        )
+        if bounds is not None:
+            low, high = bounds
+            design = BoundedDesign(
+                error_rate=rates["mean"], power=power, comparisons=len(names), low=low, high=high
+            ).along(directions[:, compared])
+        means = BlockMeans(blocks=design.blocks(len(names)), draws=sample.draws, columns=len(names))
         for rows in opened.blocks("dependence of the draws"):
+            if bounds is not None:
+                check_bounds(rows, *bounds)
             projected = np.concatenate([rows @ parts, rows], axis=1)[:, compared]
             means.add(projected)
             independence.add(projected[:, 0], rows)
-    test = mean_test_of(
+    test = design.test_of(
         sample.columns(compared),
         (expected @ directions)[compared],
         medians=means.median(),
-        error_rate=rates["mean"],
-        power=power,
         known_error=truth.error_bound + (tolerated_bias + rounding) * norm,
-        unknown_law=True,
     )
     single = sample.columns(slice(parts.shape[1], -1))
     seen = shown(truth, truth.error_bound) if stated == "unbiased" else {}
@@ -290,7 +295,7 @@ def judge(
     if dependence is not None:
         verdict = unjudged(Outcome.NOT_APPLICABLE, dependence)
     elif not np.isfinite(test.half_width).all() and not verdict.failed:
-        verdict = replace(verdict, reason=f"{verdict.reason}; {_untold(test, sample.columns(compared), rates['mean'])}")
+        verdict = replace(verdict, reason=f"{verdict.reason}; {_untold(test, sample.columns(compared), design)}")
     explanation = None
     if causes and verdict.failed and not ascent:
         coordinates = slice(len(names) - size, None)
@@ -314,7 +319,7 @@ def judge(
         mean=single.mean,
         standard_deviation=single.standard_deviation,
         draws=sample.draws,
-        draws_needed=_draws_for_power(sample, norm, rates["mean"], power, len(names)),
+        draws_needed=_draws_for_power(sample, norm, design),
         cosine=cosine_interval_of(sample.columns(slice(-1, None))),
         explanation=explanation,
         budget=str(budget),
@@ -386,10 +391,11 @@ def _claimed(claim: Any, truth: Truth) -> tuple[str, FloatArray]:
     return "to have a declared expectation", expected
 
 
-def _untold(test: MeanTest, sample: SampleMoments, error_rate: float) -> str:
+def _untold(test: MeanTest, sample: SampleMoments, design: MeanDesign) -> str:
     """Why some comparisons were not made."""
+    assert isinstance(design, StudentDesign)  # within bounds, all are
     family, still = test.bias.size, sample.standard_deviation == 0.0
-    fewest = draws_to_miss_nothing(error_rate=error_rate, comparisons=family)
+    fewest = design.draws_to_miss_nothing()
     few = int((~np.isfinite(test.half_width) & ~still).sum())
     said = []
     if still.any():
@@ -405,23 +411,16 @@ def _untold(test: MeanTest, sample: SampleMoments, error_rate: float) -> str:
     return "; ".join(said)
 
 
-def _draws_for_power(sample: SampleMoments, norm: float, error_rate: float, power: float, family: int) -> int | None:
+def _draws_for_power(sample: SampleMoments, norm: float, design: MeanDesign) -> int | None:
     """Draws that a bias of `POWER_LIMIT` of the truth needs; None where no feasible number is enough."""
     if norm == 0.0:
         return 0
-    split: Any = {"error_rate": error_rate, "comparisons": family}
-    spread, wanted = float(sample.standard_deviation[0]), POWER_LIMIT * norm
-    if spread == 0.0:
+    if sample.standard_deviation[0] == 0.0:
         return None
-    kurtosis = sample.draws / float(sample.carrying[0])
-    least = max(draws_to_miss_nothing(**split), math.ceil(CARRYING * kurtosis))
-    tail = draws_for_tail(float(sample.skewness[0]), **split)
-    medians = (MedianOfMeans.design(power=power, **split).reach * spread / wanted) ** 2
     try:
-        student = draws_needed(wanted, spread, power=power, **split)
+        return design.draws_expected(POWER_LIMIT * norm, sample)
     except TooLargeError:
         return None
-    return max(least, math.ceil(min(max(student, tail), medians)))
 
 
 def _finite(value: Any) -> Any:

@@ -11,14 +11,8 @@ from bilevelrl.verification import Outcome, mean_test
 from bilevelrl.verification.checks.verdicts import POWER_LIMIT, judge_exact, judge_sampled, unjudged
 from bilevelrl.verification.pipeline import sampled
 from bilevelrl.verification.statistics.cosine import cosine_interval
-from bilevelrl.verification.statistics.means import (
-    ERROR_RATE,
-    MedianOfMeans,
-    critical_value,
-    draws_for_tail,
-    draws_needed,
-    smallest_detectable_bias,
-)
+from bilevelrl.verification.statistics.designs import ERROR_RATE
+from bilevelrl.verification.statistics.means import MedianOfMeans, StudentDesign
 
 
 @pytest.mark.exact
@@ -42,14 +36,14 @@ def test_median_of_means_keeps_its_rates_by_the_binomial_law(error_rate, compari
 @pytest.mark.parametrize("draws", [30, 1000, 100_000])
 @pytest.mark.parametrize("comparisons", [1, 300])
 def test_detectable_bias_has_the_stated_power_by_the_noncentral_law(draws, comparisons):
-    options = {"error_rate": 1e-3, "power": 0.95, "comparisons": comparisons}
-    bias = smallest_detectable_bias(draws, 2.0, **options)
-    quantile = critical_value(draws, error_rate=1e-3, comparisons=comparisons)
+    design = StudentDesign(error_rate=1e-3, power=0.95, comparisons=comparisons)
+    bias = design.detectable_bias(draws, 2.0)
+    quantile = design.critical_value(draws)
     power = stats.nct.sf(quantile, draws - 1, bias / 2.0 * np.sqrt(draws))
     assert power >= 0.95 * (1 - 1e-6)
     assert power <= 0.951 or draws < 100  # and not by far more than stated
-    assert abs(draws_needed(bias, 2.0, **options) - draws) <= 1
-    assert draws_needed(bias * (1 + 1e-9), 2.0, **options) <= draws < draws_needed(bias * 0.98, 2.0, **options)
+    assert abs(design.draws_needed(bias, 2.0) - draws) <= 1
+    assert design.draws_needed(bias * (1 + 1e-9), 2.0) <= draws < design.draws_needed(bias * 0.98, 2.0)
 
 
 @pytest.mark.statistical
@@ -61,7 +55,9 @@ def test_the_correction_for_skewness_keeps_the_rate_where_students_interval_does
     assert test.gaussian.mean() > 0.95
     most = stats.binom.isf(1e-6, runs, alpha)
     assert test.rejected.sum() <= most
-    plain = np.abs(rows.mean(axis=0) - 1.0) / (rows.std(axis=0, ddof=1) / 10.0) > critical_value(100, error_rate=alpha)
+    plain = np.abs(rows.mean(axis=0) - 1.0) / (rows.std(axis=0, ddof=1) / 10.0) > StudentDesign(
+        error_rate=alpha
+    ).critical_value(100)
     assert plain.sum() > most  # uncorrected, the same samples raise too many
 
 
@@ -116,8 +112,8 @@ def test_a_known_error_of_the_expectation_widens_the_interval():
         (lambda: mean_test(np.full((5, 1), np.nan), np.zeros(1)), InvalidInputError),
         (lambda: mean_test(np.zeros((5, 1)), np.zeros(1), error_rate=0.0), InvalidInputError),
         (lambda: mean_test(np.zeros((5, 1)), np.zeros(1), power=1.0), InvalidInputError),
-        (lambda: draws_needed(0.0, 1.0), InvalidInputError),
-        (lambda: critical_value(1), InvalidInputError),
+        (lambda: StudentDesign().draws_needed(0.0, 1.0), InvalidInputError),
+        (lambda: StudentDesign().critical_value(1), InvalidInputError),
         (lambda: MedianOfMeans.design(error_rate=2.0), InvalidInputError),
         (lambda: cosine_interval(np.ones((9, 2)), np.ones(2), error_rate=-1.0), InvalidInputError),
     ],
@@ -139,8 +135,9 @@ def test_cosines_of_known_vectors():
 
 @pytest.mark.exact
 def test_draws_for_tail_grows_with_the_square_of_the_skewness():
-    assert draws_for_tail(4.0) == pytest.approx(4 * draws_for_tail(2.0))
-    assert draws_for_tail(2.0, comparisons=1000) > draws_for_tail(2.0)
+    design = StudentDesign()
+    assert design.draws_for_tail(4.0) == pytest.approx(4 * design.draws_for_tail(2.0))
+    assert StudentDesign(comparisons=1000).draws_for_tail(2.0) > design.draws_for_tail(2.0)
 
 
 # Verdicts.

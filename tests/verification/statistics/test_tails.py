@@ -15,12 +15,9 @@ def test_tails_are_those_of_scipy_to_the_last_bit():
     rng = np.random.default_rng(0)
     probability = np.concatenate([[0.0, 0.5, 1.0], 10.0 ** rng.uniform(-300, 0, 500)])
     degrees = np.concatenate([[1.0, 2.0, 3.0], rng.integers(1, 10**6, 500)])
-    x = np.concatenate([[0.0, np.inf, -np.inf], rng.standard_cauchy(500)])
     for found, expected in (
         (tails.normal_isf(probability), stats.norm.isf(probability)),
         (tails.student_isf(probability, degrees), stats.t.isf(probability, degrees)),
-        (tails.student_sf(x, degrees), stats.t.sf(x, degrees)),
-        (tails.student_cdf(x, degrees), stats.t.cdf(x, degrees)),
         (tails.chi2_isf(probability, degrees), stats.chi2.isf(probability, degrees)),
     ):
         np.testing.assert_array_equal(found, expected)

@@ -14,7 +14,7 @@ from bilevelrl.verification.checks.verdicts import POWER_LIMIT, Outcome
 from bilevelrl.verification.commands.command_line import main
 from bilevelrl.verification.commands.false_alarms import false_alarms, known_laws
 from bilevelrl.verification.mutants.causes import Evidence, explain, part_causes
-from bilevelrl.verification.testing.judge import judge_draws
+from bilevelrl.verification.testing.judge import judge, judge_draws
 
 
 def bchg_draws(name, count, seed=0):
@@ -74,6 +74,26 @@ class TestVerdicts:
         off = right + 0.08 * truth.value
         assert judge_draws(off, "layered").verdict.outcome is Outcome.FAILED
         assert judge_draws(off, "layered", tolerated_bias=0.1).verdict.outcome is not Outcome.FAILED
+
+    def test_bounds_known_beforehand(self, right):
+        """BC-HG's draws on the layered MDP are within ±30; what is said holds for any distribution there."""
+        bounds = (-30.0, 30.0)
+        truth = scenario("layered").truth
+        assert judge(right, "layered", bounds=bounds).passed
+        assert judge(right - truth.parts["response"], "layered", bounds=bounds).verdict.outcome is Outcome.FAILED
+        few, told = judge(right[:20_000], "layered", bounds=bounds), judge(right[:20_000], "layered")
+        assert told.verdict.detectable < few.verdict.detectable
+        assert few.draws_needed > told.draws_needed
+        with pytest.raises(InvalidInputError, match=r"rows\[\d+, \d\]=.*in \[-1, 1\]"):
+            judge(right, "layered", bounds=(-1.0, 1.0))
+
+    def test_what_never_varied_is_judged_within_bounds(self):
+        truth = scenario("toll").truth.value
+        rows = np.tile(truth, (100_000, 1))
+        near = (float(truth.min()) - 0.1, float(truth.max()) + 0.1)
+        assert judge(rows, "toll").verdict.outcome is Outcome.NO_POWER
+        assert judge(rows, "toll", bounds=near).passed
+        assert judge(rows + 0.05, "toll", bounds=near).verdict.outcome is Outcome.FAILED
 
     def test_dependent_draws_are_not_judged(self, right):
         repeated = np.repeat(right[:5000], 10, axis=0)

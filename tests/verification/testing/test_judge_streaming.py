@@ -12,8 +12,8 @@ from bilevelrl.reference.errors import InvalidInputError, ShapeError, TooLargeEr
 from bilevelrl.tasks import scenario
 from bilevelrl.verification import reading
 from bilevelrl.verification.checks.verdicts import Outcome
-from bilevelrl.verification.statistics.means import MedianOfMeans, draws_needed, mean_test
-from bilevelrl.verification.statistics.stream import RunningMoments, SampleMoments
+from bilevelrl.verification.statistics.means import StudentDesign, mean_test
+from bilevelrl.verification.statistics.stream import BlockMeans, RunningMoments, SampleMoments
 from bilevelrl.verification.testing.judge import judge_draws
 
 
@@ -140,11 +140,17 @@ class TestMoments:
 
     def test_medians_of_means_use_whole_blocks(self):
         rows = named_stream(4, "rows").standard_normal((1000, 2))
-        design = MedianOfMeans.design(error_rate=1e-3)
-        size = 1000 // design.blocks
-        means = rows[: size * design.blocks].reshape(design.blocks, size, 2).mean(axis=1)
-        assert design.estimate(rows) == pytest.approx(np.median(means, axis=0), rel=1e-13)
-        assert design.estimate(rows[: design.blocks - 1]) is None
+        blocks = StudentDesign(error_rate=1e-3).blocks(1)
+        size = 1000 // blocks
+        expected = np.median(rows[: size * blocks].reshape(blocks, size, 2).mean(axis=1), axis=0)
+
+        def median(given):
+            means = BlockMeans(blocks=blocks, draws=len(given), columns=2)
+            means.add(given)
+            return means.median()
+
+        assert median(rows) == pytest.approx(expected, rel=1e-13)
+        assert median(rows[: blocks - 1]) is None
 
 
 class TestSizes:
@@ -166,6 +172,7 @@ class TestSizes:
             judge_draws(np.diag([0, 0, 0, 1e200])[:, ::-1][:, :3], "layered")
 
     def test_draws_needed(self):
+        draws_needed = StudentDesign().draws_needed
         assert draws_needed(1.0, 0.0) == 2
         with pytest.raises(TooLargeError, match="2\\^60"):
             draws_needed(1e-30, 1.0)

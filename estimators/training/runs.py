@@ -18,6 +18,7 @@ import numpy as np
 from numpy.random import Generator
 
 from bilevelrl.estimators.optimisers import SCHEDULES, SGD, LargestNorm, Optimiser
+from bilevelrl.estimators.training.methods import METHODS
 from bilevelrl.reference import named_stream
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.doors import Count, NonNegative, Positive, Seed, Share, checked
@@ -128,6 +129,8 @@ class LeaderTraining(abc.ABC):
         θ_0 has independent entries N(0, start_scale²); 0: zeros.
     """
 
+    kind: ClassVar[type]
+    """Of problem, a key of `METHODS`."""
     published: ClassVar[Mapping[str, Any]] = MappingProxyType({})
     """Fields as the paper's runs have them, where they differ from the defaults."""
 
@@ -159,9 +162,9 @@ class LeaderTraining(abc.ABC):
         if self.schedule not in SCHEDULES:
             raise UnknownNameError("schedule", self.schedule, SCHEDULES)
 
-    @abc.abstractmethod
     def methods(self) -> Iterable[str]:
         """Return the names of the methods that this kind of training knows."""
+        return METHODS[self.kind]
 
     @property
     def theta_shape(self) -> tuple[int, ...]:

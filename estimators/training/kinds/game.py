@@ -59,6 +59,7 @@ class GameTraining(LeaderTraining):
     (2, 1)
     """
 
+    kind = MarkovGame
     published: ClassVar[Mapping[str, Any]] = MappingProxyType({"options": PUBLISHED[MarkovGame]})
 
     problem: MarkovGame
@@ -92,10 +93,6 @@ class GameTraining(LeaderTraining):
                 raise InvalidInputError(
                     f"method={run.method!r}: expected a minibatch size; it draws from all past data"
                 )
-
-    def methods(self) -> Iterable[str]:
-        """Return the names in `METHODS`."""
-        return METHODS[MarkovGame]
 
     @property
     def actor(self) -> Actor:

@@ -49,6 +49,7 @@ class LQRGameTraining(LeaderTraining):
     (3, 2)
     """
 
+    kind = LQRGame
     published: ClassVar[Mapping[str, Any]] = MappingProxyType(
         {"options": PUBLISHED[LQRGame], "schedule": "constant", "ascent_steps": 10}
     )
@@ -67,10 +68,6 @@ class LQRGameTraining(LeaderTraining):
         replaying = [run.method for run in self.runs if METHODS[LQRGame][run.method].replay]
         if replaying and self.options.data_deviation is not None:
             raise UnsupportedError(f"data_deviation: expected None for {replaying[0]}, whose episodes are all kept")
-
-    def methods(self) -> Iterable[str]:
-        """Return the names in `METHODS`."""
-        return METHODS[LQRGame]
 
     def problem_arrays(self) -> Iterable[FloatArray]:
         """Return the game's matrices."""

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from bilevelrl.estimators.sampling.linear_quadratic import LQRSimulator
-from bilevelrl.estimators.training.methods import METHODS
 from bilevelrl.estimators.training.runs import LeaderTraining
 from bilevelrl.estimators.training.worlds.critic_rules import CriticRule, LeastSquaresCritics
 from bilevelrl.reference import ConfigurableLQR
@@ -54,6 +53,8 @@ class LQRTraining(LeaderTraining):
     [-262.0, -164.0]
     """
 
+    kind = ConfigurableLQR
+
     problem: ConfigurableLQR
     critics: CriticRule = field(default_factory=LeastSquaresCritics)
     streams: Count = 100
@@ -68,10 +69,6 @@ class LQRTraining(LeaderTraining):
     def parameters(self) -> int:
         """N."""
         return int(np.prod(self.theta_shape))
-
-    def methods(self) -> Iterable[str]:
-        """Return the names in `METHODS`."""
-        return METHODS[ConfigurableLQR]
 
     def problem_arrays(self) -> Iterable[FloatArray]:
         """Return the matrices at the first starting point."""

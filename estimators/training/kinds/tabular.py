@@ -16,7 +16,6 @@ from bilevelrl.estimators.followers.solving import (
     FollowerRule,
 )
 from bilevelrl.estimators.sampling.tabular import TabularSimulator
-from bilevelrl.estimators.training.methods import METHODS
 from bilevelrl.estimators.training.runs import LeaderTraining
 from bilevelrl.reference import ConfigurableMDP
 from bilevelrl.reference.arrays import FloatArray
@@ -66,6 +65,8 @@ class Training(LeaderTraining):
     (3, 105)
     """
 
+    kind = ConfigurableMDP
+
     problem: ConfigurableMDP
     follower: FollowerRule = field(default_factory=ExactFollower)
     simulator: TabularSimulator = field(default_factory=published_simulator)
@@ -77,10 +78,6 @@ class Training(LeaderTraining):
                 refusal("ascent_steps", self.ascent_steps, "1 on a configurable MDP", "raise iterations instead")
             )
         _ = self.theta_shape  # refuses a θ of any shape
-
-    def methods(self) -> Iterable[str]:
-        """Return the names in `METHODS`."""
-        return METHODS[ConfigurableMDP]
 
     def problem_arrays(self) -> Iterable[FloatArray]:
         """Return the tables at θ_0, and the kernel that moves the samples."""

@@ -58,7 +58,7 @@ class GameWorld(SharedWorld):
     )
 
     def __init__(self, training: GameTraining, generators: Sequence[Generator]) -> None:
-        super().__init__(MarkovGame, training, generators)
+        super().__init__(training, generators)
         self.training, self.options = training, training.options
         self.game, self.logit_game, self.actor = training.problem, training.logit_game, training.actor
         self.made = {name: method.make(self.options) for name, method in self.by_name.items() if method.make}

@@ -22,7 +22,7 @@ from bilevelrl.estimators.training.kinds.gaussian_game import LQRGameTraining
 from bilevelrl.estimators.training.methods import Method
 from bilevelrl.estimators.training.runs import World, make_world
 from bilevelrl.estimators.training.worlds.shared import SharedWorld, partial_gradient
-from bilevelrl.reference import Hypergradient, LQRGame, hypergradient, leader_objective
+from bilevelrl.reference import Hypergradient, hypergradient, leader_objective
 from bilevelrl.reference.arrays import FloatArray, IntArray
 
 __all__ = ["LQRGameWorld"]
@@ -32,7 +32,7 @@ class LQRGameWorld(SharedWorld):
     """Followers, samples and critics of all runs."""
 
     def __init__(self, training: LQRGameTraining, generators: Sequence[Generator]) -> None:
-        super().__init__(LQRGame, training, generators)
+        super().__init__(training, generators)
         self.training, thetas = training, training.start()
         gains = tuple(f"theta_{place}" for place in range(thetas.shape[1]))
         self.facts = ("objective", "objective_undiscounted", "dead_units", *gains)

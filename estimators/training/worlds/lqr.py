@@ -16,7 +16,7 @@ from bilevelrl.estimators.training.kinds.lqr import LQRTraining
 from bilevelrl.estimators.training.methods import Method, Wanted
 from bilevelrl.estimators.training.runs import World, make_world
 from bilevelrl.estimators.training.worlds.shared import SharedWorld, partial_gradient
-from bilevelrl.reference import ConfigurableLQR, hypergradient, named_stream, solve_follower
+from bilevelrl.reference import hypergradient, named_stream, solve_follower
 from bilevelrl.reference.arrays import FloatArray, IntArray
 from bilevelrl.reference.lqr import evaluate_lqr_leader
 
@@ -27,7 +27,7 @@ class LQRWorld(SharedWorld):
     """Followers, samples and critics of all runs; see `World`."""
 
     def __init__(self, training: LQRTraining, generators: Sequence[Generator]) -> None:
-        super().__init__(ConfigurableLQR, training, generators)
+        super().__init__(training, generators)
         self.training = training
         thetas = tuple(f"theta_{i}" for i in range(training.parameters))
         self.facts = ("objective", "state_cost", "action_cost", "constant_cost", *thetas)

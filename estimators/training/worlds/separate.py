@@ -25,7 +25,6 @@ from bilevelrl.estimators.training.runs import Run, World, make_world
 from bilevelrl.estimators.training.worlds.shared import SharedWorld
 from bilevelrl.estimators.training.worlds.tabular import FACTS, TabularWorld
 from bilevelrl.reference import (
-    ConfigurableMDP,
     SparseTransition,
     TabularFollower,
     hypergradient,
@@ -44,7 +43,7 @@ class SeparateWorld(SharedWorld):
     facts = FACTS
 
     def __init__(self, training: Training, generators: Sequence[Generator]) -> None:
-        super().__init__(ConfigurableMDP, training, generators)
+        super().__init__(training, generators)
         each = zip(training.runs, self.methods, training.start(), generators, strict=True)
         self._runs = [_OneRun(training, run, method, theta, rng) for run, method, theta, rng in each]
 

@@ -28,8 +28,6 @@ class SharedWorld(World):
 
     Parameters
     ----------
-    kind
-        Of problem, a key of `METHODS`.
     training
         What is trained.
     generators
@@ -38,12 +36,13 @@ class SharedWorld(World):
 
     facts: tuple[str, ...]
 
-    def __init__(self, kind: type, training: LeaderTraining, generators: Sequence[Generator]) -> None:
+    def __init__(self, training: LeaderTraining, generators: Sequence[Generator]) -> None:
         self.generators = generators
-        self.methods = [METHODS[kind][run.method] for run in training.runs]
+        known = METHODS[training.kind]
+        self.methods = [known[run.method] for run in training.runs]
         names = [run.method for run in training.runs]
         self.rows = {name: np.flatnonzero([other == name for other in names]) for name in dict.fromkeys(names)}
-        self.by_name = {name: METHODS[kind][name] for name in self.rows}
+        self.by_name = {name: known[name] for name in self.rows}
 
     @property
     def columns(self) -> tuple[str, ...]:

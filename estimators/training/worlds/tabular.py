@@ -17,7 +17,6 @@ from bilevelrl.estimators.training.checkpoints import group, join_groups
 from bilevelrl.estimators.training.kinds.tabular import Training
 from bilevelrl.estimators.training.methods import Method
 from bilevelrl.estimators.training.worlds.shared import SharedWorld
-from bilevelrl.reference import ConfigurableMDP
 from bilevelrl.reference.arrays import FloatArray, IntArray
 from bilevelrl.reference.tabular import entropy
 
@@ -33,7 +32,7 @@ class TabularWorld(SharedWorld):
     facts = FACTS
 
     def __init__(self, training: Training, generators: Sequence[Generator]) -> None:
-        super().__init__(ConfigurableMDP, training, generators)
+        super().__init__(training, generators)
         self.training = training
         runs, thetas = training.runs, training.start()
         self.dynamics = SharedDynamics(training.problem, thetas[0].reshape(training.theta_shape))

@@ -17,7 +17,7 @@ from bilevelrl.estimators.training import (
     Run,
     Training,
 )
-from bilevelrl.reference import ConfigurableLQR, ConfigurableMDP, LQRGame, MarkovGame
+from bilevelrl.reference import ConfigurableLQR, ConfigurableMDP, LQRGame, MarkovGame, Problem
 from bilevelrl.reference.errors import InvalidInputError, UnknownNameError, UnsupportedError
 
 __all__ = ["TRAINING_KINDS", "TrainingKind", "make_training", "training_kind", "training_kinds"]
@@ -80,7 +80,7 @@ def training_kinds() -> tuple[TrainingKind, ...]:
     return (*TRAINING_KINDS, *studied.TRAINING_KINDS)
 
 
-def training_kind(problem: Any, methods: Sequence[str]) -> TrainingKind:
+def training_kind(problem: Problem, methods: Sequence[str]) -> TrainingKind:
     """Return the kind that trains all the methods on the problem.
 
     Raises
@@ -115,7 +115,7 @@ def training_kind(problem: Any, methods: Sequence[str]) -> TrainingKind:
 
 
 def make_training(
-    problem: Any,
+    problem: Problem,
     methods: Sequence[str],
     *,
     seeds: int,

@@ -22,11 +22,12 @@ import numpy as np
 from numpy.random import Generator
 
 from bilevelrl.estimators.sampling.linear_quadratic import LQRSimulator
-from bilevelrl.estimators.sampling.tabular import TabularSimulator, sample_trajectories
+from bilevelrl.estimators.sampling.sample import SampledProblem, sample_trajectories
+from bilevelrl.estimators.sampling.tabular import TabularSimulator
 from bilevelrl.estimators.sampling.trajectories import Trajectories
 from bilevelrl.reference import ConfigurableLQR, ConfigurableMDP, LQRGame, MarkovGame, Problem
 from bilevelrl.reference.arrays import FloatArray
-from bilevelrl.reference.doors import checked, checked_record, like
+from bilevelrl.reference.doors import as_is, checked, checked_record, like
 from bilevelrl.reference.errors import EstimatorError, InvalidInputError, UnsupportedError, refusal
 from bilevelrl.reference.problem import Objective, Part, Term, TransitionBatch
 
@@ -261,7 +262,7 @@ class Estimator(ABC):
     @checked
     def sample(
         self,
-        problem: Any,
+        problem: Annotated[SampledProblem, as_is],
         theta: Any,
         follower: Any,
         *,

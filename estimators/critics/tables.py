@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import numpy as np
 
 from bilevelrl.estimators.estimator import Context, LeaderCritic, SharedProblem
-from bilevelrl.estimators.sampling.tabular import sample_suffixes
+from bilevelrl.estimators.sampling.sample import sample_suffixes
 from bilevelrl.estimators.sampling.trajectories import Trajectories
 from bilevelrl.estimators.sums.traces import backward_sum
 from bilevelrl.reference import ConfigurableMDP, SparseTransition, Tables

@@ -22,22 +22,15 @@ from numpy.random import Generator
 
 from bilevelrl.estimators.sampling.draws import Draws, kernel_draws
 from bilevelrl.estimators.sampling.joint_actions import JointProcess, joint_mdp
-from bilevelrl.estimators.sampling.linear_quadratic import LQRSimulator
 from bilevelrl.estimators.sampling.trajectories import Trajectories
 from bilevelrl.estimators.sampling.walk import OwnUniforms, Record, SharedUniforms, Uniforms, Walk, record_to_batch
-from bilevelrl.reference import ConfigurableLQR, ConfigurableMDP, LQRGame, MarkovGame, SparseTransition, Tables
-from bilevelrl.reference.arrays import FloatArray, IntArray, check_array, check_indices, check_shape
-from bilevelrl.reference.doors import checked
+from bilevelrl.reference import ConfigurableMDP, MarkovGame, SparseTransition, Tables
+from bilevelrl.reference.arrays import FloatArray, IntArray, check_array
+from bilevelrl.reference.doors import Count, check_count, checked
 from bilevelrl.reference.errors import InvalidInputError, ShapeError, StochasticityError, UnknownNameError, refusal
 from bilevelrl.reference.tabular import ROW_SUM_TOLERANCE, Transition, check_rows
 
-__all__ = [
-    "TabularSimulator",
-    "geometric_times",
-    "sample_stopped_trajectories",
-    "sample_suffixes",
-    "sample_trajectories",
-]
+__all__ = ["TabularSimulator"]
 
 Restart: TypeAlias = Literal["initial", "uniform"]
 
@@ -78,7 +71,7 @@ class TabularSimulator:
 
     def __post_init__(self) -> None:
         if self.step_limit is not None:
-            _check_size("step_limit", self.step_limit)
+            check_count("step_limit", self.step_limit)
         if self.restart not in ("initial", "uniform"):
             raise UnknownNameError("restart", self.restart, ("initial", "uniform"))
 
@@ -118,8 +111,8 @@ class TabularSimulator:
         theta: Any,
         follower: Any,
         *,
-        streams: int,
-        steps: int,
+        streams: Count,
+        steps: Count,
         rng: Generator | Sequence[Generator],
         first_state: IntArray | None = None,
         first_action: IntArray | None = None,
@@ -139,8 +132,6 @@ class TabularSimulator:
             (streams,) integers in [1, steps]: observe so many steps of each stream (one episode per stream only);
             columns in which no stream is left are dropped.
         """
-        _check_size("streams", streams)
-        _check_size("steps", steps)
         uniforms = _uniforms(rng, streams, steps)
         theta = problem.check_theta(theta)
         if isinstance(problem, MarkovGame):
@@ -219,217 +210,6 @@ def _uniforms(rng: Generator | Sequence[Generator], streams: int, steps: int) ->
     return OwnUniforms(generators, streams, steps)
 
 
-@checked
-def sample_trajectories(
-    problem: ConfigurableMDP | MarkovGame | ConfigurableLQR | LQRGame,
-    theta: Any,
-    follower: Any,
-    *,
-    streams: int,
-    steps: int,
-    rng: Generator,
-    simulator: TabularSimulator | LQRSimulator | None = None,
-) -> Trajectories:
-    """Draw a batch of trajectories of the follower's play.
-
-    Parameters
-    ----------
-    problem, theta
-        The problem and the leader's parameter.
-    follower
-        A solution with a `policy` (S, A), or a policy array (S, A), or (B, S, A): one for each of B groups of
-        equally many consecutive streams. In a Markov game (S, L, A).
-    streams, steps
-        Number of streams and of time steps in each.
-    rng
-        Source of randomness.
-    simulator
-        How samples are made. None: the problem's own model, one episode per stream, horizon `steps`.
-
-    Returns
-    -------
-    Trajectories
-
-    Raises
-    ------
-    InvalidInputError
-        If a size is not a positive integer or `rng` not a generator.
-    ShapeError
-        If the policy does not fit the problem.
-
-    Examples
-    --------
-    >>> from bilevelrl.reference import Tables
-    >>> def tables(theta):
-    ...     return Tables(transition=np.full((2, 1, 2), 0.25), reward_follower=np.zeros((2, 1)),
-    ...                   reward_leader=np.ones((2, 1)), initial=np.array([1.0, 0.0]))
-    >>> problem = ConfigurableMDP(tables=tables, discount_leader=0.9, discount_follower=0.9, temperature=1.0)
-    >>> batch = sample_trajectories(
-    ...     problem, np.zeros(1), np.ones((2, 1)), streams=3, steps=4, rng=np.random.default_rng(0))
-    >>> batch.streams, batch.steps, bool((batch.state_t[:, 0] == 0).all())
-    (3, 4, True)
-    """
-    chosen: Any = _default_simulator(problem) if simulator is None else simulator
-    if not callable(getattr(chosen, "sample", None)):
-        raise InvalidInputError(
-            refusal("simulator", simulator, "a simulator or None", "build one with TabularSimulator(...)")
-        )
-    batch: Trajectories = chosen.sample(problem, theta, follower, streams=streams, steps=steps, rng=rng)
-    return batch
-
-
-@checked
-def sample_suffixes(
-    problem: ConfigurableMDP,
-    theta: Any,
-    follower: Any,
-    *,
-    state: Any,
-    steps: int,
-    rng: Generator,
-    action: Any = None,
-    lengths: IntArray | None = None,
-    simulator: TabularSimulator | None = None,
-) -> Trajectories:
-    """Draw fresh trajectories from given states, and given first actions: what an oracle with resets can do.
-
-    Parameters
-    ----------
-    problem, theta, follower, rng
-        As in `sample_trajectories`.
-    state, action
-        (streams,) integers: where each stream starts. `action=None`: the first action is the follower's too.
-    steps
-        Steps per stream; a stream ends earlier where the process terminates.
-    lengths
-        (streams,) integers in [1, steps]: observe so many steps of each stream only.
-    simulator
-        As in `sample_trajectories`; one episode per stream always.
-
-    Returns
-    -------
-    Trajectories
-        `behaviour_log_prob` is 0 at forced first actions: they were drawn with certainty.
-
-    Raises
-    ------
-    InvalidInputError
-        If a state or an action is outside the problem, or there is none.
-
-    Examples
-    --------
-    >>> from bilevelrl.reference import Tables
-    >>> def tables(theta):
-    ...     return Tables(transition=np.full((2, 1, 2), 0.5), reward_follower=np.zeros((2, 1)),
-    ...                   reward_leader=np.ones((2, 1)), initial=np.array([1.0, 0.0]))
-    >>> problem = ConfigurableMDP(tables=tables, discount_leader=0.9, discount_follower=0.9, temperature=1.0)
-    >>> fresh = sample_suffixes(
-    ...     problem, np.zeros(1), np.ones((2, 1)), state=[1, 0, 1], steps=2, rng=np.random.default_rng(0))
-    >>> fresh.state_t[:, 0]
-    array([1, 0, 1])
-    """
-    chosen = TabularSimulator() if simulator is None else simulator
-    if not chosen.single_episode:
-        chosen = replace(chosen, single_episode=True)
-    start = check_array("state", state, dtype=np.int64)
-    check_shape("state", start, (None,), "one per stream")
-    tables = problem.tables_at(theta)
-    if action is not None:
-        action = check_indices("action", action, tables.actions)
-        check_shape("action", action, start.shape, "one per entry of state")
-    if lengths is not None:
-        check_shape("lengths", lengths, start.shape, "one per entry of state")
-    return chosen.sample(
-        problem,
-        theta,
-        follower,
-        streams=start.size,
-        steps=steps,
-        rng=rng,
-        first_state=check_indices("state", start, tables.states),
-        first_action=action,
-        lengths=lengths,
-    )
-
-
-@checked
-def sample_stopped_trajectories(
-    problem: ConfigurableMDP | MarkovGame | ConfigurableLQR | LQRGame,
-    theta: Any,
-    follower: Any,
-    *,
-    streams: int,
-    rng: Generator,
-    simulator: TabularSimulator | LQRSimulator | None = None,
-) -> Trajectories:
-    """Draw trajectories that stop at geometric times, so that infinite discounted sums have unbiased estimates.
-
-    Each stream draws τ and κ on {0, 1, ...}, with Pr(τ ≥ t) = γ_L^t and Pr(κ ≥ k) = γ_F^k whatever the path, and is
-    observed for τ + κ + 1 steps or to its termination. `Trajectories.stopping` holds (τ, κ).
-
-    Parameters
-    ----------
-    problem, theta, follower, streams, rng
-        As in `sample_trajectories`.
-    simulator
-        As in `sample_trajectories`; a step limit would bring the bias back and is refused.
-
-    Returns
-    -------
-    Trajectories
-
-    Raises
-    ------
-    InvalidInputError
-        If the simulator has a step limit or several episodes per stream.
-
-    Examples
-    --------
-    >>> from bilevelrl.reference import Tables
-    >>> def tables(theta):
-    ...     return Tables(transition=np.ones((1, 1, 1)), reward_follower=np.zeros((1, 1)),
-    ...                   reward_leader=np.ones((1, 1)), initial=np.ones(1))
-    >>> problem = ConfigurableMDP(tables=tables, discount_leader=0.9, discount_follower=0.5, temperature=1.0)
-    >>> batch = sample_stopped_trajectories(
-    ...     problem, np.zeros(1), np.ones((1, 1)), streams=5, rng=np.random.default_rng(0))
-    >>> bool((batch.valid.sum(axis=1) == batch.stopping.sum(axis=1) + 1).all())
-    True
-    """
-    chosen: Any = _default_simulator(problem) if simulator is None else simulator
-    if chosen.step_limit is not None or not chosen.single_episode:
-        raise InvalidInputError(
-            f"simulator={chosen!r}: expected no step limit and one episode per stream; geometric times end the streams"
-        )
-    _check_size("streams", streams)
-    stopping = geometric_times(problem, streams, rng)
-    lengths = stopping.sum(axis=1) + 1
-    longest = int(lengths.max())
-    batch: Trajectories = chosen.sample(
-        problem, theta, follower, streams=streams, steps=longest, rng=rng, lengths=lengths
-    )
-    return batch.with_stopping(stopping)
-
-
-def geometric_times(
-    problem: ConfigurableMDP | MarkovGame | ConfigurableLQR | LQRGame, streams: int, rng: Generator
-) -> IntArray:
-    """Return (streams, 2) independent times (τ, κ) on {0, 1, ...} with Pr(τ ≥ t) = γ_L^t and Pr(κ ≥ k) = γ_F^k.
-
-    Examples
-    --------
-    >>> from bilevelrl.tasks import random_mdp
-    >>> geometric_times(random_mdp(), 10_000, np.random.default_rng(0)).min(axis=0)
-    array([0, 0])
-    """
-    # NumPy's geometric law counts trials and starts at 1.
-    discounts = (problem.discount_leader, problem.discount_follower)
-    return np.stack([rng.geometric(1.0 - discount, streams) - 1 for discount in discounts], axis=1)
-
-
-def _default_simulator(problem: Any) -> TabularSimulator | LQRSimulator:
-    return LQRSimulator() if isinstance(problem, ConfigurableLQR | LQRGame) else TabularSimulator()
-
-
 def _policy_of(follower: Any, states: int, actions: int, streams: int) -> FloatArray:
     policy: FloatArray = check_array("follower.policy", getattr(follower, "policy", follower), finite=False)
     blocks = policy.shape[0] if policy.ndim == 3 else 1
@@ -446,11 +226,6 @@ def _policy_of(follower: Any, states: int, actions: int, streams: int) -> FloatA
     if np.abs(policy.sum(axis=-1) - 1.0).max() > ROW_SUM_TOLERANCE:
         raise StochasticityError("follower policy: expected rows that sum to one; normalise each row over the actions")
     return policy
-
-
-def _check_size(name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-        raise InvalidInputError(refusal(name, value, "an integer >= 1", "ask for at least one"))
 
 
 def _indices(name: str, values: Any, streams: int, limit: int | None = None) -> IntArray:

@@ -13,7 +13,7 @@ step; in games it is the leader's score times its advantage.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.random import Generator
@@ -27,12 +27,9 @@ from bilevelrl.estimators.critics.tables import (
 )
 from bilevelrl.estimators.estimator import Claim, Context, Contribution, Draw, Estimator, LeaderCritic
 from bilevelrl.estimators.sampling.linear_quadratic import LQRSimulator
-from bilevelrl.estimators.sampling.tabular import (
-    TabularSimulator,
-    geometric_times,
-    sample_stopped_trajectories,
-    sample_trajectories,
-)
+from bilevelrl.estimators.sampling.sample import SampledProblem, sample_trajectories
+from bilevelrl.estimators.sampling.stopping import geometric_times, sample_stopped_trajectories
+from bilevelrl.estimators.sampling.tabular import TabularSimulator
 from bilevelrl.estimators.sampling.trajectories import Trajectories
 from bilevelrl.estimators.sums.clipping import check_positive_or_infinite
 from bilevelrl.estimators.sums.single_transitions import clipped_scores
@@ -41,7 +38,7 @@ from bilevelrl.estimators.terms.kinds import Reading, answers_of
 from bilevelrl.estimators.terms.suffix_moments import return_moments
 from bilevelrl.estimators.terms.tabular import Scores
 from bilevelrl.reference.arrays import FloatArray, store_floats
-from bilevelrl.reference.doors import Real, checked
+from bilevelrl.reference.doors import Real, as_is, checked
 from bilevelrl.reference.errors import EstimatorError, InvalidInputError, UnknownNameError, UnsupportedError, refusal
 from bilevelrl.reference.problem import Objective
 
@@ -193,7 +190,7 @@ class AlongTrajectories(Estimator):
     @checked
     def sample(
         self,
-        problem: Any,
+        problem: Annotated[SampledProblem, as_is],
         theta: Any,
         follower: Any,
         *,

@@ -22,7 +22,7 @@ from bilevelrl.estimators.critics.tables import ExactCritic, TableCritic
 from bilevelrl.estimators.estimator import Context, Draw, Estimator, LeaderCritic
 from bilevelrl.estimators.sampling.tabular import TabularSimulator
 from bilevelrl.estimators.sampling.trajectories import Trajectories
-from bilevelrl.reference import ConfigurableMDP, SparseTransition, Tables
+from bilevelrl.reference import ConfigurableMDP, Problem, SparseTransition, Tables
 from bilevelrl.reference.arrays import FloatArray, IntArray, check_indices, check_rows_chosen, check_shape, check_thetas
 from bilevelrl.reference.doors import checked, checked_record
 from bilevelrl.reference.errors import EstimatorError, ShapeError, UnsupportedError, refusal
@@ -374,7 +374,9 @@ class _UnionSimulator(TabularSimulator):
         own = {each.name: getattr(given, each.name) for each in fields(TabularSimulator) if each.init}
         return cls(union=union, generators=tuple(generators), **own)
 
-    def sample(self, problem: Any, theta: Any, follower: Any, *, streams: int, steps: int, **_: Any) -> Trajectories:
+    def sample(
+        self, problem: Problem, theta: Any, follower: Any, *, streams: int, steps: int, **_: Any
+    ) -> Trajectories:
         own = {each.name: getattr(self, each.name) for each in fields(TabularSimulator) if each.init}
         policy = np.reshape(getattr(follower, "policy", follower), self.union.policy.shape)
         union = replace(self.union, policy=policy)

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.random import Generator
 
 from bilevelrl.estimators.estimator import Context, Contribution
-from bilevelrl.estimators.sampling.tabular import sample_suffixes
+from bilevelrl.estimators.sampling.sample import sample_suffixes
 from bilevelrl.estimators.sampling.trajectories import TransitionVisits
 from bilevelrl.estimators.terms.kinds import follower_terms
 from bilevelrl.estimators.terms.tabular import Scores

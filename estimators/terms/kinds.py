@@ -15,7 +15,7 @@ from bilevelrl.estimators.critics.tables import CriticReading
 from bilevelrl.estimators.estimator import Context, LeaderCritic
 from bilevelrl.estimators.sampling.trajectories import Trajectories
 from bilevelrl.estimators.terms import gaussian_game, joint_actions, linear_quadratic, tabular
-from bilevelrl.reference import ConfigurableLQR, LQRGame, MarkovGame
+from bilevelrl.reference import ConfigurableLQR, LQRGame, MarkovGame, Problem
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.problem import Objective, Part, Term
 
@@ -77,7 +77,7 @@ ANSWERS: dict[type, Answers] = {
 """{kind of problem: who answers}; what is of no other kind has tables."""
 
 
-def answers_of(problem: Any) -> Answers:
+def answers_of(problem: Problem) -> Answers:
     """Return who answers for a problem.
 
     Examples

@@ -19,7 +19,7 @@ from numpy.random import Generator
 
 from bilevelrl.estimators.optimisers import SCHEDULES, SGD, LargestNorm, Optimiser
 from bilevelrl.estimators.training.methods import METHODS
-from bilevelrl.reference import named_stream
+from bilevelrl.reference import Problem, named_stream
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.doors import Count, NonNegative, Positive, Seed, Share, checked
 from bilevelrl.reference.errors import InvalidInputError, UnknownNameError, UnsupportedError
@@ -134,7 +134,7 @@ class LeaderTraining(abc.ABC):
     published: ClassVar[Mapping[str, Any]] = MappingProxyType({})
     """Fields as the paper's runs have them, where they differ from the defaults."""
 
-    problem: Any
+    problem: Problem
     runs: Sequence[Run]
     iterations: Count
     optimiser: Optimiser = field(default_factory=SGD)

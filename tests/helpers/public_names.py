@@ -21,7 +21,8 @@ BESIDE = {
         "critics.state_baselines": "StateBaseline",
         "estimator": "Contribution EstimatorEntry LeaderCritic",
         "sampling.linear_quadratic": "LQRSimulator",
-        "sampling.tabular": "sample_stopped_trajectories sample_suffixes",
+        "sampling.sample": "sample_suffixes",
+        "sampling.stopping": "sample_stopped_trajectories",
         "terms.batched": "SeedBatch SeedEstimates",
     },
     "tasks": {

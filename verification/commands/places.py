@@ -50,7 +50,7 @@ def read_place(parsed: argparse.Namespace) -> tuple[Any, FloatArray | None]:
     return problem, read_theta(parsed.theta or "zeros", problem, parsed.task or parsed.problem)
 
 
-def read_theta(source: str, problem: Any, name: str) -> FloatArray:
+def read_theta(source: str, problem: Problem, name: str) -> FloatArray:
     """Return θ from a file, or zeros, in the problem's shape."""
     shape = problem.theta_shape
     if source == "zeros":

@@ -13,14 +13,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
 from bilevelrl.estimators import Claim, Estimator
-from bilevelrl.reference import ConfigurableLQR, ConfigurableMDP, LQRGame
+from bilevelrl.reference import ConfigurableLQR, ConfigurableMDP, LQRGame, Problem
 from bilevelrl.reference.arrays import FloatArray, check_shape
-from bilevelrl.reference.doors import Horizon, NonNegative, checked
+from bilevelrl.reference.doors import Horizon, NonNegative, as_is, checked
 from bilevelrl.reference.errors import BilevelRLError, InvalidInputError, ShapeError, refusal
 from bilevelrl.tasks import Scenario, scenarios
 from bilevelrl.tasks.scenarios import Truth
@@ -95,7 +95,7 @@ def assert_matches_truth(
     gradient: Any,
     on: Scenario | str | Iterable[Scenario] | None = None,
     *,
-    problem: Any = None,
+    problem: Annotated[Problem | None, as_is] = None,
     theta: Any = None,
     accuracy: NonNegative = ACCURACY,
 ) -> None:
@@ -150,7 +150,7 @@ def assert_unbiased(
     estimator: Estimator | EstimatorFunction | FloatArray,
     on: Scenario | str | Iterable[Scenario] | None = None,
     *,
-    problem: Any = None,
+    problem: Annotated[Problem | None, as_is] = None,
     theta: Any = None,
     horizon: Horizon = None,
     claim: Claim | None = None,
@@ -227,7 +227,7 @@ def assert_variance_below(
     bound: float | FloatArray,
     on: Scenario | str | None = None,
     *,
-    problem: Any = None,
+    problem: Annotated[Problem | None, as_is] = None,
     theta: Any = None,
     horizon: Horizon = None,
     error_rate: TestRate = ERROR_RATE,
@@ -395,7 +395,7 @@ def _require_judged(name: str, results: Sequence[CheckResult]) -> None:
 
 
 def _constant(gradient: Any) -> Callable[[Any, FloatArray], Any]:
-    def function(problem: Any, theta: FloatArray) -> Any:
+    def function(problem: Problem, theta: FloatArray) -> Any:
         return gradient
 
     return function

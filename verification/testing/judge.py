@@ -17,12 +17,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 import numpy as np
 
+from bilevelrl.reference import Problem
 from bilevelrl.reference.arrays import FloatArray
-from bilevelrl.reference.doors import NonNegative, checked, checked_record
+from bilevelrl.reference.doors import NonNegative, as_is, checked, checked_record
 from bilevelrl.reference.errors import InvalidInputError, ShapeError, TooLargeError, UnknownNameError, refusal
 from bilevelrl.reference.problem import Objective
 from bilevelrl.reference.storage import software_versions
@@ -163,7 +164,7 @@ def judge(
     draws: Any,
     on: Scenario | str | None = None,
     *,
-    problem: Any = None,
+    problem: Annotated[Problem | None, as_is] = None,
     theta: Any = None,
     claim: SampledClaim | Sequence[float] | FloatArray = "unbiased",
     horizon: int | None = None,

@@ -14,10 +14,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from bilevelrl.estimators import Claim
-from bilevelrl.reference.doors import Horizon, checked
+from bilevelrl.reference import Problem
+from bilevelrl.reference.doors import Horizon, as_is, checked
 from bilevelrl.reference.errors import InvalidInputError, MissingExtraError, UnknownNameError, refusal
 from bilevelrl.tasks import Scenario
 from bilevelrl.verification.checks.deterministic import CheckResult, check_estimator
@@ -99,7 +100,7 @@ class ScenarioCheck:
 def estimator_checks(
     on: Iterable[Scenario] | None = None,
     *,
-    problem: Any = None,
+    problem: Annotated[Problem | None, as_is] = None,
     theta: Any = None,
     horizon: Horizon = None,
     claim: Claim | None = None,
@@ -131,7 +132,7 @@ def parametrize_with_checks(
     estimators: Sequence[Any],
     *,
     scenarios: Iterable[Scenario] | None = None,
-    problem: Any = None,
+    problem: Annotated[Problem | None, as_is] = None,
     theta: Any = None,
     horizon: Horizon = None,
     claim: Claim | None = None,

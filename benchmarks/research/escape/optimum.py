@@ -26,7 +26,7 @@ from bilevelrl.benchmarks.sweeping.figures import Row
 from bilevelrl.benchmarks.sweeping.sweep_store import write_table
 from bilevelrl.estimators.followers import ExactFollower, SharedDynamics, batch_objectives
 from bilevelrl.estimators.training import train
-from bilevelrl.reference import hypergradient, named_stream, solve_follower
+from bilevelrl.reference import ConfigurableMDP, hypergradient, named_stream, solve_follower
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.derivatives import softmax
 from bilevelrl.tasks import four_rooms
@@ -100,7 +100,7 @@ def starting_points(kernel: str, temperature: float, *, count: int, entropy: int
     }
 
 
-def _best(problem: Any, points: FloatArray, count: int) -> FloatArray:
+def _best(problem: ConfigurableMDP, points: FloatArray, count: int) -> FloatArray:
     dynamics, found = SharedDynamics(problem, points[0]), []
     for k in range(0, len(points), 50):
         followers, _ = ExactFollower().respond(dynamics, dynamics.rewards(points[k : k + 50]), {})

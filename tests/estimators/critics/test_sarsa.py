@@ -5,7 +5,8 @@ import pytest
 
 from bilevelrl.estimators import Trajectories
 from bilevelrl.estimators.critics.sarsa import SarsaCritic, sarsa_pass
-from bilevelrl.estimators.sampling.tabular import TabularSimulator, sample_trajectories
+from bilevelrl.estimators.sampling.sample import sample_trajectories
+from bilevelrl.estimators.sampling.tabular import TabularSimulator
 from bilevelrl.reference import solve_follower
 from bilevelrl.reference.errors import InvalidInputError, ShapeError, UnknownNameError
 from bilevelrl.reference.tabular.leader import leader_action_values

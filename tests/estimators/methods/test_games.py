@@ -22,7 +22,7 @@ from bilevelrl.estimators import (
 from bilevelrl.estimators.critics.joint_tables import GameCritic, learn_game_critic
 from bilevelrl.estimators.methods import bchg as bchg_module
 from bilevelrl.estimators.registry import estimators_for
-from bilevelrl.estimators.sampling.tabular import sample_stopped_trajectories
+from bilevelrl.estimators.sampling.stopping import sample_stopped_trajectories
 from bilevelrl.estimators.terms import joint_actions
 from bilevelrl.estimators.terms.along_trajectories import exact_critic_kind
 from bilevelrl.reference import MarkovGame, SuboptimalFollower, hypergradient, named_stream, solve_follower

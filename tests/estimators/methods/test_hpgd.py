@@ -7,7 +7,8 @@ import pytest
 from remembering import remembering
 
 from bilevelrl.estimators import BCHG, HPGD, Claim, Context, Objective, Trajectories, sample_trajectories
-from bilevelrl.estimators.sampling.tabular import TabularSimulator, sample_stopped_trajectories
+from bilevelrl.estimators.sampling.stopping import sample_stopped_trajectories
+from bilevelrl.estimators.sampling.tabular import TabularSimulator
 from bilevelrl.estimators.terms import fresh_suffixes as fresh
 from bilevelrl.estimators.terms.suffix_moments import expected_suffix_steps, gradient_sum_moments, return_moments
 from bilevelrl.reference import hypergradient, solve_follower

@@ -11,7 +11,8 @@ from remembering import remembering
 
 from bilevelrl.estimators import Claim, Context, NaivePGD, Objective, SoBiRL, sample_trajectories
 from bilevelrl.estimators.methods import sobirl as module
-from bilevelrl.estimators.sampling.tabular import TabularSimulator, sample_stopped_trajectories
+from bilevelrl.estimators.sampling.stopping import sample_stopped_trajectories
+from bilevelrl.estimators.sampling.tabular import TabularSimulator
 from bilevelrl.reference import ConfigurableMDP, Tables, hypergradient, solve_follower
 from bilevelrl.reference.errors import EstimatorError, InvalidInputError, UnknownNameError, UnsupportedError
 from bilevelrl.reference.routes.theorem1 import follower_source, pair_gradients

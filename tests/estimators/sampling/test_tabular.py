@@ -11,7 +11,8 @@ import scipy.stats
 
 from bilevelrl.estimators import TabularSimulator, Trajectories, sample_trajectories
 from bilevelrl.estimators.sampling.draws import Draws, kernel_draws, policy_draws
-from bilevelrl.estimators.sampling.tabular import sample_stopped_trajectories, sample_suffixes
+from bilevelrl.estimators.sampling.sample import sample_suffixes
+from bilevelrl.estimators.sampling.stopping import sample_stopped_trajectories
 from bilevelrl.reference import SparseTransition, named_stream, solve_follower
 from bilevelrl.reference.errors import InvalidInputError, ShapeError, StochasticityError, UnknownNameError
 from bilevelrl.tasks import four_rooms, layered_mdp, random_mdp

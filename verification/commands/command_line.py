@@ -1,4 +1,4 @@
-"""The command `bilevelrl`: verify, gradient, certify, digits, routes, list; and whatever other packages add.
+"""The command `bilevelrl`: verify, card, gradient, certify, digits, routes, list; and whatever other packages add.
 
 Another package adds a subcommand by an entry point of the group `bilevelrl.commands` whose object is a function that
 takes the object of `argparse.ArgumentParser.add_subparsers` and registers itself there with
@@ -25,6 +25,7 @@ from bilevelrl.estimators import ESTIMATORS
 from bilevelrl.reference import HYPERGRADIENT_ROUTES, hypergradient
 from bilevelrl.reference.storage import software_versions, writable_file, writable_folder, write_atomically
 from bilevelrl.tasks import TASKS, make_task
+from bilevelrl.verification.cards.command import register_card
 from bilevelrl.verification.commands.arguments import Parser, count, seed
 from bilevelrl.verification.commands.attribute import register_attribute
 from bilevelrl.verification.commands.certify import register_certify
@@ -99,6 +100,7 @@ def build_parser() -> Parser:
     add.add_argument("--json", action="store_true", help="print JSON with all parts")
     add.set_defaults(run=_gradient)
 
+    register_card(commands)
     register_certify(commands)
     register_digits(commands)
     register_judge(commands)

@@ -16,9 +16,9 @@ from bilevelrl.verification.pipeline.studies import Study
 from bilevelrl.verification.reports.html_tags import Html, tag
 from bilevelrl.verification.reports.terminal import inapplicable_lines
 
-__all__ = ["html_report"]
+__all__ = ["CHIPS", "STYLE", "html_report", "html_table", "size_text"]
 
-_CHIPS = {
+CHIPS = {
     Outcome.PASSED: ("passed", "✓"),
     Outcome.FAILED: ("failed", "✗"),
     Outcome.NO_POWER: ("nopower", "?"),
@@ -27,7 +27,7 @@ _CHIPS = {
     Outcome.NOT_APPLICABLE: ("inapplicable", "–"),
 }
 
-_STYLE = """
+STYLE = """
 :root { --ink:#1d2327; --soft:#5b6670; --line:#e3e6e8; --paper:#ffffff; --wash:#f6f7f8; }
 * { box-sizing:border-box; }
 body { margin:0; background:var(--paper); color:var(--ink); line-height:1.5;
@@ -40,7 +40,7 @@ p { max-width:78ch; } .soft { color:var(--soft); } code { font-size:13px; backgr
 table { border-collapse:collapse; margin:14px 0; font-size:13px; font-variant-numeric:tabular-nums; }
 th { text-align:left; font-weight:600; color:var(--soft); border-bottom:1.5px solid #b9c0c5; padding:5px 10px 5px 0;
   vertical-align:bottom; } td { border-bottom:1px solid var(--line); padding:4px 10px 4px 0; vertical-align:top; }
-td.n, th.n { text-align:right; } .wide { overflow-x:auto; }
+td.n, th.n { text-align:right; } td.n { white-space:nowrap; } .wide { overflow-x:auto; }
 .chip { display:inline-block; min-width:74px; text-align:center; border-radius:9px; padding:0 8px; font-size:12px;
   font-weight:600; white-space:nowrap; }
 .passed { background:#d9efe3; color:#1c5e41; } .failed { background:#f9d9d6; color:#8c1d18; }
@@ -93,7 +93,7 @@ def html_report(
         tag("meta", charset="utf-8"),
         tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
         tag("title", title),
-        tag("style", Html(_STYLE)),
+        tag("style", Html(STYLE)),
     )
     sizes = "All sizes are relative to the norm of the exact hypergradient ∇J of each scenario."
     main = tag(
@@ -137,7 +137,7 @@ def _map(rows: Sequence[EstimatorRow]) -> list[Html] | None:
         row = cells.get((name, place))
         if row is None:
             return tag("td")
-        style, mark = _CHIPS[row.verdict.outcome]
+        style, mark = CHIPS[row.verdict.outcome]
         hint = f"{name} on {place}: {row.verdict.outcome.value}. {row.verdict.reason}"
         return tag("td", mark, class_=style, title=hint)
 
@@ -145,7 +145,7 @@ def _map(rows: Sequence[EstimatorRow]) -> list[Html] | None:
     lines = [tag("tr", tag("td", name, class_="name"), [cell(name, place) for place in places]) for name in names]
     chips = [
         [tag("span", f"{mark} {outcome.value}", class_=f"chip {style}"), " "]
-        for outcome, (style, mark) in _CHIPS.items()
+        for outcome, (style, mark) in CHIPS.items()
     ]
     return [
         tag("h2", "Verdicts"),
@@ -178,9 +178,11 @@ def _summary(rows: Sequence[EstimatorRow]) -> Html | None:
                 tag("code", name),
                 " or ".join(dict.fromkeys(row.claim for row in own)),
                 f"{sum(row.verdict.outcome is Outcome.PASSED for row in own)} / {len(own)}",
-                _size(off),
-                _size(seen),
-                None if worst is None else [_size(worst.bias), " ", tag("span", f"({worst.problem})", class_="soft")],
+                size_text(off),
+                size_text(seen),
+                None
+                if worst is None
+                else [size_text(worst.bias), " ", tag("span", f"({worst.problem})", class_="soft")],
             ]
         )
     head = [
@@ -192,7 +194,7 @@ def _summary(rows: Sequence[EstimatorRow]) -> Html | None:
         "would have seen",
         "largest bias",
     ]
-    return _table(head, lines, numbers={3, 4, 5})
+    return html_table(head, lines, numbers={3, 4, 5})
 
 
 def _overall(rows: Sequence[EstimatorRow]) -> Outcome:
@@ -218,14 +220,14 @@ def _routes(rows: Sequence[RouteRow]) -> list[Html] | None:
             tag("code", row.route),
             row.family,
             f"{row.temperature:g}",
-            _size(row.difference),
-            _size(row.error_bound),
+            size_text(row.difference),
+            size_text(row.error_bound),
             f"{row.seconds:.2f}",
         ]
         for row in rows
     ]
     head = ["verdict", "problem", "route", "family", "β", "difference", "its bound", "seconds"]
-    return [tag("h2", "Exact routes"), _table(head, lines, numbers={4, 5, 6, 7})]
+    return [tag("h2", "Exact routes"), html_table(head, lines, numbers={4, 5, 6, 7})]
 
 
 def _study_table(study: Study | None) -> list[Html] | None:
@@ -239,9 +241,9 @@ def _study_table(study: Study | None) -> list[Html] | None:
             [
                 tag("code", row.estimator),
                 row.moments,
-                _size(row.bias),
-                _size(row.standard_deviation),
-                _size(row.root_mean_square),
+                size_text(row.bias),
+                size_text(row.standard_deviation),
+                size_text(row.root_mean_square),
                 f"{row.cosine:+.3f}",
                 f"{row.cosine_low:+.2f} … {row.cosine_high:+.2f}",
                 f"{row.steps:,.0f}",
@@ -250,7 +252,7 @@ def _study_table(study: Study | None) -> list[Html] | None:
             if row.scenario == place and row.samples == largest
         ]
         head = ["estimator", "moments", "bias", "sd", "RMS error", "cosine", "5 … 95 %", "steps"]
-        blocks.append(tag("details", tag("summary", place), _table(head, lines, numbers={2, 3, 4, 5, 6, 7})))
+        blocks.append(tag("details", tag("summary", place), html_table(head, lines, numbers={2, 3, 4, 5, 6, 7})))
     return blocks
 
 
@@ -267,9 +269,9 @@ def _details(rows: Sequence[EstimatorRow]) -> list[Html] | None:
                 row.claim,
                 row.target,
                 f"{row.draws:,}" if row.draws else "",
-                _size(row.bias),
-                _size(row.standard_deviation),
-                "; ".join(f"{part} {_size(value)}" for part, value in row.parts.items() if value > 1e-9),
+                size_text(row.bias),
+                size_text(row.standard_deviation),
+                "; ".join(f"{part} {size_text(value)}" for part, value in row.parts.items() if value > 1e-9),
                 row.verdict.reason,
             ]
             for row in own
@@ -278,7 +280,7 @@ def _details(rows: Sequence[EstimatorRow]) -> list[Html] | None:
         failed = sum(row.verdict.failed for row in own)
         mark = [" ", tag("span", f"{failed} failed", class_="chip failed")] if failed else None
         summary = tag("summary", f"{place} ", tag("span", f"β = {own[0].temperature:g}", class_="soft"), mark)
-        table = _table(head, lines, numbers={4, 5, 6})
+        table = html_table(head, lines, numbers={4, 5, 6})
         blocks.append(tag("details", summary, table, open="open" if failed else None))
     return blocks
 
@@ -293,10 +295,12 @@ def _provenance(report: Report, study: Study | None) -> list[Html]:
         entries["versions of the study"] = [f"{name} {version}" for name, version in study.versions.items()]
     entries["seconds"] = f"{report.seconds:.1f}"
     lines = [[key, _listed(value)] for key, value in entries.items()]
-    return [tag("h2", "Versions, seeds, settings"), _table(["what", "value"], lines, numbers=set())]
+    return [tag("h2", "Versions, seeds, settings"), html_table(["what", "value"], lines, numbers=set())]
 
 
-def _table(head: Sequence[str], lines: Sequence[Sequence[Any]], *, numbers: set[int]) -> Html:
+def html_table(head: Sequence[str], lines: Sequence[Sequence[Any]], *, numbers: set[int]) -> Html:
+    """Return a table of contents; `numbers` are the columns that are aligned right."""
+
     def row(kind: str, cells: Sequence[Any]) -> Html:
         return tag("tr", [tag(kind, cell, class_="n" if i in numbers else None) for i, cell in enumerate(cells)])
 
@@ -304,10 +308,10 @@ def _table(head: Sequence[str], lines: Sequence[Sequence[Any]], *, numbers: set[
 
 
 def _chip(outcome: Outcome) -> Html:
-    return tag("span", outcome.value, class_=f"chip {_CHIPS[outcome][0]}")
+    return tag("span", outcome.value, class_=f"chip {CHIPS[outcome][0]}")
 
 
-def _size(value: float) -> str:
+def size_text(value: float) -> str:
     """A fraction of the truth: percent where that reads well, else in powers of ten."""
     if not math.isfinite(value):
         return ""

@@ -1,0 +1,85 @@
+"""Which known mistakes an estimator was told apart from, by its expectation on the scenarios at hand.
+
+A mistake has a computable effect on the mean of a right estimator. An estimator is told apart from it where
+
+    max_i |E f − truth − effect|_i / (what rounding allows)_i  >  1.                                                 (1)
+
+Where streams are cut that the infinite horizon is asked of, the mean of a right estimate on such streams stands for the
+truth, each in turn, and the nearest counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from bilevelrl.verification.cards.card import Mistake
+from bilevelrl.verification.checks.deterministic import Enumerated
+from bilevelrl.verification.checks.truncation import truncated_truths
+from bilevelrl.verification.mutants.causes import Cause, part_causes, planted_causes
+
+__all__ = ["FAR", "MOST_PATHS", "NOT_COMPUTED", "NO_EFFECT", "SAME", "TOLD_APART", "told_apart"]
+
+TOLD_APART, SAME, NO_EFFECT, NOT_COMPUTED = "told apart", "same", "no effect", "not computed"
+
+FAR = 1e3
+"""Tolerances at which a mistake is told apart beyond doubt: no further scenario is asked."""
+
+MOST_PATHS = 20_000
+"""Scenarios with more paths are not asked: a hundred mistakes would be enumerated there."""
+
+_EFFECT_KNOWN_TO = 1e-9  # effects are themselves differences of two means
+
+
+def told_apart(seen: Iterable[Enumerated], causes: Iterable[Cause] | None = None) -> tuple[Mistake, ...]:
+    """Hold an estimator's exact means against those of every known mistake.
+
+    Parameters
+    ----------
+    seen
+        Exact moments of the estimator on scenarios; those with more than `MOST_PATHS` paths are left out.
+    causes
+        Mistakes; default: everything known.
+
+    Examples
+    --------
+    >>> from bilevelrl.estimators import NaivePGD
+    >>> from bilevelrl.tasks import scenario
+    >>> from bilevelrl.verification.checks.deterministic import enumerate_scenario
+    >>> from bilevelrl.verification.mutants.causes import part_causes
+    >>> found = told_apart([enumerate_scenario(NaivePGD(), scenario("toll"))], part_causes())
+    >>> [mistake.name for mistake in found if mistake.outcome == "same"]
+    ['the response part is missing']
+    """
+    # The cheapest first: most mistakes show on the smallest problems.
+    order = sorted((f for f in seen if f.moments.paths <= MOST_PATHS), key=lambda found: found.moments.paths)
+    listed = (*part_causes(), *planted_causes()) if causes is None else causes
+    return tuple(_held(cause, order) for cause in listed)
+
+
+def _held(cause: Cause, seen: list[Enumerated]) -> Mistake:
+    largest, where, known, matters = -1.0, "", False, False
+    for found in seen:
+        cuts = truncated_truths(found.scenario, found.target).values()
+        nearest = np.inf
+        for truth in cuts or (found.truth,):
+            effect = cause.effect(found.scenario, truth)
+            if effect is None:
+                continue
+            known = True
+            allowed = found.tolerance + truth.error_bound + _EFFECT_KNOWN_TO * np.abs(effect)
+            slack = np.maximum(allowed, np.finfo(np.float64).tiny)
+            matters |= bool((np.abs(effect) > slack).any())
+            with np.errstate(over="ignore"):
+                off = np.abs(found.moments.mean - truth.value - effect)
+                nearest = min(nearest, float((off / slack).max(initial=0.0)))  # (1)
+        distance = min(nearest, float(np.finfo(np.float64).max)) if np.isfinite(nearest) else -1.0
+        if distance > largest:
+            largest, where = distance, found.scenario.name
+        if distance > FAR:
+            break
+    if not known:
+        return Mistake(name=cause.name, outcome=NOT_COMPUTED)
+    outcome = TOLD_APART if largest > 1.0 else SAME if matters else NO_EFFECT
+    return Mistake(name=cause.name, outcome=outcome, scenario=where, distance=largest)

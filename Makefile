@@ -3,10 +3,10 @@ PYTHON ?= python3
 PACKAGES := reference estimators tasks verification benchmarks
 LINKS := $(PACKAGES:%=build/typecheck/bilevelrl/%)
 
-.PHONY: help check architecture typecheck lint format test doctest docs clean
+.PHONY: help check architecture typecheck lint format test doctest docs archive clean
 
 help:
-	@echo "targets: check lint typecheck architecture test doctest docs format clean   (PYTHON=$(PYTHON))"
+	@echo "targets: check lint typecheck architecture test doctest docs archive format clean   (PYTHON=$(PYTHON))"
 
 # mypy finds bilevelrl.<folder> through a tree of links, so that nothing needs to be reinstalled.
 build/typecheck/bilevelrl/%:
@@ -38,6 +38,9 @@ doctest:
 
 docs:
 	$(PYTHON) -m sphinx -W --keep-going -b html docs build/docs
+
+archive:
+	$(PYTHON) -m bilevelrl.benchmarks.reference_problems.archive --output build
 
 clean:
 	rm -rf build/typecheck build/docs .mypy_cache .ruff_cache .pytest_cache

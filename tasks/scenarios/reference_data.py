@@ -27,6 +27,7 @@ from bilevelrl.tasks.generators.closed_form_problems import build_problem, theta
 from bilevelrl.tasks.scenarios.scenario import Provenance, Scenario, Truth
 
 __all__ = [
+    "DATA_DIGITS",
     "DATA_FORMAT",
     "DATA_VERSION",
     "ReferenceProblem",
@@ -41,6 +42,8 @@ __all__ = [
 
 DATA_FORMAT = "bilevelrl-reference-data"
 DATA_VERSION = 1
+DATA_DIGITS = 30
+"""Digits that every stored number has."""
 _NOT_PROBLEMS = ("schema.json",)
 
 

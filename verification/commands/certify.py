@@ -6,7 +6,8 @@ A results file is one JSON object,
      "results": {"<problem>": {"objective": 1.25, "gradient": [...], "parts": {"response": [...]}}}}
 
 with JSON numbers, or decimal strings where a program has more than double precision; every entry is optional, and so
-is every problem. Nothing here needs python-flint: the certified numbers are stored as decimals.
+is every problem. Nothing here needs python-flint: the certified numbers are stored as decimals. It is needed by
+`--check-problem FILE`, which recomputes everything that a new problem for the data claims.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from bilevelrl.tasks.generators import read_number
 from bilevelrl.tasks.scenarios import ReferenceProblem, StoredNumber, agreeing_digits, check_header, reference_names
 from bilevelrl.verification.checks.verdicts import Outcome
 from bilevelrl.verification.commands.ending import CHECK_FAILED, HOLDS, UNANSWERED
+from bilevelrl.verification.commands.submission import check_problem
 from bilevelrl.verification.reading import read_text
 from bilevelrl.verification.reports.terminal import TextTable
 
@@ -211,13 +213,18 @@ def register_certify(commands: Any) -> None:
     add.add_argument("--digits", type=float, help="ask for so many digits everywhere")
     add.add_argument("--json", action="store_true", help="print JSON")
     add.add_argument("--data", action="store_true", help="print the folder of the problems, and stop")
+    add.add_argument("--check-problem", type=Path, metavar="FILE", help="check a new problem for the data, and stop")
     add.set_defaults(run=_run)
 
 
 def _run(parsed: argparse.Namespace) -> int:
     if parsed.data:
         print(resources.files("bilevelrl.tasks") / "data")
-        return 0
+        return HOLDS
+    if parsed.check_problem is not None:
+        found = check_problem(read_text(parsed.check_problem), where=str(parsed.check_problem))
+        print("\n".join(found) or "all holds: format, numbers in balls, digits, parts, difficulty")
+        return CHECK_FAILED if found else HOLDS
     if parsed.results is None:
         raise InvalidInputError("RESULTS.json: expected a file of results; see `bilevelrl certify --help`")
     if parsed.digits is not None and not (math.isfinite(parsed.digits) and parsed.digits > 0):

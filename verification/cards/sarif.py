@@ -159,7 +159,8 @@ def junit_xml(findings: Sequence[Finding]) -> str:
             errors="0", skipped=str(skipped), time="0",
         )  # fmt: skip
         properties = ElementTree.SubElement(suite, "properties")
-        for name, value in (("right", f"{count['right']} of {count['asked']}"), ("would_see", str(count["wouldSee"]))):
+        seen = "none" if count["wouldSee"] is None else f"{count['wouldSee']:.3g}"
+        for name, value in (("right", f"{count['right']} of {count['asked']}"), ("would_see", seen)):
             ElementTree.SubElement(properties, "property", name=f"bilevelrl.{name}", value=value)
         for finding in own:
             case = ElementTree.SubElement(

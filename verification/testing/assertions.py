@@ -33,13 +33,14 @@ from bilevelrl.verification.checks.deterministic import (
     shown,
 )
 from bilevelrl.verification.checks.own_scenarios import chosen_scenarios
-from bilevelrl.verification.checks.verdicts import Outcome
+from bilevelrl.verification.checks.verdicts import Outcome, Verdict, unjudged
 from bilevelrl.verification.enumeration.contract import EstimatorFunction, estimator_name
 from bilevelrl.verification.mutants.causes import Evidence, Explanation, explain
 from bilevelrl.verification.statistics.designs import ERROR_RATE, TestRate
 from bilevelrl.verification.statistics.means import mean_test
 from bilevelrl.verification.statistics.variances import paired_squares
 from bilevelrl.verification.testing.judge import judge_draws
+from bilevelrl.verification.testing.records import note
 
 __all__ = [
     "CheckFailedError",
@@ -141,6 +142,7 @@ def assert_matches_truth(
             )
         function, name = _constant(gradient), "gradient"
     results = check_gradient(function, at, accuracy=accuracy)
+    note(gradient, name, _said(results))
     _raise_if_failed(name, "wrong", results, at)
     _warn_if_untested(name, [result.truth for result in results])
 
@@ -196,6 +198,7 @@ def assert_unbiased(
     at = _listed(on, default=default_scenarios, problem=problem, theta=theta, horizon=horizon)
     if not callable(estimator):
         judged = judge_draws(_draws(estimator, _only(at)), at[0], error_rate=error_rate)
+        note(estimator, "draws", [("draws", at[0].name, judged.verdict)])
         if not judged.passed:
             raise CheckFailedError(str(judged), explanation=judged.explanation)
         _warn_if_untested("draws", [at[0].truth])
@@ -207,6 +210,7 @@ def assert_unbiased(
             refusal("expected_failures", sorted(unknown), "names of scenarios that are checked", "remove them")
         )
     results = check_estimator(estimator, at, claim=claim)
+    note(estimator, estimator_name(estimator), _said(results), excused=excused)
     failing = {result.scenario for result in results if result.failed}
     surprises = [name for name in excused if name not in failing]
     if surprises:
@@ -282,6 +286,10 @@ def assert_variance_below(
         if limit.ndim == 0:
             found, half_width = found.sum(keepdims=True), half_width.sum(keepdims=True)
     wrong = found + half_width > np.atleast_1d(limit)
+    seen = unjudged(Outcome.PASSED, "below the bound")
+    if wrong.any():
+        seen = unjudged(Outcome.FAILED, "not below the bound, or not known to be")
+    note(estimator, name, [("variance", at.name, seen)])
     if not wrong.any():
         return
     i = int(np.argmax(np.where(wrong, found - np.atleast_1d(limit), -np.inf)))
@@ -333,6 +341,11 @@ def explain_results(results: Iterable[CheckResult], at: Sequence[Scenario]) -> E
         seen.append(Evidence(scenario=on, truth=result.truth, difference=result.difference, uncertainty=slack))
         off |= result.failed
     return explain(seen) if off else None
+
+
+def _said(results: Iterable[CheckResult]) -> list[tuple[str, str, Verdict]]:
+    """Results as `note` takes them."""
+    return [(check_kind(result.check), result.scenario, result.verdict) for result in results]
 
 
 def _raise_if_failed(

@@ -60,7 +60,6 @@ def note(
     name: str,
     found: Iterable[tuple[str, str, Verdict]],
     *,
-    cause: object = None,
     excused: Iterable[str] = (),
 ) -> None:
     """Keep what checks found, while a test runs.
@@ -71,8 +70,6 @@ def note(
         The function or object, and what it is called.
     found
         (check, scenario, verdict) of each.
-    cause
-        The likely cause of what failed.
     excused
         Scenarios where a failure is expected.
 
@@ -97,7 +94,6 @@ def note(
                 outcome=outcome.value,
                 reason=verdict.reason,
                 detectable=verdict.detectable if math.isfinite(verdict.detectable) else None,
-                cause="" if cause is None or outcome is not Outcome.FAILED else str(cause),
                 file=file,
                 line=line,
             )

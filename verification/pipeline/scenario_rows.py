@@ -23,6 +23,7 @@ from bilevelrl.verification.checks.deterministic import (
     MAX_MULTISETS,
     CheckResult,
     enumerate_scenario,
+    evaluated_once,
     failed_by,
     judge_enumerated,
     shown,
@@ -101,7 +102,8 @@ def rows_on_scenarios(
     kept: list[CheckResult] = []
     used: set[str] = set()
     for entry in at:
-        row, results = checked_row(estimator, entry, claim=claim, plan=plan, time_limit=time_limit)
+        with evaluated_once(entry):
+            row, results = checked_row(estimator, entry, claim=claim, plan=plan, time_limit=time_limit)
         failed = [result for result in results if result.failed]
         reasons = {result.check: _reason(result, excused, used) for result in failed}
         if failed and all(reason is not None for reason in reasons.values()):

@@ -1,8 +1,12 @@
 """Least-squares temporal differences on quadratic features, the shared part of all critics of configurable LQRs.
 
 Under a linear Gaussian policy every discounted sum of quadratic rewards is quadratic in the state and action, or in the
-state alone. So `Σ ω φ (φ - γ φ')' w = Σ ω φ r` with φ all products and a constant has no error of approximation; what
-is left is sampling, through the disturbance ξ of the next state. A quadratic value varies by about |x| |ξ| + |ξ|², so
+state alone. So
+
+    Σ ω φ (φ - γ φ')' w = Σ ω φ r                                                                                  (1)
+
+with φ all products and a constant has no error of approximation; what is left is sampling, through the disturbance ξ of
+the next state. A quadratic value varies by about |x| |ξ| + |ξ|², so
 that the transitions far out, which count most, are the noisiest; `ω = 1 / (|x|² + tr W)` makes up for it. Any weight
 that depends on the present state alone leaves the solution consistent.
 """
@@ -199,5 +203,5 @@ class QuadraticRegression:
                 f"least-squares critic: {samples} transitions do not determine {size} coefficients; "
                 "sample more, or pass ridge > 0"
             )
-        weights: FloatArray = np.linalg.solve(normal, moments / scale[:, None]) / scale[:, None]
+        weights: FloatArray = np.linalg.solve(normal, moments / scale[:, None]) / scale[:, None]  # (1)
         return weights

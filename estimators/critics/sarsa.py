@@ -2,7 +2,7 @@
 
 One pass visits the transitions of a batch once, in a given order, and corrects in place
 
-    Q(s_t, a_t) ← Q(s_t, a_t) + α [ r_L + γ_L Q(s_{t+1}, a_{t+1}) - Q(s_t, a_t) ].
+    Q(s_t, a_t) ← Q(s_t, a_t) + α [ r_L + γ_L Q(s_{t+1}, a_{t+1}) - Q(s_t, a_t) ].                                  (1)
 
 Later updates see earlier ones, so the result depends on the order. After a termination the continuation is zero. Where
 the observation stopped though the process goes on no a_{t+1} is recorded: the continuation is then the expectation of Q
@@ -300,7 +300,7 @@ def _plain_pass(
                 for p, q in zip(policy[b, after].tolist(), values[first : first + actions], strict=True):
                     ahead += p * q
             old = values[here]
-            values[here] = old + rate * (earned + discount * ahead - old)
+            values[here] = old + rate * (earned + discount * ahead - old)  # (1)
         tables[b] = np.reshape(values, tables.shape[1:])
 
 

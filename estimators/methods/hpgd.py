@@ -9,11 +9,16 @@ Both gradients are needed at the same state. Five ways to get them:
 - "monte_carlo": averages over the visits in the batch itself, of returns for the benefit, of derivatives for the rest.
 - "sarsa": as "monte_carlo", with the benefit of a learned table.
 
-These three multiply averages of the same samples, or divide by random counts: their bias is measured, not declared.
+These three average over the n visits of a pair, and of a state, inside a batch,
+
+      Ĝ_Q(s,a) = (1/n) Σ_{t: (s_t,a_t) = (s,a)} Σ_{k≥t} γ_F^{k-t} ( ∇r_F + γ_F V_F(s_{k+1}) ∇log P ),                (1)
+
+and Ĝ_V(s) alike, which `estimators/terms/batch_tables` does. They multiply averages of the same samples, or divide by
+random counts: their bias is measured, not declared.
 
 - "critic", in configurable LQRs: ∇Q_F from the rest of the trajectory, as BC-HG, less a critic b of ∇V_F,
 
-      (1/β) Σ_t γ_L^t F_t [ Σ_{k≥t} γ_F^{k-t} ( ∇r_F + γ_F V_F(x_{k+1}) ∇log P ) - b(x_t) ],     b ≈ ∇V_F.
+      (1/β) Σ_t γ_L^t F_t [ Σ_{k≥t} γ_F^{k-t} ( ∇r_F + γ_F V_F(x_{k+1}) ∇log P ) - b(x_t) ],     b ≈ ∇V_F.       (2)
 
   With F the leader's benefit, which has mean zero over the policy, any b leaves the expectation alone: it is that of
   BC-HG. With F the raw Q_L, as published, it is off by `E Σ γ_L^t V_L(x_t) (∇V_F - b)(x_t) / β`, ∇V_F being what is
@@ -239,7 +244,7 @@ class HPGD(BCHG):
         if self.variant == "oracle":
             guiding = self._fresh_guiding_term(trajectories, factors, context)
         else:
-            guiding = averaged_guiding_term(trajectories, factors, source, context, self.scores)
+            guiding = averaged_guiding_term(trajectories, factors, source, context, self.scores)  # (1)
         return [*self.partial_gradient(trajectories, context, reading), guiding]
 
     def _less_a_critic(self, trajectories: Trajectories, context: Context) -> Sequence[Contribution]:
@@ -248,7 +253,7 @@ class HPGD(BCHG):
         factor = self._factor(trajectories, context, reading)
         weight = self.scale(trajectories) * self.leader_weight(trajectories, context)
         weight = np.where(trajectories.valid, weight * factor, 0.0) / context.problem.temperature
-        taken = np.einsum("mt,mtn->mn", weight, critic.value(trajectories.state_t))
+        taken = np.einsum("mt,mtn->mn", weight, critic.value(trajectories.state_t))  # (2)
         return [
             *self.partial_gradient(trajectories, context, reading),
             self._guiding_term(trajectories, context, factor),

@@ -1,4 +1,4 @@
-"""Episodes of equal length that many runs keep, and steps that are drawn from them.
+"""Replay memory: episodes of equal length that many runs keep, and steps that are drawn from them.
 
 Row r of every array is run r, whose draws are made by its own generator: no run depends on the others.
 """

@@ -1,8 +1,15 @@
 """Markov games in balls: reduced to a configurable MDP, whose weights are then led back to the leader's policy.
 
-A follower that sees the leader's action lives in states (s, l), with `P((s',l')|(s,l),a) = P(s'|s,l,a) f(l'|s')` and
-`μ(s) f(l|s)`; one that does not lives in s, with every table averaged over f. In both cases the leader's own terms,
-initial law, rewards and transitions alike, are the part `policy`, and what the follower reads is `response`.
+A follower that sees the leader's action lives in states (s, l), with
+
+    P((s',l')|(s,l),a) = P(s'|s,l,a) f(l'|s'),      μ(s,l) = μ(s) f(l|s);                                          (1)
+
+one that does not lives in s, with every table averaged over f,
+
+    P(s'|s,a) = Σ_l f(l|s) P(s'|s,l,a),      r(s,a) = Σ_l f(l|s) r(s,l,a).                                         (2)
+
+In both cases the leader's own terms, initial law, rewards and transitions alike, are the part `policy`, and what the
+follower reads is `response`.
 """
 
 from __future__ import annotations
@@ -17,15 +24,9 @@ from flint import arb, arb_series
 
 from bilevelrl.reference.certified.balls import upper
 from bilevelrl.reference.certified.hypergradient import Evaluation
-from bilevelrl.reference.certified.tabular.enclosure import (
-    BallFollower,
-    BallTables,
-    Cotangents,
-    Flow,
-    Row,
-    cotangents,
-    enclose_follower,
-)
+from bilevelrl.reference.certified.tabular.fixed_point import BallFollower, enclose_follower
+from bilevelrl.reference.certified.tabular.leader import Cotangents, Flow, cotangents
+from bilevelrl.reference.certified.tabular.tables import BallTables, Row
 
 __all__ = ["BallGame", "GameSource", "game_evaluation", "policy_weights", "reduced"]
 
@@ -79,7 +80,7 @@ def reduce_tables(
     The state is s·L + l where the follower sees the leader's action. Kernels list successors with probabilities.
     """
     states, leads, actions = range(len(kernel)), range(len(kernel[0])), range(len(kernel[0][0]))
-    if sees:
+    if sees:  # (1)
         count = len(leads)
         onward = [
             [tuple((t * count + m, p * policy[t][m]) for t, p in kernel[s][i][a] for m in leads) for a in actions]
@@ -88,7 +89,7 @@ def reduce_tables(
         ]
         paid = [[list(reward[s][i]) for s in states for i in leads] for reward in rewards]
         return onward, paid, [initial[s] * policy[s][i] for s in states for i in leads]
-    onward = [
+    onward = [  # (2)
         [tuple((t, policy[s][i] * p) for i in leads for t, p in kernel[s][i][a]) for a in actions] for s in states
     ]
     paid = [

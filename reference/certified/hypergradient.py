@@ -1,9 +1,9 @@
 """Certified hypergradients: the closed form on an enclosure, at a precision that is doubled until the digits are there.
 
-    ∇J = Σ_parts Σ_tables ⟨weight of the table in that part, ∂table/∂θ⟩
+    ∇J = Σ_parts Σ_tables ⟨weight of the table in that part, ∂table/∂θ⟩                                             (1)
 
-with the weights of `bilevelrl.reference.certified.tabular.enclosure`, which come from one adjoint solve for the
-leader and one for the follower (Theorem 1 of arXiv:2603.14867, rearranged): the cost does not grow with N.
+with the weights of `certified/tabular/leader`, which come from one adjoint solve for the leader and one for the
+follower: the cost does not grow with N.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from flint import arb, ctx
 
 from bilevelrl.reference.certified.balls import Enclosure, float_above, largest, upper
 from bilevelrl.reference.certified.sources import TabularSource
-from bilevelrl.reference.certified.tabular.enclosure import BallFollower, Cotangents, cotangents, enclose_follower
+from bilevelrl.reference.certified.tabular.fixed_point import BallFollower, enclose_follower
+from bilevelrl.reference.certified.tabular.leader import Cotangents, cotangents
 from bilevelrl.reference.errors import InvalidInputError, PrecisionError, refusal
 from bilevelrl.reference.problem import AnswerBounds, Objective, Part
 from bilevelrl.reference.registry import Hypergradient
@@ -200,7 +201,7 @@ def tabular_evaluation(
 
 
 def tabular_parts(source: TabularSource, weights: Cotangents) -> dict[Part, list[arb]]:
-    """Pull the weights of all tables back to θ, part by part."""
+    """Pull the weights of all tables back to θ, part by part: the terms of (1)."""
     response_reward = source.pull("reward_follower", lambda i: weights.response_reward[i[0]][i[1]])
     response_transition = source.pull("transition", lambda i: weights.response_transition(*i))
     return {

@@ -14,7 +14,7 @@ from flint import arb
 
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.certified.balls import as_law, ball, law_cotangent, sums_to_one
-from bilevelrl.reference.certified.tabular.enclosure import BallTables, Row, check_size
+from bilevelrl.reference.certified.tabular.tables import BallTables, Row, check_size
 from bilevelrl.reference.tabular.model import ConfigurableMDP
 from bilevelrl.reference.tabular.tables import TableName, Tables
 from bilevelrl.reference.tabular.transitions import ROW_SUM_TOLERANCE, SparseTransition

@@ -1,7 +1,15 @@
 """Certified statements about solutions: one stationary point in a box, signs at active bounds, strict vertices.
 
-Interval Newton in one coordinate: with g = ∂J/∂θ_j and X a ball around x, `N(X) = x - g(x)/g'(X)`. If N(X) lies inside
-X, then X holds exactly one zero of g; the sign of g'(X) tells a maximum from a minimum.
+Interval Newton in one coordinate: with g = ∂J/∂θ_j and X a ball around x, if
+
+    N(X) = x - g(x)/g'(X)                                                                                          (1)
+
+lies inside X, then X holds exactly one zero of g; the sign of g'(X) tells a maximum from a minimum. Over a ball of
+radius w around x Taylor's theorem gives
+
+    g'(X) ⊂ Σ_{k<n} k (k-1) J_k(x) [-w, w]^{k-2} + n (n-1) J_n(X) [-w, w]^{n-2},                                   (2)
+
+with J_k the coefficients of J along θ_j.
 """
 
 from __future__ import annotations
@@ -123,7 +131,7 @@ def isolate_stationary_point(
             except BilevelRLError as refused:  # the box is too wide for an enclosure
                 reason = str(refused)
             else:
-                image = middle - around[1] / curvature
+                image = middle - around[1] / curvature  # (1)
                 if image.is_finite() and box.contains_interior(image):
                     point = _contracted(problem, coordinate, image, digits)
                     value = _along(problem, coordinate, point)[0]
@@ -154,7 +162,7 @@ def _along(problem: ClosedForm, coordinate: int, place: arb, order: int = 3) -> 
 
 
 def _curvature(around: arb_series, over: arb_series, width: arb) -> arb:
-    """Return ∂²J over a box of half-width `width` by Taylor's theorem.
+    """Return ∂²J over a box of half-width `width` by (2).
 
     Coefficients at the midpoint are sharp; only the last one is taken over the box, where balls overestimate.
     """

@@ -1,4 +1,4 @@
-"""Configurable LQRs, and what all linear-quadratic problems share: solvers, primitives, scores."""
+"""Configurable LQRs, and what all linear-quadratic problems share: solvers, their derivatives, scores."""
 
 from bilevelrl.reference.lqr.leader import evaluate_lqr_leader, leader_costs
 from bilevelrl.reference.lqr.solvers import discounted_lyapunov, spectral_radius

@@ -20,7 +20,7 @@ import scipy.linalg
 
 from bilevelrl.reference.arrays import FloatArray, Traced
 from bilevelrl.reference.errors import IllPosedError
-from bilevelrl.reference.lqr.primitives import lyapunov_primitive
+from bilevelrl.reference.lqr.riccati_derivative import lyapunov_primitive
 from bilevelrl.reference.lqr.rounding import EPSILON, Ledger, UnprovenError, first_order_errors, plain
 from bilevelrl.reference.lqr.solvers import discounted_lyapunov, riccati_backup
 from bilevelrl.reference.problem import AnswerBounds, Part

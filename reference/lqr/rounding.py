@@ -22,7 +22,7 @@ from autograd.extend import defvjp_argnums, primitive
 from autograd.tracer import getval, isbox
 
 from bilevelrl.reference.arrays import FloatArray, Traced
-from bilevelrl.reference.lqr.primitives import lyapunov_primitive, recurrence_primitive
+from bilevelrl.reference.lqr.riccati_derivative import lyapunov_primitive, recurrence_primitive
 from bilevelrl.reference.lqr.solvers import EquationSolver
 
 __all__ = ["EPSILON", "Ledger", "UnprovenError", "first_order_errors", "plain"]

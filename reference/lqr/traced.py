@@ -19,8 +19,8 @@ from bilevelrl.reference.lqr.follower import LQRFollower, solve_lqr
 from bilevelrl.reference.lqr.leader import lqr_leader_objective
 from bilevelrl.reference.lqr.matrices import LQRMatrices
 from bilevelrl.reference.lqr.model import ConfigurableLQR, LQRAt
-from bilevelrl.reference.lqr.primitives import lyapunov_primitive, riccati_primitive
 from bilevelrl.reference.lqr.response_errors import Tail
+from bilevelrl.reference.lqr.riccati_derivative import lyapunov_primitive, riccati_primitive
 from bilevelrl.reference.lqr.rounding import plain
 from bilevelrl.reference.lqr.solvers import RiccatiSolution, riccati_backup, solve_riccati
 from bilevelrl.reference.problem import (

@@ -1,11 +1,17 @@
 """The follower's soft-optimal response: the soft Bellman operator and the iterations to its fixed point.
 
-The soft Bellman operator `(TV)(s) = β log Σ_a exp((r_F(s,a) + γ_F Σ_s' P(s'|s,a) V(s'))/β)` is a γ_F-contraction in the
-maximum norm with a unique fixed point V*. How far an iterate is from it, state by state, `value_errors` says.
+The soft Bellman operator
 
-Newton's method on `TV - V = 0` is soft policy iteration: it converges monotonically from any start and quadratically
-near the solution. Where all rows sum to one the rewards are centred first, which saves the digits that a constant
-reward of 1e6 would cost at a cold temperature.
+    (TV)(s) = β log Σ_a exp((r_F(s,a) + γ_F Σ_s' P(s'|s,a) V(s'))/β)                                                (1)
+
+is a γ_F-contraction in the maximum norm with a unique fixed point V*. How far an iterate is from it, state by state,
+`value_errors` says. Newton's step on TV - V = 0, with π the softmax of what T takes the maximum of,
+
+    V ← V + (I - γ_F P_π)⁻¹ (TV - V),                                                                              (2)
+
+is soft policy iteration: it converges monotonically from any start and quadratically near the solution. Where all rows
+sum to one the rewards are centred first, which saves the digits that a constant reward of 1e6 would cost at a cold
+temperature.
 """
 
 from __future__ import annotations
@@ -56,7 +62,7 @@ def soft_bellman(
     weights = np.exp((by_action - largest) / temperature)
     total = weights.sum(axis=0)
     policy = np.ascontiguousarray((weights / total).T)
-    return largest + temperature * np.log(total), action_value, policy
+    return largest + temperature * np.log(total), action_value, policy  # (1)
 
 
 def reward_centre(tables: Tables, reward: FloatArray) -> float:
@@ -215,7 +221,7 @@ def find_fixed_point(
         since_best = since_best + 1 if relative >= 0.5 * best else 0
         best = min(best, relative)
         if method == "newton":
-            value = value + operator.system(policy).solve(change)
+            value = value + operator.system(policy).solve(change)  # (2)
             solves += 1
         else:
             value = backed_up

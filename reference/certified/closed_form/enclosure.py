@@ -18,7 +18,7 @@ from bilevelrl.reference.certified.hypergradient import (
 )
 from bilevelrl.reference.certified.lqr.enclosure import lqr_evaluation
 from bilevelrl.reference.certified.sources import Weight
-from bilevelrl.reference.certified.tabular.enclosure import BallTables
+from bilevelrl.reference.certified.tabular.tables import BallTables
 from bilevelrl.reference.errors import UnsupportedError
 from bilevelrl.reference.problem import Objective
 from bilevelrl.reference.tabular.tables import TableName

@@ -11,7 +11,7 @@ from flint import arb
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.certified.balls import as_law, ball, law_cotangent
 from bilevelrl.reference.certified.game import BallGame
-from bilevelrl.reference.certified.tabular.enclosure import Row, check_size
+from bilevelrl.reference.certified.tabular.tables import Row, check_size
 from bilevelrl.reference.game.model import MarkovGame
 
 __all__ = ["DoubleGame"]

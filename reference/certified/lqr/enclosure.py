@@ -3,7 +3,7 @@
 Configurable (Proposition 1 of arXiv:2603.14867): `x' = A x + B a + ξ`, `ξ ~ N(0, W)`, follower's cost `x'Qx + a'Ra`,
 response `a ~ N(-K x, Σ)` with `K = γ_F S⁻¹ B'PA`, `Σ = (β/2) S⁻¹`; leader's reward `-(x'Cx + a'Da) - k`:
 
-    M = C + K'DK + γ_L A_c' M A_c,      J = -E[x_0'M x_0] - [γ_L tr(M (W + BΣB')) + tr(DΣ) + k] / (1 - γ_L)
+    M = C + K'DK + γ_L A_c' M A_c,      J = -E[x_0'M x_0] - [γ_L tr(M (W + BΣB')) + tr(DΣ) + k] / (1 - γ_L).       (1)
 
 Game (Proposition 2): the leader plays `l ~ N(K_θ x, Ω)`, seen by the follower, in `x' = A x + B a + C l`; the
 response is `a ~ N(-G (A x + C l), (β/2) S⁻¹)` with `G = γ_F S⁻¹ B'P`, P for the dynamics `A + C K_θ`. The closed loop
@@ -155,11 +155,11 @@ def _configurable(
             raise IllPosedError("leader's quadratic return: √γ_L (A - BK) is not shown to be stable; pass a horizon")
         weight = _mirror(arb_mat(len(a), len(a)), order)
         for k in range(order):
-            target = plus(cost, scaled(discount, product(transpose(loop), weight, loop)))
+            target = plus(cost, scaled(discount, product(transpose(loop), weight, loop)))  # (1)
             update = lyapunov(closed, closed, discount, coefficient_matrix(minus(target, weight), k))
             bump = arb_series([arb(0)] * k + [arb(1)], order)
             weight = plus(weight, [[bump * constant(e, order) for e in row] for row in update.tolist()])
-        rest = (by * trace(product(weight, noise)) + always) / constant(1 - discount, order)
+        rest = (by * trace(product(weight, noise)) + always) / constant(1 - discount, order)  # (1)
     else:
         weight, rest = _mirror(arb_mat(len(a), len(a)), order), constant(arb(0), order)
         for _ in range(problem.horizon):

@@ -1,12 +1,12 @@
 """The leader's endless return along a Gaussian chain in balls, as a power series in t: N steps, and a proven tail.
 
-    m_{i+1} = M m_i,   Z_{i+1} = M Z_i M' + W,   J = Σ_i γ_L^i r(m_i, Z_i),
-    r(m, Z) = |I + D⁻¹Z|^{-1/2} exp(-½ (m - x*)'(D + Z)⁻¹(m - x*))
+    m_{i+1} = M m_i,   Z_{i+1} = M Z_i M' + W,   J = Σ_i γ_L^i r(m_i, Z_i),                                        (1)
+    r(m, Z) = |I + D⁻¹Z|^{-1/2} exp(-½ (m - x*)'(D + Z)⁻¹(m - x*)).                                                (2)
 
 M, W, m_0 and Z_0 are series with ball coefficients. All bounds are in one norm, submultiplicative on matrices of
 truncated series: `‖M‖ = Σ_k w^k max(row sum, column sum of |M_k|)`. With ‖M^p‖ = q < 1 proven and H ≥ ‖M^i‖ for i < p,
 
-    Σ_i ‖M^i‖ ≤ p H / (1 - q),        Σ_i ‖M^i‖² ≤ p H² / (1 - q²).
+    Σ_i ‖M^i‖ ≤ p H / (1 - q),        Σ_i ‖M^i‖² ≤ p H² / (1 - q²).                                                (3)
 
 *Steps.* Midpoints are carried, and what each step neglects is measured: `m_i - midpoint = Σ_j M^j (neglected at i - j)`
 is at most the first sum times the largest neglect, and Z likewise with the second. However many steps there are,
@@ -180,7 +180,7 @@ def power_bound(loop: Coefficients) -> PowerBound:
     return PowerBound(
         weight=weight,
         any_power=highest,
-        total=upper(steps * highest / (1 - contraction)),
+        total=upper(steps * highest / (1 - contraction)),  # (3)
         total_squares=upper(steps * highest * highest / (1 - contraction * contraction)),
     )
 
@@ -227,7 +227,7 @@ def _cushion(like: Coefficients, size: arb, weight: arb) -> Coefficients:
 
 @dataclass(frozen=True, slots=True)
 class _Reward:
-    """`|I + D⁻¹Z|^{-1/2} exp(-½ (m - x*)'(D + Z)⁻¹(m - x*))`."""
+    """(2)."""
 
     target: Coefficients
     width: Coefficients
@@ -343,7 +343,7 @@ def endless_return(chain: GaussianChain, discount: arb) -> arb_series:
             raise PrecisionError(f"reward: D + Z is not shown to be regular at {ctx.prec} bits") from None
         total = total + earned * arb_series([weight], order)
         weight = weight * discount
-        mean = mean_off.step(_times(loop, mean))
+        mean = mean_off.step(_times(loop, mean))  # (1)
         covariance = covariance_off.step(_sum(_times(_times(loop, covariance), turned), noise))
         if step == check:
             check += max(16, step // 16)

@@ -1,10 +1,14 @@
 """The discounted Riccati equation in balls: interval Newton proves that a box holds exactly one solution.
 
-    F(P) = Q + γ A'PA - γ² A'PB S⁻¹ B'PA - P,       S = R + γ B'PB
+    F(P) = Q + γ A'PA - γ² A'PB S⁻¹ B'PA - P,       S = R + γ B'PB.                                                (1)
 
 A midpoint P̃ is found by fixed-point steps and Newton's method, which proves nothing. With the Jacobian of F over a box
-X around it, `N(X) = P̃ - F'(X)⁻¹ F(P̃)` inside X proves that X holds one solution and no other; the closed loop is then
-shown to be stable, √γ (A - B K) having a power of norm below one, so that this solution is the optimal cost.
+X around it,
+
+    F'(P) H = γ (A - B K̃)' H (A - B K) - H,      N(X) = P̃ - F'(X)⁻¹ F(P̃)                                          (2)
+
+inside X proves that X holds one solution and no other; the closed loop is then shown to be stable, √γ (A - B K) having
+a power of norm below one, so that this solution is the optimal cost.
 """
 
 from __future__ import annotations
@@ -59,7 +63,7 @@ class Regulator:
             raise PrecisionError(
                 f"Riccati equation: S = R + γ B'PB is not shown to be regular at {ctx.prec} bits; raise the limit"
             ) from None
-        moved = self.cost_state + a.transpose() * value * (a - b * gain) * gamma
+        moved = self.cost_state + a.transpose() * value * (a - b * gain) * gamma  # (1)
         return moved, a - b * gain, a - b * other
 
 
@@ -150,7 +154,7 @@ def enclose_riccati(regulator: Regulator) -> RiccatiSolution:
     for _ in range(30):
         box = arb_mat(size, size, [widened(p, r) for p, r in zip(middle.entries(), radius, strict=True)])
         _, loop, mirrored = regulator.step(box)
-        image = (middle + lyapunov(mirrored, loop, regulator.discount, defect)).entries()
+        image = (middle + lyapunov(mirrored, loop, regulator.discount, defect)).entries()  # (2)
         if all(
             inner.is_finite() and outer.contains_interior(inner)
             for inner, outer in zip(image, box.entries(), strict=True)

@@ -16,14 +16,9 @@ from typing import Any
 from flint import arb, arb_series
 
 from bilevelrl.reference.certified.balls import column, largest, peak, upper
-from bilevelrl.reference.certified.tabular.enclosure import (
-    BallFollower,
-    BallTables,
-    Cotangents,
-    Flow,
-    identity_minus,
-    solve,
-)
+from bilevelrl.reference.certified.tabular.fixed_point import BallFollower, identity_minus, solve
+from bilevelrl.reference.certified.tabular.leader import Cotangents, Flow
+from bilevelrl.reference.certified.tabular.tables import BallTables
 from bilevelrl.reference.errors import IllPosedError, refusal
 
 __all__ = ["paid_cotangents"]

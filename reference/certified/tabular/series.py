@@ -16,7 +16,8 @@ from bilevelrl.reference.certified.balls import ball, column, peak
 from bilevelrl.reference.certified.closed_form.formula import ClosedForm
 from bilevelrl.reference.certified.game import reduce_tables
 from bilevelrl.reference.certified.series import constant, tables_series
-from bilevelrl.reference.certified.tabular.enclosure import BallTables, enclose_follower, identity_minus, solve
+from bilevelrl.reference.certified.tabular.fixed_point import enclose_follower, identity_minus, solve
+from bilevelrl.reference.certified.tabular.tables import BallTables
 from bilevelrl.reference.errors import IllPosedError, refusal
 
 __all__ = ["tabular_objective_series"]

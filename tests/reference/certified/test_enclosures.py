@@ -22,7 +22,7 @@ from bilevelrl.reference.certified.hypergradient import certify_tabular
 from bilevelrl.reference.certified.lqr.riccati import Regulator, enclose_riccati
 from bilevelrl.reference.certified.sources import DoubleTables
 from bilevelrl.reference.certified.stationary import objective_series
-from bilevelrl.reference.certified.tabular import enclosure as tabular
+from bilevelrl.reference.certified.tabular import fixed_point as tabular
 from bilevelrl.reference.errors import (
     IllPosedError,
     InvalidInputError,
@@ -315,7 +315,7 @@ def test_problems_without_certified_form():
 
 
 def test_too_many_states_are_refused(monkeypatch):
-    monkeypatch.setattr(tabular, "LARGEST_SYSTEM", 3)
+    monkeypatch.setattr("bilevelrl.reference.certified.tabular.tables.LARGEST_SYSTEM", 3)
     for name in ("dense", "toy"):  # the toy game has 3 states, and 6 with the leader's action
         with pytest.raises(TooLargeError, match="at most 3"):
             certified_hypergradient(TABULAR[name], a_theta(TABULAR[name]))

@@ -10,7 +10,7 @@ pytest.importorskip("flint")
 from bilevelrl.reference import hypergradient
 from bilevelrl.reference.certified.hypergradient import certify_tabular
 from bilevelrl.reference.certified.sources import DoubleTables
-from bilevelrl.reference.certified.tabular.enclosure import enclose_follower
+from bilevelrl.reference.certified.tabular.fixed_point import enclose_follower
 from bilevelrl.reference.certified.tabular.paid import paid_cotangents
 from bilevelrl.reference.errors import IllPosedError
 from bilevelrl.tasks import random_mdp

@@ -13,7 +13,7 @@ from bilevelrl.reference import ConfigurableLQR, LQRMatrices, hypergradient, sol
 from bilevelrl.reference.errors import IllPosedError
 from bilevelrl.reference.lqr import linearise as implicit_route
 from bilevelrl.reference.lqr.error_bounds import lqr_error_bounds
-from bilevelrl.reference.lqr.primitives import recurrence_primitive
+from bilevelrl.reference.lqr.riccati_derivative import recurrence_primitive
 from bilevelrl.reference.lqr.rounding import Ledger, UnprovenError, first_order_errors
 from bilevelrl.reference.lqr.solvers import solve_riccati
 from bilevelrl.reference.lqr.traced import riccati_sweeps

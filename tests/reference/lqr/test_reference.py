@@ -26,7 +26,7 @@ from bilevelrl.reference.errors import (
     UnsupportedError,
 )
 from bilevelrl.reference.lqr import linearise as implicit_route
-from bilevelrl.reference.lqr.primitives import lyapunov_primitive, riccati_primitive
+from bilevelrl.reference.lqr.riccati_derivative import lyapunov_primitive, riccati_primitive
 from bilevelrl.reference.lqr.solvers import (
     discounted_lyapunov,
     riccati_backup,

@@ -1,4 +1,4 @@
-"""The solutions of the Riccati and Lyapunov equations as functions that autograd can differentiate.
+"""Derivatives of the solutions of Riccati and Lyapunov equations, as functions that autograd can differentiate.
 
 Each derivative has two derivations: forward, one Lyapunov equation per direction; and adjoint, one for all of them,
 

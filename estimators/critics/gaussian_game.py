@@ -115,9 +115,10 @@ class LQRGameCritic:
     def _return(self, state: Any, extra: FloatArray, steps_to_go: Any) -> FloatArray:
         """Σ_{j<h} γ^j g(F^j x, Z_j + F^j extra F^j'), h by sample where `steps_to_go` is an array."""
         x = np.asarray(state, dtype=np.float64)
-        longest = len(self.powers)
-        to_go = np.broadcast_to(longest if steps_to_go is None else steps_to_go, x.shape[:-1])
-        total = np.zeros(x.shape[:-1])
+        shape, longest = x.shape[:-1], len(self.powers)
+        to_go = np.broadcast_to(longest if steps_to_go is None else steps_to_go, shape).ravel()
+        x = x.reshape(-1, x.shape[-1])  # one matrix product for all of them
+        total = np.zeros(len(x))
         _, log_width = np.linalg.slogdet(self.game.width)
         steps = min(longest, int(np.max(to_go, initial=0)))
         added = np.zeros_like(self.spreads[:steps])
@@ -125,11 +126,13 @@ class LQRGameCritic:
             added[j] = power @ extra @ power.T
         wide = np.linalg.inv(self.game.width + self.spreads[:steps] + added)
         _, log_wide = np.linalg.slogdet(wide)
+        everywhere = steps == int(np.min(to_go, initial=steps))
         for j, power in enumerate(self.powers[:steps]):
-            off = x @ power.T - self.game.target
-            bump = np.exp(0.5 * (log_wide[j] + log_width - np.vecdot(off @ wide[j], off)))  # (1)
-            total += np.where(j < to_go, self.discount**j * bump, 0.0)  # (2)
-        return total
+            off = _times(x, power.T) - self.game.target
+            bump = np.exp(0.5 * (log_wide[j] + log_width - np.vecdot(_times(off, wide[j]), off)))  # (1)
+            bump *= self.discount**j
+            total += bump if everywhere else np.where(j < to_go, bump, 0.0)  # (2)
+        return total.reshape(shape)
 
     def value(self, state: Any, *, steps_to_go: Any = None) -> FloatArray:
         """Return V_L(x), before the leader's action is drawn."""
@@ -182,3 +185,8 @@ class LQRGameCritic:
         if baseline == "none":
             return action_value
         return action_value - self.value(visits.state_t, steps_to_go=steps_to_go)
+
+
+def _times(rows: FloatArray, matrix: FloatArray) -> FloatArray:
+    """The product rows · matrix, of single numbers without the cost of a matrix product for each."""
+    return rows * matrix[0, 0] if matrix.size == 1 else rows @ matrix

@@ -231,7 +231,9 @@ class AlongTrajectories(Estimator):
         Raises
         ------
         EstimatorError
-            If a stream was cut before its time, holds several episodes, or has weights of its own.
+            If a stream was cut before its time, or has weights of its own.
+        UnsupportedError
+            If a stream holds several episodes.
         """
         if self.stopping is None:
             return trajectories
@@ -255,7 +257,7 @@ class AlongTrajectories(Estimator):
                 f"{int(needed[stream])}; draw trajectories by `sample`, which stop where they must"
             )
         if (trajectories.valid[:, 1:] & ~continues(trajectories)[:, 1:]).any():
-            raise EstimatorError(f"{self.name}: expected one episode per stream; use single_episode=True")
+            raise UnsupportedError(f"{self.name}: expected one episode per stream; use single_episode=True")
         return trajectories
 
     @property
@@ -337,7 +339,7 @@ class AlongTrajectories(Estimator):
             )
         if trajectories.weight_t is None and (trajectories.episode_starts.sum(axis=1) > 1).any():
             several = int(np.argmax(trajectories.episode_starts.sum(axis=1) > 1))
-            raise EstimatorError(
+            raise UnsupportedError(
                 refusal(
                     f"{self.name}: trajectories.time_in_episode[{several}]", "several episodes in one stream",
                     "one episode per stream with normalisation='streams', whose sums would count each of them",

@@ -17,9 +17,9 @@ import numpy as np
 from bilevelrl.reference import ConfigurableMDP
 from bilevelrl.reference.doors import checked
 from bilevelrl.reference.errors import InvalidInputError, UnknownNameError, refusal
-from bilevelrl.reference.problem import Objective
+from bilevelrl.reference.problem import INFINITE_HORIZON, Objective
 from bilevelrl.tasks.scenarios.other_kinds import OTHER_KINDS
-from bilevelrl.tasks.scenarios.problems import STORED
+from bilevelrl.tasks.scenarios.problems import EPISODES, STORED
 from bilevelrl.tasks.scenarios.reference_data import reference_problems
 from bilevelrl.tasks.scenarios.scenario import SCENARIO_TAGS, Provenance, Scenario, Truth
 from bilevelrl.tasks.scenarios.textbook import TEXTBOOK
@@ -157,4 +157,6 @@ def _stored_scenario(name: str) -> Scenario:
         provenance=Provenance(source=COMMAND, routes=tuple(record["routes"]), digits=record["digits"]),
         tags=frozenset(["random", *tags.split()]),
         horizon=horizon,
+        episodes=EPISODES.get(name, 1),
+        objective=INFINITE_HORIZON if "cut" in tags.split() else None,
     )

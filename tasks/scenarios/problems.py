@@ -6,6 +6,7 @@ Their truth is in `scenario_truths.json`; see `scenario_truths.py`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 import autograd.numpy as anp
@@ -23,8 +24,9 @@ from bilevelrl.tasks.generators.mdps import (
     random_mdp,
     unreachable_mdp,
 )
+from bilevelrl.tasks.generators.smooth_mdp import smooth_mdp
 
-__all__ = ["STORED"]
+__all__ = ["EPISODES", "STORED"]
 
 Make: TypeAlias = Callable[[], tuple[ConfigurableMDP, FloatArray]]
 
@@ -89,6 +91,35 @@ def _linear() -> ConfigurableMDP:
         theta_shape=(12,),
         name="a parameter per pair",
     )
+
+
+_LONG = 12
+
+
+@remade
+def _corridor() -> ConfigurableMDP:
+    """Two lanes of twelve steps; the follower changes lanes halfway. The leader is paid tenfold."""
+    layer, lane = np.divmod(np.arange(2 * _LONG), 2)
+    onward = layer[None, :] == layer[:, None] + 1
+    same = np.repeat((onward & (lane[None, :] == lane[:, None]))[:, None], 2, axis=1)
+    by_action = onward[:, None, :] & (lane[None, None, :] == np.arange(2)[None, :, None])
+    support = np.where((layer == _LONG // 2)[:, None, None], by_action, same)
+    drawn = smooth_mdp(
+        name="corridor",
+        seed=15,
+        support=support,
+        initial_support=np.arange(2 * _LONG) == 0,
+        parameters=3,
+        temperature=1.5,
+        discount_leader=0.95,
+        discount_follower=0.8,
+    )
+
+    def tables(x: Any) -> Tables:
+        plain = drawn.tables(x)
+        return plain.replace({"reward_leader": 10.0 * plain.reward_leader})
+
+    return replace(drawn, tables=tables, tables_jacobian=None, tables_pullback=None)
 
 
 _LAYERED: Mapping[str, Any] = {"layers": 3, "width": 2, "actions": 2, "parameters": 3, "seed": 1}
@@ -197,6 +228,24 @@ STORED: Mapping[str, tuple[str, Make, str, int]] = {
         f"ends revisits {_ALL}",
         6,
     ),
+    "long": (
+        "twelve steps, rewards up to ten",
+        _generated(_corridor),
+        "ends long large_rewards direct response regulariser",
+        _LONG,
+    ),
+    "several episodes": (
+        "three in a stream",
+        _generated(layered_mdp, layers=2, width=2, actions=2, parameters=3, seed=16),
+        f"ends several_episodes {_ALL}",
+        2,
+    ),
+    "cut": (
+        "some streams end before",
+        _generated(random_mdp, states=2, actions=2, parameters=3, seed=17, termination=0.4, discount_follower=0.6),
+        f"goes_on cut revisits {_ALL}",
+        4,
+    ),
     "random": (
         "dense, θ in every table, goes on",
         _generated(random_mdp, states=2, actions=2, parameters=3, seed=2),
@@ -259,3 +308,6 @@ STORED: Mapping[str, tuple[str, Make, str, int]] = {
     ),
 }
 """name: (summary, maker of problem and θ, tags, horizon)."""
+
+EPISODES: Mapping[str, int] = {"several episodes": 3}
+"""name: how many follow each other in a stream, where more than one."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from bilevelrl.reference import PARTS, Hypergradient, Problem, hypergradient
 from bilevelrl.reference.arrays import FloatArray
-from bilevelrl.reference.doors import Horizon, Steps, checked, checked_record, like
+from bilevelrl.reference.doors import Count, Horizon, Steps, checked, checked_record, like
 from bilevelrl.reference.errors import InvalidInputError, ShapeError, UnknownNameError, refusal
 from bilevelrl.reference.problem import GAME_PARTS, INFINITE_HORIZON, Objective, Part
 from bilevelrl.tasks.scenarios.exports import gymnasium_environment, write_npz
@@ -30,6 +30,10 @@ SCENARIO_TAGS: Mapping[str, str] = {
     "random": "random tables of a stated structure; the truth is stored with the routes that agree on it",
     "ends": "every path ends by itself within the horizon, but for a probability below rounding",
     "revisits": "paths come back to states, and to pairs of state and action",
+    "cut": "some streams are cut at the horizon, and what that takes away is known; in tables others end before",
+    "several_episodes": "episodes follow each other in a stream",
+    "long": "paths of more than ten steps; in linear-quadratic problems of as many as quadrature can take",
+    "large_rewards": "the leader's rewards and benefits go beyond 3",
     "goes_on": "paths go on beyond any horizon",
     "isolating": "θ enters one table only",
     "initial": "θ enters the law of the first state",
@@ -142,7 +146,9 @@ class Scenario:
     theta : (N,)
         Where the truth is asked for; a copy of its own.
     horizon : int
-        Steps of a stream, after which trajectories are cut.
+        Steps of an episode, after which trajectories are cut.
+    episodes : int
+        That follow each other in a stream, each from the initial law.
     tags : frozenset of str
         Of `SCENARIO_TAGS`.
     objective : Objective or None
@@ -180,6 +186,7 @@ class Scenario:
     theta: FloatArray
     horizon: Steps
     tags: frozenset[str] = frozenset()
+    episodes: Count = 1
     objective: Objective | None = None
     truths: Mapping[Objective, Truth] = field(default_factory=dict)
     provenance: Provenance = Provenance(source="computed by `hypergradient`")

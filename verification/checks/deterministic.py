@@ -8,7 +8,7 @@ in units of what is allowed: above 1 the check has failed, and how far above say
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -218,10 +218,17 @@ def _enumerate(
     solved, truth = on.solved(target), on.truth_of(target)
     given = {"follower": solved.follower, "critic": exact_critic(on, target), **changes}
     if isinstance(problem, (ConfigurableLQR, LQRGame)):
-        moments = integrated_moments(estimator, problem, theta, horizon=on.horizon, **given)
+        moments = integrated_moments(estimator, problem, theta, horizon=on.horizon, episodes=on.episodes, **given)
     else:
         moments = enumerate_moments(
-            estimator, problem, theta, horizon=on.horizon, batch=size, max_multisets=max_multisets, **given
+            estimator,
+            problem,
+            theta,
+            horizon=on.horizon,
+            episodes=on.episodes,
+            batch=size,
+            max_multisets=max_multisets,
+            **given,
         )
     expected: Mapping[str, FloatArray] | None = None
     if stated is Claim.UNBIASED:
@@ -316,7 +323,8 @@ def judge_enumerated(found: Enumerated) -> list[CheckResult]:
 
     Where streams are cut and the infinite horizon is claimed of them, truncation is told first and taken off: what is
     judged is the difference from the mean of a right estimate on such streams. A part of the truth that this mean has
-    nothing of is not judged: there is no power.
+    nothing of is not judged: there is no power. Where episodes follow each other in a stream, its row may be their
+    mean, or their sum.
     """
     results = _judged(found, found.truth, "")
     if any(result.failed for result in results):
@@ -325,22 +333,42 @@ def judge_enumerated(found: Enumerated) -> list[CheckResult]:
     claims_truth = found.expected is not None and found.expected.keys() == found.truth.parts.keys()
     if not claims_truth or not any(result.failed for result in results):
         return results
+    tried = []
+    for said, cut in _cut_truths(found):
+        for how, held in ((said, cut), *_summed_over_episodes(found, said, cut)):
+            other = replace(
+                found,
+                expected={str(part): value for part, value in held.parts.items()},
+                follower_error=found.follower_error + held.error_bound,
+            )
+            judged = results if held is found.truth else _judged(other, held, f"{how}beyond that ")
+            if not any(result.failed for result in judged):
+                return judged
+            if how is said and cut is not found.truth:
+                tried.append(judged)
+    return (tried or [results])[0]
+
+
+def _cut_truths(found: Enumerated) -> Iterator[tuple[str, Truth]]:
+    """The truth, and what cut streams leave of it."""
+    yield "", found.truth
     size = float(np.linalg.norm(found.truth.value)) or 1.0
-    tried, cuts = [], dict(truncated_truths(found.scenario, found.target))
+    cuts = dict(truncated_truths(found.scenario, found.target))
     if found.own_mean is not None:
         known_to = found.truth.error_bound + found.follower_error
         cuts["by its own expectation"] = Truth(objective=np.nan, parts=found.own_mean, error_bound=known_to)
     for how, cut in cuts.items():
         taken = float(np.linalg.norm(cut.value - found.truth.value)) / size
-        held = replace(
-            found,
-            expected={str(part): value for part, value in cut.parts.items()},
-            follower_error=found.follower_error + cut.error_bound,
-        )
-        said = f"truncation at {found.scenario.horizon} steps takes {taken:.2g} of the truth away ({how}); beyond that "
-        tried.append(_judged(held, cut, said))
-    right = [judged for judged in tried if not any(result.failed for result in judged)]
-    return (right or tried or [results])[0]
+        yield f"truncation at {found.scenario.horizon} steps takes {taken:.2g} of the truth away ({how}); ", cut
+
+
+def _summed_over_episodes(found: Enumerated, said: str, truth: Truth) -> Iterator[tuple[str, Truth]]:
+    """Truths of rows that add up the episodes of a stream, the regulariser once or with each."""
+    episodes = found.scenario.episodes
+    for once in (1, episodes) if episodes > 1 else ():
+        parts = {part: (once if part == "regulariser" else episodes) * value for part, value in truth.parts.items()}
+        how = f"{said}rows are sums over the {episodes} episodes of a stream; "
+        yield how, Truth(objective=truth.objective, parts=parts, error_bound=episodes * truth.error_bound)
 
 
 def _score_error(on: Scenario, objective: Objective) -> FloatArray:

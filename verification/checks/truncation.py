@@ -11,7 +11,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from bilevelrl.estimators import BCHG, Context
+from bilevelrl.estimators import BCHG, Context, LambdaBCHG
 from bilevelrl.reference import ConfigurableLQR, ConfigurableMDP, LQRGame, MarkovGame
 from bilevelrl.reference.errors import BilevelRLError
 from bilevelrl.reference.problem import Objective
@@ -33,7 +33,8 @@ def truncated_truths(on: Scenario, objective: Objective) -> dict[str, Truth]:
     >>> from bilevelrl.tasks import scenario
     >>> cut = truncated_truths(scenario("random"), Objective())
     >>> list(cut)
-    ['with a critic for the rest of the return', 'with the return that is observed', 'for the objective of 5 steps']
+    ['with a critic for the rest of the return', 'with the return that is observed',
+     "with critics of both players' rest", 'for the objective of 5 steps']
     >>> all(np.abs(truth.value - scenario("random").truth.value).max() > 0.01 for truth in cut.values())
     True
     """
@@ -45,9 +46,10 @@ def truncated_truths(on: Scenario, objective: Objective) -> dict[str, Truth]:
 def _means(on: Scenario, objective: Objective) -> Iterator[tuple[str, Truth]]:
     solved = on.solved(objective)
     context = Context(problem=on.problem, theta=on.theta, follower=solved.follower)
-    styles = {
+    styles: dict[str, BCHG] = {
         "with a critic for the rest of the return": BCHG(target=objective),
         "with the return that is observed": BCHG(target=objective, critic="monte_carlo"),
+        "with critics of both players' rest": LambdaBCHG(target=objective, trace_decay=1.0),
     }
     if isinstance(on.problem, LQRGame):
         parts, fewer = (

@@ -20,7 +20,7 @@ from bilevelrl.estimators import Context, Draw, Estimator, LeaderCritic, Tabular
 from bilevelrl.estimators.sampling import JointProcess, joint_mdp
 from bilevelrl.reference import ConfigurableMDP, Follower, MarkovGame, solve_follower
 from bilevelrl.reference.arrays import FloatArray, check_array
-from bilevelrl.reference.doors import Real, checked, checked_record, like
+from bilevelrl.reference.doors import Count, Real, checked, checked_record, like
 from bilevelrl.reference.errors import EstimatorError, InvalidInputError, TooLargeError, UnsupportedError, refusal
 from bilevelrl.verification.enumeration.contract import (
     ContractedEstimator,
@@ -30,6 +30,7 @@ from bilevelrl.verification.enumeration.contract import (
     protect,
 )
 from bilevelrl.verification.enumeration.paths import PathLaw, check_path_horizon, multiset_count
+from bilevelrl.verification.enumeration.streams import following, joined
 
 __all__ = ["Moments", "compensated_sum", "enumerate_moments"]
 
@@ -112,6 +113,7 @@ def enumerate_moments(
     max_paths: int = 2_000_000,
     max_multisets: int = MAX_MULTISETS,
     batch: int | None = None,
+    episodes: Count = 1,
     follower: Annotated[Any, like(Follower | None)] = None,
     critic: LeaderCritic | None = None,
     simulator: TabularSimulator | None = None,
@@ -130,6 +132,8 @@ def enumerate_moments(
         Refuse to list more.
     batch
         Trajectories per draw, at most 3; needed by estimators whose draw is a batch, and it makes a plain function one.
+    episodes
+        That follow each other in a stream, each of at most `horizon` steps.
     follower
         Response that draws the actions and that the estimator is told; default: the best response.
     critic
@@ -188,7 +192,7 @@ def enumerate_moments(
         raise EstimatorError(f"{checked.name}: draws whole batches; pass batch=m with m in 1..{LARGEST_BATCH}")
     joint = JointProcess.of(problem, theta, follower) if isinstance(problem, MarkovGame) else None
     law = _path_law(problem, theta, follower, simulator, horizon, joint)
-    paths = law.count(horizon)
+    paths = law.count(horizon) ** episodes
     if paths > max_paths:
         raise TooLargeError(
             f"max_paths={max_paths}: the problem has {_readable(paths)} trajectories of {horizon} steps; "
@@ -202,6 +206,9 @@ def enumerate_moments(
     batches = law.batches(horizon, largest=largest)
     if joint is not None:
         batches = ((joint.split(trajectories), probability) for trajectories, probability in batches)
+    if episodes > 1:
+        batches = iter([following(batches, episodes)])
+        horizon *= episodes
     draws = 0
     if checked.draw is Draw.BATCH:
         assert batch is not None
@@ -286,7 +293,7 @@ def _multisets(
         )
     listed = list(batches)  # at most `most` trajectories
     place = [(batch, row) for batch in range(len(listed)) for row in range(listed[batch][1].size)]
-    whole = _joined([trajectories for trajectories, _ in listed])
+    whole = joined(trajectories for trajectories, _ in listed)
     probability = np.concatenate([p for _, p in listed])
     for chosen in itertools.combinations_with_replacement(range(len(place)), size):
         orders = math.factorial(size)
@@ -318,14 +325,6 @@ def _stopped(
         for leader, follower in itertools.product(times, times):
             stopping = np.tile(np.array([[leader, follower]]), (trajectories.streams, 1))
             yield trajectories.with_stopping(stopping), probability * (laws[0][leader] * laws[1][follower])
-
-
-def _joined(listed: list[Trajectories]) -> Trajectories:
-    names: tuple[str, ...] = ("state_t", "action_t", "state_tp1", "reward_leader_t", "terminated", "truncated")
-    names += ("time_in_episode", "valid", "behaviour_log_prob")
-    if listed[0].leader_action_t is not None:
-        names += ("leader_action_t",)
-    return Trajectories(**{name: np.concatenate([getattr(t, name) for t in listed]) for name in names})
 
 
 class _Sums:

@@ -33,6 +33,7 @@ from bilevelrl.verification.enumeration.contract import (
     protect,
 )
 from bilevelrl.verification.enumeration.moments import Moments
+from bilevelrl.verification.enumeration.streams import following
 
 __all__ = [
     "game_expected_parts",
@@ -65,7 +66,7 @@ def quadrature_trajectories(
     check_count("nodes", nodes)
     theta = problem.check_theta(theta)
     walk = _Walk.of(problem, theta, follower)
-    n, k, p = len(walk.start), len(follower.covariance), len(walk.leader_root)
+    n, k, p = walk.start_root.shape[1], len(follower.covariance), walk.leader_root.shape[1]
     normals = walk.normals(horizon)
     if normals * math.log(nodes) > math.log(max_paths) + 1e-9:
         raise TooLargeError(
@@ -77,8 +78,8 @@ def quadrature_trajectories(
     state = walk.start + draws[:, :n] @ walk.start_root.T
     steps = draws[:, n:].reshape(paths, horizon, -1)
     action_root = gaussian_root(follower.covariance)
-    state_t, state_tp1 = np.empty((paths, horizon, n)), np.empty((paths, horizon, n))
-    action_t, leader_t = np.empty((paths, horizon, k)), np.empty((paths, horizon, p))
+    state_t, state_tp1 = (np.empty((paths, horizon, len(walk.start))) for _ in range(2))
+    action_t, leader_t = np.empty((paths, horizon, k)), np.empty((paths, horizon, len(walk.leader_gain)))
     for t in range(horizon):
         state_t[:, t] = state
         seen = leader_t[:, t] = state @ walk.leader_gain.T + steps[:, t, :p] @ walk.leader_root.T
@@ -92,7 +93,7 @@ def quadrature_trajectories(
     batch = Trajectories(
         state_t=state_t,
         action_t=action_t,
-        leader_action_t=leader_t if p else None,
+        leader_action_t=leader_t if len(walk.leader_gain) else None,
         state_tp1=state_tp1,
         reward_leader_t=walk.reward(state_t, action_t),
         terminated=nowhere,
@@ -112,6 +113,13 @@ def _product_rule(normals: int, nodes: int) -> tuple[FloatArray, FloatArray]:
     return points[index].T, weights[index].prod(axis=0)
 
 
+def _root(covariance: FloatArray) -> FloatArray:
+    """A root without the directions in which nothing is drawn."""
+    root = gaussian_root(covariance)
+    drawn: FloatArray = root[:, root.any(axis=0)]
+    return drawn
+
+
 @dataclass(frozen=True, slots=True)
 class _Walk:
     """Both kinds of problem as linear functions of normals; a configurable LQR has a leader without actions."""
@@ -129,8 +137,8 @@ class _Walk:
     def normals(self, horizon: int) -> int:
         """How many independent normals a path of so many steps is made of."""
         return int(
-            len(self.start)
-            + horizon * (len(self.leader_root) + self.dynamics_action.shape[1] + self.noise_root.shape[1])
+            self.start_root.shape[1]
+            + horizon * (self.leader_root.shape[1] + self.dynamics_action.shape[1] + self.noise_root.shape[1])
         )
 
     @classmethod
@@ -139,25 +147,25 @@ class _Walk:
             policy = problem.policy_at(theta)
             return cls(
                 problem.initial_mean,
-                gaussian_root(problem.initial_covariance),
+                _root(problem.initial_covariance),
                 problem.dynamics_state,
                 problem.dynamics_action,
                 problem.dynamics_leader,
                 policy.gain,
-                gaussian_root(policy.covariance),
+                _root(policy.covariance),
                 np.zeros((len(problem.initial_mean), 0)),
                 lambda state, action: problem.reward_leader(state),
             )
         m = problem.matrices_at(theta)
         return cls(
             m.initial_mean,
-            gaussian_root(m.initial_covariance),
+            _root(m.initial_covariance),
             m.dynamics_state,
             m.dynamics_action,
             np.zeros((m.states, 0)),
             np.zeros((0, m.states)),
             np.zeros((0, 0)),
-            gaussian_root(m.noise_covariance),
+            _root(m.noise_covariance),
             m.reward_leader,
         )
 
@@ -170,6 +178,7 @@ def quadrature_moments(
     *,
     horizon: Count,
     nodes: Count = 5,
+    episodes: Count = 1,
     follower: LQRFollower | None = None,
     critic: LeaderCritic | None = None,
     follower_gradient: Any = None,
@@ -187,7 +196,7 @@ def quadrature_moments(
         Steps of each trajectory.
     nodes
         Per normal. The mean of BC-HG needs 4 for exactness, its covariance 7.
-    follower, critic
+    episodes, follower, critic
         As in `enumerate_moments`.
     follower_gradient
         Critic of the gradient of the follower's values, where the estimator reads one.
@@ -219,6 +228,14 @@ def quadrature_moments(
         raise EstimatorError(f"{held.name}: expected one row per trajectory; averages inside a batch have none")
     response: LQRFollower = solve_follower(problem, theta) if follower is None else follower
     batch, weight = quadrature_trajectories(problem, theta, response, horizon=horizon, nodes=nodes, max_paths=max_paths)
+    if episodes > 1:
+        if len(weight) ** episodes > max_paths:
+            raise TooLargeError(
+                f"episodes={episodes}: {len(weight)}^{episodes} streams, expected at most max_paths={max_paths}; "
+                "use fewer nodes"
+            )
+        batch, weight = following([(batch, weight)], episodes)
+        horizon *= episodes
     context = Context(
         problem=problem,
         theta=theta,
@@ -258,6 +275,7 @@ def integrated_moments(
     horizon: int,
     follower: Any,
     critic: LeaderCritic | None,
+    episodes: int = 1,
     max_paths: int = 500_000,
 ) -> Moments:
     """Return `quadrature_moments` of an estimator or a plain function by the largest rule that there is room for.
@@ -270,10 +288,12 @@ def integrated_moments(
     TooLargeError, EstimatorError
         As `quadrature_moments`.
     """
-    normals = _Walk.of(problem, theta, follower).normals(horizon)
-    most = 7 if isinstance(problem, ConfigurableLQR) else 8
+    normals = episodes * _Walk.of(problem, theta, follower).normals(horizon)
+    # Polynomials need no more than seven; bumps are the better for more, while paths are few.
+    most = 7 if isinstance(problem, ConfigurableLQR) else max(8, int(10_000 ** (1.0 / normals) + 1e-9))
     nodes = max(4, min(most, int(math.exp(math.log(max_paths) / normals) + 1e-9)))
-    given: dict[str, Any] = {"horizon": horizon, "follower": follower, "critic": critic, "max_paths": max_paths}
+    given: dict[str, Any] = {"horizon": horizon, "episodes": episodes, "max_paths": max_paths}
+    given |= {"follower": follower, "critic": critic}
     found, smaller = (quadrature_moments(estimator, problem, theta, nodes=k, **given) for k in (nodes, nodes - 2))
     return replace(found, rounding=found.rounding + 4.0 * np.abs(found.mean - smaller.mean))
 

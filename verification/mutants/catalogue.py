@@ -11,7 +11,7 @@ issues of public repositories.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -22,6 +22,7 @@ from bilevelrl.reference import ConfigurableMDP, leader_objective
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.doors import checked
 from bilevelrl.reference.errors import InvalidInputError, refusal
+from bilevelrl.verification.mutants.along_slips import along_slips
 from bilevelrl.verification.mutants.exact import ExactFormula, Remembering
 from bilevelrl.verification.mutants.lambda_returns import LAMBDA_SLIPS
 from bilevelrl.verification.mutants.paid import PAID_SLIPS
@@ -49,6 +50,8 @@ class Mutant:
         Name of the check that is to kill it.
     make : function
         () → the mutant, ready to be called; a fresh one each time.
+    problem : type or None
+        Kind of problem on whose default scenarios it is checked; None: all scenarios of configurable MDPs.
 
     Examples
     --------
@@ -65,6 +68,7 @@ class Mutant:
     origin: str
     meant_for: str
     make: Callable[[], Any]
+    problem: type | None = None
 
 
 _found: dict[str, Mutant] = {}
@@ -74,11 +78,19 @@ MUTANTS: Mapping[str, Mutant] = MappingProxyType(_found)
 
 
 def _add(
-    name: str, kind: Literal["estimator", "gradient"], changes: str, origin: str, meant_for: str, make: Any
+    name: str,
+    kind: Literal["estimator", "gradient"],
+    changes: str,
+    origin: str,
+    meant_for: str,
+    make: Any,
+    problem: type | None = None,
 ) -> None:
     if name in _found:
         raise InvalidInputError(refusal("name", name, "a name that is not taken", "name the mutant otherwise"))
-    _found[name] = Mutant(name=name, kind=kind, changes=changes, origin=origin, meant_for=meant_for, make=make)
+    _found[name] = Mutant(
+        name=name, kind=kind, changes=changes, origin=origin, meant_for=meant_for, make=make, problem=problem
+    )
 
 
 def _estimator(name: str, changes: str, origin: str, meant_for: str = "bias", **switches: Any) -> None:
@@ -211,6 +223,17 @@ _estimator("single precision", "rows rounded to float32", "HPGD train_zero_order
 # λ-returns and baselines.
 for _name, _changes, _make in LAMBDA_SLIPS:
     _add(_name, "estimator", _changes, SLIP, "bias", _make)
+# The formula for all kinds of problem.
+for _slip in along_slips():
+    _add(
+        _slip.name,
+        "estimator",
+        _slip.changes,
+        _slip.origin,
+        _slip.meant_for,
+        lambda formula=_slip.formula: replace(formula),
+        _slip.problem,
+    )
 # What makes an answer no sample at all.
 _estimator("mean for every row", "rows that are not independent", SLIP, "contract", contract="mean")
 _estimator(

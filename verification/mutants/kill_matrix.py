@@ -20,10 +20,13 @@ from bilevelrl.reference.storage import csv_text
 from bilevelrl.tasks import Scenario
 from bilevelrl.verification.checks.deterministic import CheckResult, check_estimator, check_gradient, worst
 from bilevelrl.verification.checks.order import check_orders
+from bilevelrl.verification.mutants.along import TraceFormula
+from bilevelrl.verification.mutants.along_slips import KINDS
 from bilevelrl.verification.mutants.catalogue import MUTANTS, Mutant
 from bilevelrl.verification.mutants.exact import ExactFormula
 from bilevelrl.verification.mutants.lambda_returns import LambdaFormula
 from bilevelrl.verification.mutants.sample import SampleFormula
+from bilevelrl.verification.testing.assertions import default_scenarios
 
 __all__ = [
     "ESTIMATOR_CHECKS",
@@ -171,7 +174,7 @@ def kill_row(mutant: Mutant, *, on: Sequence[Scenario] | None = None) -> KillRow
     >>> row.as_it_should, "bias" in row.killed_by
     (True, True)
     """
-    return _row(mutant.name, mutant.kind, mutant.meant_for, mutant.make(), on)
+    return _row(mutant.name, mutant.kind, mutant.meant_for, mutant.make(), on, mutant.problem)
 
 
 def correct_subjects() -> dict[str, tuple[str, Callable[[], Any]]]:
@@ -183,6 +186,9 @@ def correct_subjects() -> dict[str, tuple[str, Callable[[], Any]]]:
         "sample formula, B(∇Q-∇V)": ("estimator", lambda: SampleFormula(guiding="B(∇Q-∇V)")),
         "sample formula, λ-returns": ("estimator", LambdaFormula),
         "exact formula": ("gradient", ExactFormula),
+        **{f"trace formula, {kind}": ("estimator", _trace(kind)) for kind in KINDS},
+        "trace formula, game, no baseline": ("estimator", _trace("game", baseline="none")),
+        "trace formula, MDP, over episodes": ("estimator", _trace("MDP", resets=False)),
     }
     estimators = {name: ("registered", _maker(name)) for name in estimators_for(ConfigurableMDP)}
     routes = {
@@ -191,6 +197,10 @@ def correct_subjects() -> dict[str, tuple[str, Callable[[], Any]]]:
         if ConfigurableMDP in route.kinds and name not in _SLOW_ROUTES
     }
     return {**formulas, **estimators, **routes}
+
+
+def _trace(kind: str, **right: Any) -> Callable[[], Any]:
+    return lambda: TraceFormula(problem=KINDS[kind], **right)
 
 
 def _maker(name: str) -> Callable[[], Any]:
@@ -237,12 +247,21 @@ def kill_matrix(
             if name not in known:
                 raise UnknownNameError(argument, name, known)
     dead = tuple(kill_row(MUTANTS[name], on=on) for name in wanted)
-    alive = tuple(_row(name, subjects[name][0], "", subjects[name][1](), on) for name in kept)
+    alive = tuple(_alive(name, *subjects[name], on) for name in kept)
     return KillMatrix(mutants=dead, correct=alive, seconds=time.perf_counter() - started)
 
 
-def _row(name: str, kind: str, meant_for: str, subject: Any, on: Sequence[Scenario] | None) -> KillRow:
+def _alive(name: str, kind: str, make: Callable[[], Any], on: Sequence[Scenario] | None) -> KillRow:
+    subject = make()
+    return _row(name, kind, "", subject, on, subject.problem if isinstance(subject, TraceFormula) else None)
+
+
+def _row(
+    name: str, kind: str, meant_for: str, subject: Any, on: Sequence[Scenario] | None, problem: type | None = None
+) -> KillRow:
     found: list[CheckResult]
+    if on is None and problem is not None:
+        on = default_scenarios(problem)
     if kind == "gradient":
         found = check_gradient(subject, on) + check_orders(subject)
     else:

@@ -14,6 +14,7 @@ import numpy as np
 
 from bilevelrl.estimators import Context, Trajectories
 from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.errors import UnsupportedError
 from bilevelrl.verification.mutants.sample import SampleFormula
 
 __all__ = ["LAMBDA_SLIPS", "LambdaFormula"]
@@ -67,6 +68,8 @@ class LambdaFormula(SampleFormula):
         valid: FloatArray,
         ahead_index: Any,
     ) -> FloatArray:
+        if int(trajectories.episode_starts.sum(axis=1).max()) > 1:
+            raise UnsupportedError(f"{self.name}: expected one episode per stream")
         problem = context.problem
         own = problem.discount_follower
         front = {"follower": own, "leader": problem.discount_leader, "none": 1.0}[self.bootstrap_discount]

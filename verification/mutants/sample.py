@@ -213,8 +213,7 @@ class SampleFormula:
         tables = model.tables
         s, a, s1 = trajectories.state_t, trajectories.action_t, trajectories.state_tp1
         valid = np.ones(s.shape) if self.padding else trajectories.valid.astype(np.float64)
-        time = np.broadcast_to(np.arange(trajectories.steps, dtype=np.int64), s.shape)
-        weight = self._weight(problem, time) * valid
+        weight = self._weight(problem, trajectories.time_in_episode) * valid
         in_place = weight
         if self.visits == "last of a pair":
             in_place = weight * _counted(s * tables.d_reward_leader.shape[1] + a, valid, last=True)
@@ -247,13 +246,14 @@ class SampleFormula:
             # Where a trajectory was cut the rest is γ_L^T ∇V_L of its last state; elsewhere that state is the end.
             late = problem.discount_leader**trajectories.steps * trajectories.truncated[:, -1:]
             tail = {part: late * rest[s1[:, -1]] for part, rest in model.d_leader_value.items()}
+        episodes = trajectories.episode_starts.sum(axis=1, keepdims=True)  # of each stream: its row is their mean
         repeats = {"once": 1.0, "never": 0.0, "every step": float(trajectories.steps)}[self.regulariser]
         return {
-            "initial": np.einsum("mt,mtn->mn", start, model.score_initial[s]),
-            "direct": self.direct * np.einsum("mt,mtn->mn", in_place, d_reward[s, a]) + tail["direct"],
-            "transition": self.leader_score * np.einsum("mt,mtn->mn", weight * discount * value_1, score)
+            "initial": np.einsum("mt,mtn->mn", start, model.score_initial[s]) / episodes,
+            "direct": self.direct * np.einsum("mt,mtn->mn", in_place, d_reward[s, a]) / episodes + tail["direct"],
+            "transition": self.leader_score * np.einsum("mt,mtn->mn", weight * discount * value_1, score) / episodes
             + tail["transition"],
-            "response": scale * np.einsum("mt,mtn->mn", weight * benefit, gradient) + tail["response"],
+            "response": scale * np.einsum("mt,mtn->mn", weight * benefit, gradient) / episodes + tail["response"],
             "regulariser": repeats * np.broadcast_to(tables.d_regulariser, (trajectories.streams, theta.size)),
         }
 
@@ -270,9 +270,7 @@ class SampleFormula:
 
     def _critic(self, context: Context, trajectories: Trajectories) -> tuple[Any, IntArray]:
         """The critic, and the steps to go; over an infinite horizon the latter are not read."""
-        to_go = trajectories.steps - np.broadcast_to(
-            np.arange(trajectories.steps, dtype=np.int64), trajectories.state_t.shape
-        )
+        to_go = trajectories.steps - trajectories.time_in_episode
         critic: Any = context.critic
         if self.truncation == "infinite":
             critic = ExactCritic.solve(context.problem, context.theta, np.asarray(context.follower.policy))
@@ -365,6 +363,10 @@ class SampleFormula:
             last = trajectories.terminated | trajectories.truncated
             step = np.where(last[..., None], 0.0, step)
         gradient: FloatArray = np.einsum("tk,mkn->mtn", weights, step)
+        if int(trajectories.episode_starts.sum(axis=1).max()) > 1:
+            episode = trajectories.episode_starts.cumsum(axis=1)
+            inside = weights * (episode[:, :, None] == episode[:, None, :])
+            gradient = np.einsum("mtk,mkn->mtn", inside, step)
         if self.batch == "pairs":
             gradient = _over_visits(gradient, s * context.follower.policy.shape[1] + a, valid)
         if self.guiding != "B∇Q":

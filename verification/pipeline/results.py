@@ -35,6 +35,7 @@ class Report(Findings):
             {
                 "passed": self.passed,
                 "headline": self.headline,
+                "remarks": list(self.remarks),
                 "likely_cause": None if self.explanation is None else self.explanation.cause,
                 "seconds": self.seconds,
                 "configuration": dict(self.configuration),

@@ -23,6 +23,9 @@ __all__ = ["EstimatorRow", "Findings", "RouteRow", "described", "exact_measures"
 
 _JUDGED = (Outcome.PASSED, Outcome.EXPECTED, Outcome.FAILED)
 
+STILL = 1e-12
+"""Standard deviation of a draw, relative to the truth, that is rounding alone."""
+
 
 @checked_record
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,7 +134,7 @@ def exact_measures(
         "bias_low": along,
         "bias_high": along,
         "deviation": math.nan if expected is None else float(np.linalg.norm(moments.mean - expected)) / scale,
-        "standard_deviation": float(np.sqrt(np.trace(moments.covariance))) / scale,
+        "standard_deviation": math.sqrt(max(0.0, float(np.trace(moments.covariance)))) / scale,  # rounding below zero
         "parts": {
             part: float(np.linalg.norm(mean - parts.get(part, np.zeros_like(mean)))) / scale
             for part, mean in moments.parts.items()
@@ -239,6 +242,20 @@ class Findings:
         missing = ", ".join(self.untested) if self.passed else ""
         absent = f", but for parts that are 0 there: {missing}" if missing else ""
         return f"{word} on {good} of {self.claimed}{few} ({', '.join(counts) or 'nothing was checked'}){absent}"
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What stands out beside the verdicts: estimators whose rows are the same whatever the trajectories."""
+        said = []
+        for name in dict.fromkeys(row.estimator for row in self.estimators):
+            spread = [row.standard_deviation for row in self.estimators if row.estimator == name and row.draws > 1]
+            if spread and max(spread) <= STILL:
+                where = f"on {len(spread)} of {len(spread)} problems" if len(spread) > 1 else "here"
+                said.append(
+                    f"{name}: its rows do not depend on the trajectories {where}; it is no estimate from samples, and "
+                    "a gradient is held against the truth by `check_gradient`, at other θ too"
+                )
+        return tuple(said)
 
     @checked
     def count(self, outcome: Outcome) -> int:

@@ -14,7 +14,7 @@ from bilevelrl.verification.checks.verdicts import Outcome
 from bilevelrl.verification.pipeline.results import EstimatorRow, Report, RouteRow
 from bilevelrl.verification.pipeline.studies import Study
 from bilevelrl.verification.reports.html_tags import Html, tag
-from bilevelrl.verification.reports.terminal import inapplicable_lines
+from bilevelrl.verification.reports.terminal import unjudged_lines
 
 __all__ = ["CHIPS", "STYLE", "html_report", "html_table", "size_text"]
 
@@ -121,7 +121,7 @@ def _banner(report: Report) -> Html:
         lines.append(f"✗ {who} on {row.problem}: {row.verdict.reason}")
     if len(report.failures) > 8:
         lines.append(f"… and {len(report.failures) - 8} more, below")
-    lines.extend(inapplicable_lines(report))
+    lines.extend((*report.remarks, *unjudged_lines(report)))
     broken = [piece for line in lines for piece in (tag("br"), line)][1:]
     return tag("div", broken, class_=f"banner {'good' if report.passed else 'bad'}")
 

@@ -73,8 +73,9 @@ def report_tables(report: Findings) -> list[TextTable]:
     if sampled:
         tables.append(
             TextTable(
-                title="Independent draws on Four-Rooms (relative to ‖∇J‖; 95 % intervals)",
+                title="Independent draws (relative to ‖∇J‖; 95 % intervals)",
                 columns=(
+                    "problem",
                     "β",
                     "estimator",
                     "claims",
@@ -88,16 +89,17 @@ def report_tables(report: Findings) -> list[TextTable]:
                     "verdict",
                 ),
                 rows=tuple(_sampled_cells(row) for row in sampled),
-                text_columns=3,
+                text_columns=4,
             )
         )
     return tables
 
 
 def plain_report(report: Findings) -> str:
-    """Return the summary, what failed, what was not applicable, and all tables, as plain text."""
+    """Return the summary, failures, remarks, what was not judged and why, and all tables, as plain text."""
     blocks = [summary_line(report)]
-    blocks.extend("\n".join(lines) for lines in (failure_lines(report), inapplicable_lines(report)) if lines)
+    listed = (failure_lines(report), report.remarks, unjudged_lines(report))
+    blocks.extend("\n".join(lines) for lines in listed if lines)
     blocks.extend(table.plain() for table in report_tables(report))
     return "\n\n".join(blocks)
 
@@ -118,7 +120,9 @@ def print_report(report: Findings) -> None:
     console.print(summary_line(report), style="bold green" if report.passed else "bold red", highlight=False)
     for line in failure_lines(report):
         console.print(line, style="red", markup=False, highlight=False)
-    for line in inapplicable_lines(report):
+    for line in report.remarks:
+        console.print(line, style="yellow", markup=False, highlight=False)
+    for line in unjudged_lines(report):
         console.print(line, style="dim", markup=False, highlight=False)
     console.print()
     for text in report_tables(report):
@@ -143,8 +147,8 @@ def failure_lines(report: Findings) -> list[str]:
     return lines
 
 
-def inapplicable_lines(report: Findings) -> list[str]:
-    """Return one line per reason why something was not judged, with who and where."""
+def unjudged_lines(report: Findings) -> list[str]:
+    """Return one line per reason why something was not judged, and per problem without power, with who and where."""
     groups: dict[str, list[EstimatorRow | RouteRow]] = {}
     for row in report.rows:
         if row.verdict.outcome is Outcome.NOT_APPLICABLE:
@@ -154,6 +158,15 @@ def inapplicable_lines(report: Findings) -> list[str]:
         who = dict.fromkeys(getattr(row, "estimator", None) or f"route {getattr(row, 'route', '')}" for row in rows)
         where = dict.fromkeys(row.problem for row in rows)
         lines.append(f"not applicable {len(rows)}  {', '.join(who)} on {'; '.join(where)}: {reason}")
+    blind = [row for row in report.rows if row.verdict.outcome is Outcome.NO_POWER]
+    for place in dict.fromkeys((row.problem, row.temperature) for row in blind):
+        there = [row for row in blind if (row.problem, row.temperature) == place]
+        who = dict.fromkeys(getattr(row, "estimator", None) or f"route {getattr(row, 'route', '')}" for row in there)
+        least = min(row.verdict.detectable for row in there)
+        lines.append(
+            f"no power {len(there)}  {', '.join(who)} on {place[0]} (β = {place[1]:g}): biases from {_relative(least)} "
+            "of the truth on could be seen"
+        )
     return lines
 
 
@@ -209,6 +222,7 @@ def _sampled_cells(row: EstimatorRow) -> tuple[str, ...]:
     half = 0.5 * (row.bias_high - row.bias_low)
     cosine = 0.5 * (row.cosine_high - row.cosine_low)
     return (
+        row.problem,
         f"{row.temperature:g}",
         row.estimator,
         row.claim,

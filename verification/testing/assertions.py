@@ -18,7 +18,7 @@ from typing import Annotated, Any
 import numpy as np
 
 from bilevelrl.estimators import Claim, Estimator
-from bilevelrl.reference import ConfigurableLQR, ConfigurableMDP, LQRGame, Problem
+from bilevelrl.reference import ConfigurableMDP, Problem
 from bilevelrl.reference.arrays import FloatArray, check_shape
 from bilevelrl.reference.doors import Horizon, NonNegative, as_is, checked
 from bilevelrl.reference.errors import BilevelRLError, InvalidInputError, ShapeError, refusal
@@ -79,16 +79,16 @@ class UntestedWarning(UserWarning):
 
 
 def default_scenarios(kind: type = ConfigurableMDP) -> tuple[Scenario, ...]:
-    """Return the scenarios of a kind whose paths all end: a right formula has no bias there, excused by no truncation.
+    """Return the scenarios of a kind whose paths all end, and those of which it is known what is cut.
 
     Of linear-quadratic problems, whose paths never end, those whose means are quadratures.
 
     Examples
     --------
-    >>> all(entry.ends for entry in default_scenarios())
-    True
+    >>> [entry.name for entry in default_scenarios() if not entry.ends]
+    ['cut']
     """
-    return scenarios(tags="integrable" if issubclass(kind, (ConfigurableLQR, LQRGame)) else "ends", kind=kind)
+    return tuple(entry for entry in scenarios(kind=kind) if entry.tags & {"ends", "cut", "integrable"})
 
 
 @checked

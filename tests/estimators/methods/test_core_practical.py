@@ -23,7 +23,7 @@ from bilevelrl.estimators import (
     sample_trajectories,
 )
 from bilevelrl.reference import ConfigurableMDP, named_stream, solve_follower
-from bilevelrl.reference.errors import EstimatorError
+from bilevelrl.reference.errors import UnsupportedError
 from bilevelrl.tasks import four_rooms, initial_theta, layered_mdp, random_mdp
 
 pytestmark = pytest.mark.exact
@@ -140,7 +140,7 @@ def test_division_by_finished_episodes_is_a_factor_per_batch() -> None:
     by_episodes = BCHG(critic="context", normalisation="episodes")
     assert finished != batch.streams
     assert by_episodes.scale(batch) == 1.0 / finished
-    with pytest.raises(EstimatorError, match="several episodes in one stream"):
+    with pytest.raises(UnsupportedError, match="several episodes in one stream"):
         BCHG(critic="context").estimate(batch, context)
 
 

@@ -110,7 +110,7 @@ def test_rows_are_the_plain_sums(target, episodes):
     )
     for estimator in configurations(target):
         if episodes == "several":  # a stream's sums count each of its episodes: no gradient of one of them
-            with pytest.raises(EstimatorError, match="several episodes in one stream"):
+            with pytest.raises(UnsupportedError, match="several episodes in one stream"):
                 estimator.parts_per_draw(batch, context)
             continue
         found = estimator.parts_per_draw(batch, context)["response"]

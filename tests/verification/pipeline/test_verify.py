@@ -12,7 +12,7 @@ import pytest
 
 from bilevelrl.estimators import BCHG, ESTIMATORS, Claim, Estimator
 from bilevelrl.estimators.estimator import EstimatorEntry
-from bilevelrl.reference import HYPERGRADIENT_ROUTES, ConfigurableMDP
+from bilevelrl.reference import HYPERGRADIENT_ROUTES, ConfigurableMDP, hypergradient
 from bilevelrl.reference.errors import EstimatorError, InvalidInputError, UnsupportedError
 from bilevelrl.reference.registry import Route
 from bilevelrl.tasks.scenarios.main_job import paper_scenarios, small_scenarios
@@ -22,6 +22,7 @@ from bilevelrl.verification.pipeline.jobs import Job, run_jobs
 from bilevelrl.verification.pipeline.results import EstimatorRow
 from bilevelrl.verification.pipeline.route_check import check_route
 from bilevelrl.verification.pipeline.sampled import SamplingPlan, check_by_sampling
+from bilevelrl.verification.reports.html import html_report
 from bilevelrl.verification.reports.overview import draw_report, save_figure
 from bilevelrl.verification.reports.terminal import TextTable, plain_report, summary_line
 
@@ -307,6 +308,36 @@ def test_the_text_names_every_row_and_the_end():
     ):
         assert word in text
     assert all(line == line.rstrip() for line in text.splitlines())
+
+
+def unvarying(trajectories, context):
+    """The truth, whatever was seen."""
+    return np.tile(hypergradient(context.problem, context.theta).value, (trajectories.streams, 1))
+
+
+@pytest.mark.exact
+def test_rows_that_do_not_depend_on_the_trajectories_are_remarked_upon_in_every_form():
+    report = verify(unvarying, scenarios=["toll", "layered", "cut"])
+    assert report.passed
+    assert all(0.0 <= row.standard_deviation <= 1e-12 for row in report.estimators)  # no NaN without variance
+    (remark,) = report.remarks
+    assert remark.startswith("unvarying: its rows do not depend on the trajectories on 3 of 3 problems")
+    assert remark in str(report)
+    assert json.loads(report.to_json())["remarks"] == [remark]
+    assert "its rows do not depend on the trajectories" in html_report(report)
+    assert verify(BCHG(), scenarios=["toll", "layered"]).remarks == ()
+
+
+@pytest.mark.exact
+def test_what_was_not_judged_stands_before_the_tables_with_reasons():
+    blind = Verdict(outcome=Outcome.NO_POWER, detectable=0.4, reason="agrees; would have seen 0.4")
+    text = str(Report(estimators=(row(verdict=blind), row(estimator="yours", verdict=blind)), seconds=1.0))
+    assert text.startswith("NOT VERIFIED: right on 0 of 2; only 0 could be judged (2 no power)")
+    before = text.partition("Exact moments")[0]
+    assert "no power 2  mine, yours on layered (β = 0.4): biases from 40.0 % of the truth on could be seen" in before
+    several = verify(BCHG(), scenarios=["several episodes", "toll", "layered"])
+    assert several.headline == "VERIFIED on 2 of 3 (2 passed, 1 not applicable)"
+    assert "several episodes in one stream" in str(several).partition("Exact moments")[0]
 
 
 @pytest.mark.exact

@@ -12,7 +12,9 @@ import numpy as np
 
 from bilevelrl.benchmarks.sweeping.sweep_store import write_table
 from bilevelrl.benchmarks.trainings import make_training, training_kind, training_kinds
+from bilevelrl.estimators.followers import FOLLOWER_RULES, FollowerRule
 from bilevelrl.estimators.training import SCHEDULES, History, make_optimiser, train
+from bilevelrl.reference.errors import InvalidInputError, refusal
 from bilevelrl.reference.storage import locked, writable_folder, write_atomically
 from bilevelrl.tasks import make_task
 from bilevelrl.verification.commands import count, seed
@@ -38,6 +40,8 @@ def register(commands: Any) -> None:
     add.add_argument("--steps", type=count, help="steps of a stream (default: the kind's)")
     add.add_argument("--learning-rate", type=float, nargs="+", help="one or several (default: the kind's)")
     add.add_argument("--critic-step-size", type=float, help="of SARSA, or of a game's critic (default .5)")
+    add.add_argument("--follower", choices=tuple(FOLLOWER_RULES), help="how it responds on an MDP (default exact)")
+    add.add_argument("--follower-effort", type=count, help="its iterations, samples or updates for each θ")
     add.add_argument("--optimiser", help="sgd or adam (default: the kind's)")
     add.add_argument("--schedule", help=f"of the learning rate: {', '.join(SCHEDULES)} (default: the kind's)")
     add.add_argument("--largest-norm", type=float, help="directions are clipped to it (default: the kind's)")
@@ -63,6 +67,7 @@ def _train(parsed: argparse.Namespace) -> int:
         learning_rates=parsed.learning_rate,
         critic_step_size=parsed.critic_step_size,
         published=parsed.published,
+        follower=_follower(parsed.follower, parsed.follower_effort),
         optimiser=None if parsed.optimiser is None else make_optimiser(parsed.optimiser),
         clip_blocks=None if parsed.clip_blocks is None else tuple(parsed.clip_blocks),
         **{name: getattr(parsed, name) for name in _PASSED_ON},
@@ -80,15 +85,34 @@ def _train(parsed: argparse.Namespace) -> int:
     return 0
 
 
+_EFFORTS = {"sweeping": "iterations", "soft_q_learning": "steps", "natural_policy_gradient": "updates"}
+
+
+def _follower(name: str | None, effort: int | None) -> FollowerRule | None:
+    if effort is not None and name not in _EFFORTS:
+        raise InvalidInputError(
+            refusal("--follower-effort", effort, f"a --follower of {', '.join(_EFFORTS)}", "leave it out, or name one")
+        )
+    if name is None:
+        return None
+    return FOLLOWER_RULES[name](**({} if effort is None else {_EFFORTS[name]: effort}))
+
+
 def _print_ends(history: History, titles: Mapping[str, str]) -> None:
     training, final = history.training, history.final()
     for row, run in enumerate(training.runs):
         print(
             f"{titles[run.method]:<22} seed {run.seed}  rate {run.learning_rate:<6g}"
-            f" J(θ_0) {history.objective[0, row]:.4f}  J at the end {final[row]:.4f}"
+            f" J(θ_0) {history.objective[0, row]:.4f}  J at the end {final[row]:.4f}{_follower_error(history, row)}"
         )
     per_iteration = 1e3 * history.seconds / (training.iterations * len(training.runs))
     print(f"{per_iteration:.3f} ms of CPU time per run and outer iteration")
+
+
+def _follower_error(history: History, row: int) -> str:
+    if not history.values.get("follower_error", np.zeros((1, row + 1)))[:, row].any():
+        return ""
+    return f"  |V_F - V_F*| {history.final(name='follower_error')[row]:.2g}"
 
 
 def history_rows(history: History) -> list[dict[str, Any]]:

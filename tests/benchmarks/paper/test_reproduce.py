@@ -246,6 +246,22 @@ def test_training_from_the_command_line(tmp_path, capsys):
     assert "search on a model" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("name", ["sweeping", "soft_q_learning", "natural_policy_gradient"])
+def test_train_command_with_a_follower_that_has_not_converged(name, capsys):
+    words = ["train", "--task", "random_mdp", "--method", "naive_pgd", "--iterations", "2", "--seeds", "1"]
+
+    def off(*more):
+        assert main([*words, *more]) == 0
+        return float((capsys.readouterr().out.partition("|V_F - V_F*| ")[2] or "0").split()[0])
+
+    assert off() == off("--follower", "exact") == 0.0
+    few, many = (off("--follower", name, "--follower-effort", effort) for effort in ("1", "300"))
+    assert few > 0.0
+    assert many < few
+    assert main([*words, "--follower-effort", "3"]) == 2
+    assert "--follower-effort=3: expected a --follower of" in capsys.readouterr().err
+
+
 @pytest.mark.exact
 @pytest.mark.parametrize(
     ("task", "methods", "title"),

@@ -14,6 +14,7 @@ from bilevelrl.tasks.importing import (
     from_explicit_files,
     from_gymnasium,
     from_jax,
+    from_pettingzoo,
     from_torch,
 )
 from bilevelrl.tasks.paper.bilevel_lqr import lqr_game
@@ -36,6 +37,7 @@ __all__ = [
     "from_explicit_files",
     "from_gymnasium",
     "from_jax",
+    "from_pettingzoo",
     "from_torch",
     "garnet",
     "grid_rooms",

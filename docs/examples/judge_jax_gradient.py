@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from bilevelrl.tasks import scenario
-from bilevelrl.tasks.scenarios.exports import scenario_arrays
+from bilevelrl.tasks.exporting import scenario_arrays
 from bilevelrl.verification.testing.assertions import CheckFailedError, assert_matches_truth
 from bilevelrl.verification.testing.judge import judge_draws
 

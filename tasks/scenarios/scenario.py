@@ -14,7 +14,7 @@ from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.doors import Count, Horizon, Steps, checked, checked_record, like
 from bilevelrl.reference.errors import InvalidInputError, ShapeError, UnknownNameError, refusal
 from bilevelrl.reference.problem import GAME_PARTS, INFINITE_HORIZON, Objective, Part
-from bilevelrl.tasks.scenarios.exports import gymnasium_environment, write_npz
+from bilevelrl.tasks.exporting import as_gymnasium, write_npz
 from bilevelrl.tasks.scenarios.structure import choose_horizon, path_tags
 
 if TYPE_CHECKING:
@@ -309,5 +309,5 @@ class Scenario:
 
     @checked
     def as_gymnasium(self, *, horizon: Horizon = None) -> gymnasium.Env[Any, Any]:
-        """Return the follower's decision process as a Gymnasium environment; see `gymnasium_environment`."""
-        return gymnasium_environment(self, horizon=horizon)
+        """Return the follower's decision process as a Gymnasium environment, cut after `horizon` or its own steps."""
+        return as_gymnasium(self.problem, self.theta, horizon=self.horizon if horizon is None else horizon)

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import autograd.numpy as anp
+import gymnasium
 import numpy as np
 from public_names import estimators, reference, tasks, verification
 
@@ -54,6 +55,17 @@ def public():
                     continue
                 seen.add(function)
                 yield f"{name}.{key}", function
+
+
+def _pennies():
+    """Two agents who show a coin each, for ever."""
+    quiet, over = {"a": {}, "b": {}}, {"a": False, "b": False}
+    return SimpleNamespace(
+        possible_agents=["a", "b"],
+        action_space=lambda agent: gymnasium.spaces.Discrete(2),
+        reset=lambda seed=None: ({"a": 0, "b": 0}, quiet),
+        step=lambda actions: ({"a": 0, "b": 0}, {"a": float(actions["a"]), "b": 1.0}, over, over, quiet),
+    )
 
 
 def _kit(kind):
@@ -548,6 +560,14 @@ def _written():
             "initial": np.ones(1),
             "absorbing": "end",
             "check_steps": True,
+        },
+        "from_pettingzoo": {
+            "environment": _pennies(),
+            "leader": "a",
+            "follower_sees_leader_action": False,
+            "key": lambda environment: 0,
+            "seeds": (0,),
+            "most_states": 3,
         },
         "from_jax": {"function": lambda theta: {"a": theta}, "into": dict},
         "from_torch": {"function": lambda theta: {"a": theta}, "into": dict},

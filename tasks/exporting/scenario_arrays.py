@@ -1,29 +1,25 @@
-"""Scenarios for other code: as arrays in a file, and as a Gymnasium environment that plays them.
+"""Scenarios for other code, as arrays in a file.
 
 An export holds everything that a hypergradient estimator in any language needs: the tables at θ, their Jacobians, the
-follower's solution, and the stored truth. The environment samples the process in which the *follower* acts; its reward
-is the follower's, the leader's reward of the same step is in `info`.
+follower's solution, and the stored truth.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from bilevelrl.reference import PARTS, ConfigurableMDP, solve_follower
 from bilevelrl.reference.arrays import FloatArray
-from bilevelrl.reference.errors import InvalidInputError, MissingExtraError, refusal
+from bilevelrl.reference.errors import InvalidInputError, refusal
 from bilevelrl.reference.problem import Part
 from bilevelrl.reference.storage import write_atomically
 from bilevelrl.reference.tabular import to_dense
 
-if TYPE_CHECKING:
-    import gymnasium
-
-__all__ = ["Exportable", "gymnasium_environment", "scenario_arrays", "write_npz"]
+__all__ = ["Exportable", "scenario_arrays", "write_npz"]
 
 
 class StoredTruth(Protocol):
@@ -145,81 +141,3 @@ def write_npz(on: Exportable, path: str | Path) -> Path:
     if file.suffix != ".npz":
         raise InvalidInputError(refusal("path", str(file), "a name ending in .npz", "name the file so"))
     return write_atomically(file, lambda opened: np.savez(opened, **scenario_arrays(on)))
-
-
-def gymnasium_environment(on: Exportable, *, horizon: int | None = None) -> gymnasium.Env[Any, Any]:
-    """Return the follower's decision process at θ as a `gymnasium.Env` with discrete spaces.
-
-    Parameters
-    ----------
-    on
-        The scenario.
-    horizon
-        Steps after which an episode is truncated; default: the scenario's. Truncation is never termination.
-
-    Returns
-    -------
-    gymnasium.Env
-        Observations and actions are integers. The reward is the follower's (its entropy bonus is not in it);
-        `info["reward_leader"]` is the leader's. The observation after a termination is the number of states, S.
-
-    Raises
-    ------
-    MissingExtraError
-        If gymnasium is not installed.
-
-    Examples
-    --------
-    >>> from bilevelrl.tasks import scenario
-    >>> environment = scenario("layered").as_gymnasium()
-    >>> observation, info = environment.reset(seed=0)
-    >>> _, reward, terminated, truncated, info = environment.step(0)
-    >>> terminated, truncated, sorted(info)
-    (False, False, ['reward_leader'])
-    """
-    try:
-        import gymnasium
-        from gymnasium import spaces
-    except ImportError:
-        raise MissingExtraError("as_gymnasium", "gymnasium", "gymnasium") from None
-    if horizon is not None and (isinstance(horizon, bool) or not isinstance(horizon, int) or horizon < 1):
-        raise InvalidInputError(refusal("horizon", horizon, "None or an integer >= 1", "count the steps of an episode"))
-    tables = on.problem.tables_at(on.theta)
-    kernel = np.asarray(to_dense(tables.transition))
-    reward_follower, reward_leader = np.asarray(tables.reward_follower), np.asarray(tables.reward_leader)
-    initial = np.asarray(tables.initial)
-    states, actions = reward_follower.shape
-    limit = on.horizon if horizon is None else horizon
-    ends = np.maximum(1.0 - kernel.sum(axis=2), 0.0)
-    outcomes = np.concatenate([kernel, ends[:, :, None]], axis=2)
-    outcomes /= outcomes.sum(axis=2, keepdims=True)
-
-    class ScenarioEnvironment(gymnasium.Env[Any, Any]):
-        """One scenario, played by a follower."""
-
-        metadata = {"render_modes": []}  # noqa: RUF012 - gymnasium reads a plain dict here
-
-        def __init__(self) -> None:
-            self.observation_space = spaces.Discrete(states + 1)
-            self.action_space = spaces.Discrete(actions)
-            self._state, self._time = states, 0
-
-        def reset(
-            self, *, seed: int | None = None, options: dict[str, Any] | None = None
-        ) -> tuple[int, dict[str, Any]]:
-            super().reset(seed=seed)
-            self._state, self._time = int(self.np_random.choice(states, p=initial)), 0
-            return self._state, {}
-
-        def step(self, action: int) -> tuple[int, float, bool, bool, dict[str, Any]]:
-            if self._state == states:
-                raise InvalidInputError("step: the episode has ended, or none was started; call reset first")
-            state_t = self._state
-            self._state = int(self.np_random.choice(states + 1, p=outcomes[state_t, action]))
-            self._time += 1
-            terminated = self._state == states
-            info = {"reward_leader": float(reward_leader[state_t, action])}
-            truncated = not terminated and self._time >= limit
-            return self._state, float(reward_follower[state_t, action]), terminated, truncated, info
-
-    return ScenarioEnvironment()

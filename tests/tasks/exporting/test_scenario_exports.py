@@ -10,7 +10,7 @@ import pytest
 from bilevelrl.reference import named_stream
 from bilevelrl.reference.errors import InvalidInputError
 from bilevelrl.tasks import scenario, scenarios
-from bilevelrl.tasks.scenarios.exports import scenario_arrays
+from bilevelrl.tasks.exporting import scenario_arrays
 from bilevelrl.verification.commands.command_line import main
 
 EXAMPLE = Path(__file__).parents[3] / "docs" / "examples" / "judge_jax_gradient.py"

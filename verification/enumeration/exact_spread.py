@@ -5,12 +5,21 @@ The estimate is built up forwards in time from a trace e and a sum Y,
     e_t = ρ e_{t-1} + i_t(s_t, a_t),      Y_{t+1} = Y_t + e_t g_t(s_t, a_t, s_{t+1}) + u_t(s_t, a_t, s_{t+1}),
 
 with i the impulse of the benefit, g the follower's derivative of one step with what completes it, and u the leader's
-own terms less the baseline. Products of two of (e, Y) turn into products of two of them, so the moments
+own terms less the baseline. What is still to come has a mean that is affine in the trace, a_t(s) + e_{t-1} b_t(s), with
 
-    E[1(s)], E[e 1(s)], E[e² 1(s)], E[Y 1(s)], E[Y e 1(s)], E[Y² 1(s)]
+    b_t(s) = E[ρ (g_t + b_{t+1}(s'))],      a_t(s) = E[i_t (g_t + b_{t+1}(s')) + u_t + a_{t+1}(s')],              (1)
 
-close, component by component: one pass over the kernel's outcomes per step, for any number of trajectories and however
-long. Enumeration says the same where it can list them.
+so each step moves the conditional mean of the estimate by D_t = A_t + e_{t-1} B_t, where
+
+    A_t = i_t (g_t + b_{t+1}(s')) + u_t + a_{t+1}(s') - a_t(s),      B_t = ρ (g_t + b_{t+1}(s')) - b_t(s).        (2)
+
+The D_t are uncorrelated with each other and with the start: variances add up,
+
+    Var Y_T = Var(Y_0 + a_0(s_0)) + Σ_t E[D_t²],                                                                 (3)
+
+and E[1(s)], E[e 1(s)], E[e² 1(s)] are all that E[D_t²] asks for. Nothing large is subtracted from something large where
+the estimate hardly varies. One pass over the kernel's outcomes per step and direction, for any number of trajectories
+and however long. Enumeration says the same where it can list them.
 """
 
 from __future__ import annotations
@@ -70,6 +79,7 @@ class _Outcomes:
         kernel = np.asarray(to_dense(problem.tables_at(context.theta).transition))
         end = 1.0 - kernel.sum(axis=2, keepdims=True)
         kernel = np.concatenate([kernel, np.where(end > ROW_SUM_TOLERANCE, end, 0.0)], axis=2)
+        kernel = kernel / kernel.sum(axis=2, keepdims=True)
         state, action, after = np.nonzero(kernel)
         visits = TransitionVisits(state_t=state[:, None], action_t=action[:, None], state_tp1=after[:, None])
         ones = np.ones((state.size, 1))
@@ -181,47 +191,67 @@ class _Pass:
         )
 
     def run(self) -> ExactSpread:
-        """Move all moments through time."""
+        """Move means to come backwards through time, and the trace's moments forwards."""
         problem, theta, target = self.context.problem, self.context.theta, self.estimator.target
         tables, critic = problem.tables_at(theta), self.estimator.leader_critic(self.context)
-        out, states, size = self.outcomes, tables.states, theta.size
+        out, states = self.outcomes, tables.states
         every = np.arange(states)
         discount = target.discount(problem.discount_leader)
-        law = np.append(np.asarray(tables.initial, dtype=np.float64), 0.0)
+        initial = np.asarray(tables.initial, dtype=np.float64)
         first = problem.pullback(
             theta,
             TransitionVisits(state_t=every[:, None], action_t=0 * every[:, None], state_tp1=every[:, None]),
-            {"log_initial": np.where(law[:-1] > 0.0, critic.value(every, steps_to_go=target.horizon), 0.0)[:, None]},
+            {"log_initial": np.where(initial > 0.0, critic.value(every, steps_to_go=target.horizon), 0.0)[:, None]},
             per_stream=True,
         )
-        start = np.concatenate([np.asarray(first), np.zeros((1, size))]) + problem.regulariser_gradient(theta)
-        trace, trace2 = np.zeros(states + 1), np.zeros(states + 1)
-        total = law[:, None] * start
-        total_trace, total2 = np.zeros((states + 1, size)), total * start
+        steps = [self._impulse(t, discount, critic) for t in range(self.horizon)]
+        to_come = self._to_come(steps)
+        start = np.asarray(first) + to_come[0][0][:-1]
+        mean = initial @ start / initial.sum()
+        variance = initial @ (start - mean) ** 2  # (3)
+        law, trace, trace2 = np.append(initial, 0.0), np.zeros(states + 1), np.zeros(states + 1)
         rho = self.decay * problem.discount_follower
-        for t in range(self.horizon):
-            impulse, step = self._impulse(t, discount, critic)
-            share = 1.0 if t + 1 == self.horizon else 1.0 - self.decay
-            gain = self.follower if self.ahead is None else self.follower + share * self.ahead
-            p, s = out.probability, out.state
-            # Moments at the state before, carried to the outcome, with e_t in place of e_{t-1}.
+        p, s = out.probability, out.state
+        for t, (impulse, _) in enumerate(steps):
+            moved, slope = self._moved(t, steps, to_come)
             here = p * law[s]
+            variance += here @ moved**2 + 2.0 * (p * trace[s]) @ (moved * slope) + (p * trace2[s]) @ slope**2  # (3)
             e = p * rho * trace[s] + here * impulse
             e2 = p * (rho**2 * trace2[s] + 2.0 * rho * impulse * trace[s]) + here * impulse**2
-            y = p[:, None] * total[s]
-            ye = rho * p[:, None] * total_trace[s] + impulse[:, None] * y
-            moved_y = y + e[:, None] * gain + here[:, None] * step
-            moved_ye = ye + e2[:, None] * gain + e[:, None] * step
-            moved_y2 = p[:, None] * total2[s] + 2.0 * ye * gain + 2.0 * y * step
-            moved_y2 += e2[:, None] * gain**2 + 2.0 * e[:, None] * gain * step + here[:, None] * step**2
-            done = (law[-1], total[-1].copy(), total2[-1].copy())
-            law, trace, trace2 = (self._gathered(moment) for moment in (here, e, e2))
-            total, total_trace, total2 = (self._gathered(moment) for moment in (moved_y, moved_ye, moved_y2))
-            law[-1] += done[0]
-            total[-1] += done[1]
-            total2[-1] += done[2]
-        mean = total.sum(axis=0)
-        return ExactSpread(mean=mean, variance=np.maximum(total2.sum(axis=0) - mean**2, 0.0))
+            law, trace, trace2 = (self.gather @ moment for moment in (here, e, e2))
+        return ExactSpread(mean=mean + problem.regulariser_gradient(theta), variance=np.maximum(variance, 0.0))
+
+    def _to_come(self, steps: list[tuple[FloatArray, FloatArray]]) -> list[tuple[FloatArray, FloatArray]]:
+        """Return a_t and b_t (S + 1, N) for t = 0 .. T; zero where the episode or the stream is over."""
+        out = self.outcomes
+        nothing = np.zeros((self.gather.shape[0], self.follower.shape[1]))
+        found = [(nothing, nothing)]
+        leave = csr_array((out.probability, (out.state, np.arange(out.state.size))), shape=self.gather.shape)
+        rho = self.decay * self.context.problem.discount_follower
+        for t in reversed(range(self.horizon)):
+            impulse, step = steps[t]
+            (rest, per_trace), gain = found[0], self._gain(t)
+            gain = gain + per_trace[out.after]
+            found.insert(0, (leave @ (impulse[:, None] * gain + step + rest[out.after]), rho * (leave @ gain)))  # (1)
+        return found
+
+    def _moved(
+        self, t: int, steps: list[tuple[FloatArray, FloatArray]], to_come: list[tuple[FloatArray, FloatArray]]
+    ) -> tuple[FloatArray, FloatArray]:
+        """Return A_t and B_t (M, N)."""
+        out, (impulse, step) = self.outcomes, steps[t]
+        (rest, per_trace), (rest_after, per_trace_after) = to_come[t], to_come[t + 1]
+        gain = self._gain(t) + per_trace_after[out.after]
+        rho = self.decay * self.context.problem.discount_follower
+        moved = impulse[:, None] * gain + step + (rest_after[out.after] - rest[out.state])  # (2)
+        return moved, rho * gain - per_trace[out.state]  # (2)
+
+    def _gain(self, t: int) -> FloatArray:
+        """Return g_t (M, N), with what completes a trace that ends before the episode."""
+        if self.ahead is None:
+            return self.follower
+        share = 1.0 if t + 1 == self.horizon else 1.0 - self.decay
+        return self.follower + share * self.ahead
 
     def _impulse(self, t: int, discount: float, critic: LeaderCritic) -> tuple[FloatArray, FloatArray]:
         """Return i (M,) and u (M, N) of step t."""
@@ -240,8 +270,3 @@ class _Pass:
         if self.baseline is not None:
             step = step - impulse[:, None] * self.baseline
         return impulse, step
-
-    def _gathered(self, moment: FloatArray) -> FloatArray:
-        """Sum over outcomes by the state after them, S being the end."""
-        result: FloatArray = self.gather @ moment
-        return result

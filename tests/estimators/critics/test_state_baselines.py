@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import autograd.numpy as anp
 import numpy as np
 import pytest
 
@@ -192,6 +193,27 @@ def test_exact_spreads_are_those_of_enumeration(name, estimator):
     np.testing.assert_allclose(found.mean, listed.mean, rtol=1e-11, atol=1e-12)
     np.testing.assert_allclose(found.variance, np.diag(listed.covariance), rtol=1e-11)
     assert found.root_mean_square == pytest.approx(float(np.sqrt(np.trace(listed.covariance))))
+
+
+@pytest.mark.exact
+@pytest.mark.parametrize("constant", [1e3, 1e6, 1e9])
+@pytest.mark.parametrize("estimator", ALONG)
+def test_what_is_the_same_on_every_trajectory_takes_no_digits_of_a_spread(estimator, constant):
+    """A term `constant · θ` of the leader's return shifts every estimate, and no variance by a digit."""
+    small = SMALL["going on"]
+    plain = small.problem
+
+    def tables(theta):
+        found = plain.tables(theta)
+        return found.replace({"regulariser": found.regulariser + constant * anp.sum(theta)})
+
+    shifted = replace(plain, tables=tables, tables_jacobian=None, tables_pullback=None)
+    chosen = ESTIMATORS[estimator].make(small.target)
+    right, found = (
+        exact_spread(chosen, context_of(problem, small.theta), horizon=small.horizon) for problem in (plain, shifted)
+    )
+    np.testing.assert_allclose(found.mean, right.mean + constant, rtol=1e-14)
+    np.testing.assert_allclose(found.variance, right.variance, rtol=1e-13)
 
 
 @pytest.mark.exact

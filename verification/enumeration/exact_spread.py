@@ -232,7 +232,8 @@ class _Pass:
             impulse, step = steps[t]
             (rest, per_trace), gain = found[0], self._gain(t)
             gain = gain + per_trace[out.after]
-            found.insert(0, (leave @ (impulse[:, None] * gain + step + rest[out.after]), rho * (leave @ gain)))  # (1)
+            mean = np.asarray(leave @ (impulse[:, None] * gain + step + rest[out.after]))  # (1)
+            found.insert(0, (mean, rho * np.asarray(leave @ gain)))  # (1)
         return found
 
     def _moved(

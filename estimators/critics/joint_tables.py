@@ -33,19 +33,17 @@ from bilevelrl.reference.errors import (
     InvalidInputError,
     NotConvergedError,
     ShapeError,
-    UnknownNameError,
     refusal,
 )
 from bilevelrl.reference.game import game_leader_action_values
 from bilevelrl.reference.problem import Objective
 
-__all__ = ["OPERATORS", "Baseline", "GameCritic", "JointCritic", "JointReading", "Operator", "learn_game_critic"]
+__all__ = ["Baseline", "GameCritic", "JointCritic", "JointReading", "Operator", "learn_game_critic"]
 
 Baseline: TypeAlias = Literal["state_value", "none", "action_dependent"]
 """What is subtracted from Q_L in a game's leader term; see `AlongTrajectories`."""
 
 Operator: TypeAlias = Literal["expected", "sampled", "modes", "stackelberg"]
-OPERATORS: tuple[Operator, ...] = ("expected", "sampled", "modes", "stackelberg")
 
 
 @runtime_checkable
@@ -156,8 +154,6 @@ class GameCritic:
         IllPosedError
             If the return is undiscounted and the horizon infinite.
         """
-        if operator not in OPERATORS:
-            raise UnknownNameError("operator", operator, OPERATORS)
         if not isinstance(getattr(follower, "policy", None), np.ndarray):
             raise InvalidInputError(refusal("follower", follower, "a response with its policy", "use solve_follower"))
         target = target if target is not None else Objective()
@@ -340,8 +336,6 @@ def learn_game_critic(
     >>> learn_game_critic(batch, context).action_values.shape
     (1, 3, 2, 3)
     """
-    if operator not in OPERATORS:
-        raise UnknownNameError("operator", operator, OPERATORS)
     if not 0.0 < step_size <= 1.0:
         raise InvalidInputError(refusal("step_size", step_size, "a number in (0, 1]", "0.1 is a common choice"))
     game, response = context.problem, context.follower.policy

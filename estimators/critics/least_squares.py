@@ -22,7 +22,7 @@ from bilevelrl.estimators.estimator import Context
 from bilevelrl.estimators.sampling.trajectories import Trajectories
 from bilevelrl.reference.arrays import BoolArray, FloatArray, check_shape
 from bilevelrl.reference.doors import checked
-from bilevelrl.reference.errors import EstimatorError, InvalidInputError, UnknownNameError, refusal
+from bilevelrl.reference.errors import EstimatorError, InvalidInputError, refusal
 
 __all__ = [
     "QuadraticRegression",
@@ -136,10 +136,6 @@ class QuadraticRegression:
         UnknownNameError
             If an option is not known.
         """
-        if inputs not in ("state", "state_action"):
-            raise UnknownNameError("inputs", inputs, ("state", "state_action"))
-        if weighting not in ("none", "precision"):
-            raise UnknownNameError("weighting", weighting, ("none", "precision"))
         follower, used = context.follower, trajectories.valid
         whole = bool(used.all())
 

@@ -29,7 +29,7 @@ from bilevelrl.estimators.sums.single_transitions import single_derivatives
 from bilevelrl.reference import ConfigurableLQR, LQRFollower
 from bilevelrl.reference.arrays import FloatArray, check_joined, check_vectors
 from bilevelrl.reference.doors import checked
-from bilevelrl.reference.errors import UnknownNameError, UnsupportedError
+from bilevelrl.reference.errors import UnsupportedError
 from bilevelrl.reference.lqr import discounted_lyapunov
 
 __all__ = [
@@ -245,8 +245,6 @@ def fit_lstd_gradient(
     >>> bool(np.abs(fitted.matrices - exact.matrices).max() < 0.05 * np.abs(exact.matrices).max())
     True
     """
-    if rewards not in ("expected", "score"):
-        raise UnknownNameError("rewards", rewards, ("expected", "score"))
     sums = QuadraticRegression.of(trajectories, context, inputs=inputs) if regression is None else regression
     if rewards == "score":
         moments = sums.instruments @ score_rewards(trajectories, context)[sums.used]

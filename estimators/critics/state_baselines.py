@@ -56,15 +56,13 @@ from bilevelrl.estimators.sums.lambda_returns import lambda_returns
 from bilevelrl.estimators.sums.traces import discount_powers
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.doors import checked
-from bilevelrl.reference.errors import UnknownNameError
 from bilevelrl.reference.tabular import DiscountedSystem, policy_transition
 
-__all__ = ["BASELINES", "BaselineKind", "StateBaseline"]
+__all__ = ["BaselineKind", "StateBaseline"]
 
 BaselineKind: TypeAlias = Literal["value", "step", "estimate"]
 """Which baseline; see the module."""
 
-BASELINES: tuple[BaselineKind, ...] = ("value", "step", "estimate")
 
 # Where the benefit's standard deviation is below this part of the largest |Q_L|, ratios of its moments are rounding.
 _SMALLEST = 1e-4
@@ -136,8 +134,6 @@ class StateBaseline:
         UnknownNameError
             If the kind is not known.
         """
-        if kind not in BASELINES:
-            raise UnknownNameError("baseline", kind, BASELINES)
         gradients = GradientTable.solve(context) if gradient_critic is None else gradient_critic
         if kind == "value":
             return cls(table=gradients.gradients)

@@ -32,7 +32,7 @@ from bilevelrl.estimators.terms.kinds import Reading, follower_terms
 from bilevelrl.reference import ConfigurableLQR, ConfigurableMDP, LQRGame, MarkovGame
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.doors import checked
-from bilevelrl.reference.errors import EstimatorError, InvalidInputError, UnknownNameError
+from bilevelrl.reference.errors import EstimatorError, InvalidInputError
 
 __all__ = ["BCHG"]
 
@@ -89,8 +89,6 @@ class BCHG(ExpectedAlongTrajectories):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.guiding_average not in ("trajectory", "pairs"):
-            raise UnknownNameError("guiding_average", self.guiding_average, ("trajectory", "pairs"))
         if self.guiding_average == "pairs" and self.stopping is not None:
             raise InvalidInputError("guiding_average='pairs': expected stopping=None; averages in a batch are ratios")
         self._declare(biased=False, in_batch=self.guiding_average == "pairs")

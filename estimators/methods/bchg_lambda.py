@@ -20,7 +20,7 @@ from typing import Any, ClassVar, Literal, TypeAlias
 import numpy as np
 
 from bilevelrl.estimators.critics.gradient_tables import GradientTable
-from bilevelrl.estimators.critics.state_baselines import BASELINES, StateBaseline
+from bilevelrl.estimators.critics.state_baselines import StateBaseline
 from bilevelrl.estimators.estimator import Claim, Context, Contribution, EstimatorEntry
 from bilevelrl.estimators.expectations.along_trajectories import expected_parts
 from bilevelrl.estimators.expectations.tabular import Completion
@@ -31,7 +31,7 @@ from bilevelrl.estimators.terms.along_trajectories import exact_critic_kind
 from bilevelrl.reference import ConfigurableMDP
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.doors import checked
-from bilevelrl.reference.errors import EstimatorError, InvalidInputError, UnknownNameError
+from bilevelrl.reference.errors import EstimatorError, InvalidInputError
 from bilevelrl.reference.problem import Objective, Part
 
 __all__ = ["LambdaBCHG", "LambdaBaseline"]
@@ -87,10 +87,6 @@ class LambdaBCHG(BCHG):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_trace_decay(self.trace_decay)
-        if self.gradient_critic not in ("exact", "context"):
-            raise UnknownNameError("gradient_critic", self.gradient_critic, ("exact", "context"))
-        if self.state_baseline not in (None, *BASELINES, "context"):
-            raise UnknownNameError("state_baseline", str(self.state_baseline), (*BASELINES, "context"))
         if self.stopping is not None:
             raise InvalidInputError(f"stopping={self.stopping!r}: expected None; λ-returns need no geometric times")
         if self.critic == "monte_carlo":

@@ -65,13 +65,11 @@ from bilevelrl.estimators.terms.suffix_moments import (
 )
 from bilevelrl.reference import ConfigurableLQR, ConfigurableMDP
 from bilevelrl.reference.arrays import FloatArray
-from bilevelrl.reference.doors import checked
+from bilevelrl.reference.doors import Count, checked
 from bilevelrl.reference.errors import (
     EstimatorError,
     InvalidInputError,
-    UnknownNameError,
     UnsupportedError,
-    refusal,
 )
 from bilevelrl.reference.problem import Part
 
@@ -82,12 +80,6 @@ HPGDVariant: TypeAlias = Literal["oracle", "oracle_batch", "monte_carlo", "sarsa
 
 GuidingFactor: TypeAlias = Literal["benefit", "action_value", "return"]
 """What multiplies the centred gradient: B, the raw Q_L, or the raw discounted return from the step on."""
-
-OPTIONS: dict[str, tuple[str, ...]] = {
-    "variant": ("oracle", "oracle_batch", "monte_carlo", "sarsa", "critic"),
-    "suffix": ("geometric", "steps"),
-    "factor": ("benefit", "action_value", "return"),
-}
 
 
 @checked
@@ -148,21 +140,14 @@ class HPGD(BCHG):
     variant: HPGDVariant = "oracle"
     factor: GuidingFactor = "benefit"
     suffix: Literal["geometric", "steps"] = "geometric"
-    suffix_steps: int | None = None
-    oracle_batch_steps: int = 10_000
-    oracle_batch_streams: int | None = None
+    suffix_steps: Count | None = None
+    oracle_batch_steps: Count = 10_000
+    oracle_batch_streams: Count | None = None
     delayed: bool = False
     name: str = field(default="HPGD")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for option, known in OPTIONS.items():
-            if getattr(self, option) not in known:
-                raise UnknownNameError(option, getattr(self, option), known)
-        for option in ("suffix_steps", "oracle_batch_steps", "oracle_batch_streams"):
-            steps = getattr(self, option)
-            if steps is not None and (isinstance(steps, bool) or not isinstance(steps, int) or steps < 1):
-                raise InvalidInputError(refusal(option, steps, "an integer >= 1", "count the steps"))
         if self.suffix == "geometric" and self.suffix_steps is not None:
             raise InvalidInputError("suffix_steps: expected None with suffix='geometric'; use suffix='steps'")
         if self.variant == "critic":

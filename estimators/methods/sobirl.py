@@ -39,7 +39,7 @@ from bilevelrl.estimators.terms.suffix_moments import gradient_sum_means
 from bilevelrl.reference import ConfigurableMDP
 from bilevelrl.reference.arrays import BoolArray, FloatArray
 from bilevelrl.reference.doors import checked
-from bilevelrl.reference.errors import InvalidInputError, UnknownNameError, UnsupportedError
+from bilevelrl.reference.errors import InvalidInputError, UnsupportedError
 from bilevelrl.reference.problem import Objective, Part
 from bilevelrl.reference.tabular import DiscountedSystem, policy_transition, to_dense
 
@@ -47,14 +47,6 @@ __all__ = ["SoBiRL", "SoBiRLWeight"]
 
 SoBiRLWeight: TypeAlias = Literal["benefit", "q_each_step", "q", "return"]
 """What multiplies the brackets; see the module."""
-
-OPTIONS: dict[str, tuple[str, ...]] = {
-    "weight": ("benefit", "q_each_step", "q", "return"),
-    "steps": ("all", "one"),
-    "gradient": ("one_step", "exact"),
-    "value_average": ("trajectory", "pairs"),
-    "theta_in_dynamics": ("partial", "refuse"),
-}
 
 
 @checked
@@ -112,9 +104,6 @@ class SoBiRL(ExpectedAlongTrajectories):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for option, known in OPTIONS.items():
-            if getattr(self, option) not in known:
-                raise UnknownNameError(option, getattr(self, option), known)
         if self.stopping is not None and self.weight in ("q", "return"):
             raise InvalidInputError(
                 f"weight={self.weight!r} with stopping={self.stopping!r}: expected stopping=None; "

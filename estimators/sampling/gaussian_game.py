@@ -16,7 +16,8 @@ from bilevelrl.estimators.sampling.linear_quadratic import gaussian_root
 from bilevelrl.estimators.sampling.trajectories import Trajectories
 from bilevelrl.reference import LQRFollower, LQRGame, solve_follower
 from bilevelrl.reference.arrays import FloatArray, IntArray
-from bilevelrl.reference.errors import InvalidInputError, ShapeError, UnsupportedError, refusal
+from bilevelrl.reference.doors import Count, checked
+from bilevelrl.reference.errors import ShapeError, UnsupportedError, refusal
 
 __all__ = ["LQRGameBatch", "StackedFollowers", "check_linear_leader", "sample_games"]
 
@@ -152,12 +153,13 @@ class LQRGameBatch:
         )
 
 
+@checked
 def sample_games(
     game: LQRGame,
     followers: StackedFollowers,
     *,
-    streams: int,
-    steps: int,
+    streams: Count,
+    steps: Count,
     rng: Sequence[Generator],
     exploring: bool = False,
 ) -> LQRGameBatch:
@@ -193,9 +195,6 @@ def sample_games(
     runs = len(followers.gains)
     if len(rng) != runs:
         raise ShapeError(refusal("generators", len(rng), f"{runs}", "pass one per run"))
-    for name, size in (("streams", streams), ("steps", steps)):
-        if isinstance(size, bool) or not isinstance(size, (int, np.integer)) or size < 1:
-            raise InvalidInputError(refusal(name, size, "an integer >= 1", "sample at least one step"))
     omega = check_linear_leader(game)
     a, b, c = game.dynamics_state, game.dynamics_action, game.dynamics_leader
     (n, m), p = b.shape, c.shape[1]

@@ -27,7 +27,7 @@ from bilevelrl.estimators.sampling.walk import OwnUniforms, Record, SharedUnifor
 from bilevelrl.reference import ConfigurableMDP, MarkovGame, SparseTransition, Tables
 from bilevelrl.reference.arrays import FloatArray, IntArray, check_array
 from bilevelrl.reference.doors import Count, check_count, checked
-from bilevelrl.reference.errors import InvalidInputError, ShapeError, StochasticityError, UnknownNameError, refusal
+from bilevelrl.reference.errors import InvalidInputError, ShapeError, StochasticityError, refusal
 from bilevelrl.reference.tabular import ROW_SUM_TOLERANCE, Transition, check_rows
 
 __all__ = ["TabularSimulator"]
@@ -72,8 +72,6 @@ class TabularSimulator:
     def __post_init__(self) -> None:
         if self.step_limit is not None:
             check_count("step_limit", self.step_limit)
-        if self.restart not in ("initial", "uniform"):
-            raise UnknownNameError("restart", self.restart, ("initial", "uniform"))
 
     @checked
     def kernel(self, problem: ConfigurableMDP, theta: FloatArray, tables: Tables | None = None) -> Transition:

@@ -39,7 +39,7 @@ from bilevelrl.estimators.terms.suffix_moments import return_moments
 from bilevelrl.estimators.terms.tabular import Scores
 from bilevelrl.reference.arrays import FloatArray, store_floats
 from bilevelrl.reference.doors import Real, as_is, checked
-from bilevelrl.reference.errors import EstimatorError, InvalidInputError, UnknownNameError, UnsupportedError, refusal
+from bilevelrl.reference.errors import EstimatorError, InvalidInputError, UnsupportedError, refusal
 from bilevelrl.reference.problem import Objective
 
 __all__ = ["AlongTrajectories", "Baseline", "CriticKind", "Normalisation", "Stopping", "exact_critic_kind"]
@@ -52,15 +52,6 @@ CriticKind: TypeAlias = Literal["exact", "exact_truncated", "monte_carlo", "inde
 
 Normalisation: TypeAlias = Literal["streams", "episodes"]
 """What a sum over the batch is divided by."""
-
-OPTIONS: dict[str, tuple[Any, ...]] = {
-    "critic": ("exact", "exact_truncated", "monte_carlo", "independent", "context"),
-    "stopping": (None, "single", "sum"),
-    "normalisation": ("streams", "episodes"),
-    "leader_average": ("trajectory", "start_visits"),
-    "scores": ("value", "td_error"),
-    "baseline": ("state_value", "none", "action_dependent"),
-}
 
 
 def exact_critic_kind(target: Objective) -> Literal["exact", "exact_truncated"]:
@@ -134,9 +125,6 @@ class AlongTrajectories(Estimator):
                 raise InvalidInputError("largest_score: expected leader_average='trajectory'; it counts single steps")
         elif self.score_blocks:
             raise InvalidInputError("score_blocks: expected a largest_score to shorten to; pass largest_score=1.0")
-        for option, known in OPTIONS.items():
-            if getattr(self, option) not in known:
-                raise UnknownNameError(option, getattr(self, option), [str(name) for name in known])
         if self.critic == "exact_truncated" and self.target.horizon is None:
             raise InvalidInputError("critic='exact_truncated': expected a target with a horizon; use critic='exact'")
         if self.critic == "exact" and not self.target.discounted:

@@ -26,10 +26,9 @@ from bilevelrl.estimators.methods.score_game import ScoreForm
 from bilevelrl.estimators.methods.total_derivative import TotalDerivative
 from bilevelrl.estimators.registry import ESTIMATORS
 from bilevelrl.reference import ConfigurableLQR, ConfigurableMDP, LQRGame, MarkovGame
-from bilevelrl.reference.errors import UnknownNameError
 from bilevelrl.reference.problem import Objective
 
-__all__ = ["METHODS", "Method", "Wanted", "get_method"]
+__all__ = ["METHODS", "Method", "Wanted"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -254,22 +253,3 @@ METHODS: Mapping[type, Mapping[str, Method]] = MappingProxyType(
     }
 )
 """Every method by kind of problem and name."""
-
-
-def get_method(kind: type, name: str) -> Method:
-    """Return a method by kind of problem and name.
-
-    Raises
-    ------
-    UnknownNameError
-        With close matches.
-
-    Examples
-    --------
-    >>> get_method(MarkovGame, "naive_pgd").title
-    'Naive-PGD (on-policy)'
-    """
-    known = METHODS[kind]
-    if name not in known:
-        raise UnknownNameError("method", name, known)
-    return known[name]

@@ -17,12 +17,11 @@ import autograd.numpy as anp
 import numpy as np
 
 from bilevelrl.reference import ConfigurableMDP, Tables
-from bilevelrl.reference.arrays import FloatArray, check_positive, store_floats
+from bilevelrl.reference.arrays import FloatArray, check_number, check_positive, store_floats
 from bilevelrl.reference.derivatives import sigmoid, softmax
 from bilevelrl.reference.doors import check_count
 from bilevelrl.reference.storage import remade
 from bilevelrl.reference.tabular import Transition
-from bilevelrl.tasks.arguments import check_finite
 
 __all__ = ["LinearPenalties", "Penalties", "SigmoidPenalties", "SoftmaxPenalties", "penalised_grid"]
 
@@ -206,7 +205,7 @@ def penalised_grid(
     InvalidInputError
         If the cost is not finite, or as `ConfigurableMDP`.
     """
-    check_finite("cost", cost)
+    check_number("cost", cost)
     charged = 1.0 - goals
     actions = transition.shape[1]
     any_action = np.ones((1, actions))

@@ -12,11 +12,10 @@ import pytest
 import bilevelrl.benchmarks.research.model_based
 import bilevelrl.estimators.training
 from bilevelrl.reference import SuboptimalFollower, hypergradient
-from bilevelrl.reference.arrays import as_float, check_discount, check_positive
+from bilevelrl.reference.arrays import as_float, check_discount, check_number, check_positive
 from bilevelrl.reference.doors import checked
 from bilevelrl.reference.errors import InvalidInputError
 from bilevelrl.tasks import random_lqr, random_lqr_game, random_markov_game, random_mdp
-from bilevelrl.tasks.arguments import check_finite, check_probability
 
 THETA = np.array([0.1, -0.2, 0.05])
 KINDS = {
@@ -96,7 +95,7 @@ def test_what_is_no_number_is_refused_by_name(value):
         for name in NAMES:
             with pytest.raises(InvalidInputError, match=f"^{name}="):
                 replace(problem, **{name: value})
-    for check in (as_float, check_discount, check_probability, check_finite):
+    for check in (as_float, check_discount, check_number):
         with pytest.raises(InvalidInputError, match=r"^argument="):
             check("argument", value)
     with pytest.raises(InvalidInputError, match=r"^argument="):

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from bilevelrl.estimators.critics.joint_networks import Targets
 from bilevelrl.estimators.followers.joint import GameFollowerRule
-from bilevelrl.estimators.terms.along_trajectories import OPTIONS
+from bilevelrl.estimators.terms.along_trajectories import Baseline
 from bilevelrl.reference import LQRGame, MarkovGame
 from bilevelrl.reference.doors import Count, Natural, Positive, Share, checked
 from bilevelrl.reference.errors import InvalidInputError, UnsupportedError, refusal
@@ -22,7 +22,7 @@ _SERVED: Mapping[type, Mapping[str, tuple[Any, ...]]] = MappingProxyType(
             "critic_rate": (None,),
             "critic_minibatch": (None,),
             "targets": ("modes", "expected"),
-            "baseline": OPTIONS["baseline"],
+            "baseline": get_args(Baseline),
             "averages": ("quadrature",),
             "suffix": ("sampled",),
             "data_deviation": (None,),

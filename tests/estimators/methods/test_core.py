@@ -512,7 +512,7 @@ def test_what_has_no_closed_form_is_refused() -> None:
     with pytest.raises(EstimatorError, match="ratios"):
         BCHG(normalisation="episodes").expectation(context, horizon=3)
     several = dataclasses.replace(context, simulator=TabularSimulator(single_episode=False))
-    with pytest.raises(UnsupportedError, match="one episode per stream"):
+    with pytest.raises(EstimatorError, match="one episode per stream"):
         BCHG().expectation(several, horizon=3)
     with pytest.raises(InvalidInputError, match="horizon=0"):
         BCHG().expectation(context, horizon=0)

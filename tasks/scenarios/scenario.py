@@ -254,6 +254,11 @@ class Scenario:
         )
 
     @property
+    def computed(self) -> tuple[Objective, ...]:
+        """Objectives whose truth was asked for and computed so far."""
+        return tuple(self._computed)
+
+    @property
     def ends(self) -> bool:
         """Whether every path ends by itself within the horizon."""
         return "ends" in self.tags

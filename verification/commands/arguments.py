@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from bilevelrl.reference.errors import InvalidInputError
 
-__all__ = ["Parser", "count", "natural", "seed"]
+__all__ = ["Parser", "add_explain_seconds", "count", "explain_seconds", "natural", "seed"]
 
 LARGEST = 10**9
 
@@ -74,3 +74,20 @@ def _integer(text: str, least: int, most: int) -> int:
         shown = text if len(text) < 60 else f"{text[:57]}..."
         raise argparse.ArgumentTypeError(f"{shown!r}: expected an integer from {least} to {most}")
     return value
+
+
+def add_explain_seconds(add: argparse.ArgumentParser) -> None:
+    """Add the flag that limits the search for causes."""
+    add.add_argument("--explain-seconds", type=float, metavar="S", help="limit of the search for a cause (default 5)")
+
+
+def explain_seconds(parsed: argparse.Namespace) -> dict[str, Any]:
+    """Return the limit as an argument, where it was given.
+
+    Examples
+    --------
+    >>> explain_seconds(argparse.Namespace(explain_seconds=None))
+    {}
+    """
+    given = parsed.explain_seconds
+    return {} if given is None else {"explain_seconds": given}

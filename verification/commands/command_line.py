@@ -26,7 +26,7 @@ from bilevelrl.reference import HYPERGRADIENT_ROUTES, hypergradient
 from bilevelrl.reference.storage import software_versions, writable_file, writable_folder, write_atomically
 from bilevelrl.tasks import TASKS, make_task
 from bilevelrl.verification.cards.command import register_card
-from bilevelrl.verification.commands.arguments import Parser, count, seed
+from bilevelrl.verification.commands.arguments import Parser, add_explain_seconds, count, explain_seconds, seed
 from bilevelrl.verification.commands.attribute import register_attribute
 from bilevelrl.verification.commands.certify import register_certify
 from bilevelrl.verification.commands.digits import register_digits
@@ -84,6 +84,7 @@ def build_parser() -> Parser:
     add_place(add)
     add.add_argument("--horizon", type=count, help="steps of a stream on --task or --problem (default: computed)")
     add.add_argument("--estimator", metavar="MODULE:NAME", help="verify only this function or estimator of your own")
+    add_explain_seconds(add)
     add.add_argument("--output", metavar="DIR", type=Path, help="write verify.csv, verify.json and verify.png there")
     add.add_argument("--seed", type=seed, default=0, help="root of all random streams (default 0)")
     add.add_argument("--quick", action="store_true", help="one temperature and a tenth of the sampling")
@@ -142,7 +143,9 @@ def _verify(parsed: argparse.Namespace) -> int:
             print(f"bilevelrl: there will be no verify.png: {without_figure}", file=sys.stderr)
     problem, theta = read_place(parsed)
     estimator = None if parsed.estimator is None else named_object("--estimator", parsed.estimator)
-    workers = {} if estimator is not None else {"workers": parsed.workers}
+    own: dict[str, Any] = {"workers": parsed.workers}
+    if estimator is not None or parsed.explain_seconds is not None:
+        own = explain_seconds(parsed)
     with progress_bar() as progress:
         report = verify(
             estimator=estimator() if isinstance(estimator, type) else estimator,
@@ -152,7 +155,7 @@ def _verify(parsed: argparse.Namespace) -> int:
             seed=parsed.seed,
             quick=parsed.quick,
             progress=progress,
-            **workers,
+            **own,
         )
     print_report(report)
     if parsed.output is not None:

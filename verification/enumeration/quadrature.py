@@ -288,14 +288,27 @@ def integrated_moments(
     TooLargeError, EstimatorError
         As `quadrature_moments`.
     """
-    normals = episodes * _Walk.of(problem, theta, follower).normals(horizon)
-    # Polynomials need no more than seven; bumps are the better for more, while paths are few.
-    most = 7 if isinstance(problem, ConfigurableLQR) else max(8, int(10_000 ** (1.0 / normals) + 1e-9))
-    nodes = max(4, min(most, int(math.exp(math.log(max_paths) / normals) + 1e-9)))
+    nodes = largest_rule(problem, theta, follower, horizon=horizon, episodes=episodes, max_paths=max_paths)
     given: dict[str, Any] = {"horizon": horizon, "episodes": episodes, "max_paths": max_paths}
     given |= {"follower": follower, "critic": critic}
     found, smaller = (quadrature_moments(estimator, problem, theta, nodes=k, **given) for k in (nodes, nodes - 2))
     return replace(found, rounding=found.rounding + 4.0 * np.abs(found.mean - smaller.mean))
+
+
+def largest_rule(
+    problem: ConfigurableLQR | LQRGame,
+    theta: FloatArray,
+    follower: Any,
+    *,
+    horizon: int,
+    episodes: int = 1,
+    max_paths: int = 500_000,
+) -> int:
+    """Return the nodes per normal of `integrated_moments`: as many as there is room for, but no more than help."""
+    normals = episodes * _Walk.of(problem, theta, follower).normals(horizon)
+    # Polynomials need no more than seven; bumps are the better for more, while paths are few.
+    most = 7 if isinstance(problem, ConfigurableLQR) else max(8, int(10_000 ** (1.0 / normals) + 1e-9))
+    return max(4, min(most, int(math.exp(math.log(max_paths) / normals) + 1e-9)))
 
 
 @checked

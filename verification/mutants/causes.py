@@ -1,34 +1,45 @@
-"""Likely causes of an error: which known mistake would have produced exactly this difference?
+"""Causes of an error: which known mistake would have produced exactly this difference?
 
 Every known mistake has a computable effect on every scenario: a missing part is off by minus that part, a missing 1/β
-by (β - 1) times the response; the effect of every planted mistake of `MUTANTS` is computed by running it. An observed
-difference is compared with all of them, the plain ones first. One scenario seldom tells two causes apart, several do: a
-cause must explain what is seen where something is off, and must have no effect where nothing is.
+by (β - 1) times the response, a wrong weight or value by what the form with that entry says (`verification.causes`);
+mutants that no form says are run. One scenario seldom tells two causes apart, several do: a cause must explain what is
+seen where something is off, and must have no effect where nothing is. Only what agrees with every difference is called
+the cause; what merely comes near is refuted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from functools import lru_cache, partial
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from bilevelrl.estimators import Claim
-from bilevelrl.reference import PARTS
+from bilevelrl.reference import ConfigurableMDP
 from bilevelrl.reference.arrays import FloatArray
-from bilevelrl.reference.doors import checked, checked_record
-from bilevelrl.reference.errors import BilevelRLError, InvalidInputError
-from bilevelrl.reference.problem import Part
-from bilevelrl.tasks import Scenario
+from bilevelrl.reference.doors import Positive, checked, checked_record
+from bilevelrl.reference.errors import InvalidInputError
+from bilevelrl.reference.problem import INFINITE_HORIZON
+from bilevelrl.tasks import Scenario, scenarios
 from bilevelrl.tasks.scenarios import Truth
+from bilevelrl.verification.causes.factors import Factors, fit_factors
+from bilevelrl.verification.causes.known import Known, Setting, known_mistakes
+from bilevelrl.verification.causes.planted import planted_mistakes
+from bilevelrl.verification.causes.search import CERTAIN, Limit, Match, Seen, chance, compare, pairs
+from bilevelrl.verification.checks.truncation import truncated_truths
+from bilevelrl.verification.pipeline.jobs import Progress
 
-__all__ = ["Cause", "Evidence", "Explanation", "explain", "part_causes", "planted_causes"]
+__all__ = ["EXPLAIN_SECONDS", "Cause", "Evidence", "Explanation", "explain", "part_causes", "planted_causes"]
 
-_SHARE_OVER = 12
-EXPLAINS = 0.9
-"""A cause that explains less than this share of the squared difference is not named as likely."""
+EXPLAIN_SECONDS = 5.0
+"""Seconds that the search for a cause may take."""
+
+SINGLE = 2e-5
+"""A difference that is smaller than this everywhere, relative to the largest part, looks like rounding."""
+
+_PROBES = 3
+"""Generic problems on which it is asked whether two mistakes are the same."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,32 +88,80 @@ class Explanation:
     Attributes
     ----------
     cause : str or None
-        The nearest known mistake; None where nothing known comes near.
+        The known mistake, or two, or factors of parts, that agree with every difference; None where none does.
     share : float
-        Share of the squared differences that it explains; 1: all.
+        Share of the squared differences that it, or the nearest, explains; 1: all.
     exact : bool
         Whether it agrees with every difference to within its uncertainty.
     alternatives : tuple of str
         Other mistakes that agree as well; the scenarios at hand do not tell them apart.
+    certain : bool
+        Whether so good an agreement cannot be an accident, going by what the differences are known to.
+    synonyms : tuple of str
+        Other words for the same mistake: their effects agree on generic problems too.
+    nearest : str or None
+        The known mistake that comes nearest, where none agrees.
+    factors : str
+        Factors of the parts by least squares: "response × 0.500, the rest × 1".
+    compared, uncomputed, left_out : int
+        Known mistakes compared with; of which so many could not be computed here; and those that the time limit cut
+        off.
+    unseen : tuple of str
+        Known mistakes that would not show on the scenarios at hand.
 
     Examples
     --------
-    >>> print(Explanation(cause="the response part is missing", share=1.0, exact=True, alternatives=()))
-    likely cause: the response part is missing (agrees with every difference)
+    >>> print(Explanation(cause="the response part is missing", share=1.0, exact=True, alternatives=(), certain=True))
+    the cause: the response part is missing (agrees with every difference)
     """
 
     cause: str | None
     share: float
     exact: bool
     alternatives: tuple[str, ...]
+    certain: bool = False
+    synonyms: tuple[str, ...] = ()
+    nearest: str | None = None
+    factors: str = ""
+    compared: int = 0
+    uncomputed: int = 0
+    left_out: int = 0
+    unseen: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        """One line."""
+        """What is known of the cause, and on a second line what it was compared with."""
+        coverage = self.coverage
+        return f"{self._said()}\n    {coverage}" if coverage else self._said()
+
+    def _said(self) -> str:
         if self.cause is None:
-            return "likely cause: none of the known mistakes comes near; perhaps several at once"
-        how = "agrees with every difference" if self.exact else f"explains {100 * self.share:.0f} % of the difference"
-        others = f"; as would: {'; '.join(self.alternatives[:3])}" if self.alternatives else ""
-        return f"likely cause: {self.cause} ({how}{others})"
+            said = "cause: none of the known mistakes"
+            if self.nearest is not None:
+                said += f"; nearest, but not it: {self.nearest} (explains {100 * self.share:.0f} %)"
+            return said + (f"; by least squares {self.factors}" if self.factors else "")
+        others = f"; or {'; or '.join(self.alternatives[:3])}" if self.alternatives else ""
+        more = f"; or {len(self.alternatives) - 3} more" if len(self.alternatives) > 3 else ""
+        words = f"; in other words: {self.synonyms[0]}" if self.synonyms else ""
+        if not self.exact:
+            return f"likely cause: {self.cause}"
+        if not self.certain:
+            return f"likely cause: {self.cause} (agrees as far as the differences are known{others}{more}{words})"
+        told = "the cause" if not self.alternatives else "the cause, which is not told apart here from others"
+        return f"{told}: {self.cause} (agrees with every difference{others}{more}{words})"
+
+    @property
+    def coverage(self) -> str:
+        """How many known mistakes were compared, which could not be, and which would not show."""
+        if not (self.compared or self.left_out):
+            return ""
+        said = [f"{self.compared} known mistakes compared"]
+        if self.uncomputed:
+            said.append(f"{self.uncomputed} more could not be computed")
+        if self.left_out:
+            said.append(f"{self.left_out} more were cut off by the time limit")
+        if self.unseen:
+            said.append(f"{len(self.unseen)} would not show here, such as: {self.unseen[0]}")
+        return "; ".join(said)
 
 
 def part_causes() -> tuple[Cause, ...]:
@@ -113,33 +172,47 @@ def part_causes() -> tuple[Cause, ...]:
     >>> [cause.name for cause in part_causes()][:2]
     ['the initial part is missing', 'the direct part is missing']
     """
-    parts: tuple[Part, ...] = (*PARTS, "policy")
-    found = [_part_cause(f"the {part} part is missing", part, -1.0) for part in parts]
-    found += [_part_cause(f"the {part} part has the wrong sign", part, -2.0) for part in parts]
-    found += [_part_cause(f"the {part} part is counted twice", part, 1.0) for part in parts]
-    found += [
-        Cause(name=name, effect=_response_times(power))
-        for name, power in (
-            ("the factor 1/β of the response is missing", 1),
-            ("the response is multiplied by β instead of divided by it", 2),
-            ("the response is divided by β twice", -1),
-        )
-    ]
-    found.append(Cause(name="the whole gradient has the wrong sign", effect=lambda _, truth: -2.0 * truth.value))
-    found.append(Cause(name="the whole gradient is counted twice", effect=lambda _, truth: truth.value))
-    return tuple(found)
+    plain = (" is missing", " has the wrong sign", " is counted twice", " by β twice", " instead of divided by it")
+    named = [known for known in known_mistakes(object) if known.name.endswith(plain)]
+    unlike = ("the whole gradient is missing", "everything")
+    return tuple(_cause(known) for known in named if not known.name.startswith(unlike))
+
+
+def planted_causes(kind: type | None = None) -> tuple[Cause, ...]:
+    """Return the mistakes of `MUTANTS`, in the words that say what each changes.
+
+    Examples
+    --------
+    >>> len(planted_causes()) >= 40
+    True
+    """
+    return tuple(_cause(known) for known in planted_mistakes(kind or ConfigurableMDP))
+
+
+def _cause(known: Known) -> Cause:
+    return Cause(name=known.name, effect=lambda on, truth: known.effect(Setting.of(on, truth)))
 
 
 @checked
-def explain(evidence: Iterable[Evidence], causes: Iterable[Cause] | None = None) -> Explanation:
-    """Return the known mistake that comes nearest to all differences together.
+def explain(
+    evidence: Iterable[Evidence],
+    causes: Iterable[Cause] | None = None,
+    *,
+    seconds: Positive = EXPLAIN_SECONDS,
+    progress: Progress | None = None,
+) -> Explanation:
+    """Return the known mistake that explains all differences together, or the one that comes nearest.
 
     Parameters
     ----------
     evidence
         Differences on one or more scenarios, also on those where nothing is off.
     causes
-        Mistakes to compare with; default: everything known.
+        Mistakes to compare with; default: everything known of the kind of problem.
+    seconds
+        That the search may take; what it cuts off is said.
+    progress
+        Told (done, in all, what) as it goes.
 
     Raises
     ------
@@ -155,107 +228,156 @@ def explain(evidence: Iterable[Evidence], causes: Iterable[Cause] | None = None)
     >>> explain([seen]).cause
     'the response part is missing'
     """
-    seen = list(evidence)
-    if not seen:
+    listed = list(evidence)
+    if not listed:
         raise InvalidInputError("evidence: expected at least one difference; check the estimator on a scenario first")
+    limit = Limit(seconds=seconds, progress=progress)
+    given = None if causes is None else tuple(_given(cause) for cause in causes)
+    found = _explained([_seen(entry) for entry in listed], given, limit)
+    for other in _other_cuts(listed) if not found.exact and causes is None else ():
+        again = _explained(other, given, limit)
+        if again.exact:
+            return again
+    return found
+
+
+def _given(cause: Cause) -> Known:
+    return Known(name=cause.name, effect=lambda at: cause.effect(at.on, at.truth))
+
+
+def _seen(entry: Evidence) -> Seen:
+    at = Setting.of(entry.scenario, entry.truth)
+    return Seen(at=at, difference=entry.difference, slack=np.broadcast_to(entry.uncertainty, entry.difference.shape))
+
+
+def _other_cuts(listed: Sequence[Evidence]) -> list[list[Seen]]:
+    """The same differences from other means of right estimates, where streams are cut."""
+    found: dict[str, list[Seen]] = {}
+    for entry in listed:
+        on = entry.scenario
+        for said, cut in truncated_truths(on, INFINITE_HORIZON).items() if not on.ends else ():
+            if not np.array_equal(cut.value, entry.truth.value):
+                moved = entry.difference + entry.truth.value - cut.value
+                style = "objective" if said.startswith("for the objective") else said
+                found.setdefault(style, []).append(_seen(replace(entry, truth=cut, difference=moved)))
+    return [seen for seen in found.values() if len(seen) == len(listed)]
+
+
+def _explained(seen: list[Seen], given: tuple[Known, ...] | None, limit: Limit) -> Explanation:
     # Where the difference is largest a wrong explanation fails first.
-    seen.sort(key=_relative_size, reverse=True)
-    scored: list[tuple[bool, float, str]] = []
-    for listed in (part_causes(), planted_causes()) if causes is None else (tuple(causes),):
-        found = (_score(cause, seen) for cause in listed)
-        scored.extend(score for score in found if score is not None)
-        if any(agrees for agrees, _, _ in scored):
-            break
-    # Sorting is stable: among equals the plainest cause, listed first, is named.
-    scored.sort(key=lambda entry: (not entry[0], -round(entry[1], 9)))
-    if not scored or not (scored[0][0] or scored[0][1] >= EXPLAINS):
-        return Explanation(cause=None, share=scored[0][1] if scored else 0.0, exact=False, alternatives=())
-    exact, share, name = scored[0]
-    others = tuple(other for agrees, _, other in scored[1:] if exact and agrees)
-    return Explanation(cause=name, share=share, exact=exact, alternatives=others)
+    seen = sorted(seen, key=_relative_size, reverse=True)
+    kind: Any = type(seen[0].at.on.problem)
+    known = known_mistakes(kind) if given is None else given
+    matches, left_out = compare(known, seen, limit)
+    fit = fit_factors(seen) if given is None else None
+    agreeing = sorted((match for match in matches if match.agrees), key=lambda match: round(_order(match, seen), 6))
+    described = _described(matches, left_out, fit)
+    if agreeing:
+        return _one(agreeing, matches, seen, described)
+    if fit is not None and fit.agrees:
+        certain = chance(seen, len(matches), fitted=fit.free) < CERTAIN
+        return replace(described, cause=fit.cause, share=1.0, exact=True, certain=certain)
+    if given is not None:
+        return described
+    both = next(iter(pairs(known, seen, limit)), None)
+    if both is not None and chance(seen, len(matches) ** 2 / 2.0) < CERTAIN:
+        named = f"{both[0].name}, and {both[1].name}"
+        return replace(described, cause=named, share=1.0, exact=True, certain=True)
+    more, cut = compare(planted_mistakes(kind), seen, limit)
+    described = _described([*matches, *more], left_out + cut, fit)
+    agreeing = [match for match in more if match.agrees]
+    if agreeing:
+        return _one(agreeing, [*matches, *more], seen, described)
+    rounding = _rounding(seen)
+    return described if rounding is None else replace(described, cause=rounding, share=0.0)
 
 
-@lru_cache(maxsize=1)
-def planted_causes() -> tuple[Cause, ...]:
-    """Return the mistakes of `MUTANTS`, in the words that say what each changes.
+def _order(match: Match, seen: Sequence[Seen]) -> float:
+    """Of mistakes that agree within the error of draws the one that agrees best; of exact ones the plainest."""
+    return match.misfit if _sampled(seen) else 0.0
 
-    Examples
-    --------
-    >>> len(planted_causes()) >= 40
-    True
-    """
-    from bilevelrl.verification.mutants.catalogue import MUTANTS
 
-    return tuple(
-        Cause(name=f"{mutant.changes} (as mutant {mutant.name!r})", effect=_planted_effect(mutant.kind, mutant.make()))
-        for mutant in MUTANTS.values()
+def _sampled(seen: Sequence[Seen]) -> bool:
+    """Whether differences are known to a confidence interval rather than to rounding."""
+    return float(seen[0].slack.max()) > 1e-6 * _size(seen[0])
+
+
+def _one(agreeing: list[Match], matches: list[Match], seen: list[Seen], described: Explanation) -> Explanation:
+    cause = agreeing[0].known
+    others = [match.known for match in agreeing[1:]]
+    same = [known.name for known in others if _same(cause, known, type(seen[0].at.on.problem))]
+    different = tuple(known.name for known in others if known.name not in same)
+    return replace(
+        described,
+        cause=cause.name,
+        share=agreeing[0].share,
+        exact=True,
+        certain=chance(seen, len(matches)) < CERTAIN,
+        alternatives=different,
+        synonyms=tuple(same),
     )
 
 
-def _planted_effect(kind: str, wrong: Any) -> Callable[[Scenario, Truth], FloatArray | None]:
-    difference = lru_cache(maxsize=128)(partial(_difference, kind, wrong))
-
-    def effect(on: Scenario, truth: Truth) -> FloatArray | None:
-        stored = on.truth if kind == "gradient" else on.target_truth
-        return difference(on) if truth is stored else None
-
-    return effect
-
-
-def _difference(kind: str, wrong: Any, on: Scenario) -> FloatArray | None:
-    """What a planted mistake adds; None where it breaks the contract or does not apply."""
-    from bilevelrl.verification.checks.deterministic import enumerate_scenario, evaluate_gradient
-
-    try:
-        if kind == "gradient":
-            return evaluate_gradient(wrong, on.problem, on.theta)[0] - on.truth.value
-        return enumerate_scenario(wrong, on, claim=Claim.UNBIASED).bias
-    except (BilevelRLError, np.linalg.LinAlgError):
-        return None
+def _same(one: Known, other: Known, kind: Any) -> bool:
+    """Whether two mistakes have the same effect on generic problems too; factors by other symbols never have."""
+    if (one.factor and other.factor) or not _probes(kind):
+        return False
+    for at in _probes(kind):
+        first, second = one.effect(at), other.effect(at)
+        if first is None or second is None or not np.allclose(first, second, rtol=1e-9, atol=1e-12):
+            return False
+    return True
 
 
-def _relative_size(entry: Evidence) -> float:
-    size = max(float(np.linalg.norm(entry.truth.value)), np.finfo(np.float64).tiny)
-    return float(np.linalg.norm(entry.difference)) / size
+@lru_cache(maxsize=8)
+def _probes(kind: type) -> tuple[Setting, ...]:
+    """Problems of the package with most of what a kind has: several parts and unequal discounts.
 
-
-def _score(cause: Cause, seen: list[Evidence]) -> tuple[bool, float, str] | None:
-    """Whether a cause agrees everywhere, and the share of the squared difference that it explains, scenario by
-    scenario.
-
-    None where it has no effect at all. Once it has disagreed, the share is taken over the largest differences only.
+    Those of linear-quadratic kinds have too much in common, T = 2 and one temperature, to tell anything.
     """
-    agrees, anywhere = True, False
-    shares: list[float] = []
-    for place, entry in enumerate(seen):
-        if not agrees and place >= _SHARE_OVER:
-            break
-        effect = cause.effect(entry.scenario, entry.truth)
-        if effect is None:
-            agrees = False  # nothing is known of it here, so it cannot be said to agree
-            continue
-        anywhere |= bool(effect.any())
-        off = entry.difference - effect
-        # Effects are themselves known to rounding only.
-        slack = entry.uncertainty + 1e-9 * np.abs(effect)
-        fits = bool((np.abs(off) <= slack).all())
-        agrees &= fits
-        size = float(np.sum(entry.difference**2))
-        # A scenario where nothing is off counts only against a cause: it explains no difference there.
-        if bool((np.abs(entry.difference) > entry.uncertainty).any()) or not fits:
-            shares.append(max(0.0, 1.0 - float(np.sum(off**2)) / size) if size > 0.0 else 0.0)
-    if not anywhere:
+    rich = [on for on in scenarios(kind=kind) if on.ends]
+    rich.sort(key=lambda on: (on.problem.discount_leader == on.problem.discount_follower, -_parts(on)))
+    return tuple(Setting.of(on, on.truth) for on in rich[:_PROBES])
+
+
+def _parts(on: Scenario) -> int:
+    return sum(bool(part.any()) for part in on.truth.parts.values())
+
+
+def _described(matches: Sequence[Match], left_out: int, fit: Factors | None) -> Explanation:
+    """What is known without a cause that agrees."""
+    best = max(matches, key=lambda match: round(match.share, 9), default=None)
+    near = best is not None and best.share > 0.5
+    computed = [match for match in matches if match.computed]
+    return Explanation(
+        cause=None,
+        share=best.share if best is not None and near else 0.0,
+        exact=False,
+        alternatives=(),
+        nearest=best.known.name if best is not None and near else None,
+        factors=f"{fit} (explains {100 * fit.share:.0f} %)" if fit is not None and fit.share > 0.5 else "",
+        compared=len(computed),
+        uncomputed=sum(not match.computed and not match.known.factor for match in matches),
+        left_out=left_out,
+        unseen=tuple(match.known.name for match in computed if match.unseen),
+    )
+
+
+def _rounding(seen: Sequence[Seen]) -> str | None:
+    """What a difference that is small everywhere looks like."""
+    relative = max(float(np.abs(entry.difference).max()) / _size(entry) for entry in seen if entry.off)
+    if _sampled(seen) or not 0.0 < relative < SINGLE:
         return None
-    return agrees, float(np.mean(shares)) if shares else float(agrees), cause.name
+    digits = -np.log10(relative)
+    what = "single precision?" if digits < 8.5 else "a solver or a sum that stops early?"
+    return f"agrees to {digits:.0f} digits: {what}"
 
 
-def _part_cause(name: str, part: Part, factor: float) -> Cause:
-    return Cause(name=name, effect=lambda _, truth: factor * truth.parts[part] if part in truth.parts else None)
+def _size(entry: Seen) -> float:
+    """The largest entry of any part."""
+    return max(np.finfo(np.float64).tiny, *(float(np.abs(part).max()) for part in entry.at.truth.parts.values()))
 
 
-def _response_times(power: int) -> Callable[[Scenario, Truth], FloatArray]:
-    def effect(on: Scenario, truth: Truth) -> FloatArray:
-        result: FloatArray = (on.problem.temperature**power - 1.0) * truth.parts["response"]
-        return result
-
-    return effect
+def _relative_size(entry: Seen) -> float:
+    size = max(float(np.linalg.norm(entry.at.truth.value)), np.finfo(np.float64).tiny)
+    return float(np.linalg.norm(entry.difference)) / size

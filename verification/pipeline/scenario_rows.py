@@ -31,8 +31,9 @@ from bilevelrl.verification.checks.deterministic import (
 from bilevelrl.verification.checks.verdicts import Outcome, Verdict, unjudged
 from bilevelrl.verification.enumeration.contract import EstimatorFunction, estimator_name
 from bilevelrl.verification.enumeration.limits import within
-from bilevelrl.verification.mutants.causes import Explanation
+from bilevelrl.verification.mutants.causes import EXPLAIN_SECONDS, Explanation
 from bilevelrl.verification.pipeline.given import GivenEstimator
+from bilevelrl.verification.pipeline.jobs import Progress
 from bilevelrl.verification.pipeline.rows import EstimatorRow, described, exact_measures
 from bilevelrl.verification.pipeline.sampled import SamplingPlan, sampled_row
 from bilevelrl.verification.statistics.designs import MeanTest
@@ -57,6 +58,8 @@ def rows_on_scenarios(
     expected_failures: Mapping[str, str] | None = None,
     plan: SamplingPlan | None = None,
     time_limit: float = TIME_LIMIT,
+    explain_seconds: float = EXPLAIN_SECONDS,
+    progress: Progress | None = None,
 ) -> tuple[list[EstimatorRow], Explanation | None]:
     """Return one row per scenario, by enumeration, and the likely cause where something is off unexpectedly.
 
@@ -75,6 +78,10 @@ def rows_on_scenarios(
         Of the draws on scenarios that are too large to list.
     time_limit
         Seconds that the estimator may take on each.
+    explain_seconds
+        Seconds that the search for the cause may take.
+    progress
+        Told after each scenario, and of that search.
 
     Raises
     ------
@@ -101,7 +108,7 @@ def rows_on_scenarios(
     rows: list[EstimatorRow] = []
     kept: list[CheckResult] = []
     used: set[str] = set()
-    for entry in at:
+    for done, entry in enumerate(at, 1):
         with evaluated_once(entry):
             row, results = checked_row(estimator, entry, claim=claim, plan=plan, time_limit=time_limit)
         failed = [result for result in results if result.failed]
@@ -112,8 +119,10 @@ def rows_on_scenarios(
         else:
             kept.extend(results)
         rows.append(row)
+        if progress is not None:
+            progress(done, len(at), f"{row.estimator} on {entry.name}")
     rows.extend(_surprise(estimator, rows, key, reason) for key, reason in excused.items() if key not in used)
-    return rows, explain_results(kept, at)
+    return rows, explain_results(kept, at, seconds=explain_seconds, progress=progress)
 
 
 def _reason(result: CheckResult, excused: Mapping[str, str], used: set[str]) -> str | None:

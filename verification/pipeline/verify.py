@@ -20,6 +20,7 @@ from bilevelrl.tasks.scenarios import FOUR_ROOMS_TEMPERATURES, paper_scenarios, 
 from bilevelrl.verification.checks.own_scenarios import chosen_scenarios
 from bilevelrl.verification.checks.verdicts import POWER_LIMIT
 from bilevelrl.verification.enumeration.contract import EstimatorFunction
+from bilevelrl.verification.mutants.causes import EXPLAIN_SECONDS
 from bilevelrl.verification.pipeline.jobs import Job, Progress, run_jobs
 from bilevelrl.verification.pipeline.results import EstimatorRow, Report, RouteRow, ordered
 from bilevelrl.verification.pipeline.route_check import check_route
@@ -49,6 +50,7 @@ def verify(
     quick: bool = False,
     workers: int = 1,
     time_limit: Positive = TIME_LIMIT,
+    explain_seconds: Positive = EXPLAIN_SECONDS,
     progress: Progress | None = None,
 ) -> Report:
     """Hold estimators against the exact hypergradient and return what was found.
@@ -81,6 +83,8 @@ def verify(
         Processes for the main job.
     time_limit
         Seconds that the estimator may take on a scenario.
+    explain_seconds
+        Seconds that the search for the cause of a failure may take; what it cuts off is said.
     progress
         Told after each piece.
 
@@ -115,7 +119,8 @@ def verify(
     >>> report.passed
     False
     >>> print(report.explanation)
-    likely cause: the response part is missing (agrees with every difference)
+    the cause: the response part is missing (agrees with every difference)
+        ... known mistakes compared; ...
     >>> wrong = {row.problem for row in report.failures}
     >>> "layered" in wrong, "layered, one action" in wrong  # where there is no choice there is no response
     (True, False)
@@ -150,6 +155,8 @@ def verify(
             expected_failures=expected_failures,
             plan=_plan(seed, quick),
             time_limit=time_limit,
+            explain_seconds=explain_seconds,
+            progress=progress,
         )
         return Report(
             estimators=tuple(rows),
@@ -163,6 +170,7 @@ def verify(
         claim=claim is not None,
         expected_failures=expected_failures is not None,
         time_limit=time_limit != TIME_LIMIT,
+        explain_seconds=explain_seconds != EXPLAIN_SECONDS,
     )
     temperatures = FOUR_ROOMS_TEMPERATURES[1:2] if quick else FOUR_ROOMS_TEMPERATURES
     plan = _plan(seed, quick)

@@ -35,7 +35,8 @@ from bilevelrl.verification.checks.deterministic import (
 from bilevelrl.verification.checks.own_scenarios import chosen_scenarios
 from bilevelrl.verification.checks.verdicts import Outcome, Verdict, unjudged
 from bilevelrl.verification.enumeration.contract import EstimatorFunction, estimator_name
-from bilevelrl.verification.mutants.causes import Evidence, Explanation, explain
+from bilevelrl.verification.mutants.causes import EXPLAIN_SECONDS, Evidence, Explanation, explain
+from bilevelrl.verification.pipeline.jobs import Progress
 from bilevelrl.verification.statistics.designs import ERROR_RATE, TestRate
 from bilevelrl.verification.statistics.means import mean_test
 from bilevelrl.verification.statistics.variances import paired_squares
@@ -130,7 +131,7 @@ def assert_matches_truth(
     ...     print(failed)
     gradient: wrong on 1 of 1 scenarios
       toll: off by ...
-      likely cause: the response part is missing ...
+      the cause... the response part is missing ...
     """
     at = _listed(on, default=scenarios, problem=problem, theta=theta)
     if callable(gradient):
@@ -193,7 +194,7 @@ def assert_unbiased(
     Naive-PGD: biased on 1 of 1 scenarios
       layered: off by ...
       layered, in the response part: off by ...
-      likely cause: the response part is missing ...
+      the cause: the response part is missing ...
     """
     at = _listed(on, default=default_scenarios, problem=problem, theta=theta, horizon=horizon)
     if not callable(estimator):
@@ -311,8 +312,14 @@ def check_kind(check: str) -> str:
     return check.partition(",")[0]
 
 
-def explain_results(results: Iterable[CheckResult], at: Sequence[Scenario]) -> Explanation | None:
-    """Return the likely cause of what checks of one estimator found, or None where nothing is off.
+def explain_results(
+    results: Iterable[CheckResult],
+    at: Sequence[Scenario],
+    *,
+    seconds: float = EXPLAIN_SECONDS,
+    progress: Progress | None = None,
+) -> Explanation | None:
+    """Return the cause of what checks of one estimator found, or None where nothing is off.
 
     Parameters
     ----------
@@ -320,6 +327,8 @@ def explain_results(results: Iterable[CheckResult], at: Sequence[Scenario]) -> E
         Of `check_estimator` or `check_gradient`.
     at
         The scenarios.
+    seconds, progress
+        As in `explain`.
     """
     by_name = {entry.name: entry for entry in at}
     seen, off = [], False
@@ -340,7 +349,7 @@ def explain_results(results: Iterable[CheckResult], at: Sequence[Scenario]) -> E
         slack = np.full(on.theta.size, known_to)
         seen.append(Evidence(scenario=on, truth=result.truth, difference=result.difference, uncertainty=slack))
         off |= result.failed
-    return explain(seen) if off else None
+    return explain(seen, seconds=seconds, progress=progress) if off else None
 
 
 def _said(results: Iterable[CheckResult]) -> list[tuple[str, str, Verdict]]:

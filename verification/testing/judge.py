@@ -23,7 +23,7 @@ import numpy as np
 
 from bilevelrl.reference import Problem
 from bilevelrl.reference.arrays import FloatArray
-from bilevelrl.reference.doors import NonNegative, as_is, checked, checked_record
+from bilevelrl.reference.doors import NonNegative, Positive, as_is, checked, checked_record
 from bilevelrl.reference.errors import InvalidInputError, ShapeError, TooLargeError, UnknownNameError, refusal
 from bilevelrl.reference.problem import Objective
 from bilevelrl.reference.storage import software_versions
@@ -32,7 +32,7 @@ from bilevelrl.tasks.scenarios import Truth
 from bilevelrl.verification.checks.deterministic import shown
 from bilevelrl.verification.checks.own_scenarios import chosen_scenarios
 from bilevelrl.verification.checks.verdicts import POWER_LIMIT, Outcome, Verdict, judge_sampled, unjudged
-from bilevelrl.verification.mutants.causes import Evidence, Explanation, explain
+from bilevelrl.verification.mutants.causes import EXPLAIN_SECONDS, Evidence, Explanation, explain
 from bilevelrl.verification.pipeline.jobs import Progress
 from bilevelrl.verification.reading import open_draws, read_array
 from bilevelrl.verification.statistics.bounded import BoundedDesign, check_bounds
@@ -174,6 +174,7 @@ def judge(
     error_rate: TestRate = ERROR_RATE,
     power: TestRate = POWER,
     causes: bool = True,
+    explain_seconds: Positive = EXPLAIN_SECONDS,
     progress: Progress | None = None,
 ) -> Judgement:
     """Judge independent estimates of the hypergradient of a scenario, or of any problem at θ.
@@ -210,7 +211,9 @@ def judge(
     error_rate, power
         For the whole judgement; power of each comparison.
     causes
-        Look for the known mistake that comes nearest, where the claim fails.
+        Look for the known mistake that agrees, or comes nearest, where the claim fails.
+    explain_seconds
+        That this search may take; what it cuts off is said.
     progress
         Told after each block: (draws done, draws in all, what is done).
 
@@ -304,11 +307,13 @@ def judge(
             [
                 Evidence(
                     scenario=at,
-                    truth=replace(truth) if "large" in at.tags else truth,
+                    truth=truth,
                     difference=test.bias[coordinates] + expected - truth.value,
                     uncertainty=test.half_width[coordinates],
                 )
-            ]
+            ],
+            seconds=explain_seconds,
+            progress=progress,
         )
     return Judgement(
         scenario=at.name,

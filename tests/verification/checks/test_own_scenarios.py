@@ -13,9 +13,10 @@ from bilevelrl.tasks import Scenario, scenario, scenarios
 from bilevelrl.tasks.scenarios import Structure
 from bilevelrl.tasks.scenarios.scenario import Truth
 from bilevelrl.verification import assert_unbiased, judge_draws, verify
+from bilevelrl.verification.causes.known import Setting
+from bilevelrl.verification.causes.planted import planted_effect
 from bilevelrl.verification.checks.own_scenarios import hold_to_its_problem
 from bilevelrl.verification.mutants.catalogue import MUTANTS
-from bilevelrl.verification.mutants.causes import _planted_effect
 
 TOLL, ENDLESS = scenario("toll"), scenario("random")
 
@@ -63,9 +64,9 @@ def test_stale_truths_and_false_tags_are_named_before_the_work(what):
 @pytest.mark.exact
 def test_a_planted_effect_belongs_to_a_scenario_not_to_its_name():
     mutant = next(mutant for mutant in MUTANTS.values() if mutant.kind == "estimator" and "β" in mutant.changes)
-    effect = _planted_effect(mutant.kind, mutant.make())
+    effect = planted_effect(mutant)
     namesake = replace(scenario("layered"), name="toll")
-    one, other = (effect(entry, entry.target_truth) for entry in (TOLL, namesake))
+    one, other = (effect(Setting.of(entry, entry.target_truth)) for entry in (TOLL, namesake))
     assert one.shape == TOLL.theta.shape
     assert other.shape == namesake.theta.shape
     assert verify(NaivePGD(), scenarios=[namesake]).passed

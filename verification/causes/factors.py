@@ -13,6 +13,7 @@ import numpy as np
 
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.tasks import Scenario
+from bilevelrl.verification.causes.known import Setting
 from bilevelrl.verification.causes.search import Seen
 from bilevelrl.verification.causes.symbols import SYMBOLS, missing_from, named_factor
 
@@ -47,6 +48,17 @@ class Factors:
     agrees: bool
     named: Mapping[str, str]
     free: int
+
+    def effect(self, at: Setting) -> FloatArray | None:
+        """Return what the named factors add, (N,); None where a symbol has no value."""
+        given: Mapping[str, FloatArray] = {str(part): value for part, value in at.truth.parts.items()}
+        total: FloatArray = np.zeros(at.truth.value.size)
+        for part, symbol in self.named.items():
+            factor = SYMBOLS[symbol](at.on) if symbol in SYMBOLS else self.values[part]
+            if not np.isfinite(factor):
+                return None
+            total = total + (factor - 1.0) * given.get(part, np.zeros(total.size))
+        return total
 
     def __str__(self) -> str:
         """Factors in words: "response × 0.500, the rest × 1"."""

@@ -58,6 +58,8 @@ class Setting:
         T.
     tail : float
         What forms leave out, relative to what they say.
+    scale : float
+        How many episodes a row adds up.
     """
 
     on: Scenario
@@ -65,15 +67,23 @@ class Setting:
     style: Style | None
     steps: int
     tail: float = 0.0
+    scale: float = 1.0
 
     @classmethod
     def of(cls, on: Scenario, truth: Truth) -> Setting:
-        """Find out which truth it is."""
-        if on.ends:
-            return cls(on=on, truth=truth, style="critic", steps=on.horizon)
+        """Find out which truth it is; of several episodes, whether of their mean or their sum."""
 
-        def same(other: Truth) -> bool:
-            return np.array_equal(other.value, truth.value)
+        def times(other: Truth) -> float:
+            """How many times another truth it is, but for the regulariser; 0: none."""
+            one, all_of_it = _without_regulariser(other), _without_regulariser(truth)
+            for scale in {1.0, float(on.episodes)}:
+                if np.allclose(all_of_it, scale * one, rtol=1e-12, atol=0.0):
+                    return scale
+            return 0.0
+
+        if on.ends:
+            scale = times(on.truth) or 1.0
+            return cls(on=on, truth=truth, style="critic", steps=on.horizon, scale=scale)
 
         styles: Mapping[str, Style] = {
             "with a critic for the rest of the return": "critic",
@@ -81,16 +91,20 @@ class Setting:
         }
         cuts = truncated_truths(on, INFINITE_HORIZON)
         for said in styles.keys() & cuts.keys():
-            if same(cuts[said]):
-                return cls(on=on, truth=truth, style=styles[said], steps=on.horizon)
+            if scale := times(cuts[said]):
+                return cls(on=on, truth=truth, style=styles[said], steps=on.horizon, scale=scale)
         for objective in (*on.truths, *on.computed):
-            if objective.discounted and same(on.truth_of(objective)):
+            if objective.discounted and times(on.truth_of(objective)) == 1.0:
                 if objective.horizon is not None:
                     return cls(on=on, truth=truth, style="steps", steps=objective.horizon)
                 slowest = max(float(on.problem.discount_leader), float(on.problem.discount_follower), 1e-3)
                 steps = min(LONGEST, math.ceil(-25.0 / math.log(slowest)))
                 return cls(on=on, truth=truth, style="critic", steps=steps, tail=slowest**steps)
         return cls(on=on, truth=truth, style=None, steps=on.horizon)
+
+
+def _without_regulariser(truth: Truth) -> FloatArray:
+    return truth.value - truth.parts.get("regulariser", 0.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -351,7 +365,7 @@ def form_effect(form: AnyForm, at: Setting) -> FloatArray | None:
     """
     kind = next(kind for kind in _KINDS.values() if type(kind.form) is type(form))
     model = kind.model(at, form)
-    return None if model is None else _difference(form, model)
+    return None if model is None else at.scale * _difference(form, model)
 
 
 @lru_cache(maxsize=65_536)
@@ -375,4 +389,4 @@ def _right_part(part: str, form: Any, model: Any) -> Any:
 def _right(kind: _Kind, at: Setting, part: str) -> FloatArray | None:
     model = kind.model(at, kind.form)
     form: Any = type(kind.form)
-    return None if model is None else _right_part(part, form, model)
+    return None if model is None else at.scale * _right_part(part, form, model)

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from bilevelrl.estimators import Claim
-from bilevelrl.reference import ConfigurableMDP
+from bilevelrl.estimators.sampling import JointProcess
+from bilevelrl.reference import ConfigurableLQR, ConfigurableMDP, LQRGame, MarkovGame
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.errors import BilevelRLError
 from bilevelrl.tasks import Scenario
@@ -27,7 +28,7 @@ from bilevelrl.verification.mutants.sample import SampleFormula
 
 __all__ = ["form_of", "planted_mistakes"]
 
-FEW_PATHS = 3_500
+FEW_PATHS = 4_100
 
 _WEIGHTS = ("direct", "moving", "guiding")
 _MEANING: Mapping[tuple[str, Any], Mapping[str, str]] = {
@@ -127,12 +128,10 @@ def planted_mistakes(kind: type) -> tuple[Known, ...]:
     >>> len(planted_mistakes(ConfigurableMDP)) >= 40
     True
     """
-    if not issubclass(kind, ConfigurableMDP):
-        return ()
     return tuple(
         Known(name=f"{mutant.changes} (as mutant {mutant.name!r})", effect=planted_effect(mutant))
         for mutant in MUTANTS.values()
-        if mutant.meant_for != "contract"
+        if mutant.meant_for != "contract" and issubclass(kind, mutant.problem or ConfigurableMDP)
     )
 
 
@@ -145,8 +144,12 @@ def planted_effect(mutant: Mutant) -> Any:
     listed = lru_cache(maxsize=128)(lambda on: _difference(mutant.kind, wrong, on))
 
     def effect(at: Setting) -> FloatArray | None:
-        stored = at.on.truth if mutant.kind == "gradient" else at.on.target_truth
-        return listed(at.on) if np.array_equal(at.truth.value, stored.value) else None
+        if mutant.kind == "gradient":
+            return listed(at.on) if np.array_equal(at.truth.value, at.on.truth.value) else None
+        # Rows of several episodes are their mean; nothing stands for what comes after a cut, or all of it does.
+        style = "steps" if mutant.problem is None and at.on.target.horizon is not None else "critic"
+        found = listed(at.on) if at.style == style and at.scale == 1.0 else None
+        return None if found is None else found + at.on.target_truth.value - at.truth.value
 
     return effect
 
@@ -156,10 +159,23 @@ def _difference(kind: str, wrong: Any, on: Scenario) -> FloatArray | None:
     try:
         if kind == "gradient":
             return evaluate_gradient(wrong, on.problem, on.theta)[0] - on.truth.value
-        follower: Any = on.solved(on.target).follower
-        policy = np.asarray(follower.policy)
-        if PathLaw.of(on.problem.tables_at(on.theta), policy).count(on.horizon) > FEW_PATHS:
+        if _paths(on) > FEW_PATHS:
             return None
         return enumerate_scenario(wrong, on, claim=Claim.UNBIASED).bias
     except (BilevelRLError, np.linalg.LinAlgError):
         return None
+
+
+@lru_cache(maxsize=512)
+def _paths(on: Scenario) -> int:
+    """How many streams there are to list, or normals to integrate over."""
+    follower: Any = on.solved(on.target).follower
+    problem: Any = on.problem
+    if isinstance(problem, (ConfigurableLQR, LQRGame)):
+        return 1 if "integrable" in on.tags else FEW_PATHS + 1
+    policy = np.asarray(follower.policy)
+    if isinstance(problem, MarkovGame):
+        joint = JointProcess.of(problem, on.theta, follower)
+        problem, policy = joint.process, joint.policy
+    each: int = PathLaw.of(problem.tables_at(on.theta), policy).count(on.horizon)
+    return int(each**on.episodes)

@@ -78,8 +78,8 @@ class Paths:
     def listed(self) -> tuple[Trajectories, FloatArray]:
         """Streams and their probabilities."""
         given: tuple[Any, ...] = (self.on.problem, self.on.theta, self.context.follower)
-        nodes = self.nodes or largest_rule(*given, horizon=self.steps)
-        return quadrature_trajectories(*given, horizon=self.steps, nodes=nodes, max_paths=500_000)
+        nodes = self.nodes or largest_rule(*given, horizon=self.steps, max_paths=MOST)
+        return quadrature_trajectories(*given, horizon=self.steps, nodes=nodes, max_paths=MOST)
 
     @property
     def batch(self) -> Trajectories:
@@ -135,6 +135,9 @@ class Paths:
         found[:, :-1] = values[:, 1:]
         return found
 
+
+MOST = 100_000
+"""Streams of a rule."""
 
 POLYNOMIAL = 5
 """Nodes with which means of polynomials of the degrees here are exact."""

@@ -9,10 +9,10 @@ the cause; what merely comes near is refuted.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
-from typing import Any
+from functools import lru_cache, partial
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -37,6 +37,8 @@ EXPLAIN_SECONDS = 5.0
 
 SINGLE = 2e-5
 """A difference that is smaller than this everywhere, relative to the largest part, looks like rounding."""
+
+Effect: TypeAlias = Callable[[Setting], FloatArray | None]
 
 _PROBES = 3
 """Generic problems on which it is asked whether two mistakes are the same."""
@@ -108,6 +110,8 @@ class Explanation:
         off.
     unseen : tuple of str
         Known mistakes that would not show on the scenarios at hand.
+    beyond : tuple of str
+        Scenarios with several episodes in a stream, or with cut streams, on which something else is off as well.
 
     Examples
     --------
@@ -127,6 +131,7 @@ class Explanation:
     uncomputed: int = 0
     left_out: int = 0
     unseen: tuple[str, ...] = ()
+    beyond: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         """What is known of the cause, and on a second line what it was compared with."""
@@ -147,7 +152,8 @@ class Explanation:
         if not self.certain:
             return f"likely cause: {self.cause} (agrees as far as the differences are known{others}{more}{words})"
         told = "the cause" if not self.alternatives else "the cause, which is not told apart here from others"
-        return f"{told}: {self.cause} (agrees with every difference{others}{more}{words})"
+        where = f", but something else is off too on {', '.join(self.beyond)}" if self.beyond else ""
+        return f"{told}: {self.cause} (agrees with every difference{where}{others}{more}{words})"
 
     @property
     def coverage(self) -> str:
@@ -233,12 +239,60 @@ def explain(
         raise InvalidInputError("evidence: expected at least one difference; check the estimator on a scenario first")
     limit = Limit(seconds=seconds, progress=progress)
     given = None if causes is None else tuple(_given(cause) for cause in causes)
-    found = _explained([_seen(entry) for entry in listed], given, limit)
-    for other in _other_cuts(listed) if not found.exact and causes is None else ():
-        again = _explained(other, given, limit)
-        if again.exact:
-            return again
-    return found
+    if given is not None:
+        return _explained([_seen(entry) for entry in listed], given, limit)[0]
+    plain, rest = _split(listed)
+    found, effect = _explained([_seen(entry) for entry in plain], given, limit)
+    for other in _other_cuts(plain) if effect is None else ():
+        again, effect = _explained(other, given, limit)
+        if effect is not None:
+            found = again
+            break
+    if effect is None:
+        return found
+    kind: Any = type(plain[0].scenario.problem)
+    known = {one.name: one for one in known_mistakes(kind)}
+    elsewhere = [_seen(entry) for entry in rest]
+    unseen = tuple(name for name in found.unseen if not any(_shows(known.get(name), entry) for entry in elsewhere))
+    beyond = [entry.scenario.name for entry in rest if not any(_agrees(effect, held) for held in _ways_to_hold(entry))]
+    return replace(found, unseen=unseen, beyond=tuple(beyond))
+
+
+def _split(listed: Sequence[Evidence]) -> tuple[list[Evidence], list[Evidence]]:
+    """Where one episode is a stream and all of it is seen, if anything is off there; and the others."""
+    for plain in (
+        [entry for entry in listed if entry.scenario.ends and entry.scenario.episodes == 1],
+        [entry for entry in listed if entry.scenario.episodes == 1],
+    ):
+        if any(_seen(entry).off for entry in plain):
+            return plain, [entry for entry in listed if entry not in plain]
+    return list(listed), []
+
+
+def _shows(known: Known | None, entry: Seen) -> bool:
+    effect = None if known is None else known.effect(entry.at)
+    return effect is not None and bool((np.abs(effect) > entry.slack).any())
+
+
+def _agrees(effect: Effect, entry: Seen) -> bool:
+    found = effect(entry.at)
+    return found is None or entry.fits(found)  # of what is not known nothing is said
+
+
+def _ways_to_hold(entry: Evidence) -> Iterator[Seen]:
+    """A difference from everything that a right mean may be: of several episodes, and where streams are cut."""
+    on = entry.scenario
+    cuts = [] if on.ends else list(truncated_truths(on, INFINITE_HORIZON).values())
+    for truth in (entry.truth, *cuts):
+        for held in (truth, *(_summed(truth, on.episodes, once) for once in {1, on.episodes} if on.episodes > 1)):
+            moved = entry.difference + entry.truth.value - held.value
+            yield _seen(replace(entry, truth=held, difference=moved))
+
+
+def _summed(truth: Truth, episodes: int, once: int) -> Truth:
+    """The truth of rows that add up episodes, the regulariser once or with each."""
+    parts = {part: (once if part == "regulariser" else episodes) * value for part, value in truth.parts.items()}
+    return replace(truth, parts=parts)
 
 
 def _given(cause: Cause) -> Known:
@@ -263,7 +317,8 @@ def _other_cuts(listed: Sequence[Evidence]) -> list[list[Seen]]:
     return [seen for seen in found.values() if len(seen) == len(listed)]
 
 
-def _explained(seen: list[Seen], given: tuple[Known, ...] | None, limit: Limit) -> Explanation:
+def _explained(seen: list[Seen], given: tuple[Known, ...] | None, limit: Limit) -> tuple[Explanation, Effect | None]:
+    """What explains differences, and its effect where it agrees with all."""
     # Where the difference is largest a wrong explanation fails first.
     seen = sorted(seen, key=_relative_size, reverse=True)
     kind: Any = type(seen[0].at.on.problem)
@@ -273,23 +328,28 @@ def _explained(seen: list[Seen], given: tuple[Known, ...] | None, limit: Limit) 
     agreeing = sorted((match for match in matches if match.agrees), key=lambda match: round(_order(match, seen), 6))
     described = _described(matches, left_out, fit)
     if agreeing:
-        return _one(agreeing, matches, seen, described)
+        return _one(agreeing, matches, seen, described), agreeing[0].known.effect
     if fit is not None and fit.agrees:
         certain = chance(seen, len(matches), fitted=fit.free) < CERTAIN
-        return replace(described, cause=fit.cause, share=1.0, exact=True, certain=certain)
+        return replace(described, cause=fit.cause, share=1.0, exact=True, certain=certain), fit.effect
     if given is not None:
-        return described
+        return described, None
     both = next(iter(pairs(known, seen, limit)), None)
     if both is not None and chance(seen, len(matches) ** 2 / 2.0) < CERTAIN:
         named = f"{both[0].name}, and {both[1].name}"
-        return replace(described, cause=named, share=1.0, exact=True, certain=True)
+        return replace(described, cause=named, share=1.0, exact=True, certain=True), partial(_sum_of, both)
     more, cut = compare(planted_mistakes(kind), seen, limit)
     described = _described([*matches, *more], left_out + cut, fit)
     agreeing = [match for match in more if match.agrees]
     if agreeing:
-        return _one(agreeing, [*matches, *more], seen, described)
+        return _one(agreeing, [*matches, *more], seen, described), agreeing[0].known.effect
     rounding = _rounding(seen)
-    return described if rounding is None else replace(described, cause=rounding, share=0.0)
+    return described if rounding is None else replace(described, cause=rounding, share=0.0), None
+
+
+def _sum_of(both: tuple[Known, Known], at: Setting) -> FloatArray | None:
+    one, other = (known.effect(at) for known in both)
+    return None if one is None or other is None else one + other
 
 
 def _order(match: Match, seen: Sequence[Seen]) -> float:

@@ -43,7 +43,7 @@ def test_most_mutants_are_said_by_forms():
 
 @pytest.mark.parametrize("style", ["critic", "steps"])
 def test_right_forms_of_configurable_mdps(style):
-    for on in default_scenarios(ConfigurableMDP):
+    for on in (entry for entry in default_scenarios(ConfigurableMDP) if entry.ends):
         parts = expected(Form(), Model(on=on, style=style, steps=on.horizon))
         size = 1.0 + np.abs(on.truth.value).max()
         assert np.abs(sum(parts.values()) - on.truth.value).max() <= 1e-12 * size, on.name

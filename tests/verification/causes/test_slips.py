@@ -91,7 +91,7 @@ RIGHT_LATER = {
     [(ConfigurableMDP, slips.Plain), (MarkovGame, slips.GamePlain), (ConfigurableLQR, slips.QuadraticPlain)],
 )
 def test_right_ones_pass(kind, right):
-    results = check_estimator(right(), default_scenarios(kind))
+    results = check_estimator(right(), [on for on in default_scenarios(kind) if on.episodes == 1])
     assert not any(result.failed for result in results)
     assert sum(result.check == "bias" or result.check.startswith("bias,") for result in results) > 1
 

@@ -1,15 +1,12 @@
 """Files and arrays of numbers read as what they are, or refused with the place and what was expected there.
 
 Whatever is not a table of real, finite numbers is refused, never converted: imaginary parts, dates, masks, objects and
-fields would be lost. A .csv file is UTF-8 (a byte-order mark is no part of it), with commas between numbers and points
-in them; blank lines and what follows a `#` say nothing; its first line may name the columns. Draws may be more than
-memory holds: `open_draws` hands them out in blocks, as often as asked.
+fields would be lost. Draws may be more than memory holds: `open_draws` hands them out in blocks, as often as asked.
 """
 
 from __future__ import annotations
 
 import os
-import re
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,19 +20,14 @@ from numpy.typing import NDArray
 
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.errors import BilevelRLError, InvalidInputError, ShapeError, refusal
+from bilevelrl.verification.csv_numbers import LARGEST, csv_blocks, not_finite, unreadable
 from bilevelrl.verification.pipeline.jobs import Progress
 
 __all__ = ["Draws", "open_draws", "read_array", "read_text"]
 
 BLOCK_ENTRIES = 2**18
 """Numbers that are worked on at once."""
-LARGEST = 1e150
-"""Larger draws would overflow when squared."""
-_CHUNK = 2**22
 _DOUBLE = float(np.finfo(np.float64).eps)
-_NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*", re.ASCII)
-_NAME = re.compile(r"""["']?(?!\d)([^\W\d]|[^\x00-\x7f])[^,;"']*["']?""")
-_NO_NUMBER = frozenset({"na", "n/a", "nan", "inf", "infinity", "nil", "none", "null", "missing", "true", "false"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +72,7 @@ class Draws:
             if bad.any():
                 draw, parameter = (int(i) for i in np.argwhere(bad)[0])
                 place, value = f"{self.name}[{start + draw}, {parameter}]", float(rows[draw, parameter])
-                raise InvalidInputError(_not_finite(place, value))
+                raise InvalidInputError(not_finite(place, value))
             if self.progress is not None:
                 self.progress(stop, self.count, label)
             yield rows
@@ -117,7 +109,7 @@ def open_draws(draws: Any, width: int, *, progress: Progress | None = None) -> I
     if isinstance(draws, (str, os.PathLike)):
         path = Path(draws)
         if _suffix(path, "draws") == ".csv":
-            with _spooled(_csv_blocks(path, width, progress), str(path), width, progress) as kept:
+            with _spooled(csv_blocks(path, width, progress), str(path), width, progress) as kept:
                 yield kept
             return
         whole: NDArray[Any] | None = _load(path)
@@ -163,12 +155,12 @@ def read_array(path: str | Path, name: str = "draws") -> FloatArray:
     """
     file = Path(path)
     if _suffix(file, name) == ".csv":
-        return np.concatenate(list(_csv_blocks(file, None, None)))
+        return np.concatenate(list(csv_blocks(file, None, None)))
     with np.errstate(over="ignore"):
         found = np.array(_load(file), dtype=np.float64)
     if not np.isfinite(found).all():
         place = np.argwhere(~np.isfinite(found))[0].tolist()
-        raise InvalidInputError(_not_finite(f"{file}{place}", float(found[tuple(place)])))
+        raise InvalidInputError(not_finite(f"{file}{place}", float(found[tuple(place)])))
     return found
 
 
@@ -183,7 +175,7 @@ def read_text(path: str | Path) -> str:
     try:
         return Path(path).read_text(encoding="utf-8-sig")
     except (OSError, ValueError) as broken:
-        raise InvalidInputError(_unreadable(path, broken, "a text file in UTF-8")) from None
+        raise InvalidInputError(unreadable(path, broken, "a text file in UTF-8")) from None
 
 
 def real_array(values: Any, name: str) -> NDArray[Any]:
@@ -299,118 +291,6 @@ def _load(path: Path) -> NDArray[Any]:
     except BilevelRLError:
         raise
     except Exception as broken:  # a broken archive fails in whichever library meets it first
-        raise InvalidInputError(_unreadable(path, broken, "one array of numbers, as numpy.save writes it")) from None
+        raise InvalidInputError(unreadable(path, broken, "one array of numbers, as numpy.save writes it")) from None
     real_array(found, str(path))
     return found
-
-
-def _csv_blocks(path: Path, width: int | None, progress: Progress | None) -> Iterator[FloatArray]:
-    """The numbers of a .csv file, as many lines at once as make a few megabytes."""
-    try:
-        size = path.stat().st_size
-        with path.open(encoding="utf-8-sig") as file:
-            number, names, done, lines = 0, 0, 0, [""]
-            while lines and not _said(lines[0]):
-                number, lines = number + 1, file.readlines(1)
-            if lines and (names := _names(lines[0], f"{path}, line {number}")):
-                number, lines = number + 1, []
-            lines += file.readlines(_CHUNK)
-            if not names and _counts(lines):
-                raise InvalidInputError(
-                    f"{path}, line {number}: {_short(lines[0])} counts the columns and is no draw; expected names or "
-                    "numbers; leave that line out (pandas: header=False)"
-                )
-            empty = True
-            while lines:
-                rows = _numbers(lines, number, path, width)
-                number, done = number + len(lines), done + sum(map(len, lines))
-                if rows is not None:
-                    empty, width = False, rows.shape[1]
-                    if names not in (0, width):
-                        raise ShapeError(
-                            f"{path}: its first line names {names} columns where lines hold {width} numbers; expected "
-                            "one name per column; name all of them, or none"
-                        )
-                    yield rows
-                if progress is not None:
-                    progress(min(done, size), size, f"reading {path.name}")
-                lines = file.readlines(_CHUNK)
-    except BilevelRLError:
-        raise
-    except (OSError, ValueError) as broken:
-        raise InvalidInputError(_unreadable(path, broken, "lines of numbers in UTF-8, with commas between")) from None
-    if empty:
-        raise InvalidInputError(f"{path}: holds no numbers; expected lines of numbers with commas between")
-
-
-def _said(line: str) -> str:
-    """What a line says: blanks at its ends and comments say nothing."""
-    return line.partition("#")[0].strip()
-
-
-def _names(line: str, place: str) -> int:
-    """How many columns a first line names; 0 where it holds numbers; refused where it is neither."""
-    cells = [cell.strip() for cell in _said(line).split(",")]
-    if any(_NUMBER.fullmatch(cell) or cell.strip("\"'+-").lower() in _NO_NUMBER for cell in cells):
-        return 0  # numbers, whole or broken: the reader of numbers says which
-    if all(_NAME.fullmatch(cell) for cell in cells) and len(set(cells)) == len(cells):
-        return len(cells)
-    raise InvalidInputError(
-        f"{place}: {_short(line)} is neither numbers nor names of columns; expected commas between numbers, points in "
-        "them, or different names that begin with a letter; mend that line"
-    )
-
-
-def _counts(lines: list[str]) -> bool:
-    """Whether a first line counts 0, 1, … over columns that hold fractions: names given by a program."""
-    rows = [said.split(",") for said in map(_said, lines[:50]) if said][:2]
-    whole = len(rows) == 2 and [cell.strip() for cell in rows[0]] == [str(i) for i in range(len(rows[0]))]
-    return whole and len(rows[0]) > 1 and any(not cell.strip().lstrip("+-").isdigit() for cell in rows[1])
-
-
-def _numbers(lines: list[str], first: int, path: Path, width: int | None) -> FloatArray | None:
-    """The numbers of some lines, (r, N); None where they say nothing."""
-    if not any(map(_said, lines)):
-        return None
-    try:
-        rows = np.loadtxt(lines, delimiter=",", ndmin=2)
-        if width in (None, rows.shape[1]) and np.isfinite(rows).all():
-            return rows
-    except ValueError:
-        pass
-    # Something is wrong, or only blanks: line by line it shows where.
-    found = []
-    for number, line in enumerate(lines, first):
-        if not (said := _said(line)):
-            continue
-        cells = said.split(",")
-        for place, cell in enumerate(cells, 1):
-            where = f"{path}, line {number}, column {place}"
-            if not _NUMBER.fullmatch(cell):
-                hint = "write points in numbers and commas between them" if ";" in cell else "mend that line"
-                raise InvalidInputError(f"{where}: {_short(cell)}: expected a number such as -1.5e-3; {hint}")
-            if not np.isfinite(float(cell)):
-                raise InvalidInputError(_not_finite(where, float(cell)))
-        width = len(cells) if width is None else width
-        if len(cells) != width:
-            raise ShapeError(
-                refusal(f"{path}, line {number}: numbers", len(cells), f"{width} on each line", "mend that line")
-            )
-        found.append([float(cell) for cell in cells])
-    return np.array(found)
-
-
-def _not_finite(place: str, value: float) -> str:
-    if np.isfinite(value):
-        return refusal(place, value, f"numbers of at most {LARGEST:g} in size", "choose larger units")
-    return refusal(place, value, "finite numbers", "check the estimator")
-
-
-def _unreadable(path: str | Path, broken: Exception, expected: str) -> str:
-    why = " ".join(str(broken).split()) or type(broken).__name__
-    return f"{path}: cannot be read ({why}); expected {expected}; check the file"
-
-
-def _short(text: str) -> str:
-    shown = repr(text.strip())
-    return shown if len(shown) < 60 else f"{shown[:56]}…{shown[0]}"

@@ -14,7 +14,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-import autograd.numpy as anp
 import numpy as np
 from numpy.random import Generator
 
@@ -22,6 +21,7 @@ from bilevelrl.estimators.critics.tables import ExactCritic, TableCritic
 from bilevelrl.estimators.estimator import Context, Draw, Estimator, LeaderCritic
 from bilevelrl.estimators.sampling.tabular import TabularSimulator
 from bilevelrl.estimators.sampling.trajectories import Trajectories
+from bilevelrl.estimators.terms.union import Union, UnionFollower
 from bilevelrl.reference import ConfigurableMDP, Problem, SparseTransition, Tables
 from bilevelrl.reference.arrays import FloatArray, IntArray, check_indices, check_rows_chosen, check_shape, check_thetas
 from bilevelrl.reference.doors import checked, checked_record
@@ -276,9 +276,9 @@ class SeedBatch:
             trajectories = replace(trajectories, batch_index=seed)
         actions = self.policy.shape[2]
         context = Context(
-            problem=_Union(self.problem),
+            problem=Union(self.problem),
             theta=self.thetas,
-            follower=_UnionFollower(
+            follower=UnionFollower(
                 value=self.value.ravel(),
                 action_value=self.action_value.reshape(-1, actions),
                 policy=self.policy.reshape(-1, actions),
@@ -346,20 +346,6 @@ class SeedBatch:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _UnionFollower:
-    """The followers of all seeds on the states (seed, state)."""
-
-    value: FloatArray
-    action_value: FloatArray
-    policy: FloatArray
-
-    def value_at(self, state: IntArray) -> FloatArray:
-        """Return V_F of each (seed, state); zero at the end."""
-        worth: FloatArray = np.append(self.value, 0.0)[state]
-        return worth
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class _UnionSimulator(TabularSimulator):
     """Draws for every seed by its own generator, on the states (seed, state); follower and θ are the seeds' own."""
 
@@ -383,65 +369,3 @@ class _UnionSimulator(TabularSimulator):
         batch = union.sample(streams=streams, steps=steps, rng=self.generators, simulator=TabularSimulator(**own))
         assert batch.batch_index is not None  # `sample` sets it
         return self.union.numbered(batch, batch.batch_index)
-
-
-@dataclass(frozen=True, slots=True)
-class _UnionTables:
-    reward_follower: Any
-
-
-class _Union:
-    """What estimators may ask of all seeds' problems together: what they have in common, and r_F."""
-
-    __slots__ = (
-        "_problem", "discount_follower", "discount_leader", "tables_jacobian", "tables_pullback", "temperature",
-    )  # fmt: skip
-
-    def __init__(self, problem: ConfigurableMDP) -> None:
-        self._problem = problem
-        self.discount_leader = problem.discount_leader
-        self.discount_follower = problem.discount_follower
-        self.temperature = problem.temperature
-        self.tables_jacobian, self.tables_pullback = problem.tables_jacobian, problem.tables_pullback  # whether given
-
-    def varying(self, thetas: FloatArray) -> frozenset[str]:
-        """Return which tables depend on θ."""
-        return self._problem.varying(thetas[0])
-
-    def tables(self, thetas: Any) -> _UnionTables:
-        """Return the follower's rewards on the states (seed, state); traceable."""
-        if self._problem.stacked_rewards is not None:
-            follower, _ = self._problem.stacked_rewards(thetas)
-            return _UnionTables(anp.reshape(follower, (-1, follower.shape[2])))
-        rewards = [self._problem.tables(theta).reward_follower for theta in thetas]
-        return _UnionTables(anp.concatenate(rewards, axis=0))
-
-    def evaluate(self, thetas: FloatArray) -> _UnionTables:
-        """Return the follower's rewards."""
-        return self.tables(thetas)
-
-    def paid_responses(
-        self, thetas: FloatArray, follower: _UnionFollower, pays: Sequence[float]
-    ) -> list[tuple[FloatArray, FloatArray]]:
-        """Return values and policies on the states (seed, state) of followers of `r_F + w r_L`, for each w."""
-        reward, bonus = self._problem.rewards(thetas)
-        kernel, (seeds, states, actions) = self._problem.tables_at(thetas[0]).transition, reward.shape
-        assert not isinstance(kernel, SparseTransition)  # a batch of seeds has none
-        found = []
-        for pay in pays:
-            value, _, policy = newton_batch(
-                kernel[None],
-                reward + pay * bonus,
-                discount=self.discount_follower,
-                temperature=self.temperature,
-                tolerance=1e-10,
-                warm_start=follower.value.reshape(seeds, states),
-            )
-            found.append((value.ravel(), policy.reshape(-1, actions)))
-        return found
-
-    def __getattr__(self, name: str) -> Any:
-        raise UnsupportedError(
-            f"{name} was asked of a batch of seeds, which share only discounts and temperature: "
-            "expected an estimator that reads its critic from the context; estimate seed after seed"
-        )

@@ -1,11 +1,9 @@
 """How far a floating-point hypergradient of a configurable MDP can be from the truth: a first-order bound.
 
 Let ε(s) bound the error of the follower's values and `η π` that of the policy, both from `value_errors`, and u the
-rounding of one inner product. With `R = (I - γ P_π)^{-1}` of either player, and for every
-number of steps to go, entry by entry and to first order,
+rounding of one inner product. `value_errors` bounds occupancies δd and the leader's values δV_L and δQ_L. With
+`R = (I - γ P_π)^{-1}` of either player, entry by entry and to first order,
 
-    |δd|    ≤ R_Lᵀ (γ_L (η π P)ᵀ d + u d)                                       occupancies
-    |δV_L|  ≤ R_L Σ_a π (η |B| + u |Q_L|),      |δQ_L| ≤ γ_L P |δV_L| + u |Q_L|    leader's values
     |δ∇V_F| ≤ R_F Σ_a π (η |∇Q_F - ∇V_F| + |δc|),   |δ∇Q_F| ≤ γ_F P |δ∇V_F| + |δc|  follower's gradient
     |δc|    ≤ γ_F |∇P| ε + u (|∇r_F| + γ_F |∇P| |V_F| + |∇Q_F|)
 
@@ -33,7 +31,6 @@ nothing and the bound is infinite. Tests hold it against high-precision truth fr
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -51,7 +48,7 @@ from bilevelrl.reference.tabular.transitions import (
     policy_transition,
     to_dense,
 )
-from bilevelrl.reference.tabular.value_errors import ValueErrors
+from bilevelrl.reference.tabular.value_errors import ValueErrors, leader_errors
 
 __all__ = [
     "BOUND_SIZE_LIMIT",
@@ -98,106 +95,6 @@ def _stretch(
     return float(max(endless, default=0.0)) + (horizon or 0) * float(moved.max())
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _LeaderErrors:
-    """The leader's quantities by stage (K stages: one per step of an episode, or one for ever) and their errors.
-
-    Attributes
-    ----------
-    law, law_off : (K, S)
-        Discounted probability of the state, its error.
-    ahead, ahead_off : (K, S)
-        |V_L| with one step less to go, its error.
-    action_size, benefit, action_off : (K, S, A)
-        |Q_L|, |B|, and the error of Q_L.
-    value, value_off : (S,)
-        |V_L| with everything to go, its error.
-    """
-
-    law: FloatArray
-    law_off: FloatArray
-    ahead: FloatArray
-    ahead_off: FloatArray
-    action_size: FloatArray
-    benefit: FloatArray
-    action_off: FloatArray
-    value: FloatArray
-    value_off: FloatArray
-
-
-def _leader_errors(
-    tables: Tables,
-    policy: FloatArray,
-    off: FloatArray,
-    *,
-    centre: float,
-    discount: float,
-    horizon: int | None,
-    rounding: float,
-) -> _LeaderErrors:
-    """Carry η through the leader's evaluation; see the module's formulas."""
-    kernel = to_dense(tables.transition)
-    flat = kernel.reshape(-1, tables.states)
-    chain = np.matmul(policy[:, None, :], kernel)[:, 0, :]
-    moved = np.matmul((off * policy)[:, None, :], kernel)[:, 0, :]  # η π P
-    carrying = chain + moved
-    reward = tables.reward_leader - centre
-    initial = np.asarray(tables.initial, dtype=np.float64)
-
-    def ahead_of(value: FloatArray) -> FloatArray:
-        return discount * (flat @ value).reshape(policy.shape)
-
-    def stage(value: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
-        action_value = reward + ahead_of(value)
-        size = np.abs(reward) + ahead_of(np.abs(value))
-        centred = np.abs(action_value - (policy * action_value).sum(axis=1, keepdims=True))
-        source = (policy * (off * centred + (1.0 + off) * rounding * size)).sum(axis=1)
-        return size, centred, source, (policy * action_value).sum(axis=1)
-
-    if horizon is None:
-        system, carry = (DiscountedSystem.factorise(matrix, discount) for matrix in (chain, carrying))
-        value = system.solve((policy * reward).sum(axis=1))
-        size, centred, source, _ = stage(value)
-        value_off = carry.solve(source)
-        law = system.solve_transposed(initial)
-        law_off = carry.solve_transposed(discount * (moved.T @ law) + rounding * law)
-        return _LeaderErrors(
-            law=law[None],
-            law_off=law_off[None],
-            ahead=np.abs(value)[None],
-            ahead_off=value_off[None],
-            action_size=size[None],
-            benefit=centred[None],
-            action_off=(ahead_of(value_off) + rounding * size)[None],
-            value=np.abs(value),
-            value_off=value_off,
-        )
-    steps = horizon
-    values, values_off = np.zeros((steps + 1, tables.states)), np.zeros((steps + 1, tables.states))  # by steps to go
-    sizes, benefits, offs = (np.zeros((steps, *policy.shape)) for _ in range(3))
-    for h in range(1, steps + 1):
-        size, centred, source, values[h] = stage(values[h - 1])
-        values_off[h] = source + discount * (carrying @ values_off[h - 1])
-        sizes[steps - h], benefits[steps - h] = size, centred
-        offs[steps - h] = ahead_of(values_off[h - 1]) + rounding * size
-    laws, laws_off = np.zeros((steps, tables.states)), np.zeros((steps, tables.states))
-    laws[0], laws_off[0] = initial, rounding * initial
-    for t in range(1, steps):
-        laws[t] = discount * (chain.T @ laws[t - 1])
-        laws_off[t] = discount * (carrying.T @ laws_off[t - 1] + moved.T @ laws[t - 1]) + rounding * laws[t]
-    return _LeaderErrors(
-        law=laws,
-        law_off=laws_off,
-        ahead=np.abs(values[steps - 1 :: -1]),
-        ahead_off=values_off[steps - 1 :: -1],
-        action_size=sizes,
-        benefit=benefits,
-        action_off=offs,
-        value=np.abs(values[steps]),
-        value_off=values_off[steps],
-    )
-
-
 def gradient_error_bound(
     tables: Tables,
     policy: FloatArray,
@@ -236,7 +133,7 @@ def gradient_error_bound(
     if not stretch < FIRST_ORDER:
         return _UNKNOWN
     span = effective_horizon(tables, policy, discount_leader) if horizon is None else float(horizon)
-    leader = _leader_errors(
+    leader = leader_errors(
         tables, policy, off, centre=centres[1], discount=discount_leader, horizon=horizon, rounding=rounding
     )
     # What truncation leaves out of an infinite sum may sit in any state.
@@ -338,7 +235,7 @@ def objective_noise(
         tables, policy, off = _at(tables, seen), policy[seen], off[seen]
     if not _stretch(tables, policy, off, {discount_leader} if horizon is None else (), horizon) < FIRST_ORDER:
         return float(np.inf)
-    leader = _leader_errors(
+    leader = leader_errors(
         tables, policy, off, centre=centre_leader, discount=discount_leader, horizon=horizon, rounding=rounding
     )
     return float(np.asarray(tables.initial) @ (leader.value_off + rounding * leader.value))

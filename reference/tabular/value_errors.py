@@ -26,6 +26,12 @@ of V and of V*. With `R = (I - γ P_π)⁻¹` and P_a less its mean over the act
 
 with the η of these x. For along the path of fixed points V - e_τ of T + (1 - τ) s the differences of `γ P e_τ / β`
 start from zero and satisfy (3) with their own size in place of y, so that they never come to exceed it.
+
+The leader's values and occupancies under a policy that is off by η π follow, for every number of steps to go, entry by
+entry and to first order, with R_L = (I - γ_L P_π)^{-1} and u the rounding of one inner product:
+
+    |δd|    ≤ R_Lᵀ (γ_L (η π P)ᵀ d + u d),                                                                          (4)
+    |δV_L|  ≤ R_L Σ_a π (η |B| + u |Q_L|),      |δQ_L| ≤ γ_L P |δV_L| + u |Q_L|.                                    (5)
 """
 
 from __future__ import annotations
@@ -37,8 +43,10 @@ import numpy as np
 
 from bilevelrl.reference.arrays import BoolArray, FloatArray
 from bilevelrl.reference.tabular.fixed_point import SoftOperator, state_scale
+from bilevelrl.reference.tabular.tables import Tables
+from bilevelrl.reference.tabular.transitions import DiscountedSystem, to_dense
 
-__all__ = ["ErrorsOnDemand", "ValueErrors", "value_errors"]
+__all__ = ["ErrorsOnDemand", "LeaderErrors", "ValueErrors", "leader_errors", "value_errors"]
 
 _CORRECTIONS = 8  # of w
 _LARGE = 10.0  # of an exponent
@@ -226,3 +234,103 @@ class ErrorsOnDemand:
     def __reduce__(self) -> tuple[type[ErrorsOnDemand], tuple[ValueErrors]]:
         """Pickle the bounds: what they would be worked out from stays behind."""
         return ErrorsOnDemand, (self(),)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaderErrors:
+    """The leader's quantities by stage (K stages: one per step of an episode, or one for ever) and their errors.
+
+    Attributes
+    ----------
+    law, law_off : (K, S)
+        Discounted probability of the state, its error.
+    ahead, ahead_off : (K, S)
+        |V_L| with one step less to go, its error.
+    action_size, benefit, action_off : (K, S, A)
+        |Q_L|, |B|, and the error of Q_L.
+    value, value_off : (S,)
+        |V_L| with everything to go, its error.
+    """
+
+    law: FloatArray
+    law_off: FloatArray
+    ahead: FloatArray
+    ahead_off: FloatArray
+    action_size: FloatArray
+    benefit: FloatArray
+    action_off: FloatArray
+    value: FloatArray
+    value_off: FloatArray
+
+
+def leader_errors(
+    tables: Tables,
+    policy: FloatArray,
+    off: FloatArray,
+    *,
+    centre: float,
+    discount: float,
+    horizon: int | None,
+    rounding: float,
+) -> LeaderErrors:
+    """Carry η through the leader's evaluation: (4) and (5)."""
+    kernel = to_dense(tables.transition)
+    flat = kernel.reshape(-1, tables.states)
+    chain = np.matmul(policy[:, None, :], kernel)[:, 0, :]
+    moved = np.matmul((off * policy)[:, None, :], kernel)[:, 0, :]  # η π P
+    carrying = chain + moved
+    reward = tables.reward_leader - centre
+    initial = np.asarray(tables.initial, dtype=np.float64)
+
+    def ahead_of(value: FloatArray) -> FloatArray:
+        return discount * (flat @ value).reshape(policy.shape)
+
+    def stage(value: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+        action_value = reward + ahead_of(value)
+        size = np.abs(reward) + ahead_of(np.abs(value))
+        centred = np.abs(action_value - (policy * action_value).sum(axis=1, keepdims=True))
+        source = (policy * (off * centred + (1.0 + off) * rounding * size)).sum(axis=1)
+        return size, centred, source, (policy * action_value).sum(axis=1)
+
+    if horizon is None:
+        system, carry = (DiscountedSystem.factorise(matrix, discount) for matrix in (chain, carrying))
+        value = system.solve((policy * reward).sum(axis=1))
+        size, centred, source, _ = stage(value)
+        value_off = carry.solve(source)  # (5)
+        law = system.solve_transposed(initial)
+        law_off = carry.solve_transposed(discount * (moved.T @ law) + rounding * law)  # (4)
+        return LeaderErrors(
+            law=law[None],
+            law_off=law_off[None],
+            ahead=np.abs(value)[None],
+            ahead_off=value_off[None],
+            action_size=size[None],
+            benefit=centred[None],
+            action_off=(ahead_of(value_off) + rounding * size)[None],
+            value=np.abs(value),
+            value_off=value_off,
+        )
+    steps = horizon
+    values, values_off = np.zeros((steps + 1, tables.states)), np.zeros((steps + 1, tables.states))  # by steps to go
+    sizes, benefits, offs = (np.zeros((steps, *policy.shape)) for _ in range(3))
+    for h in range(1, steps + 1):
+        size, centred, source, values[h] = stage(values[h - 1])
+        values_off[h] = source + discount * (carrying @ values_off[h - 1])
+        sizes[steps - h], benefits[steps - h] = size, centred
+        offs[steps - h] = ahead_of(values_off[h - 1]) + rounding * size
+    laws, laws_off = np.zeros((steps, tables.states)), np.zeros((steps, tables.states))
+    laws[0], laws_off[0] = initial, rounding * initial
+    for t in range(1, steps):
+        laws[t] = discount * (chain.T @ laws[t - 1])
+        laws_off[t] = discount * (carrying.T @ laws_off[t - 1] + moved.T @ laws[t - 1]) + rounding * laws[t]
+    return LeaderErrors(
+        law=laws,
+        law_off=laws_off,
+        ahead=np.abs(values[steps - 1 :: -1]),
+        ahead_off=values_off[steps - 1 :: -1],
+        action_size=sizes,
+        benefit=benefits,
+        action_off=offs,
+        value=np.abs(values[steps]),
+        value_off=values_off[steps],
+    )

@@ -9,47 +9,35 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from bilevelrl.benchmarks.paper.four_rooms.training import STREAMS, VARIANTS
-from bilevelrl.benchmarks.paper.paper_curves import PAPER_SEEDS, paper_curve
+from bilevelrl.benchmarks.paper.paper_curves import paper_curve
+from bilevelrl.benchmarks.research.escape.rivals import (
+    PUBLISHED_METHODS,
+    RIVALS,
+    Rival,
+    judge,
+    own_rival,
+    published_rival,
+)
 from bilevelrl.benchmarks.research.model_based import MODEL_METHODS, ModelTraining, Planner
 from bilevelrl.benchmarks.sweeping.curves import pyplot, save_picture
 from bilevelrl.benchmarks.sweeping.figures import Figure, FigureOptions, Row, SweepRunner
 from bilevelrl.benchmarks.sweeping.sweep_grid import Cell, Grid
 from bilevelrl.benchmarks.sweeping.sweep_store import read_table
 from bilevelrl.benchmarks.sweeping.sweeps import Sweep
-from bilevelrl.estimators.training import METHODS, Run, published_simulator, train
-from bilevelrl.reference import ConfigurableMDP
-from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.estimators.training import Run, published_simulator, train
 from bilevelrl.reference.errors import InvalidInputError, UnknownNameError
 from bilevelrl.tasks import four_rooms
 from bilevelrl.verification.commands import seed
 
-__all__ = [
-    "FIGURES",
-    "PUBLISHED_METHODS",
-    "RIVALS",
-    "SETTINGS",
-    "Rival",
-    "Verdict",
-    "judge",
-    "leader_cell",
-    "leader_training",
-    "own_rival",
-    "panel_ends",
-    "published_rival",
-]
+__all__ = ["FIGURES", "SETTINGS", "leader_cell", "leader_training", "panel_ends"]
 
-PUBLISHED_METHODS = ("BC-HG", "HPGD (MC)", "HPGD (SA)", "SoBiRL", "Naive-PGD")
-"""Published methods that see no oracle."""
 
 SETTINGS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
@@ -70,8 +58,6 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 )
 """What each leader was tuned to; ascent on the counted model, without a search, has the steps of exact ascent."""
 
-RIVALS = Path(str(resources.files("bilevelrl.benchmarks"))) / "data" / "four_rooms_rivals.csv"
-"""Our runs of published methods in the paper's kernel, in whose metric the paper reports nothing."""
 
 TEMPERATURES = (0.001, 0.003, 0.005)
 
@@ -160,116 +146,6 @@ def leader_cell(cell: Cell, configuration: Mapping[str, Any], checkpoint: Path) 
         }
         for row, run in enumerate(training.runs)
     ]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rival:
-    """The best of the published methods in one panel.
-
-    Attributes
-    ----------
-    name : str
-        Its title.
-    mean, error : float
-        Of its ends, with the standard error.
-    runs : int
-        Seeds.
-    """
-
-    name: str
-    mean: float
-    error: float
-    runs: int
-
-
-def published_rival(temperature: float, batch_steps: int) -> Rival:
-    """Return the best published curve's end, as the paper reports it, in the planner's metric.
-
-    Examples
-    --------
-    >>> published_rival(0.001, 100).name
-    'BC-HG'
-    """
-    curves = {name: paper_curve(temperature, batch_steps, name) for name in PUBLISHED_METHODS}
-    best = max(curves, key=lambda name: curves[name].final_mean)
-    return Rival(name=best, mean=curves[best].final_mean, error=curves[best].final_standard_error, runs=PAPER_SEEDS)
-
-
-def own_rival(rows: Sequence[Row], temperature: float, batch_steps: int) -> Rival | None:
-    """Return the best of our own runs of published methods in a panel, with their best settings, if there are any.
-
-    Parameters
-    ----------
-    rows
-        Of `RIVALS`: one per method, setting and seed.
-    temperature, batch_steps
-        Of the panel.
-    """
-    ends: dict[tuple[Any, ...], list[float]] = {}
-    for row in rows:
-        if (row["temperature"], row["batch_steps"]) == (temperature, batch_steps):
-            setting = row["learning_rate"], row["critic_step_size"]
-            ends.setdefault((METHODS[ConfigurableMDP][row["method"]].title, *setting), []).append(
-                row["final_objective"]
-            )
-    if not ends:
-        return None
-    best = max(ends, key=lambda each: float(np.mean(ends[each])))
-    found = np.array(ends[best])
-    error = float(found.std(ddof=1) / np.sqrt(found.size)) if found.size > 1 else float("inf")
-    return Rival(name=best[0], mean=float(found.mean()), error=error, runs=found.size)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
-    """A leader in one panel, against a rival.
-
-    Attributes
-    ----------
-    runs : int
-        Seeds.
-    mean, half_width : float
-        Of the ends, with half of the 95 % interval of the mean (Student's t).
-    difference, joint : float
-        Of the means, and half of its joint 95 % interval (Welch's t).
-    """
-
-    runs: int
-    mean: float
-    half_width: float
-    difference: float
-    joint: float
-
-    @property
-    def wins(self) -> bool:
-        """Whether the difference is positive by more than its joint interval."""
-        return self.difference > self.joint
-
-
-def judge(ends: FloatArray, rival: Rival) -> Verdict:
-    """Compare ends of runs with a rival's.
-
-    Examples
-    --------
-    >>> verdict = judge(np.array([0.66, 0.72, 0.78]), published_rival(0.001, 100))
-    >>> round(verdict.difference, 3), verdict.wins
-    (0.053, False)
-    """
-    mean, error = float(ends.mean()), float(ends.std(ddof=1) / np.sqrt(ends.size)) if ends.size > 1 else float("inf")
-    joint = float(np.hypot(error, rival.error))
-    half, joint_half = float("inf"), float("inf")
-    if np.isfinite(joint):
-        half = float(stats.t.ppf(0.975, ends.size - 1)) * error
-        parts = error**4 / (ends.size - 1) + rival.error**4 / (rival.runs - 1)
-        freedom = joint**4 / parts if parts > 0.0 else 1.0
-        joint_half = float(stats.t.ppf(0.975, freedom)) * joint
-    return Verdict(
-        runs=int(ends.size),
-        mean=mean,
-        half_width=half,
-        difference=mean - rival.mean,
-        joint=joint_half,
-    )
 
 
 def panel_ends(rows: Sequence[Row]) -> dict[tuple[str, str, float, int], list[Row]]:

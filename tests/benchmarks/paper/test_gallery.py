@@ -12,7 +12,7 @@ from bilevelrl.reference.errors import InvalidInputError
 from bilevelrl.tasks import four_rooms, initial_theta, random_markov_game, toy_markov_game
 from bilevelrl.tasks.paper.four_rooms import FOUR_ROOMS_GRID, FOUR_ROOMS_MARKS
 from bilevelrl.tasks.pictures.diagram import draw_game, game_moves
-from bilevelrl.tasks.pictures.rendering import intended_path, most_likely_path
+from bilevelrl.tasks.pictures.paths import intended_path, most_likely_path
 from bilevelrl.verification.commands.command_line import main
 
 

@@ -10,16 +10,9 @@ import pytest
 from bilevelrl.benchmarks.paper.paper_curves import paper_curve
 from bilevelrl.benchmarks.research.escape.arms import ARMS, Arm, get_arm
 from bilevelrl.benchmarks.research.escape.figure import ArmSummary, binomial_interval, escape_cell
-from bilevelrl.benchmarks.research.escape.leader import (
-    PUBLISHED_METHODS,
-    RIVALS,
-    judge,
-    leader_training,
-    own_rival,
-    panel_ends,
-    published_rival,
-)
+from bilevelrl.benchmarks.research.escape.leader import leader_training, panel_ends
 from bilevelrl.benchmarks.research.escape.optimum import polish
+from bilevelrl.benchmarks.research.escape.rivals import PUBLISHED_METHODS, RIVALS, judge, own_rival, published_rival
 from bilevelrl.benchmarks.research.escape.values import value_rows, value_table
 from bilevelrl.benchmarks.research.escape.world import _EscapeWorld, escape_training, measure_noise
 from bilevelrl.benchmarks.sweeping.sweep_store import read_table

@@ -15,7 +15,8 @@ from bilevelrl.reference.errors import IllPosedError, InvalidInputError, Missing
 from bilevelrl.reference.tabular.transitions import policy_transition
 from bilevelrl.tasks import four_rooms, grid_rooms, random_mdp
 from bilevelrl.tasks.paper.four_rooms import FOUR_ROOMS_GRID, FOUR_ROOMS_MARKS
-from bilevelrl.tasks.pictures.rendering import draw_follower, draw_map, draw_penalties, draw_values, most_likely_path
+from bilevelrl.tasks.pictures.paths import most_likely_path
+from bilevelrl.tasks.pictures.rendering import draw_follower, draw_map, draw_penalties, draw_values
 
 pytestmark = pytest.mark.exact
 GRID = FOUR_ROOMS_GRID

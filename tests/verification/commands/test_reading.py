@@ -12,7 +12,7 @@ import pytest
 from bilevelrl.reference import named_stream
 from bilevelrl.reference.errors import InvalidInputError, ShapeError
 from bilevelrl.tasks import scenario
-from bilevelrl.verification import reading
+from bilevelrl.verification import csv_numbers
 from bilevelrl.verification.commands.command_line import main
 from bilevelrl.verification.reading import open_draws, read_array, read_text
 from bilevelrl.verification.testing.judge import judge_draws, read_draws
@@ -47,7 +47,7 @@ class TestReadAsTheyAre:
     )
     @pytest.mark.parametrize("chunk", [1, 100, 10**6])
     def test_csv(self, tmp_path, content, chunk, monkeypatch):
-        monkeypatch.setattr(reading, "_CHUNK", chunk)
+        monkeypatch.setattr(csv_numbers, "_CHUNK", chunk)
         assert np.array_equal(read_draws(written(tmp_path, content)), ROWS)
 
     def test_a_first_draw_is_not_lost(self, tmp_path):
@@ -116,10 +116,10 @@ class TestReadAsTheyAre:
 )
 @pytest.mark.parametrize("chunk", [1, 10**6])
 def test_csv_refusals_name_the_line(content, match, chunk, tmp_path, monkeypatch):
-    monkeypatch.setattr(reading, "_CHUNK", chunk)
+    monkeypatch.setattr(csv_numbers, "_CHUNK", chunk)
     path = written(tmp_path, content)
     if chunk == 1 and "counts" in match:
-        monkeypatch.setattr(reading, "_CHUNK", 100)  # the second line is looked at too
+        monkeypatch.setattr(csv_numbers, "_CHUNK", 100)  # the second line is looked at too
     with pytest.raises(InvalidInputError, match=match) as refused, open_draws(path, 3):
         pass
     assert "draws.csv" in str(refused.value)

@@ -10,7 +10,7 @@ from scipy import stats
 from bilevelrl.reference import named_stream
 from bilevelrl.reference.errors import InvalidInputError, ShapeError, TooLargeError
 from bilevelrl.tasks import scenario
-from bilevelrl.verification import reading
+from bilevelrl.verification import csv_numbers, reading
 from bilevelrl.verification.checks.verdicts import Outcome
 from bilevelrl.verification.statistics.means import StudentDesign, mean_test
 from bilevelrl.verification.statistics.stream import BlockMeans, RunningMoments, SampleMoments
@@ -54,7 +54,7 @@ def test_blocks_of_any_size_say_the_same(kind, claim, block, monkeypatch):
 @pytest.mark.parametrize("source", ["list", "iterator", "npy", "npy by columns", "single", "npz", "csv"])
 def test_every_source_says_the_same(source, tmp_path, monkeypatch):
     monkeypatch.setattr(reading, "BLOCK_ENTRIES", 300)
-    monkeypatch.setattr(reading, "_CHUNK", 1000)
+    monkeypatch.setattr(csv_numbers, "_CHUNK", 1000)
     rows = noisy(2000).astype(np.float32).astype(np.float64)
     path = tmp_path / f"draws.{source.split()[0]}"
     given = path

@@ -7,21 +7,24 @@ trace takes another number of steps (another branch of an `if`), and at the seco
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from bilevelrl.reference.arrays import FloatArray
-from bilevelrl.reference.derivatives.checks import compare, kink
+from bilevelrl.reference.derivatives.checks import EXACT_AGREEMENT, compare, kink
 from bilevelrl.reference.derivatives.findings import Finding, describe
 from bilevelrl.reference.derivatives.memory import Memory, Point, Seen, point_of
-from bilevelrl.reference.derivatives.probes import Entries, Probe, Values, same
+from bilevelrl.reference.derivatives.probes import ROUNDINGS, ULPS, Entries, Probe, Values, same
 from bilevelrl.reference.derivatives.traces import Trace
 from bilevelrl.reference.errors import DerivativeError, InvalidInputError, ShapeError, UnknownNameError, refusal
 
 __all__ = ["CheckedEntries"]
 
+_DRAWS = 4  # of weights where differences have to tell, to a millionth: errors of 1e-5 cancel in a quarter of all sums
 _NOISE = 1e-11  # of an array, relative to its largest entry: rounding leaves 1e-16, float32 1e-8
 
 
@@ -194,7 +197,27 @@ class CheckedEntries:
         for name in traced.nodes:
             self._finite(theta, name, traced.pull(name, np.ones(np.shape(traced.values[name]))))
 
-    def _check_jacobian(self, theta: FloatArray, jacobian: Mapping[str, FloatArray], source: str) -> None:
+    def _check_jacobian(
+        self,
+        theta: FloatArray,
+        jacobian: Mapping[str, FloatArray],
+        source: str,
+        push: Callable[[FloatArray, str], FloatArray] | None,
+    ) -> None:
+        """Check a Jacobian; `push` is the forward pass along a direction that it is made of, None for closed forms."""
+
+        def rounding(one: Probe, name: str) -> FloatArray:
+            # The slope p (1 - p) of p = 1 - 1e-9 is made of numbers of the size of p, whatever it is made by.
+            direction = one.direction
+            if push is None:
+                largest = float(np.abs(one.base[name]).max(initial=0.0) * np.abs(direction).max(initial=0.0))
+                return np.full(1, largest * ULPS / ROUNDINGS)
+            # A forward pass is linear in the direction: what its parts do not add up to is what it rounded.
+            draws = np.random.default_rng(20261130).uniform(size=(4, *direction.shape))
+            whole = np.ravel(jacobian[name] @ direction.ravel())
+            parts = [np.ravel(push(u * direction, name) + push(direction - u * direction, name)) for u in draws]
+            return np.asarray(np.max([np.abs(whole - part) for part in parts], axis=0))
+
         def claimed(probe: Probe, name: str) -> Finding | None:
             for known in jacobian:
                 if known not in probe.base:
@@ -205,7 +228,13 @@ class CheckedEntries:
             if jacobian[name].shape != (*base, theta.size):
                 raise ShapeError(refusal(f"{self.label}_jacobian(theta)[{name!r}].shape", jacobian[name].shape,
                                          f"{(*base, theta.size)}", "the array's axes, parameters last"))  # fmt: skip
-            return compare(np.ravel(jacobian[name] @ probe.direction.ravel()), probe, name)
+            slopes = np.reshape(jacobian[name], (-1, theta.size))
+            moved = np.abs(slopes).max(axis=0, initial=0.0) * np.abs(probe.direction.ravel())
+            found = (
+                compare(slopes @ one.direction.ravel(), one, name, rounding=partial(rounding, one, name))
+                for one in itertools.chain([probe], probe.hidden(moved, still=source != "autograd"))
+            )
+            return next((finding for finding in found if finding is not None), None)
 
         self._check(theta, frozenset(jacobian), source, "jacobian", claimed, None)
 
@@ -217,25 +246,65 @@ class CheckedEntries:
         source: str,
         values: Values | None = None,
         kind: str = "pullback",
+        together: Callable[[Mapping[str, FloatArray]], FloatArray] | None = None,
     ) -> None:
+        """Check a pullback of one array at a time; `together` is that of several, which people add wrongly."""
+        cotangents: dict[str, FloatArray] = {}
+        single: dict[str, FloatArray] = {}
+
         def claimed(probe: Probe, name: str) -> Finding | None:
             if name not in names:
                 return compare(None, probe, name)
-            weights = probe.weights(name)
+            moved = np.zeros(theta.size)
+            for weights in probe.weights(name, draws=1 if probe.is_analytic(name) else _DRAWS):
+                pulled = pull(name, weights)
+                finding = wrong(probe, name, weights, pulled)
+                if finding is not None:
+                    return finding
+                moved = np.maximum(moved, np.abs(pulled * probe.direction.ravel()))
+                if name not in single:
+                    cotangents[name], single[name] = -2.0 * weights, -2.0 * pulled
+            if together is not None and len(single) == len(names) > 1:
+                self._refuse_unadded(theta, together(cotangents), single)
+            for one in probe.hidden(moved, still=source != "autograd"):  # which forgets no parameter; people do
+                weights = next(one.weights(name))
+                finding = wrong(one, name, weights, pull(name, weights))
+                if finding is not None:
+                    return finding
+            return None
 
-            def along(weights: FloatArray) -> float:
+        def wrong(probe: Probe, name: str, weights: FloatArray, pulled: FloatArray) -> Finding | None:
+            direction = probe.direction.ravel()
+
+            def along(pulled: FloatArray) -> float:
                 with np.errstate(invalid="ignore"):
-                    return float(pull(name, weights) @ probe.direction.ravel())
+                    return float(pulled @ direction)
 
             def rounding() -> float:
                 # A pullback is linear in the weights: what its parts do not add up to is what it rounded.
                 draws = np.random.default_rng(20261130).uniform(size=(4, *weights.shape))
-                return max(abs(along(weights) - along(weights * u) - along(weights - weights * u)) for u in draws)
+                return max(
+                    abs(along(pulled) - along(pull(name, weights * u)) - along(pull(name, weights - weights * u)))
+                    for u in draws
+                )
 
-            finding = compare(np.array([along(weights)]), probe, name, weights.ravel(), rounding)
+            finding = compare(np.array([along(pulled)]), probe, name, weights.ravel(), rounding)
             return finding if finding is None else kink(probe, name) or finding
 
         self._check(theta, names, source, kind, claimed, values)
+
+    def _refuse_unadded(self, theta: FloatArray, found: FloatArray, single: Mapping[str, FloatArray]) -> None:
+        each = np.array(list(single.values()))
+        right, size = each.sum(axis=0), np.abs(each).sum(axis=0)
+        off = np.abs(found - right)
+        if (off > EXACT_AGREEMENT * (size + 1e-3 * size.max(initial=0.0))).any():
+            worst = int(np.argmax(off))
+            raise DerivativeError(
+                f"{self.label}_pullback(theta, cotangents): at theta={theta.tolist()} cotangents of "
+                f"{', '.join(sorted(single))} together give {found[worst]:.10g} for parameter {worst}, and one after "
+                f"the other {right[worst]:.10g}; expected a linear function: likely an `elif` for an `if`, "
+                "or `=` for `+=`"
+            )
 
     def _check(
         self,
@@ -253,7 +322,8 @@ class CheckedEntries:
         if kind in seen.compared:
             return
         probe = self.probe(theta)
-        self._refuse_random(probe, values)
+        if values is not None or not probe.is_same_beside_imaginary_part():  # else it has been asked again already
+            self._refuse_random(probe, values)
         for name in probe.base:
             finding = claimed(probe, name)
             if finding is not None:

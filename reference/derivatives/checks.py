@@ -34,7 +34,7 @@ def compare(
     probe: Probe,
     name: str,
     weights: FloatArray | None = None,
-    rounding: Callable[[], float] = lambda: 0.0,
+    rounding: Callable[[], float | FloatArray] = lambda: 0.0,
 ) -> Finding | None:
     """Hold derivatives along the probe's direction against differences; None where they agree.
 
@@ -69,7 +69,9 @@ def compare(
         finding = history.verdict(
             claimed, exact, pending, lambda: probe.rounding(name, weights) + ROUNDINGS * rounding()
         )
-    return finding if weights is None or finding is None else replace(finding, index=-1)
+    if finding is None:
+        return None
+    return replace(finding, along=probe.direction, index=finding.index if weights is None else -1)
 
 
 def kink(probe: Probe, name: str) -> Finding | None:
@@ -89,11 +91,15 @@ def kink(probe: Probe, name: str) -> Finding | None:
 
 @dataclass(slots=True)
 class History:
-    """Slopes, bends and rounding of each step so far, one row of entries each."""
+    """Slopes, bends and rounding of each step so far, one row of entries each.
+
+    Noise is what an ulp of the entry itself makes; the roof, of the largest entry of the table: `1 - p` at p next to 1.
+    """
 
     slope: list[FloatArray] = field(default_factory=list)
     bend: list[FloatArray] = field(default_factory=list)
     noise: list[FloatArray] = field(default_factory=list)
+    roof: list[FloatArray] = field(default_factory=list)
     _size: FloatArray = field(default_factory=lambda: np.zeros(1), init=False)
 
     def add(self, probe: Probe, name: str, k: int, weights: FloatArray | None) -> None:
@@ -103,9 +109,10 @@ class History:
         sides = [nothing if side is None else np.ravel(side[name]) for side in (probe.side(k), probe.side(-k))]
         forward, backward = (sides[0] - base) / step, (base - sides[1]) / step
         noise = (ULPS / step) * np.maximum(np.abs(base), np.maximum(np.abs(sides[0]), np.abs(sides[1])))
+        roof = np.full(base.size, (ULPS / step) * float(np.abs(base).max(initial=0.0)))
         if weights is not None:
             forward, backward = np.array([weights @ forward]), np.array([weights @ backward])
-            noise = np.array([np.abs(weights) @ noise])
+            noise, roof = np.array([np.abs(weights) @ noise]), np.array([np.abs(weights) @ roof])
         slope = 0.5 * (forward + backward)
         if self.slope:
             # Not a step moved where larger ones did, and the slope had not faded: the function has fewer digits.
@@ -117,6 +124,7 @@ class History:
         self.slope.append(slope)
         self.bend.append(np.abs(forward - backward))
         self.noise.append(noise)
+        self.roof.append(roof)
 
     def scale(self, claimed: FloatArray | float = 0.0) -> FloatArray:
         """The size that errors are relative to: the derivative's own, and not less than rounding of the largest."""
@@ -153,10 +161,16 @@ class History:
     ) -> Finding | None:
         """What is wrong with the first entry that never agreed; None where differences, or roundings, cannot tell."""
         slope, bend, noise = np.array(self.slope), np.array(self.bend), np.array(self.noise)
+        steps = np.array(STEPS[: len(noise)])[:, None]
+        # The quantum of an entry: what its sides scatter by at last, or do not move by where the slope says they would.
+        stuck = np.where(np.isnan(slope), np.abs(slope[0]) * steps, 0.0)
+        quantum = np.fmax(np.fmax.reduce((bend * steps)[-3:], axis=0), 2.0 * stuck.max(axis=0))
+        scattered = np.fmin(quantum / steps, np.array(self.roof))
         lost: FloatArray | None = None
         for i in pending.tolist():
-            finding = self._entry(i, claimed, exact, slope[:, i], bend[:, i], noise[:, i])
-            if finding is not None and finding.kind == "wrong" and not self._is_seen(finding, slope[:, i], noise[:, i]):
+            heard = np.fmax(noise[:, i], scattered[:, i])
+            finding = self._entry(i, claimed, exact, slope[:, i], bend[:, i], noise[:, i], heard)
+            if finding is not None and finding.kind == "wrong" and not self._is_seen(finding, slope[:, i], heard):
                 lost = np.broadcast_to(rounding(), claimed.shape) if lost is None else lost
                 if abs(finding.claimed - finding.found) <= lost[i]:
                     continue
@@ -177,6 +191,7 @@ class History:
         slope: FloatArray,
         bend: FloatArray,
         noise: FloatArray,
+        heard: FloatArray,
     ) -> Finding | None:
         claim = float(claimed[i])
         if bends(bend, noise):
@@ -186,7 +201,7 @@ class History:
             return Finding("jump", i, claim, float(slope[-1]), float("inf"))
         if not np.isfinite(slope).any():
             return Finding("edge", i, claim, float("nan"), float("nan"))
-        found, error = settled_slope(slope, noise)
+        found, error = settled_slope(slope, heard)
         if not np.isfinite(claim):
             return Finding("not finite", i, claim, found, error)
         scale = abs(claim) + abs(found)

@@ -104,7 +104,11 @@ class Derivatives(CheckedEntries):
             jacobian, source = self._given_jacobian(theta), "the closed form"
         else:
             jacobian, source = self._other_jacobian(theta)
-        self._check_jacobian(theta, jacobian, source)
+
+        def push(direction: FloatArray, name: str) -> FloatArray:
+            return self._pushed(theta, direction, name)
+
+        self._check_jacobian(theta, jacobian, source, push if source == "autograd" else None)
         for name, slopes in jacobian.items():
             self._finite(theta, name, slopes)
         return jacobian
@@ -163,13 +167,16 @@ class Derivatives(CheckedEntries):
             return {name: jacobian[name] @ direction.ravel() for name in wanted}
         found: dict[str, FloatArray] = {}
         for name in wanted:
-            with np.errstate(all="ignore"), tracing(self.label):
-                try:
-                    slope = autograd.make_jvp(lambda x, name=name: self.entries(x)[name])(theta)(direction)[1]
-                except NotImplementedError:  # no forward rule
-                    slope = self._forward(theta, frozenset({name}))[name] @ direction.ravel()
-            found[name] = np.asarray(slope, dtype=np.float64)
+            found[name] = self._pushed(theta, direction, name)
         return found
+
+    def _pushed(self, theta: FloatArray, direction: FloatArray, name: str) -> FloatArray:
+        with np.errstate(all="ignore"), tracing(self.label):
+            try:
+                slope = autograd.make_jvp(lambda x: self.entries(x)[name])(theta)(direction)[1]
+            except NotImplementedError:  # no forward rule
+                slope = self._forward(theta, frozenset({name}))[name] @ direction.ravel()
+        return np.asarray(slope, dtype=np.float64)
 
     def pullback_at(self, theta: FloatArray) -> Pulled:
         """Return a function of cotangents {name: array of that shape}: Σ ⟨cotangent, ∂array/∂θ⟩, shape (N,).
@@ -185,7 +192,11 @@ class Derivatives(CheckedEntries):
         if self.pullback_given is not None:
             names = self.varying(theta)
             self._check_pullback(
-                theta, names, lambda name, c: self._given_pullback(theta, {name: c}), "the closed form"
+                theta,
+                names,
+                lambda name, c: self._given_pullback(theta, {name: c}),
+                "the closed form",
+                together=lambda cotangents: self._given_pullback(theta, cotangents),
             )
 
             def by_closed_form(cotangents: Mapping[str, FloatArray]) -> FloatArray:
@@ -222,7 +233,7 @@ class Derivatives(CheckedEntries):
         if np.shape(pulled) != (theta.size,):
             raise ShapeError(refusal(f"{self.label}_pullback(theta, ...).shape", np.shape(pulled), f"{(theta.size,)}",
                                      "return one number per parameter"))  # fmt: skip
-        result: FloatArray = np.asarray(pulled, dtype=np.float64)
+        result: FloatArray = np.array(pulled, dtype=np.float64)  # a copy: the user may fill the same array again
         if not np.isfinite(result).all():
             raise DerivativeError(
                 refusal(f"{self.label}_pullback(theta, {sorted(cotangents)})", result.tolist(), "finite numbers",
@@ -234,7 +245,7 @@ class Derivatives(CheckedEntries):
         assert self.jacobian_given is not None
         found: dict[str, FloatArray] = {}
         for name, value in self.jacobian_given(theta).items():
-            slopes = np.asarray(value, dtype=np.float64)
+            slopes = np.array(value, dtype=np.float64)  # a copy, as of pullbacks
             if slopes.ndim == 0 or slopes.shape[-1] != theta.size:
                 raise ShapeError(refusal(f"{self.label}_jacobian(theta)[{name!r}].shape", slopes.shape,
                                          f"(*shape of {name}, {theta.size})", "put the parameters last"))  # fmt: skip

@@ -24,6 +24,8 @@ class Finding:
         Flat index of the entry, -1 for a weighted sum of all.
     claimed, found, error : float
         The claim, what differences show, and their own error.
+    along : array or None
+        The direction, like θ; None: `check_direction`.
     """
 
     kind: str
@@ -31,6 +33,7 @@ class Finding:
     claimed: float
     found: float
     error: float
+    along: FloatArray | None = None
 
 
 _REASONS = {
@@ -74,7 +77,8 @@ def describe(label: str, name: str, shape: tuple[int, ...], finding: Finding, so
     elif shape:
         entry = f"a weighted sum of {name}"
     point = np.array2string(theta, threshold=8)
-    direction = np.array2string(check_direction(theta), threshold=8, precision=3)
+    along = check_direction(theta) if finding.along is None else finding.along
+    direction = np.array2string(along, threshold=8, precision=3)
     start = f"{label}(theta): the derivative of {entry} at theta={point} along {direction}"
     if finding.kind == "kink":
         return (

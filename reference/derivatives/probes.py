@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -19,7 +19,17 @@ from numpy.exceptions import ComplexWarning
 from bilevelrl.reference.arrays import AnyArray, BoolArray, FloatArray, Traced, is_frozen
 from bilevelrl.reference.errors import InvalidInputError
 
-__all__ = ["DEEPER", "ROUNDINGS", "STEPS", "ULPS", "Entries", "Probe", "check_direction", "contracted", "same"]
+__all__ = [
+    "DEEPER",
+    "ROUNDINGS",
+    "STEPS",
+    "ULPS",
+    "Entries",
+    "Probe",
+    "check_direction",
+    "contracted",
+    "same",
+]
 
 STEPS = tuple(2.0**-k for k in range(10, 38, 3))
 """Steps of the differences, largest first; truncation falls by 64 from one to the next, and a bend by 8."""
@@ -29,6 +39,12 @@ DEEPER = 2
 
 ULPS = 4.0 * float(np.finfo(np.float64).eps)
 """Rounding of one entry of an array, relative to it."""
+
+SMALL = 1e-3
+"""Of the largest slope: what is smaller is compared on its own."""
+
+LEVELS = 8
+"""How often, at most: beyond, slopes are 1e-24 of the largest."""
 
 ROUNDINGS = 20.0
 """How many times the rounding seen in a few samples a claim may be off."""
@@ -53,13 +69,13 @@ def check_direction(theta: FloatArray) -> FloatArray:
     return result
 
 
-def _signs(shape: tuple[int, ...]) -> FloatArray:
-    return _drawn(shape) if math.prod(shape) <= _KEPT else _drawn.__wrapped__(shape)
+def _signs(shape: tuple[int, ...], draw: int = 0) -> FloatArray:
+    return _drawn(shape, draw) if math.prod(shape) <= _KEPT else _drawn.__wrapped__(shape, draw)
 
 
-@functools.lru_cache(maxsize=8)
-def _drawn(shape: tuple[int, ...]) -> FloatArray:
-    rng = np.random.default_rng(20261130)
+@functools.lru_cache(maxsize=32)
+def _drawn(shape: tuple[int, ...], draw: int) -> FloatArray:
+    rng = np.random.default_rng(20261130 + draw)
     size: FloatArray = rng.uniform(0.5, 1.5, shape) * rng.choice([-1.0, 1.0], shape)
     size.setflags(write=False)
     return size
@@ -143,6 +159,30 @@ class Probe:
 
     def by_complex_step(self, name: str) -> FloatArray | None:
         """Return the derivative along v by the complex step, None where the function does not take a complex θ."""
+        if name not in self._slopes:
+            with np.errstate(all="ignore"):
+                self._slopes[name] = self._slope(self._beside(), name)
+        return self._slopes[name]
+
+    def is_analytic(self, name: str) -> bool:
+        """Whether every entry moves as the complex step has it: then that misses no part of 1e-5 and more."""
+        slope, (ahead, behind) = self.by_complex_step(name), self.sides
+        if slope is None or ahead is None or behind is None:
+            return False
+        off = np.abs(slope - (np.asarray(ahead[name]) - np.asarray(behind[name])) / (2.0 * STEPS[0]))
+        off -= 1e-5 * np.abs(slope)
+        smallest = 1e-8 * np.abs(slope).max(initial=0.0) + (ULPS / STEPS[0]) * np.abs(self.base[name]).max(initial=0.0)
+        return bool(off.max(initial=0.0) <= smallest)
+
+    def is_same_beside_imaginary_part(self) -> bool:
+        """Whether the function, asked again for the complex step, has the same real parts."""
+        found = self._beside()
+        return found is not None and all(
+            found[name] is base or same(np.real(found[name]), base) for name, base in self.base.items()
+        )
+
+    def _beside(self) -> Values | None:
+        """The values an imaginary step away."""
         if not self._complex:
             with warnings.catch_warnings():
                 warnings.simplefilter("error", ComplexWarning)  # a cast that loses the derivative
@@ -152,19 +192,17 @@ class Probe:
                 except Exception as error:  # many functions take real numbers only; who needs ℂ reads why
                     self._complex.append(None)
                     self.complex_failure = str(error)  # the error itself would keep its frames
-        if name not in self._slopes:
-            with np.errstate(all="ignore"):
-                self._slopes[name] = self._slope(self._complex[0], name)
-        return self._slopes[name]
+        return self._complex[0]
 
     def _slope(self, found: Values | None, name: str) -> FloatArray | None:
         base = np.asarray(self.base[name])
         if found is None or np.shape(found[name]) != base.shape:
             return None
         value = np.asarray(found[name])
-        size = np.abs(base)
-        if not np.all(np.abs(value.real - base) <= 1e-90 + 1e-12 * (size + size.max(initial=0.0))):
-            return None
+        if not same(value.real, base):
+            size = np.abs(base)
+            if not np.all(np.abs(value.real - base) <= 1e-90 + 1e-12 * (size + size.max(initial=0.0))):
+                return None
         slope: FloatArray = value.imag / _COMPLEX_STEP
         return slope
 
@@ -184,18 +222,40 @@ class Probe:
                 moved = np.fmax(moved, np.abs(slope - exact))
         return np.asarray(np.fmax(ROUNDINGS * moved, ulp))
 
-    def weights(self, name: str) -> FloatArray:
-        """Return pseudo-random weights of a table's entries that make each count alike in the derivative along v."""
+    def weights(self, name: str, *, draws: int = 1) -> Iterator[FloatArray]:
+        """Yield pseudo-random weights of a table's entries that make each count alike in the derivative along v.
+
+        First those of all entries, several times if errors may cancel; then, as long as there are any, of those alone
+        whose slopes are a thousandth of the largest and less, which the large ones hide.
+        """
         shape = np.shape(self.base[name])
         slope, (ahead, behind) = self.by_complex_step(name), self.sides
         if (slope is None or not np.any(slope)) and ahead is not None and behind is not None:
             slope = (np.asarray(ahead[name]) - np.asarray(behind[name])) / (2.0 * STEPS[0])
         size = np.ones(shape) if slope is None else np.abs(slope)
-        largest = float(np.max(size, initial=0.0, where=np.isfinite(size)))
-        size = np.where(np.isfinite(size), size, largest)
+        largest = float(np.max(size, initial=0.0))
+        if not math.isfinite(largest):
+            largest = float(np.max(size, initial=0.0, where=np.isfinite(size)))
+            size = np.where(np.isfinite(size), size, largest)
         signs = _signs(shape)
-        result: FloatArray = signs / (size + 1e-3 * largest) if largest > 0.0 else signs
-        return result
+        for draw in range(draws):
+            some = _signs(shape, draw)
+            yield some / (size + SMALL * largest) if largest > 0.0 else some
+        for below in _smaller(size, largest):
+            yield np.where(below, signs, 0.0) / (size + SMALL * float(size[below].max()))
+
+    def hidden(self, moved: FloatArray, *, still: bool) -> Iterator[Probe]:
+        """Yield probes along the parameters alone that move a table by a thousandth of what others do, or less.
+
+        `moved` is how much each does, (N,), as claimed; those that do nothing are looked at, last, if asked for.
+        """
+        largest = float(moved.max(initial=0.0))
+        masks = _smaller(moved, largest) if math.isfinite(largest) else []
+        if still and largest > 0.0 and not moved.all():
+            masks.append(moved == 0.0)
+        for mask in masks:
+            along = np.where(mask.reshape(self.theta.shape), self.direction, 0.0)
+            yield Probe(self.function, self.theta, self.label, self.base, along=along)
 
     def noise(self, name: str) -> float:
         """Return the noise of a table, relative to its largest entry: what sixth differences leave on either side of θ.
@@ -231,6 +291,19 @@ class Probe:
             if any(side is not None for side in sides):
                 return not all(side is None or same(side[name], self.base[name]) for side in sides)
         return False
+
+
+def _smaller(size: FloatArray, largest: float) -> list[BoolArray]:
+    """Which are a thousandth of the largest and less, a millionth, ..., but not nothing."""
+    found: list[BoolArray] = []
+    floor = SMALL * largest
+    while len(found) < LEVELS:
+        below = size < floor
+        if not np.count_nonzero(below) or not np.count_nonzero(below := below & (size > 0.0)):
+            break
+        found.append(below)
+        floor *= SMALL
+    return found
 
 
 def _is_constant(value: object) -> bool:

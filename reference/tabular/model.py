@@ -224,7 +224,9 @@ class ConfigurableMDP(Differentiated):
         if self.stacked_pullback is not None:
             names = self._varying_anywhere(thetas)
             relevant = {name: value for name, value in cotangents.items() if name in names}
-            return self.stacked_pullback(thetas, relevant) if relevant else np.zeros((len(thetas), thetas[0].size))
+            if not relevant:
+                return np.zeros((len(thetas), thetas[0].size))
+            return np.array(self.stacked_pullback(thetas, relevant))  # a copy, as of pullbacks
         rows = np.zeros((len(thetas), thetas[0].size))
         for row, theta in enumerate(thetas):
             own = {name: value[row] for name, value in cotangents.items() if np.any(value[row])}

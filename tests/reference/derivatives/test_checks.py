@@ -27,7 +27,7 @@ from bilevelrl.reference.derivatives.checks import compare
 from bilevelrl.reference.derivatives.numerical import numerical_jacobian
 from bilevelrl.reference.derivatives.probes import Probe
 from bilevelrl.reference.errors import BilevelRLError, DerivativeError, IllPosedError, InvalidInputError, ShapeError
-from bilevelrl.tasks import four_rooms, lqr_game, random_mdp, toy_markov_game
+from bilevelrl.tasks import four_rooms, lqr_game, random_markov_game, random_mdp, toy_markov_game
 
 pytestmark = pytest.mark.exact
 
@@ -844,3 +844,180 @@ def test_tables_that_draw_random_numbers(route):
     problem = one_state(lambda x: anp.reshape(x * (1.0 + 1e-6 * rng.standard_normal(2)), (1, 2)))
     with pytest.raises(DerivativeError, match="reward_follower"):
         hypergradient(problem, THETA, route=route)
+
+
+SLOPES = np.array([[1e12, 0.0], [3.0, 1e-3], [0.0, 0.7]])  # of three rewards in two parameters
+
+
+def steep(factor=1.0, entry=(0, 0), given="pullback"):
+    """One state whose three rewards have slopes of very different sizes, and a closed form off in one of them."""
+    claimed = SLOPES.copy()
+    claimed[entry] *= factor
+    closed = {
+        "pullback": {"tables_pullback": lambda theta, cotangents: np.ravel(cotangents["reward_follower"]) @ claimed},
+        "jacobian": {"tables_jacobian": lambda theta: {"reward_follower": claimed[None]}},
+    }[given]
+
+    def tables(theta):
+        return Tables(
+            transition=np.ones((1, 3, 1)),
+            reward_follower=anp.reshape(anp.dot(SLOPES, theta), (1, 3)),
+            reward_leader=np.array([[0.0, 1.0, 2.0]]),
+            initial=np.ones(1),
+        )
+
+    return ConfigurableMDP(tables=tables, discount_leader=0.9, discount_follower=0.9, temperature=1.0, **closed)
+
+
+@pytest.mark.parametrize("given", ["pullback", "jacobian"])
+@pytest.mark.parametrize("entry", [(0, 0), (1, 0), (1, 1), (2, 1)])
+def test_small_slopes_beside_large_ones_are_checked_on_their_own(entry, given):
+    theta = np.array([1e-12, -0.4])
+    right = hypergradient(steep(), theta)
+    np.testing.assert_allclose(right.value, hypergradient(steep(given="jacobian"), theta).value, rtol=1e-12)
+    for factor in (0.5, 0.0):
+        with pytest.raises(DerivativeError, match="reward_follower"):
+            hypergradient(steep(factor, entry, given), theta)
+
+
+def two_tables(pullback):
+    """A kernel and rewards of one state that depend on θ, with a pullback of one's own."""
+
+    def tables(theta):
+        chance = 0.5 + 0.1 * theta[1]
+        return Tables(
+            transition=anp.array([[[chance, 1.0 - chance], [0.3, 0.7]], [[0.5, 0.5], [0.2, 0.8]]]),
+            reward_follower=anp.array([[0.0, theta[0]], [0.5, 0.0]]),
+            reward_leader=np.array([[1.0, 0.0], [0.0, 2.0]]),
+            initial=np.array([1.0, 0.0]),
+        )
+
+    return ConfigurableMDP(
+        tables=tables, discount_leader=0.9, discount_follower=0.8, temperature=0.4, tables_pullback=pullback
+    )
+
+
+def of_reward(cotangents):
+    return np.array([cotangents["reward_follower"][0, 1], 0.0])
+
+
+def of_kernel(cotangents):
+    return np.array([0.0, 0.1 * (cotangents["transition"][0, 0, 0] - cotangents["transition"][0, 0, 1])])
+
+
+def added(theta, cotangents):
+    found = np.zeros(2)
+    if "reward_follower" in cotangents:
+        found += of_reward(cotangents)
+    if "transition" in cotangents:
+        found += of_kernel(cotangents)
+    return found
+
+
+def one_or_the_other(theta, cotangents):
+    return of_reward(cotangents) if "reward_follower" in cotangents else of_kernel(cotangents)
+
+
+def the_last(theta, cotangents):
+    found = np.zeros(2)
+    if "reward_follower" in cotangents:
+        found = of_reward(cotangents)
+    if "transition" in cotangents:
+        found = of_kernel(cotangents)
+    return found
+
+
+class Filled:
+    """A pullback that fills one array of its own again and again."""
+
+    def __init__(self):
+        self.kept = np.zeros(2)
+
+    def __call__(self, theta, cotangents):
+        self.kept[...] = added(theta, cotangents)
+        return self.kept
+
+
+@pytest.mark.parametrize("route", DIFFERENTIATING)
+def test_pullbacks_of_several_tables_at_once(route):
+    traced = hypergradient(two_tables(None), THETA, route=route)
+    for right in (added, Filled()):
+        found = hypergradient(two_tables(right), THETA, route=route)
+        for part, value in found.parts.items():
+            np.testing.assert_allclose(value, traced.parts[part], rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("wrong", [one_or_the_other, the_last])
+def test_pullbacks_that_do_not_add_up_are_refused(wrong):
+    with pytest.raises(DerivativeError, match="reward_follower, transition together"):
+        hypergradient(two_tables(wrong), THETA)
+
+
+def test_errors_that_cancel_in_one_weighted_sum():
+    """Where trace and complex step lose a part of 1e-4, only sums of differences tell, and one sum in 28 does not."""
+    accepted = 0
+    for seed in range(100):
+        rng = np.random.default_rng(seed)
+        seen, lost, theta = rng.normal(size=(2, 3, 2)), rng.normal(size=(2, 3, 2)), rng.normal(size=2)
+
+        def rewards(x, seen=seen, lost=lost):
+            plain = x
+            while hasattr(plain, "_value"):
+                plain = plain._value
+            hidden = np.real(np.asarray(plain))
+            return anp.tensordot(x, seen, axes=1) + 1e-4 * anp.tensordot(hidden, lost, axes=1)
+
+        problem = ConfigurableMDP(
+            tables=lambda x, rewards=rewards: Tables(
+                transition=np.full((3, 2, 3), 1 / 3),
+                reward_follower=rewards(x),
+                reward_leader=np.eye(3, 2),
+                initial=np.eye(3)[0],
+            ),
+            discount_leader=0.9,
+            discount_follower=0.8,
+            temperature=0.4,
+        )
+        try:
+            problem.pullback_at(theta)
+        except DerivativeError:
+            continue
+        accepted += 1
+    assert accepted == 0
+
+
+@pytest.mark.parametrize("scale", [60.0, 200.0])
+def test_the_slope_of_a_probability_next_to_one_is_known_to_rounding_only(scale):
+    """24 (1 - p) at p = 1 - 1e-9, from numbers of the size 24."""
+    problem = random_markov_game(seed=1, states=2, leader_actions=2, actions=2, follower_sees_leader_action=False)
+    for seed in range(30):
+        theta = scale * np.random.default_rng(seed).normal(size=problem.theta_shape)
+        problem.jacobian(theta)
+        problem.pullback_at(theta)
+
+
+@pytest.mark.parametrize("factor", [1.0, 1.001])
+def test_closed_forms_of_probabilities_next_to_one(factor):
+    def tables(theta):
+        chance = 1.0 / (1.0 + anp.exp(-theta[0]))
+        return Tables(
+            transition=np.full((2, 2, 2), 0.5),
+            reward_follower=np.eye(2),
+            reward_leader=np.eye(2),
+            initial=anp.stack([chance, 1.0 - chance]),
+        )
+
+    def jacobian(theta):
+        chance = 1.0 / (1.0 + np.exp(-theta[0]))
+        slope = factor * chance * (1.0 - chance)
+        return {"initial": np.array([[slope], [-slope]])}
+
+    problem = ConfigurableMDP(
+        tables=tables, discount_leader=0.9, discount_follower=0.9, temperature=1.0, tables_jacobian=jacobian
+    )
+    for logit in (14.0, 19.0, 23.0):
+        if factor == 1.0:
+            problem.jacobian(np.array([logit]))
+        else:
+            with pytest.raises(DerivativeError, match="initial"):
+                problem.jacobian(np.array([logit]))

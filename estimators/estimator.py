@@ -244,6 +244,11 @@ class Estimator(ABC):
         """Whether most draws say nothing of a part, so that a sample can miss it without a sign in its spread."""
         return False
 
+    @checked
+    def values_count(self, context: Context) -> float:
+        """Return how many times values enter what is multiplied with scores: their rounding enters as often."""
+        return 1.0
+
     @abstractmethod
     def contributions(self, trajectories: Trajectories, context: Context) -> Sequence[Contribution]:
         """Return the weights; rows are streams. For `Draw.BATCH` the sum over streams is the estimate."""

@@ -124,6 +124,12 @@ class NudgedFollowers(Estimator):
         return self.numbers == "common"
 
     @checked
+    def values_count(self, context: Context) -> float:
+        """1 / (w · sides), for a difference of two values is divided by the pay."""
+        temperature: float = context.problem.temperature
+        return 1.0 / (abs(self.pay) * temperature * self.sides)
+
+    @checked
     def check_problem(self, context: Context) -> None:
         """Refuse problems whose pay would have to change in time.
 

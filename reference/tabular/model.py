@@ -24,7 +24,7 @@ from bilevelrl.reference.derivatives.memory import Memory
 from bilevelrl.reference.derivatives.numerical import linearised
 from bilevelrl.reference.derivatives.probes import STEPS, check_direction
 from bilevelrl.reference.doors import Discount, Temperature, checked
-from bilevelrl.reference.errors import InvalidInputError, UnknownNameError, refusal
+from bilevelrl.reference.errors import DerivativeError, InvalidInputError, UnknownNameError, refusal
 from bilevelrl.reference.problem import At, Term, TransitionBatch
 from bilevelrl.reference.tabular.fixed_point import reward_centre
 from bilevelrl.reference.tabular.pullback import tabular_pullback
@@ -184,7 +184,7 @@ class ConfigurableMDP(Differentiated):
             check_shape(f"cotangents[{name!r}]", value, (*front, *np.shape(entries[name])), remedy)
 
     def rewards(self, thetas: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Return the rewards of follower and leader at many θ, (R, S, A) each, unchecked.
+        """Return the rewards of follower and leader at many θ, (R, S, A) each; stacked forms are held to the first.
 
         Parameters
         ----------
@@ -194,10 +194,27 @@ class ConfigurableMDP(Differentiated):
         thetas = check_thetas(thetas, self.theta_shape)
         if self.stacked_rewards is not None:
             follower, leader = self.stacked_rewards(thetas)
-            playable = self.evaluate(thetas[0]).action_mask
-            return follower if playable is None else np.where(playable, follower, UNPLAYABLE), leader
+            first = self.evaluate(thetas[0])
+            if first.action_mask is not None:
+                follower = np.where(first.action_mask, follower, UNPLAYABLE)
+            self._hold("stacked_rewards of the follower", thetas[0], follower[0], lambda: first.reward_follower)
+            self._hold("stacked_rewards of the leader", thetas[0], leader[0], lambda: first.reward_leader)
+            return follower, leader
         tables = [self.evaluate(theta) for theta in thetas]
         return np.stack([each.reward_follower for each in tables]), np.stack([each.reward_leader for each in tables])
+
+    def _hold(self, name: str, theta: FloatArray, found: FloatArray, single: Callable[[], FloatArray]) -> None:
+        """Hold the first row of a stacked form against the form for one θ, at the first, second, fourth ... call."""
+        calls = self._memory[name] = self._memory.get(name, 0) + 1
+        if not self.verify_derivatives or calls & (calls - 1):
+            return
+        right = single()
+        size = float(np.abs(right).max(initial=0.0, where=np.isfinite(right)))
+        if np.shape(found) != np.shape(right) or not np.allclose(found, right, 1e-9, 1e-9 * size):
+            raise DerivativeError(
+                f"{name}: its first row is {np.ravel(found)[:4]}, and what one theta={theta.tolist()} has is "
+                f"{np.ravel(right)[:4]}; expected the same at every row; correct it, or leave it out"
+            )
 
     def _varying_anywhere(self, thetas: FloatArray) -> frozenset[str]:
         """The tables that depend on θ at one of many θ: rewards by differences of all, the others at the first."""
@@ -226,7 +243,10 @@ class ConfigurableMDP(Differentiated):
             relevant = {name: value for name, value in cotangents.items() if name in names}
             if not relevant:
                 return np.zeros((len(thetas), thetas[0].size))
-            return np.array(self.stacked_pullback(thetas, relevant))  # a copy, as of pullbacks
+            found = np.array(self.stacked_pullback(thetas, relevant))  # a copy, as of pullbacks
+            own = {name: value[0] for name, value in relevant.items()}
+            self._hold("stacked_pullback", thetas[0], found[0], lambda: self.pullback_at(thetas[0])(own))
+            return found
         rows = np.zeros((len(thetas), thetas[0].size))
         for row, theta in enumerate(thetas):
             own = {name: value[row] for name, value in cotangents.items() if np.any(value[row])}

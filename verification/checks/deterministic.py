@@ -120,8 +120,10 @@ class Enumerated:
         The expectation that it computes itself, where its streams are cut; else None.
     follower_error : float
         Bound on what the follower's and the critic's rounding do to the mean.
+    values_count : float
+        How many times values enter what is multiplied with scores.
     score_error : (N,)
-        The same of the scores that large values are multiplied with, where that was asked for.
+        Bound on what the rounding of scores does that large values are multiplied with, where that was asked for.
 
     Examples
     --------
@@ -139,6 +141,7 @@ class Enumerated:
     expected: Mapping[str, FloatArray] | None
     own_mean: Mapping[Part, FloatArray] | None = None
     follower_error: float
+    values_count: float = 1.0
     score_error: FloatArray = field(default_factory=lambda: np.zeros(1))
 
     @property
@@ -249,6 +252,9 @@ def _enumerate(
         expected=expected,
         own_mean=_own_mean(estimator, on, target, given) if stated is Claim.UNBIASED else None,
         follower_error=(2.0 if stored else 1.0) * solved.error_bound,
+        values_count=estimator.values_count(Context(problem=problem, theta=theta, **given))
+        if isinstance(estimator, Estimator)
+        else 1.0,
     )
 
 
@@ -328,7 +334,7 @@ def judge_enumerated(found: Enumerated) -> list[CheckResult]:
     """
     results = _judged(found, found.truth, "")
     if any(result.failed for result in results):
-        found = replace(found, score_error=_score_error(found.scenario, found.target))
+        found = replace(found, score_error=_score_error(found))
         results = _judged(found, found.truth, "")
     claims_truth = found.expected is not None and found.expected.keys() == found.truth.parts.keys()
     if not claims_truth or not any(result.failed for result in results):
@@ -371,12 +377,14 @@ def _summed_over_episodes(found: Enumerated, said: str, truth: Truth) -> Iterato
         yield how, Truth(objective=truth.objective, parts=parts, error_bound=episodes * truth.error_bound)
 
 
-def _score_error(on: Scenario, objective: Objective) -> FloatArray:
-    critic = exact_critic(on, objective)
+def _score_error(found: Enumerated) -> FloatArray:
+    on, critic = found.scenario, exact_critic(found.scenario, found.target)
     if not isinstance(on.problem, (ConfigurableMDP, MarkovGame)) or critic is None:
         return np.zeros(on.theta.size)
-    values = critic.value(np.arange(on.problem.states_at(on.theta)))
-    return score_rounding(on, objective, float(np.abs(values).max()))
+    leader = critic.value(np.arange(on.problem.states_at(on.theta)))
+    follower = np.asarray(getattr(on.solved(found.target).follower, "value", 0.0))
+    values = max(float(np.abs(leader).max()), float(np.abs(follower).max()))
+    return score_rounding(on, found.target, found.values_count * values)
 
 
 def _judged(found: Enumerated, held: Truth, said: str) -> list[CheckResult]:

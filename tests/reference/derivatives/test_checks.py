@@ -1021,3 +1021,44 @@ def test_closed_forms_of_probabilities_next_to_one(factor):
         else:
             with pytest.raises(DerivativeError, match="initial"):
                 problem.jacobian(np.array([logit]))
+
+
+def stacked(factor=1.0, slope=1.0):
+    """Rewards and their pullback at many θ in closed forms, off by a factor or in a slope."""
+    rng = np.random.default_rng(0)
+    follower, leader, weights = rng.normal(size=(3, 2)), rng.normal(size=(3, 2)), rng.normal(size=(3, 2, 2))
+
+    def pulled(thetas, cotangents):
+        return factor * np.einsum("rsa,san->rn", cotangents["reward_follower"], weights)
+
+    return ConfigurableMDP(
+        tables=lambda theta: Tables(
+            transition=np.full((3, 2, 3), 1 / 3),
+            reward_follower=follower + anp.dot(weights, theta),
+            reward_leader=leader,
+            initial=np.eye(3)[0],
+        ),
+        discount_leader=0.9,
+        discount_follower=0.8,
+        temperature=0.4,
+        theta_shape=(2,),
+        stacked_rewards=lambda thetas: (
+            follower + slope * np.einsum("san,rn->rsa", weights, thetas),
+            np.broadcast_to(leader, (len(thetas), 3, 2)),
+        ),
+        stacked_pullback=pulled,
+    )
+
+
+def test_stacked_forms_are_held_to_the_tables():
+    rng = np.random.default_rng(1)
+    thetas, cotangents = rng.normal(size=(4, 2)), {"reward_follower": rng.normal(size=(4, 3, 2))}
+    right = stacked()
+    plain = replace(right, stacked_rewards=None, stacked_pullback=None)
+    np.testing.assert_allclose(right.vector_jacobians(thetas, cotangents), plain.vector_jacobians(thetas, cotangents))
+    with pytest.raises(DerivativeError, match="stacked_pullback"):
+        stacked(factor=1.1).vector_jacobians(thetas, cotangents)
+    with pytest.raises(DerivativeError, match="stacked_rewards of the follower"):
+        stacked(slope=1.1).rewards(thetas)
+    unchecked = replace(stacked(factor=1.1), verify_derivatives=False)
+    assert unchecked.vector_jacobians(thetas, cotangents).shape == (4, 2)

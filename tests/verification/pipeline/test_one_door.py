@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from bilevelrl.estimators import BCHG, Claim, Draw, NaivePGD
+from bilevelrl.estimators.methods import NudgedFollowers
 from bilevelrl.reference import ConfigurableLQR, ConfigurableMDP, MarkovGame, Tables, hypergradient
 from bilevelrl.reference.errors import InvalidInputError, ShapeError
 from bilevelrl.tasks import (
@@ -116,6 +117,28 @@ def test_values_with_a_constant_round_beside_scores_and_fail_nobody_who_is_right
     assert report.passed, report.estimators[0].verdict.reason
     off = verify(lambda t, c: right(t, c) * (1.0 + 1e-5), problem=problem, theta=theta, horizon=2)
     assert off.failures
+
+
+@pytest.mark.exact
+def test_differences_of_values_divided_by_a_small_pay_round_as_much_more():
+    rng = np.random.default_rng(12)
+    logits, slopes = 15.0 * rng.normal(size=(3, 2, 3)), rng.normal(size=(3, 2, 3))
+    rewards, paid, toll = rng.normal(size=(3, 2)), 1e-3 * rng.normal(size=(3, 2)), 1e-3 * rng.normal(size=(3, 2))
+
+    def tables(theta):
+        weights = anp.exp(logits - logits.max(axis=-1, keepdims=True) + theta[0] * slopes)
+        return Tables(
+            transition=weights / anp.sum(weights, axis=-1, keepdims=True),
+            reward_follower=rewards,
+            reward_leader=paid + theta[0] * toll,
+            initial=np.full(3, 1 / 3),
+        )
+
+    problem = ConfigurableMDP(
+        tables=tables, discount_leader=0.9, discount_follower=0.9, temperature=0.04, theta_shape=(1,)
+    )
+    report = verify(NudgedFollowers(pay=0.1), problem=problem, theta=np.array([0.3]), horizon=3)
+    assert report.passed, report.estimators[0].verdict.reason
 
 
 @pytest.mark.exact

@@ -41,6 +41,7 @@ class GivenEstimator(Estimator):
         self.name, self.target = estimator_name(call), on.target
         self.claim = Claim.UNBIASED if claim is None else claim
         self.draw = Draw.TRAJECTORY
+        self.call = call
         self._contract = ContractedEstimator(call=call, parameters=on.theta.size)
 
     def contributions(self, trajectories: Trajectories, context: Context) -> Sequence[Any]:

@@ -40,10 +40,22 @@ from bilevelrl.tasks import Scenario, scenario, scenarios
 from bilevelrl.tasks.scenarios import check_header
 from bilevelrl.verification.checks.deterministic import enumerate_scenario, exact_critic
 from bilevelrl.verification.checks.own_scenarios import hold_to_its_problem
+from bilevelrl.verification.enumeration.contract import EstimatorFunction
+from bilevelrl.verification.pipeline.given import GivenEstimator
 from bilevelrl.verification.pipeline.jobs import Job, Progress, run_jobs
 from bilevelrl.verification.reading import read_text
 
-__all__ = ["SAMPLES", "Study", "StudyRow", "read_study", "run_study", "study_csv", "study_estimator"]
+__all__ = [
+    "REPLICATES",
+    "SAMPLES",
+    "Study",
+    "StudyRow",
+    "own_study_rows",
+    "read_study",
+    "run_study",
+    "study_csv",
+    "study_estimator",
+]
 
 STUDY_FORMAT = "bilevelrl-study"
 STUDY_VERSION = 1
@@ -145,16 +157,92 @@ def study_estimator(
     """
     at, entry = scenario(on) if isinstance(on, str) else on, ESTIMATORS[name]
     estimator = entry.make(at.target)
-    truth = at.truth_of(estimator.target).value
-    norm = float(np.linalg.norm(truth))
-    if norm == 0.0:
+    if not at.truth_of(estimator.target).value.any():
         return []
+    rng = named_stream(seed, "study", name, at.name)
     try:
-        sampler = _Sampler(estimator, at, named_stream(seed, "study", name, at.name))
-        exact = _exact_moments(estimator, at)
-        means = sampler.means(samples, replicates)
+        return _study(estimator, at, rng, samples, replicates, name=name, level=entry.level)
     except (UnsupportedError, SupportError, EstimatorError):
         return []
+
+
+def own_study_rows(
+    given: str | Estimator | EstimatorFunction,
+    problem: Any,
+    theta: Any,
+    *,
+    steps: int,
+    seed: int = 0,
+    samples: Sequence[int] = SAMPLES,
+    replicates: int = REPLICATES,
+) -> list[StudyRow]:
+    """Return the rows of any estimator on any problem at θ, from episodes of `steps` steps.
+
+    Parameters
+    ----------
+    given
+        Name of a registered estimator, an `Estimator`, or a function of trajectories and context that returns a row per
+        draw.
+    problem, theta
+        Of any kind; θ in its shape.
+    steps
+        Of an episode; what is cut is told as bias.
+    seed, samples, replicates
+        As in `study_estimator`.
+
+    Raises
+    ------
+    UnknownNameError
+        If no estimator of the name serves the kind.
+    InvalidInputError
+        If the truth is zero: sizes are relative to it.
+    UnsupportedError, SupportError, EstimatorError
+        If the estimator does not apply, or breaks its contract.
+
+    Examples
+    --------
+    >>> from bilevelrl.tasks import random_mdp
+    >>> rows = own_study_rows("bc_hg", random_mdp(), np.zeros(3), steps=3, samples=(1, 4), replicates=5)
+    >>> [row.samples for row in rows], rows[0].scenario
+    ([1, 4], 'random_mdp(4x2, seed=0), 3 steps')
+    """
+    at = Scenario.of(problem, theta, horizon=steps, name=f"{problem.name}, {steps} steps")
+    estimator, level = _made(given, at)
+    if not at.truth_of(estimator.target).value.any():
+        raise InvalidInputError(
+            refusal("theta", at.theta.tolist(), "a hypergradient other than zero, which all sizes are relative to",
+                    "study another θ")
+        )  # fmt: skip
+    rng = named_stream(seed, "study", estimator.name, at.name)
+    return _study(estimator, at, rng, samples, replicates, name=estimator.name, level=level)
+
+
+def _made(given: str | Estimator | EstimatorFunction, at: Scenario) -> tuple[Estimator, str]:
+    """The estimator that a name, an instance or a function stands for, and its level."""
+    if isinstance(given, str):
+        names = estimators_for(type(at.problem))
+        if given not in names:
+            raise UnknownNameError("estimators", given, names)
+        return ESTIMATORS[given].make(at.target), ESTIMATORS[given].level
+    return (given if isinstance(given, Estimator) else GivenEstimator(given, at, None)), "given"
+
+
+def _study(
+    estimator: Estimator,
+    at: Scenario,
+    rng: Generator,
+    samples: Sequence[int],
+    replicates: int,
+    *,
+    name: str,
+    level: str,
+) -> list[StudyRow]:
+    """One row per number of samples."""
+    truth = at.truth_of(estimator.target).value
+    norm = float(np.linalg.norm(truth))
+    sampler = _Sampler(estimator, at, rng)
+    exact = _exact_moments(estimator, at)
+    means = sampler.means(samples, replicates)
     rows = []
     for count in samples:
         estimates, steps = means[count]
@@ -169,7 +257,7 @@ def study_estimator(
             StudyRow(
                 scenario=at.name,
                 estimator=name,
-                level=entry.level,
+                level=level,
                 samples=count,
                 moments="sampled" if exact is None else "exact",
                 bias=bias,
@@ -377,7 +465,7 @@ def _exact_moments(estimator: Estimator, on: Scenario) -> tuple[float, float] | 
     if estimator.draw is not Draw.TRAJECTORY:
         return None
     try:
-        found = enumerate_scenario(estimator, on)
+        found = enumerate_scenario(estimator.call if isinstance(estimator, GivenEstimator) else estimator, on)
     except (TooLargeError, UnsupportedError):
         return None
     # A baseline can take away all variance, up to rounding of either sign.

@@ -43,6 +43,7 @@ FIGURE_MODULES = (
 """Modules of `bilevelrl.benchmarks` that have figures of the paper."""
 
 STUDY_MODULES = (
+    "research.approximations.claims",
     "research.approximations.errors",
     "research.building.budget",
     "research.building.causes",

@@ -12,6 +12,7 @@ import numpy as np
 from bilevelrl.reference import ConfigurableMDP, SparseTransition
 from bilevelrl.reference.arrays import FloatArray, IntArray
 from bilevelrl.reference.errors import UnsupportedError
+from bilevelrl.reference.nudged import check_rounding
 from bilevelrl.reference.tabular import newton_batch
 
 __all__ = ["Union", "UnionFollower", "UnionTables"]
@@ -76,7 +77,9 @@ class Union:
         kernel, (seeds, states, actions) = self._problem.tables_at(thetas[0]).transition, reward.shape
         assert not isinstance(kernel, SparseTransition)  # a batch of seeds has none
         found = []
+        size = self.temperature + float(np.abs(follower.value).max())
         for pay in pays:
+            check_rounding(pay, float(np.abs(bonus).max()), size, self.discount_follower)
             value, _, policy = newton_batch(
                 kernel[None],
                 reward + pay * bonus,

@@ -2,6 +2,7 @@
 
 from bilevelrl.reference.approximations import adjoints as _adjoints
 from bilevelrl.reference.approximations import alternating_tables as _alternating_tables
+from bilevelrl.reference.approximations import attenuated_penalty as _attenuated_penalty
 from bilevelrl.reference.approximations import bellman_penalty as _bellman_penalty
 from bilevelrl.reference.approximations import smoothing as _smoothing
 from bilevelrl.reference.approximations import unrolled_sweeps as _unrolled_sweeps
@@ -13,7 +14,16 @@ from bilevelrl.reference.approximations.approximation import (
     approximate_hypergradient,
     tabular_at,
 )
+from bilevelrl.reference.approximations.through_logits import fisher_blocks, follower_at
 
-__all__ = ["APPROXIMATIONS", "Approximation", "approximate_hypergradient", "ruling_rate", "tabular_at"]
+__all__ = [
+    "APPROXIMATIONS",
+    "Approximation",
+    "approximate_hypergradient",
+    "fisher_blocks",
+    "follower_at",
+    "ruling_rate",
+    "tabular_at",
+]
 
-del _adjoints, _alternating_tables, _bellman_penalty, _smoothing, _unrolled_sweeps, _value_penalty
+del _adjoints, _alternating_tables, _attenuated_penalty, _bellman_penalty, _smoothing, _unrolled_sweeps, _value_penalty

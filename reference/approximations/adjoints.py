@@ -18,6 +18,7 @@ bounded by 2 ((κ-1)/(κ+1))^k with κ the condition number of I - γ_F P_π in 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -33,6 +34,7 @@ from bilevelrl.reference.tabular.model import TabularAt
 
 __all__ = [
     "adjoint_gradient",
+    "adjoint_residual",
     "conjugate_gradients",
     "differentiated_sweeps",
     "exact_adjoint",
@@ -114,8 +116,8 @@ def exact_adjoint(chain: FloatArray, pushed: FloatArray) -> FloatArray:
     return np.asarray(np.linalg.solve(np.eye(len(pushed)) - chain.T, pushed), dtype=np.float64)
 
 
-def differentiated_sweeps(at: TabularAt, objective: Objective, knob: float) -> FloatArray:
-    """Return the gradient with the last k sweeps of a solved follower differentiated, (1)."""
+def _series(knob: float) -> Adjoint:
+    """Return (1)."""
     steps = steps_of(knob)
 
     def series(chain: FloatArray, pushed: FloatArray) -> FloatArray:
@@ -124,11 +126,11 @@ def differentiated_sweeps(at: TabularAt, objective: Objective, knob: float) -> F
             total, term = total + term, term @ chain
         return total
 
-    return _with_adjoint(at, objective, series)
+    return series
 
 
-def conjugate_gradients(at: TabularAt, objective: Objective, knob: float) -> FloatArray:
-    """Return the gradient with k steps of conjugate gradients on the normal equations of the adjoint system."""
+def _least_squares(knob: float) -> Adjoint:
+    """Return k steps of conjugate gradients on the normal equations."""
     steps = steps_of(knob)
 
     def least_squares(chain: FloatArray, pushed: FloatArray) -> FloatArray:
@@ -136,7 +138,32 @@ def conjugate_gradients(at: TabularAt, objective: Objective, knob: float) -> Flo
         found: FloatArray = lsqr(matrix, pushed, atol=0.0, btol=0.0, conlim=0.0, iter_lim=steps)[0]
         return found
 
-    return _with_adjoint(at, objective, least_squares)
+    return least_squares
+
+
+def differentiated_sweeps(at: TabularAt, objective: Objective, knob: float) -> FloatArray:
+    """Return the gradient with the last k sweeps of a solved follower differentiated, (1)."""
+    return _with_adjoint(at, objective, _series(knob))
+
+
+def conjugate_gradients(at: TabularAt, objective: Objective, knob: float) -> FloatArray:
+    """Return the gradient with k steps of conjugate gradients on the normal equations of the adjoint system."""
+    return _with_adjoint(at, objective, _least_squares(knob))
+
+
+def adjoint_residual(at: TabularAt, objective: Objective, knob: float, *, method: Callable[[float], Adjoint]) -> float:
+    """Return |b - (I - γ_F P_πᵀ) λ_k| / |b|, zero where b is."""
+    left = 0.0
+
+    def measured(chain: FloatArray, pushed: FloatArray) -> FloatArray:
+        nonlocal left
+        found = method(knob)(chain, pushed)
+        size = float(np.linalg.norm(pushed))
+        left = float(np.linalg.norm(pushed - found + found @ chain)) / size if size else 0.0
+        return found
+
+    _with_adjoint(at, objective, measured)
+    return left
 
 
 def _conditioned(at: TabularAt) -> float:
@@ -155,6 +182,7 @@ register_approximation(
         rate=lambda at: at.problem.discount_follower,
         source="truncated back-propagation: Shaban et al. (2019), arXiv:1810.10667; one step: arXiv:2305.13768",
         function=differentiated_sweeps,
+        residual=partial(adjoint_residual, method=_series),
     )
 )
 register_approximation(
@@ -167,5 +195,6 @@ register_approximation(
         rate=_conditioned,
         source="Pedregosa (2016), arXiv:1602.02355",
         function=conjugate_gradients,
+        residual=partial(adjoint_residual, method=_least_squares),
     )
 )

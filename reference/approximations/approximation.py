@@ -36,12 +36,15 @@ class Approximation:
         Values worth looking at, from bad to good.
     geometric : bool
         Whether its error is bounded by `rate ** knob`, else by `knob ** rate`.
-    rate : function
-        The problem evaluated at θ → the rate that theory promises.
+    rate : function or None
+        The problem evaluated at θ → the rate that theory promises; None: none is.
     source : str
         Where the method is published.
     function : function
         (at, objective, knob) → (N,), the regulariser's gradient included.
+    residual : function or None
+        (at, objective, knob) → what the knob leaves of the adjoint system it solves, relative to its right-hand side;
+        None: it solves none.
     """
 
     name: str
@@ -49,9 +52,10 @@ class Approximation:
     knob: str
     knobs: tuple[float, ...]
     geometric: bool
-    rate: Callable[[TabularAt], float]
+    rate: Callable[[TabularAt], float] | None
     source: str
     function: Callable[[TabularAt, Objective, float], FloatArray]
+    residual: Callable[[TabularAt, Objective, float], float] | None = None
 
 
 APPROXIMATIONS: dict[str, Approximation] = {}
@@ -82,7 +86,14 @@ def tabular_at(problem: Problem, theta: object) -> TabularAt:
 
 @checked
 def approximate_hypergradient(
-    problem: Problem, theta: object, method: str, knob: float, *, horizon: Horizon = None, discounted: bool = True
+    problem: Problem,
+    theta: object,
+    method: str,
+    knob: float,
+    *,
+    horizon: Horizon = None,
+    discounted: bool = True,
+    tolerance: float | None = None,
 ) -> FloatArray:
     """Return what a method has for its expectation, (N,), in place of ∇J(θ).
 
@@ -96,11 +107,15 @@ def approximate_hypergradient(
         Its pay, its number of steps, its smoothing: see `Approximation.knob`.
     horizon, discounted
         Which objective: see `leader_objective`.
+    tolerance
+        What may be left of the adjoint system, relative to its right-hand side; None: whatever is.
 
     Raises
     ------
     UnknownNameError
         If the method does not exist.
+    NotConvergedError
+        If more is left of the adjoint system than `tolerance`.
     InvalidInputError, UnsupportedError
         If the knob is none, or the problem not one that the method serves.
 
@@ -117,7 +132,22 @@ def approximate_hypergradient(
     """
     if method not in APPROXIMATIONS:
         raise UnknownNameError("method", method, APPROXIMATIONS)
-    found = APPROXIMATIONS[method].function(tabular_at(problem, theta), Objective(horizon, discounted), knob)
+    entry, at, objective = APPROXIMATIONS[method], tabular_at(problem, theta), Objective(horizon, discounted)
+    if tolerance is not None:
+        _check_residual(entry, at, objective, knob, tolerance)
+    found = entry.function(at, objective, knob)
     if not np.isfinite(found).all():
         raise NotConvergedError(f"{method}: knob={knob} leaves no finite numbers; expected another knob")
     return found
+
+
+def _check_residual(entry: Approximation, at: TabularAt, objective: Objective, knob: float, tolerance: float) -> None:
+    if entry.residual is None:
+        solving = [name for name, each in APPROXIMATIONS.items() if each.residual is not None]
+        raise UnsupportedError(f"{entry.name}: tolerance={tolerance}: expected None; adjoints are solved by {solving}")
+    left = entry.residual(at, objective, knob)
+    if not left <= tolerance:
+        raise NotConvergedError(
+            f"{entry.name}: knob={knob}: {left:.2g} of the right-hand side of the adjoint system is left, expected at "
+            f"most {tolerance:.2g}; take more steps, or route='implicit', which solves it"
+        )

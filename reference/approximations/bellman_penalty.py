@@ -66,7 +66,9 @@ def penalised_policy(at: TabularAt, best: FloatArray, weights: FloatArray, pay: 
         logits = log_best + gain - (best * gain).sum(axis=1, keepdims=True)
         logits -= logits.max(axis=1, keepdims=True)
         moved = np.where(best > 0.0, np.exp(logits), 0.0)
-        moved /= moved.sum(axis=1, keepdims=True)
+        if not (mass := moved.sum(axis=1, keepdims=True)).all():
+            break  # an action of no probability that doubles can tell is wanted most
+        moved /= mass
         if np.abs(moved - policy).max() <= _SETTLED:
             return np.asarray(moved)
         policy = moved

@@ -28,7 +28,7 @@ from bilevelrl.reference.tabular.fixed_point import find_fixed_point, soft_bellm
 from bilevelrl.reference.tabular.follower import TabularFollower, tabular_operator
 from bilevelrl.reference.tabular.model import TabularAt
 
-__all__ = ["PaidFollower", "PaidMoments", "check_pay"]
+__all__ = ["PaidFollower", "PaidMoments", "check_pay", "check_rounding"]
 
 LARGEST = 1e100
 """Largest pay w_t max|r_L| in units of β: what it earns, discounted at γ_F, keeps its digits until it overflows."""
@@ -70,13 +70,19 @@ def check_pay(at: TabularAt, follower: TabularFollower, pay: float) -> float:
     remedy = "pay a hundredth of β in units of r_L; route='mixed_derivative' needs no pay that can be seen"
     if isinstance(pay, bool) or not isinstance(pay, (int, float, np.floating)) or not isfinite(pay) or pay == 0.0:
         raise InvalidInputError(refusal("pay", pay, "a finite number other than zero", remedy))
-    paid = abs(pay) * float(np.abs(at.tables.reward_leader).max())
+    bonus = float(np.abs(at.tables.reward_leader).max())
     size = at.problem.temperature + float(np.abs(follower.value_without(at.constant)).max())
-    lost = float(np.finfo(np.float64).eps) * size / ((1.0 - at.problem.discount_follower) * paid) if paid else 0.0
+    return check_rounding(pay, bonus, size, at.problem.discount_follower)
+
+
+def check_rounding(pay: float, bonus: float, size: float, discount: float) -> float:
+    """Return what rounding leaves uncertain, by the largest |r_L| and the size of the follower's values; or refuse."""
+    paid = abs(pay) * bonus
+    lost = float(np.finfo(np.float64).eps) * size / ((1.0 - discount) * paid) if paid else 0.0
     if lost > 0.1:
-        raise InvalidInputError(
-            refusal("pay", pay, f"at least {10.0 * abs(pay) * lost:.2g}; rounding is {lost:.2g} of it", remedy)
-        )
+        remedy = "pay a hundredth of β in units of r_L; route='mixed_derivative' needs no pay that can be seen"
+        least = f"at least {10.0 * abs(pay) * lost:.2g}; rounding is {lost:.2g} of it"
+        raise InvalidInputError(refusal("pay", pay, least, remedy))
     return lost
 
 
@@ -188,6 +194,18 @@ class PaidFollower:
         after = self._go_on(policy, law)
         moving += self.discount * after[:, :, None] * self.unpaid
         return PaidMoments(values[-1], visits + after, leading, moving)
+
+    def gradient(self, pay: float) -> FloatArray:
+        """Return G(pay) of (1), (N,): how θ moves what the follower is worth at the start."""
+        found = self.moments(pay)
+        return self._at.pullback(
+            {
+                "initial": found.start,
+                "reward_follower": found.visits,
+                "reward_leader": pay * found.leading,
+                "transition": kernel_layout(self._at, found.moving),
+            }
+        )
 
     def difference(self, pay: float, other: float) -> dict[Part, FloatArray]:
         """Return {part: (G(pay) - G(other)) / (pay - other)}, (N,) each, ρ included, by what moves in (1).

@@ -85,7 +85,7 @@ def error_cell(cell: Cell, configuration: Mapping[str, Any], checkpoint: Path) -
                 errors.append(float(np.linalg.norm(found - truth.value)) / size if size else float("nan"))
         measured = measured_rate(entry.knobs, errors, geometric=entry.geometric)
         told = {
-            "theory": round(entry.rate(at), 5),
+            "theory": "" if entry.rate is None else round(entry.rate(at), 5),
             "measured": round(measured, 5) if np.isfinite(measured) else "",
             "rules": round(ruling_rate(at), 5) if name.endswith("_sweeps") else "",
             "refused": refused,
@@ -137,13 +137,14 @@ def _over_all(rows: Sequence[Row]) -> list[str]:
     for method in APPROXIMATIONS:
         own = {row["problem"]: row for row in rows if row["method"] == method and row["error"] != "nan"}
         rates = np.array([float(row["measured"] or "nan") for row in own.values()])
-        theory = np.array([float(row["theory"]) for row in own.values()])[np.isfinite(rates)]
+        theory = np.array([float(row["theory"] or "nan") for row in own.values()])[np.isfinite(rates)]
         rates = rates[np.isfinite(rates)]
         if not len(rates):
             lines.append(f"| {method} | {len(own)} | 0 | | |")
             continue
         spread = ", ".join(f"{value:.3g}" for value in (rates.min(), np.median(rates), rates.max()))
-        lines.append(f"| {method} | {len(own)} | {len(rates)} | {spread} | {np.median(theory):.3g} |")
+        promised = "" if APPROXIMATIONS[method].rate is None else f"{np.median(theory):.3g}"
+        lines.append(f"| {method} | {len(own)} | {len(rates)} | {spread} | {promised} |")
     return lines
 
 

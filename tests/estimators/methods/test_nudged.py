@@ -105,6 +105,21 @@ def test_shared_random_numbers_called_independent_would_be_seen():
     assert (3.0 * common.standard_deviation < independent.standard_deviation).all()
 
 
+@pytest.mark.statistical
+@pytest.mark.parametrize(("numbers", "seen"), [("common", True), ("independent", False)])
+def test_populations_that_share_numbers_and_say_that_they_do_not_are_seen_by_their_spread(numbers, seen):
+    """The planted one draws with common numbers and declares the covariance of independent ones."""
+    declared = enumerate_moments(NudgedFollowers(pay=0.3, unpaid=False), ENDING, THETA, horizon=3)
+    context = context_of(ENDING, seed=6)
+    batch = sample_trajectories(ENDING, THETA, context.follower, streams=DRAWS, steps=3, rng=np.random.default_rng(7))
+    off = NudgedFollowers(pay=0.3, numbers=numbers, unpaid=False)(batch, context) - declared.mean
+    assert (np.abs(off.mean(axis=0)) < FIVE * off.std(axis=0) / np.sqrt(DRAWS)).all()  # no bias gives it away
+    squares = off**2
+    error = squares.std(axis=0) / np.sqrt(DRAWS)
+    apart = np.abs(squares.mean(axis=0) - np.diag(declared.covariance)) > FIVE * error
+    assert apart.all() if seen else not apart.any()
+
+
 @pytest.mark.exact
 @pytest.mark.parametrize(("numbers", "power"), [("independent", 2.0), ("common", 1.0)])
 def test_how_variance_grows_as_the_pay_falls(numbers, power):

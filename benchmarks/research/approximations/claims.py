@@ -1,0 +1,156 @@
+"""Assumptions that convergence proofs make, computed on every tabular reference problem: `bilevelrl reproduce claims`.
+
+*Gradient alignment.* The partial gradient ∂J, the follower held fixed, may stand for ∇J: ⟨∂J, ∇J⟩ >= c |∇J|² with
+c > 0, so that ascent on the one ascends the other. Assumed by arXiv:2509.15392 for Stackelberg mean-field games.
+
+*Social gradient.* The gradient of what both players earn together, ∇(J + V*), ascends J; and so does what players have
+who hold each other fixed, ∂J + ∇V*. Claimed in this spirit by arXiv:2604.11346, whose own text was not found: what
+is computed is the sum of both players' values, V* the follower's regularised optimum from the initial law.
+
+*PL condition.* The follower's return in its logits satisfies F* - F <= |∇F|² / 2μ around its optimum with μ the least
+eigenvalue of -∂²F = β B that a softmax feels; penalty methods ask weights of the order of `largest / μ`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bilevelrl.benchmarks.research.approximations.errors import KINDS
+from bilevelrl.benchmarks.sweeping.figures import Figure, FigureOptions, Row, SweepRunner
+from bilevelrl.benchmarks.sweeping.sweep_grid import Cell, Grid
+from bilevelrl.benchmarks.sweeping.sweeps import Sweep
+from bilevelrl.reference import hypergradient, solve_follower
+from bilevelrl.reference.approximations import fisher_blocks, follower_at, tabular_at
+from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.nudged import PaidFollower
+from bilevelrl.reference.problem import Objective, Problem
+from bilevelrl.tasks import toy_game_theta, toy_markov_game
+from bilevelrl.tasks.scenarios import reference_problems
+
+__all__ = ["FIGURES", "claim_cell", "claims_at", "follower_value_gradient"]
+
+PROBABILITIES = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.5, 0.7, 0.9)
+"""Of blocking in A, along the toy game with R = 1."""
+
+NOTHING = 1e-9
+"""Share of |∇J| below which a response counts as none."""
+
+
+def follower_value_gradient(problem: Problem, theta: FloatArray) -> FloatArray:
+    """Return ∇V* from the initial law, (N,), by the envelope theorem."""
+    alone = tabular_at(problem, theta).problem
+    at = replace(alone, discount_leader=alone.discount_follower).at(theta)  # the leader's plays no part
+    follower = solve_follower(at.problem, theta)
+    return PaidFollower(at, Objective(), follower).gradient(0.0)
+
+
+def claims_at(problem: Problem, theta: FloatArray, *, horizon: int | None = None, discounted: bool = True) -> Row:
+    """Return cosines, constants and the follower's PL constant at θ; None where there is nothing to compare."""
+    truth = hypergradient(problem, theta, horizon=horizon, discounted=discounted)
+    total, partial = truth.value, truth.value - truth.parts["response"]
+    value = follower_value_gradient(problem, theta)
+    at = tabular_at(problem, theta)
+    policy = solve_follower(at.problem, theta).policy
+    found = follower_at(at, policy)
+    sizes = np.linalg.eigvalsh(fisher_blocks(found.visits, policy)) * at.problem.temperature
+    met = (found.visits[:, None] > 0.0) & (np.arange(policy.shape[1]) > 0)  # one direction that a softmax does not feel
+    size = float(np.linalg.norm(total))
+    return {
+        "response_share": _short(float(np.linalg.norm(truth.parts["response"])) / size if size else 0.0),
+        "cosine_partial": _cosine(partial, total),
+        "alignment_constant": _short(float(partial @ total) / size**2) if size else None,
+        "cosine_social": _cosine(total + value, total),
+        "cosine_social_partial": _cosine(partial + value, total),
+        "pl_constant": _short(max(float(sizes[met].min()), 0.0)) if met.any() else None,
+        "largest_curvature": _short(float(sizes.max())),
+    }
+
+
+def _cosine(one: FloatArray, other: FloatArray) -> float | None:
+    sizes = float(np.linalg.norm(one) * np.linalg.norm(other))
+    return _short(float(one @ other) / sizes) if sizes > 0.0 else None
+
+
+def _short(number: float) -> float:
+    return float(f"{number:.4g}")
+
+
+def claim_cell(cell: Cell, configuration: Mapping[str, Any], checkpoint: Path) -> list[Row]:
+    """Return the row of one reference problem, or of the toy game at a probability of blocking, `p=...`."""
+    name = cell["problem"]
+    if name.startswith("p="):
+        return [claims_at(toy_markov_game(), toy_game_theta(float(name.removeprefix("p="))))]
+    stored = next(entry for entry in reference_problems() if entry.name == name)
+    form = stored.closed_form
+    return [claims_at(stored.problem(), stored.theta(), horizon=form.horizon, discounted=form.discounted)]
+
+
+def _rows(folder: Path, options: FigureOptions, run: SweepRunner) -> list[Row]:
+    names = [entry.name for kind in KINDS for entry in reference_problems(kind=kind)]
+    names = [*(names[:3] if options.quick else names), *(f"p={p:g}" for p in PROBABILITIES)]
+    grid = Grid(axes=[("problem", names)], known=("problem",))
+    return run(Sweep(function=claim_cell, grid=grid, folder=folder / "cells", configuration={}))
+
+
+def _table(rows: Sequence[Row], options: FigureOptions) -> str:
+    stored = [row for row in rows if not row["problem"].startswith("p=")]
+    felt = [row for row in stored if row["response_share"] > NOTHING]
+    lines = [
+        f"**{len(stored)} reference problems**, {len(felt)} of them with a response",
+        "",
+        "| assumption | holds | fails | where it fails (cosine) |",
+        "| --- | --- | --- | --- |",
+    ]
+    for column, what in (
+        ("cosine_partial", "⟨∂J, ∇J⟩ > 0: gradient alignment"),
+        ("cosine_social", "⟨∇(J + V*), ∇J⟩ > 0: the social gradient ascends J"),
+        ("cosine_social_partial", "⟨∂J + ∇V*, ∇J⟩ > 0: so does the sum of own gradients"),
+    ):
+        wrong = [row for row in felt if not float(row[column] or 0.0) > 0.0]
+        names = ", ".join(f"{row['problem']} ({float(row[column] or 0.0):.2g})" for row in wrong)
+        lines.append(f"| {what} | {len(felt) - len(wrong)} | {len(wrong)} | {names} |")
+    curved = [row for row in stored if row["pl_constant"] is not None]
+    constants = np.array([float(row["pl_constant"]) for row in curved])
+    ratios = np.array([float(row["largest_curvature"]) for row in curved]) / np.maximum(constants, 1e-300)
+    lines += [
+        "",
+        f"The follower's PL constant: least {constants.min():.2g}, median {np.median(constants):.2g}, largest "
+        f"{constants.max():.2g}; largest curvature over it: median {np.median(ratios):.2g}; above 1e6 on "
+        f"{int((ratios > 1e6).sum())} of {len(curved)}.",
+        "",
+        "**The toy game, R = 1, by the probability p of blocking in A**",
+        "",
+        "| p | cosine of ∂J | constant c | cosine of ∇(J + V*) | of ∂J + ∇V* | PL constant |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    lines += [
+        f"| {row['problem'].removeprefix('p=')} | {row['cosine_partial']} | {row['alignment_constant']} "
+        f"| {row['cosine_social']} | {row['cosine_social_partial']} | {row['pl_constant']} |"
+        for row in rows
+        if row["problem"].startswith("p=")
+    ]
+    return "\n".join(lines)
+
+
+def _nothing(folder: Path, rows: Sequence[Row], options: FigureOptions) -> list[Path]:
+    return []
+
+
+FIGURES = (
+    Figure(
+        name="claims",
+        title="what convergence proofs assume, computed on every tabular reference problem; no seeds",
+        seeds=1,
+        iterations=1,
+        quick_seeds=1,
+        quick_iterations=1,
+        rows=_rows,
+        table=_table,
+        draw=_nothing,
+    ),
+)

@@ -1,0 +1,77 @@
+"""What convergence proofs assume: constants by other ways, and the toy game's turning point."""
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+
+import autograd
+import autograd.numpy as anp
+import numpy as np
+import pytest
+
+from bilevelrl.benchmarks.research.approximations.claims import claim_cell, claims_at, follower_value_gradient
+from bilevelrl.reference import hypergradient, solve_follower
+from bilevelrl.tasks import random_mdp, toy_game_theta, toy_markov_game
+
+pytestmark = pytest.mark.exact
+
+MDP = random_mdp(states=4, actions=2, parameters=3, seed=0, discount_leader=0.8, discount_follower=0.9)
+THETA = np.array([0.3, -0.5, 0.2])
+KEPT = Path(__file__).resolve().parents[3] / "benchmarks" / "results" / "claims.csv"
+
+
+def test_the_follower_s_value_moves_as_differences_say():
+    def value(theta):
+        return MDP.tables_at(theta).initial @ solve_follower(MDP, theta).value
+
+    slopes = [(value(THETA + 1e-5 * e) - value(THETA - 1e-5 * e)) / 2e-5 for e in np.eye(3)]
+    np.testing.assert_allclose(follower_value_gradient(MDP, THETA), slopes, rtol=1e-7)
+
+
+def test_a_leader_with_the_follower_s_rewards_is_aligned_with_it():
+    """∇J = ∇V* up to the entropy where both earn the same; the social gradient then ascends J."""
+    hot = replace(MDP, discount_leader=0.9)
+    same = replace(hot, tables=lambda theta: shared(hot.tables(theta)), temperature=1e-3)
+    found = claims_at(same, THETA)
+    assert found["cosine_social"] > 0.99
+    against = replace(hot, tables=lambda theta: shared(hot.tables(theta), sign=-3.0), temperature=1e-3)
+    assert claims_at(against, THETA)["cosine_social_partial"] > 0.99 > 0.0
+    assert claims_at(replace(against, tables=lambda t: shared(hot.tables(t), sign=-0.3)), THETA)["cosine_social"] < 0.0
+
+
+def shared(tables, sign=1.0):
+    return replace(tables, reward_leader=sign * tables.reward_follower, regulariser=0.0)
+
+
+def test_the_pl_constant_is_the_least_eigenvalue_of_a_taped_hessian():
+    phi = np.log(solve_follower(MDP, THETA).policy)
+    tables = MDP.tables_at(THETA)
+
+    def earned(flat):
+        table = anp.reshape(flat, (4, 2))
+        log_policy = table - anp.log(anp.sum(anp.exp(table), axis=1, keepdims=True))
+        policy = anp.exp(log_policy)
+        chain = anp.sum(policy[:, :, None] * tables.transition, axis=1)
+        gained = anp.sum(policy * (tables.reward_follower - MDP.temperature * log_policy), axis=1)
+        return anp.dot(tables.initial, anp.linalg.solve(anp.eye(4) - MDP.discount_follower * chain, gained))
+
+    sizes = np.sort(-np.linalg.eigvalsh(autograd.hessian(earned)(phi.ravel())))
+    found = claims_at(MDP, THETA)
+    assert found["pl_constant"] == pytest.approx(sizes[4], rel=1e-3)  # four directions are not felt
+    assert found["largest_curvature"] == pytest.approx(sizes[-1], rel=1e-3)
+
+
+def test_on_the_toy_game_the_partial_gradient_turns_against_the_whole_past_a_fifth():
+    before, after = (claims_at(toy_markov_game(), toy_game_theta(p))["cosine_partial"] for p in (0.15, 0.3))
+    assert before > 0.0 > after
+    truth = hypergradient(toy_markov_game(), toy_game_theta(0.3))
+    assert (truth.value - truth.parts["response"]) @ truth.value < 0.0
+
+
+@pytest.mark.parametrize("problem", ["mdp_discount_0.9", "game_seen_0.5_0.9", "p=0.2"])
+def test_kept_rows_are_those_of_a_fresh_run(problem, tmp_path):
+    (fresh,) = claim_cell({"problem": problem}, {}, tmp_path)
+    with KEPT.open(encoding="utf-8") as lines:
+        (kept,) = [row for row in csv.DictReader(lines) if row["problem"] == problem]
+    for name, value in fresh.items():
+        assert float(kept[name]) == pytest.approx(value, rel=2e-3, abs=1e-9), name

@@ -177,9 +177,9 @@ def _provenance(card: Card) -> Section:
     rows += [("seed of the draws that costs are read from", str(card.seed)), ("seconds of CPU", f"{card.seconds:.1f}")]
     said = (
         "Means, spreads and biases are exact sums over all trajectories, or quadratures, up to rounding; sizes are "
-        "relative to the norm of the truth. Only costs are read from draws. A draw's standard deviation is the root of "
-        "the trace of its covariance; draws for 10 % is how many draws have a mean whose root mean square error is a "
-        "tenth of the truth, “never” where the bias alone is more."
+        "relative to the norm of the truth. Only costs are read from draws; a call is on 64 trajectories, or on one "
+        "batch. A draw's standard deviation is the root of the trace of its covariance; draws for 10 % is how many "
+        "draws have a mean whose root mean square error is a tenth of the truth, “never” where the bias alone is more."
     )
     table = Table(head=("what", ""), rows=tuple(rows))
     return Section(title="Versions, seed, sources", lines=(said,), table=table)

@@ -14,7 +14,7 @@ import numpy as np
 from bilevelrl.estimators import Claim, Context, Draw, Estimator, sample_trajectories
 from bilevelrl.reference import ConfigurableLQR, LQRGame, named_stream
 from bilevelrl.reference.doors import Positive, checked
-from bilevelrl.reference.errors import BilevelRLError, EstimatorError
+from bilevelrl.reference.errors import BilevelRLError, EstimatorError, SupportError, TooLargeError, UnsupportedError
 from bilevelrl.reference.problem import INFINITE_HORIZON, Objective
 from bilevelrl.reference.storage import software_versions
 from bilevelrl.tasks import Scenario, scenarios
@@ -185,11 +185,11 @@ def _place(
             found = enumerate_scenario(estimator, on, claim=subject.claim, max_multisets=most)
             judged = judge_enumerated(found)
             steps, cpu = _cost(estimator, on, target, named_stream(seed, "card", subject.name, on.name))
-    except EstimatorError as broken:
+    except (UnsupportedError, SupportError, TooLargeError) as refused:
+        return replace(place, reason=str(refused)), None, []
+    except BilevelRLError as broken:
         broke = failed_by("contract", on.name, str(broken))
         return replace(place, check="contract", outcome=Outcome.FAILED.value, reason=str(broken)), None, [broke]
-    except BilevelRLError as refused:
-        return replace(place, reason=str(refused)), None, []
     return _filled(place, found, judged, steps, cpu), found, judged
 
 

@@ -127,6 +127,13 @@ class TestWhatItSays:
         assert (card.places[0].check, card.places[0].outcome) == ("contract", "failed")
         assert "boom" in card.places[0].reason
 
+    def test_a_refusal_of_this_package_inside_an_estimator_is_its_failure(self):
+        def wrong_width(trajectories, context):
+            return context.problem.pullback(context.theta[:1], trajectories, {}, per_stream=True)
+
+        subject = replace(find_subject(f"{HERE}:right"), make=lambda target: wrong_width)
+        assert card_of(subject, on=some("layered"), mistakes=False).places[0].outcome == "failed"
+
     def test_what_is_too_large_is_not_judged_and_says_why(self):
         card = make_card("hpgd_mc", on=some("toll", "layered"), mistakes=False)
         assert [place.outcome for place in card.places] == ["measured", "not applicable"]

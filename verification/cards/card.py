@@ -19,8 +19,8 @@ class Place:
 
     Attributes
     ----------
-    scenario, kind, target : str
-        Where, the class of the problem, and the truth that the estimator is held against there.
+    scenario, kind, target, claim : str
+        Where, the class of the problem, the truth that the estimator is held against there, and what it claims there.
     temperature : float
         β.
     outcome, reason : str
@@ -51,14 +51,15 @@ class Place:
 
     Examples
     --------
-    >>> Place(scenario="toll", kind="ConfigurableMDP", target="infinite horizon", temperature=1.0, outcome="passed",
-    ...       reason="agrees").judged
+    >>> Place(scenario="toll", kind="ConfigurableMDP", target="infinite horizon", claim="unbiased", temperature=1.0,
+    ...       outcome="passed", reason="agrees").judged
     True
     """
 
     scenario: str
     kind: str
     target: str
+    claim: str
     temperature: float
     outcome: str
     reason: str
@@ -125,7 +126,8 @@ class Card:
     estimator, source, summary, level : str
         Its name in tables, what to give to `bilevelrl card` to make the card again, what it is.
     claim, claim_said, draw : str
-        What it promises of its expectation, in a word and in a sentence; what one draw is.
+        What it promises of its expectation, in words ("unbiased or declared" where that depends on the target) and in
+        sentences; what one draw is.
     problem : str
         The problem of one's own that it was made on, by its name; empty: the package's scenarios.
     theta, horizon
@@ -179,7 +181,7 @@ class Card:
     @property
     def headline(self) -> str:
         """What it comes to, with the denominator."""
-        return headline_of(self.places, self.claim)
+        return headline_of(self.places)
 
     @property
     def power(self) -> str:
@@ -203,10 +205,10 @@ def counted(places: Sequence[Place]) -> dict[str, int]:
     return {outcome: count for outcome, count in counts.items() if count}
 
 
-def headline_of(places: Sequence[Place], claim: str) -> str:
+def headline_of(places: Sequence[Place]) -> str:
     """Return on how many of how many scenarios an estimator is what it claims to be, and what became of the others."""
     counts = ", ".join(f"{count} {outcome}" for outcome, count in counted(places).items())
-    if claim == "measured":
+    if all(place.claim == "measured" for place in places):
         known = [place for place in places if place.computed]
         return f"claims nothing: measured on {len(known)} of {len(places)} scenarios ({counts})"
     right = sum(place.outcome in RIGHT for place in places)

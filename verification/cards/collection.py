@@ -105,6 +105,7 @@ def collection_rows(cards: Sequence[Card]) -> list[dict[str, Any]]:
             if not places:
                 continue
             known = [place for place in places if place.computed]
+            claims = {place.claim for place in places}
             biased = [place for place in known if place.biased]
             worst = max(biased, key=lambda place: place.bias or 0.0, default=None)
             part = "" if worst is None else max(worst.parts, key=lambda name: worst.parts[name], default="")
@@ -114,7 +115,7 @@ def collection_rows(cards: Sequence[Card]) -> list[dict[str, Any]]:
                     "estimator": card.source,
                     "kind": kind,
                     "level": card.level,
-                    "claim": card.claim,
+                    "claim": " or ".join(name for name in card.claim.split(" or ") if name in claims),
                     "draw": card.draw,
                     "scenarios": len(places),
                     "computed": len(known),

@@ -14,7 +14,7 @@ __all__ = ["Change", "compare_cards"]
 SAME_TO = 1e-6
 """Relative difference of numbers that another machine's rounding explains, beside what a verdict would have seen."""
 
-_STRENGTH = {"measured": 0, "declared": 1, "unbiased": 2}
+_STRENGTH = ("measured", "declared", "unbiased")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,9 +62,6 @@ def compare_cards(old: Card, new: Card) -> list[Change]:
     if old.source != new.source:
         raise InvalidInputError(refusal("old", old.source, f"a card of {new.source}", "compare cards of one estimator"))
     changes: list[Change] = []
-    if old.claim != new.claim:
-        weaker = _STRENGTH.get(new.claim, 0) < _STRENGTH.get(old.claim, 0)
-        changes.append(Change(what=f"claims: {old.claim} → {new.claim}", broke=weaker, number=True))
     before = {(place.kind, place.scenario): place for place in old.places}
     after = {(place.kind, place.scenario): place for place in new.places}
     for key, place in before.items():
@@ -90,6 +87,9 @@ def compare_cards(old: Card, new: Card) -> list[Change]:
 
 def _changed(old: Place, new: Place) -> list[Change]:
     changes = []
+    if old.claim != new.claim:
+        weaker = new.claim not in _STRENGTH[_STRENGTH.index(old.claim) :]
+        changes.append(Change(what=f"{new.scenario}: claims {old.claim} → {new.claim}", broke=weaker, number=True))
     if old.outcome != new.outcome:
         broke = (old.outcome in RIGHT and new.outcome not in RIGHT) or new.outcome == Outcome.FAILED.value
         what = f"{new.scenario}: {old.outcome} → {new.outcome}: {new.reason}"

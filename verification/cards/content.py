@@ -47,7 +47,7 @@ def card_sections(card: Card) -> list[Section]:
     found = [_summary(card), _claim(card)]
     for kind in card.kinds:
         own = [place for place in card.places if place.kind == kind]
-        found.extend(_kind(kind, own, card.claim) if own else [])
+        found.extend(_kind(kind, own) if own else [])
     found.extend(_mistakes(card))
     unjudged = [place for place in card.places if not place.computed and not place.judged]
     if unjudged:
@@ -97,14 +97,14 @@ _KIND_TITLES = {
 }
 
 
-def _kind(kind: str, places: Sequence[Place], claim: str) -> list[Section]:
+def _kind(kind: str, places: Sequence[Place]) -> list[Section]:
     title = _KIND_TITLES.get(kind, kind)
     rows = tuple(_cells(place) for place in places if place.computed or place.judged)
     head = (
-        "scenario", "verdict", "bias", "bias by part", "off its claim", "would see", "sd of a draw",
+        "scenario", "claims", "verdict", "bias", "bias by part", "off its claim", "would see", "sd of a draw",
         "draws for 10 %", "steps per draw", "CPU of a call",
     )  # fmt: skip
-    said = f"{headline_of(places, claim)}; {power_of(places)}."
+    said = f"{headline_of(places)}; {power_of(places)}."
     cut = [place.cut for place in places if place.cut]
     lines = [said]
     if cut:
@@ -114,7 +114,7 @@ def _kind(kind: str, places: Sequence[Place], claim: str) -> list[Section]:
         )
     if not rows:
         return [Section(title=title, lines=tuple(lines))]
-    table = Table(head=head, rows=rows, numbers=frozenset({2, 4, 5, 6, 7, 8, 9}))
+    table = Table(head=head, rows=rows, numbers=frozenset({3, 5, 6, 7, 8, 9, 10}))
     return [Section(title=title, lines=tuple(lines), table=table, kind=kind)]
 
 
@@ -126,6 +126,7 @@ def _cells(place: Place) -> tuple[str, ...]:
     parts = "; ".join(f"{part} {size(found)}" for part, found in place.parts.items() if found > seen)
     return (
         place.scenario,
+        place.claim,
         place.outcome,
         ("none" if not place.biased else size(place.bias)) if place.computed else "",
         parts,

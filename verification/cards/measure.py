@@ -130,7 +130,7 @@ def card_of(
         if progress is not None:
             progress(done, len(at) + mistakes, f"{subject.name} on {entry.name}")
     made = subject.make(at[0].target if at else Objective())
-    stated = subject.claim_of(made)
+    stated = sorted({Claim[place.claim.upper()] for place in places}, key=list(CLAIMS).index)
     failed = any(result.failed for result in results)
     cause = explain_results(results, at) if failed else None
     compared = told_apart(seen) if mistakes else ()
@@ -141,8 +141,8 @@ def card_of(
         source=subject.source,
         summary=subject.summary,
         level=subject.level,
-        claim=stated.name.lower(),
-        claim_said=CLAIMS[stated],
+        claim=" or ".join(claim.name.lower() for claim in stated),
+        claim_said="; or, for other targets, ".join(CLAIMS[claim] for claim in stated),
         draw="two trajectories" if _batched(made) else "one trajectory",
         problem=problem,
         theta=tuple(at[0].theta.ravel().tolist()) if problem else None,
@@ -171,6 +171,7 @@ def _place(
         kind=next(
             (kind.__name__ for kind in KINDS.values() if isinstance(on.problem, kind)), type(on.problem).__name__
         ),
+        claim=subject.claim_of(estimator).name.lower(),
         target=length if target.discounted else f"{length}, undiscounted",
         temperature=float(on.problem.temperature),
         outcome=Outcome.NOT_APPLICABLE.value,
@@ -275,7 +276,7 @@ def draws_for(
 def _cost(
     estimator: Any, on: Scenario, target: Objective, rng: np.random.Generator
 ) -> tuple[dict[str, float], float | None]:
-    """What one draw costs, as declared, and the processor time of one call, on sampled trajectories."""
+    """What one draw costs, as declared, and the processor time of one call, on sampled trajectories of one episode."""
     batched = _batched(estimator)
     critic, follower = exact_critic(on, target), on.solved(target).follower
     context = Context(problem=on.problem, theta=on.theta, follower=follower, critic=critic, rng=rng)
@@ -294,7 +295,8 @@ def _cost(
             declared = getattr(estimator, "cost", None)
             spent = {"environment_steps": batch.valid.sum()} if declared is None else declared(batch, context)
             for name, count in spent.items():
-                totals[name] = totals.get(name, 0.0) + float(count) / (calls * (1 if batched else streams))
+                share = on.episodes / (calls * (1 if batched else streams))
+                totals[name] = totals.get(name, 0.0) + float(count) * share
     except BilevelRLError:
         raise
     except Exception as broken:  # whatever somebody else's code raises

@@ -9,6 +9,7 @@ from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
+from bilevelrl.estimators import Claim
 from bilevelrl.reference.doors import checked
 from bilevelrl.reference.errors import InvalidInputError, refusal
 from bilevelrl.reference.storage import write_atomically
@@ -69,7 +70,11 @@ def parse_card(text: str, where: str = "card") -> Card:
     card: Card = _record(Card, {**rest, "kinds": [], "places": [], "mistakes": [], "theta": []}, where)
     card = replace(card, kinds=kinds, places=places, mistakes=mistakes, theta=theta)
     known = {outcome.value for outcome in Outcome}
+    claims = [claim.name.lower() for claim in Claim]
     for place in places:
+        if place.claim not in claims:
+            remedy = "make the card again"
+            raise InvalidInputError(refusal(f"{where}: {place.scenario}", place.claim, f"one of {claims}", remedy))
         if place.outcome not in known:
             raise InvalidInputError(
                 refusal(f"{where}: {place.scenario}: outcome", place.outcome, f"one of {sorted(known)}", "mend it")

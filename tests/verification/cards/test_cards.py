@@ -82,7 +82,7 @@ class TestWhatItSays:
             assert all(size <= place.would_see for part, size in place.parts.items() if part != "direct")
         told = card_markdown(card)
         assert "BREAKS its claim, and keeps it on 1 of 4" in told
-        assert re.search(r"\| toll \| failed \|[^|]*\| direct 9\.", told)
+        assert re.search(r"\| toll \| unbiased \| failed \|[^|]*\| direct 9\.", told)
 
     def test_a_part_that_is_left_out_is_a_bias_of_that_part(self):
         place = make_card("naive_pgd", on=some("layered"), mistakes=False).places[0]
@@ -247,7 +247,7 @@ class TestComparison:
         gone = replace(card, places=card.places[1:])
         assert any(change.broke for change in compare_cards(card, gone))
         assert not any(change.broke for change in compare_cards(gone, card))
-        weaker = replace(card, claim="declared")
+        weaker = self.changed(card, claim="declared")
         assert any(change.broke for change in compare_cards(card, weaker))
         assert not any(change.broke for change in compare_cards(weaker, card))
 

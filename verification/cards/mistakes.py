@@ -10,16 +10,24 @@ truth, each in turn, and the nearest counts.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import lru_cache
+from typing import TypeAlias
 
 import numpy as np
 
+from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.tasks import Scenario
+from bilevelrl.tasks.scenarios import Truth
 from bilevelrl.verification.cards.card import Mistake
 from bilevelrl.verification.checks.deterministic import Enumerated
+from bilevelrl.verification.checks.identity import Identity
 from bilevelrl.verification.checks.truncation import truncated_truths
 from bilevelrl.verification.mutants.causes import Cause, part_causes, planted_causes
 
 __all__ = ["FAR", "MOST_PATHS", "NOT_COMPUTED", "NO_EFFECT", "SAME", "TOLD_APART", "told_apart"]
+
+Effect: TypeAlias = Callable[[Scenario, Truth], FloatArray | None]
 
 TOLD_APART, SAME, NO_EFFECT, NOT_COMPUTED = "told apart", "same", "no effect", "not computed"
 
@@ -40,7 +48,7 @@ def told_apart(seen: Iterable[Enumerated], causes: Iterable[Cause] | None = None
     seen
         Exact moments of the estimator on scenarios; those with more than `MOST_PATHS` paths are left out.
     causes
-        Mistakes; default: everything known.
+        Mistakes; default: everything known of each kind of problem.
 
     Examples
     --------
@@ -54,8 +62,31 @@ def told_apart(seen: Iterable[Enumerated], causes: Iterable[Cause] | None = None
     """
     # The cheapest first: most mistakes show on the smallest problems.
     order = sorted((f for f in seen if f.moments.paths <= MOST_PATHS), key=lambda found: found.moments.paths)
-    listed = (*part_causes(), *planted_causes()) if causes is None else causes
-    return tuple(_held(cause, order) for cause in listed)
+    given = None if causes is None else tuple(causes)
+    found: dict[str, Mistake] = {}
+    kinds: list[type] = [type(entry.scenario.problem) for entry in order]
+    for kind in dict.fromkeys(kinds):
+        own = [entry for entry in order if type(entry.scenario.problem) is kind]
+        for cause in _known_of(kind) if given is None else given:
+            held = _held(cause, own)
+            found[cause.name] = min(found.get(cause.name, held), held, key=_order)  # where it is told best
+    return tuple(found.values())
+
+
+def _order(mistake: Mistake) -> tuple[int, float]:
+    return (TOLD_APART, SAME, NO_EFFECT, NOT_COMPUTED).index(mistake.outcome), -(mistake.distance or 0.0)
+
+
+@lru_cache(maxsize=8)
+def _known_of(kind: type) -> tuple[Cause, ...]:
+    """The known mistakes of a kind of problem; the cards of all estimators ask for the same effects."""
+    listed = (*part_causes(), *planted_causes(kind))
+    return tuple(Cause(name=cause.name, effect=_remembered(cause.effect)) for cause in listed)
+
+
+def _remembered(effect: Effect) -> Effect:
+    kept = lru_cache(maxsize=1024)(lambda on, truth: effect(on, truth.objects[0]))
+    return lambda on, truth: kept(on, Identity(truth))
 
 
 def _held(cause: Cause, seen: list[Enumerated]) -> Mistake:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import abc
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from functools import singledispatch
 from types import MappingProxyType
@@ -20,7 +20,7 @@ from numpy.random import Generator
 from bilevelrl.estimators.optimisers import SCHEDULES, SGD, LargestNorm, Optimiser
 from bilevelrl.estimators.training.methods import METHODS
 from bilevelrl.reference import Problem, named_stream
-from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.arrays import FloatArray, Traced
 from bilevelrl.reference.doors import Count, NonNegative, Positive, Seed, Share, checked
 from bilevelrl.reference.errors import InvalidInputError, UnknownNameError, UnsupportedError
 
@@ -192,6 +192,14 @@ class LeaderTraining(abc.ABC):
     def problem_arrays(self) -> Iterable[FloatArray]:
         """Return numbers that tell this problem from others of the same description, e.g. its tables at θ_0."""
 
+    def of_theta(self, entries: Callable[[FloatArray], Mapping[str, Traced]]) -> Iterator[FloatArray]:
+        """Yield what θ enters, at the first starting point and beside it, where other slopes give other numbers."""
+        start = self.start()[0].reshape(self.theta_shape)
+        beside = start + 1e-3 * named_stream(0, "training", "beside").standard_normal(start.shape)
+        for theta in (start, beside):
+            found = entries(theta)
+            yield from (np.asarray(found[name], dtype=np.float64) for name in sorted(found))
+
     def generators(self) -> list[Generator]:
         """Return the random stream of each run."""
         return [named_stream(self.entropy, "training", run.method, int(run.seed)) for run in self.runs]
@@ -224,7 +232,7 @@ class StartRule(Protocol):
         ...
 
 
-_VERSION = 3  # raised where a configuration gives other numbers than before, or checkpoints hold other arrays
+_VERSION = 4  # raised where a configuration gives other numbers than before, or checkpoints hold other arrays
 
 _CONSTANTS = ("name", "discount_leader", "discount_follower", "temperature")
 

@@ -32,7 +32,8 @@ class GameTraining(LeaderTraining):
     Parameters
     ----------
     problem
-        Its follower sees the leader's action, and no transition ends an episode. Its own leader policy is not used.
+        Its follower sees the leader's action, no transition ends an episode, and it has no regulariser. Its own leader
+        policy is not used.
     streams, steps
         Episodes that every run samples in every outer iteration, and their length.
     options
@@ -47,7 +48,7 @@ class GameTraining(LeaderTraining):
     InvalidInputError, UnknownNameError
         If a number is out of range, or a name not known.
     UnsupportedError
-        If the follower does not see the leader's action, or episodes end.
+        If the follower does not see the leader's action, episodes end, or the game has a regulariser.
 
     Examples
     --------
@@ -76,6 +77,11 @@ class GameTraining(LeaderTraining):
         self.options.check_kind(MarkovGame)
         if not self.problem.follower_sees_leader_action:
             raise UnsupportedError("GameTraining: expected a game whose follower sees the leader's action")
+        if self.problem.regulariser is not None:
+            raise UnsupportedError(
+                "GameTraining: expected a game without a regulariser, which is a function of the θ of its own policy, "
+                "not of what `options.actor` learns; add what it costs to reward_leader"
+            )
         if np.abs(self.problem.transition.sum(axis=3) - 1.0).max() > 1e-12:
             raise UnsupportedError("GameTraining: expected transitions that sum to one; episodes are cut by `steps`")
         shape = (self.problem.states, self.problem.leader_actions)
@@ -114,3 +120,5 @@ class GameTraining(LeaderTraining):
         """Return the game's tables."""
         game = self.problem
         yield from (game.transition, game.reward_follower, game.reward_leader, game.initial)
+        if game.action_mask is not None:
+            yield np.asarray(game.action_mask, dtype=np.float64)

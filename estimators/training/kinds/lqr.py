@@ -71,6 +71,5 @@ class LQRTraining(LeaderTraining):
         return int(np.prod(self.theta_shape))
 
     def problem_arrays(self) -> Iterable[FloatArray]:
-        """Return the matrices at the first starting point."""
-        entries = self.problem.matrices_at(self.start()[0]).differentiable()
-        return [np.asarray(entries[name]) for name in sorted(entries)]
+        """Return the matrices at two θ."""
+        return self.of_theta(lambda theta: self.problem.evaluate(theta).differentiable())

@@ -6,10 +6,8 @@ learn from it; estimators give a direction. Exact hypergradient ascent is one of
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-
-import numpy as np
 
 from bilevelrl.estimators.followers.solving import (
     ExactFollower,
@@ -17,11 +15,10 @@ from bilevelrl.estimators.followers.solving import (
 )
 from bilevelrl.estimators.sampling.tabular import TabularSimulator
 from bilevelrl.estimators.training.runs import LeaderTraining
-from bilevelrl.reference import ConfigurableMDP
-from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference import ConfigurableMDP, SparseTransition
+from bilevelrl.reference.arrays import FloatArray, Traced
 from bilevelrl.reference.doors import checked
 from bilevelrl.reference.errors import InvalidInputError, refusal
-from bilevelrl.reference.tabular import to_dense
 
 __all__ = ["Training", "published_simulator"]
 
@@ -80,9 +77,22 @@ class Training(LeaderTraining):
         _ = self.theta_shape  # refuses a θ of any shape
 
     def problem_arrays(self) -> Iterable[FloatArray]:
-        """Return the tables at θ_0, and the kernel that moves the samples."""
-        theta = self.start()[0].reshape(self.theta_shape)
-        tables = self.problem.tables_at(theta).differentiable()
-        yield from (np.asarray(tables[name], dtype=np.float64) for name in sorted(tables))
-        if isinstance(self.simulator.dynamics, ConfigurableMDP):
-            yield to_dense(self.simulator.dynamics.tables_at(theta).transition)
+        """Return the tables at two θ, of the problem and of what moves the samples."""
+        for problem in (self.problem, self.simulator.dynamics):
+            if isinstance(problem, ConfigurableMDP):
+                yield from self.of_theta(_numbers(problem))
+
+
+def _numbers(problem: ConfigurableMDP) -> Callable[[FloatArray], dict[str, Traced]]:
+    """Return the function θ → all arrays of its tables, those too that cannot depend on θ."""
+
+    def evaluate(theta: FloatArray) -> dict[str, Traced]:
+        tables = problem.evaluate(theta)
+        kernel = tables.transition
+        fixed = {
+            "action_mask": tables.action_mask,
+            "successor": kernel.successor if isinstance(kernel, SparseTransition) else None,
+        }
+        return tables.differentiable() | {name: array for name, array in fixed.items() if array is not None}
+
+    return evaluate

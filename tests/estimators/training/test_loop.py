@@ -11,6 +11,7 @@ from bilevelrl.estimators.terms.batched import SeedBatch
 from bilevelrl.estimators.training import (
     METHODS,
     Adam,
+    GameTraining,
     Run,
     Training,
     gradient_errors,
@@ -19,9 +20,18 @@ from bilevelrl.estimators.training import (
 )
 from bilevelrl.estimators.training import loop as loop_module
 from bilevelrl.estimators.training.checkpoints import save_checkpoint
-from bilevelrl.reference import ConfigurableMDP, named_stream, solve_follower
+from bilevelrl.reference import (
+    ConfigurableMDP,
+    MarkovGame,
+    Tables,
+    TabularSoftmaxPolicy,
+    named_stream,
+    solve_follower,
+)
 from bilevelrl.reference.errors import InvalidInputError, UnknownNameError, UnsupportedError
 from bilevelrl.tasks import four_rooms, random_mdp
+
+ASCENT = {"runs": [Run(method="exact", seed=1, learning_rate=0.05)], "iterations": 2}
 
 LOGGED = (
     "objective",
@@ -324,6 +334,57 @@ def test_a_checkpoint_of_another_configuration_is_refused(tmp_path):
         with pytest.raises(InvalidInputError, match="checkpoint of another configuration"):
             train(other, checkpoint=path)
     assert path.read_bytes() == before
+
+
+def toll_of(slope):
+    """Two states, a toll `slope · θ`: at θ = 0 all slopes make the same tables."""
+    return ConfigurableMDP(
+        tables=lambda theta: Tables(
+            transition=np.full((2, 2, 2), 0.45),
+            reward_follower=np.eye(2) - slope * theta[0] * np.array([[1.0, 0.0], [1.0, 0.0]]),
+            reward_leader=np.array([[0.0, 1.0], [1.0, 0.0]]),
+            initial=np.array([0.5, 0.5]),
+        ),
+        discount_leader=0.9, discount_follower=0.9, temperature=0.5, theta_shape=(1,),
+    )  # fmt: skip
+
+
+def game_where(**changes):
+    rng = np.random.default_rng(0)
+    rewards = {name: rng.normal(size=(2, 2, 2)) for name in ("reward_follower", "reward_leader")}
+    policy = TabularSoftmaxPolicy(states=2, leader_actions=2)
+    return MarkovGame(
+        transition=np.full((2, 2, 2, 2), 0.5), initial=np.array([0.5, 0.5]), policy=policy, discount_leader=0.9,
+        discount_follower=0.8, temperature=0.5, follower_sees_leader_action=True, **rewards, **changes,
+    )  # fmt: skip
+
+
+@pytest.mark.exact
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (
+            Training(problem=toll_of(1.0), start_scale=0.0, **ASCENT),
+            Training(problem=toll_of(-3.0), start_scale=0.0, **ASCENT),
+        ),
+        (
+            GameTraining(problem=game_where(), **ASCENT),
+            GameTraining(problem=game_where(action_mask=np.array([[True, True], [True, False]])), **ASCENT),
+        ),
+    ],
+    ids=["another slope, the same tables at the start", "another mask"],
+)
+def test_a_checkpoint_of_another_problem_is_refused(one, other, tmp_path):
+    path = tmp_path / "state.npz"
+    train(one, checkpoint=path)
+    with pytest.raises(InvalidInputError, match="checkpoint of another configuration"):
+        train(other, checkpoint=path)
+    assert one.fingerprint() == replace(one).fingerprint()
+
+
+def test_games_whose_regulariser_no_direction_would_see_are_refused():
+    with pytest.raises(UnsupportedError, match="without a regulariser"):
+        GameTraining(problem=game_where(regulariser=lambda theta: -theta @ theta), **ASCENT)
 
 
 @pytest.mark.exact

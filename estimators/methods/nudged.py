@@ -18,11 +18,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
 from bilevelrl.estimators.estimator import Claim, Context, Contribution, Draw, Estimator, EstimatorEntry
+from bilevelrl.estimators.expectations.nudged import Population, paid_moments
 from bilevelrl.estimators.sampling.tabular import TabularSimulator
 from bilevelrl.estimators.sampling.trajectories import Trajectories
 from bilevelrl.estimators.terms.fresh_suffixes import own_generator
@@ -33,27 +34,14 @@ from bilevelrl.reference.errors import (
     EstimatorError,
     IllPosedError,
     InvalidInputError,
-    TooLargeError,
     UnsupportedError,
     refusal,
 )
 from bilevelrl.reference.nudged import PaidFollower, check_pay, kernel_layout
 from bilevelrl.reference.problem import Objective, Part, Term
-from bilevelrl.reference.tabular import dense_jacobian, to_dense
+from bilevelrl.reference.tabular import to_dense
 
 __all__ = ["NudgedFollowers"]
-
-LARGEST = 400
-"""Pairs of states for which the covariance of coupled streams is worked out."""
-
-
-class _Population(NamedTuple):
-    """Followers that are paid alike: what their returns and the leader's count in (1), their values and policy."""
-
-    weight: float
-    share: float
-    value: FloatArray
-    policy: FloatArray
 
 
 @checked
@@ -147,7 +135,7 @@ class NudgedFollowers(Estimator):
                 "(γ_L/γ_F)^t, and a constant one answers for a leader with the follower's discount"
             )
 
-    def _populations(self, context: Context) -> tuple[FloatArray, tuple[_Population, _Population]]:
+    def _populations(self, context: Context) -> tuple[FloatArray, tuple[Population, Population]]:
         """Return the unpaid values and both populations."""
         self.check_problem(context)
         problem, follower = context.problem, context.follower
@@ -162,7 +150,7 @@ class NudgedFollowers(Estimator):
             unpaid, responses = follower.value, problem.paid_responses(context.theta, follower, sides)
         shares = (0.0, 0.0) if self.unpaid else (0.5, 0.5) if self.sides == 2 else (1.0, 0.0)
         one, other = (
-            _Population(sign / (pay * self.sides), share, *response)
+            Population(sign / (pay * self.sides), share, *response)
             for sign, share, response in zip((1.0, -1.0), shares, responses, strict=True)
         )
         return unpaid, (one, other)
@@ -217,7 +205,7 @@ class NudgedFollowers(Estimator):
         return items
 
     def _paid_contributions(
-        self, batch: Trajectories, population: _Population, unpaid: FloatArray, context: Context
+        self, batch: Trajectories, population: Population, unpaid: FloatArray, context: Context
     ) -> list[Contribution]:
         """Return (2) times what it counts: the response with unpaid values, the transition with what is added."""
         powers = _powers(batch, context)
@@ -309,9 +297,13 @@ class NudgedFollowers(Estimator):
             gained = sum((each.weight * each.value for each in populations), np.zeros(len(populations[0].value)))
             for item in self._own_contributions(trajectories, context, gained):
                 rows = rows + item.per_stream(context)
-        mean, second = self._paid_moments(populations, context, trajectories.steps)
+        mean, second = paid_moments(populations, context, trajectories.steps, **self._coupling)
         covariance = second - np.outer(mean, mean)
         return rows + mean, np.repeat(covariance[None], trajectories.streams, axis=0)
+
+    @property
+    def _coupling(self) -> dict[str, Any]:
+        return {"coupled": self.numbers == "common", "starts_count": not self.unpaid, "name": self.name}
 
     @checked
     def best_pay(self, context: Context, *, horizon: int, streams: Count) -> float:
@@ -329,7 +321,7 @@ class NudgedFollowers(Estimator):
         """
         check_stream_steps("horizon", horizon)
         _, populations = self._populations(context)
-        mean, second = self._paid_moments(populations, context, horizon)
+        mean, second = paid_moments(populations, context, horizon, **self._coupling)
         own, small = (
             sum(replace(self, pay=pay, sides=sides).expectation(context, horizon=horizon).values(), np.zeros(1))
             for pay, sides in ((self.pay, self.sides), (1e-3 * self.pay, 2))
@@ -340,64 +332,6 @@ class NudgedFollowers(Estimator):
             raise IllPosedError(f"{self.name}: no bias at pay={self.pay}: expected one to weigh against the variance")
         variance = float(np.trace(second - np.outer(mean, mean))) * abs(self.pay) ** power
         return float((power * variance / (2 * order * bias**2 * streams)) ** (1.0 / (2 * order + power)))  # (3)
-
-    def _paid_moments(
-        self, populations: Sequence[_Population], context: Context, steps: int
-    ) -> tuple[FloatArray, FloatArray]:
-        """Return mean and second moment of what paid streams say in (1), by dynamic programming over pairs."""
-        tables = context.problem.tables_at(context.theta)
-        states, discount = tables.states, context.problem.discount_follower
-        if (states + 1) ** 2 > LARGEST:
-            raise TooLargeError(f"{self.name}: {(states + 1) ** 2} pairs of states, expected at most {LARGEST}")
-        couple = _overlaps if self.numbers == "common" else np.multiply.outer
-        kernel = to_dense(tables.transition)
-        moves = np.concatenate([kernel, np.maximum(1.0 - kernel.sum(axis=2, keepdims=True), 0.0)], axis=2)
-        jacobian = context.problem.jacobian(context.theta)
-        slopes, count = jacobian.get("transition"), context.theta.size
-        dense = np.zeros((*kernel.shape, count)) if slopes is None else dense_jacobian(tables, slopes)
-        scores = np.divide(dense, kernel[..., None], out=np.zeros_like(dense), where=kernel[..., None] > 0.0)
-        none = np.zeros((*kernel.shape[:2], count))
-        follower, leader = (jacobian.get(f"reward_{who}", none) for who in ("follower", "leader"))
-        terms = []
-        for each in populations:
-            paid = each.weight * follower + each.share * leader
-            own = np.zeros((states + 1, kernel.shape[1], states + 1, count))
-            own[:states, :, :states] = (
-                paid[:, :, None] + each.weight * discount * each.value[None, None, :, None] * scores
-            )
-            own[:states, :, states] = paid
-            terms.append(own)
-        still = np.zeros((kernel.shape[1], states + 1))
-        still[:, states] = 1.0
-        moves = np.concatenate([moves, still[None]])
-        policies = [np.concatenate([each.policy, np.eye(1, kernel.shape[1])]) for each in populations]
-        pairs = states + 1
-        mean, second = np.zeros((pairs, pairs, count)), np.zeros((pairs, pairs, count, count))
-        for _ in range(steps):
-            new_mean, new_second = np.zeros_like(mean), np.zeros_like(second)
-            for s in range(pairs):
-                for u in range(pairs):
-                    actions = couple(policies[0][s], policies[1][u])
-                    for a, b in zip(*np.nonzero(actions), strict=True):
-                        chance = actions[a, b] * couple(moves[s, a], moves[u, b])
-                        step = terms[0][s, a][:, None] + terms[1][u, b][None, :]
-                        ahead = discount * mean
-                        new_mean[s, u] += np.einsum("xy,xyn->n", chance, step + ahead)
-                        cross = np.einsum("xy,xyi,xyj->ij", chance, step, ahead)
-                        new_second[s, u] += np.einsum("xy,xyi,xyj->ij", chance, step, step) + cross + cross.T
-                        new_second[s, u] += discount**2 * np.einsum("xy,xyij->ij", chance, second)
-            mean, second = new_mean, new_second
-        if not self.unpaid and "initial" in jacobian:  # said by the first state of the first population
-            gained = sum((each.weight * each.value for each in populations), np.zeros(states))
-            law = np.asarray(tables.initial, dtype=np.float64)[:, None]
-            slope = np.divide(jacobian["initial"], law, out=np.zeros((states, count)), where=law > 0.0)
-            said = np.concatenate([gained[:, None] * slope, np.zeros((1, count))])[:, None]
-            cross = np.einsum("sui,suj->suij", np.broadcast_to(said, mean.shape), mean)
-            second = second + cross + cross.transpose(0, 1, 3, 2) + said[..., :, None] * said[..., None, :]
-            mean = mean + said
-        law = np.append(np.asarray(tables.initial, dtype=np.float64), 0.0)
-        starts = couple(law, law)
-        return np.einsum("su,sun->n", starts, mean), np.einsum("su,suij->ij", starts, second)
 
 
 def _first_episodes(batch: Trajectories) -> Trajectories:
@@ -410,14 +344,6 @@ def _powers(batch: Trajectories, context: Context) -> FloatArray:
     """Return γ^t of every step that was played, (M, T)."""
     powers = context.problem.discount_leader ** batch.time_in_episode.astype(np.float64)
     return np.where(batch.valid, powers, 0.0)
-
-
-def _overlaps(one: FloatArray, other: FloatArray) -> FloatArray:
-    """Return the joint law of two laws that are inverted at the same uniform number."""
-    ends, others = np.cumsum(one), np.cumsum(other)
-    upper = np.minimum(ends[:, None], others[None, :])
-    lower = np.maximum((ends - one)[:, None], (others - other)[None, :])
-    return np.asarray(np.maximum(upper - lower, 0.0))
 
 
 def _visits(kernel: FloatArray, policy: FloatArray, initial: FloatArray, discount: float, steps: int) -> FloatArray:

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from bilevelrl.estimators import Context, Objective, TabularSimulator, sample_trajectories
+from bilevelrl.estimators.expectations.nudged import _overlaps
 from bilevelrl.estimators.methods import NudgedFollowers
-from bilevelrl.estimators.methods.nudged import _overlaps
 from bilevelrl.reference import SparseTransition, hypergradient, solve_follower
 from bilevelrl.reference.errors import EstimatorError, InvalidInputError, TooLargeError, UnsupportedError
 from bilevelrl.reference.nudged import PaidFollower

@@ -1,0 +1,116 @@
+"""Moments of what streams of nudged followers say, over all pairs of streams that two populations may see together.
+
+With D what one step of both streams says and m', M' the moments of what is said later, those at a pair of states are
+
+    m = E[D + γ m'],      M = E[D D' + D (γ m')' + (γ m') D' + γ² M'],                                              (1)
+
+over the joint law of both steps: the product of both, or, where both meet the same uniform numbers, their overlaps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from bilevelrl.estimators.estimator import Context
+from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.errors import TooLargeError
+from bilevelrl.reference.tabular import dense_jacobian, to_dense
+
+__all__ = ["Population", "paid_moments"]
+
+LARGEST = 400
+"""Pairs of states for which the covariance of coupled streams is worked out."""
+
+
+class Population(NamedTuple):
+    """Followers that are paid alike: what their returns and the leader's count, their values and policy."""
+
+    weight: float
+    share: float
+    value: FloatArray
+    policy: FloatArray
+
+
+def paid_moments(
+    populations: Sequence[Population], context: Context, steps: int, *, coupled: bool, starts_count: bool, name: str
+) -> tuple[FloatArray, FloatArray]:
+    """Return mean and second moment of what paid streams say, by dynamic programming over pairs.
+
+    Parameters
+    ----------
+    populations, context, steps
+        Two of them; problem and θ; steps of a stream.
+    coupled
+        Whether both meet the same uniform numbers.
+    starts_count
+        Whether what the first state says is the first population's.
+    name
+        Of the estimator.
+
+    Raises
+    ------
+    TooLargeError
+        If there are more than `LARGEST` pairs of states.
+    """
+    tables = context.problem.tables_at(context.theta)
+    states, discount = tables.states, context.problem.discount_follower
+    if (states + 1) ** 2 > LARGEST:
+        raise TooLargeError(f"{name}: {(states + 1) ** 2} pairs of states, expected at most {LARGEST}")
+    couple = _overlaps if coupled else np.multiply.outer
+    kernel = to_dense(tables.transition)
+    moves = np.concatenate([kernel, np.maximum(1.0 - kernel.sum(axis=2, keepdims=True), 0.0)], axis=2)
+    jacobian = context.problem.jacobian(context.theta)
+    slopes, count = jacobian.get("transition"), context.theta.size
+    dense = np.zeros((*kernel.shape, count)) if slopes is None else dense_jacobian(tables, slopes)
+    scores = np.divide(dense, kernel[..., None], out=np.zeros_like(dense), where=kernel[..., None] > 0.0)
+    none = np.zeros((*kernel.shape[:2], count))
+    follower, leader = (jacobian.get(f"reward_{who}", none) for who in ("follower", "leader"))
+    terms = []
+    for each in populations:
+        paid = each.weight * follower + each.share * leader
+        own = np.zeros((states + 1, kernel.shape[1], states + 1, count))
+        own[:states, :, :states] = paid[:, :, None] + each.weight * discount * each.value[None, None, :, None] * scores
+        own[:states, :, states] = paid
+        terms.append(own)
+    still = np.zeros((kernel.shape[1], states + 1))
+    still[:, states] = 1.0
+    moves = np.concatenate([moves, still[None]])
+    policies = [np.concatenate([each.policy, np.eye(1, kernel.shape[1])]) for each in populations]
+    pairs = states + 1
+    mean, second = np.zeros((pairs, pairs, count)), np.zeros((pairs, pairs, count, count))
+    for _ in range(steps):
+        new_mean, new_second = np.zeros_like(mean), np.zeros_like(second)
+        for s in range(pairs):
+            for u in range(pairs):
+                actions = couple(policies[0][s], policies[1][u])
+                for a, b in zip(*np.nonzero(actions), strict=True):
+                    chance = actions[a, b] * couple(moves[s, a], moves[u, b])
+                    step = terms[0][s, a][:, None] + terms[1][u, b][None, :]
+                    ahead = discount * mean
+                    new_mean[s, u] += np.einsum("xy,xyn->n", chance, step + ahead)
+                    cross = np.einsum("xy,xyi,xyj->ij", chance, step, ahead)
+                    new_second[s, u] += np.einsum("xy,xyi,xyj->ij", chance, step, step) + cross + cross.T
+                    new_second[s, u] += discount**2 * np.einsum("xy,xyij->ij", chance, second)
+        mean, second = new_mean, new_second
+    if starts_count and "initial" in jacobian:  # said by the first state of the first population
+        gained = sum((each.weight * each.value for each in populations), np.zeros(states))
+        law = np.asarray(tables.initial, dtype=np.float64)[:, None]
+        slope = np.divide(jacobian["initial"], law, out=np.zeros((states, count)), where=law > 0.0)
+        said = np.concatenate([gained[:, None] * slope, np.zeros((1, count))])[:, None]
+        cross = np.einsum("sui,suj->suij", np.broadcast_to(said, mean.shape), mean)
+        second = second + cross + cross.transpose(0, 1, 3, 2) + said[..., :, None] * said[..., None, :]
+        mean = mean + said
+    law = np.append(np.asarray(tables.initial, dtype=np.float64), 0.0)
+    starts = couple(law, law)
+    return np.einsum("su,sun->n", starts, mean), np.einsum("su,suij->ij", starts, second)
+
+
+def _overlaps(one: FloatArray, other: FloatArray) -> FloatArray:
+    """Return the joint law of two laws that are inverted at the same uniform number."""
+    ends, others = np.cumsum(one), np.cumsum(other)
+    upper = np.minimum(ends[:, None], others[None, :])
+    lower = np.maximum((ends - one)[:, None], (others - other)[None, :])
+    return np.asarray(np.maximum(upper - lower, 0.0))

@@ -20,7 +20,7 @@ from bilevelrl.estimators import Claim, Context, Draw, Estimator, LeaderCritic, 
 from bilevelrl.estimators.terms import answers_of
 from bilevelrl.reference import ConfigurableLQR, ConfigurableMDP, LQRGame, MarkovGame
 from bilevelrl.reference.arrays import FloatArray
-from bilevelrl.reference.doors import callable_error, checked, checked_record
+from bilevelrl.reference.doors import NonNegative, callable_error, checked, checked_record
 from bilevelrl.reference.errors import (
     BilevelRLError,
     EstimatorError,
@@ -122,6 +122,8 @@ class Enumerated:
         Bound on what the follower's and the critic's rounding do to the mean.
     values_count : float
         How many times values enter what is multiplied with scores.
+    accuracy : float
+        Error relative to the largest part of the truth that is allowed beside rounding.
     score_error : (N,)
         Bound on what the rounding of scores does that large values are multiplied with, where that was asked for.
 
@@ -142,6 +144,7 @@ class Enumerated:
     own_mean: Mapping[Part, FloatArray] | None = None
     follower_error: float
     values_count: float = 1.0
+    accuracy: float = 0.0
     score_error: FloatArray = field(default_factory=lambda: np.zeros(1))
 
     @property
@@ -164,7 +167,9 @@ class Enumerated:
     @property
     def tolerance(self) -> FloatArray:
         """(N,): what rounding, conditioning and the truth's own error allow the mean."""
-        return self.moments.allowed(self.truth.error_bound + self.follower_error) + self.score_error
+        size = max(float(np.abs(part).max()) for part in self.truth.parts.values())
+        known_to = self.truth.error_bound + self.follower_error + self.accuracy * size
+        return self.moments.allowed(known_to) + self.score_error
 
 
 @checked
@@ -175,6 +180,7 @@ def enumerate_scenario(
     claim: Claim | None = None,
     batch: int | None = None,
     max_multisets: int = MAX_MULTISETS,
+    accuracy: NonNegative = 0.0,
     **changes: Any,
 ) -> Enumerated:
     """Return the exact moments of an estimator on a scenario.
@@ -191,6 +197,8 @@ def enumerate_scenario(
         Trajectories per draw, for estimators whose draw is a batch; default 2.
     max_multisets
         Refuse to enumerate more batches.
+    accuracy
+        Error relative to the largest part of the truth that is allowed beside rounding, that of the rows' dtype.
     changes
         `follower`, `critic` or `simulator` to use instead of the exact ones.
 
@@ -202,7 +210,8 @@ def enumerate_scenario(
         As `enumerate_moments`.
     """
     with evaluated_once(on):
-        return _enumerate(estimator, on, claim, batch, max_multisets, changes)
+        found = _enumerate(estimator, on, claim, batch, max_multisets, changes)
+    return replace(found, accuracy=accuracy) if accuracy else found
 
 
 def _enumerate(
@@ -277,6 +286,7 @@ def check_estimator(
     *,
     claim: Claim | None = None,
     made_for: bool = False,
+    accuracy: NonNegative = 0.0,
 ) -> list[CheckResult]:
     """Hold an estimator against what it claims, on every scenario: its contract, its mean, the mean of each part.
 
@@ -290,6 +300,8 @@ def check_estimator(
         What a plain function claims; default: unbiased.
     made_for
         Make the estimator anew for the target that each scenario's trajectories can tell.
+    accuracy
+        Error relative to the largest part of the truth that is allowed beside rounding, that of the rows' dtype.
 
     Returns
     -------
@@ -314,7 +326,7 @@ def check_estimator(
     for entry in scenarios() if on is None else on:
         made: Any = estimator(entry.target) if made_for else estimator  # type: ignore[call-arg,arg-type]
         try:
-            found = enumerate_scenario(made, entry, claim=claim)
+            found = enumerate_scenario(made, entry, claim=claim, accuracy=accuracy)
         except (UnsupportedError, SupportError, TooLargeError) as refused:
             results.append(_unjudged("bias", entry, Outcome.NOT_APPLICABLE, str(refused)))
         except EstimatorError as broken:
@@ -404,7 +416,7 @@ def _judged(found: Enumerated, held: Truth, said: str) -> list[CheckResult]:
         off = [moments.parts.get(part, zero) - found.expected.get(part, zero) for part in names]
         # The sum's magnitude does not bound the parts', which may cancel: count each part's own size as well.
         largest = np.max([np.abs(value) for value in moments.parts.values()], axis=0)
-        allowed = np.tile(found.tolerance + 32 * moments.horizon * _EPS * largest, len(names))
+        allowed = np.tile(found.tolerance + 32 * moments.horizon * moments.epsilon * largest, len(names))
         results.append(result_of("parts", entry, np.concatenate(off), allowed, size=size, truth=held))
     return [replace(one, verdict=_as_seen(found, held, said, one.verdict)) for one in results]
 

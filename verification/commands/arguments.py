@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 from bilevelrl.reference.errors import InvalidInputError
 
-__all__ = ["Parser", "add_explain_seconds", "count", "explain_seconds", "natural", "seed"]
+__all__ = ["Parser", "add_limits", "count", "limits", "natural", "seed"]
 
 LARGEST = 10**9
 
@@ -76,18 +76,19 @@ def _integer(text: str, least: int, most: int) -> int:
     return value
 
 
-def add_explain_seconds(add: argparse.ArgumentParser) -> None:
-    """Add the flag that limits the search for causes."""
+def add_limits(add: argparse.ArgumentParser) -> None:
+    """Add the flags that say how exact an estimator is, and how long a cause is looked for."""
+    add.add_argument("--accuracy", type=float, metavar="A", help="relative error that is allowed (default: rounding)")
     add.add_argument("--explain-seconds", type=float, metavar="S", help="limit of the search for a cause (default 5)")
 
 
-def explain_seconds(parsed: argparse.Namespace) -> dict[str, Any]:
-    """Return the limit as an argument, where it was given.
+def limits(parsed: argparse.Namespace) -> dict[str, Any]:
+    """Return as arguments those of the two that were given.
 
     Examples
     --------
-    >>> explain_seconds(argparse.Namespace(explain_seconds=None))
-    {}
+    >>> limits(argparse.Namespace(accuracy=None, explain_seconds=2.0))
+    {'explain_seconds': 2.0}
     """
-    given = parsed.explain_seconds
-    return {} if given is None else {"explain_seconds": given}
+    given = {"accuracy": parsed.accuracy, "explain_seconds": parsed.explain_seconds}
+    return {name: value for name, value in given.items() if value is not None}

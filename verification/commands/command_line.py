@@ -26,7 +26,7 @@ from bilevelrl.reference import HYPERGRADIENT_ROUTES, hypergradient
 from bilevelrl.reference.storage import software_versions, writable_file, writable_folder, write_atomically
 from bilevelrl.tasks import TASKS, make_task
 from bilevelrl.verification.cards.command import register_card
-from bilevelrl.verification.commands.arguments import Parser, add_explain_seconds, count, explain_seconds, seed
+from bilevelrl.verification.commands.arguments import Parser, add_limits, count, limits, seed
 from bilevelrl.verification.commands.attribute import register_attribute
 from bilevelrl.verification.commands.certify import register_certify
 from bilevelrl.verification.commands.digits import register_digits
@@ -84,7 +84,7 @@ def build_parser() -> Parser:
     add_place(add)
     add.add_argument("--horizon", type=count, help="steps of a stream on --task or --problem (default: computed)")
     add.add_argument("--estimator", metavar="MODULE:NAME", help="verify only this function or estimator of your own")
-    add_explain_seconds(add)
+    add_limits(add)
     add.add_argument("--output", metavar="DIR", type=Path, help="write verify.csv, verify.json and verify.png there")
     add.add_argument("--seed", type=seed, default=0, help="root of all random streams (default 0)")
     add.add_argument("--quick", action="store_true", help="one temperature and a tenth of the sampling")
@@ -144,8 +144,8 @@ def _verify(parsed: argparse.Namespace) -> int:
     problem, theta = read_place(parsed)
     estimator = None if parsed.estimator is None else named_object("--estimator", parsed.estimator)
     own: dict[str, Any] = {"workers": parsed.workers}
-    if estimator is not None or parsed.explain_seconds is not None:
-        own = explain_seconds(parsed)
+    if estimator is not None or limits(parsed):
+        own = limits(parsed)
     with progress_bar() as progress:
         report = verify(
             estimator=estimator() if isinstance(estimator, type) else estimator,

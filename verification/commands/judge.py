@@ -8,7 +8,7 @@ from typing import Any
 
 from bilevelrl.tasks import scenario, scenarios
 from bilevelrl.verification.checks.verdicts import Outcome
-from bilevelrl.verification.commands.arguments import add_explain_seconds, count, explain_seconds
+from bilevelrl.verification.commands.arguments import add_limits, count, limits
 from bilevelrl.verification.commands.places import add_place, read_place
 from bilevelrl.verification.reports.terminal import progress_bar
 from bilevelrl.verification.statistics.designs import ERROR_RATE
@@ -27,7 +27,7 @@ def register_judge(commands: Any) -> None:
     add.add_argument("--horizon", type=count, help="of the objective that the draws estimate (default: infinite)")
     add.add_argument("--error-rate", type=float, default=ERROR_RATE, help="of false alarms (default 1e-6)")
     add.add_argument("--bounds", type=float, nargs=2, metavar=("LOW", "HIGH"), help="that no number leaves")
-    add_explain_seconds(add)
+    add_limits(add)
     add.add_argument("--json", action="store_true", help="print everything as JSON")
     add.set_defaults(run=_judge)
 
@@ -51,7 +51,7 @@ def _judge(parsed: argparse.Namespace) -> int:
             bounds=None if parsed.bounds is None else tuple(parsed.bounds),
             error_rate=parsed.error_rate,
             progress=progress,
-            **explain_seconds(parsed),
+            **limits(parsed),
         )
     print(judged.to_json() if parsed.json else judged)
     return {Outcome.PASSED: 0, Outcome.FAILED: 1}.get(judged.verdict.outcome, 2)

@@ -10,7 +10,7 @@ import os
 import random
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, NoReturn, TypeAlias
 
 import numpy as np
@@ -28,6 +28,7 @@ EstimatorFunction: TypeAlias = Callable[[Trajectories, Context], Any]
 
 # Rows computed alone and inside a batch may differ by the order of sums over a few hundred terms, no more.
 SAME = 1e-10
+_EPS = float(np.finfo(np.float64).eps)
 
 
 class OwnRandomnessError(EstimatorError):
@@ -71,6 +72,17 @@ class ContractedEstimator:
     call: Estimator | EstimatorFunction
     parameters: int
     function_draw: Draw = Draw.TRAJECTORY
+    _coarsest: list[float] = field(default_factory=lambda: [_EPS], init=False, repr=False, compare=False)
+
+    @property
+    def epsilon(self) -> float:
+        """Unit of the last place of the coarsest dtype that it has returned so far: 1.2e-7 for float32."""
+        return self._coarsest[0]
+
+    @property
+    def _same(self) -> float:
+        """What rows computed alone and inside a batch may differ by."""
+        return max(SAME, 1e3 * self.epsilon) if self.epsilon > _EPS else SAME
 
     def __post_init__(self) -> None:
         if isinstance(self.call, type) and hasattr(self.call, "parts_per_draw"):
@@ -152,7 +164,7 @@ class ContractedEstimator:
                 self._refuse(f"changed its input {place}; work on a copy")
         if parts and hasattr(self.call, "parts_per_draw"):
             direct = self._checked(self._guarded(self.call, trajectories, context), rows.shape[0], "returned")
-            if not np.allclose(direct, rows, rtol=SAME, atol=SAME * float(np.abs(rows).max(initial=0.0))):
+            if not np.allclose(direct, rows, rtol=self._same, atol=self._same * float(np.abs(rows).max(initial=0.0))):
                 self._refuse("its rows are not the sum of its parts; override parts_per_draw, not __call__")
         again, _ = self.rows(trajectories, context)
         if not np.array_equal(rows, again):
@@ -164,7 +176,8 @@ class ContractedEstimator:
         if self.draw is Draw.TRAJECTORY and trajectories.streams > 1:
             chosen = np.arange(trajectories.streams)[:: -max(2, trajectories.streams // 32)]
             alone, _ = self.rows(_protected(trajectories.select(chosen)), context)
-            if not np.allclose(alone, rows[chosen], rtol=SAME, atol=SAME * float(np.abs(rows).max(initial=0.0))):
+            size = float(np.abs(rows).max(initial=0.0))
+            if not np.allclose(alone, rows[chosen], rtol=self._same, atol=self._same * size):
                 self._refuse(
                     "the row of a trajectory depends on the other trajectories of the batch (an in-batch average?); "
                     "declare draw=Draw.BATCH and enumerate with batch=m"
@@ -211,6 +224,8 @@ class ContractedEstimator:
         if not np.isfinite(rows).all():
             draw, parameter = (int(i) for i in np.argwhere(~np.isfinite(rows))[0])
             self._refuse(f"{what} {rows[draw, parameter]} at draw {draw}, parameter {parameter}; expected finite rows")
+        if rows.dtype.kind == "f":
+            self._coarsest[0] = max(self._coarsest[0], float(np.finfo(rows.dtype).eps))
         return rows.astype(np.float64, copy=False)
 
     def _refuse(self, what: str) -> NoReturn:

@@ -70,6 +70,8 @@ class Moments:
         Trajectories per draw.
     horizon : int
         Where trajectories were truncated.
+    epsilon : float
+        Unit of the last place of the dtype in which the estimator answered.
     """
 
     name: str
@@ -84,6 +86,7 @@ class Moments:
     draw: Draw
     batch: int
     horizon: int
+    epsilon: float = float(np.finfo(np.float64).eps)
 
     @property
     def standard_deviation(self) -> FloatArray:
@@ -95,11 +98,12 @@ class Moments:
         """Return how far the mean may be from what is claimed, (N,): rounding times condition.
 
         Condition is in `known_to`, the bounds on what the errors of the follower, the critic and the truth do; rounding
-        is that of the weights, and of the estimator's own sums, which have at most a few terms per step and part.
+        is that of the weights, and of the estimator's own sums in the dtype of its answers, which have at most a few
+        terms per step and part.
         """
         if not known_to >= 0.0:
             raise InvalidInputError(refusal("known_to", known_to, "a number >= 0, or inf", "pass a bound"))
-        own = 16 * self.horizon * float(np.finfo(np.float64).eps) * self.magnitude
+        own = 16 * self.horizon * self.epsilon * self.magnitude
         return known_to + self.rounding + own
 
 
@@ -223,7 +227,15 @@ def enumerate_moments(
             sums.add(probability, *found)
             draws += probability.size
     size = 1 if checked.draw is Draw.TRAJECTORY else int(batch or 1)
-    return sums.moments(name=checked.name, paths=paths, draws=draws, draw=checked.draw, batch=size, horizon=horizon)
+    return sums.moments(
+        name=checked.name,
+        paths=paths,
+        draws=draws,
+        draw=checked.draw,
+        batch=size,
+        horizon=horizon,
+        epsilon=checked.epsilon,
+    )
 
 
 def _path_law(

@@ -264,6 +264,7 @@ def quadrature_moments(
         draw=held.draw,
         batch=1,
         horizon=horizon,
+        epsilon=held.epsilon,
     )
 
 

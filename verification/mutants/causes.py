@@ -329,9 +329,8 @@ def _explained(seen: list[Seen], given: tuple[Known, ...] | None, limit: Limit) 
     described = _described(matches, left_out, fit)
     if agreeing:
         return _one(agreeing, matches, seen, described), agreeing[0].known.effect
-    if fit is not None and fit.agrees:
-        certain = chance(seen, len(matches), fitted=fit.free) < CERTAIN
-        return replace(described, cause=fit.cause, share=1.0, exact=True, certain=certain), fit.effect
+    if fit is not None and fit.agrees and chance(seen, len(matches), fitted=fit.free) < CERTAIN:
+        return replace(described, cause=fit.cause, share=1.0, exact=True, certain=True), fit.effect
     if given is not None:
         return described, None
     both = next(iter(pairs(known, seen, limit)), None)

@@ -58,6 +58,7 @@ def rows_on_scenarios(
     expected_failures: Mapping[str, str] | None = None,
     plan: SamplingPlan | None = None,
     time_limit: float = TIME_LIMIT,
+    accuracy: float = 0.0,
     explain_seconds: float = EXPLAIN_SECONDS,
     progress: Progress | None = None,
 ) -> tuple[list[EstimatorRow], Explanation | None]:
@@ -78,6 +79,8 @@ def rows_on_scenarios(
         Of the draws on scenarios that are too large to list.
     time_limit
         Seconds that the estimator may take on each.
+    accuracy
+        Error relative to the largest part of the truth that is allowed beside rounding.
     explain_seconds
         Seconds that the search for the cause may take.
     progress
@@ -110,7 +113,9 @@ def rows_on_scenarios(
     used: set[str] = set()
     for done, entry in enumerate(at, 1):
         with evaluated_once(entry):
-            row, results = checked_row(estimator, entry, claim=claim, plan=plan, time_limit=time_limit)
+            row, results = checked_row(
+                estimator, entry, claim=claim, plan=plan, time_limit=time_limit, accuracy=accuracy
+            )
         failed = [result for result in results if result.failed]
         reasons = {result.check: _reason(result, excused, used) for result in failed}
         if failed and all(reason is not None for reason in reasons.values()):
@@ -152,6 +157,7 @@ def checked_row(
     claim: Claim | None = None,
     plan: SamplingPlan | None = None,
     time_limit: float = TIME_LIMIT,
+    accuracy: float = 0.0,
 ) -> tuple[EstimatorRow, list[CheckResult]]:
     """Return an estimator's row on a scenario, exact where its paths can be listed or integrated over, else by draws.
 
@@ -161,7 +167,7 @@ def checked_row(
     try:
         with within(time_limit, estimator_name(estimator)):
             if "large" not in on.tags:
-                return enumerated_row(estimator, on, claim=claim)
+                return enumerated_row(estimator, on, claim=claim, accuracy=accuracy)
             plan = replace(
                 SamplingPlan(seed=0, step_budget=600_000) if plan is None else plan, horizon=on.horizon, checks=1
             )
@@ -174,7 +180,12 @@ def checked_row(
 
 
 def enumerated_row(
-    estimator: Estimator | EstimatorFunction, on: Scenario, *, claim: Claim | None = None, level: str = "yours"
+    estimator: Estimator | EstimatorFunction,
+    on: Scenario,
+    *,
+    claim: Claim | None = None,
+    level: str = "yours",
+    accuracy: float = 0.0,
 ) -> tuple[EstimatorRow, list[CheckResult]]:
     """Return exact bias and standard deviation on a scenario, judged against what is claimed, and all its checks.
 
@@ -185,7 +196,7 @@ def enumerated_row(
     row = described(estimator, on, claim=claim, level=level)
     try:
         most = PAIRS if "pairs" in on.tags else MAX_MULTISETS
-        found = enumerate_scenario(estimator, on, claim=claim, max_multisets=most)
+        found = enumerate_scenario(estimator, on, claim=claim, max_multisets=most, accuracy=accuracy)
     except (UnsupportedError, SupportError, TooLargeError) as refused:
         return replace(row, verdict=unjudged(Outcome.NOT_APPLICABLE, str(refused))), []
     except EstimatorError as broken:

@@ -13,7 +13,7 @@ from typing import Any
 
 from bilevelrl.estimators import Claim, Draw, Estimator, estimators_for
 from bilevelrl.reference import HYPERGRADIENT_ROUTES, ConfigurableMDP
-from bilevelrl.reference.doors import Horizon, Positive, checked
+from bilevelrl.reference.doors import Horizon, NonNegative, Positive, checked
 from bilevelrl.reference.errors import InvalidInputError, refusal
 from bilevelrl.tasks import Scenario
 from bilevelrl.tasks.scenarios import FOUR_ROOMS_TEMPERATURES, paper_scenarios, small_scenarios
@@ -50,6 +50,7 @@ def verify(
     quick: bool = False,
     workers: int = 1,
     time_limit: Positive = TIME_LIMIT,
+    accuracy: NonNegative = 0.0,
     explain_seconds: Positive = EXPLAIN_SECONDS,
     progress: Progress | None = None,
 ) -> Report:
@@ -83,6 +84,9 @@ def verify(
         Processes for the main job.
     time_limit
         Seconds that the estimator may take on a scenario.
+    accuracy
+        Error relative to the largest part of the truth that the estimator is allowed beside rounding, where it is
+        enumerated. Rounding follows the dtype of its rows, so that single precision needs none.
     explain_seconds
         Seconds that the search for the cause of a failure may take; what it cuts off is said.
     progress
@@ -155,6 +159,7 @@ def verify(
             expected_failures=expected_failures,
             plan=_plan(seed, quick),
             time_limit=time_limit,
+            accuracy=accuracy,
             explain_seconds=explain_seconds,
             progress=progress,
         )
@@ -170,6 +175,7 @@ def verify(
         claim=claim is not None,
         expected_failures=expected_failures is not None,
         time_limit=time_limit != TIME_LIMIT,
+        accuracy=accuracy != 0.0,
         explain_seconds=explain_seconds != EXPLAIN_SECONDS,
     )
     temperatures = FOUR_ROOMS_TEMPERATURES[1:2] if quick else FOUR_ROOMS_TEMPERATURES

@@ -158,6 +158,7 @@ def assert_unbiased(
     horizon: Horizon = None,
     claim: Claim | None = None,
     expected_failures: Mapping[str, str] | None = None,
+    accuracy: NonNegative = 0.0,
     error_rate: TestRate = ERROR_RATE,
 ) -> None:
     """Assert that an estimator's expectation is what it claims: exactly by enumeration, or from draws.
@@ -175,6 +176,8 @@ def assert_unbiased(
         What a plain function claims; default: unbiased.
     expected_failures
         {scenario name: reason} where a failure is known; one that does not fail any more is reported.
+    accuracy
+        Error relative to the largest part of the truth that is allowed beside rounding, that of the rows' dtype.
     error_rate
         Of the statistical check.
 
@@ -210,7 +213,7 @@ def assert_unbiased(
         raise InvalidInputError(
             refusal("expected_failures", sorted(unknown), "names of scenarios that are checked", "remove them")
         )
-    results = check_estimator(estimator, at, claim=claim)
+    results = check_estimator(estimator, at, claim=claim, accuracy=accuracy)
     note(estimator, estimator_name(estimator), _said(results), excused=excused)
     failing = {result.scenario for result in results if result.failed}
     surprises = [name for name in excused if name not in failing]

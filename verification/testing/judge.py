@@ -115,7 +115,8 @@ class Judgement:
             lines.append(f"  not tested, for the truth has nothing of them here: {', '.join(self.untested)}")
         if self.verdict.outcome is Outcome.NO_POWER and self.standard_deviation.any():
             wanted = f"more than {LARGEST_COUNT:.0e}" if self.draws_needed is None else f"about {self.draws_needed:,}"
-            lines.append(f"  a bias of {POWER_LIMIT:.0%} of the truth needs {wanted} draws")
+            what = "an ascent by" if self.claim == ASCENT else "a bias of"
+            lines.append(f"  {what} {POWER_LIMIT:.0%} of the truth needs {wanted} draws")
         with np.errstate(divide="ignore", invalid="ignore"):
             strength = np.nan_to_num(np.abs(self.test.bias) / self.test.half_width)
         judged_bias = self.claim != ASCENT
@@ -147,7 +148,9 @@ class Judgement:
             "untested": list(self.untested),
             "likely_cause": None if self.explanation is None else self.explanation.cause,
             "comparisons": [
-                {"name": name, "bias": float(b), "half_width": float(h), "rejected": bool(r)}
+                {"name": name, "mean": float(b), "half_width": float(h)}
+                if self.claim == ASCENT
+                else {"name": name, "bias": float(b), "half_width": float(h), "rejected": bool(r)}
                 for name, b, h, r in zip(
                     self.names, self.test.bias, self.test.half_width, self.test.rejected, strict=True
                 )

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from bilevelrl.estimators import Claim
 from bilevelrl.reference import Problem
-from bilevelrl.reference.doors import Horizon, as_is, checked
+from bilevelrl.reference.doors import Horizon, NonNegative, as_is, checked
 from bilevelrl.reference.errors import InvalidInputError, MissingExtraError, UnknownNameError, refusal
 from bilevelrl.tasks import Scenario
 from bilevelrl.verification.checks.deterministic import CheckResult, check_estimator
@@ -55,6 +55,8 @@ class ScenarioCheck:
         Where.
     claim : Claim or None
         What a plain function claims; None: unbiased.
+    accuracy : float
+        Error relative to the largest part of the truth that is allowed beside rounding, that of the rows' dtype.
 
     Examples
     --------
@@ -66,6 +68,7 @@ class ScenarioCheck:
     name: str
     scenario: Scenario
     claim: Claim | None = None
+    accuracy: float = 0.0
 
     def __call__(self, estimator: Any) -> None:
         """Run it.
@@ -75,7 +78,7 @@ class ScenarioCheck:
         CheckFailedError
             If the estimator fails it, with the likely cause, or the check has no power.
         """
-        results = _results(Identity(estimator), self.scenario, self.claim)
+        results = _results(Identity(estimator), self.scenario, self.claim, self.accuracy)
         own = [result for result in results if check_kind(result.check) == self.name]
         note(estimator, estimator_name(estimator), [(self.name, one.scenario, one.verdict) for one in own])
         for result in results:
@@ -90,7 +93,7 @@ class ScenarioCheck:
 
     def judges(self, estimator: Any) -> bool:
         """Whether it can say anything of the estimator; a check that cannot is to be skipped."""
-        results = _results(Identity(estimator), self.scenario, self.claim)
+        results = _results(Identity(estimator), self.scenario, self.claim, self.accuracy)
         return any(
             check_kind(r.check) == self.name and r.verdict.outcome in (Outcome.PASSED, Outcome.FAILED) for r in results
         )
@@ -108,6 +111,7 @@ def estimator_checks(
     theta: Any = None,
     horizon: Horizon = None,
     claim: Claim | None = None,
+    accuracy: NonNegative = 0.0,
     names: Sequence[str] = tuple(CHECKS),
 ) -> list[ScenarioCheck]:
     """Return every check on every scenario, or on a problem of your own at θ; default: scenarios whose paths end.
@@ -128,7 +132,7 @@ def estimator_checks(
             raise UnknownNameError("names", name, CHECKS)
     asked = chosen_scenarios(on, problem=problem, theta=theta, horizon=horizon)
     at = default_scenarios() if asked is None else asked
-    return [ScenarioCheck(name=name, scenario=entry, claim=claim) for entry in at for name in names]
+    return [ScenarioCheck(name=name, scenario=entry, claim=claim, accuracy=accuracy) for entry in at for name in names]
 
 
 @checked
@@ -140,6 +144,7 @@ def parametrize_with_checks(
     theta: Any = None,
     horizon: Horizon = None,
     claim: Claim | None = None,
+    accuracy: NonNegative = 0.0,
     expected_failures: Mapping[str, str] | Callable[[Any], Mapping[str, str]] | None = None,
 ) -> pytest.MarkDecorator:
     """Return a pytest decorator for a test with arguments `estimator` and `check`.
@@ -154,6 +159,8 @@ def parametrize_with_checks(
         Instead: your own problem, as in `verify`.
     claim
         What plain functions claim.
+    accuracy
+        Error relative to the largest part of the truth that is allowed beside rounding, that of the rows' dtype.
     expected_failures
         {"bias[layered]": reason} fails the test if that check passes; {"bias": reason} allows the check to fail on any
         scenario. Or a function estimator → such a mapping.
@@ -177,7 +184,7 @@ def parametrize_with_checks(
         import pytest
     except ImportError:
         raise MissingExtraError("parametrize_with_checks", "pytest", "dev") from None
-    checks = estimator_checks(scenarios, problem=problem, theta=theta, horizon=horizon, claim=claim)
+    checks = estimator_checks(scenarios, problem=problem, theta=theta, horizon=horizon, claim=claim, accuracy=accuracy)
     known = {*CHECKS, *map(str, checks)}
     cases = []
     for estimator in estimators:
@@ -199,6 +206,6 @@ def parametrize_with_checks(
 
 
 @lru_cache(maxsize=16)
-def _results(estimator: Identity, on: Scenario, claim: Claim | None) -> list[CheckResult]:
+def _results(estimator: Identity, on: Scenario, claim: Claim | None, accuracy: float) -> list[CheckResult]:
     """All checks of a pair at once: three tests share one enumeration."""
-    return check_estimator(estimator.objects[0], [on], claim=claim)
+    return check_estimator(estimator.objects[0], [on], claim=claim, accuracy=accuracy)

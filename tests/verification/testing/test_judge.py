@@ -179,7 +179,9 @@ class TestNoFalseAlarm:
         said = str(judge_draws(right, "layered", claim="ascent"))
         assert "REJECTED" not in said
         assert "mean product" in said
+        assert "rejected" not in judge_draws(right, "layered", claim="ascent").to_json()
         few = judge_draws(right[:100], "layered", claim="ascent")
+        assert "an ascent by 10% of the truth needs" in str(few)
         assert "of unknown accuracy" in few.verdict.reason
         assert judge_draws(right[: 2 * few.draws_needed], "layered", claim="ascent").passed
 

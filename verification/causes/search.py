@@ -61,21 +61,21 @@ class Limit:
     Attributes
     ----------
     seconds : float
-        Limit.
+        Limit, of this thread's own time: what is found does not depend on who else is computing.
     progress : function or None
         Told (done, in all, what).
     began : float
-        When it was made.
+        This thread's time when it was made.
     """
 
     seconds: float
     progress: Callable[[int, int, str], None] | None = None
-    began: float = field(default_factory=time.monotonic)
+    began: float = field(default_factory=time.thread_time)
 
     @property
     def over(self) -> bool:
         """Whether the time is up."""
-        return time.monotonic() - self.began > self.seconds
+        return time.thread_time() - self.began > self.seconds
 
     def tell(self, done: int, of: int, what: str) -> None:
         """Tell how far it is."""

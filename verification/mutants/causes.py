@@ -33,7 +33,7 @@ from bilevelrl.verification.pipeline.jobs import Progress
 __all__ = ["EXPLAIN_SECONDS", "Cause", "Evidence", "Explanation", "explain", "part_causes", "planted_causes"]
 
 EXPLAIN_SECONDS = 5.0
-"""Seconds that the search for a cause may take."""
+"""Seconds of computing that the search for a cause may take."""
 
 SINGLE = 2e-5
 """A difference that is smaller than this everywhere, relative to the largest part, looks like rounding."""
@@ -216,7 +216,7 @@ def explain(
     causes
         Mistakes to compare with; default: everything known of the kind of problem.
     seconds
-        That the search may take; what it cuts off is said.
+        Of computing that the search may take; what it cuts off is said.
     progress
         Told (done, in all, what) as it goes.
 

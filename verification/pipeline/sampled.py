@@ -36,6 +36,7 @@ from bilevelrl.tasks.scenarios import Truth
 from bilevelrl.verification.checks.deterministic import evaluated_once, exact_critic, shown
 from bilevelrl.verification.checks.truncation import truncated_truths
 from bilevelrl.verification.checks.verdicts import POWER_LIMIT, Outcome, Verdict, judge_sampled, unjudged
+from bilevelrl.verification.enumeration.limits import TookTooLongError
 from bilevelrl.verification.pipeline.given import GivenEstimator
 from bilevelrl.verification.pipeline.rows import EstimatorRow, described
 from bilevelrl.verification.statistics.cosine import cosine_interval
@@ -142,6 +143,8 @@ def _sampled_row(
         return _row(row, sampler, truth, expected, plan, started, unsaid=unsaid, cut=cut)
     except (UnsupportedError, SupportError) as refused:
         return replace(row, verdict=unjudged(Outcome.NOT_APPLICABLE, str(refused))), None
+    except TookTooLongError:
+        raise
     except EstimatorError as broken:
         return replace(row, verdict=Verdict(outcome=Outcome.FAILED, detectable=0.0, reason=str(broken))), None
 

@@ -30,7 +30,7 @@ from bilevelrl.verification.checks.deterministic import (
 )
 from bilevelrl.verification.checks.verdicts import Outcome, Verdict, unjudged
 from bilevelrl.verification.enumeration.contract import EstimatorFunction, estimator_name
-from bilevelrl.verification.enumeration.limits import within
+from bilevelrl.verification.enumeration.limits import TookTooLongError, within
 from bilevelrl.verification.mutants.causes import EXPLAIN_SECONDS, Explanation
 from bilevelrl.verification.pipeline.given import GivenEstimator
 from bilevelrl.verification.pipeline.jobs import Progress
@@ -174,9 +174,16 @@ def checked_row(
             made = estimator if isinstance(estimator, Estimator) else GivenEstimator(estimator, on, claim)
             row, test = sampled_row(made, on, plan)
             return row, _sampled_results(row, test, on, on.truth_of(made.target))
+    except TookTooLongError as slow:
+        return replace(described(estimator, on, claim=claim), verdict=_slow(slow)), []
     except BilevelRLError as broken:
         broke = failed_by("contract", on.name, str(broken))
         return replace(described(estimator, on, claim=claim), verdict=broke.verdict), [broke]
+
+
+def _slow(limit: TookTooLongError) -> Verdict:
+    """A right estimator may be slow, and so may the truth: nothing was found out."""
+    return unjudged(Outcome.NOT_APPLICABLE, f"not judged: {limit}")
 
 
 def enumerated_row(
@@ -199,6 +206,8 @@ def enumerated_row(
         found = enumerate_scenario(estimator, on, claim=claim, max_multisets=most, accuracy=accuracy)
     except (UnsupportedError, SupportError, TooLargeError) as refused:
         return replace(row, verdict=unjudged(Outcome.NOT_APPLICABLE, str(refused))), []
+    except TookTooLongError as slow:
+        return replace(row, verdict=_slow(slow)), []
     except EstimatorError as broken:
         broke = failed_by("contract", on.name, str(broken))
         return replace(row, verdict=broke.verdict), [broke]

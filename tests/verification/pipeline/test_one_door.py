@@ -8,10 +8,19 @@ import autograd.numpy as anp
 import numpy as np
 import pytest
 
-from bilevelrl.estimators import BCHG, Claim, Draw, NaivePGD
+from bilevelrl.estimators import BCHG, Claim, Context, Draw, NaivePGD
+from bilevelrl.estimators.critics.gaussian_game import LQRGameCritic
 from bilevelrl.estimators.methods import NudgedFollowers
-from bilevelrl.reference import ConfigurableLQR, ConfigurableMDP, MarkovGame, Tables, hypergradient
+from bilevelrl.reference import (
+    ConfigurableLQR,
+    ConfigurableMDP,
+    MarkovGame,
+    Tables,
+    hypergradient,
+    solve_follower,
+)
 from bilevelrl.reference.errors import InvalidInputError, ShapeError
+from bilevelrl.reference.problem import INFINITE_HORIZON
 from bilevelrl.tasks import (
     Scenario,
     layered_mdp,
@@ -273,7 +282,6 @@ def mutating(trajectories, context):
 BEHAVIOURS = {
     raising: "raised RuntimeError",
     ending: "ended the program",
-    hanging: "longer than 0.3 s",
     mutating: "change its input",
 }
 
@@ -284,6 +292,27 @@ def test_whatever_an_estimator_does_is_a_row_and_the_rest_goes_on(estimator):
     report = verify(estimator, scenarios=["toll", "bandit"], time_limit=0.3)
     assert [row.verdict.outcome for row in report.estimators] == [Outcome.FAILED] * 2
     assert all(BEHAVIOURS[estimator] in row.verdict.reason for row in report.estimators)
+
+
+@pytest.mark.exact
+def test_a_time_limit_judges_nobody():
+    report = verify(hanging, scenarios=["toll", Scenario.of(random_mdp(), horizon=3)], time_limit=0.3)
+    assert [row.verdict.outcome for row in report.estimators] == [Outcome.NOT_APPLICABLE] * 2
+    assert all("not judged: " in row.verdict.reason for row in report.estimators)
+    assert all("longer than 0.3 s" in row.verdict.reason for row in report.estimators)
+    assert report.headline.startswith("NOT VERIFIED: right on 0 of 2; only 0 could be judged")
+
+
+@pytest.mark.exact
+def test_an_lqr_game_of_a_patient_leader_is_judged_in_time():
+    """Sums of bumps over three thousand steps: after a few hundred the state is forgotten."""
+    game = random_lqr_game(states=1, seed=2, discount_leader=0.99, discount_follower=0.99)
+    theta = np.array([0.2, -0.1, 0.3])
+    context = Context(problem=game, theta=theta, follower=solve_follower(game, theta))
+    critic = LQRGameCritic.solve(context, INFINITE_HORIZON)
+    states = np.random.default_rng(0).normal(scale=5.0, size=(8, 1))
+    one_by_one = np.array([critic.value(state) for state in states])
+    assert np.array_equal(critic.value(states), one_by_one)
 
 
 @pytest.mark.exact

@@ -14,11 +14,11 @@ import numpy as np
 from numpy.random import Generator
 
 from bilevelrl.benchmarks.reference_problems.reference_games import game_cases
+from bilevelrl.benchmarks.reference_problems.reference_grids import grid_cases, sixty_fourths
 from bilevelrl.benchmarks.reference_problems.reference_lqrs import lqr_cases
 from bilevelrl.reference import named_stream
 from bilevelrl.reference.arrays import BoolArray
 from bilevelrl.reference.certified import ClosedForm, ClosedFormTable, Exact, FeatureBlock
-from bilevelrl.tasks.paper import FOUR_ROOMS_GRID, GOAL, SECOND_GOAL, START, TARGET
 
 __all__ = ["ENTROPY", "ReferenceCase", "reference_cases"]
 
@@ -54,7 +54,7 @@ def reference_cases() -> Iterator[ReferenceCase]:
     """
     for problem, summary in [
         *_temperatures(), *_discounts(), *_structures(), *_single_tables(), *_horizons(), *_scales(), *_ties(),
-        *_forks(), *_slow_chains(), *_corridors(), *_four_rooms(), *game_cases(ENTROPY), *lqr_cases(ENTROPY),
+        *_forks(), *_slow_chains(), *grid_cases(ENTROPY), *game_cases(ENTROPY), *lqr_cases(ENTROPY),
     ]:  # fmt: skip
         yield ReferenceCase(problem=problem, summary=summary)
 
@@ -62,17 +62,13 @@ def reference_cases() -> Iterator[ReferenceCase]:
 _Case = tuple[ClosedForm, str]
 
 
-def _sixty_fourths(rng: Generator, count: int, largest: int = 64) -> list[float]:
-    return [int(n) / 64.0 for n in rng.integers(-largest, largest + 1, count)]
-
-
 def _affine(
     rng: Generator, shape: tuple[int, ...], parameters: int, *, link: str, varies: bool, largest: int = 64,
     support: Iterable[int] | None = None, scale: Exact | tuple[Exact, ...] = 1,
 ) -> ClosedFormTable:  # fmt: skip
     size = math.prod(shape)
-    base = _sixty_fourths(rng, size, largest)
-    slope = _sixty_fourths(rng, size * parameters, 48)
+    base = sixty_fourths(rng, size, largest)
+    slope = sixty_fourths(rng, size * parameters, 48)
     chosen = sorted(range(size) if support is None else support)
     return ClosedFormTable(
         shape=shape,
@@ -108,7 +104,7 @@ def _random(
         "initial": _affine(draw("initial"), (states,), parameters, link="softmax", varies="initial" in varying),
     }  # fmt: skip
     if "regulariser" in varying:
-        slope = _sixty_fourths(draw("regulariser"), parameters)
+        slope = sixty_fourths(draw("regulariser"), parameters)
         tables["regulariser"] = ClosedFormTable(
             shape=(),
             slope=tuple((0, j, number) for j, number in enumerate(slope)),
@@ -119,7 +115,7 @@ def _random(
         name=name,
         tables=tables,
         features=(FeatureBlock(link="identity", length=parameters),),
-        theta=tuple(_sixty_fourths(draw("theta"), parameters, 32)),
+        theta=tuple(sixty_fourths(draw("theta"), parameters, 32)),
         discount_leader=discount_leader,
         discount_follower=discount_follower,
         temperature=temperature,
@@ -291,9 +287,9 @@ def _slow_chains() -> Iterator[_Case]:
             rewards = {
                 table: ClosedFormTable(
                     shape=(states, actions),
-                    base=dict(enumerate(_sixty_fourths(rng, states * actions))),
+                    base=dict(enumerate(sixty_fourths(rng, states * actions))),
                     slope=tuple(
-                        (e, j, n) for e in range(states * actions) for j, n in enumerate(_sixty_fourths(rng, 2, 48))
+                        (e, j, n) for e in range(states * actions) for j, n in enumerate(sixty_fourths(rng, 2, 48))
                     ),
                 )
                 for table in ("reward_follower", "reward_leader")
@@ -318,96 +314,3 @@ def _slow_chains() -> Iterator[_Case]:
                 ),
                 f"a ring that is left with probability of order exp(-{exponent}), temperature {float(beta):g}",
             )
-
-
-def _corridors() -> Iterator[_Case]:
-    for states, slip in ((8, -4), (20, -4), (20, -10)):
-        yield _corridor(states, slip), f"a corridor of {states} cells with tolls; moves slip with odds exp({slip})"
-
-
-def _corridor(states: int, slip: int) -> ClosedForm:
-    kernel: dict[int, Exact] = {}
-    moves: list[tuple[int, int, Exact]] = []
-    for s in range(states):
-        ends = (max(s - 1, 0), min(s + 1, states - 1))
-        for a in (0, 1):
-            row = (s * 2 + a) * states
-            kernel[row + ends[a]] = 1
-            moves += [(row + ends[a], states, -1), (row + ends[1 - a], states, 1)]
-    pairs = range(2 * states)
-    return ClosedForm(
-        kind="configurable_mdp",
-        name=f"mdp_corridor_{states}_{-slip}",
-        tables={
-            "transition": ClosedFormTable(shape=(states, 2, states), base=kernel, slope=tuple(moves)),
-            "reward_follower": ClosedFormTable(
-                shape=(states, 2), base={2 * states - 2: 1, 2 * states - 1: 1},
-                slope=tuple((e, e // 2, -0.5) for e in pairs),
-            ),
-            "reward_leader": ClosedFormTable(
-                shape=(states, 2), base={0: 0.5, 1: 0.5}, slope=tuple((e, e // 2, 0.5) for e in pairs)
-            ),
-            "initial": ClosedFormTable(shape=(states,), base={0: 1}),
-        },
-        features=(FeatureBlock(link="sigmoid", length=states + 1, offset=(*(0,) * states, slip)),),
-        theta=tuple(_sixty_fourths(named_stream(ENTROPY, "corridor", str(states)), states + 1, 32)),
-        discount_leader=Fraction(97, 100),
-        discount_follower=Fraction(99, 100),
-        temperature=Fraction(1, 2),
-    )  # fmt: skip
-
-
-def _four_rooms() -> Iterator[_Case]:
-    for beta in ("0.001", "0.003", "0.005"):
-        yield (
-            _rooms(f"four_rooms_{beta}", beta=beta),
-            f"Four-Rooms, planner's kernel, temperature {beta}, uniform shares",
-        )
-    for beta in ("0.001", "0.003", "0.005"):
-        yield (
-            _rooms(f"four_rooms_vertex_{beta}", beta=beta, shares=True),
-            f"Four-Rooms in shares at the vertex of no penalty, temperature {beta}",
-        )
-    yield _rooms("four_rooms_paper_0.001", beta="0.001", intended=67), "Four-Rooms, the kernel of the paper's text"
-    yield _rooms("four_rooms_second_goal_0.003", beta="0.003", goal=SECOND_GOAL), "Four-Rooms, the second goal"
-    yield _rooms("four_rooms_away_0.003", beta="0.003", away=True), "Four-Rooms at logits of order one half"
-
-
-def _rooms(
-    name: str, *, beta: str, intended: int = 84, shares: bool = False, goal: tuple[int, int] = GOAL, away: bool = False
-) -> ClosedForm:
-    """Weights 84 : 22 : 22 : 22 of the four directions (.56 intended), or 67 : 11 : 11 : 11."""
-    grid, cells = FOUR_ROOMS_GRID, FOUR_ROOMS_GRID.states
-    other = 22 if intended == 84 else 11
-    at_goal, at_target = grid.index_of(goal), grid.index_of(TARGET)
-    kernel: dict[int, Exact] = {}
-    for s in range(cells):
-        for a in range(4):
-            for direction, successor in enumerate(grid.successor[s]) if s != at_goal else ():
-                place = (s * 4 + a) * cells + int(successor)
-                kernel[place] = kernel.get(place, 0) + (intended if direction == a else other)
-    parameters = cells if shares else cells + 1
-    rng = named_stream(ENTROPY, name)
-    return ClosedForm(
-        kind="configurable_mdp",
-        name=name,
-        tables={
-            "transition": ClosedFormTable(shape=(cells, 4, cells), base=kernel, link="normalise"),
-            "reward_follower": ClosedFormTable(
-                shape=(cells, 4),
-                base={at_goal * 4 + a: 1 for a in range(4)},
-                slope=tuple((s * 4 + a, s, Fraction(-1, 5)) for s in range(cells) if s != at_goal for a in range(4)),
-            ),
-            "reward_leader": ClosedFormTable(
-                shape=(cells, 4),
-                base={at_target * 4 + a: 1 for a in range(4)},
-                slope=tuple((at_goal * 4 + a, s, -1) for a in range(4) for s in range(cells)),
-            ),
-            "initial": ClosedFormTable(shape=(cells,), base={grid.index_of(START): 1}),
-        },
-        features=(FeatureBlock(link="identity" if shares else "softmax", length=parameters),),
-        theta=tuple(_sixty_fourths(rng, parameters, 32)) if away else (0,) * parameters,
-        discount_leader=Fraction(99, 100),
-        discount_follower=Fraction(99, 100),
-        temperature=Fraction(beta),
-    )

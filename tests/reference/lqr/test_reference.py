@@ -473,3 +473,26 @@ def test_games_refuse_what_contradicts():
         LQRGame(**entries, **rest, width=np.eye(2), leader_covariance=np.eye(2))
     with pytest.raises(ShapeError, match="theta"):
         leader_objective(game, np.zeros(3))
+
+
+@pytest.mark.exact
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("states", [2, 3])
+def test_states_that_cost_nothing_leave_nothing_to_a_follower(seed, states):
+    """With Q = 0 and a stable plant P is 0, of which SciPy's solver leaves a rounding."""
+    problem = random_lqr(states=states, actions=1, seed=seed)
+    free = replace(
+        problem,
+        matrices=lambda theta: replace(problem.matrices(theta), cost_state_follower=np.zeros((states, states))),
+    )
+    theta = np.full(3, 0.1)
+    right = hypergradient(free, theta)
+    m = free.matrices_at(theta)
+    system = m.dynamics_state, m.dynamics_action, m.cost_state_follower, m.cost_action_follower
+    for method in ("doubling", "scipy"):
+        solved = solve_riccati(*system, free.discount_follower, method=method)
+        assert np.abs(solved.cost_to_go).max() <= 1e-25
+    for route in ("closed_form", "finite_difference"):
+        found = hypergradient(free, theta, route=route)
+        assert np.abs(found.value - right.value).max() <= right.error_bound + found.error_bound
+        assert found.error_bound < 1e-3 * np.abs(right.value).max()

@@ -303,9 +303,9 @@ def _solve(
     cost = discounted_lyapunov(a - b @ gain, q + gain.T @ r @ gain, discount)
     found = _finish(symmetric(cost), a, b, q, r, discount, iterations)
     # Where states cost nothing P is 0, and SciPy's is a rounding: one that B'PB does not add to R by is none.
-    error = found.residual * found.amplification
-    unheard = error * float(np.linalg.norm(b)) ** 2 <= _EPS * float(np.linalg.eigvalsh(r)[0])
-    if not (unheard or error <= _SETTLED * float(np.linalg.norm(found.cost_to_go))):
+    known_to = found.residual * found.amplification
+    unheard = known_to * float(np.linalg.norm(b)) ** 2 <= _EPS * float(np.linalg.eigvalsh(r)[0])
+    if not (unheard or known_to <= _SETTLED * float(np.linalg.norm(found.cost_to_go))):
         raise NotConvergedError(
             f"discounted Riccati equation: residual {found.residual:.3g} times amplification {found.amplification:.3g} "
             f"for P of size {float(np.linalg.norm(found.cost_to_go)):.3g}; expected a solution that stabilises: Q "

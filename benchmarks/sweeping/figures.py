@@ -44,6 +44,7 @@ FIGURE_MODULES = (
 
 STUDY_MODULES = (
     "research.approximations.claims",
+    "research.approximations.costs",
     "research.approximations.errors",
     "research.building.budget",
     "research.building.causes",

@@ -87,7 +87,8 @@ def _spread(values: FloatArray) -> str:
 def _draw(folder: Path, rows: Sequence[Row], options: FigureOptions) -> list[Path]:
     plt = pyplot()
     panels = _panels(rows)
-    figure, axes = plt.subplots(1, len(panels), figsize=(4.4 * len(panels), 3.8), squeeze=False, layout="constrained")
+    width = max(7.0, 4.4 * len(panels))
+    figure, axes = plt.subplots(1, len(panels), figsize=(width, 4.0), squeeze=False, layout="constrained")
     for axis, (panel, methods) in zip(axes[0], panels.items(), strict=True):
         for method, own in methods.items():
             colour, label = COLOURS[method], METHODS[ConfigurableMDP][method].title
@@ -97,17 +98,17 @@ def _draw(folder: Path, rows: Sequence[Row], options: FigureOptions) -> list[Pat
             curves = []
             for seed in sorted({row["seed"] for row in own}):
                 curve = [row for row in own if row["seed"] == seed]
-                points = [row["environment_steps"] for row in curve]
+                points = [row["environment_steps"] / 1e3 for row in curve]
                 curves.append((points, [row["objective"] for row in curve]))
                 axis.plot(*curves[-1], color=colour, lw=0.5, alpha=0.3)
             mean = np.mean([curve[1] for curve in curves], axis=0)
             axis.plot(np.mean([curve[0] for curve in curves], axis=0), mean, color=colour, lw=1.8, label=label)
         axis.set_title(panel, loc="left", fontsize=10)
-        axis.set_xlabel("environment steps")
+        axis.set_xlabel("environment steps, thousands")
         axis.spines[["top", "right"]].set_visible(False)
     axes[0, 0].set_ylabel("leader's objective J")
     handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=8)
+    figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False, fontsize=8)
     path = folder / "nudged.png"
     save_picture(figure, path, dpi=110)
     plt.close(figure)

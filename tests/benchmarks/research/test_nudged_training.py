@@ -1,10 +1,14 @@
 """The study of nudged followers: steps are counted and survive an interruption, objectives are read at equal steps."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from bilevelrl.benchmarks.research.nudged.four_rooms import StepCounts, four_rooms_cell, steps_of_an_iteration
-from bilevelrl.benchmarks.research.nudged.training import at_equal_steps
+from bilevelrl.benchmarks.research.nudged.training import _table, at_equal_steps
+from bilevelrl.benchmarks.sweeping.figures import FigureOptions
+from bilevelrl.benchmarks.sweeping.sweep_store import read_table
 from bilevelrl.estimators import Context, sample_trajectories
 from bilevelrl.estimators.methods import NudgedFollowers
 from bilevelrl.reference import solve_follower
@@ -67,3 +71,12 @@ def test_objectives_at_equal_steps_are_interpolated_seed_by_seed():
         for steps in (0, 10, 30)
     ]
     np.testing.assert_allclose(at_equal_steps(rows, 20.0), [2.0, 3.0])
+
+
+def test_the_kept_table_is_made_of_the_kept_rows():
+    results = Path(__file__).resolve().parents[3] / "benchmarks" / "results"
+    rows = read_table(results / "nudged.csv")
+    kept = (results / "nudged.md").read_text(encoding="utf-8")
+    assert kept == _table(rows, FigureOptions(seeds=4, iterations=5000)) + "\n"
+    trapped = [row["final_objective"] for row in rows if row["method"] == "nudged_common"]
+    assert np.abs(np.array(trapped) - 0.00039).max() < 1e-5  # where exact ascent ends

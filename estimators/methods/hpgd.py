@@ -29,7 +29,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
 
@@ -417,6 +417,13 @@ def _centred_by_the_exact(factor: GuidingFactor, what: str) -> EstimatorEntry:
     )
 
 
+def _in_a_batch(name: str, summary: str, *, title: str, **options: Any) -> EstimatorEntry:
+    options.update(normalisation="episodes", leader_average="start_visits", name=title)
+    return EstimatorEntry(
+        name=name, summary=summary, level="practical", make=lambda target: HPGD(target=target, **options)
+    )
+
+
 CONFIGURATIONS = (
     EstimatorEntry(
         name="hpgd_oracle",
@@ -430,38 +437,24 @@ CONFIGURATIONS = (
         level="formula",
         make=lambda target: HPGD(target=target, critic="independent", name="HPGD (oracle, independent benefit)"),
     ),
-    EstimatorEntry(
-        name="hpgd_oracle_batch",
-        summary="HPGD as published with an oracle: all averages from 10,000 extra steps from uniformly drawn starts",
-        level="practical",
-        make=lambda target: HPGD(
-            target=target,
-            variant="oracle_batch",
-            oracle_batch_streams=50,
-            normalisation="episodes",
-            leader_average="start_visits",
-            name="HPGD (oracle batch)",
-        ),
+    _in_a_batch(
+        "hpgd_oracle_batch",
+        "HPGD as published with an oracle: all averages from 10,000 extra steps from uniformly drawn starts",
+        variant="oracle_batch",
+        oracle_batch_streams=50,
+        title="HPGD (oracle batch)",
     ),
-    EstimatorEntry(
-        name="hpgd_mc",
-        summary="HPGD as published: benefit and gradients from averages over the visits in the same batch",
-        level="practical",
-        make=lambda target: HPGD(
-            target=target,
-            variant="monte_carlo",
-            normalisation="episodes",
-            leader_average="start_visits",
-            name="HPGD (MC)",
-        ),
+    _in_a_batch(
+        "hpgd_mc",
+        "HPGD as published: benefit and gradients from averages over the visits in the same batch",
+        variant="monte_carlo",
+        title="HPGD (MC)",
     ),
-    EstimatorEntry(
-        name="hpgd_sa",
-        summary="HPGD as published: gradients from averages in the batch, benefit from a table learnt by SARSA",
-        level="practical",
-        make=lambda target: HPGD(
-            target=target, variant="sarsa", normalisation="episodes", leader_average="start_visits", name="HPGD (SA)"
-        ),
+    _in_a_batch(
+        "hpgd_sa",
+        "HPGD as published: gradients from averages in the batch, benefit from a table learnt by SARSA",
+        variant="sarsa",
+        title="HPGD (SA)",
     ),
     _centred_by_the_exact("benefit", "the benefit"),
     _centred_by_the_exact("action_value", "the raw action value, as published in HPGD (TD)"),

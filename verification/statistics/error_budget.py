@@ -12,9 +12,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from bilevelrl.reference.doors import checked
+from bilevelrl.reference.doors import Count, Positive, checked
 from bilevelrl.reference.errors import InvalidInputError, refusal
-from bilevelrl.verification.statistics.designs import ERROR_RATE
+from bilevelrl.verification.statistics.designs import ERROR_RATE, TestRate
 
 __all__ = ["ErrorBudget", "Expense"]
 
@@ -62,9 +62,7 @@ class ErrorBudget:
     """
 
     @checked
-    def __init__(self, total: float = ERROR_RATE) -> None:
-        if not 0.0 < total < 1.0:
-            raise InvalidInputError(refusal("total", total, "a number strictly between 0 and 1", "e.g. 1e-6"))
+    def __init__(self, total: TestRate = ERROR_RATE) -> None:
         self.total = total
         self._expenses: list[Expense] = []
 
@@ -85,7 +83,7 @@ class ErrorBudget:
         return left if left > 4 * math.ulp(self.total) * max(1, len(self._expenses)) else 0.0
 
     @checked
-    def spend(self, check: str, rate: float, *, comparisons: int = 1) -> float:
+    def spend(self, check: str, rate: Positive, *, comparisons: Count = 1) -> float:
         """Take a rate for one check and return it.
 
         Raises
@@ -93,10 +91,6 @@ class ErrorBudget:
         InvalidInputError
             If the rate is not positive, or more than what remains.
         """
-        if not rate > 0.0:
-            raise InvalidInputError(refusal("rate", rate, "a number > 0", "a test that never errs cannot reject"))
-        if comparisons < 1:
-            raise InvalidInputError(refusal("comparisons", comparisons, "an integer >= 1", "count the coordinates"))
         if rate - self.remaining > 4 * math.ulp(self.total) * (1 + len(self._expenses)):
             raise InvalidInputError(
                 refusal(

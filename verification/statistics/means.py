@@ -32,11 +32,10 @@ import numpy as np
 from scipy import special
 
 from bilevelrl.reference.arrays import FloatArray
-from bilevelrl.reference.doors import Count, checked
+from bilevelrl.reference.doors import checked
 from bilevelrl.verification.statistics.designs import (
     ERROR_RATE,
     POWER,
-    Draws,
     MeanDesign,
     MeanTest,
     check_rate,
@@ -102,17 +101,6 @@ class StudentDesign(MeanDesign):
         medians = (self.medians().reach * spread / bias) ** 2
         student = max(self.draws_needed(bias, spread), self.draws_for_tail(float(sample.skewness[0])))
         return max(least, math.ceil(min(student, medians)))
-
-    @checked
-    def critical_value(self, draws: Draws, *, coordinates: Count = 1) -> float:
-        """Return the two-sided Student quantile at the rate of one comparison, with n − 1 degrees of freedom.
-
-        Examples
-        --------
-        >>> round(StudentDesign(error_rate=0.05).critical_value(1_000_000), 2)
-        1.96
-        """
-        return self._quantile(draws, coordinates)
 
     def draws_for_tail(self, skewness: float, *, coordinates: int = 1) -> float:
         """Return the number of draws from which Student's interval, corrected for skewness, can be trusted.

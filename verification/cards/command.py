@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -90,8 +90,9 @@ def _run(parsed: argparse.Namespace) -> int:
     old = None if parsed.compare is None else read_card(parsed.compare)
     claim = None if parsed.claim is None else Claim[parsed.claim.upper()]
     subjects = [find_subject(name, kinds=parsed.kind, claim=claim) for name in parsed.estimators]
-    cards = _made(subjects, parsed)
-    for card in cards:
+    cards = []
+    for card in _made(subjects, parsed):  # each is written before the next is begun
+        cards.append(card)
         if parsed.output is not None:
             for path in write_card(card, parsed.output):
                 print(f"wrote {path}", file=sys.stderr)
@@ -103,16 +104,16 @@ def _run(parsed: argparse.Namespace) -> int:
     return _status(cards)
 
 
-def _made(subjects: Sequence[Subject], parsed: argparse.Namespace) -> list[Card]:
+def _made(subjects: Sequence[Subject], parsed: argparse.Namespace) -> Iterator[Card]:
     problem, theta = read_place(parsed)
     if problem is None and parsed.horizon is not None:
         raise InvalidInputError(refusal("--horizon", parsed.horizon, "a problem that it belongs to", "pass --task"))
     if problem is not None and parsed.kind:
         raise InvalidInputError(refusal("--kind", parsed.kind, "to be left out", "the problem is of one kind"))
     at = None if problem is None else [Scenario.of(problem, theta, horizon=parsed.horizon)]
-    with progress_bar() as progress:
-        return [
-            card_of(
+    for subject in subjects:
+        with progress_bar() as progress:
+            card = card_of(
                 subject,
                 on=at,
                 problem="" if problem is None else parsed.problem or f"task {parsed.task}",
@@ -121,8 +122,7 @@ def _made(subjects: Sequence[Subject], parsed: argparse.Namespace) -> list[Card]
                 mistakes=not parsed.quick,
                 progress=progress,
             )
-            for subject in subjects
-        ]
+        yield card
 
 
 def _all(parsed: argparse.Namespace) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -69,6 +69,8 @@ def from_rollouts(streams: Sequence[Any], *, states: int | None = None) -> Traje
         raise InvalidInputError(refusal("streams", streams, "at least one stream", "pass the episodes"))
     read = []
     for m, stream in enumerate(streams):
+        if not isinstance(stream, Iterable):
+            raise InvalidInputError(refusal(f"streams[{m}]", stream, "an episode or a list of them", "pass mappings"))
         episodes = [stream] if isinstance(stream, Mapping) else list(stream)
         if not episodes:
             raise InvalidInputError(f"streams[{m}]: expected an episode or a list of them; leave empty streams out")

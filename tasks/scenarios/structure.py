@@ -22,6 +22,8 @@ MOST_PATHS = 20_000
 _FEW_STATES = 12  # of which a short path sees something
 _MOST_STATES = 400
 _LONGEST = 100
+_SETTLED = 10_000  # steps
+_COUNTED = 1e6  # paths
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,8 +84,12 @@ class Structure:
     def left(self, horizon: int) -> float:
         """Return the largest probability, over all ways to act, that a path goes on after so many steps."""
         going_on = np.ones(self.initial.size)
-        for _ in range(horizon):
-            going_on = (self.kernel @ going_on).max(axis=1)
+        for step in range(horizon):
+            before, going_on = going_on, (self.kernel @ going_on).max(axis=1)
+            if np.array_equal(going_on, before):
+                break
+            if step == _SETTLED:  # it falls by one factor from here on, the largest eigenvalue
+                return float(self.initial @ going_on) * float(going_on.max() / before.max()) ** (horizon - step - 1)
         return float(self.initial @ going_on)
 
     def paths(self, horizon: int) -> float:
@@ -91,7 +97,11 @@ class Structure:
         ahead = np.ones(self.initial.size)
         with np.errstate(over="ignore"):
             for _ in range(horizon):
-                ahead = self.branches @ ahead + self.ends
+                before, ahead = ahead, self.branches @ ahead + self.ends
+                if np.array_equal(ahead, before):
+                    break
+                if ahead[self.initial > 0.0].sum() > _COUNTED:
+                    return math.inf
         return float(ahead[self.initial > 0.0].sum())
 
 

@@ -97,3 +97,10 @@ def test_the_episode_under_way_is_not_flagged_where_episodes_follow_each_other()
     batch = from_rollouts([[ended, {**STEP, "truncated": False}], STEP], states=3)
     assert batch.truncated.tolist() == [[False, False], [True, False]]
     assert batch.time_in_episode[0].tolist() == [0, 0]
+
+
+@pytest.mark.exact
+@pytest.mark.parametrize("streams", [[None], np.array([1.0]), (3,), "ab"])
+def test_streams_that_are_no_episodes_are_refused_by_name(streams):
+    with pytest.raises(InvalidInputError, match=r"streams\[0\]"):
+        from_rollouts(streams)

@@ -9,7 +9,7 @@ import pytest
 from bilevelrl.estimators import BCHG, NaivePGD, Objective
 from bilevelrl.reference import ConfigurableMDP, MarkovGame, Tables, TabularSoftmaxPolicy
 from bilevelrl.reference.errors import InvalidInputError
-from bilevelrl.tasks import Scenario, scenario, scenarios
+from bilevelrl.tasks import Scenario, layered_mdp, random_mdp, scenario, scenarios
 from bilevelrl.tasks.scenarios import Structure
 from bilevelrl.tasks.scenarios.scenario import Truth
 from bilevelrl.verification import assert_unbiased, judge_draws, verify
@@ -120,3 +120,13 @@ def test_actions_that_a_game_rules_out_lead_nowhere(sees):
     assert structure is not None
     assert structure.left(1) == 0.0
     assert structure.paths(1) == 2.0
+
+
+@pytest.mark.exact
+def test_horizons_beyond_any_count_are_answered_at_once():
+    for problem, ends in ((random_mdp(), False), (layered_mdp(), True), (random_mdp(termination=1e-9), True)):
+        structure = Structure.of(problem, np.zeros(problem.theta_shape))
+        assert (structure.left(2**40) <= 1e-15) is ends
+        assert structure.paths(2**40) == (64.0 if problem.name.startswith("layered") else np.inf)
+    slow = Structure.of(random_mdp(termination=1e-4), np.zeros(3))
+    assert slow.left(30_000) == pytest.approx((1.0 - 1e-4) ** 30_000, rel=1e-9)

@@ -17,7 +17,7 @@ import numpy as np
 from bilevelrl.estimators.estimator import Context
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.errors import TooLargeError
-from bilevelrl.reference.tabular import dense_jacobian, to_dense
+from bilevelrl.reference.tabular import dense_jacobian
 
 __all__ = ["Population", "paid_moments"]
 
@@ -35,14 +35,22 @@ class Population(NamedTuple):
 
 
 def paid_moments(
-    populations: Sequence[Population], context: Context, steps: int, *, coupled: bool, starts_count: bool, name: str
+    populations: Sequence[Population],
+    context: Context,
+    law: tuple[FloatArray, FloatArray, int],
+    *,
+    coupled: bool,
+    starts_count: bool,
+    name: str,
 ) -> tuple[FloatArray, FloatArray]:
     """Return mean and second moment of what paid streams say, by dynamic programming over pairs.
 
     Parameters
     ----------
-    populations, context, steps
-        Two of them; problem and θ; steps of a stream.
+    populations, context
+        Two of them; problem and θ.
+    law
+        The kernel and the initial law that streams have, and their length.
     coupled
         Whether both meet the same uniform numbers.
     starts_count
@@ -60,7 +68,7 @@ def paid_moments(
     if (states + 1) ** 2 > LARGEST:
         raise TooLargeError(f"{name}: {(states + 1) ** 2} pairs of states, expected at most {LARGEST}")
     couple = _overlaps if coupled else np.multiply.outer
-    kernel = to_dense(tables.transition)
+    kernel, initial, steps = law
     moves = np.concatenate([kernel, np.maximum(1.0 - kernel.sum(axis=2, keepdims=True), 0.0)], axis=2)
     jacobian = context.problem.jacobian(context.theta)
     slopes, count = jacobian.get("transition"), context.theta.size
@@ -97,14 +105,14 @@ def paid_moments(
         mean, second = new_mean, new_second
     if starts_count and "initial" in jacobian:  # said by the first state of the first population
         gained = sum((each.weight * each.value for each in populations), np.zeros(states))
-        law = np.asarray(tables.initial, dtype=np.float64)[:, None]
-        slope = np.divide(jacobian["initial"], law, out=np.zeros((states, count)), where=law > 0.0)
+        chance = initial[:, None]
+        slope = np.divide(jacobian["initial"], chance, out=np.zeros((states, count)), where=chance > 0.0)
         said = np.concatenate([gained[:, None] * slope, np.zeros((1, count))])[:, None]
         cross = np.einsum("sui,suj->suij", np.broadcast_to(said, mean.shape), mean)
         second = second + cross + cross.transpose(0, 1, 3, 2) + said[..., :, None] * said[..., None, :]
         mean = mean + said
-    law = np.append(np.asarray(tables.initial, dtype=np.float64), 0.0)
-    starts = couple(law, law)
+    first = np.append(initial, 0.0)
+    starts = couple(first, first)
     return np.einsum("su,sun->n", starts, mean), np.einsum("su,suij->ij", starts, second)
 
 

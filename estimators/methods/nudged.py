@@ -226,8 +226,8 @@ class NudgedFollowers(Estimator):
         """Return what the estimate of this batch costs; of paid populations, the expected number of steps."""
         _, populations = self._populations(context)
         tables = context.problem.tables_at(context.theta)
-        kernel, initial = self._dynamics(context, tables)
-        paid = sum(_visits(kernel, each.policy, initial, 1.0, trajectories.steps).sum() for each in populations)
+        kernel, initial, steps = self._dynamics(context, tables, trajectories.steps)
+        paid = sum(_visits(kernel, each.policy, initial, 1.0, steps).sum() for each in populations)
         unpaid = int(trajectories.valid.sum()) if self.unpaid else 0
         return {
             "environment_steps": unpaid + round(trajectories.streams * float(paid)),
@@ -235,11 +235,23 @@ class NudgedFollowers(Estimator):
             "follower_solves": self.sides,
         }
 
-    def _dynamics(self, context: Context, tables: Tables) -> tuple[FloatArray, FloatArray]:
-        """Return the kernel (S, A, S) and the initial law that paid streams have."""
+    def _dynamics(self, context: Context, tables: Tables, steps: int) -> tuple[FloatArray, FloatArray, int]:
+        """Return the kernel (S, A, S), the initial law and the length that paid streams of so many steps have."""
         simulator = TabularSimulator() if context.simulator is None else context.simulator
         kernel = to_dense(simulator.kernel(context.problem, context.theta, tables))
-        return kernel, simulator.start_law(context.problem, context.theta, tables)
+        start = simulator.start_law(context.problem, context.theta, tables)
+        return kernel, start, min(steps, simulator.step_limit or steps)
+
+    def _law(self, context: Context, steps: int) -> tuple[FloatArray, FloatArray, int]:
+        """Return the dynamics, where scores are of the law that samples come from."""
+        simulator = TabularSimulator() if context.simulator is None else context.simulator
+        moved = context.problem.varying(context.theta) & {"transition", "initial"}
+        if moved and (simulator.dynamics is not None or simulator.restart != "initial"):
+            raise UnsupportedError(
+                f"{self.name}: θ enters {sorted(moved)} and samples come from another law: expected the problem's own "
+                "simulator; measure by samples"
+            )
+        return self._dynamics(context, context.problem.tables_at(context.theta), steps)
 
     @checked
     def expectation(self, context: Context, *, horizon: int) -> Mapping[Part, FloatArray]:
@@ -251,17 +263,9 @@ class NudgedFollowers(Estimator):
             If the context's simulator has a law of its own where θ enters the problem's.
         """
         check_stream_steps("horizon", horizon)
-        simulator = TabularSimulator() if context.simulator is None else context.simulator
-        moved = context.problem.varying(context.theta) & {"transition", "initial"}
-        if moved and (simulator.dynamics is not None or simulator.restart != "initial"):
-            raise UnsupportedError(
-                f"{self.name}: θ enters {sorted(moved)} and samples come from another law: expected the problem's own "
-                "simulator; measure the bias by samples"
-            )
-        horizon = min(horizon, simulator.step_limit or horizon)
         unpaid, populations = self._populations(context)
-        tables, discount = context.problem.tables_at(context.theta), context.problem.discount_follower
-        kernel, initial = self._dynamics(context, tables)
+        kernel, initial, horizon = self._law(context, horizon)
+        discount = context.problem.discount_follower
         gained = sum((each.weight * each.value for each in populations), np.zeros(len(initial)))
         visits, gains = np.zeros(populations[0].policy.shape), np.zeros(kernel.shape)
         played = np.zeros(visits.shape)
@@ -290,6 +294,8 @@ class NudgedFollowers(Estimator):
         ------
         TooLargeError
             If there are too many pairs of states.
+        UnsupportedError
+            As `expectation`.
         """
         _, populations = self._populations(context)
         rows = np.repeat(context.problem.regulariser_gradient(context.theta)[None], trajectories.streams, axis=0)
@@ -297,7 +303,7 @@ class NudgedFollowers(Estimator):
             gained = sum((each.weight * each.value for each in populations), np.zeros(len(populations[0].value)))
             for item in self._own_contributions(trajectories, context, gained):
                 rows = rows + item.per_stream(context)
-        mean, second = paid_moments(populations, context, trajectories.steps, **self._coupling)
+        mean, second = paid_moments(populations, context, self._law(context, trajectories.steps), **self._coupling)
         covariance = second - np.outer(mean, mean)
         return rows + mean, np.repeat(covariance[None], trajectories.streams, axis=0)
 
@@ -321,7 +327,7 @@ class NudgedFollowers(Estimator):
         """
         check_stream_steps("horizon", horizon)
         _, populations = self._populations(context)
-        mean, second = paid_moments(populations, context, horizon, **self._coupling)
+        mean, second = paid_moments(populations, context, self._law(context, horizon), **self._coupling)
         own, small = (
             sum(replace(self, pay=pay, sides=sides).expectation(context, horizon=horizon).values(), np.zeros(1))
             for pay, sides in ((self.pay, self.sides), (1e-3 * self.pay, 2))

@@ -107,7 +107,7 @@ def sample_suffixes(
     lengths
         (streams,) integers in [1, steps]: observe so many steps of each stream only.
     simulator
-        As in `sample_trajectories`; one episode per stream always.
+        As in `sample_trajectories`; one episode per stream always, which its `step_limit` does not cut.
 
     Returns
     -------
@@ -132,8 +132,9 @@ def sample_suffixes(
     array([1, 0, 1])
     """
     chosen = TabularSimulator() if simulator is None else simulator
-    if not chosen.single_episode:
-        chosen = replace(chosen, single_episode=True)
+    if not chosen.single_episode or chosen.step_limit is not None:
+        # A suffix estimates what follows a state by its own length: where episodes are cut has no say.
+        chosen = replace(chosen, single_episode=True, step_limit=None)
     start = check_array("state", state, dtype=np.int64)
     check_shape("state", start, (None,), "one per stream")
     tables = problem.tables_at(theta)

@@ -45,6 +45,34 @@ def test_enumeration_finds_the_declared_expectation(problem, sides, numbers, unp
     assert np.abs(moments.mean - declared).max() <= 1e-12
 
 
+IN_REWARDS = random_mdp(
+    states=2, actions=2, parameters=3, seed=4, theta_in=("reward_follower", "reward_leader"), termination=0.2,
+    discount_leader=0.9, discount_follower=0.9,
+)  # fmt: skip
+OTHER = replace(
+    IN_REWARDS, tables=lambda theta: IN_REWARDS.tables(theta).replace({"transition": np.full((2, 2, 2), 0.4)})
+)
+
+
+@pytest.mark.exact
+@UNPAID
+@pytest.mark.parametrize(
+    "simulator",
+    [TabularSimulator(restart="uniform"), TabularSimulator(dynamics=OTHER)],
+    ids=["another start", "another kernel"],
+)
+def test_moments_are_those_of_the_simulator_that_plays(simulator, unpaid):
+    """Mean by enumeration against the declared expectation, and neither is that of the problem's own law."""
+    estimator = NudgedFollowers(pay=0.3, unpaid=unpaid)
+    context = replace(context_of(IN_REWARDS), simulator=simulator)
+    declared = sum(estimator.expectation(context, horizon=3).values())
+    moments = enumerate_moments(estimator, IN_REWARDS, THETA, horizon=3, simulator=simulator)
+    assert np.abs(moments.mean - declared).max() <= 1e-12
+    plain = enumerate_moments(estimator, IN_REWARDS, THETA, horizon=3)
+    assert np.abs(moments.mean - plain.mean).max() > 1e-4
+    assert np.abs(moments.covariance - plain.covariance).max() > 1e-2 * np.abs(plain.covariance).max()
+
+
 @pytest.mark.exact
 @pytest.mark.parametrize(("sides", "order"), [(2, 2.0), (1, 1.0)])
 def test_its_bias_is_that_of_the_paid_followers_and_falls_with_its_order(sides, order):

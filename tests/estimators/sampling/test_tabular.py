@@ -205,6 +205,23 @@ def test_resets_start_where_they_are_told() -> None:
     assert sample_suffixes(problem, THETA, policy, state=state, simulator=several, **common).streams == 4
 
 
+@pytest.mark.exact
+def test_the_limit_of_episodes_cuts_no_fresh_suffix() -> None:
+    """Their length is the estimator's own; cut at two steps, fresh returns are not what they are declared to be."""
+    problem = random_mdp(seed=0, termination=0.1)
+    policy = solve_follower(problem, THETA).policy
+
+    def drawn(**options: Any) -> Trajectories:
+        rng, simulator = named_stream(0, "resets"), TabularSimulator(**options)
+        state = np.arange(4).repeat(10)
+        return sample_suffixes(problem, THETA, policy, state=state, steps=7, rng=rng, simulator=simulator)
+
+    plain, limited = drawn(), drawn(step_limit=2)
+    assert (plain.valid.sum(axis=1) > 2).any()
+    np.testing.assert_array_equal(limited.state_t, plain.state_t)
+    np.testing.assert_array_equal(limited.valid, plain.valid)
+
+
 @pytest.mark.statistical
 def test_geometric_times_have_their_law_and_start_at_zero() -> None:
     problem = random_mdp(seed=0, discount_leader=0.6, discount_follower=0.9)

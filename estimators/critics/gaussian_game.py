@@ -116,9 +116,11 @@ class LQRGameCritic:
         """Σ_{j<h} γ^j g(F^j x, Z_j + F^j extra F^j'), h by sample where `steps_to_go` is an array."""
         x = np.asarray(state, dtype=np.float64)
         shape, longest = x.shape[:-1], len(self.powers)
-        to_go = np.broadcast_to(longest if steps_to_go is None else steps_to_go, shape).ravel()
-        x = x.reshape(-1, x.shape[-1])  # one matrix product for all of them
-        total = np.zeros(len(x))
+        to_go = np.maximum(np.broadcast_to(longest if steps_to_go is None else steps_to_go, shape).ravel(), 0)
+        # One matrix product for all; those with the most steps to go first, so that the others drop out of the sum.
+        order = np.argsort(-to_go, kind="stable")
+        x = x.reshape(-1, x.shape[-1])[order]
+        total, left = np.zeros(len(x)), np.cumsum(np.bincount(to_go, minlength=longest + 1)[::-1])[::-1]
         _, log_width = np.linalg.slogdet(self.game.width)
         steps = min(longest, int(np.max(to_go, initial=0)))
         added = np.zeros_like(self.spreads[:steps])
@@ -126,16 +128,16 @@ class LQRGameCritic:
             added[j] = power @ extra @ power.T
         wide = np.linalg.inv(self.game.width + self.spreads[:steps] + added)
         _, log_wide = np.linalg.slogdet(wide)
-        everywhere = steps == int(np.min(to_go, initial=steps))
         for j, power in enumerate(self.powers[:steps]):
-            mean = _times(x, power.T)
-            if j % 16 == 0 and len(x) > 1 and _is_forgotten(mean, self.game.target, wide[j]):
+            mean = _times(x[: left[j + 1]], power.T)
+            if j % 16 == 0 and len(mean) > 1 and _is_forgotten(mean, self.game.target, wide[j]):
                 x, mean = x[:1], mean[:1]  # from here on all bumps are one number
             off = mean - self.game.target
             bump = np.exp(0.5 * (log_wide[j] + log_width - np.vecdot(_times(off, wide[j]), off)))  # (1)
-            bump *= self.discount**j
-            total += bump if everywhere else np.where(j < to_go, bump, 0.0)  # (2)
-        return total.reshape(shape)
+            total[: left[j + 1]] += self.discount**j * bump  # (2)
+        result = np.empty_like(total)
+        result[order] = total
+        return result.reshape(shape)
 
     def value(self, state: Any, *, steps_to_go: Any = None) -> FloatArray:
         """Return V_L(x), before the leader's action is drawn."""

@@ -115,9 +115,10 @@ def build_parser() -> Parser:
     add = commands.add_parser("list", help="list tasks and estimators")
     add.set_defaults(run=_list)
 
-    add = commands.add_parser("mutants", help="print which check kills which planted error (about a minute)")
+    add = commands.add_parser("mutants", help="print which check kills which planted error (some minutes)")
     add.add_argument("names", nargs="*", metavar="NAME", help="mutants to run (default: all, and what must survive)")
     add.add_argument("--output", metavar="FILE", type=Path, help="also write every margin to this .csv file")
+    add.add_argument("--page", metavar="FILE", type=Path, help="also write the table as Markdown")
     add.add_argument("--list", action="store_true", help="only list the mutants and where each comes from")
     add.set_defaults(run=_mutants)
 
@@ -224,20 +225,23 @@ def _list(parsed: argparse.Namespace) -> int:
 
 def _mutants(parsed: argparse.Namespace) -> int:
     from bilevelrl.verification.mutants.catalogue import MUTANTS
-    from bilevelrl.verification.mutants.kill_matrix import kill_matrix
+    from bilevelrl.verification.mutants.kill_matrix import KillMatrix, kill_matrix
+    from bilevelrl.verification.mutants.page import kill_page
 
     if parsed.list:
         width = max(map(len, MUTANTS))
         for name, mutant in MUTANTS.items():
             print(f"{name:<{width}}  {mutant.changes} ({mutant.origin}); killed by {mutant.meant_for}")
         return 0
-    if parsed.output is not None:
-        writable_file("--output", parsed.output)
+    for option, path in (("--output", parsed.output), ("--page", parsed.page)):
+        if path is not None:
+            writable_file(option, path)
     matrix = kill_matrix(mutants=parsed.names, correct=()) if parsed.names else kill_matrix()
     print(matrix)
-    if parsed.output is not None:
-        write_atomically(parsed.output, matrix.to_csv())
-        print(f"wrote {parsed.output}", file=sys.stderr)
+    for path, write in ((parsed.output, KillMatrix.to_csv), (parsed.page, kill_page)):
+        if path is not None:
+            write_atomically(path, write(matrix))
+            print(f"wrote {path}", file=sys.stderr)
     return 0 if matrix.complete else 1
 
 

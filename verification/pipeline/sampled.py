@@ -91,6 +91,8 @@ PILOT = 4096
 GROUP = 256
 LEAST_GROUPS = 256
 CHUNK_STEPS = 400_000
+# Of so few draws each and so few parameters, means cost less from single draws, of many streams together.
+FEW = 16
 # Bias along the truth that a check is made to see, relative to the truth: somewhat below the limit.
 WANTED = 0.8 * POWER_LIMIT
 
@@ -213,7 +215,10 @@ class _Sampler:
         return np.concatenate(pieces)
 
     def group_means(self, groups: int, size: int) -> FloatArray:
-        """Return means of `size` draws each (groups, N): one vector-Jacobian product per group."""
+        """Return means of `size` draws each (groups, N): one vector-Jacobian product per group, unless all is small."""
+        if max(size, self._theta.size) <= FEW:
+            means: FloatArray = self.rows(groups * size).reshape(groups, size, -1).mean(axis=1)
+            return means
         return np.array([self._mean(self._sample(size, self._plan.horizon, self._rng)) for _ in range(groups)])
 
     def _mean(self, trajectories: Trajectories) -> FloatArray:

@@ -27,6 +27,7 @@ from bilevelrl.verification.mutants.kill_matrix import (
     kill_matrix,
     kill_row,
 )
+from bilevelrl.verification.mutants.page import kill_page
 from bilevelrl.verification.mutants.paid import PaidFormula
 from bilevelrl.verification.mutants.sample import SampleFormula
 
@@ -115,13 +116,28 @@ def test_the_table_and_its_csv_say_the_same() -> None:
 
 
 def test_command_line(capsys: pytest.CaptureFixture[str], tmp_path) -> None:
-    assert main(["mutants", "response dropped", "--output", str(tmp_path / "kill.csv")]) == 0
+    files = ["--output", str(tmp_path / "kill.csv"), "--page", str(tmp_path / "kill.md")]
+    assert main(["mutants", "response dropped", *files]) == 0
     assert "1 of 1 mutants killed" in capsys.readouterr().out
+    page = (tmp_path / "kill.md").read_text(encoding="utf-8")
+    assert "| response dropped | no guiding term | bias | 10^13 |" in page
     assert (tmp_path / "kill.csv").read_text().startswith("subject,kind,")
     assert main(["mutants", "--list"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == len(MUTANTS)
     assert main(["mutants", "respons dropped"]) == 2
     assert "response dropped" in capsys.readouterr().err
+
+
+def test_the_page_says_what_is_not_as_it_should_be() -> None:
+    right = kill_matrix(mutants=[], correct=["exact formula"]).correct[0]
+    wrong = kill_row(MUTANTS["V for B"], on=scenarios(tags="textbook"))
+    harmless = KillRow(name="V for B", kind="gradient", meant_for="truth", margins=right.margins, where=right.where)
+    accused = KillRow(name="accused", kind="gradient", meant_for="", margins=wrong.margins, where=wrong.where)
+    page = kill_page(KillMatrix(mutants=(harmless,), correct=(right, accused), seconds=0.0))
+    assert "0 of 1 mutants killed" in page
+    assert "| V for B | V_L ∇Q_F | truth | **alive** |" in page
+    assert "| accused | gradient | 9 | **refused** |" in page
+    assert "| exact formula | gradient | 9 | 0." in page
 
 
 def test_unknown_names_are_refused() -> None:

@@ -91,12 +91,12 @@ class Hypergradient:
 
     @property
     def error_bound(self) -> float:
-        """First-order bound on max |value - truth|."""
+        """First-order bound on `max |value - truth|`."""
         return self._bounds().gradient
 
     @property
     def objective_error_bound(self) -> float:
-        """First-order bound on |objective - truth|."""
+        """First-order bound on `|objective - truth|`."""
         return self._bounds().objective
 
     def _bounds(self) -> AnswerBounds:

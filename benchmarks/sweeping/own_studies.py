@@ -42,7 +42,7 @@ class StudyTable:
         estimator; theta (its number), steps, seed: the cell. samples: episodes that one estimate averages over.
         moments: "exact" by enumeration, or "sampled". bias, standard_deviation, root_mean_square: of an estimate,
         relative to ‖∇J‖. cosine, cosine_low, cosine_high: with ∇J. cost: environment and oracle steps per estimate.
-        version_…: what made the row.
+        version_numpy and others: what made the row.
     """
 
     rows: list[dict[str, Any]]
@@ -133,7 +133,7 @@ def study(
     Parameters
     ----------
     estimators
-        Names of registered estimators, `Estimator`s, or functions of trajectories and context; one, a list, or a
+        Names of registered estimators, `Estimator` objects, or functions of trajectories and context; one, a list, or a
         mapping {name: estimator}.
     problem
         Of any kind.
@@ -221,7 +221,7 @@ def plot_study(table: StudyTable, path: str | Path | None = None, *, y: str = "r
         raise InvalidInputError(refusal("y", y, f"one of {columns}, of a table with rows", "choose a column"))
     panels = list(dict.fromkeys((row["theta"], row["steps"]) for row in table))
     names = list(dict.fromkeys(table.column("estimator")))
-    figure = Figure(figsize=(1.5 + 3.0 * len(panels), 3.2), layout="constrained")
+    figure = Figure(figsize=(2.0 + 3.0 * len(panels), 3.2), layout="constrained")
     grid = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
     for axes, (theta, steps) in zip(grid, panels, strict=True):
         for number, name in enumerate(names):
@@ -232,14 +232,15 @@ def plot_study(table: StudyTable, path: str | Path | None = None, *, y: str = "r
                 for key in (y, "cost", "bias")
             }
             axes.plot(mean["cost"], mean[y], marker="o", ms=3, color=f"C{number % 10}", label=name)
-            if y == "root_mean_square" and rows and mean["bias"][-1] > 0.0:
+            if y == "root_mean_square" and rows and mean["bias"][-1] > 0.1 * min(mean[y]):  # none is drawn at rounding
                 axes.axhline(mean["bias"][-1], color=f"C{number % 10}", lw=0.8, ls=":")
         axes.set_xscale("log")
         if y in ("root_mean_square", "standard_deviation"):
             axes.set_yscale("log")
         axes.set_title(f"θ {theta}, {steps} steps", fontsize=9)
-        axes.set_xlabel("steps per estimate")
-    grid[0].set_ylabel(y.replace("_", " ") + ("" if y == "cosine" else " / ‖∇J‖"))
+        axes.set_xlabel("environment and oracle steps per estimate")
+    label = {"root_mean_square": "RMS error", "standard_deviation": "standard deviation"}.get(y, y)
+    grid[0].set_ylabel(label + ("" if y == "cosine" else " / ‖∇J‖"))
     grid[0].legend(fontsize=7)
     if path is not None:
         file = Path(path)

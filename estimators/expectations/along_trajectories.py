@@ -17,7 +17,7 @@ from bilevelrl.estimators.terms.kinds import Reading, answers_of
 from bilevelrl.reference import ConfigurableLQR, ConfigurableMDP, LQRGame, MarkovGame
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.doors import checked
-from bilevelrl.reference.errors import UnsupportedError
+from bilevelrl.reference.errors import EstimatorError, UnsupportedError
 from bilevelrl.reference.problem import Part
 
 __all__ = ["ExpectedAlongTrajectories", "expected_parts"]
@@ -50,13 +50,17 @@ def expected_parts(
     Raises
     ------
     EstimatorError
-        If the estimator averages inside a batch, or the simulator starts several episodes per stream.
+        If the estimator averages inside a batch or shortens scores, or streams hold several episodes.
     SupportError
         If samples reach transitions of probability zero under the model, where scores do not exist.
     UnsupportedError
         In LQR games, and where the kind of problem has no use for an option of the estimator.
     """
     estimator.check_problem(context)
+    if estimator.largest_score is not None:
+        raise EstimatorError(
+            f"{estimator.name}: shortened scores have no such formula; their bias can only be measured"
+        )
     if isinstance(context.problem, LQRGame):
         raise UnsupportedError(
             f"{estimator.name}: no closed-form expectation in an LQRGame; use quadrature on a one-dimensional one"
@@ -97,6 +101,6 @@ class ExpectedAlongTrajectories(AlongTrajectories):
         Raises
         ------
         EstimatorError
-            For averages inside a batch: a ratio has no such formula.
+            For averages inside a batch and for shortened scores, which have no such formula.
         """
         return expected_parts(self, context, horizon=horizon, guiding=self.guiding)

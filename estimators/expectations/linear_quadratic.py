@@ -131,10 +131,6 @@ def _checked_horizon(estimator: Any, context: Context, horizon: int) -> int:
     """Return the steps that count, or refuse what has no such expectation."""
     if estimator.draw is Draw.BATCH:
         raise EstimatorError(f"{estimator.name}: averages inside a batch are ratios; their bias can only be measured")
-    if estimator.largest_score is not None:
-        raise EstimatorError(
-            f"{estimator.name}: shortened scores have no such formula; their bias can only be measured"
-        )
     if isinstance(horizon, bool) or not isinstance(horizon, (int, np.integer)) or horizon < 1:
         raise InvalidInputError(refusal("horizon", horizon, "an integer >= 1", "count the steps of a stream"))
     simulator = context.simulator if context.simulator is not None else LQRSimulator()

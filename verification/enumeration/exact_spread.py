@@ -106,7 +106,7 @@ def exact_spread(estimator: Estimator, context: Context, *, horizon: Steps) -> E
     Parameters
     ----------
     estimator
-        `BCHG` or `LambdaBCHG` whose critic is a table, without stopping or averages inside a batch.
+        `BCHG` or `LambdaBCHG` whose critic is a table, without stopping, averages inside a batch or shortened scores.
     context
         A configurable MDP, θ, follower and critics; samples come from the problem's own model.
     horizon
@@ -133,7 +133,8 @@ def exact_spread(estimator: Estimator, context: Context, *, horizon: Steps) -> E
     """
     if not isinstance(context.problem, ConfigurableMDP) or context.simulator is not None:
         raise UnsupportedError("exact_spread: expected a ConfigurableMDP that makes its own samples; sample others")
-    if not isinstance(estimator, BCHG):
+    # What else is made of them has other terms.
+    if not isinstance(estimator, BCHG) or type(estimator) not in (BCHG, LambdaBCHG):
         raise UnsupportedError(
             f"estimator of type {type(estimator).__name__}: expected BCHG or LambdaBCHG; sample others"
         )
@@ -141,8 +142,11 @@ def exact_spread(estimator: Estimator, context: Context, *, horizon: Steps) -> E
         estimator.stopping is not None
         or estimator.draw is Draw.BATCH
         or estimator.critic in ("monte_carlo", "independent")
+        or estimator.largest_score is not None
     ):
-        raise UnsupportedError(f"{estimator.name}: expected a table as critic, no stopping, no averages; sample it")
+        raise UnsupportedError(
+            f"{estimator.name}: expected a table as critic, no stopping, no averages, whole scores; sample it"
+        )
     return _Pass.of(estimator, context, horizon).run()
 
 

@@ -124,7 +124,8 @@ class GameWorld(SharedWorld):
         if iteration < options.exploring_iterations:
             # Nothing is valued yet; the soft value of a table of zeros would be β log A.
             nothing = np.zeros_like(self.follower_tables)
-            uniform = np.full_like(nothing, 1.0 / game.actions)
+            playable = np.ones(game.reward_leader.shape) if game.action_mask is None else game.action_mask
+            uniform = np.broadcast_to(playable / playable.sum(axis=2, keepdims=True), nothing.shape)
             self.played = GameResponses(table=nothing, value=nothing[..., 0], policy=uniform)
             acting = np.full_like(self.policies, 1.0 / game.leader_actions)
         self._truths: list[Any] | None = None

@@ -72,6 +72,7 @@ def union_of(game: MarkovGame, runs: int) -> MarkovGame:
         reward_follower=np.tile(game.reward_follower, (runs, 1, 1)),
         reward_leader=np.tile(game.reward_leader, (runs, 1, 1)),
         initial=np.tile(game.initial, runs) / runs,
+        action_mask=None if game.action_mask is None else np.tile(game.action_mask, (runs, 1, 1)),
         policy=policy,
         theta_shape=(policy.parameters,),
         verify_derivatives=False,  # those of the package's own softmax, which tests hold against differences

@@ -11,6 +11,7 @@ import pytest
 from bilevelrl.estimators import (
     BCHG,
     ESTIMATORS,
+    HPGD,
     Context,
     ExactCritic,
     LambdaBCHG,
@@ -248,11 +249,17 @@ def test_wrong_tables_and_kinds_are_refused():
 
 def test_spreads_of_other_estimators_are_refused():
     context = context_of(layered_mdp(seed=0), np.zeros(3))
-    for estimator in (BCHG(stopping="sum"), BCHG(critic="monte_carlo"), BCHG(guiding_average="pairs")):
+    for estimator in (
+        BCHG(stopping="sum"),
+        BCHG(critic="monte_carlo"),
+        BCHG(guiding_average="pairs"),
+        BCHG(largest_score=1.0),
+    ):
         with pytest.raises(UnsupportedError, match="table as critic"):
             exact_spread(estimator, context, horizon=3)
-    with pytest.raises(UnsupportedError, match="BCHG"):
-        exact_spread(NaivePGD(), context, horizon=3)
+    for other in (NaivePGD(), HPGD()):  # HPGD is made of BCHG, with another guiding term
+        with pytest.raises(UnsupportedError, match="expected BCHG or LambdaBCHG"):
+            exact_spread(other, context, horizon=3)
     with pytest.raises(UnsupportedError, match="own samples"):
         exact_spread(BCHG(), replace(context, simulator=TabularSimulator()), horizon=3)
     for horizon in (0, True, 1.5):

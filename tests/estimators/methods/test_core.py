@@ -635,3 +635,12 @@ def test_states_are_integers() -> None:
     floats = dataclasses.replace(batch, state_t=batch.state_t + 0.5)
     with pytest.raises(InvalidInputError, match=r"state_t\.dtype='float64'"):
         BCHG().estimate(floats, Context(problem=problem, theta=theta, follower=follower))
+
+
+@pytest.mark.exact
+@pytest.mark.parametrize("estimator", [BCHG(largest_score=0.05), NaivePGD(largest_score=0.05)])
+def test_shortened_scores_have_no_expectation_on_any_kind(estimator):
+    problem, theta = random_mdp(seed=0), np.zeros(3)
+    context = Context(problem=problem, theta=theta, follower=solve_follower(problem, theta))
+    with pytest.raises(EstimatorError, match="shortened scores"):
+        estimator.expectation(context, horizon=2)

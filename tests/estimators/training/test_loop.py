@@ -10,6 +10,7 @@ from bilevelrl.estimators.sums import clip_to_norm
 from bilevelrl.estimators.terms.batched import SeedBatch
 from bilevelrl.estimators.training import (
     METHODS,
+    SOUND,
     Adam,
     GameTraining,
     Run,
@@ -20,6 +21,7 @@ from bilevelrl.estimators.training import (
 )
 from bilevelrl.estimators.training import loop as loop_module
 from bilevelrl.estimators.training.checkpoints import save_checkpoint
+from bilevelrl.estimators.training.worlds import game as game_module
 from bilevelrl.reference import (
     ConfigurableMDP,
     MarkovGame,
@@ -380,6 +382,29 @@ def test_a_checkpoint_of_another_problem_is_refused(one, other, tmp_path):
     with pytest.raises(InvalidInputError, match="checkpoint of another configuration"):
         train(other, checkpoint=path)
     assert one.fingerprint() == replace(one).fingerprint()
+
+
+@pytest.mark.exact
+@pytest.mark.parametrize("exploring", [0, 1])
+def test_masked_games_are_trained_and_no_masked_action_is_played(exploring, monkeypatch):
+    """Two runs, so that the mask is that of the game of both; in exploring iterations too."""
+    mask = np.array([[[True, False], [True, True]], [[True, True], [False, True]]])
+    played = []
+    sample = game_module.sample_codes
+
+    def watched(game, leaders, followers, uniforms):
+        played.append(followers)
+        return sample(game, leaders, followers, uniforms)
+
+    monkeypatch.setattr(game_module, "sample_codes", watched)
+    options = replace(SOUND[MarkovGame], exploring_iterations=exploring)
+    runs = [Run(method="bc_hg", seed=seed, learning_rate=0.05, critic_step_size=0.1) for seed in (0, 1)]
+    training = GameTraining(problem=game_where(action_mask=mask), runs=runs, iterations=2, steps=20, options=options)
+    history = train(training)
+    assert np.isfinite(history.thetas).all()
+    assert all((policy[..., ~mask] == 0.0).all() for policy in played)
+    alone = train(replace(training, runs=runs[:1]))
+    np.testing.assert_array_equal(alone.thetas[0], history.thetas[0])
 
 
 def test_games_whose_regulariser_no_direction_would_see_are_refused():

@@ -599,8 +599,20 @@ def _written():
         },
         "toy_game_theta": {"p": 0.5},
         "BoundedDesign.along": {"directions": np.eye(2)},
-        "BoundedDesign.test": {"rows": np.clip(rows, -3, 3), "expected": np.zeros(2)},
-        "StudentDesign.test": {"rows": rows, "expected": np.zeros(2)},
+        "BoundedDesign.half_width": {"draws": 100, "standard_deviation": 1.0},
+        "StudentDesign.draws_for_tail": {"skewness": 1.0},
+        **{
+            f"{design}.{method}": call
+            for design in ("BoundedDesign", "StudentDesign")
+            for method, call in {
+                "blocks": {"coordinates": 2},
+                "detectable_bias": {"draws": 100, "standard_deviation": 1.0},
+                "draws_expected": {"bias": 0.1, "sample": instances()["SampleMoments"]},
+                "draws_needed": {"bias": 0.1, "standard_deviation": 1.0},
+                "test": {"rows": np.clip(rows, -3, 3), "expected": np.zeros(2)},
+                "test_of": {"sample": instances()["SampleMoments"], "expected": np.zeros(2), "medians": None},
+            }.items()
+        },
         "ErrorBudget.spend": {"check": "c", "rate": 1e-12, "comparisons": 1},
         "ErrorBudget.split": {"checks": {"c": 1}},
         "Report.count": {"outcome": verification.Outcome.PASSED},

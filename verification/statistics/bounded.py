@@ -22,9 +22,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from bilevelrl.reference.arrays import FloatArray
-from bilevelrl.reference.doors import checked
+from bilevelrl.reference.doors import Count, Real, checked
 from bilevelrl.reference.errors import InvalidInputError, refusal
-from bilevelrl.verification.statistics.designs import MeanDesign, MeanTest, uncertainty
+from bilevelrl.verification.statistics.designs import Draws, MeanDesign, MeanTest, uncertainty
 from bilevelrl.verification.statistics.stream import SampleMoments
 
 __all__ = ["BoundedDesign", "check_bounds"]
@@ -84,22 +84,23 @@ class BoundedDesign(MeanDesign):
         return replace(self, low=up @ low + down @ high, high=up @ high + down @ low)
 
     @checked
-    def test(self, rows: FloatArray, expected: FloatArray, *, known_error: float | FloatArray = 0.0) -> MeanTest:
+    def test(self, rows: FloatArray, expected: FloatArray, *, known_error: Real | FloatArray = 0.0) -> MeanTest:
         """Hold the mean of draws (n, K) within the bounds against an expectation (K,); see `MeanDesign.test`."""
         check_bounds(rows, self.low, self.high)
         return MeanDesign.test(self, rows, expected, known_error=known_error)
 
+    @checked
     def test_of(
         self,
         sample: SampleMoments,
         expected: FloatArray,
         *,
         medians: FloatArray | None = None,
-        known_error: float | FloatArray = 0.0,
+        known_error: Real | FloatArray = 0.0,
     ) -> MeanTest:
         """Hold a mean against an expected mean (K,), from moments of draws within the bounds."""
         known, family = uncertainty(sample, sample.mean, expected, known_error), self._family(sample.mean.size)
-        half_width = self.half_width(sample.draws, sample.standard_deviation, comparisons=family) + known
+        half_width = self._half_width(sample.draws, sample.standard_deviation, family) + known
         bias = sample.mean - expected
         return MeanTest(
             bias=bias,
@@ -111,8 +112,12 @@ class BoundedDesign(MeanDesign):
             power=self.power,
         )
 
-    def half_width(self, draws: int, standard_deviation: float | FloatArray, *, comparisons: int = 1) -> FloatArray:
+    @checked
+    def half_width(self, draws: Draws, standard_deviation: float | FloatArray, *, comparisons: Count = 1) -> FloatArray:
         """Return half the interval of each mean, at the sample's standard deviations."""
+        return self._half_width(draws, standard_deviation, comparisons)
+
+    def _half_width(self, draws: int, standard_deviation: float | FloatArray, comparisons: int) -> FloatArray:
         logarithm = math.log(4.0 / (self.error_rate / comparisons))
         sampled = np.asarray(standard_deviation) * math.sqrt(2.0 * logarithm / draws)
         half: FloatArray = sampled + 7.0 * self._width * logarithm / (3.0 * (draws - 1))  # (1)
@@ -131,7 +136,7 @@ class BoundedDesign(MeanDesign):
         spread = standard_deviation + self._width * math.sqrt(2.0 * logarithm / (draws - 1))  # (2)
         sampled = np.asarray(standard_deviation) * math.sqrt(2.0 * logarithm / draws)
         short = sampled + self._width * logarithm / (3.0 * draws)  # (3)
-        reach: FloatArray = self.half_width(draws, spread, comparisons=comparisons) + short
+        reach: FloatArray = self._half_width(draws, spread, comparisons) + short
         return reach
 
 

@@ -20,7 +20,7 @@ from typing import Annotated
 import numpy as np
 
 from bilevelrl.reference.arrays import BoolArray, FloatArray, as_float, check_shape
-from bilevelrl.reference.doors import Count, Positive, Spread, check_count, checked, checked_record
+from bilevelrl.reference.doors import Count, Positive, Real, Spread, check_count, checked, checked_record
 from bilevelrl.reference.errors import InvalidInputError, refusal
 from bilevelrl.verification.statistics.search import smallest_count
 from bilevelrl.verification.statistics.stream import BlockMeans, SampleMoments
@@ -116,7 +116,8 @@ class MeanDesign(abc.ABC):
         """
         return smallest_count(lambda draws: self._detectable(draws, standard_deviation) <= bias)
 
-    def draws_expected(self, bias: float, sample: SampleMoments) -> int:
+    @checked
+    def draws_expected(self, bias: Positive, sample: SampleMoments) -> int:
         """Return about how many draws see a bias of the first coordinate, going by the moments of some.
 
         Raises
@@ -126,12 +127,13 @@ class MeanDesign(abc.ABC):
         """
         return self.draws_needed(bias, float(sample.standard_deviation[0]))
 
-    def blocks(self, coordinates: int) -> int:
+    @checked
+    def blocks(self, coordinates: Count) -> int:
         """Return how many blocks of draws `test_of` takes the means of."""
         return 1
 
     @checked
-    def test(self, rows: FloatArray, expected: FloatArray, *, known_error: float | FloatArray = 0.0) -> MeanTest:
+    def test(self, rows: FloatArray, expected: FloatArray, *, known_error: Real | FloatArray = 0.0) -> MeanTest:
         """Hold the mean of draws (n, K) against an expectation (K,), itself known up to `known_error`.
 
         Raises
@@ -151,7 +153,7 @@ class MeanDesign(abc.ABC):
         expected: FloatArray,
         *,
         medians: FloatArray | None,
-        known_error: float | FloatArray = 0.0,
+        known_error: Real | FloatArray = 0.0,
     ) -> MeanTest:
         """Do the same from moments of draws, and the medians (K,) of the means of `blocks`; None: of too few draws."""
 
@@ -169,11 +171,13 @@ def uncertainty(
 
     Raises
     ------
-    ShapeError
-        If shapes differ.
+    ShapeError, InvalidInputError
+        If shapes differ, or an error is no number >= 0.
     """
     check_shape("expected", expected, sample.mean.shape, "one per coordinate of rows")
     if np.ndim(known_error):
         check_shape("known_error", known_error, sample.mean.shape, "one per coordinate of rows")
+    if not np.all(np.asarray(known_error) >= 0.0):
+        raise InvalidInputError(refusal("known_error", known_error, "numbers >= 0, or inf", "pass an error bound"))
     known: FloatArray = known_error + 4 * np.finfo(np.float64).eps * (np.abs(centre) + np.abs(expected))
     return known

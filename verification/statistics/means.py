@@ -32,7 +32,7 @@ import numpy as np
 from scipy import special
 
 from bilevelrl.reference.arrays import FloatArray
-from bilevelrl.reference.doors import checked
+from bilevelrl.reference.doors import Count, Positive, Real, checked
 from bilevelrl.verification.statistics.designs import (
     ERROR_RATE,
     POWER,
@@ -84,7 +84,8 @@ class StudentDesign(MeanDesign):
 
     unknown_law: bool = False
 
-    def draws_expected(self, bias: float, sample: SampleMoments) -> int:
+    @checked
+    def draws_expected(self, bias: Positive, sample: SampleMoments) -> int:
         """Return about how many draws see a bias of the first coordinate, going by the moments of some.
 
         By the cheaper of the two intervals, from the draws on where it can be trusted.
@@ -102,7 +103,8 @@ class StudentDesign(MeanDesign):
         student = max(self.draws_needed(bias, spread), self.draws_for_tail(float(sample.skewness[0])))
         return max(least, math.ceil(min(student, medians)))
 
-    def draws_for_tail(self, skewness: float, *, coordinates: int = 1) -> float:
+    @checked
+    def draws_for_tail(self, skewness: float, *, coordinates: Count = 1) -> float:
         """Return the number of draws from which Student's interval, corrected for skewness, can be trusted.
 
         Examples
@@ -113,7 +115,8 @@ class StudentDesign(MeanDesign):
         z = float(normal_isf(0.5 * self.error_rate / self._family(coordinates)))
         return (abs(skewness) * z**3 / (3.0 * math.log(TAIL_DISTORTION))) ** 2  # where (1) is 20
 
-    def draws_to_miss_nothing(self, *, coordinates: int = 1) -> int:
+    @checked
+    def draws_to_miss_nothing(self, *, coordinates: Count = 1) -> int:
         """Return how many draws miss no event of probability `MISSED`, but for the error rate.
 
         Examples
@@ -123,21 +126,24 @@ class StudentDesign(MeanDesign):
         """
         return math.ceil(math.log(self.error_rate / self._family(coordinates)) / math.log1p(-MISSED))
 
-    def medians(self, *, coordinates: int = 1) -> MedianOfMeans:
+    @checked
+    def medians(self, *, coordinates: Count = 1) -> MedianOfMeans:
         """Return the interval that takes over where draws are too skewed for Student's."""
         return MedianOfMeans.design(error_rate=self.error_rate, power=self.power, comparisons=self._family(coordinates))
 
-    def blocks(self, coordinates: int) -> int:
+    @checked
+    def blocks(self, coordinates: Count) -> int:
         """Return how many blocks of draws the median of means has."""
         return self.medians(coordinates=coordinates).blocks
 
+    @checked
     def test_of(
         self,
         sample: SampleMoments,
         expected: FloatArray,
         *,
         medians: FloatArray | None,
-        known_error: float | FloatArray = 0.0,
+        known_error: Real | FloatArray = 0.0,
     ) -> MeanTest:
         """Hold a mean against an expected mean (K,), from moments of the draws and medians of means of `blocks`.
 
@@ -270,7 +276,7 @@ def mean_test(
     error_rate: float = ERROR_RATE,
     power: float = POWER,
     comparisons: int | None = None,
-    known_error: float | FloatArray = 0.0,
+    known_error: Real | FloatArray = 0.0,
     unknown_law: bool = False,
 ) -> MeanTest:
     """Hold the mean of independent draws (n, K) against an expected mean (K,): `StudentDesign(...).test`.

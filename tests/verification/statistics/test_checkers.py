@@ -64,6 +64,14 @@ class TestDesignsAreInverses:
             design.detectable_bias(5000, float(rows.std(ddof=1))), rel=1e-3
         )
 
+    @pytest.mark.exact
+    def test_an_expectation_that_nothing_is_known_of_is_not_judged(self, made):
+        test = made().test(np.zeros((100, 1)), np.ones(1), known_error=np.inf)
+        assert not test.rejected.any()
+        assert np.isinf(test.detectable).all()
+        with pytest.raises(InvalidInputError, match="known_error"):
+            made().test(np.zeros((100, 1)), np.ones(1), known_error=-1.0)
+
     def test_comparisons_are_split_over_coordinates_unless_they_are_said(self, made):
         rows = named_stream(17, "split").uniform(-1.0, 1.0, (5000, 4))
         told, one = made(comparisons=4).test(rows, np.zeros(4)), made(comparisons=1).test(rows, np.zeros(4))

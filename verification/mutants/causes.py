@@ -111,7 +111,7 @@ class Explanation:
     unseen : tuple of str
         Known mistakes that would not show on the scenarios at hand.
     beyond : tuple of str
-        Scenarios with several episodes in a stream, or with cut streams, on which something else is off as well.
+        Scenarios with several episodes in a stream, or with cut streams, with which the cause does not agree.
 
     Examples
     --------
@@ -149,11 +149,15 @@ class Explanation:
         words = f"; in other words: {self.synonyms[0]}" if self.synonyms else ""
         if not self.exact:
             return f"likely cause: {self.cause}"
+        if self.beyond:
+            but = f"but not on {', '.join(self.beyond)}"
+            return (
+                f"likely cause: {self.cause} (agrees where a stream is one whole episode, {but}{others}{more}{words})"
+            )
         if not self.certain:
             return f"likely cause: {self.cause} (agrees as far as the differences are known{others}{more}{words})"
         told = "the cause" if not self.alternatives else "the cause, which is not told apart here from others"
-        where = f", but something else is off too on {', '.join(self.beyond)}" if self.beyond else ""
-        return f"{told}: {self.cause} (agrees with every difference{where}{others}{more}{words})"
+        return f"{told}: {self.cause} (agrees with every difference{others}{more}{words})"
 
     @property
     def coverage(self) -> str:
@@ -254,8 +258,16 @@ def explain(
     known = {one.name: one for one in known_mistakes(kind)}
     elsewhere = [_seen(entry) for entry in rest]
     unseen = tuple(name for name in found.unseen if not any(_shows(known.get(name), entry) for entry in elsewhere))
+    found = replace(found, unseen=unseen)
     beyond = [entry.scenario.name for entry in rest if not any(_agrees(effect, held) for held in _ways_to_hold(entry))]
-    return replace(found, unseen=unseen, beyond=tuple(beyond))
+    if not beyond:
+        return found
+    everywhere = sorted((_seen(entry) for entry in listed), key=_relative_size, reverse=True)
+    planted, _ = compare(planted_mistakes(kind), everywhere, limit)
+    agreeing = [match for match in planted if match.agrees]
+    if agreeing:
+        return _one(agreeing, planted, everywhere, found)
+    return replace(found, certain=False, beyond=tuple(beyond))
 
 
 def _split(listed: Sequence[Evidence]) -> tuple[list[Evidence], list[Evidence]]:
@@ -379,13 +391,15 @@ def _one(agreeing: list[Match], matches: list[Match], seen: list[Seen], describe
 
 def _same(one: Known, other: Known, kind: Any) -> bool:
     """Whether two mistakes have the same effect on generic problems too; factors by other symbols never have."""
-    if (one.factor and other.factor) or not _probes(kind):
+    if one.factor and other.factor:
         return False
+    shows = False
     for at in _probes(kind):
         first, second = one.effect(at), other.effect(at)
         if first is None or second is None or not np.allclose(first, second, rtol=1e-9, atol=1e-12):
             return False
-    return True
+        shows |= bool((np.abs(first) > 1e-9).any())
+    return shows
 
 
 @lru_cache(maxsize=8)

@@ -37,6 +37,7 @@ class Report(Findings):
                 "headline": self.headline,
                 "remarks": list(self.remarks),
                 "likely_cause": None if self.explanation is None else self.explanation.cause,
+                "explanation": None if self.explanation is None else str(self.explanation),
                 "seconds": self.seconds,
                 "configuration": dict(self.configuration),
                 "versions": software_versions(),

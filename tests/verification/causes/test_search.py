@@ -4,12 +4,15 @@ import time
 
 import numpy as np
 import pytest
+from slips import HalfResponse
 
+from bilevelrl.estimators import NaivePGD
 from bilevelrl.reference import ConfigurableMDP, named_stream
 from bilevelrl.tasks import Scenario, random_mdp, scenario
-from bilevelrl.verification import judge
+from bilevelrl.verification import judge, verify
 from bilevelrl.verification.causes.configurable import Form
 from bilevelrl.verification.causes.known import Setting, form_effect, known_mistakes
+from bilevelrl.verification.mutants.catalogue import MUTANTS
 from bilevelrl.verification.mutants.causes import Evidence, explain
 from bilevelrl.verification.testing.assertions import default_scenarios
 
@@ -120,6 +123,31 @@ def test_a_search_ends_in_time_and_says_what_it_left_out():
     assert whole.cause is None
     assert whole.uncomputed > 0
     assert f"{whole.uncomputed} more could not be computed" in str(whole)
+
+
+STREAMS = ["layered", "gamble", "several episodes", "cut"]
+
+
+@pytest.mark.exact
+def test_several_episodes_and_cut_streams_are_held_too():
+    """Rows may be means or sums of episodes; what counts steps through them shows nowhere else."""
+    naive = verify(lambda trajectories, context: NaivePGD()(trajectories, context), scenarios=STREAMS).explanation
+    assert (naive.cause, naive.certain, naive.beyond) == ("the response part is missing", True, ())
+    halved = verify(HalfResponse(), scenarios=[*STREAMS, "layered, three actions"]).explanation
+    assert (halved.cause, halved.certain, halved.beyond) == ("the response part is halved", True, ())
+    for name in ("global time, MDP", "start of the stream, MDP", "mean over steps, MDP"):
+        found = verify(MUTANTS[name].make(), scenarios=STREAMS, explain_seconds=LONG).explanation
+        assert name in " ".join((found.cause, *found.alternatives)), (name, str(found))
+        assert found.beyond == ()
+
+    def shorter(trajectories, context):
+        """Of cut streams the last step is dropped too."""
+        halves = HalfResponse()(trajectories, context)
+        return np.where(trajectories.truncated.any(axis=1)[:, None], 0.5 * halves, halves)
+
+    partly = verify(shorter, scenarios=STREAMS, explain_seconds=LONG).explanation
+    assert (partly.certain, partly.beyond) == (False, ("cut",))
+    assert "but not on cut" in str(partly)
 
 
 @pytest.mark.exact

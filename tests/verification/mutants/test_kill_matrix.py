@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -138,6 +139,18 @@ def test_the_page_says_what_is_not_as_it_should_be() -> None:
     assert "| V for B | V_L ∇Q_F | truth | **alive** |" in page
     assert "| accused | gradient | 9 | **refused** |" in page
     assert "| exact formula | gradient | 9 | 0." in page
+
+
+def test_the_page_of_the_documentation_knows_every_mutant_and_every_right_subject() -> None:
+    text = (Path(__file__).parents[3] / "docs/planted_errors.md").read_text(encoding="utf-8")
+    for name, mutant in MUTANTS.items():
+        shown = name.rpartition(", ")[0] if mutant.problem is not None else name
+        changes = mutant.changes.replace("|", "\\|")
+        assert f"| {shown} | {changes} | {mutant.meant_for} | " in text, name
+    for name in correct_subjects():
+        assert f"| {name} | " in text, name
+    assert "**" not in text  # nothing alive that should be dead, nothing refused that is right
+    assert f"{len(MUTANTS)} of {len(MUTANTS)} mutants" in text
 
 
 def test_unknown_names_are_refused() -> None:

@@ -17,7 +17,7 @@ import numpy as np
 from bilevelrl.reference import GameFollower
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.tasks import Scenario
-from bilevelrl.verification.causes.configurable import Style
+from bilevelrl.verification.causes.model import Style
 from bilevelrl.verification.causes.walk import Walk
 
 __all__ = ["GAME_BLANKS", "GAME_PARTS_OF", "GameForm", "GameModel", "game_expected", "game_part"]

@@ -19,8 +19,10 @@ from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.problem import GAME_PARTS, INFINITE_HORIZON, PARTS, Part
 from bilevelrl.tasks import Scenario
 from bilevelrl.tasks.scenarios import Truth
-from bilevelrl.verification.causes.configurable import BLANKS, LARGEST, PARTS_OF, Form, Model, Style, expected_part
+from bilevelrl.verification.causes.configurable import PARTS_OF, Form, expected_part
+from bilevelrl.verification.causes.entries import BLANKS
 from bilevelrl.verification.causes.games import GAME_BLANKS, GAME_PARTS_OF, GameForm, GameModel, game_part
+from bilevelrl.verification.causes.model import LARGEST, Model, Style
 from bilevelrl.verification.causes.quadratic import (
     KINKED,
     POLYNOMIAL,

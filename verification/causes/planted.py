@@ -19,7 +19,8 @@ from bilevelrl.reference import ConfigurableLQR, ConfigurableMDP, LQRGame, Marko
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.errors import BilevelRLError
 from bilevelrl.tasks import Scenario
-from bilevelrl.verification.causes.configurable import SAME_PATH, Form
+from bilevelrl.verification.causes.configurable import Form
+from bilevelrl.verification.causes.entries import SAME_PATH
 from bilevelrl.verification.causes.known import Known, Setting, form_effect
 from bilevelrl.verification.checks.deterministic import enumerate_scenario, evaluate_gradient
 from bilevelrl.verification.enumeration.paths import PathLaw

@@ -19,7 +19,7 @@ from bilevelrl.estimators import Context, Trajectories
 from bilevelrl.reference import LQRGame
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.tasks import Scenario
-from bilevelrl.verification.causes.configurable import SUMS, WEIGHTS
+from bilevelrl.verification.causes.entries import SUMS, WEIGHTS
 from bilevelrl.verification.checks.deterministic import exact_critic
 from bilevelrl.verification.enumeration.quadrature import largest_rule, quadrature_trajectories
 

@@ -705,7 +705,7 @@ def _written():
             "claim": None,
             "expected_failures": None,
             "seed": 0,
-            "quick": True,
+            "quick": False,
         },
         "write_report": {"path": folder / "report.html", "report": instances()["Report"], "study": None, "title": "t"},
         "ConfigurableLQR.pullback": {**{k: lqr[k] for k in ("theta", "batch", "weights", "per_stream")}},

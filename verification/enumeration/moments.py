@@ -196,11 +196,12 @@ def enumerate_moments(
         raise EstimatorError(f"{checked.name}: draws whole batches; pass batch=m with m in 1..{LARGEST_BATCH}")
     joint = JointProcess.of(problem, theta, follower) if isinstance(problem, MarkovGame) else None
     law = _path_law(problem, theta, follower, simulator, horizon, joint)
-    paths = law.count(horizon) ** episodes
+    check_path_horizon(horizon * episodes, "horizon times episodes")
+    paths = law.count(horizon) ** min(episodes, 64)  # two to that power are more than can be listed
     if paths > max_paths:
         raise TooLargeError(
-            f"max_paths={max_paths}: the problem has {_readable(paths)} trajectories of {horizon} steps; "
-            "take a shorter horizon or a smaller problem, or raise max_paths"
+            f"max_paths={max_paths}: the problem has {_readable(paths)} trajectories of {horizon} steps and "
+            f"episodes={episodes}; take a shorter horizon, fewer episodes or a smaller problem, or raise max_paths"
         )
     context = Context(
         problem=problem, theta=theta, follower=follower, critic=critic, simulator=simulator, rng=forbidden_generator()

@@ -231,9 +231,9 @@ def multiset_count(kinds: int, size: int) -> int:
     return total
 
 
-def check_path_horizon(horizon: int) -> int:
+def check_path_horizon(horizon: int, name: str = "horizon") -> int:
     """Return a horizon in [1, 1,000,000], or raise: paths of infinite length cannot be listed."""
-    return check_stream_steps("horizon", horizon)
+    return check_stream_steps(name, horizon)
 
 
 def _pieces(width: IntArray, largest: int) -> list[slice]:

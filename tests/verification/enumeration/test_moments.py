@@ -494,3 +494,11 @@ def test_rows_in_a_buffer_that_is_used_again_are_right(shared):
 
 def leader_return_alone(trajectories, context):
     return np.repeat(leader_return(trajectories, context)[:, :1], context.theta.size, axis=1)
+
+
+@pytest.mark.exact
+@pytest.mark.parametrize(("episodes", "error"), [(2**40, InvalidInputError), (30, TooLargeError)])
+def test_more_episodes_than_can_be_listed_are_refused_by_name(episodes, error):
+    problem = layered_mdp()
+    with pytest.raises(error, match="episodes"):
+        enumerate_moments(BCHG(), problem, np.zeros(3), horizon=3, episodes=episodes)

@@ -12,6 +12,7 @@ from bilevelrl.verification.commands.command_line import build_parser
 
 WORK = {
     "benchmarks.reproduce": ["run_sweep"],
+    "benchmarks.sweeping.own_studies": ["study"],
     "benchmarks.train_command": ["train"],
     "verification.commands.command_line": ["verify"],
     "verification.commands.digits": ["measure_digits"],

@@ -9,6 +9,7 @@ import pytest
 from bilevelrl.estimators import Context, Objective, TabularSimulator, sample_trajectories
 from bilevelrl.estimators.expectations.nudged import _overlaps
 from bilevelrl.estimators.methods import NudgedFollowers
+from bilevelrl.estimators.terms.batched import SeedBatch
 from bilevelrl.reference import SparseTransition, hypergradient, solve_follower
 from bilevelrl.reference.errors import EstimatorError, InvalidInputError, TooLargeError, UnsupportedError
 from bilevelrl.reference.nudged import PaidFollower
@@ -326,3 +327,15 @@ def test_what_it_cannot_answer_for_is_refused_by_name():
     with pytest.raises(TooLargeError, match="pairs of states"):
         NudgedFollowers().conditional_moments(streams, large)
     assert NudgedFollowers().cost(streams, large)["environment_steps"] == 6
+
+
+@pytest.mark.exact
+def test_of_many_runs_too_a_pay_below_rounding_is_refused():
+    rooms = four_rooms(temperature=0.005)
+    batch = SeedBatch.solve(rooms, np.zeros((2, 105)))
+    streams = batch.sample(streams=1, steps=20, rng=np.random.default_rng(0))
+    critic, rng = batch.exact_critic(), [np.random.default_rng(run) for run in range(2)]
+    with pytest.raises(InvalidInputError, match=r"at least .*; rounding is .* of it"):
+        batch.estimate(NudgedFollowers(pay=1e-13, unpaid=False), streams, critic, rng=rng)
+    found = batch.estimate(NudgedFollowers(pay=1.0, unpaid=False), streams, critic, rng=rng).mean
+    assert np.isfinite(found).all()

@@ -10,14 +10,16 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 from importlib import resources
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bilevelrl.reference import certified_hypergradient
-from bilevelrl.reference.certified import Enclosure
 from bilevelrl.reference.errors import InvalidInputError, refusal
 from bilevelrl.tasks import reference_problem
 from bilevelrl.tasks.generators import digits_surviving_rounding, level_of, parse_json, problem_to_json
 from bilevelrl.tasks.scenarios import DATA_DIGITS, StoredNumber, parse_reference_problem, reference_names
+
+if TYPE_CHECKING:
+    from bilevelrl.reference.certified import Enclosure
 
 __all__ = ["check_problem"]
 

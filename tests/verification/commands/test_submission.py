@@ -1,6 +1,8 @@
 """New problems for the certified data: what is right passes, and each claim that is wrong is named."""
 
 import json
+import subprocess
+import sys
 from fractions import Fraction
 from importlib import resources
 
@@ -69,6 +71,21 @@ def test_malformed_files_are_refused_by_name():
     ):
         with pytest.raises(InvalidInputError, match=match):
             check_problem(json.dumps(planted(change)))
+
+
+def test_without_flint_all_else_is_there_and_the_check_says_what_is_missing(tmp_path):
+    path = tmp_path / "p.json"
+    path.write_text(json.dumps(record()))
+    code = """
+import sys
+sys.modules["flint"] = None
+from bilevelrl.verification.commands.command_line import main
+assert main(["certify", "--data"]) == 0
+raise SystemExit(main(["certify", "--check-problem", sys.argv[1]]))
+"""
+    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    assert "bilevelrl[certified]" in done.stderr
 
 
 def test_a_new_problem_is_completed_and_passes(tmp_path, capsys):

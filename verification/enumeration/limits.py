@@ -13,6 +13,9 @@ from bilevelrl.reference.errors import EstimatorError
 
 __all__ = ["TookTooLongError", "within"]
 
+LONGEST = 1e9
+"""Seconds that an alarm can be set to everywhere: thirty years."""
+
 
 class TookTooLongError(EstimatorError):
     """An estimator was stopped because it took longer than it may."""
@@ -47,7 +50,8 @@ def within(seconds: float, name: str) -> Iterator[None]:
         )
 
     began, before = time.monotonic(), signal.signal(signal.SIGALRM, stop)
-    left, interval = signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)  # again each second: one may be swallowed
+    # Again each second: one may be swallowed.
+    left, interval = signal.setitimer(signal.ITIMER_REAL, min(seconds, LONGEST), 1.0)
     try:
         yield
     finally:

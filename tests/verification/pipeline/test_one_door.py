@@ -301,6 +301,7 @@ def test_a_time_limit_judges_nobody():
     assert all("not judged: " in row.verdict.reason for row in report.estimators)
     assert all("longer than 0.3 s" in row.verdict.reason for row in report.estimators)
     assert report.headline.startswith("NOT VERIFIED: right on 0 of 2; only 0 could be judged")
+    assert verify(right, scenarios=["toll"], time_limit=1e300).passed
 
 
 @pytest.mark.exact

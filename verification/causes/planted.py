@@ -29,7 +29,7 @@ from bilevelrl.verification.mutants.sample import SampleFormula
 
 __all__ = ["form_of", "planted_mistakes"]
 
-FEW_PATHS = 4_100
+FEW_PATHS = 14_000
 
 _WEIGHTS = ("direct", "moving", "guiding")
 _MEANING: Mapping[tuple[str, Any], Mapping[str, str]] = {

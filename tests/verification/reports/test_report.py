@@ -27,7 +27,12 @@ from bilevelrl.verification.pipeline.results import RouteRow
 from bilevelrl.verification.pipeline.studies import read_study, run_study, study_csv, study_estimator
 from bilevelrl.verification.reports.html import html_report
 from bilevelrl.verification.reports.html_tags import Html, tag
-from bilevelrl.verification.testing.assertions import CheckFailedError, assert_matches_truth, assert_unbiased
+from bilevelrl.verification.testing.assertions import (
+    CheckFailedError,
+    assert_matches_truth,
+    assert_unbiased,
+    default_scenarios,
+)
 
 AT = [scenario("toll"), scenario("layered")]
 
@@ -302,8 +307,9 @@ def test_planted_mistakes_are_named(name):
     """A stranger's wrong estimator is told which mistake it makes: by that mistake's own name, or a plain one's."""
     mutant = MUTANTS[name]
     check = assert_unbiased if mutant.kind == "estimator" else assert_matches_truth
+    at = None if mutant.problem is None else default_scenarios(mutant.problem)
     with pytest.raises(CheckFailedError) as failed:
-        check(mutant.make())
+        check(mutant.make(), at)
     explanation = failed.value.explanation
     if any(result.check == "contract" and result.failed for result in failed.value.results):
         assert explanation is None  # the contract's own words say what is wrong

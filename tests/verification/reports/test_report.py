@@ -4,6 +4,7 @@ import json
 import math
 import re
 from dataclasses import fields, replace
+from functools import partial
 from html.parser import HTMLParser
 
 import numpy as np
@@ -27,6 +28,7 @@ from bilevelrl.verification.pipeline.results import RouteRow
 from bilevelrl.verification.pipeline.studies import read_study, run_study, study_csv, study_estimator
 from bilevelrl.verification.reports.html import html_report
 from bilevelrl.verification.reports.html_tags import Html, tag
+from bilevelrl.verification.testing import assertions
 from bilevelrl.verification.testing.assertions import (
     CheckFailedError,
     assert_matches_truth,
@@ -303,8 +305,10 @@ UNSEEN = {
 
 
 @pytest.mark.parametrize("name", sorted(set(MUTANTS) - UNSEEN))
-def test_planted_mistakes_are_named(name):
+def test_planted_mistakes_are_named(name, monkeypatch):
     """A stranger's wrong estimator is told which mistake it makes: by that mistake's own name, or a plain one's."""
+    unhurried = partial(assertions.explain_results, seconds=600.0)  # what is named, not how soon
+    monkeypatch.setattr(assertions, "explain_results", unhurried)
     mutant = MUTANTS[name]
     check = assert_unbiased if mutant.kind == "estimator" else assert_matches_truth
     at = None if mutant.problem is None else default_scenarios(mutant.problem)

@@ -1,4 +1,4 @@
-"""Sums along trajectories: traces, λ-returns, geometric stopping, clipping."""
+"""Sums along trajectories: traces and λ-returns; and how sums are shortened."""
 
 from bilevelrl.estimators.sums.clipping import clip_to_norm
 from bilevelrl.estimators.sums.lambda_returns import lambda_returns

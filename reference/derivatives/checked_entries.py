@@ -262,7 +262,7 @@ class CheckedEntries:
                 if finding is not None:
                     return finding
                 moved = np.maximum(moved, np.abs(pulled * probe.direction.ravel()))
-                if name not in single:
+                if together is not None and name not in single:
                     cotangents[name], single[name] = -2.0 * weights, -2.0 * pulled
             if together is not None and len(single) == len(names) > 1:
                 self._refuse_unadded(theta, together(cotangents), single)

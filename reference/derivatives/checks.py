@@ -74,6 +74,12 @@ def compare(
     return replace(finding, along=probe.direction, index=finding.index if weights is None else -1)
 
 
+def _quotient(ahead: FloatArray, behind: FloatArray, step: float) -> FloatArray:
+    quotient: FloatArray = np.subtract(ahead, behind)
+    quotient /= step
+    return quotient
+
+
 def kink(probe: Probe, name: str) -> Finding | None:
     """Return where a table has no derivative along the probe's direction; None where it has one in every entry."""
     pending = np.arange(np.size(probe.base[name]))
@@ -105,14 +111,24 @@ class History:
     def add(self, probe: Probe, name: str, k: int, weights: FloatArray | None) -> None:
         """Take the k-th step of a table, or of a weighted sum of its entries."""
         base, step = np.ravel(probe.base[name]), STEPS[k - 1]
-        nothing = np.full(base.size, np.nan)
-        sides = [nothing if side is None else np.ravel(side[name]) for side in (probe.side(k), probe.side(-k))]
-        forward, backward = (sides[0] - base) / step, (base - sides[1]) / step
-        noise = (ULPS / step) * np.maximum(np.abs(base), np.maximum(np.abs(sides[0]), np.abs(sides[1])))
-        roof = np.full(base.size, (ULPS / step) * float(np.abs(base).max(initial=0.0)))
-        if weights is not None:
-            forward, backward = np.array([weights @ forward]), np.array([weights @ backward])
-            noise, roof = np.array([np.abs(weights) @ noise]), np.array([np.abs(weights) @ roof])
+        ahead, behind = (
+            np.full(base.size, np.nan) if side is None else np.ravel(side[name])
+            for side in (probe.side(k), probe.side(-k))
+        )
+
+        def summed(values: FloatArray, by: FloatArray | None) -> FloatArray:
+            return values if by is None else np.array([by @ values])
+
+        # One array at a time: for many states these are what a gradient's memory is made of.
+        forward, backward = (summed(_quotient(*ends, step), weights) for ends in ((ahead, base), (base, behind)))
+        size = np.abs(base)
+        largest = float(size.max(initial=0.0))
+        for side in (ahead, behind):
+            np.maximum(size, np.abs(side), out=size)
+        size *= ULPS / step
+        absolute = None if weights is None else np.abs(weights)
+        noise = summed(size, absolute)
+        roof = np.full(noise.size, (ULPS / step) * largest * (1.0 if absolute is None else float(absolute.sum())))
         slope = 0.5 * (forward + backward)
         if self.slope:
             # Not a step moved where larger ones did, and the slope had not faded: the function has fewer digits.
@@ -164,8 +180,8 @@ class History:
         steps = np.array(STEPS[: len(noise)])[:, None]
         # The quantum of an entry: what its sides scatter by at last, or do not move by where the slope says they would.
         stuck = np.where(np.isnan(slope), np.abs(slope[0]) * steps, 0.0)
-        quantum = np.fmax(np.fmax.reduce((bend * steps)[-3:], axis=0), 2.0 * stuck.max(axis=0))
-        scattered = np.fmin(quantum / steps, np.array(self.roof))
+        scattered = np.fmin(np.fmax.reduce((bend * steps)[-3:], axis=0) / steps, np.array(self.roof))
+        scattered = np.fmax(scattered, 2.0 * stuck.max(axis=0) / steps)
         lost: FloatArray | None = None
         for i in pending.tolist():
             heard = np.fmax(noise[:, i], scattered[:, i])

@@ -52,6 +52,7 @@ ROUNDINGS = 20.0
 _COMPLEX_STEP = 1e-100
 _NUDGES = (-3e-14, -1e-14, 1e-14, 3e-14)  # of the direction: other roundings of the same derivative
 _KEPT = 2**16  # entries; larger arrays are drawn anew
+_MANY = 2**14  # entries of all arrays: then memory counts, and another look at the function does not
 
 Values: TypeAlias = Mapping[str, Traced]
 Entries: TypeAlias = Callable[[Traced], Values]
@@ -135,8 +136,11 @@ class Probe:
             If the function fills one array again and again.
         """
         if k not in self._sides:
+            first = not self._sides
+            if self._is_large:
+                self._sides = {known: side for known, side in self._sides.items() if abs(known) == abs(k)}
             found = self._at(self.theta + np.sign(k) * STEPS[abs(k) - 1] * self.direction)
-            if found is not None and not self._sides:
+            if found is not None and first:
                 self._refuse_filled(found)
             self._sides[k] = found
         return self._sides[k]
@@ -164,12 +168,24 @@ class Probe:
                 self._slopes[name] = self._slope(self._beside(), name)
         return self._slopes[name]
 
+    @property
+    def _is_large(self) -> bool:
+        return sum(np.size(value) for value in self.base.values()) > _MANY
+
+    def release(self) -> None:
+        """Forget, where they are many, the values that are had again by asking."""
+        if self._is_large:
+            for kept in (self._sides, self._complex, self._slopes):
+                kept.clear()
+
     def is_analytic(self, name: str) -> bool:
         """Whether every entry moves as the complex step has it: then that misses no part of 1e-5 and more."""
         slope, (ahead, behind) = self.by_complex_step(name), self.sides
         if slope is None or ahead is None or behind is None:
             return False
-        off = np.abs(slope - (np.asarray(ahead[name]) - np.asarray(behind[name])) / (2.0 * STEPS[0]))
+        off = np.subtract(ahead[name], behind[name])
+        off /= 2.0 * STEPS[0]
+        off = np.abs(slope - off)
         off -= 1e-5 * np.abs(slope)
         smallest = 1e-8 * np.abs(slope).max(initial=0.0) + (ULPS / STEPS[0]) * np.abs(self.base[name]).max(initial=0.0)
         return bool(off.max(initial=0.0) <= smallest)
@@ -253,9 +269,14 @@ class Probe:
         masks = _smaller(moved, largest) if math.isfinite(largest) else []
         if still and largest > 0.0 and not moved.all():
             masks.append(moved == 0.0)
+        if masks:
+            self.release()
         for mask in masks:
             along = np.where(mask.reshape(self.theta.shape), self.direction, 0.0)
-            yield Probe(self.function, self.theta, self.label, self.base, along=along)
+            probe = Probe(self.function, self.theta, self.label, self.base, along=along)
+            probe.base = self.base  # a copy already
+            yield probe
+            probe.release()
 
     def noise(self, name: str) -> float:
         """Return the noise of a table, relative to its largest entry: what sixth differences leave on either side of θ.

@@ -297,10 +297,12 @@ def test_followers_that_try_everything_are_refused(rule):
 @pytest.mark.exact
 def test_rewards_given_for_many_parameters_are_masked_too():
     problem = problem_of(masked=SOMEWHERE)
-    given = dataclasses.replace(problem, stacked_rewards=lambda thetas: (np.zeros((1, 3, 3)), np.zeros((1, 3, 3))))
+    plain = problem_of().tables_at(THETA)  # those of θ, without a mask
+    stacked = np.array(plain.reward_follower)[None], np.array(plain.reward_leader)[None]
+    given = dataclasses.replace(problem, stacked_rewards=lambda thetas: stacked)
     follower, _ = given.rewards(THETA[None])
     assert all(follower[0][pair] < -1e99 for pair in SOMEWHERE)
-    assert follower[0, 0, 0] == 0.0
+    assert follower[0, 0, 0] == plain.reward_follower[0, 0]
 
 
 def game_of(*, mask=None, removed=False, sees=True):

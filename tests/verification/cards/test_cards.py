@@ -168,7 +168,8 @@ class TestKnownMistakes:
 
 class TestWritings:
     @pytest.fixture(scope="class")
-    def card(self):
+    @staticmethod
+    def card():
         return make_card("naive_pgd", on=some("toll", "layered", "random"), mistakes=True)
 
     def test_json_is_read_back(self, card, tmp_path):
@@ -232,7 +233,8 @@ class TestWritings:
 
 class TestComparison:
     @pytest.fixture(scope="class")
-    def card(self):
+    @staticmethod
+    def card():
         return make_card("bc_hg", on=some("toll", "layered"), mistakes=False)
 
     def changed(self, card, **changes):

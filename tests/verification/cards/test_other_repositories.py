@@ -123,7 +123,8 @@ def run_pytest(folder: Path, *words: str) -> subprocess.CompletedProcess:
 
 class TestPlugin:
     @pytest.fixture(scope="class")
-    def outcome(self, repository):
+    @staticmethod
+    def outcome(repository):
         return run_pytest(repository, "--junit-xml", "junit.xml", "--bilevelrl-sarif", "found.sarif")
 
     def test_the_summary_has_the_denominator_and_the_power(self, outcome):

@@ -77,7 +77,7 @@ def note(
     --------
     >>> from bilevelrl.verification.checks.verdicts import unjudged
     >>> note(len, "mine", [("bias", "toll", unjudged(Outcome.NO_POWER, "few draws"))])
-    >>> all(finding.reason for finding in taken())  # none at all unless a test is running
+    >>> all(finding["reason"] for finding in taken())  # none at all unless a test is running
     True
     """
     if _RUNNING not in os.environ:

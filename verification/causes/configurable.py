@@ -11,20 +11,21 @@ for the objective of as many steps.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.verification.causes.entries import BLANKS, SAME_PATH, mean_over_actions, ratio
+from bilevelrl.verification.causes.forms import Blanks
 from bilevelrl.verification.causes.model import Model
 
 __all__ = ["PARTS_OF", "Form", "expected", "expected_part"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Form:
+class Form(Blanks):
     """What is written into the blanks of (1); the defaults are right. Every field is a key of `BLANKS`.
 
     Examples
@@ -52,10 +53,6 @@ class Form:
     completed: str = "what comes after a cut"
     scale: str = "1/β"
     regulariser: str = "1"
-
-    def differs(self) -> dict[str, str]:
-        """{blank: what is wrong in it}."""
-        return {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
 
 
 _RESPONSE = ("response by rewards", "response by transitions")

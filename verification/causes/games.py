@@ -9,38 +9,31 @@ follower, V_F(s, l) if it sees it, else Q_F(s, l, a). Means are sums over occupa
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 import numpy as np
 
 from bilevelrl.reference import GameFollower
 from bilevelrl.reference.arrays import FloatArray
-from bilevelrl.tasks import Scenario
-from bilevelrl.verification.causes.model import Style
+from bilevelrl.verification.causes.forms import AtScenario, Blanks, Style
 from bilevelrl.verification.causes.walk import Walk
 
 __all__ = ["GAME_BLANKS", "GAME_PARTS_OF", "GameForm", "GameModel", "game_expected", "game_part"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class GameModel:
+class GameModel(AtScenario):
     """What (1) reads of a scenario; tables are (S, L, A).
 
     Attributes
     ----------
-    on, style, steps
-        Where, what right is where streams are cut, and T.
+    style, steps
+        What right is where streams are cut, and T.
     """
 
-    on: Scenario
     style: Style
     steps: int
-
-    @cached_property
-    def discounts(self) -> tuple[float, float]:
-        """γ_L and γ_F."""
-        return float(self.on.problem.discount_leader), float(self.on.problem.discount_follower)
 
     @cached_property
     def follower(self) -> GameFollower:
@@ -254,7 +247,7 @@ def _soft(value: FloatArray, temperature: float) -> FloatArray:
 
 
 @dataclass(frozen=True, kw_only=True)
-class GameForm:
+class GameForm(Blanks):
     """What is written into the blanks of (1); the defaults are right. Every field is a key of `GAME_BLANKS`.
 
     Examples
@@ -270,10 +263,6 @@ class GameForm:
     sums: str = "γ_F^(k-t)"
     worth: str = "the value to the follower"
     visits: str = "all visits"
-
-    def differs(self) -> dict[str, str]:
-        """{blank: what is wrong in it}."""
-        return {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
 
 
 GAME_BLANKS: Mapping[str, GameBlank] = {

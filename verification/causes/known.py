@@ -21,8 +21,9 @@ from bilevelrl.tasks import Scenario
 from bilevelrl.tasks.scenarios import Truth
 from bilevelrl.verification.causes.configurable import PARTS_OF, Form, expected_part
 from bilevelrl.verification.causes.entries import BLANKS
+from bilevelrl.verification.causes.forms import Style
 from bilevelrl.verification.causes.games import GAME_BLANKS, GAME_PARTS_OF, GameForm, GameModel, game_part
-from bilevelrl.verification.causes.model import LARGEST, Model, Style
+from bilevelrl.verification.causes.model import LARGEST, Model
 from bilevelrl.verification.causes.quadratic import (
     KINKED,
     POLYNOMIAL,

@@ -4,36 +4,32 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import numpy as np
 
 from bilevelrl.reference.arrays import FloatArray
-from bilevelrl.tasks import Scenario
+from bilevelrl.verification.causes.forms import AtScenario, Style
 from bilevelrl.verification.causes.walk import Walk
 from bilevelrl.verification.checks.deterministic import evaluated_once
 from bilevelrl.verification.mutants.exact import DenseTables, dense_tables, follower_fixed_point, follower_gradients
 
-__all__ = ["LARGEST", "Model", "Style"]
-
-Style: TypeAlias = Literal["critic", "steps"]
-"""What right is on cut streams: infinite values to the last step, or values by steps to go and complete suffixes."""
+__all__ = ["LARGEST", "Model"]
 
 LARGEST = 5_000_000
 """Numbers that a table of scores may have."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Model:
+class Model(AtScenario):
     """What (1) reads of a scenario; values have a last entry, 0, for the end.
 
     Attributes
     ----------
-    on, style, steps
-        Where, what right is where streams are cut, and T.
+    style, steps
+        What right is where streams are cut, and T.
     """
 
-    on: Scenario
     style: Style
     steps: int
 
@@ -42,11 +38,6 @@ class Model:
         """Tables and Jacobians."""
         with evaluated_once(self.on):
             return dense_tables(self.on.problem, self.on.theta)
-
-    @cached_property
-    def discounts(self) -> tuple[float, float]:
-        """γ_L and γ_F."""
-        return float(self.on.problem.discount_leader), float(self.on.problem.discount_follower)
 
     @cached_property
     def solved(self) -> tuple[FloatArray, FloatArray]:

@@ -9,7 +9,7 @@ estimator is judged, and one pullback of all streams at once, weighed by their p
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
 
@@ -18,8 +18,8 @@ import numpy as np
 from bilevelrl.estimators import Context, Trajectories
 from bilevelrl.reference import LQRGame
 from bilevelrl.reference.arrays import FloatArray
-from bilevelrl.tasks import Scenario
 from bilevelrl.verification.causes.entries import SUMS, WEIGHTS
+from bilevelrl.verification.causes.forms import AtScenario, Blanks
 from bilevelrl.verification.checks.deterministic import exact_critic
 from bilevelrl.verification.enumeration.quadrature import largest_rule, quadrature_trajectories
 
@@ -39,29 +39,21 @@ __all__ = [
 
 
 @dataclass(frozen=True, kw_only=True)
-class Paths:
+class Paths(AtScenario):
     """All streams of a rule, with what (1) reads along them.
 
     Attributes
     ----------
-    on : Scenario
-        Where.
     nodes : int or None
         Per normal; None: the rule by which estimators are judged.
     """
 
-    on: Scenario
     nodes: int | None = None
 
     @property
     def steps(self) -> int:
         """T."""
         return self.on.horizon
-
-    @cached_property
-    def discounts(self) -> tuple[float, float]:
-        """γ_L and γ_F."""
-        return float(self.on.problem.discount_leader), float(self.on.problem.discount_follower)
 
     @cached_property
     def context(self) -> Context:
@@ -245,7 +237,7 @@ PURSUIT_PARTS_OF: Mapping[str, tuple[str, ...]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class QuadraticForm:
+class QuadraticForm(Blanks):
     """What is written into the blanks for a configurable LQR; every field is a key of `QUADRATIC_BLANKS`."""
 
     direct: str = "γ_L^t"
@@ -258,13 +250,9 @@ class QuadraticForm:
     score_sums: str = "γ_F^(k-t)"
     follower: str = "γ_F V_F(x')"
 
-    def differs(self) -> dict[str, str]:
-        """{blank: what is wrong in it}."""
-        return {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
-
 
 @dataclass(frozen=True, kw_only=True)
-class PursuitForm:
+class PursuitForm(Blanks):
     """What is written into the blanks for an LQR game; every field is a key of `PURSUIT_BLANKS`."""
 
     weight: str = "γ_L^t"
@@ -273,10 +261,6 @@ class PursuitForm:
     benefit: str = "Q_L - V_L"
     sums: str = "γ_F^(k-t) from k = t+1 on"
     worth: str = "V_F(x, l)"
-
-    def differs(self) -> dict[str, str]:
-        """{blank: what is wrong in it}."""
-        return {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
 
 
 @lru_cache(maxsize=1024)

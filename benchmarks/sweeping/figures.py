@@ -95,6 +95,11 @@ def _nothing_kept(rows: Sequence[Row]) -> Mapping[str, Sequence[Row]]:
     return {}
 
 
+def _nothing_drawn(folder: Path, rows: Sequence[Row], options: FigureOptions) -> list[Path]:
+    """Draw no picture: the table says it all."""
+    return []
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figure:
     """A figure that can be made anew.
@@ -125,7 +130,7 @@ class Figure:
     quick_iterations: int
     rows: Callable[[Path, FigureOptions, SweepRunner], list[Row]]
     table: Callable[[Sequence[Row], FigureOptions], str]
-    draw: Callable[[Path, Sequence[Row], FigureOptions], list[Path]]
+    draw: Callable[[Path, Sequence[Row], FigureOptions], list[Path]] = _nothing_drawn
     arguments: Callable[[argparse.ArgumentParser], None] = _no_arguments
     kept: Callable[[Sequence[Row]], Mapping[str, Sequence[Row]]] = _nothing_kept
 

@@ -137,10 +137,6 @@ def _table(rows: Sequence[Row], options: FigureOptions) -> str:
     return "\n".join(lines)
 
 
-def _nothing(folder: Path, rows: Sequence[Row], options: FigureOptions) -> list[Path]:
-    return []
-
-
 FIGURES = (
     Figure(
         name="claims",
@@ -151,6 +147,5 @@ FIGURES = (
         quick_iterations=1,
         rows=_rows,
         table=_table,
-        draw=_nothing,
     ),
 )

@@ -148,10 +148,6 @@ def _over_all(rows: Sequence[Row]) -> list[str]:
     return lines
 
 
-def _nothing(folder: Path, rows: Sequence[Row], options: FigureOptions) -> list[Path]:
-    return []
-
-
 FIGURES = (
     Figure(
         name="approximations",
@@ -162,6 +158,5 @@ FIGURES = (
         quick_iterations=1,
         rows=_rows,
         table=_table,
-        draw=_nothing,
     ),
 )

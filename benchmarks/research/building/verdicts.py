@@ -186,10 +186,6 @@ def _table(rows: Sequence[Row], options: FigureOptions) -> str:
     return "\n".join(f"| {line} |" for line in lines) + f"\n\n{note}"
 
 
-def _nothing_to_draw(folder: Path, rows: Sequence[Row], options: FigureOptions) -> list[Path]:
-    return []
-
-
 FIGURES = (
     Figure(
         name="building-verdicts",
@@ -200,6 +196,5 @@ FIGURES = (
         quick_iterations=2000,
         rows=_rows,
         table=_table,
-        draw=_nothing_to_draw,
     ),
 )

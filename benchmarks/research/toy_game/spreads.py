@@ -90,10 +90,6 @@ def _table(rows: Sequence[Row], options: FigureOptions) -> str:
     return "\n".join(lines) + "\n\nIn the logit of p at the optimum, where the truth is 0."
 
 
-def _nothing(folder: Path, rows: Sequence[Row], options: FigureOptions) -> list[Path]:
-    return []
-
-
 FIGURES = (
     Figure(
         name="toy_spreads",
@@ -104,6 +100,5 @@ FIGURES = (
         quick_iterations=5,
         rows=_rows,
         table=_table,
-        draw=_nothing,
     ),
 )

@@ -24,7 +24,9 @@ and however long. Enumeration says the same where it can list them.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -208,16 +210,17 @@ class _Pass:
             {"log_initial": np.where(initial > 0.0, critic.value(every, steps_to_go=target.horizon), 0.0)[:, None]},
             per_stream=True,
         )
-        steps = [self._impulse(t, discount, critic) for t in range(self.horizon)]
-        to_come = self._to_come(steps)
+        impulse_at = partial(self._impulse, discount=discount, critic=critic)  # again on the way back: tables are large
+        to_come = self._to_come(impulse_at)
         start = np.asarray(first) + to_come[0][0][:-1]
         mean = initial @ start / initial.sum()
         variance = initial @ (start - mean) ** 2  # (3)
         law, trace, trace2 = np.append(initial, 0.0), np.zeros(states + 1), np.zeros(states + 1)
         rho = self.decay * problem.discount_follower
         p, s = out.probability, out.state
-        for t, (impulse, _) in enumerate(steps):
-            moved, slope = self._moved(t, steps, to_come)
+        for t in range(self.horizon):
+            impulse, step = impulse_at(t)
+            moved, slope = self._moved(t, impulse, step, to_come)
             here = p * law[s]
             variance += here @ moved**2 + 2.0 * (p * trace[s]) @ (moved * slope) + (p * trace2[s]) @ slope**2  # (3)
             e = p * rho * trace[s] + here * impulse
@@ -225,7 +228,9 @@ class _Pass:
             law, trace, trace2 = (self.gather @ moment for moment in (here, e, e2))
         return ExactSpread(mean=mean + problem.regulariser_gradient(theta), variance=np.maximum(variance, 0.0))
 
-    def _to_come(self, steps: list[tuple[FloatArray, FloatArray]]) -> list[tuple[FloatArray, FloatArray]]:
+    def _to_come(
+        self, impulse_at: Callable[[int], tuple[FloatArray, FloatArray]]
+    ) -> list[tuple[FloatArray, FloatArray]]:
         """Return a_t and b_t (S + 1, N) for t = 0 .. T; zero where the episode or the stream is over."""
         out = self.outcomes
         nothing = np.zeros((self.gather.shape[0], self.follower.shape[1]))
@@ -233,7 +238,7 @@ class _Pass:
         leave = csr_array((out.probability, (out.state, np.arange(out.state.size))), shape=self.gather.shape)
         rho = self.decay * self.context.problem.discount_follower
         for t in reversed(range(self.horizon)):
-            impulse, step = steps[t]
+            impulse, step = impulse_at(t)
             (rest, per_trace), gain = found[0], self._gain(t)
             gain = gain + per_trace[out.after]
             mean = np.asarray(leave @ (impulse[:, None] * gain + step + rest[out.after]))  # (1)
@@ -241,10 +246,10 @@ class _Pass:
         return found
 
     def _moved(
-        self, t: int, steps: list[tuple[FloatArray, FloatArray]], to_come: list[tuple[FloatArray, FloatArray]]
+        self, t: int, impulse: FloatArray, step: FloatArray, to_come: list[tuple[FloatArray, FloatArray]]
     ) -> tuple[FloatArray, FloatArray]:
         """Return A_t and B_t (M, N)."""
-        out, (impulse, step) = self.outcomes, steps[t]
+        out = self.outcomes
         (rest, per_trace), (rest_after, per_trace_after) = to_come[t], to_come[t + 1]
         gain = self._gain(t) + per_trace_after[out.after]
         rho = self.decay * self.context.problem.discount_follower

@@ -21,15 +21,14 @@ __all__ = ["score_rounding"]
 
 _NUDGES = (-7, -4, -2, 0, 2, 4, 7)  # units of the last place of θ: other roundings of the same slopes
 _FACTOR = 20.0  # how many times the scatter of these few a rounding may be
-_LAWS = ("initial", "transition", "policy")
 
 
 @lru_cache(maxsize=128)
 def score_rounding(on: Scenario, objective: Objective, largest: float) -> FloatArray:
-    """Return a bound (N,) on the rounding of Σ γ^t V ∇log p over streams of a tabular scenario; else zeros.
+    """Return (N,) how much Σ γ^t V ∇log p over streams of a tabular scenario may round; zeros for others.
 
-    `largest` is that of |V|. The bound is the scatter of a pullback and of a Jacobian, with the largest value at each
-    entry of a law, between neighbouring floating-point numbers θ.
+    `largest` is that of |V|. An estimate, on the large side, and no proven bound: a multiple of the scatter of a
+    pullback and of a Jacobian, with the largest value at each entry of a law, between neighbouring floats θ.
 
     Examples
     --------

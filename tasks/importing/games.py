@@ -326,6 +326,10 @@ class _Board:
             raise InvalidInputError(
                 refusal("key", type(found).__name__, "something hashable", "return a tuple, or bytes of an array")
             ) from None
+        if found != found:
+            raise InvalidInputError(
+                refusal("key", found, "a value that equals itself", "return no NaN: no state is met again")
+            )
         return found
 
     def _observed(self) -> Hashable:

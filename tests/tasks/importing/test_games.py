@@ -212,6 +212,7 @@ def test_starts_by_several_seeds_and_masks():
         (Guard, {"most_states": 2}, TooLargeError, "most_states"),
         (Guard, {"key": lambda e: (*e.cells, e.moves)}, TooLargeError, "counters"),
         (Guard, {"key": lambda e: list(e.cells)}, InvalidInputError, "hashable"),
+        (Guard, {"key": lambda e: float("nan")}, InvalidInputError, "key=nan: expected a value that equals itself"),
     ],
 )
 def test_what_is_no_table_is_refused_by_name(make, options, error, match):

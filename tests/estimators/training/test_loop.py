@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from autograd.tracer import getval
 
 from bilevelrl.estimators.followers import SharedDynamics, SoftQLearning, SweepingFollower
 from bilevelrl.estimators.sums import clip_to_norm
@@ -405,6 +406,21 @@ def test_masked_games_are_trained_and_no_masked_action_is_played(exploring, monk
     assert all((policy[..., ~mask] == 0.0).all() for policy in played)
     alone = train(replace(training, runs=runs[:1]))
     np.testing.assert_array_equal(alone.thetas[0], history.thetas[0])
+
+
+@pytest.mark.exact
+def test_a_start_at_the_edge_of_a_domain_has_a_fingerprint():
+    """Beside the start the function raises: what it is at the start tells the problem then."""
+
+    def of(slope):
+        def tables(theta):
+            if np.any(np.asarray(getval(theta)).real != 0.0):
+                raise ValueError("outside")
+            return toll_of(slope).tables(theta).replace({"regulariser": slope})
+
+        return Training(problem=replace(toll_of(1.0), tables=tables), start_scale=0.0, **ASCENT)
+
+    assert of(1.0).fingerprint() == of(1.0).fingerprint() != of(2.0).fingerprint()
 
 
 def test_games_whose_regulariser_no_direction_would_see_are_refused():

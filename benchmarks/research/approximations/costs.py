@@ -1,8 +1,9 @@
 """Error against cost of every method on four tasks, and what follows from it: `bilevelrl reproduce costs`.
 
-*With a model*: the error of an approximation at each knob beside the CPU time that it takes here, the exact solutions
-(of followers and of linear systems), the passes over the model and the order of the follower's derivatives. Zero-order
-differences are what small steps make of them: unbiased, of variance (N + 1) |∇J|² per draw.
+*With a model*: the error of an approximation at each knob beside what it takes on any machine: exact solutions (of
+followers and of linear systems), passes over the model, and the order of the follower's derivatives. CPU times of the
+machine that ran it stand beside. Zero-order differences are what small steps make of them: unbiased, of variance
+(N + 1) |∇J|² per draw.
 
 *From samples*: an estimator's bias is exact, from its declared expectation for streams of that length, its spread is
 that of so many draws, its cost is environment steps, unpaid, paid and reset ones alike. Critics are exact.
@@ -74,6 +75,16 @@ SAMPLED = (
 )
 
 DRAWS = 600
+
+ROUNDING = 1e-15
+"""Relative errors below it are drawn there."""
+
+_MODEL = (*COSTS, "zero_order")
+_REACHED = {10.0: "#9ecae1", 1.0: "#4292c6", 0.1: "#08306b"}  # errors, and their colours
+_ASIDE: Mapping[str, Any] = {
+    "fontsize": 7, "color": "#666666", "va": "center", "ha": "center",
+    "bbox": {"facecolor": "white", "edgecolor": "none", "pad": 1.0},
+}  # fmt: skip
 
 
 def root_mean_square(row: Row, steps: float) -> float:
@@ -207,51 +218,108 @@ def _table(rows: Sequence[Row], options: FigureOptions) -> str:
     return decisions(rows, [TASKS[task] for task in dict.fromkeys(row["task"] for row in rows)])
 
 
+def _known(rows: Sequence[Row], task: str, name: str, column: str) -> list[Row]:
+    own = [row for row in rows if row["task"] == task and row["method"] == name]
+    return [row for row in own if row[column] not in (None, "")]
+
+
+def _steps_until(row: Row, error: float) -> float | None:
+    """Return after how many environment steps a sampled method is as near as that; None: never.
+
+    Examples
+    --------
+    >>> _steps_until({"error": 3.0, "deviation": 40.0, "steps": 10.0}, 5.0), _steps_until({"error": 3.0}, 1.0)
+    (1000.0, None)
+    """
+    if error <= (bias := float(row["error"])):
+        return None
+    draws = float(row["deviation"]) ** 2 / (error**2 - bias**2)
+    return max(draws, 1.0) * float(row["steps"])
+
+
+def _draw_model(axis: Any, rows: Sequence[Row], task: str, norm: Any) -> Any:
+    """Draw one line per method: its errors, coloured by the exact solutions and the passes that each takes."""
+    shown = None
+    for place, name in enumerate(_MODEL):
+        own = _known(rows, task, name, "error")
+        axis.axhline(place, color="#e5e5e5", lw=0.7, zorder=0)
+        if not own:
+            axis.text(1e-6, place, "refused", **_ASIDE)
+            continue
+        errors = [max(float(row["error"]), ROUNDING) for row in own]
+        work = [float(row["solves"]) + float(row["passes"]) for row in own]
+        axis.plot([min(errors), max(errors)], [place, place], color="#bbbbbb", lw=0.8, zorder=1)
+        shown = axis.scatter(
+            errors,
+            [place] * len(own),
+            c=work,
+            norm=norm,
+            cmap="viridis_r",
+            s=22,
+            lw=0.4,
+            edgecolors="#333333",
+            zorder=2,
+        )
+    axis.axvline(1.0, color="#888888", lw=0.8, ls=":")
+    axis.set_xlim(0.3 * ROUNDING, 1e3)
+    axis.set_title(task, loc="left", fontsize=10)
+    axis.set_xlabel("error of ∇J, relative")
+    return shown
+
+
+def _draw_sampled(axis: Any, rows: Sequence[Row], task: str) -> None:
+    """Draw one line per estimator: the environment steps that each of three errors takes."""
+    for place, name in enumerate(SAMPLED):
+        axis.axhline(place, color="#e5e5e5", lw=0.7, zorder=0)
+        own = _known(rows, task, name, "deviation")
+        if not own:
+            axis.text(1e6, place, "refused", **_ASIDE)
+            continue
+        rare = name.startswith(RARE)
+        steps = {error: _steps_until(own[0], error) for error in _REACHED}
+        reached = {error: count for error, count in steps.items() if count is not None}
+        axis.plot(
+            list(reached.values()), [place] * len(reached), ":" if rare else "-", color="#999999", lw=0.9, zorder=1
+        )
+        for error, count in reached.items():
+            colour = _REACHED[error]
+            face, edge = ("white", colour) if rare else (colour, "#222222")
+            axis.scatter(count, place, s=26, facecolors=face, edgecolors=edge, lw=0.9, zorder=2)
+        if len(reached) < len(steps):
+            axis.text(1e12, place, f"bias {float(own[0]['error']):.2g}", **_ASIDE)
+    axis.set_xlim(10.0, 5e13)
+    axis.set_xlabel("environment steps")
+
+
 def _draw(folder: Path, rows: Sequence[Row], options: FigureOptions) -> list[Path]:
     plt = pyplot()
     tasks = list(dict.fromkeys(row["task"] for row in rows))
-    figure, axes = plt.subplots(2, len(tasks), figsize=(4.3 * len(tasks), 8.4), squeeze=False, layout="constrained")
-    colours = plt.get_cmap("tab20")
-    markers = {0: "v", 1: "o", 2: "s"}
+    figure, axes = plt.subplots(
+        2, len(tasks), figsize=(3.3 * len(tasks) + 3.2, 10.2), squeeze=False, sharey="row", layout="constrained",
+        height_ratios=(len(_MODEL), len(SAMPLED) + 3),
+    )  # fmt: skip
+    norm = plt.matplotlib.colors.LogNorm(1.0, 2e4)
     for place, task in enumerate(tasks):
-        axis = axes[0, place]
-        for number, name in enumerate([*COSTS, "zero_order"]):
-            own = [
-                row for row in rows if row["task"] == task and row["method"] == name and row["error"] not in (None, "")
-            ]
-            if not own:
-                continue
-            cost = [max(float(row["milliseconds"]), 0.05) for row in own]
-            error = [max(float(row["error"]), 1e-15) for row in own]
-            style = {"marker": markers[int(own[0]["order"])], "ms": 5, "lw": 0.9, "mfc": "none"}
-            axis.plot(cost, error, color=colours(number % 20), label=name, **style)
-        axis.set_title(task, loc="left", fontsize=10)
-        axis.set_xlabel("CPU milliseconds")
-        axis.set_ylim(1e-15, 1e3)
-        axis = axes[1, place]
-        budget = np.geomspace(1e2, 1e9, 60)
-        for number, name in enumerate(SAMPLED):
-            found = [row for row in rows if row["task"] == task and row["method"] == name and row["deviation"]]
-            if found:
-                curve = [root_mean_square(found[0], steps) for steps in budget]
-                rare = name.startswith(RARE)
-                dashes, label = ("--", f"{name} (rests on rare draws)") if rare else ("-", name)
-                axis.plot(budget, curve, dashes, color=plt.get_cmap("tab10")(number), lw=1.5, label=label)
-        axis.axhline(1.0, color="#888888", lw=0.8, ls=":")
-        axis.set_xlabel("environment steps")
-        axis.set_ylim(1e-4, 1e4)
+        shown = _draw_model(axes[0, place], rows, task, norm)
+        _draw_sampled(axes[1, place], rows, task)
+    costs = {**{name: (str(solves), order) for name, (solves, _, order) in COSTS.items()}, "zero_order": ("k", 0)}
+    labels = [f"{name}   {costs[name][0]} · {costs[name][1]}" for name in _MODEL]
+    for axis, names in ((axes[0, 0], labels), (axes[1, 0], list(SAMPLED))):
+        axis.set_yticks(range(len(names)), names, fontsize=8)
+        axis.set_ylim(len(names) - 0.4, -0.6)
+    axes[0, 0].set_ylabel("with a model: exact solutions · order of derivatives", fontsize=9)
+    axes[1, 0].set_ylabel("from samples", fontsize=9)
     for axis in axes.ravel():
         axis.set_xscale("log")
-        axis.set_yscale("log")
-        axis.spines[["top", "right"]].set_visible(False)
-    axes[0, 0].set_ylabel("error of ∇J, relative (with a model)")
-    axes[1, 0].set_ylabel("root mean square error, relative (samples)")
-    for row, columns in ((0, 5), (1, 5)):
-        handles: dict[str, Any] = {}
-        for axis in axes[row]:
-            handles.update(zip(*axis.get_legend_handles_labels()[::-1], strict=True))
-        where = "outside upper center" if row == 0 else "outside lower center"
-        figure.legend(handles.values(), handles.keys(), loc=where, ncols=columns, frameon=False, fontsize=8)
+        axis.tick_params(axis="y", length=0)
+        axis.spines[["top", "right", "left"]].set_visible(False)
+    figure.colorbar(shown, ax=axes[0], pad=0.01, aspect=40, label="exact solutions and passes over the model")
+    for error, colour in _REACHED.items():
+        axes[1, -1].scatter([], [], s=26, facecolors=colour, edgecolors="#222222", label=f"{error:g} |∇J|")
+    axes[1, -1].scatter([], [], s=26, facecolors="none", edgecolors="#222222", label="rests on rare draws")
+    handles, names = axes[1, -1].get_legend_handles_labels()
+    title = "environment steps until the root mean square error is"
+    figure.legend(handles, names, title=title, loc="outside lower center", ncols=4, frameon=False, fontsize=8)
     path = folder / "costs.png"
     save_picture(figure, path, dpi=100)
     plt.close(figure)

@@ -41,13 +41,13 @@ class Costs:
         return None
 
     def across(self, method: str, knob: str = "", column: str = "error") -> str:
-        """Return a number on each task, in order; a dash where there is none."""
+        """Return a number on each task, in order; a dash where there is none; once where all are the same."""
         found = []
         for task in self.tasks:
             row = self.of(task, method, knob)
             number = None if row is None else _number(row[column])
             found.append("–" if number is None else f"{number:.2g}")
-        return " / ".join(found)
+        return found[0] if len(set(found)) == 1 else " / ".join(found)
 
     def steps(self, method: str) -> str:
         """Return on each task the environment steps until the root mean square error is |∇J|."""
@@ -81,7 +81,7 @@ def decisions(rows: Sequence[Row], lengths: Sequence[int] = ()) -> str:
         if what == "steps":
             return costs.steps(*rest)
         method, knob = rest[0], rest[1] if len(rest) > 1 else ""
-        return costs.across(method, knob, {"error": "error", "ms": "milliseconds"}[what])
+        return costs.across(method, knob, what)
 
     page = re.sub(r"\{\{([^}]*)\}\}", filled, TEMPLATE.read_text(encoding="utf-8"))
     tables = [line for task in costs.tasks for line in _tables(costs, task)]
@@ -93,13 +93,13 @@ def _tables(costs: Costs, task: str) -> list[str]:
     lines = [
         f"**{task}**, with a model",
         "",
-        "| method | knob: error (CPU ms) | exact solutions | passes over the model | order of derivatives |",
-        "| --- | --- | --- | --- | --- |",
+        "| method | knob: error | exact solutions | passes over the model | order of derivatives | CPU ms |",
+        "| --- | --- | --- | --- | --- | --- |",
     ]
     for method in dict.fromkeys(row["method"] for row in own if row["family"] == "model"):
         found = [row for row in own if row["method"] == method]
         cells = [", ".join(_point(row) for row in found), _range(found, "solves"), _range(found, "passes")]
-        lines.append(f"| {method} | {' | '.join(cells)} | {found[0]['order']} |")
+        lines.append(f"| {method} | {' | '.join(cells)} | {found[0]['order']} | {_range(found, 'milliseconds')} |")
     lines += [
         "",
         f"**{task}**, from samples",
@@ -122,10 +122,11 @@ def _tables(costs: Costs, task: str) -> list[str]:
 
 
 def _range(rows: Sequence[Row], column: str) -> str:
-    first, last = float(rows[0][column]), float(rows[-1][column])
-    return f"{first:g}" if first == last else f"{first:g}–{last:g}"
+    found = [float(row[column]) for row in rows]
+    least, most = f"{min(found):.5g}", f"{max(found):.5g}"
+    return least if least == most else f"{least}–{most}"
 
 
 def _point(row: Row) -> str:
     knob, error = float(row["knob"]), _number(row["error"])
-    return f"{knob:g}: refused" if error is None else f"{knob:g}: {error:.1e} ({float(row['milliseconds']):.2g})"
+    return f"{knob:g}: refused" if error is None else f"{knob:g}: {error:.1e}"

@@ -81,10 +81,28 @@ def test_commands_name_extras_and_commands_that_exist():
     assert commands[0].strip().endswith("bilevelrl verify")
 
 
+def links(text):
+    """(file, anchor) of every link inside this repository."""
+    return re.findall(r"\]\((?!https?://)([^)#]*)#?([^)]*)\)", text)
+
+
+def anchors(text):
+    """The anchors of a page's headings, as Sphinx and code hosts make them."""
+    titles = re.findall(r"^#{1,3} (.+)$", text, flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
 @pytest.mark.parametrize("path", [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *PAGES], ids=lambda path: path.name)
 def test_links_lead_somewhere(path):
-    for target in re.findall(r"\]\((?!https?://|#)([^)#]+)", path.read_text(encoding="utf-8")):
-        assert (path.parent / target).exists() or target == "names.md", target  # `make docs` writes that page
+    for target, anchor in links(path.read_text(encoding="utf-8")):
+        file = path.parent / target if target else path
+        assert file.exists() or target == "names.md", target  # `make docs` writes that page
+        assert not anchor or anchor in anchors(file.read_text(encoding="utf-8")), f"{target}#{anchor}"
+
+
+def test_a_link_to_no_heading_is_noticed():
+    assert links("[a](b.md#c), [d](#e) and [f](https://g.org/h#i)") == [("b.md", "c"), ("", "e")]
+    assert anchors("# The limits: ±30, *ever*\n## `x`\n") == {"the-limits-30-ever", "x"}
 
 
 def test_contributing_names_paths_and_targets_that_exist():

@@ -8,6 +8,7 @@ from typing import overload
 from numpy.random import Generator
 
 from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.contexts import Mixture, MixtureFollower
 from bilevelrl.reference.doors import Iterations, NonNegative, checked
 from bilevelrl.reference.errors import InvalidInputError, UnsupportedError, refusal
 from bilevelrl.reference.game.follower import GameFollower
@@ -68,6 +69,20 @@ def solve_follower(
 
 @overload
 def solve_follower(
+    problem: Mixture,
+    theta: object,
+    *,
+    method: FollowerMethod = ...,
+    tolerance: float = ...,
+    max_iterations: int | None = ...,
+    warm_start: object = ...,
+    stop_after: int | None = ...,
+    throw: bool = ...,
+) -> MixtureFollower: ...
+
+
+@overload
+def solve_follower(
     problem: Problem,
     theta: object,
     *,
@@ -105,7 +120,8 @@ def solve_follower(
     max_iterations
         Default 200 for Newton; otherwise what the contraction needs, at most 1,000,000.
     warm_start
-        A previous solution or `Hypergradient`, or values (S,), to start from; zeros by default.
+        A previous solution or `Hypergradient`, or values (S,), to start from; zeros by default. For
+        a mixture also one of these per context.
     stop_after
         Stop after so many iterations whatever the residual: a suboptimal follower.
     throw
@@ -113,7 +129,7 @@ def solve_follower(
 
     Returns
     -------
-    TabularFollower, GameFollower or LQRFollower
+    TabularFollower, GameFollower or LQRFollower; of a mixture a MixtureFollower
 
     Raises
     ------

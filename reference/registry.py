@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
+from functools import partial
 from typing import Annotated, Any, TypeAlias
 
 import numpy as np
@@ -36,8 +37,10 @@ __all__ = [
     "hypergradient",
     "leader_objective",
     "objective_error_bound",
+    "register_composed",
     "register_objective",
     "register_route",
+    "route_function",
 ]
 
 
@@ -76,6 +79,8 @@ class Hypergradient:
         How the follower's solver ended.
     counters : {name: int}
         sweeps, linear_solves, evaluations: what it cost.
+    contexts : tuple of Hypergradient
+        Of a mixture, the results of its contexts, not weighted; else empty.
     """
 
     value: FloatArray
@@ -88,6 +93,7 @@ class Hypergradient:
     follower: Annotated[Follower | None, as_is] = field(default=None, repr=False)
     status: str
     counters: Mapping[str, int] = field(default_factory=dict)
+    contexts: tuple[Hypergradient, ...] = field(default=(), repr=False)
 
     @property
     def error_bound(self) -> float:
@@ -170,6 +176,44 @@ def register_route(
         return function
 
     return decorate
+
+
+_COMPOSED: dict[type, RouteFunction] = {}
+
+
+def register_composed(kind: type) -> Callable[[RouteFunction], RouteFunction]:
+    """Register how problems made of others take every route, by its name: (at, route, *, objective, ...) → the result.
+
+    A route of a name that is registered for this kind itself comes first.
+    """
+
+    def decorate(function: RouteFunction) -> RouteFunction:
+        _COMPOSED[kind] = function
+        return function
+
+    return decorate
+
+
+def route_function(problem: Problem, route: str) -> RouteFunction:
+    """Return the route of a name, as it serves a problem's kind.
+
+    Raises
+    ------
+    UnsupportedError
+        If it does not, naming those that do.
+    """
+    kinds = HYPERGRADIENT_ROUTES[route].kinds
+    for kind in type(problem).__mro__:
+        if kind in kinds:
+            return kinds[kind]
+        if kind in _COMPOSED:
+            return partial(_COMPOSED[kind], route=route)
+    able = sorted(name for name, entry in HYPERGRADIENT_ROUTES.items() if set(type(problem).__mro__) & set(entry.kinds))
+    raise UnsupportedError(
+        f"route={route!r}: not available for problems of type {type(problem).__name__}; expected one of {able}"
+        if able
+        else refusal("problem", type(problem).__name__, "a problem of this package", "or register a route for its kind")
+    )
 
 
 @checked
@@ -327,15 +371,7 @@ def hypergradient(
     """
     if not isinstance(route, str) or route not in HYPERGRADIENT_ROUTES:
         raise UnknownNameError("route", route, HYPERGRADIENT_ROUTES)
-    kinds = HYPERGRADIENT_ROUTES[route].kinds
-    for kind in type(problem).__mro__:
-        if kind in kinds:
-            warm_start = warm_start.follower if isinstance(warm_start, Hypergradient) else warm_start
-            objective = Objective(horizon, discounted)
-            return kinds[kind](problem.at(theta), objective=objective, warm_start=warm_start, bound=bound)
-    able = sorted(name for name, entry in HYPERGRADIENT_ROUTES.items() if set(type(problem).__mro__) & set(entry.kinds))
-    raise UnsupportedError(
-        f"route={route!r}: not available for problems of type {type(problem).__name__}; expected one of {able}"
-        if able
-        else refusal("problem", type(problem).__name__, "a problem of this package", "or register a route for its kind")
-    )
+    function = route_function(problem, route)
+    warm_start = warm_start.follower if isinstance(warm_start, Hypergradient) else warm_start
+    objective = Objective(horizon, discounted)
+    return function(problem.at(theta), objective=objective, warm_start=warm_start, bound=bound)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.contexts.model import Mixture, weighted
 from bilevelrl.reference.doors import Horizon, checked
 from bilevelrl.reference.errors import NotConvergedError, UnknownNameError, UnsupportedError, refusal
 from bilevelrl.reference.game.model import MarkovGame
@@ -100,7 +101,7 @@ def approximate_hypergradient(
     Parameters
     ----------
     problem, theta
-        A configurable MDP or a Markov game, and the leader's parameter.
+        A configurable MDP, a Markov game or a mixture of them, and the leader's parameter.
     method
         A name in `APPROXIMATIONS`.
     knob
@@ -132,6 +133,14 @@ def approximate_hypergradient(
     """
     if method not in APPROXIMATIONS:
         raise UnknownNameError("method", method, APPROXIMATIONS)
+    if isinstance(problem, Mixture):
+        each = [
+            approximate_hypergradient(
+                context, theta, method, knob, horizon=horizon, discounted=discounted, tolerance=tolerance
+            )
+            for context in problem.contexts
+        ]
+        return weighted(problem.weights, each)
     entry, at, objective = APPROXIMATIONS[method], tabular_at(problem, theta), Objective(horizon, discounted)
     if tolerance is not None:
         _check_residual(entry, at, objective, knob, tolerance)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from bilevelrl.reference.certified.closed_form.formula import ClosedForm
 from bilevelrl.reference.certified.extra import require_flint
+from bilevelrl.reference.contexts import Mixture
 from bilevelrl.reference.doors import Steps, checked
-from bilevelrl.reference.errors import UnsupportedError
+from bilevelrl.reference.errors import UnsupportedError, refusal
 from bilevelrl.reference.game.model import MarkovGame
 from bilevelrl.reference.lqr.model import ConfigurableLQR
 from bilevelrl.reference.lqr_game.model import LQRGame
@@ -16,7 +18,7 @@ from bilevelrl.reference.registry import Hypergradient, register_route
 from bilevelrl.reference.tabular.model import ConfigurableMDP
 
 if TYPE_CHECKING:
-    from bilevelrl.reference.certified.hypergradient import CertifiedHypergradient
+    from bilevelrl.reference.certified.hypergradient import CertifiedHypergradient, Evaluation
 
 __all__ = ["certified_hypergradient"]
 
@@ -38,7 +40,8 @@ def certified_hypergradient(
     problem
         A `ConfigurableMDP`, `MarkovGame`, `ConfigurableLQR` or `LQRGame`: what is certified is the problem given by its
         tables and their Jacobians at θ, read exactly from the doubles that they are; laws are divided by their exact
-        sums, see `Tables`. Or a `ClosedForm`, which is evaluated in balls from θ on: no gap.
+        sums, see `Tables`. A `Mixture` of MDPs and games likewise, with its weights as another law. Or a `ClosedForm`,
+        which is evaluated in balls from θ on: no gap.
     theta
         (N,) float64, finite; a `ClosedForm` brings its own.
     digits
@@ -82,7 +85,13 @@ def certified_hypergradient(
     from bilevelrl.reference.certified.doubles.game import DoubleGame
     from bilevelrl.reference.certified.doubles.lqr import lqr_as_closed_form, lqr_game_as_closed_form
     from bilevelrl.reference.certified.game import game_evaluation
-    from bilevelrl.reference.certified.hypergradient import SMALLEST_PRECISION, certify_tabular, refine
+    from bilevelrl.reference.certified.hypergradient import (
+        SMALLEST_PRECISION,
+        certify_tabular,
+        refine,
+        tabular_evaluation,
+    )
+    from bilevelrl.reference.certified.mixture import mixture_evaluation
     from bilevelrl.reference.certified.sources import DoubleTables
 
     if isinstance(problem, ClosedForm):
@@ -91,9 +100,22 @@ def certified_hypergradient(
         source = DoubleTables.at(problem, problem.check_theta(theta))
         return certify_tabular(source, digits=digits, horizon=horizon, discounted=discounted, maximum_bits=maximum_bits)
     Objective(horizon, discounted)
-    if isinstance(problem, MarkovGame):
-        game = DoubleGame.at(problem, problem.check_theta(theta))
-        evaluate = game_evaluation(game, horizon=horizon, discounted=discounted)
+
+    def evaluation(context: Problem) -> Callable[[], Evaluation]:
+        """Return a pass over a problem with tables, at a precision that `refine` says."""
+        if isinstance(context, Mixture):
+            return mixture_evaluation([evaluation(each) for each in context.contexts], context.weights)
+        if isinstance(context, MarkovGame):
+            game = DoubleGame.at(context, context.check_theta(theta))
+            return game_evaluation(game, horizon=horizon, discounted=discounted)
+        if isinstance(context, ConfigurableMDP):
+            tables = DoubleTables.at(context, context.check_theta(theta))
+            return tabular_evaluation(tables, horizon=horizon, discounted=discounted)
+        found = type(context).__name__
+        raise UnsupportedError(refusal("context", found, "a ConfigurableMDP or a MarkovGame", "use route='certified'"))
+
+    if isinstance(problem, (MarkovGame, Mixture)):
+        evaluate = evaluation(problem)
         return refine(evaluate, digits, smallest=SMALLEST_PRECISION, largest_precision=maximum_bits)
     if isinstance(problem, (ConfigurableLQR, LQRGame)):
         theta = problem.check_theta(theta)

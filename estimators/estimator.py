@@ -30,6 +30,7 @@ from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.doors import as_is, checked, checked_record, like
 from bilevelrl.reference.errors import EstimatorError, InvalidInputError, UnsupportedError, refusal
 from bilevelrl.reference.problem import Objective, Part, Term, TransitionBatch
+from bilevelrl.reference.seen import seen_by_estimators
 
 __all__ = [
     "Claim",
@@ -229,6 +230,10 @@ class Estimator(ABC):
         UnsupportedError
             Naming those that it does.
         """
+        if seen_by_estimators.serves(context.problem):
+            found = type(context.problem).__name__
+            remedy = "tell it of `seen_by_estimators(problem.at(theta)).samples`, as `verify(problem=...)` does"
+            raise UnsupportedError(f"{self.name}: {refusal('problem', found, 'what estimators see of it', remedy)}")
         if isinstance(context.problem, _KINDS) and not isinstance(context.problem, self.kinds):
             served = " or ".join(f"a {kind.__name__}" for kind in self.kinds)
             found = type(context.problem).__name__

@@ -195,6 +195,10 @@ class Question(Generic[Answer]):
         for kind in self._answers:
             listener(kind)
 
+    def serves(self, problem: object) -> bool:
+        """Return whether a problem's kind has an answer."""
+        return any(kind in self._answers for kind in type(problem).__mro__)
+
     def __call__(self, at: At[Problem], *arguments: object, **options: object) -> Answer:
         """Return the answer of the problem's kind.
 

@@ -22,7 +22,7 @@ from bilevelrl.reference.tabular.sweeps import plan_sweeps
 from bilevelrl.reference.tabular.tables import Tables
 from bilevelrl.reference.tabular.transitions import to_dense
 
-__all__ = ["STEP", "tabular_complex_parts"]
+__all__ = ["STEP", "complex_policies", "complex_tables", "tabular_complex_parts"]
 
 STEP = 1e-100
 _CHUNK_ENTRIES = 4_000_000  # complex kernel entries held at once: 64 MB
@@ -46,8 +46,8 @@ def tabular_complex_parts(at: TabularAt, objective: Objective) -> ComplexParts:
     chunk = max(1, _CHUNK_ENTRIES // kernel.size)
     for first in range(0, theta.size, chunk):
         coordinates = range(first, min(first + chunk, theta.size))
-        moved = list(_complex_tables(problem, theta, coordinates))
-        policies = _complex_policies(
+        moved = list(complex_tables(problem, theta, coordinates))
+        policies = complex_policies(
             moved, kernel, plan.centre_follower, problem.discount_follower, problem.temperature, plan.follower
         )
         for j, point, policy in zip(coordinates, moved, policies, strict=True):
@@ -83,7 +83,8 @@ def _has_tangent(values: Traced) -> bool:
     return np.iscomplexobj(values) and bool(np.any(np.imag(values)))
 
 
-def _complex_tables(problem: ConfigurableMDP, theta: FloatArray, coordinates: range) -> Iterator[Tables]:
+def complex_tables(problem: ConfigurableMDP, theta: FloatArray, coordinates: range) -> Iterator[Tables]:
+    """Yield the tables an imaginary step along each coordinate of θ away, or raise as `tabular_complex_parts`."""
     for j in coordinates:
         point = theta.astype(np.complex128)
         point.flat[j] += 1j * STEP
@@ -102,10 +103,10 @@ def _complex_tables(problem: ConfigurableMDP, theta: FloatArray, coordinates: ra
         yield tables
 
 
-def _complex_policies(
+def complex_policies(
     moved: list[Tables], kernel: FloatArray, centre: float, discount: float, temperature: float, sweeps: int
 ) -> ComplexArray:
-    """Follower's policies (coordinates, S, A) for a batch of complex tables."""
+    """Return the follower's policies (coordinates, S, A) for a batch of complex tables."""
     states, actions, _ = kernel.shape
     rows = kernel.reshape(states * actions, states)
     rewards = np.stack([np.asarray(tables.reward_follower, dtype=np.complex128) for tables in moved]) - centre

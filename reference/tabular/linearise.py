@@ -16,12 +16,12 @@ import numpy as np
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.problem import Linearisation, Objective, Part, linearise
 from bilevelrl.reference.tabular.follower import TabularFollower, solve_tabular
-from bilevelrl.reference.tabular.leader import evaluate_leader, visited_next
+from bilevelrl.reference.tabular.leader import LeaderEvaluation, evaluate_leader, visited_next
 from bilevelrl.reference.tabular.model import ConfigurableMDP, TabularAt
 from bilevelrl.reference.tabular.tables import Tables
 from bilevelrl.reference.tabular.transitions import DiscountedSystem, SparseTransition, policy_transition
 
-__all__ = ["follower_adjoint", "linearise_tabular"]
+__all__ = ["follower_adjoint", "leader_cotangents", "linearise_tabular", "response_cotangents"]
 
 
 def follower_adjoint(
@@ -57,24 +57,13 @@ def linearise_tabular(
         centre=at.centres[1],
         follower_system=system,
     )
-    cotangent = evaluation.benefit_weight / problem.temperature  # (1)
-    weight = follower_adjoint(tables, follower.policy, cotangent, system)
-    values = follower.value_without(at.constant)
-    ones = np.ones((1, tables.states))
-    _ = at.pullback  # first: its trace tells what varies
-    kernel = _kernel(at, evaluation.state_factor, follower.policy, evaluation.value_factor)
-    ahead = _kernel(at, discount * ones, weight, values[None, :])
-    cotangents: dict[Part, dict[str, FloatArray]] = {
-        "initial": {"initial": evaluation.value},
-        "direct": {"reward_leader": evaluation.occupancy[:, None] * follower.policy},
-        "transition": kernel,
-        "response": {"reward_follower": weight, **ahead},  # (3)
-        "regulariser": {"regulariser": np.ones(())},
-    }
-
     return Linearisation(
         objective=evaluation.objective,
-        cotangents=cotangents,
+        cotangents={
+            **leader_cotangents(at, follower.policy, evaluation),
+            "response": response_cotangents(at, follower, system, evaluation.benefit_weight),
+            "regulariser": {"regulariser": np.ones(())},
+        },
         follower=follower,
         condition=system.condition(),
         counters={
@@ -84,6 +73,33 @@ def linearise_tabular(
             "linear_solves": follower.linear_solves + (1 if objective.horizon else 3),
         },
     )
+
+
+def leader_cotangents(
+    at: TabularAt, policy: FloatArray, evaluation: LeaderEvaluation
+) -> dict[Part, dict[str, FloatArray]]:
+    """Return the cotangents of what the leader is paid by and moved by under a policy that stands still."""
+    _ = at.pullback  # first: its trace tells what varies
+    return {
+        "initial": {"initial": evaluation.value},
+        "direct": {"reward_leader": evaluation.occupancy[:, None] * policy},
+        "transition": _kernel(at, evaluation.state_factor, policy, evaluation.value_factor),
+    }
+
+
+def response_cotangents(
+    at: TabularAt, follower: TabularFollower, system: DiscountedSystem, benefit_weight: FloatArray
+) -> dict[str, FloatArray]:
+    """Return the cotangents of what the follower's solver reads, given that of log π (S, A), zero in sum over actions.
+
+    `system` is `I - γ_F P_π` of the follower's policy.
+    """
+    cotangent = benefit_weight / at.problem.temperature  # (1)
+    weight = follower_adjoint(at.tables, follower.policy, cotangent, system)
+    values = follower.value_without(at.constant)
+    _ = at.pullback  # first: its trace tells what varies
+    ahead = _kernel(at, system.discount * np.ones((1, at.tables.states)), weight, values[None, :])
+    return {"reward_follower": weight, **ahead}  # (3)
 
 
 def _kernel(

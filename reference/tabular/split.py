@@ -109,10 +109,11 @@ class TabularSplit:
         """The objective with one part moved."""
         tables = [at.tables for at in moved]
         if part == "response":
-            return np.array([self._leader(self._tables, self._kernel, policy) for policy in self._responses(tables)])
+            return np.array([self._leader(self._tables, self._kernel, policy) for policy in self.responses(tables)])
         return np.array([self._moved(part, entry) for entry in tables])
 
-    def _responses(self, moved: list[Tables]) -> FloatArray:
+    def responses(self, moved: Sequence[Tables]) -> FloatArray:
+        """Return the follower's policy (M, S, A) in each of several moved tables."""
         kernels = [to_dense(tables.transition) for tables in moved]
         shared = all(tables.transition is moved[0].transition for tables in moved)
         policies = []

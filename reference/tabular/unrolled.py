@@ -16,9 +16,10 @@ from bilevelrl.reference.errors import TooLargeError
 from bilevelrl.reference.problem import PARTS, Objective, TracedObjective, unrolled_objective
 from bilevelrl.reference.tabular.model import ConfigurableMDP, TabularAt
 from bilevelrl.reference.tabular.sweeps import plan_sweeps
+from bilevelrl.reference.tabular.tables import Tables
 from bilevelrl.reference.tabular.transitions import SparseTransition, Transition
 
-__all__ = ["TAPE_LIMIT", "check_tape", "swept_objective", "unroll_tabular"]
+__all__ = ["TAPE_LIMIT", "check_tape", "swept_objective", "swept_policy", "unroll_tabular"]
 
 TAPE_LIMIT = 4 * 2**30
 """Bytes of tape beyond which the route refuses: 4 GiB."""
@@ -49,12 +50,7 @@ def swept_objective(
     keeps the digits which large constant rewards would cost.
     """
     at_initial, at_direct, at_transition, at_response, at_regulariser = (problem.evaluate(point) for point in points)
-    beta, discount = problem.temperature, problem.discount_follower
-    value = np.zeros(at_response.states)
-    reward = at_response.reward_follower - centre_follower
-    for _ in range(sweeps_follower):
-        value = beta * log_sum_exp((reward + discount * _ahead(at_response.transition, value)) / beta)
-    policy = softmax((reward + discount * _ahead(at_response.transition, value)) / beta)
+    policy = swept_policy(problem, at_response, sweeps_follower, centre_follower)
     kernel = at_transition.transition
     discount = objective.discount(problem.discount_leader)
     leader: Traced = np.zeros(at_initial.states)
@@ -67,6 +63,16 @@ def swept_objective(
         for _ in range(sweeps_leader if objective.horizon is None else objective.horizon):
             leader = earned + discount * anp.dot(chain, leader)
     return anp.dot(at_initial.initial, leader) + at_regulariser.regulariser
+
+
+def swept_policy(problem: ConfigurableMDP, tables: Tables, sweeps: int, centre: float) -> Traced:
+    """The follower's policy (S, A) after sweeps from zero, traceable; the constant is subtracted from its rewards."""
+    beta, discount = problem.temperature, problem.discount_follower
+    value = np.zeros(tables.states)
+    reward = tables.reward_follower - centre
+    for _ in range(sweeps):
+        value = beta * log_sum_exp((reward + discount * _ahead(tables.transition, value)) / beta)
+    return softmax((reward + discount * _ahead(tables.transition, value)) / beta)
 
 
 @unrolled_objective.register(ConfigurableMDP)

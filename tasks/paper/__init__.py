@@ -1,5 +1,16 @@
-"""The paper's four tasks."""
+"""The paper's four tasks, and SoBiRL's synthetic problem."""
 
 from bilevelrl.tasks.paper.four_rooms import BUDGET, FOUR_ROOMS_GRID, FOUR_ROOMS_MARKS, GOAL, SECOND_GOAL, START, TARGET
+from bilevelrl.tasks.paper.policy_norm import policy_norm, policy_norm_start
 
-__all__ = ["BUDGET", "FOUR_ROOMS_GRID", "FOUR_ROOMS_MARKS", "GOAL", "SECOND_GOAL", "START", "TARGET"]
+__all__ = [
+    "BUDGET",
+    "FOUR_ROOMS_GRID",
+    "FOUR_ROOMS_MARKS",
+    "GOAL",
+    "SECOND_GOAL",
+    "START",
+    "TARGET",
+    "policy_norm",
+    "policy_norm_start",
+]

@@ -14,6 +14,7 @@ from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.doors import Count, Horizon, Steps, checked, checked_record, like
 from bilevelrl.reference.errors import InvalidInputError, ShapeError, UnknownNameError, refusal
 from bilevelrl.reference.problem import GAME_PARTS, INFINITE_HORIZON, Objective, Part
+from bilevelrl.reference.seen import seen_by_estimators
 from bilevelrl.tasks.exporting import as_gymnasium, write_npz
 from bilevelrl.tasks.scenarios.structure import choose_horizon, path_tags
 
@@ -157,6 +158,9 @@ class Scenario:
         Those that are stored; others are computed by `hypergradient` when they are asked for, and kept.
     provenance : Provenance
         Where stored truths come from.
+    truth_of_problem : Problem or None
+        Whose hypergradient is the truth, and whose follower plays; None: those of `problem`, which samples are drawn
+        from.
     name, summary, title : str
         Unique name (default: the problem's), one line on what is special about it, and what tables call it (default:
         the name).
@@ -190,6 +194,7 @@ class Scenario:
     objective: Objective | None = None
     truths: Mapping[Objective, Truth] = field(default_factory=dict)
     provenance: Provenance = Provenance(source="computed by `hypergradient`")
+    truth_of_problem: Annotated[Any, like(Problem | None)] = None
     name: str = ""
     summary: str = ""
     title: str = ""
@@ -243,9 +248,14 @@ class Scenario:
                 raise InvalidInputError(refusal("theta", None, "where the truth is asked for", "pass theta=..."))
             theta = np.zeros(problem.theta_shape)
         theta = problem.check_theta(theta)
+        truth = None
+        if seen_by_estimators.serves(problem):
+            seen = seen_by_estimators(problem.at(theta))
+            problem, truth = seen.samples, None if seen.truth is seen.samples else seen.truth
         steps = choose_horizon(problem, theta) if horizon is None else horizon
         return cls(
             problem=problem,
+            truth_of_problem=truth,
             theta=theta,
             horizon=steps,
             name=name,
@@ -275,7 +285,8 @@ class Scenario:
         """Return the hypergradient of an objective with its follower, computed once."""
         if objective not in self._solved:
             horizon, discounted = objective.horizon, objective.discounted
-            self._solved[objective] = hypergradient(self.problem, self.theta, horizon=horizon, discounted=discounted)
+            whose = self.problem if self.truth_of_problem is None else self.truth_of_problem
+            self._solved[objective] = hypergradient(whose, self.theta, horizon=horizon, discounted=discounted)
         return self._solved[objective]
 
     @checked

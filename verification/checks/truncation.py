@@ -59,8 +59,8 @@ def _means(on: Scenario, objective: Objective) -> Iterator[tuple[str, Truth]]:
         off = max(float(np.abs(parts[part] - fewer[part]).max()) for part in parts)
         yield next(iter(styles)), Truth(objective=np.nan, parts=parts, error_bound=solved.error_bound + 4.0 * off)
         styles = {}
-    elif not isinstance(on.problem, (ConfigurableMDP, MarkovGame, ConfigurableLQR)):
-        styles = {}  # a kind of one's own, of whose estimates nothing is known
+    elif on.truth_of_problem is not None or not isinstance(on.problem, (ConfigurableMDP, MarkovGame, ConfigurableLQR)):
+        styles = {}  # a kind of one's own, of whose estimates nothing is known, or estimates of another truth
     for said, estimator in styles.items():
         try:
             expected = dict(estimator.expectation(context, horizon=on.horizon))

@@ -9,34 +9,20 @@ over the joint law of both steps: the product of both, or, where both meet the s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
-
 import numpy as np
 
-from bilevelrl.estimators.estimator import Context
+from bilevelrl.estimators.terms.paid import PaidPlay, at_time
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.errors import TooLargeError
-from bilevelrl.reference.tabular import dense_jacobian
 
-__all__ = ["Population", "paid_moments"]
+__all__ = ["paid_moments"]
 
 LARGEST = 400
 """Pairs of states for which the covariance of coupled streams is worked out."""
 
 
-class Population(NamedTuple):
-    """Followers that are paid alike: what their returns and the leader's count, their values and policy."""
-
-    weight: float
-    share: float
-    value: FloatArray
-    policy: FloatArray
-
-
 def paid_moments(
-    populations: Sequence[Population],
-    context: Context,
+    play: PaidPlay,
     law: tuple[FloatArray, FloatArray, int],
     *,
     coupled: bool,
@@ -47,8 +33,8 @@ def paid_moments(
 
     Parameters
     ----------
-    populations, context
-        Two of them; problem and θ.
+    play
+        Both populations.
     law
         The kernel and the initial law that streams have, and their length.
     coupled
@@ -63,33 +49,24 @@ def paid_moments(
     TooLargeError
         If there are more than `LARGEST` pairs of states.
     """
-    tables = context.problem.tables_at(context.theta)
-    states, discount = tables.states, context.problem.discount_follower
+    kernel, initial, steps = law
+    states, discount, count = len(kernel), play.context.problem.discount_follower, play.context.theta.size
     if (states + 1) ** 2 > LARGEST:
         raise TooLargeError(f"{name}: {(states + 1) ** 2} pairs of states, expected at most {LARGEST}")
     couple = _overlaps if coupled else np.multiply.outer
-    kernel, initial, steps = law
     moves = np.concatenate([kernel, np.maximum(1.0 - kernel.sum(axis=2, keepdims=True), 0.0)], axis=2)
-    jacobian = context.problem.jacobian(context.theta)
-    slopes, count = jacobian.get("transition"), context.theta.size
-    dense = np.zeros((*kernel.shape, count)) if slopes is None else dense_jacobian(tables, slopes)
-    scores = np.divide(dense, kernel[..., None], out=np.zeros_like(dense), where=kernel[..., None] > 0.0)
-    none = np.zeros((*kernel.shape[:2], count))
-    follower, leader = (jacobian.get(f"reward_{who}", none) for who in ("follower", "leader"))
-    terms = []
-    for each in populations:
-        paid = each.weight * follower + each.share * leader
-        own = np.zeros((states + 1, kernel.shape[1], states + 1, count))
-        own[:states, :, :states] = paid[:, :, None] + each.weight * discount * each.value[None, None, :, None] * scores
-        own[:states, :, states] = paid
-        terms.append(own)
     still = np.zeros((kernel.shape[1], states + 1))
     still[:, states] = 1.0
     moves = np.concatenate([moves, still[None]])
-    policies = [np.concatenate([each.policy, np.eye(1, kernel.shape[1])]) for each in populations]
     pairs = states + 1
     mean, second = np.zeros((pairs, pairs, count)), np.zeros((pairs, pairs, count, count))
-    for _ in range(steps):
+    alike = all(len(each.policy) == 1 for each in play.populations)
+    for t in reversed(range(steps)):
+        if t == steps - 1 or not alike:
+            terms = [play.said(kernel, each, t) for each in play.populations]
+            policies = [
+                np.concatenate([at_time(each.policy, t), np.eye(1, kernel.shape[1])]) for each in play.populations
+            ]
         new_mean, new_second = np.zeros_like(mean), np.zeros_like(second)
         for s in range(pairs):
             for u in range(pairs):
@@ -103,11 +80,10 @@ def paid_moments(
                     new_second[s, u] += np.einsum("xy,xyi,xyj->ij", chance, step, step) + cross + cross.T
                     new_second[s, u] += discount**2 * np.einsum("xy,xyij->ij", chance, second)
         mean, second = new_mean, new_second
-    if starts_count and "initial" in jacobian:  # said by the first state of the first population
-        gained = sum((each.weight * each.value for each in populations), np.zeros(states))
+    if starts_count and (initial_slopes := play.initial_slopes()) is not None:  # said by the first population
         chance = initial[:, None]
-        slope = np.divide(jacobian["initial"], chance, out=np.zeros((states, count)), where=chance > 0.0)
-        said = np.concatenate([gained[:, None] * slope, np.zeros((1, count))])[:, None]
+        slope = np.divide(initial_slopes, chance, out=np.zeros((states, count)), where=chance > 0.0)
+        said = np.concatenate([play.gained[:, None] * slope, np.zeros((1, count))])[:, None]
         cross = np.einsum("sui,suj->suij", np.broadcast_to(said, mean.shape), mean)
         second = second + cross + cross.transpose(0, 1, 3, 2) + said[..., :, None] * said[..., None, :]
         mean = mean + said

@@ -1,16 +1,18 @@
 """Nudged followers: an estimator without a critic, from followers that are paid a little of the leader's reward.
 
-Two populations of followers answer `r_F + w r_L` and `r_F - w r_L` (one-sided: `r_F`). With one discount γ and nothing
-but their returns, by the mixed derivative of the follower's own value,
+Two populations of followers answer `r_F + w_t r_L` and `r_F - w_t r_L` (one-sided: `r_F`) with `w_t = w (γ_L/γ_F)^t`.
+By the mixed derivative of the follower's own value, and from nothing but their returns,
 
-    ∇J ≈ ∇ρ + E Σ_t γ^t ∇r_L + (V_w - V_{-w})(s_0) ∇log μ / 2w + (Y_w - Y_{-w}) / 2w,                            (1)
-    Y_w = Σ_t γ^t (∇r_F + γ V_w(s_{t+1}) ∇log P)  along a stream of the follower that is paid w.                 (2)
+    ∇J ≈ ∇ρ + E Σ_t γ_L^t ∇r_L + (V_w - V_{-w})(s_0) ∇log μ / 2w + (Y_w - Y_{-w}) / 2w,                          (1)
+    Y_w = Σ_t γ_F^t (∇r_F + γ_F V_{t+1}(s_{t+1}) ∇log P)  along a stream of the follower that is paid w_t.       (2)
 
 The first expectation is over unpaid streams, or without them over those of both paid populations (on one side: of the
-one that is paid). Off by O(w²), and by O(w) on one side, either way. Where θ enters rewards alone (2) needs no
-follower's values and nobody's probabilities: a follower that is known by its actions only will do, if the leader may
-pay it. With common random numbers both populations meet the same uniform numbers, which takes a simulator and policies
-that are inverted; independent ones can be people. Variances grow as w^-1 and as w^-2.
+one that is paid). In a Markov game θ moves the leader's policy f alone: only (2) is left, with `∇log f(l_t|s_t)` times
+what the leader's action is worth to the follower. Off by O(w²), and by O(w) on one side, either way; with γ_L > γ_F
+over an infinite horizon by the power `log γ_L / log(γ_F/γ_L)` of w where that is less, for then the pay grows. Where θ
+enters rewards alone (2) needs no follower's values and nobody's probabilities: a follower that is known by its actions
+only will do, if the leader may pay it. With common random numbers both populations meet the same uniform numbers, which
+takes a simulator and policies that are inverted; independent ones can be people. Variances grow as w^-1 and as w^-2.
 """
 
 from __future__ import annotations
@@ -18,27 +20,27 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from math import log2
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 
 from bilevelrl.estimators.estimator import Claim, Context, Contribution, Draw, Estimator, EstimatorEntry
-from bilevelrl.estimators.expectations.nudged import Population, paid_moments
+from bilevelrl.estimators.expectations.nudged import paid_moments
 from bilevelrl.estimators.sampling.tabular import TabularSimulator
 from bilevelrl.estimators.sampling.trajectories import Trajectories
 from bilevelrl.estimators.terms.fresh_suffixes import own_generator
-from bilevelrl.reference import ConfigurableMDP, Tables
+from bilevelrl.estimators.terms.paid import PaidGame, PaidPlay, in_joint_actions, paid_play, visited
+from bilevelrl.reference import ConfigurableLQR, ConfigurableMDP, LQRGame, MarkovGame
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.doors import Count, check_stream_steps, checked
 from bilevelrl.reference.errors import (
-    EstimatorError,
     IllPosedError,
     InvalidInputError,
     UnsupportedError,
     refusal,
 )
-from bilevelrl.reference.nudged import PaidFollower, check_pay, kernel_layout
-from bilevelrl.reference.problem import Objective, Part, Term
+from bilevelrl.reference.problem import Objective, Part
 from bilevelrl.reference.tabular import to_dense
 
 __all__ = ["NudgedFollowers"]
@@ -61,14 +63,13 @@ class NudgedFollowers(Estimator):
         Whether a third population plays unpaid for what θ does to the leader's own rewards. False: of the trajectories
         that are given only their number and length count.
     target
-        Infinite horizon: a stationary pay answers for no other.
+        With two discounts, or a horizon after which nothing is paid, the pay changes in time, and the followers' policy
+        with it; they are told when they are.
 
     Raises
     ------
     InvalidInputError
         If the pay is not a finite number other than zero, or an option not known.
-    UnsupportedError
-        If the target has a horizon.
 
     Examples
     --------
@@ -85,7 +86,7 @@ class NudgedFollowers(Estimator):
     True
     """
 
-    kinds: ClassVar[tuple[type, ...]] = (ConfigurableMDP,)
+    kinds: ClassVar[tuple[type, ...]] = (ConfigurableMDP, MarkovGame)
     pay: float = 1.0
     sides: int = 2
     numbers: Literal["independent", "common"] = "independent"
@@ -100,11 +101,6 @@ class NudgedFollowers(Estimator):
             raise InvalidInputError(refusal("pay", self.pay, "a finite number other than zero", "pay a tenth of β"))
         if self.sides not in (1, 2):
             raise InvalidInputError(refusal("sides", self.sides, "1 or 2", "2 has the smaller bias"))
-        if self.target.horizon is not None:
-            raise UnsupportedError(
-                f"{self.name}: target horizon {self.target.horizon}: expected None; a follower that is paid for some "
-                "steps only changes its policy in time, and sampled followers here do not"
-            )
 
     @property
     def rests_on_rare_draws(self) -> bool:
@@ -119,41 +115,26 @@ class NudgedFollowers(Estimator):
 
     @checked
     def check_problem(self, context: Context) -> None:
-        """Refuse problems whose pay would have to change in time.
+        """Refuse problems in which nobody plays paid followers.
 
         Raises
         ------
         UnsupportedError
-            If the discounts differ, or the problem is not a configurable MDP.
+            With the reason.
         """
+        for kind, why in _REFUSED.items():
+            if isinstance(context.problem, kind):
+                raise UnsupportedError(f"{self.name}: problem of type {kind.__name__}: {why}; use BCHG")
         super().check_problem(context)
-        problem = context.problem
-        if problem.discount_leader != problem.discount_follower:
-            raise UnsupportedError(
-                f"{self.name}: discount_leader={problem.discount_leader} and "
-                f"discount_follower={problem.discount_follower}: expected one discount; with two the pay follows "
-                "(γ_L/γ_F)^t, and a constant one answers for a leader with the follower's discount"
-            )
 
-    def _populations(self, context: Context) -> tuple[FloatArray, tuple[Population, Population]]:
-        """Return the unpaid values and both populations."""
+    def _play(self, context: Context, steps: int) -> PaidPlay:
+        """Return both populations, solved for streams of so many steps."""
         self.check_problem(context)
-        problem, follower = context.problem, context.follower
-        pay = self.pay * problem.temperature
-        sides = (pay, -pay if self.sides == 2 else 0.0)
-        if isinstance(problem, ConfigurableMDP):
-            at = problem.at(context.theta)
-            check_pay(at, follower, pay)
-            paid = PaidFollower(at, self.target, follower)
-            unpaid, responses = paid.unpaid, [paid.response(side) for side in sides]
-        else:  # of many runs
-            unpaid, responses = follower.value, problem.paid_responses(context.theta, follower, sides)
+        pay = self.pay * context.problem.temperature
+        pays = (pay, -pay if self.sides == 2 else 0.0)
+        weights = (1.0 / (pay * self.sides), -1.0 / (pay * self.sides))
         shares = (0.0, 0.0) if self.unpaid else (0.5, 0.5) if self.sides == 2 else (1.0, 0.0)
-        one, other = (
-            Population(sign / (pay * self.sides), share, *response)
-            for sign, share, response in zip((1.0, -1.0), shares, responses, strict=True)
-        )
-        return unpaid, (one, other)
+        return paid_play(context, self.target, pays, weights, shares, steps=steps)
 
     @checked
     def contributions(self, trajectories: Trajectories, context: Context) -> Sequence[Contribution]:
@@ -164,94 +145,71 @@ class NudgedFollowers(Estimator):
         Raises
         ------
         EstimatorError
-            If the context has no generator, or a given stream holds several episodes.
+            If the context has no generator.
+        UnsupportedError
+            If a given stream holds several episodes.
         """
         rng = own_generator(self.name, context.rng)
-        unpaid, populations = self._populations(context)
+        play = self._play(context, trajectories.steps)
         simulator = TabularSimulator() if context.simulator is None else context.simulator
         generators = getattr(simulator, "generators", (rng,))
         before = [generator.bit_generator.state for generator in generators]
         played: list[Trajectories] = []
-        for population in populations:
+        for population in play.populations:
             if played and self.numbers == "common":
                 for generator, state in zip(generators, before, strict=True):
                     generator.bit_generator.state = state
-            batch = simulator.sample(
-                context.problem, context.theta, population.policy,
-                streams=trajectories.streams // len(generators), steps=trajectories.steps, rng=list(generators),
-            )  # fmt: skip
+            streams = trajectories.streams // len(generators)
+            batch = play.sample(simulator, population, streams=streams, steps=trajectories.steps, rng=list(generators))
             played.append(_first_episodes(batch))
-        gained = sum((each.weight * each.value for each in populations), np.zeros(len(populations[0].value)))
-        items = self._own_contributions(trajectories if self.unpaid else played[0], context, gained)
-        for population, batch in zip(populations, played, strict=True):
-            items += self._paid_contributions(batch, population, unpaid, context)
+        items = self._own_contributions(trajectories if self.unpaid else played[0], play)
+        for population, batch in zip(play.populations, played, strict=True):
+            items += play.contributions(batch, population)
         return items
 
-    def _own_contributions(
-        self, trajectories: Trajectories, context: Context, gained: FloatArray
-    ) -> list[Contribution]:
+    def _own_contributions(self, trajectories: Trajectories, play: PaidPlay) -> list[Contribution]:
         """Return what is said by the first states, and by unpaid streams if there are any."""
-        starts = trajectories.episode_starts
-        if (starts.sum(axis=1) > 1).any():
+        if (trajectories.episode_starts.sum(axis=1) > 1).any():
             found = "several episodes in one stream"
-            raise EstimatorError(
+            raise UnsupportedError(
                 refusal(f"{self.name}: trajectories", found, "one in each", "sample with single_episode=True")
             )
-        first = np.where(starts, gained[np.where(starts, trajectories.state_t, 0)], 0.0)
-        items = [Contribution(part="initial", batch=trajectories, weights={"log_initial": first})]
-        if self.unpaid:
-            weight = _powers(trajectories, context)
-            items.append(Contribution(part="direct", batch=trajectories, weights={"reward_leader": weight}))
-        return items
-
-    def _paid_contributions(
-        self, batch: Trajectories, population: Population, unpaid: FloatArray, context: Context
-    ) -> list[Contribution]:
-        """Return (2) times what it counts: the response with unpaid values, the transition with what is added."""
-        powers = _powers(batch, context)
-        weight = population.weight * powers
-        onward = context.problem.discount_follower * weight
-        values, gains = (np.append(table, 0.0)[batch.state_tp1] for table in (unpaid, population.value - unpaid))
-        response: dict[Term, FloatArray] = {"reward_follower": weight, "log_transition": onward * values}
-        items = [
-            Contribution(part="response", batch=batch, weights=response),
-            Contribution(part="transition", batch=batch, weights={"log_transition": onward * gains}),
-        ]
-        if not self.unpaid:
-            items.append(Contribution(part="direct", batch=batch, weights={"reward_leader": population.share * powers}))
-        return items
+        return play.own_contributions(trajectories, unpaid=self.unpaid)
 
     @checked
     def cost(self, trajectories: Trajectories, context: Context) -> dict[str, int]:
         """Return what the estimate of this batch costs; of paid populations, the expected number of steps."""
-        _, populations = self._populations(context)
-        tables = context.problem.tables_at(context.theta)
-        kernel, initial, steps = self._dynamics(context, tables, trajectories.steps)
-        paid = sum(_visits(kernel, each.policy, initial, 1.0, steps).sum() for each in populations)
-        unpaid = int(trajectories.valid.sum()) if self.unpaid else 0
+        play = self._play(context, trajectories.steps)
+        kernel, initial, steps = self._dynamics(play, trajectories.steps)
+        populations = [visited(kernel, each.policy, initial, 1.0, steps) for each in play.populations]
+        paid = sum(seen.sum() for population in populations for _, seen in population)
+        read = self.unpaid and not isinstance(play, PaidGame)  # a game's θ moves no reward of the leader's
         return {
-            "environment_steps": unpaid + round(trajectories.streams * float(paid)),
+            "environment_steps": (int(trajectories.valid.sum()) if read else 0)
+            + round(trajectories.streams * float(paid)),
             "oracle_steps": 0,
             "follower_solves": self.sides,
         }
 
-    def _dynamics(self, context: Context, tables: Tables, steps: int) -> tuple[FloatArray, FloatArray, int]:
+    def _dynamics(self, play: PaidPlay, steps: int) -> tuple[FloatArray, FloatArray, int]:
         """Return the kernel (S, A, S), the initial law and the length that paid streams of so many steps have."""
-        simulator = TabularSimulator() if context.simulator is None else context.simulator
-        kernel = to_dense(simulator.kernel(context.problem, context.theta, tables))
-        start = simulator.start_law(context.problem, context.theta, tables)
-        return kernel, start, min(steps, simulator.step_limit or steps)
+        simulator = play.context.simulator
+        simulator = TabularSimulator() if simulator is None else in_joint_actions(simulator)
+        process, theta = play.process, play.context.theta
+        kernel = to_dense(simulator.kernel(process, theta))
+        return kernel, simulator.start_law(process, theta), min(steps, simulator.step_limit or steps)
 
-    def _law(self, context: Context, steps: int) -> tuple[FloatArray, FloatArray, int]:
+    def _law(self, play: PaidPlay, steps: int) -> tuple[FloatArray, FloatArray, int]:
         """Return the dynamics, where scores are of the law that samples come from."""
+        context = play.context
         simulator = TabularSimulator() if context.simulator is None else context.simulator
-        moved = context.problem.varying(context.theta) & {"transition", "initial"}
+        moved = play.process.varying(context.theta) & {"transition", "initial"}
         if moved and (simulator.dynamics is not None or simulator.restart != "initial"):
             raise UnsupportedError(
                 f"{self.name}: θ enters {sorted(moved)} and samples come from another law: expected the problem's own "
                 "simulator; measure by samples"
             )
-        return self._dynamics(context, context.problem.tables_at(context.theta), steps)
+        return self._dynamics(play, steps)
 
     @checked
     def expectation(self, context: Context, *, horizon: int) -> Mapping[Part, FloatArray]:
@@ -263,28 +221,9 @@ class NudgedFollowers(Estimator):
             If the context's simulator has a law of its own where θ enters the problem's.
         """
         check_stream_steps("horizon", horizon)
-        unpaid, populations = self._populations(context)
-        kernel, initial, horizon = self._law(context, horizon)
-        discount = context.problem.discount_follower
-        gained = sum((each.weight * each.value for each in populations), np.zeros(len(initial)))
-        visits, gains = np.zeros(populations[0].policy.shape), np.zeros(kernel.shape)
-        played = np.zeros(visits.shape)
-        for each in populations:
-            seen = _visits(kernel, each.policy, initial, discount, horizon)
-            visits += each.weight * seen
-            played += each.share * seen
-            gains += discount * each.weight * seen[:, :, None] * (each.value - unpaid)
-        if self.unpaid:
-            played = _visits(kernel, context.follower.policy, initial, discount, horizon)
-        at = context.problem.at(context.theta)
-        ahead = discount * visits[:, :, None] * unpaid
-        return {
-            "initial": at.pullback({"initial": gained}),
-            "direct": at.pullback({"reward_leader": played}),
-            "transition": at.pullback({"transition": kernel_layout(at, gains)}),
-            "response": at.pullback({"reward_follower": visits, "transition": kernel_layout(at, ahead)}),
-            "regulariser": context.problem.regulariser_gradient(context.theta),
-        }
+        play = self._play(context, horizon)
+        parts = play.expectation(*self._law(play, horizon), unpaid=self.unpaid)
+        return {**parts, "regulariser": context.problem.regulariser_gradient(context.theta)}
 
     @checked
     def conditional_moments(self, trajectories: Trajectories, context: Context) -> tuple[FloatArray, FloatArray]:
@@ -297,13 +236,12 @@ class NudgedFollowers(Estimator):
         UnsupportedError
             As `expectation`.
         """
-        _, populations = self._populations(context)
+        play = self._play(context, trajectories.steps)
         rows = np.repeat(context.problem.regulariser_gradient(context.theta)[None], trajectories.streams, axis=0)
         if self.unpaid:
-            gained = sum((each.weight * each.value for each in populations), np.zeros(len(populations[0].value)))
-            for item in self._own_contributions(trajectories, context, gained):
+            for item in self._own_contributions(trajectories, play):
                 rows = rows + item.per_stream(context)
-        mean, second = paid_moments(populations, context, self._law(context, trajectories.steps), **self._coupling)
+        mean, second = paid_moments(play, self._law(play, trajectories.steps), **self._coupling)
         covariance = second - np.outer(mean, mean)
         return rows + mean, np.repeat(covariance[None], trajectories.streams, axis=0)
 
@@ -315,8 +253,9 @@ class NudgedFollowers(Estimator):
     def best_pay(self, context: Context, *, horizon: int, streams: Count) -> float:
         """Return the pay, in units of β, of least mean squared error for so many streams, to leading order.
 
-        With p the number of sides, the bias is `b w^p` and the variance of one stream `v w^-q`, q = 2 for independent
-        numbers and 1 for common ones, b and v from exact moments at this estimator's own pay:
+        With p the number of sides, where the pay grows what its halves show, the bias is `b w^p` and the variance of
+        one stream `v w^-q`, q = 2 for independent numbers and 1 for common ones, b and v from exact moments at this
+        estimator's own pay:
 
             w = (q v / (2 p b² n))^(1/(2p + q)).                                                                 (3)
 
@@ -326,40 +265,44 @@ class NudgedFollowers(Estimator):
             If there is no bias, as where the leader is paid nothing: then the largest pay is best.
         """
         check_stream_steps("horizon", horizon)
-        _, populations = self._populations(context)
-        mean, second = paid_moments(populations, context, self._law(context, horizon), **self._coupling)
-        own, small = (
-            sum(replace(self, pay=pay, sides=sides).expectation(context, horizon=horizon).values(), np.zeros(1))
-            for pay, sides in ((self.pay, self.sides), (1e-3 * self.pay, 2))
-        )
-        order, power = self.sides, 2 if self.numbers == "independent" else 1
-        bias = float(np.linalg.norm(own - small)) / abs(self.pay) ** order
+        play = self._play(context, horizon)
+        mean, second = paid_moments(play, self._law(play, horizon), **self._coupling)
+        bias, order = self._bias(context, horizon)
+        power = 2 if self.numbers == "independent" else 1
         if bias == 0.0:
             raise IllPosedError(f"{self.name}: no bias at pay={self.pay}: expected one to weigh against the variance")
         variance = float(np.trace(second - np.outer(mean, mean))) * abs(self.pay) ** power
         return float((power * variance / (2 * order * bias**2 * streams)) ** (1.0 / (2 * order + power)))  # (3)
+
+    def _bias(self, context: Context, horizon: int) -> tuple[float, float]:
+        """Return b and p of the bias b |pay|^p of streams of so many steps, to leading order."""
+
+        def mean(pay: float, sides: int) -> FloatArray:
+            found = replace(self, pay=pay, sides=sides).expectation(context, horizon=horizon)
+            return sum(found.values(), np.zeros(1))
+
+        own, order = mean(self.pay, self.sides), float(self.sides)
+        if self.target.horizon is not None or context.problem.discount_leader <= context.problem.discount_follower:
+            size = float(np.linalg.norm(own - mean(1e-3 * self.pay, 2)))
+        else:  # the power can be less, and then nothing small is near zero
+            half, quarter = (mean(share * self.pay, self.sides) for share in (0.5, 0.25))
+            first, second = (float(np.linalg.norm(each)) for each in (own - half, half - quarter))
+            if second > 0.0:
+                order = min(order, log2(first / second))
+            size = first / (1.0 - 0.5**order)
+        return size / abs(self.pay) ** order, order
+
+
+_REFUSED: Mapping[type, str] = {
+    LQRGame: "its leader's reward is no quadratic, and no follower that is paid it is linear",
+    ConfigurableLQR: "paid regulators are solved by route='mixed_derivative' only, and nobody plays them",
+}
 
 
 def _first_episodes(batch: Trajectories) -> Trajectories:
     """Return the first episode of each stream; the rest is padding."""
     first = batch.valid & (batch.time_in_episode == np.arange(batch.steps))
     return batch if first.all() else replace(batch, valid=first)
-
-
-def _powers(batch: Trajectories, context: Context) -> FloatArray:
-    """Return γ^t of every step that was played, (M, T)."""
-    powers = context.problem.discount_leader ** batch.time_in_episode.astype(np.float64)
-    return np.where(batch.valid, powers, 0.0)
-
-
-def _visits(kernel: FloatArray, policy: FloatArray, initial: FloatArray, discount: float, steps: int) -> FloatArray:
-    """Return Σ_{t<T} γ^t Pr(s_t = s, a_t = a), (S, A)."""
-    law, total = initial, np.zeros(policy.shape)
-    for _ in range(steps):
-        here = law[:, None] * policy
-        total += here
-        law = discount * (here.ravel() @ kernel.reshape(-1, len(law)))
-    return total
 
 
 def _paid_a_tenth(target: Objective, **options: Any) -> Estimator:

@@ -115,6 +115,7 @@ class TabularSimulator:
         first_state: IntArray | None = None,
         first_action: IntArray | None = None,
         lengths: IntArray | None = None,
+        policy_by_time: bool = False,
     ) -> Trajectories:
         """Draw trajectories; `sample_trajectories` and its companions are the calls to use.
 
@@ -129,6 +130,8 @@ class TabularSimulator:
         lengths
             (streams,) integers in [1, steps]: observe so many steps of each stream (one episode per stream only);
             columns in which no stream is left are dropped.
+        policy_by_time
+            The follower is a policy (T, S, A): one for each step of an episode, at least as many as it may have.
         """
         uniforms = _uniforms(rng, streams, steps)
         theta = problem.check_theta(theta)
@@ -150,12 +153,15 @@ class TabularSimulator:
             )
             return joint.split(batch)
         tables = problem.tables_at(theta)
-        policy = _policy_of(follower, tables.states, tables.actions, streams)
+        policy = _policy_of(follower, tables.states, tables.actions, 0 if policy_by_time else streams)
         if lengths is not None and not self.single_episode:
             raise InvalidInputError("lengths: expected None where episodes follow each other; use single_episode=True")
         limit = steps if self.single_episode else steps + 1
         if self.step_limit is not None:
             limit = min(limit, self.step_limit)
+        if policy_by_time and (policy.ndim != 3 or len(policy) < min(limit, steps)):
+            expected = f"{(min(limit, steps), tables.states, tables.actions)}, a policy for each step"
+            raise ShapeError(refusal("follower policy shape", policy.shape, expected, "or policy_by_time=False"))
         last = np.full(streams, limit) if lengths is None else np.minimum(_indices("lengths", lengths, streams), limit)
         walk = Walk(
             states=tables.states,
@@ -163,6 +169,7 @@ class TabularSimulator:
             moves=self._moves(self.kernel(problem, theta, tables)),
             policy=policy,
             starts=_start_draws(self.start_law(problem, theta, tables)),
+            by_time=policy_by_time,
         )
         start = None if first_state is None else _indices("first_state", first_state, streams, tables.states)
         action = None if first_action is None else _indices("first_action", first_action, streams, tables.actions)
@@ -174,7 +181,12 @@ class TabularSimulator:
         else:
             record = walk.repeated(streams, steps, limit, start, action, uniforms)
         return record_to_batch(
-            record, np.asarray(tables.reward_leader), policy, tables.states, first_action is not None
+            record,
+            np.asarray(tables.reward_leader),
+            policy,
+            tables.states,
+            first_action is not None,
+            by_time=policy_by_time,
         )
 
     def _moves(self, kernel: Transition) -> Draws:

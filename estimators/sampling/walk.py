@@ -120,7 +120,7 @@ class Record:
 class Walk:
     """One step of all streams at a time; state S is absorbing and stands for what comes after the end.
 
-    `policy` is (S, A), or (B, S, A): each of equally many consecutive streams.
+    `policy` is (S, A), or (B, S, A): each of equally many consecutive streams, or with `by_time` each of a step.
     """
 
     states: int
@@ -128,10 +128,11 @@ class Walk:
     moves: Draws
     policy: FloatArray
     starts: Draws
+    by_time: bool = False
 
     def _choices(self, streams: int) -> tuple[Draws, IntArray]:
         """Return rows of choices, and the first row of each stream."""
-        if self.policy.ndim == 2:
+        if self.policy.ndim == 2 or self.by_time:
             return policy_draws(self.policy), np.zeros(streams, dtype=np.int64)
         per_policy = streams // self.policy.shape[0]
         return policy_draws(self.policy), np.arange(streams) // per_policy * (self.states + 1)
@@ -146,11 +147,13 @@ class Walk:
         choices: tuple[Draws, IntArray],
         action: IntArray | None,
         rng: Uniforms,
+        time: IntArray | int,
     ) -> tuple[IntArray, IntArray]:
         uniform = rng.step(stream)
         if action is None:
             draws, first_row = choices
-            action = draws.draw(first_row[stream] + state, uniform[0])
+            later = time * (self.states + 1) if self.by_time else 0
+            action = draws.draw(first_row[stream] + later + state, uniform[0])
         return action, self.moves.draw(state * self.actions + action, uniform[1])
 
     def single(
@@ -164,7 +167,7 @@ class Walk:
         state = (self._start(np.arange(streams), rng) if start is None else start)[order]
         used: int = min(steps, int(observed[0]))
         fronts = np.searchsorted(-observed, -np.arange(used), side="left")
-        large = fronts.sum() >= WORTH_COMPILING and isinstance(rng, SharedUniforms)
+        large = fronts.sum() >= WORTH_COMPILING and isinstance(rng, SharedUniforms) and not self.by_time
         walk = self._fast if large and compiled(episode_loop) is not None else self._single
         used = walk(record, fronts, order, state, action, rng)
         record.time[:used] = np.arange(used)[:, None]
@@ -182,7 +185,7 @@ class Walk:
                 return t
             chosen = order[:front]
             forced = action[chosen] if action is not None and t == 0 else None
-            action_t, state_tp1 = self._step(state, chosen, choices, forced, rng)
+            action_t, state_tp1 = self._step(state, chosen, choices, forced, rng, t)
             record.state_t[t, chosen] = state
             record.action_t[t, chosen] = action_t
             record.state_tp1[t, chosen] = state_tp1
@@ -237,7 +240,7 @@ class Walk:
     ) -> Record:
         """Episodes of at most `limit` steps, one after the other."""
         fast = compiled(walk_loop)
-        if fast is not None and isinstance(rng, OwnUniforms):
+        if fast is not None and isinstance(rng, OwnUniforms) and not self.by_time:
             none = np.zeros(0, dtype=np.int64)
             state_t, action_t, state_tp1, time = np.empty((4, streams, steps), dtype=np.int64)
             cut = np.empty((streams, steps), dtype=np.bool_)
@@ -275,7 +278,7 @@ class Walk:
         state = self._start(stream, rng) if start is None else start
         time = np.zeros(streams, dtype=np.int64)
         for t in range(steps):
-            action_t, state_tp1 = self._step(state, stream, choices, action if t == 0 else None, rng)
+            action_t, state_tp1 = self._step(state, stream, choices, action if t == 0 else None, rng, time)
             record.state_t[t], record.action_t[t], record.state_tp1[t], record.time[t] = (
                 state,
                 action_t,
@@ -292,7 +295,13 @@ class Walk:
 
 
 def record_to_batch(
-    record: Record, reward_leader: FloatArray, policy: FloatArray, states: int, first_action_is_forced: bool
+    record: Record,
+    reward_leader: FloatArray,
+    policy: FloatArray,
+    states: int,
+    first_action_is_forced: bool,
+    *,
+    by_time: bool = False,
 ) -> Trajectories:
     """Turn a record into a batch; arrays are views with the streams first."""
     state_t, action_t = record.state_t.T, record.action_t.T
@@ -301,7 +310,9 @@ def record_to_batch(
     state_t = np.where(valid, state_t, 0)
     with np.errstate(divide="ignore"):
         log_policy = np.log(policy)
-    if policy.ndim == 3:
+    if by_time:
+        log_prob = log_policy[record.time.T, state_t, action_t]
+    elif policy.ndim == 3:
         own = np.arange(state_t.shape[0]) // (state_t.shape[0] // policy.shape[0])
         log_prob = log_policy[own[:, None], state_t, action_t]
     else:

@@ -156,7 +156,38 @@ class PaidFollower:
         chain = np.matmul(policy[:, None, :], self._at.kernel)[:, 0, :]
         return FactorisedSystem.of(chain, self.discount).solve_transposed(law)[:, None] * policy
 
-    def _in_time(self, pay: float) -> PaidMoments:
+    def plan(self, pay: float, steps: int) -> tuple[FloatArray, FloatArray]:
+        """Return values (steps + 1, S) and policies (steps, S, A) of each step; one of each where all are alike.
+
+        Raises
+        ------
+        IllPosedError
+            If the pay grows beyond `LARGEST`.
+        """
+        if self._stationary:
+            value, policy = self.response(pay)
+            return value[None], policy[None]
+        values, policies, _ = self._backwards(pay)
+        after = self._unpaid_policy()
+        values += [self.unpaid] * (steps + 1 - len(values))
+        policies += [after] * (steps - len(policies))
+        return np.array(values[: steps + 1]), np.array(policies[:steps])
+
+    @property
+    def growth(self) -> float:
+        """γ_L/γ_F, by which the pay grows at each step; zero of a follower without a future."""
+        return self._leading / self.discount if self.discount else 0.0
+
+    def pays_at(self, time: int) -> bool:
+        """Return whether anything is paid at a step."""
+        return self._stationary or self._steps is None or time < self._steps
+
+    def _unpaid_policy(self) -> FloatArray:
+        temperature = self._at.problem.temperature
+        return soft_bellman(self._at.tables.transition, self._reward, self.discount, temperature, self.unpaid)[2]
+
+    def _backwards(self, pay: float) -> tuple[list[FloatArray], list[FloatArray], FloatArray]:
+        """Return V_0 ... V_T, the policies of T steps, and what w is multiplied with at each."""
         at, steps = self._at, self._steps
         assert steps is not None
         if self.discount == 0.0 and self._leading > 0.0 and steps > 1:
@@ -164,36 +195,41 @@ class PaidFollower:
                 "discount_follower=0.0: a follower without a future sees no pay that is worth anything to it later; "
                 "expected a positive discount; use route='mixed_derivative', which takes the limit"
             )
-        growth = self._leading / self.discount if self.discount else 0.0
-        weights = np.array([growth**t for t in range(steps)])
-        largest = abs(pay) * float(weights.max()) * float(np.abs(self._bonus).max()) / at.problem.temperature
+        with np.errstate(over="ignore"):
+            weights = self.growth ** np.arange(steps, dtype=np.float64)
+            largest = abs(pay) * float(weights.max()) * float(np.abs(self._bonus).max()) / at.problem.temperature
         if not largest <= LARGEST:
             raise IllPosedError(
-                f"pay={pay}: grows by {growth:.4g} at each of {steps} steps, to {largest:.2g} times β, expected at "
-                f"most {LARGEST:.0e}; pay less, take fewer steps, or use route='mixed_derivative', where only products "
-                "with the follower's discount enter"
+                f"pay={pay}: grows by {self.growth:.4g} at each of {steps} steps, to {largest:.2g} times β, expected "
+                f"at most {LARGEST:.0e}; pay less, take fewer steps, or use route='mixed_derivative', where only "
+                "products with the follower's discount enter"
             )
         values, policies = [self.unpaid], []
-        temperature = at.problem.temperature
         for t in reversed(range(steps)):
             reward = self._reward + pay * weights[t] * self._bonus
-            value, _, policy = soft_bellman(at.tables.transition, reward, self.discount, temperature, values[-1])
+            value, _, policy = soft_bellman(
+                at.tables.transition, reward, self.discount, at.problem.temperature, values[-1]
+            )
             values.append(value)
             policies.append(policy)
+        return values[::-1], policies[::-1], weights
+
+    def _in_time(self, pay: float) -> PaidMoments:
+        at = self._at
+        values, policies, weights = self._backwards(pay)
         visits, leading = np.zeros(self._reward.shape), np.zeros(self._reward.shape)
         moving = np.zeros(at.kernel.shape)
         law = np.asarray(at.tables.initial, dtype=np.float64)  # times γ_F^t
         rows = at.kernel.reshape(-1, len(law))
-        for t, policy in enumerate(reversed(policies)):
+        for t, policy in enumerate(policies):
             here = law[:, None] * policy
             visits += here
             leading += weights[t] * here
-            moving += self.discount * here[:, :, None] * values[steps - 1 - t]
+            moving += self.discount * here[:, :, None] * values[t + 1]
             law = self.discount * (here.ravel() @ rows)
-        _, _, policy = soft_bellman(at.tables.transition, self._reward, self.discount, temperature, self.unpaid)
-        after = self._go_on(policy, law)
+        after = self._go_on(self._unpaid_policy(), law)
         moving += self.discount * after[:, :, None] * self.unpaid
-        return PaidMoments(values[-1], visits + after, leading, moving)
+        return PaidMoments(values[0], visits + after, leading, moving)
 
     def gradient(self, pay: float) -> FloatArray:
         """Return G(pay) of (1), (N,): how θ moves what the follower is worth at the start."""

@@ -10,10 +10,15 @@ from bilevelrl.estimators import Context, Objective, TabularSimulator, sample_tr
 from bilevelrl.estimators.expectations.nudged import _overlaps
 from bilevelrl.estimators.methods import NudgedFollowers
 from bilevelrl.estimators.terms.batched import SeedBatch
-from bilevelrl.reference import SparseTransition, hypergradient, solve_follower
-from bilevelrl.reference.errors import EstimatorError, InvalidInputError, TooLargeError, UnsupportedError
+from bilevelrl.reference import SparseTransition, hypergradient, reduce_game, solve_follower
+from bilevelrl.reference.errors import (
+    EstimatorError,
+    InvalidInputError,
+    TooLargeError,
+    UnsupportedError,
+)
 from bilevelrl.reference.nudged import PaidFollower
-from bilevelrl.tasks import four_rooms, layered_mdp, random_markov_game, random_mdp
+from bilevelrl.tasks import four_rooms, layered_mdp, lqr_game, random_lqr, random_markov_game, random_mdp
 from bilevelrl.verification import enumerate_moments
 
 THETA = np.array([0.3, -0.2, 0.1])
@@ -159,19 +164,142 @@ def test_how_variance_grows_as_the_pay_falls(numbers, power):
     assert np.log2(variances[1] / variances[0]) == pytest.approx(power, abs=0.1)
 
 
+def ending(leader, follower):
+    return replace(ENDING, discount_leader=leader, discount_follower=follower)
+
+
+def game(leader=0.9, follower=0.9, *, sees=True, states=2):
+    return random_markov_game(
+        states=states, leader_actions=2, actions=2, seed=3, follower_sees_leader_action=sees, termination=0.2,
+        regularised=True, discount_leader=leader, discount_follower=follower,
+    )  # fmt: skip
+
+
+PAID_IN_TIME = {
+    "pay that dies": (ending(0.7, 0.9), Objective()),
+    "pay that grows": (ending(0.9, 0.8), Objective()),
+    "an episode": (ending(0.8, 0.9), Objective(2)),
+    "an undiscounted episode": (ending(0.8, 0.9), Objective(2, False)),
+    "seen": (game(), Objective()),
+    "seen, pay that dies": (game(0.7, 0.9), Objective()),
+    "not seen": (game(sees=False), Objective()),
+    "not seen, pay that grows": (game(0.9, 0.8, sees=False), Objective()),
+    "not seen, an episode": (game(0.9, 0.8, sees=False), Objective(2)),
+}
+"""Games, and pay that changes in time."""
+
+FOR_EVER = random_mdp(states=3, actions=2, parameters=3, seed=1, discount_leader=0.9, discount_follower=0.7)
+
+
+def at_its_own(problem, seed=0):
+    theta = THETA if problem.theta_shape is None else np.resize(THETA, problem.theta_shape)
+    return Context(
+        problem=problem, theta=theta, follower=solve_follower(problem, theta), rng=np.random.default_rng(seed)
+    )
+
+
 @pytest.mark.exact
-@pytest.mark.parametrize(("sides", "numbers"), VARIANTS)
-def test_the_best_pay_is_where_the_exact_error_is_least(sides, numbers):
+@pytest.mark.parametrize(("sides", "numbers"), [(2, "common"), (1, "independent")])
+@pytest.mark.parametrize("case", PAID_IN_TIME)
+def test_enumeration_finds_what_is_declared_in_games_and_where_pay_changes_in_time(case, sides, numbers):
+    problem, target = PAID_IN_TIME[case]
+    context = at_its_own(problem)
+    for unpaid in (True, False):
+        estimator = NudgedFollowers(pay=0.3, sides=sides, numbers=numbers, unpaid=unpaid, target=target)
+        declared = sum(estimator.expectation(context, horizon=3).values())
+        moments = enumerate_moments(estimator, problem, context.theta, horizon=3)
+        assert np.abs(moments.mean - declared).max() <= 1e-12
+
+
+@pytest.mark.exact
+@pytest.mark.parametrize("sides", [2, 1])
+@pytest.mark.parametrize("case", PAID_IN_TIME)
+def test_long_streams_declare_the_paid_followers_whole_quotient(case, sides):
+    """What reference/nudged finds from the problem that a game reduces to; a test there holds it to a tape."""
+    problem, target = PAID_IN_TIME[case]
+    context = at_its_own(problem)
+    is_game = not hasattr(problem, "tables")
+    reduced = reduce_game(problem) if is_game else problem
+    follower = PaidFollower(reduced.at(context.theta), target, solve_follower(reduced, context.theta))
+    w = 0.3 * problem.temperature
+    exact = follower.difference(w, -w if sides == 2 else 0.0)
+    estimator = NudgedFollowers(pay=0.3, sides=sides, unpaid=False, target=target)
+    declared = estimator.expectation(context, horizon=250)
+    if is_game:
+        exact["policy"] = exact.pop("initial") + exact.pop("direct") + exact.pop("transition")
+    assert set(declared) == set(exact)
+    for part, value in exact.items():
+        assert np.abs(declared[part] - value).max() <= 1e-10 * max(1.0, np.abs(value).max()), part
+
+
+@pytest.mark.exact
+@pytest.mark.parametrize(
+    ("case", "power"),
+    [("seen", 2.0), ("seen, pay that dies", 2.0), ("not seen", 2.0), ("pay that dies", 2.0), ("an episode", 2.0),
+     ("pay that grows for ever", np.log(0.9) / np.log(0.7 / 0.9))],
+)  # fmt: skip
+def test_its_bias_falls_with_its_order_in_games_and_in_time(case, power):
+    problem, target = {**PAID_IN_TIME, "pay that grows for ever": (FOR_EVER, Objective())}[case]
+    context = at_its_own(problem)
+    truth = hypergradient(problem, context.theta, horizon=target.horizon, discounted=target.discounted).value
+    pays = (1e-3, 1e-4) if power < 1.0 else (0.02, 0.01)
+    errors = [
+        np.abs(sum(NudgedFollowers(pay=pay, target=target).expectation(context, horizon=300).values()) - truth).max()
+        for pay in pays
+    ]
+    assert np.log(errors[0] / errors[1]) / np.log(pays[0] / pays[1]) == pytest.approx(power, abs=0.05)
+    _, order = NudgedFollowers(pay=pays[0], target=target)._bias(context, 300)
+    assert order == pytest.approx(power, abs=0.02)
+
+
+@pytest.mark.exact
+@pytest.mark.parametrize("case", ["pay that dies", "pay that grows", "seen, pay that dies"])
+def test_a_pay_that_stays_the_same_at_two_discounts_is_seen(case, monkeypatch):
+    """The planted one answers for a leader with the follower's discount, whatever the pay."""
+    problem, _ = PAID_IN_TIME[case]
+    context = at_its_own(problem)
+    truth = hypergradient(problem, context.theta).value
+    right, wrong = (
+        sum(NudgedFollowers(pay=1e-3).expectation(replace(context, problem=each), horizon=300).values())
+        for each in (problem, replace(problem, discount_leader=problem.discount_follower))
+    )
+    assert np.linalg.norm(wrong - truth) > 5.0 * np.linalg.norm(right - truth)
+    assert np.linalg.norm(wrong - truth) > 0.05 * np.linalg.norm(truth)
+
+
+@pytest.mark.statistical
+@pytest.mark.parametrize("numbers", ["independent", "common"])
+@pytest.mark.parametrize("case", ["pay that grows", "seen", "not seen, pay that grows"])
+def test_draws_of_games_and_in_time_have_the_declared_mean_and_covariance(case, numbers):
+    problem, target = PAID_IN_TIME[case]
+    estimator = NudgedFollowers(pay=0.3, numbers=numbers, unpaid=False, target=target)
+    context = at_its_own(problem, seed=3)
+    moments = enumerate_moments(estimator, problem, context.theta, horizon=3)
+    rng = np.random.default_rng(4)
+    batch = sample_trajectories(problem, context.theta, context.follower, streams=DRAWS, steps=3, rng=rng)
+    off = estimator(batch, context) - moments.mean
+    assert (np.abs(off.mean(axis=0)) < FIVE * off.std(axis=0) / np.sqrt(DRAWS)).all()
+    squares = off[:, :, None] * off[:, None, :]
+    spread = squares.std(axis=0) / np.sqrt(DRAWS)
+    assert (np.abs(squares.mean(axis=0) - moments.covariance) < FIVE * spread).all()
+
+
+@pytest.mark.exact
+@pytest.mark.parametrize(
+    ("problem", "sides", "numbers"),
+    [*((LAYERED, *variant) for variant in VARIANTS), (replace(LAYERED, discount_follower=0.8), 2, "common")],
+)
+def test_the_best_pay_is_where_the_exact_error_is_least(problem, sides, numbers):
     """Bias and variance of the paid term from enumeration, on a grid of pays around what the formula says."""
     streams = 10**7  # so many that the best pay is small, where the leading order is all there is
     estimator = NudgedFollowers(pay=0.01, sides=sides, numbers=numbers)
-    context = context_of(LAYERED)
+    context = context_of(problem)
     best = estimator.best_pay(context, horizon=3, streams=streams)
-    truth = hypergradient(LAYERED, THETA).value
+    truth = hypergradient(problem, THETA).value
     grid = best * np.geomspace(0.5, 2.0, 9)
 
     def squared_error(pay):
-        moments = enumerate_moments(replace(estimator, pay=float(pay)), LAYERED, THETA, horizon=3)
+        moments = enumerate_moments(replace(estimator, pay=float(pay)), problem, THETA, horizon=3)
         return np.sum((moments.mean - truth) ** 2) + np.trace(moments.covariance) / streams
 
     errors = [squared_error(pay) for pay in grid]
@@ -272,7 +400,7 @@ def test_in_a_simulator_of_many_episodes_the_first_one_counts():
     off = estimator(batch, context) - moments.mean
     assert (np.abs(off.mean(axis=0)) < FIVE * off.std(axis=0) / np.sqrt(DRAWS)).all()
     assert np.abs(moments.mean - enumerate_moments(estimator, ENDING, THETA, horizon=5).mean).max() > 0.1
-    with pytest.raises(EstimatorError, match="several episodes in one stream"):
+    with pytest.raises(UnsupportedError, match="several episodes in one stream"):
         NudgedFollowers(pay=0.3)(batch, context)
     np.testing.assert_allclose(sum(estimator.expectation(context, horizon=5).values()), moments.mean, rtol=1e-12)
     with pytest.raises(UnsupportedError, match="another law"):
@@ -305,28 +433,41 @@ def test_what_it_cannot_answer_for_is_refused_by_name():
         NudgedFollowers(sides=3)
     with pytest.raises(InvalidInputError, match="independent"):
         NudgedFollowers(numbers="shared")
-    with pytest.raises(UnsupportedError, match="paid for some"):
-        NudgedFollowers(target=Objective(horizon=5))
-    unequal = replace(ENDING, discount_leader=0.8)
-    with pytest.raises(UnsupportedError, match=r"expected one discount"):
-        NudgedFollowers().expectation(context_of(unequal), horizon=3)
+    for leader, growth in ((0.95, "1.9"), (0.99, "1.98")):
+        explodes = replace(ENDING, discount_leader=leader, discount_follower=0.5)
+        with pytest.raises(UnsupportedError, match=rf"grows by {growth} at each of .* steps, to (inf|.*e\+.*) times β"):
+            NudgedFollowers().expectation(context_of(explodes), horizon=3)
+    blind = replace(ENDING, discount_follower=0.0)
+    with pytest.raises(UnsupportedError, match=r"without a future sees no pay"):
+        NudgedFollowers().expectation(context_of(blind), horizon=3)
     with pytest.raises(InvalidInputError, match="rounding"):
         NudgedFollowers(pay=1e-16).expectation(context_of(ENDING), horizon=3)
     context = context_of(ENDING)
     batch = sample_trajectories(ENDING, THETA, context.follower, streams=2, steps=2, rng=np.random.default_rng(0))
     with pytest.raises(EstimatorError, match="Generator"):
         NudgedFollowers()(batch, replace(context, rng=None))
-    game = random_markov_game(states=3, leader_actions=2, actions=2, seed=0)
-    with pytest.raises(UnsupportedError, match="ConfigurableMDP"):
-        NudgedFollowers().expectation(
-            Context(problem=game, theta=THETA, follower=solve_follower(game, THETA)), horizon=3
-        )
+    for problem, why in ((random_lqr(), "nobody plays them"), (lqr_game(), "no quadratic")):
+        theta = np.zeros(problem.theta_shape or 3)
+        with pytest.raises(UnsupportedError, match=rf"{type(problem).__name__}: .*{why}.*; use BCHG"):
+            NudgedFollowers().expectation(
+                Context(problem=problem, theta=theta, follower=solve_follower(problem, theta)), horizon=3
+            )
     rooms, theta = four_rooms(), np.zeros(105)
     large = Context(problem=rooms, theta=theta, follower=solve_follower(rooms, theta), rng=np.random.default_rng(0))
     streams = sample_trajectories(rooms, theta, large.follower, streams=1, steps=2, rng=np.random.default_rng(0))
     with pytest.raises(TooLargeError, match="pairs of states"):
         NudgedFollowers().conditional_moments(streams, large)
     assert NudgedFollowers().cost(streams, large)["environment_steps"] == 6
+
+
+@pytest.mark.exact
+def test_many_runs_together_have_no_pay_that_changes_in_time():
+    rooms = replace(four_rooms(temperature=0.005), discount_leader=0.9)
+    batch = SeedBatch.solve(rooms, np.zeros((2, 105)))
+    streams = batch.sample(streams=1, steps=20, rng=np.random.default_rng(0))
+    critic, rng = batch.exact_critic(), [np.random.default_rng(run) for run in range(2)]
+    with pytest.raises(UnsupportedError, match=r"discount_leader=0.9, .*expected one discount"):
+        batch.estimate(NudgedFollowers(pay=1.0, unpaid=False), streams, critic, rng=rng)
 
 
 @pytest.mark.exact

@@ -184,6 +184,32 @@ def test_policies_per_stream(single_episode: bool) -> None:
 
 
 @pytest.mark.exact
+@pytest.mark.parametrize("single_episode", [True, False])
+def test_policies_by_time(single_episode: bool) -> None:
+    """Each step of an episode has its own; the same one at every step draws what one policy draws."""
+    problem = random_mdp(seed=0, actions=3, termination=0.2)
+    choice = named_stream(1, "choice").integers(0, 3, size=(30, 4))
+    simulator = TabularSimulator(single_episode=single_episode)
+
+    def sampled(policy: Any, **how: bool) -> Trajectories:
+        rng = np.random.default_rng(0)
+        return simulator.sample(problem, THETA, policy, streams=50, steps=30, rng=rng, **how)
+
+    batch = sampled(np.eye(3)[choice], policy_by_time=True)
+    picked = choice[np.where(batch.valid, batch.time_in_episode, 0), batch.state_t]
+    assert (batch.action_t == picked)[batch.valid].all()
+    assert (batch.behaviour_log_prob[batch.valid] == 0.0).all()
+    own = solve_follower(problem, THETA).policy
+    alike = sampled(own), sampled(np.repeat(own[None], 30, axis=0), policy_by_time=True)
+    for name in ("state_t", "action_t", "state_tp1", "behaviour_log_prob"):
+        np.testing.assert_array_equal(*(getattr(each, name) for each in alike))
+    with pytest.raises(ShapeError, match="a policy for each step"):
+        sampled(own, policy_by_time=True)
+    with pytest.raises(ShapeError, match="a policy for each step"):
+        sampled(np.repeat(own[None], 29, axis=0), policy_by_time=True)
+
+
+@pytest.mark.exact
 def test_resets_start_where_they_are_told() -> None:
     problem = random_mdp(seed=0, termination=0.2)
     policy = solve_follower(problem, THETA).policy

@@ -127,6 +127,8 @@ def test_a_pay_below_rounding_is_refused_and_above_it_rounding_is_told():
 def test_a_pay_that_explodes_is_refused_by_name():
     with pytest.raises(IllPosedError, match=r"grows by 1.9 at each of .* steps.*mixed_derivative"):
         paid(mdp(0.95, 0.5), Objective()).moments(1e-3)
+    with pytest.raises(IllPosedError, match=r"grows by 3.96 at each of .* steps, to inf times β"):
+        paid(mdp(0.99, 0.25), Objective()).moments(1e-3)  # beyond what doubles hold
     with pytest.raises(IllPosedError, match=r"discount_follower=0.0.*takes the limit"):
         paid(mdp(0.9, 0.0), Objective()).moments(1e-3)
     with pytest.raises(TooLargeError, match="steps of pay"):

@@ -132,7 +132,7 @@ def planted_mistakes(kind: type) -> tuple[Known, ...]:
     return tuple(
         Known(name=f"{mutant.changes} (as mutant {mutant.name!r})", effect=planted_effect(mutant))
         for mutant in MUTANTS.values()
-        if mutant.meant_for != "contract" and issubclass(kind, mutant.problem or ConfigurableMDP)
+        if mutant.meant_for not in ("contract", "independence") and issubclass(kind, mutant.problem or ConfigurableMDP)
     )
 
 

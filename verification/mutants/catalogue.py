@@ -25,7 +25,7 @@ from bilevelrl.reference.errors import InvalidInputError, refusal
 from bilevelrl.verification.mutants.along_slips import along_slips
 from bilevelrl.verification.mutants.exact import ExactFormula, Remembering
 from bilevelrl.verification.mutants.lambda_returns import LAMBDA_SLIPS
-from bilevelrl.verification.mutants.paid import PAID_SLIPS
+from bilevelrl.verification.mutants.paid import PAID_SLIPS, SharedNumbers
 from bilevelrl.verification.mutants.sample import SampleFormula
 
 __all__ = ["MUTANTS", "Mutant"]
@@ -234,6 +234,15 @@ for _slip in along_slips():
         lambda formula=_slip.formula: replace(formula),
         _slip.problem,
     )
+# What no mean shows.
+_add(
+    "shared numbers called independent",
+    "estimator",
+    "paid followers of both signs meet the same random numbers",
+    "a generator that is seeded twice",
+    "independence",
+    lambda: SharedNumbers(pay=0.3, name="shared numbers called independent"),
+)
 # What makes an answer no sample at all.
 _estimator("mean for every row", "rows that are not independent", SLIP, "contract", contract="mean")
 _estimator(

@@ -14,9 +14,10 @@ __all__ = ["kill_page"]
 _HEAD = """# Planted errors
 
 A check that has never failed anything is not known to check. Each row is a wrong estimator or a wrong gradient, from
-published code or from what people usually write, with the check that is meant for it. No check here samples, so an
-error is killed or it is not. The margin is the largest difference in units of what rounding allows: above 1 is dead,
-and *outright* is a broken contract. The last columns are the scenario where it shows most, and what else kills it.
+published code or from what people usually write, with the check that is meant for it. No check here samples but that of
+independence, which holds 20,000 draws with a fixed seed against a declared covariance, so an error is killed or it is
+not. The margin is the largest difference in units of what rounding allows, there five standard errors: above 1 is
+dead, and *outright* is a broken contract. The last columns are where it shows most, and what else kills it.
 Estimators for all kinds of problem run on the scenarios of `verify`; `bilevelrl mutants --list` says where each error
 comes from. Made by `bilevelrl mutants --page docs/planted_errors.md`.
 """

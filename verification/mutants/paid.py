@@ -1,17 +1,20 @@
-"""The mixed derivative of the follower's own value with one slip each, as a gradient function."""
+"""The mixed derivative of the follower's own value with one slip each: as a gradient function, and from samples."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
+from bilevelrl.estimators import Context, Trajectories
+from bilevelrl.estimators.methods import NudgedFollowers
 from bilevelrl.reference import ConfigurableMDP, solve_follower
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.nudged import PaidFollower
 from bilevelrl.reference.problem import Objective, Part, nudged_slopes
 
-__all__ = ["PAID_SLIPS", "PaidFormula"]
+__all__ = ["PAID_SLIPS", "PaidFormula", "SharedNumbers"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,3 +64,13 @@ PAID_SLIPS: tuple[tuple[str, str, PaidFormula], ...] = (
     ("paid values left out", "V_w ∇P missing", PaidFormula(name="paid values left out", forgets_values=True)),
 )
 """(name, what is wrong, the mutant)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SharedNumbers(NudgedFollowers):
+    """Nudged followers that meet the same random numbers and declare that they share nothing; no mean shows it."""
+
+    def contributions(self, trajectories: Trajectories, context: Context) -> Any:
+        """Return those of followers with common numbers."""
+        common = NudgedFollowers(pay=self.pay, sides=self.sides, numbers="common", unpaid=self.unpaid)
+        return common.contributions(trajectories, context)

@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 
 from bilevelrl.estimators import ESTIMATORS, Claim
+from bilevelrl.estimators.methods import NudgedFollowers
 from bilevelrl.estimators.registry import estimators_for
 from bilevelrl.reference import ConfigurableMDP, hypergradient
 from bilevelrl.reference.errors import UnknownNameError
 from bilevelrl.tasks import scenarios
+from bilevelrl.verification.checks.independence import check_independence
 from bilevelrl.verification.commands.command_line import main
 from bilevelrl.verification.mutants.along import TraceFormula
 from bilevelrl.verification.mutants.along_slips import KINDS
@@ -35,6 +37,8 @@ from bilevelrl.verification.mutants.sample import SampleFormula
 # A margin of ten is one digit away from rounding; the Taylor test's is at most about two by construction.
 CLEAR = {"Taylor order": 1.5}
 
+DRAW_FOR_THEMSELVES = ("bc_hg_independent", "hpgd_oracle", "hpgd_oracle_independent", "nudged", "nudged_one_sided")
+
 
 @pytest.mark.parametrize("name", MUTANTS)
 def test_mutant_is_killed_by_the_check_meant_for_it(name: str) -> None:
@@ -49,8 +53,9 @@ def test_right_formulas_and_routes_survive_every_check(name: str) -> None:
     row = kill_matrix(mutants=[], correct=[name]).correct[0]
     assert row.killed_by == ()
     checks = GRADIENT_CHECKS if row.kind == "gradient" else ESTIMATOR_CHECKS
-    # Survived, and not for want of being judged. Every check of its kind had something to say; LQRs never end.
-    assert set(row.margins) == set(checks) - ({"bias"} if "LQR" in name else set())
+    # Survived, and not for want of being judged. Every check of its kind had something to say; LQRs never end, and
+    # formulas draw no numbers of their own.
+    assert set(row.margins) == set(checks) - {"independence"} - ({"bias"} if "LQR" in name else set())
     assert max(row.margins.values()) < 0.5
 
 
@@ -59,6 +64,12 @@ def test_registered_estimators_survive_every_check(name: str) -> None:
     quick = scenarios(tags="textbook") + scenarios(tags=["ends", "random"])[:3] + scenarios(tags=["goes_on", "sparse"])
     row = kill_matrix(mutants=[], correct=[name], on=quick).correct[0]
     assert row.killed_by == ()
+    assert ("independence" in row.margins) == (name in DRAW_FOR_THEMSELVES)
+
+
+def test_what_rests_on_rare_draws_is_not_judged_by_its_sample() -> None:
+    assert check_independence(NudgedFollowers(pay=0.3, numbers="common")) == []
+    assert check_independence(NudgedFollowers(pay=0.3))[0].margin < 1.0
 
 
 def test_there_are_enough_and_each_says_where_it_comes_from() -> None:

@@ -301,6 +301,7 @@ UNSEEN = {
     "parts exchanged",
     "parts of the truth exchanged",
     "remembers its last follower",
+    "shared numbers called independent",  # its mean is right
 }
 
 

@@ -20,7 +20,7 @@ from bilevelrl.benchmarks.sweeping.sweep_grid import Cell, Grid
 from bilevelrl.benchmarks.sweeping.sweep_store import SweepFolder, mixed_software
 from bilevelrl.reference.errors import BilevelRLError, InvalidInputError, MissingExtraError, UnknownNameError, refusal
 from bilevelrl.reference.storage import locked
-from bilevelrl.verification.commands import end_with_parent
+from bilevelrl.verification.processes import end_with_parent
 
 __all__ = ["MixedSoftwareWarning", "Sweep", "SweepError", "SweepReport", "need_processes", "run_sweep"]
 

@@ -160,7 +160,7 @@ def solved_once(context: Context, what: tuple[Hashable, ...], solve: Callable[[]
     if not isinstance(context.problem, ConfigurableMDP):
         return solve()
     follower = context.follower.policy.tobytes(), context.follower.value.tobytes()
-    return context.problem.derivatives.memory.once((*what, *follower), context.theta, solve)
+    return context.problem.derivatives.cache.once((*what, *follower), context.theta, solve)
 
 
 def follower_steps(context: Context, trajectories: Trajectories) -> FloatArray:

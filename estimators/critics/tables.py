@@ -123,7 +123,7 @@ class ExactCritic:
             [transition.successor, transition.probability] if isinstance(transition, SparseTransition) else [transition]
         )
         asked = tuple(None if each is None else np.asarray(each).tobytes() for each in (policy, reward, *kernel))
-        return problem.derivatives.memory.once(
+        return problem.derivatives.cache.once(
             ("critic", horizon, discounted, asked), theta, lambda: cls._of(changed, policy, horizon, discount)
         )
 

@@ -13,7 +13,7 @@ from bilevelrl.estimators.expectations.tabular import Completion, tabular_expect
 from bilevelrl.estimators.sampling.trajectories import Trajectories
 from bilevelrl.estimators.terms import tabular
 from bilevelrl.estimators.terms.along_trajectories import AlongTrajectories
-from bilevelrl.estimators.terms.kinds import Reading, answers_of
+from bilevelrl.estimators.terms.answers import Reading, answers_of
 from bilevelrl.reference import ConfigurableLQR, ConfigurableMDP, LQRGame, MarkovGame
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.doors import checked

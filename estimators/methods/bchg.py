@@ -28,7 +28,7 @@ from bilevelrl.estimators.expectations.along_trajectories import ExpectedAlongTr
 from bilevelrl.estimators.sampling.trajectories import Trajectories
 from bilevelrl.estimators.sums.traces import average_over_visits, forward_trace, windowed_trace
 from bilevelrl.estimators.terms.along_trajectories import exact_critic_kind
-from bilevelrl.estimators.terms.kinds import Reading, follower_terms
+from bilevelrl.estimators.terms.answers import Reading, follower_terms
 from bilevelrl.reference import ConfigurableLQR, ConfigurableMDP, LQRGame, MarkovGame
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.doors import checked

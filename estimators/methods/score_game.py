@@ -28,7 +28,7 @@ from bilevelrl.estimators.methods.naive_pgd import NaivePGD
 from bilevelrl.estimators.methods.pathwise_game import fit_cost_gradient
 from bilevelrl.estimators.sampling.gaussian_game import LQRGameBatch, StackedFollowers, check_linear_leader
 from bilevelrl.estimators.sampling.linear_quadratic import gaussian_root
-from bilevelrl.estimators.sampling.memory import Draws
+from bilevelrl.estimators.sampling.replay_memory import Draws
 from bilevelrl.estimators.terms.along_trajectories import AlongTrajectories
 from bilevelrl.reference import LQRGame
 from bilevelrl.reference.arrays import FloatArray
@@ -139,7 +139,7 @@ def score_directions(
     Examples
     --------
     >>> from bilevelrl.estimators.sampling.gaussian_game import sample_games
-    >>> from bilevelrl.estimators.sampling.memory import Draws
+    >>> from bilevelrl.estimators.sampling.replay_memory import Draws
     >>> from bilevelrl.tasks import lqr_game
     >>> class Zero:
     ...     def action_value(self, state, leader_action, action):

@@ -28,7 +28,7 @@ from bilevelrl.estimators.estimator import Claim, Context, Contribution, Draw, E
 from bilevelrl.estimators.sampling.trajectories import Trajectories
 from bilevelrl.estimators.sums.traces import discount_powers, forward_trace
 from bilevelrl.estimators.terms.along_trajectories import AlongTrajectories, exact_critic_kind
-from bilevelrl.estimators.terms.kinds import follower_terms
+from bilevelrl.estimators.terms.answers import follower_terms
 from bilevelrl.reference import MarkovGame
 from bilevelrl.reference.arrays import FloatArray, IntArray
 from bilevelrl.reference.doors import NonNegative, checked

@@ -8,7 +8,7 @@ from bilevelrl.estimators.sampling.gaussian_game import (
 )
 from bilevelrl.estimators.sampling.joint_actions import JointProcess, joint_mdp
 from bilevelrl.estimators.sampling.linear_quadratic import LQRSimulator, gaussian_root
-from bilevelrl.estimators.sampling.memory import Draws, EpisodeMemory
+from bilevelrl.estimators.sampling.replay_memory import Draws, EpisodeMemory
 from bilevelrl.estimators.sampling.rollouts import from_rollouts
 from bilevelrl.estimators.sampling.sample import sample_suffixes, sample_trajectories
 from bilevelrl.estimators.sampling.stopping import sample_stopped_trajectories

@@ -67,7 +67,7 @@ class TabularSimulator:
     step_limit: int | None = None
     restart: Restart = "initial"
     single_episode: bool = True
-    _memory: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _cache: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.step_limit is not None:
@@ -193,10 +193,10 @@ class TabularSimulator:
         """Compile a kernel, once for as long as its numbers stay the same."""
         sparse = isinstance(kernel, SparseTransition)
         numbers = [np.asarray(each) for each in ([kernel.successor, kernel.probability] if sparse else [kernel])]
-        known = self._memory.get("kernel", [])
+        known = self._cache.get("kernel", [])
         if len(known) != len(numbers) or not all(map(np.array_equal, known, numbers)):
-            self._memory.update(kernel=[each.copy() for each in numbers], moves=kernel_draws(kernel))
-        compiled: Draws = self._memory["moves"]
+            self._cache.update(kernel=[each.copy() for each in numbers], moves=kernel_draws(kernel))
+        compiled: Draws = self._cache["moves"]
         return compiled
 
 

@@ -1,7 +1,7 @@
 """Estimators that sum along trajectories: what counts, how much, in which values, and the leader's own terms.
 
 With per-step derivatives x of the leader's terms and y of the follower's values, both answered by the kind of problem
-(`terms.kinds`), estimates along trajectories are
+(`terms.answers`), estimates along trajectories are
 
     Σ_t w_t x_t  +  (1/β) Σ_t w_t B_t Σ_{k≥t} γ_F^{k-t} y_k,      w_t = γ_L^t or its form at geometric times.        (1)
 
@@ -34,7 +34,7 @@ from bilevelrl.estimators.sampling.trajectories import Trajectories
 from bilevelrl.estimators.sums.clipping import check_positive_or_infinite
 from bilevelrl.estimators.sums.single_transitions import clipped_scores
 from bilevelrl.estimators.sums.traces import average_over_visits, continues, discount_powers, forward_trace
-from bilevelrl.estimators.terms.kinds import Reading, answers_of
+from bilevelrl.estimators.terms.answers import Reading, answers_of
 from bilevelrl.estimators.terms.suffix_moments import return_moments
 from bilevelrl.estimators.terms.tabular import Scores
 from bilevelrl.reference.arrays import FloatArray, store_floats

@@ -21,7 +21,7 @@ from numpy.random import Generator
 from bilevelrl.estimators.estimator import Context, Contribution
 from bilevelrl.estimators.sampling.sample import sample_suffixes
 from bilevelrl.estimators.sampling.trajectories import TransitionVisits
-from bilevelrl.estimators.terms.kinds import follower_terms
+from bilevelrl.estimators.terms.answers import follower_terms
 from bilevelrl.estimators.terms.tabular import Scores
 from bilevelrl.reference.arrays import FloatArray, IntArray
 from bilevelrl.reference.errors import EstimatorError

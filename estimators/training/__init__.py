@@ -1,12 +1,19 @@
 """The leader's training loop: optimisers, followers, methods, checkpoints; batched over seeds and hyper-parameters."""
 
 from bilevelrl.estimators.optimisers import SCHEDULES, SGD, Adam, Optimiser, make_optimiser
+from bilevelrl.estimators.training.declarations.critic_rules import (
+    CriticRule,
+    ExactCritics,
+    LearntCritics,
+    LeastSquaresCritics,
+    NetworkCritics,
+)
+from bilevelrl.estimators.training.declarations.game import GameTraining
+from bilevelrl.estimators.training.declarations.gaussian_game import LQRGameTraining, lqr_game_training
+from bilevelrl.estimators.training.declarations.lqr import LQRTraining
+from bilevelrl.estimators.training.declarations.options import PUBLISHED, SOUND, GameOptions
+from bilevelrl.estimators.training.declarations.tabular import Training, published_simulator
 from bilevelrl.estimators.training.direction_errors import GRADIENT_COLUMNS, gradient_errors
-from bilevelrl.estimators.training.kinds.game import GameTraining
-from bilevelrl.estimators.training.kinds.gaussian_game import LQRGameTraining, lqr_game_training
-from bilevelrl.estimators.training.kinds.lqr import LQRTraining
-from bilevelrl.estimators.training.kinds.options import PUBLISHED, SOUND, GameOptions
-from bilevelrl.estimators.training.kinds.tabular import Training, published_simulator
 from bilevelrl.estimators.training.loop import Evaluation, History, train
 from bilevelrl.estimators.training.methods import METHODS, Method, Wanted
 from bilevelrl.estimators.training.runs import LeaderTraining, Run, World
@@ -14,13 +21,6 @@ from bilevelrl.estimators.training.worlds import game as _game  # worlds registe
 from bilevelrl.estimators.training.worlds import gaussian_game as _gaussian_game
 from bilevelrl.estimators.training.worlds import lqr as _lqr
 from bilevelrl.estimators.training.worlds import separate as _separate
-from bilevelrl.estimators.training.worlds.critic_rules import (
-    CriticRule,
-    ExactCritics,
-    LearntCritics,
-    LeastSquaresCritics,
-    NetworkCritics,
-)
 
 __all__ = [
     "GRADIENT_COLUMNS",

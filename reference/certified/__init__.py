@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from bilevelrl.reference.certified.certify import certified_hypergradient
-from bilevelrl.reference.certified.closed_form.formula import (
+from bilevelrl.reference.certified.closed_form import (
     CLOSED_FORM_TABLES,
     ClosedForm,
     ClosedFormTable,

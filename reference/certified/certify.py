@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from bilevelrl.reference.certified.closed_form.formula import ClosedForm
+from bilevelrl.reference.certified.closed_form import ClosedForm
 from bilevelrl.reference.certified.extra import require_flint
 from bilevelrl.reference.contexts import Mixture
 from bilevelrl.reference.doors import Steps, checked
@@ -81,7 +81,7 @@ def certified_hypergradient(
     (False, True)
     """
     require_flint()
-    from bilevelrl.reference.certified.closed_form.enclosure import certify_closed_form
+    from bilevelrl.reference.certified.closed_form_tables import certify_closed_form
     from bilevelrl.reference.certified.doubles.game import DoubleGame
     from bilevelrl.reference.certified.doubles.lqr import lqr_as_closed_form, lqr_game_as_closed_form
     from bilevelrl.reference.certified.game import game_evaluation

@@ -13,7 +13,7 @@ from typing import TypeAlias
 from flint import arb, arb_mat, arb_series
 
 from bilevelrl.reference.certified.balls import ball, peak
-from bilevelrl.reference.certified.closed_form.formula import ClosedForm, ClosedFormTable
+from bilevelrl.reference.certified.closed_form import ClosedForm, ClosedFormTable
 from bilevelrl.reference.errors import PrecisionError
 
 __all__ = [

@@ -20,10 +20,10 @@ from dataclasses import dataclass
 from flint import arb, arb_series, ctx
 
 from bilevelrl.reference.certified.balls import Enclosure, ball, widened
-from bilevelrl.reference.certified.closed_form.formula import ClosedForm
+from bilevelrl.reference.certified.closed_form import ClosedForm
 from bilevelrl.reference.certified.hypergradient import CertifiedHypergradient
 from bilevelrl.reference.certified.lqr.enclosure import lqr_objective_series
-from bilevelrl.reference.certified.tabular.series import tabular_objective_series
+from bilevelrl.reference.certified.objective_series import tabular_objective_series
 from bilevelrl.reference.errors import BilevelRLError, InvalidInputError, PrecisionError, refusal
 
 __all__ = [

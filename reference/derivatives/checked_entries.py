@@ -2,7 +2,7 @@
 
 Claims are compared at the first θ, again where an array begins to depend on θ, one that should not has changed, or a
 trace takes another number of steps (another branch of an `if`), and at the second, fourth, eighth ... θ
-(`bilevelrl.reference.derivatives.checks`, `.memory`).
+(`bilevelrl.reference.derivatives.checks`, `.cache`).
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from functools import partial
 import numpy as np
 
 from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.derivatives.cache import Cache, Point, Seen, point_of
 from bilevelrl.reference.derivatives.checks import EXACT_AGREEMENT, compare, kink
 from bilevelrl.reference.derivatives.findings import Finding, describe
-from bilevelrl.reference.derivatives.memory import Memory, Point, Seen, point_of
 from bilevelrl.reference.derivatives.probes import ROUNDINGS, ULPS, Entries, Probe, Values, same
 from bilevelrl.reference.derivatives.traces import Trace
 from bilevelrl.reference.errors import DerivativeError, InvalidInputError, ShapeError, UnknownNameError, refusal
@@ -38,7 +38,7 @@ class CheckedEntries:
         θ → {name: array}, traceable unless closed forms are given.
     label : str
         What the user calls the function: "tables", "matrices", "policy".
-    memory
+    cache
         Where to keep what was checked.
     verify : bool
         Whether to hold derivatives against differences.
@@ -46,27 +46,27 @@ class CheckedEntries:
 
     entries: Entries
     label: str
-    memory: Memory
+    cache: Cache
     verify: bool = True
 
     def probe(self, theta: FloatArray) -> Probe:
         """Return the values at θ and around it, kept until another θ is asked for."""
         point = point_of(theta)
-        known = self.memory.get("probe")
+        known = self.cache.get("probe")
         if known is None or known[0] != point:
-            known = self.memory["probe"] = (point, Probe(self.entries, theta.copy(), self.label))
+            known = self.cache["probe"] = (point, Probe(self.entries, theta.copy(), self.label))
         result: Probe = known[1]
         return result
 
     def refresh(self, theta: FloatArray, values: Values) -> None:
         """Take note of all values at θ; forget everything where they were others there: a closure has changed."""
         point = point_of(theta)
-        known: tuple[Point, Probe] | None = self.memory.get("probe")
+        known: tuple[Point, Probe] | None = self.cache.get("probe")
         if known is not None and known[0] == point:
             if all(same(value, known[1].base[name]) for name, value in values.items()):
                 return
-            self.memory.clear()
-        self.memory["probe"] = (point, Probe(self.entries, theta.copy(), self.label, values))
+            self.cache.clear()
+        self.cache["probe"] = (point, Probe(self.entries, theta.copy(), self.label, values))
 
     def _seen(self, theta: FloatArray, names: frozenset[str] | None = None, values: Values | None = None) -> Seen:
         """Return what is known of the arrays at θ, looked at again where that is due or something has changed.
@@ -74,7 +74,7 @@ class CheckedEntries:
         Names are those that the trace or the closed form gives, values those at θ; None where neither is known.
         """
         point = point_of(theta)
-        seen: Seen | None = self.memory.get("seen")
+        seen: Seen | None = self.cache.get("seen")
         if seen is not None:
             asked = seen.names if names is None else names
             if seen.point == point and asked <= seen.varying:
@@ -84,12 +84,12 @@ class CheckedEntries:
                 seen.point, seen.points = point, seen.points + 1
                 return seen
         names = self.moving(theta) if names is None else names
-        seen = self.memory["seen"] = Seen.around(self.probe(theta), names, seen)
+        seen = self.cache["seen"] = Seen.around(self.probe(theta), names, seen)
         return seen
 
     def stands_still(self, theta: FloatArray, name: str) -> bool:
         """Whether an array does not move around θ, as far as was seen or by differences."""
-        seen: Seen | None = self.memory.get("seen")
+        seen: Seen | None = self.cache.get("seen")
         probe = self.probe(theta)
         known = seen is not None and not seen.is_due and seen.is_constant(name, probe.base[name])
         return known or not probe.moves(name)
@@ -173,13 +173,13 @@ class CheckedEntries:
     def _trace(self, theta: FloatArray) -> Trace:
         """Return the trace at θ; one of another length is another function, of which nothing has been compared."""
         traced = Trace.of(self.entries, theta, self.label)
-        lengths: set[int] = self.memory.setdefault("steps", set())
+        lengths: set[int] = self.cache.setdefault("steps", set())
         if traced.steps not in lengths:
-            seen: Seen | None = self.memory.get("seen")
+            seen: Seen | None = self.cache.get("seen")
             if seen is not None:
                 seen.compared.clear()
             lengths.add(traced.steps)
-        self.memory["traced"] = point_of(theta)
+        self.cache["traced"] = point_of(theta)
         return traced
 
     def confirm_trace(self, theta: FloatArray) -> None:
@@ -190,7 +190,7 @@ class CheckedEntries:
         DerivativeError
             As `pullback_at`.
         """
-        if self.memory.get("traced") != point_of(theta):
+        if self.cache.get("traced") != point_of(theta):
             self._trace(theta)
         traced = self._trace(theta)  # sees what the function keeps from an earlier one
         self._check_pullback(theta, frozenset(traced.nodes), traced.pull, "autograd", traced.values, kind="trace")

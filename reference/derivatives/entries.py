@@ -16,8 +16,8 @@ import numpy as np
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.derivatives.array_values import tracing
 from bilevelrl.reference.derivatives.autodiff import directional_derivatives
+from bilevelrl.reference.derivatives.cache import point_of
 from bilevelrl.reference.derivatives.checked_entries import CheckedEntries
-from bilevelrl.reference.derivatives.memory import point_of
 from bilevelrl.reference.derivatives.numerical import numerical_jacobian
 from bilevelrl.reference.derivatives.traces import Trace, rule_failed
 from bilevelrl.reference.errors import (
@@ -40,7 +40,7 @@ class Derivatives(CheckedEntries):
 
     Attributes
     ----------
-    entries, label, memory, verify
+    entries, label, cache, verify
         As of `CheckedEntries`.
     jacobian_given
         Optional closed form: θ → {name: (*shape, N)}; arrays left out do not depend on θ.
@@ -49,8 +49,8 @@ class Derivatives(CheckedEntries):
 
     Examples
     --------
-    >>> from bilevelrl.reference.derivatives.memory import Memory
-    >>> d = Derivatives(entries=lambda x: {"moves": x ** 2, "stays": np.ones(3)}, label="tables", memory=Memory())
+    >>> from bilevelrl.reference.derivatives.cache import Cache
+    >>> d = Derivatives(entries=lambda x: {"moves": x ** 2, "stays": np.ones(3)}, label="tables", cache=Cache())
     >>> theta = np.array([1.0, 2.0])
     >>> sorted(d.varying(theta)), d.pullback_at(theta)({"moves": np.ones(2)})
     (['moves'], array([2., 4.]))
@@ -71,13 +71,13 @@ class Derivatives(CheckedEntries):
         if self.pullback_given is not None:
             return self._seen(theta).names if theta.size else frozenset()
         point = point_of(theta)
-        known = self.memory.get("varying")
+        known = self.cache.get("varying")
         if known is None or known[0] != point:
             if self.jacobian_given is not None:
                 names = frozenset(self._given_jacobian(theta))
             else:
                 names = frozenset(self._trace(theta).nodes)
-            known = self.memory["varying"] = (point, names)
+            known = self.cache["varying"] = (point, names)
         result: frozenset[str] = known[1]
         return result
 
@@ -96,7 +96,7 @@ class Derivatives(CheckedEntries):
         DerivativeError
             If a derivative is not what differences show, or not finite.
         """
-        slopes = self.memory.once("jacobian", theta, lambda: self._jacobian(theta))
+        slopes = self.cache.once("jacobian", theta, lambda: self._jacobian(theta))
         return {name: np.array(value) for name, value in slopes.items()}
 
     def _jacobian(self, theta: FloatArray) -> dict[str, FloatArray]:
@@ -186,7 +186,7 @@ class Derivatives(CheckedEntries):
         DerivativeError
             As `jacobian`; not finite where that pullback is asked for.
         """
-        return self.memory.once("pullback", theta, lambda: self._pullback_at(theta))
+        return self.cache.once("pullback", theta, lambda: self._pullback_at(theta))
 
     def _pullback_at(self, theta: FloatArray) -> Pulled:
         if self.pullback_given is not None:
@@ -214,7 +214,7 @@ class Derivatives(CheckedEntries):
             return by_jacobian
         traced = self._trace(theta)
         names = frozenset(traced.nodes)
-        self.memory["varying"] = (point_of(theta), names)
+        self.cache["varying"] = (point_of(theta), names)
         self._check_pullback(theta, names, traced.pull, "autograd", traced.values)
 
         def by_trace(cotangents: Mapping[str, FloatArray]) -> FloatArray:

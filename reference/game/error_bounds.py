@@ -32,7 +32,7 @@ from bilevelrl.reference.game.follower import GameFollower
 from bilevelrl.reference.game.leader import truncated_stages
 from bilevelrl.reference.game.model import GameAt, MarkovGame
 from bilevelrl.reference.problem import AnswerBounds, Objective, error_bound
-from bilevelrl.reference.tabular.error_bounds import BOUND_SIZE_LIMIT, FIRST_ORDER
+from bilevelrl.reference.problem.on_demand import BOUND_SIZE_LIMIT, FIRST_ORDER
 from bilevelrl.reference.tabular.transitions import DiscountedSystem, law_error
 from bilevelrl.reference.tabular.value_errors import ValueErrors
 

@@ -29,9 +29,9 @@ from bilevelrl.reference.arrays import (
     is_frozen,
 )
 from bilevelrl.reference.derivatives.array_values import called, differentiable_array
+from bilevelrl.reference.derivatives.cache import Cache
 from bilevelrl.reference.derivatives.differentiated import Differentiated
 from bilevelrl.reference.derivatives.entries import Derivatives
-from bilevelrl.reference.derivatives.memory import Memory
 from bilevelrl.reference.derivatives.numerical import linearised
 from bilevelrl.reference.doors import Discount, Temperature, checked
 from bilevelrl.reference.errors import (
@@ -118,7 +118,7 @@ class MarkovGame(Differentiated):
     theta_shape: tuple[int, ...] | None = None
     verify_derivatives: bool = True
     name: str = "Markov game"
-    _memory: Memory = field(default_factory=Memory, init=False, repr=False, compare=False)
+    _cache: Cache = field(default_factory=Cache, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         for name in ("transition", "reward_follower", "reward_leader", "initial"):
@@ -234,7 +234,7 @@ class MarkovGame(Differentiated):
         def entries(theta: object) -> dict[str, Traced]:
             return {"policy": self.evaluate(theta), "regulariser": self.regulariser_of(theta)}
 
-        return Derivatives(entries=entries, label="policy", memory=self._memory, verify=self.verify_derivatives)
+        return Derivatives(entries=entries, label="policy", cache=self._cache, verify=self.verify_derivatives)
 
     @checked
     def policy_pullback(self, theta: FloatArray, cotangents: FloatArray) -> FloatArray:

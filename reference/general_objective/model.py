@@ -22,7 +22,7 @@ from autograd.tracer import getval
 
 from bilevelrl.reference.arrays import FloatArray, Traced
 from bilevelrl.reference.derivatives.array_values import called, differentiable_array
-from bilevelrl.reference.derivatives.memory import Memory
+from bilevelrl.reference.derivatives.cache import Cache
 from bilevelrl.reference.doors import checked
 from bilevelrl.reference.errors import InvalidInputError, ShapeError, UnsupportedError, refusal
 from bilevelrl.reference.general_objective.slopes import Slopes, checked_slopes
@@ -81,7 +81,7 @@ class GeneralObjective:
     normalised: bool = False
     verify_derivatives: bool = True
     name: str = "general objective"
-    _memory: Memory = field(default_factory=Memory, init=False, repr=False, compare=False)
+    _cache: Cache = field(default_factory=Cache, init=False, repr=False, compare=False)
 
     @property
     def discount_leader(self) -> float:
@@ -179,7 +179,7 @@ class GeneralObjective:
         DerivativeError
             If one disagrees with differences of f; with the argument, the direction and both numbers.
         """
-        calls = self._memory["slopes"] = self._memory.get("slopes", 0) + 1
+        calls = self._cache["slopes"] = self._cache.get("slopes", 0) + 1
         verify = self.verify_derivatives and not calls & (calls - 1)  # at the first, second, fourth ... θ
         return checked_slopes(self.value, self.cotangents, (theta, policy, occupancy), verify=verify)
 

@@ -17,9 +17,9 @@ import numpy as np
 
 from bilevelrl.reference.arrays import FloatArray, Traced, is_frozen
 from bilevelrl.reference.derivatives.array_values import called
+from bilevelrl.reference.derivatives.cache import Cache
 from bilevelrl.reference.derivatives.differentiated import Differentiated
 from bilevelrl.reference.derivatives.entries import Derivatives, Jacobian
-from bilevelrl.reference.derivatives.memory import Memory
 from bilevelrl.reference.derivatives.numerical import linearised
 from bilevelrl.reference.doors import Discount, Temperature, checked
 from bilevelrl.reference.errors import InvalidInputError, refusal
@@ -79,7 +79,7 @@ class ConfigurableLQR(Differentiated):
     matrices_jacobian: Jacobian | None = None
     verify_derivatives: bool = True
     name: str = "configurable LQR"
-    _memory: Memory = field(default_factory=Memory, init=False, repr=False, compare=False)
+    _cache: Cache = field(default_factory=Cache, init=False, repr=False, compare=False)
 
     def at(self, theta: object) -> LQRAt:
         """Evaluate the matrices once at a real θ and check them.
@@ -93,10 +93,10 @@ class ConfigurableLQR(Differentiated):
         matrices = self.evaluate(theta)
         self.derivatives.refresh(theta, matrices.differentiable())
         # Matrices that are the same read-only array at every θ are checked once.
-        known = self._memory.get("checked", {})
+        known = self._cache.get("checked", {})
         entries = matrices.differentiable()
         result = check_matrices(matrices, checked=[name for name, value in entries.items() if known.get(name) is value])
-        self._memory["checked"] = {
+        self._cache["checked"] = {
             name: value for name, value in entries.items() if is_frozen(value) and value.dtype == np.float64
         }
         return LQRAt(problem=self, theta=theta, matrices=result)
@@ -126,7 +126,7 @@ class ConfigurableLQR(Differentiated):
         return Derivatives(
             entries=lambda theta: self.evaluate(theta).differentiable(),
             label="matrices",
-            memory=self._memory,
+            cache=self._cache,
             jacobian_given=self.matrices_jacobian,
             verify=self.verify_derivatives,
         )

@@ -24,7 +24,7 @@ from bilevelrl.reference.lqr.riccati_derivative import lyapunov_primitive
 from bilevelrl.reference.lqr.rounding import EPSILON, Ledger, UnprovenError, first_order_errors, plain
 from bilevelrl.reference.lqr.solvers import discounted_lyapunov, riccati_backup
 from bilevelrl.reference.problem import AnswerBounds, Part
-from bilevelrl.reference.tabular.error_bounds import FIRST_ORDER
+from bilevelrl.reference.problem.on_demand import FIRST_ORDER
 
 __all__ = [
     "UNKNOWN",

@@ -21,9 +21,9 @@ import numpy as np
 
 from bilevelrl.reference.arrays import FloatArray, Traced, check_shape, check_vectors
 from bilevelrl.reference.derivatives.array_values import called, differentiable_array
+from bilevelrl.reference.derivatives.cache import Cache
 from bilevelrl.reference.derivatives.differentiated import Differentiated
 from bilevelrl.reference.derivatives.entries import Derivatives
-from bilevelrl.reference.derivatives.memory import Memory
 from bilevelrl.reference.derivatives.numerical import linearised
 from bilevelrl.reference.doors import Discount, Temperature, checked
 from bilevelrl.reference.errors import InvalidInputError, ShapeError, UnsupportedError, refusal
@@ -136,7 +136,7 @@ class LQRGame(Differentiated):
     theta_shape: tuple[int, ...] | None = None
     verify_derivatives: bool = True
     name: str = "LQR game"
-    _memory: Memory = field(default_factory=Memory, init=False, repr=False, compare=False)
+    _cache: Cache = field(default_factory=Cache, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if (self.leader_policy is None) == (self.leader_covariance is None):
@@ -218,7 +218,7 @@ class LQRGame(Differentiated):
         return Derivatives(
             entries=lambda theta: self.policy(theta).differentiable(),
             label="leader_policy",
-            memory=self._memory,
+            cache=self._cache,
             jacobian_given=None if own else lambda theta: {"gain": np.eye(theta.size).reshape(*shape, theta.size)},
             verify=self.verify_derivatives and own,
         )

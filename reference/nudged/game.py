@@ -20,12 +20,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from bilevelrl.reference.arrays import ComplexArray, FloatArray
+from bilevelrl.reference.arrays.discounted_system import FactorisedSystem
 from bilevelrl.reference.game.error_bounds import game_error_bound
 from bilevelrl.reference.game.follower import GameFollower, game_value_errors, solve_game
 from bilevelrl.reference.game.model import GameAt, MarkovGame
 from bilevelrl.reference.nudged.tabular import complex_pay, discounted_laws, paid_values
 from bilevelrl.reference.problem import AnswerBounds, Linearisation, Objective, Part, nudged_slopes
-from bilevelrl.reference.routes.discounted_system import FactorisedSystem
 
 __all__ = ["nudged_game"]
 

@@ -20,10 +20,10 @@ from math import ceil, isfinite, log
 import numpy as np
 
 from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.arrays.discounted_system import FactorisedSystem
 from bilevelrl.reference.errors import IllPosedError, InvalidInputError, TooLargeError, UnsupportedError, refusal
 from bilevelrl.reference.nudged.tabular import kernel_layout
 from bilevelrl.reference.problem import Objective, Part
-from bilevelrl.reference.routes.discounted_system import FactorisedSystem
 from bilevelrl.reference.tabular.fixed_point import find_fixed_point, soft_bellman
 from bilevelrl.reference.tabular.follower import TabularFollower, tabular_operator
 from bilevelrl.reference.tabular.model import TabularAt

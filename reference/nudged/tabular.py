@@ -32,8 +32,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from bilevelrl.reference.arrays import ComplexArray, FloatArray
+from bilevelrl.reference.arrays.discounted_system import FactorisedSystem
 from bilevelrl.reference.problem import AnswerBounds, Linearisation, Objective, Part, nudged_slopes
-from bilevelrl.reference.routes.discounted_system import FactorisedSystem
 from bilevelrl.reference.tabular.error_bounds import tabular_error_bound
 from bilevelrl.reference.tabular.follower import TabularFollower, solve_tabular, tabular_operator
 from bilevelrl.reference.tabular.model import ConfigurableMDP, TabularAt

@@ -16,7 +16,13 @@ from bilevelrl.reference.arrays import is_frozen
 from bilevelrl.reference.errors import InvalidInputError
 from bilevelrl.reference.problem.protocol import At, Problem, Question
 
-__all__ = ["AnswerBounds", "error_bound", "when_read"]
+__all__ = ["BOUND_SIZE_LIMIT", "FIRST_ORDER", "AnswerBounds", "error_bound", "when_read"]
+
+BOUND_SIZE_LIMIT = 64_000_000
+"""Jacobian entries beyond which a bound is not computed: 64 million doubles, half a gigabyte."""
+
+FIRST_ORDER = 0.1
+"""Relative change, of values or of a closed loop, beyond which the first order is not trusted."""
 
 
 class AnswerBounds(NamedTuple):

@@ -17,9 +17,9 @@ from typing import TypeAlias
 import numpy as np
 
 from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.arrays.discounted_system import solve_discounted
 from bilevelrl.reference.problem import PARTS, Objective, Part, when_read
 from bilevelrl.reference.registry import Hypergradient, register_route
-from bilevelrl.reference.routes.discounted_system import solve_discounted
 from bilevelrl.reference.tabular.error_bounds import dense_jacobian, effective_horizon, follower_error_bound
 from bilevelrl.reference.tabular.follower import TabularFollower, solve_tabular
 from bilevelrl.reference.tabular.leader import evaluate_leader

@@ -18,12 +18,12 @@ from __future__ import annotations
 import numpy as np
 
 from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.arrays.discounted_system import solve_discounted
 from bilevelrl.reference.game.error_bounds import follower_error_bound
 from bilevelrl.reference.game.follower import GameFollower, solve_game
 from bilevelrl.reference.game.model import GameAt, MarkovGame
 from bilevelrl.reference.problem import INFINITE_HORIZON, Objective, Part, when_read
 from bilevelrl.reference.registry import Hypergradient, register_route
-from bilevelrl.reference.routes.discounted_system import solve_discounted
 
 __all__ = ["follower_value_gradient", "theorem2"]
 

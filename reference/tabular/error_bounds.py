@@ -36,6 +36,7 @@ import numpy as np
 
 from bilevelrl.reference.arrays import BoolArray, FloatArray
 from bilevelrl.reference.problem import AnswerBounds, Objective, error_bound
+from bilevelrl.reference.problem.on_demand import BOUND_SIZE_LIMIT, FIRST_ORDER
 from bilevelrl.reference.tabular.follower import TabularFollower
 from bilevelrl.reference.tabular.model import ConfigurableMDP, TabularAt
 from bilevelrl.reference.tabular.tables import Tables
@@ -51,8 +52,6 @@ from bilevelrl.reference.tabular.transitions import (
 from bilevelrl.reference.tabular.value_errors import ValueErrors, leader_errors
 
 __all__ = [
-    "BOUND_SIZE_LIMIT",
-    "FIRST_ORDER",
     "dense_jacobian",
     "effective_horizon",
     "follower_error_bound",
@@ -62,13 +61,7 @@ __all__ = [
     "tabular_error_bound",
 ]
 
-# Jacobian entries beyond which the bound is not computed: 64 million doubles, half a gigabyte.
-BOUND_SIZE_LIMIT = 64_000_000
-
 _UNKNOWN = AnswerBounds(gradient=np.inf, objective=np.inf)
-
-# Relative change of the values, (1), beyond which the first order is not trusted.
-FIRST_ORDER = 0.1
 
 
 def effective_horizon(tables: Tables, policy: FloatArray, discount: float) -> float:

@@ -18,9 +18,9 @@ import numpy as np
 
 from bilevelrl.reference.arrays import FloatArray, Traced, check_shape, check_thetas, is_frozen
 from bilevelrl.reference.derivatives.array_values import called
+from bilevelrl.reference.derivatives.cache import Cache
 from bilevelrl.reference.derivatives.differentiated import Differentiated
 from bilevelrl.reference.derivatives.entries import Derivatives
-from bilevelrl.reference.derivatives.memory import Memory
 from bilevelrl.reference.derivatives.numerical import linearised
 from bilevelrl.reference.derivatives.probes import STEPS, check_direction
 from bilevelrl.reference.doors import Discount, Temperature, checked
@@ -90,7 +90,7 @@ class ConfigurableMDP(Differentiated):
     stacked_pullback: Callable[[FloatArray, Mapping[str, FloatArray]], FloatArray] | None = None
     verify_derivatives: bool = True
     name: str = "configurable MDP"
-    _memory: Memory = field(default_factory=Memory, init=False, repr=False, compare=False)
+    _cache: Cache = field(default_factory=Cache, init=False, repr=False, compare=False)
 
     def at(self, theta: object) -> TabularAt:
         """Evaluate the tables once at a real θ and check their values.
@@ -101,22 +101,22 @@ class ConfigurableMDP(Differentiated):
             If θ or any table is invalid, naming the entry.
         """
         theta = np.array(self.check_theta(theta))
-        tables = self._memory.once("values", theta, lambda: self._checked_tables(theta))
+        tables = self._cache.once("values", theta, lambda: self._checked_tables(theta))
         return TabularAt(problem=self, theta=theta, tables=tables)
 
     def tables_at(self, theta: object) -> Tables:
         """Return the tables at a real θ, checked; raises as `at`."""
         tables = self.at(theta).tables
-        return tables if self._memory.get("kept") is None else deepcopy(tables)
+        return tables if self._cache.get("kept") is None else deepcopy(tables)
 
     def _checked_tables(self, theta: FloatArray) -> Tables:
         tables = self.evaluate(theta)
         self.derivatives.refresh(theta, tables.differentiable())
         # Probabilities that are the same read-only array at every θ are checked once.
-        known = self._memory.get("checked", {})
+        known = self._cache.get("checked", {})
         laws = {"transition": tables.transition, "initial": tables.initial}
         check_values(tables, checked=[name for name, law in laws.items() if known.get(name) is law])
-        self._memory["checked"] = {name: law for name, law in laws.items() if is_frozen(law)}
+        self._cache["checked"] = {name: law for name, law in laws.items() if is_frozen(law)}
         return tables
 
     def states_at(self, theta: object) -> int:
@@ -142,7 +142,7 @@ class ConfigurableMDP(Differentiated):
         return Derivatives(
             entries=lambda theta: self.evaluate(theta).differentiable(),
             label="tables",
-            memory=self._memory,
+            cache=self._cache,
             jacobian_given=self.tables_jacobian,
             pullback_given=self.tables_pullback,
             verify=self.verify_derivatives,
@@ -205,7 +205,7 @@ class ConfigurableMDP(Differentiated):
 
     def _hold(self, name: str, theta: FloatArray, found: FloatArray, single: Callable[[], FloatArray]) -> None:
         """Hold the first row of a stacked form against the form for one θ, at the first, second, fourth ... call."""
-        calls = self._memory[name] = self._memory.get(name, 0) + 1
+        calls = self._cache[name] = self._cache.get(name, 0) + 1
         if not self.verify_derivatives or calls & (calls - 1):
             return
         right = single()

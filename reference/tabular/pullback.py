@@ -158,7 +158,7 @@ def _check_support(derivatives: Derivatives, theta: FloatArray, tables: Tables) 
     """Refuse scores where some probability is zero but its derivative in a random direction is not."""
     # Estimators ask at the same θ for every part of every batch; one answer serves.
     point = theta.tobytes()
-    if derivatives.memory.get("supported at") == point:
+    if derivatives.cache.get("supported at") == point:
         return
     direction = np.random.default_rng(20260314).standard_normal(theta.shape)
     slopes = derivatives.push(theta, direction, ("transition", "initial"))
@@ -179,7 +179,7 @@ def _check_support(derivatives: Derivatives, theta: FloatArray, tables: Tables) 
             )
         if full.any():
             _check_termination(full, np.asarray(slope))
-    derivatives.memory["supported at"] = point
+    derivatives.cache["supported at"] = point
 
 
 def _check_termination(full: BoolArray, slope: FloatArray) -> None:

@@ -23,7 +23,7 @@ import numpy as np
 
 from bilevelrl.tasks.scenarios.reference_data import reference_problem
 from bilevelrl.verification.commands.command_line import build_parser, main
-from bilevelrl.verification.commands.ending import CHECK_FAILED, OWN_MISTAKE
+from bilevelrl.verification.processes.ending import CHECK_FAILED, OWN_MISTAKE
 
 WORDS = (
     *("", " ", "-1", "0", "-0", "1", "2.5", "1e400", "-1e400", "1e-320", "nan", "inf", "-inf", "1_000", "٣", "0x10"),

@@ -42,6 +42,8 @@ BESIDE = {
         "scenarios.scenario": "Provenance SCENARIO_TAGS Truth",
     },
     "verification": {
+        "causes.explain": "explain",
+        "causes.explanation": "Explanation",
         "checks.deterministic": "CheckResult enumerate_scenario",
         "checks.order": "check_orders",
         "checks.verdicts": "POWER_LIMIT Verdict",
@@ -51,7 +53,6 @@ BESIDE = {
         "enumeration.quadrature": "game_expected_parts quadrature_moments soft_bellman_residual",
         "mutants.attribution": "Attribution CAUSES attribute attribute_bias",
         "mutants.catalogue": "MUTANTS Mutant",
-        "mutants.causes": "Explanation explain",
         "mutants.kill_matrix": "KillMatrix",
         "pipeline.results": "EstimatorRow RouteRow",
         "pipeline.studies": "Study StudyRow",

@@ -8,7 +8,7 @@ from bilevelrl.benchmarks.sweeping.sweep_grid import Grid
 from bilevelrl.benchmarks.sweeping.sweeps import Sweep, run_sweep
 from bilevelrl.estimators.training import Run, Training, train
 from bilevelrl.tasks import four_rooms
-from bilevelrl.verification.commands.ending import ended
+from bilevelrl.verification.processes.ending import ended
 
 
 def note(configuration, cell):

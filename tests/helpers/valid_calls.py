@@ -21,8 +21,8 @@ import numpy as np
 from public_names import estimators, reference, tasks, verification
 
 from bilevelrl.reference import errors
+from bilevelrl.verification.causes.explanation import Evidence
 from bilevelrl.verification.mutants.attribution import CAUSES
-from bilevelrl.verification.mutants.causes import Evidence
 
 # Protocols and abstract classes cannot be called; enumerations are called by nobody but Python.
 NOT_CALLED = {"Follower", "Problem", "LeaderCritic", "Estimator", "Status", "Claim", "Draw", "Outcome"}

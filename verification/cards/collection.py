@@ -19,7 +19,7 @@ from bilevelrl.verification.cards.mistakes import SAME, TOLD_APART
 from bilevelrl.verification.cards.page import card_page
 from bilevelrl.verification.cards.storage import card_json, read_card
 from bilevelrl.verification.cards.subjects import Subject
-from bilevelrl.verification.pipeline.jobs import Job, Progress, run_jobs
+from bilevelrl.verification.processes.jobs import Job, Progress, run_jobs
 
 __all__ = ["collect", "collection_csv", "collection_markdown", "collection_rows", "write_card"]
 

@@ -36,8 +36,8 @@ from bilevelrl.verification.checks.deterministic import (
 from bilevelrl.verification.checks.truncation import truncated_truths
 from bilevelrl.verification.checks.verdicts import Outcome
 from bilevelrl.verification.enumeration.limits import within
-from bilevelrl.verification.pipeline.jobs import Progress
 from bilevelrl.verification.pipeline.scenario_rows import PAIRS, TIME_LIMIT
+from bilevelrl.verification.processes.jobs import Progress
 from bilevelrl.verification.testing.assertions import check_kind, explain_results
 
 __all__ = ["ERROR_WANTED", "draws_for", "make_card"]

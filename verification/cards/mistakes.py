@@ -20,10 +20,11 @@ from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.tasks import Scenario
 from bilevelrl.tasks.scenarios import Truth
 from bilevelrl.verification.cards.card import Mistake
+from bilevelrl.verification.causes.explain import part_causes, planted_causes
+from bilevelrl.verification.causes.explanation import Cause
 from bilevelrl.verification.checks.deterministic import Enumerated
 from bilevelrl.verification.checks.identity import Identity
 from bilevelrl.verification.checks.truncation import truncated_truths
-from bilevelrl.verification.mutants.causes import Cause, part_causes, planted_causes
 
 __all__ = ["FAR", "MOST_PATHS", "NOT_COMPUTED", "NO_EFFECT", "SAME", "TOLD_APART", "told_apart"]
 
@@ -55,7 +56,7 @@ def told_apart(seen: Iterable[Enumerated], causes: Iterable[Cause] | None = None
     >>> from bilevelrl.estimators import NaivePGD
     >>> from bilevelrl.tasks import scenario
     >>> from bilevelrl.verification.checks.deterministic import enumerate_scenario
-    >>> from bilevelrl.verification.mutants.causes import part_causes
+    >>> from bilevelrl.verification.causes.explain import part_causes
     >>> found = told_apart([enumerate_scenario(NaivePGD(), scenario("toll"))], part_causes())
     >>> [mistake.name for mistake in found if mistake.outcome == "same"]
     ['the response part is missing']

@@ -15,7 +15,7 @@ from bilevelrl.reference.errors import InvalidInputError, refusal
 from bilevelrl.reference.storage import write_atomically
 from bilevelrl.verification.cards.card import Card, Mistake, Place
 from bilevelrl.verification.checks.verdicts import Outcome
-from bilevelrl.verification.reading import read_text
+from bilevelrl.verification.reading.draws import read_text
 
 __all__ = ["CARD_FORMAT", "CARD_VERSION", "card_json", "parse_card", "read_card", "save_card"]
 

@@ -24,8 +24,8 @@ from bilevelrl.estimators import ESTIMATORS, Claim, Estimator
 from bilevelrl.reference import ConfigurableLQR, ConfigurableMDP, LQRGame, MarkovGame
 from bilevelrl.reference.errors import BilevelRLError, InvalidInputError, UnknownNameError, refusal
 from bilevelrl.reference.problem import Objective
-from bilevelrl.verification.commands.places import named_object
 from bilevelrl.verification.enumeration.contract import estimator_name
+from bilevelrl.verification.reading.named_objects import named_object
 from bilevelrl.verification.testing.records import written_in
 
 __all__ = ["CARD_GROUP", "KINDS", "Subject", "all_subjects", "find_subject"]

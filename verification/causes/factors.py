@@ -14,7 +14,7 @@ import numpy as np
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.tasks import Scenario
 from bilevelrl.verification.causes.known import Setting
-from bilevelrl.verification.causes.search import Seen
+from bilevelrl.verification.causes.matching import Seen
 from bilevelrl.verification.causes.symbols import SYMBOLS, missing_from, named_factor
 
 __all__ = ["Factors", "fit_factors"]

@@ -590,7 +590,7 @@ def _unjudged(check: str, on: Scenario, outcome: Outcome, reason: str) -> CheckR
 def evaluated_once(on: Scenario) -> AbstractContextManager[None]:
     """Return a block in which the problem's derivatives at θ are those that an earlier one has found, if any."""
     derivatives = getattr(on.problem, "derivatives", None)
-    return nullcontext() if derivatives is None else derivatives.memory.keeping(on.theta, _known(on))
+    return nullcontext() if derivatives is None else derivatives.cache.keeping(on.theta, _known(on))
 
 
 @lru_cache(maxsize=512)

@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from bilevelrl.reference import HYPERGRADIENT_ROUTES, hypergradient
+from bilevelrl.reference import HYPERGRADIENT_ROUTES, ConfigurableMDP, hypergradient
 from bilevelrl.reference.errors import InvalidInputError, refusal
 from bilevelrl.reference.problem import Objective
 from bilevelrl.tasks import Scenario, scenarios
 from bilevelrl.tasks.scenarios import ROUNDING, Structure, Truth, find_scenario
 
-__all__ = ["ROUTES", "chosen_scenarios", "hold_to_its_problem"]
+__all__ = ["ROUTES", "chosen_scenarios", "default_scenarios", "hold_to_its_problem"]
 
 ROUTES = ("theorem1", "theorem2", "finite_difference", "implicit")
 """Recompute the truth, the first that serves the kind; all but the last share no Bellman code with `implicit`, which
@@ -110,3 +110,16 @@ def _compare(on: Scenario, objective: Objective, stored: Truth) -> None:
             f"{on.name}: {kind}.parts[{worst!r}]: expected that of the problem at theta={on.theta.tolist()} to "
             f"{allowed:.1g}, off by {off[worst]:.3g}; leave it out, or recompute it by `hypergradient` at this θ"
         )
+
+
+def default_scenarios(kind: type = ConfigurableMDP) -> tuple[Scenario, ...]:
+    """Return the scenarios of a kind whose paths all end, and those of which it is known what is cut.
+
+    Of linear-quadratic problems, whose paths never end, those whose means are quadratures.
+
+    Examples
+    --------
+    >>> [entry.name for entry in default_scenarios() if not entry.ends]
+    ['cut']
+    """
+    return tuple(entry for entry in scenarios(kind=kind) if entry.tags & {"ends", "cut", "integrable"})

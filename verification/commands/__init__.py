@@ -1,7 +1,7 @@
 """The command line."""
 
 from bilevelrl.verification.commands.arguments import count, natural, seed
-from bilevelrl.verification.commands.ending import end_with_parent
-from bilevelrl.verification.commands.places import add_place, named_object, read_place
+from bilevelrl.verification.commands.places import add_place, read_place
+from bilevelrl.verification.reading.named_objects import named_object
 
-__all__ = ["add_place", "count", "end_with_parent", "named_object", "natural", "read_place", "seed"]
+__all__ = ["add_place", "count", "named_object", "natural", "read_place", "seed"]

@@ -29,10 +29,10 @@ from bilevelrl.tasks import reference_problem
 from bilevelrl.tasks.generators import read_number
 from bilevelrl.tasks.scenarios import ReferenceProblem, StoredNumber, agreeing_digits, check_header, reference_names
 from bilevelrl.verification.checks.verdicts import Outcome
-from bilevelrl.verification.commands.ending import CHECK_FAILED, HOLDS, UNANSWERED
 from bilevelrl.verification.commands.submission import check_problem
-from bilevelrl.verification.reading import read_text
-from bilevelrl.verification.reports.terminal import TextTable
+from bilevelrl.verification.pipeline.plain_text import TextTable
+from bilevelrl.verification.processes.ending import CHECK_FAILED, HOLDS, UNANSWERED
+from bilevelrl.verification.reading.draws import read_text
 
 __all__ = ["RESULTS_FORMAT", "RESULTS_VERSION", "Agreement", "certify_results", "hold", "register_certify"]
 

@@ -25,18 +25,19 @@ from bilevelrl.estimators import ESTIMATORS
 from bilevelrl.reference import HYPERGRADIENT_ROUTES, hypergradient
 from bilevelrl.reference.storage import software_versions, writable_file, writable_folder, write_atomically
 from bilevelrl.tasks import TASKS, make_task
-from bilevelrl.verification.cards.command import register_card
 from bilevelrl.verification.commands.arguments import Parser, add_limits, count, limits, seed
 from bilevelrl.verification.commands.attribute import register_attribute
+from bilevelrl.verification.commands.card import register_card
 from bilevelrl.verification.commands.certify import register_certify
 from bilevelrl.verification.commands.digits import register_digits
-from bilevelrl.verification.commands.ending import CHECK_FAILED, HOLDS, UNANSWERED, ended
 from bilevelrl.verification.commands.false_alarms import register_false_alarms
 from bilevelrl.verification.commands.fresh_seeds import register_fresh_seeds
 from bilevelrl.verification.commands.judge import register_judge
-from bilevelrl.verification.commands.places import add_place, named_object, read_place, read_theta
+from bilevelrl.verification.commands.places import add_place, read_place, read_theta
 from bilevelrl.verification.commands.report import register_report
 from bilevelrl.verification.pipeline.verify import verify
+from bilevelrl.verification.processes.ending import CHECK_FAILED, HOLDS, UNANSWERED, ended
+from bilevelrl.verification.reading.named_objects import named_object
 from bilevelrl.verification.reports.overview import missing_figures, save_figure
 from bilevelrl.verification.reports.terminal import print_report, progress_bar
 

@@ -24,7 +24,7 @@ from bilevelrl.reference import HYPERGRADIENT_ROUTES, hypergradient
 from bilevelrl.reference.errors import BilevelRLError, UnsupportedError
 from bilevelrl.reference.storage import csv_text, writable_file, write_atomically
 from bilevelrl.tasks.scenarios import ReferenceProblem, agreeing_digits, reference_problems
-from bilevelrl.verification.reports.terminal import TextTable
+from bilevelrl.verification.pipeline.plain_text import TextTable
 
 __all__ = ["DigitsRow", "digits_csv", "digits_summary", "digits_table", "measure_digits", "register_digits"]
 

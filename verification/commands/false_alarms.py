@@ -31,7 +31,7 @@ from bilevelrl.tasks import Scenario, scenarios
 from bilevelrl.verification.checks.verdicts import Outcome
 from bilevelrl.verification.commands.arguments import count, seed
 from bilevelrl.verification.enumeration.paths import PathLaw
-from bilevelrl.verification.pipeline.jobs import Progress
+from bilevelrl.verification.processes.jobs import Progress
 from bilevelrl.verification.reports.terminal import progress_bar
 from bilevelrl.verification.testing.judge import judge_draws
 

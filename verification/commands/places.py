@@ -1,11 +1,9 @@
-"""Where a command checks: a task, or a problem of one's own by its Python name, and θ; and estimators by theirs."""
+"""Where a command checks: a task, or a problem of one's own by its Python name, and θ."""
 
 from __future__ import annotations
 
 import argparse
-import importlib
 import math
-import sys
 from typing import Any
 
 import numpy as np
@@ -14,9 +12,10 @@ from bilevelrl.reference import Problem
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.errors import InvalidInputError, refusal
 from bilevelrl.tasks import make_task
-from bilevelrl.verification.reading import read_array
+from bilevelrl.verification.reading.draws import read_array
+from bilevelrl.verification.reading.named_objects import named_object
 
-__all__ = ["add_place", "named_object", "read_place", "read_theta"]
+__all__ = ["add_place", "read_place", "read_theta"]
 
 
 def add_place(parser: Any) -> None:
@@ -60,30 +59,3 @@ def read_theta(source: str, problem: Problem, name: str) -> FloatArray:
     found = read_array(source, "theta")
     theta = found.ravel() if source.lower().endswith(".csv") else found
     return theta.reshape(shape) if shape is not None and theta.size == math.prod(shape) else theta
-
-
-def named_object(argument: str, name: str) -> Any:
-    """Return the object of a name as `package.module:name`; modules of the working directory are found too.
-
-    Raises
-    ------
-    InvalidInputError
-        If it cannot be imported.
-
-    Examples
-    --------
-    >>> named_object("--problem", "bilevelrl.tasks:layered_mdp")().name
-    'layered_mdp(3x2x2, seed=0)'
-    """
-    module, _, attribute = name.partition(":")
-    if not attribute:
-        raise InvalidInputError(refusal(argument, name, "MODULE:NAME", "write my_module:make_problem"))
-    if "" not in sys.path:
-        sys.path.insert(0, "")
-    try:
-        found = importlib.import_module(module)
-        for part in attribute.split("."):
-            found = getattr(found, part)
-    except (ImportError, AttributeError) as error:
-        raise InvalidInputError(refusal(argument, name, "what can be imported", str(error))) from error
-    return found

@@ -17,12 +17,13 @@ from bilevelrl.reference.errors import InvalidInputError, MissingExtraError, ref
 from bilevelrl.reference.storage import writable_file, write_atomically
 from bilevelrl.tasks import Scenario, scenario, scenarios
 from bilevelrl.verification.commands.arguments import count, seed
-from bilevelrl.verification.commands.places import add_place, named_object, read_place
-from bilevelrl.verification.pipeline.jobs import Job, Progress, run_jobs
+from bilevelrl.verification.commands.places import add_place, read_place
 from bilevelrl.verification.pipeline.results import Report
 from bilevelrl.verification.pipeline.scenario_rows import check_registered
 from bilevelrl.verification.pipeline.studies import REPLICATES, Study, StudyRow, read_study, run_study, study_csv
 from bilevelrl.verification.pipeline.verify import verify
+from bilevelrl.verification.processes.jobs import Job, Progress, run_jobs
+from bilevelrl.verification.reading.named_objects import named_object
 from bilevelrl.verification.reports.figures import bias_map, cosine_figure, error_figure
 from bilevelrl.verification.reports.html import html_report
 from bilevelrl.verification.reports.terminal import progress_bar

@@ -221,7 +221,7 @@ def enumerate_moments(
     if getattr(estimator, "stopping", None) is not None:
         batches = _stopped(checked.name, batches, problem, horizon)
     answer: Callable[..., _Found] | None = None
-    with problem.derivatives.memory.keeping(theta):
+    with problem.derivatives.cache.keeping(theta):
         for trajectories, probability in batches:
             given = (checked, *protect(trajectories, context))
             answer, found = _first(*given) if answer is None else (answer, answer(*given))

@@ -22,13 +22,13 @@ from bilevelrl.tasks import Scenario
 from bilevelrl.verification.checks.deterministic import CheckResult, check_estimator, check_gradient, worst
 from bilevelrl.verification.checks.independence import check_independence
 from bilevelrl.verification.checks.order import check_orders
+from bilevelrl.verification.checks.own_scenarios import default_scenarios
 from bilevelrl.verification.mutants.along import TraceFormula
 from bilevelrl.verification.mutants.along_slips import KINDS
 from bilevelrl.verification.mutants.catalogue import MUTANTS, Mutant
 from bilevelrl.verification.mutants.exact import ExactFormula
 from bilevelrl.verification.mutants.lambda_returns import LambdaFormula
 from bilevelrl.verification.mutants.sample import SampleFormula
-from bilevelrl.verification.testing.assertions import default_scenarios
 
 __all__ = [
     "ESTIMATOR_CHECKS",

@@ -12,8 +12,8 @@ from typing import Any
 from bilevelrl.reference.doors import checked, checked_record
 from bilevelrl.reference.storage import csv_text, software_versions, write_atomically
 from bilevelrl.verification.checks.verdicts import Verdict
+from bilevelrl.verification.pipeline.plain_text import plain_report
 from bilevelrl.verification.pipeline.rows import EstimatorRow, Findings, RouteRow
-from bilevelrl.verification.reports.terminal import plain_report
 
 __all__ = ["EstimatorRow", "Report", "RouteRow"]
 

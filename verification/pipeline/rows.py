@@ -14,10 +14,10 @@ from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.doors import checked, checked_record
 from bilevelrl.reference.problem import INFINITE_HORIZON
 from bilevelrl.tasks import Scenario
+from bilevelrl.verification.causes.explanation import Explanation
 from bilevelrl.verification.checks.verdicts import Outcome, Verdict, unjudged
 from bilevelrl.verification.enumeration.contract import estimator_name
 from bilevelrl.verification.enumeration.moments import Moments
-from bilevelrl.verification.mutants.causes import Explanation
 
 __all__ = ["EstimatorRow", "Findings", "RouteRow", "described", "exact_measures"]
 

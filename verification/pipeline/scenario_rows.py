@@ -19,6 +19,8 @@ from bilevelrl.reference.errors import (
 )
 from bilevelrl.tasks import Scenario
 from bilevelrl.tasks.scenarios import Truth
+from bilevelrl.verification.causes.explain import EXPLAIN_SECONDS
+from bilevelrl.verification.causes.explanation import Explanation
 from bilevelrl.verification.checks.deterministic import (
     MAX_MULTISETS,
     CheckResult,
@@ -31,11 +33,10 @@ from bilevelrl.verification.checks.deterministic import (
 from bilevelrl.verification.checks.verdicts import Outcome, Verdict, unjudged
 from bilevelrl.verification.enumeration.contract import EstimatorFunction, estimator_name
 from bilevelrl.verification.enumeration.limits import TookTooLongError, within
-from bilevelrl.verification.mutants.causes import EXPLAIN_SECONDS, Explanation
 from bilevelrl.verification.pipeline.given import GivenEstimator
-from bilevelrl.verification.pipeline.jobs import Progress
 from bilevelrl.verification.pipeline.rows import EstimatorRow, described, exact_measures
 from bilevelrl.verification.pipeline.sampled import SamplingPlan, sampled_row
+from bilevelrl.verification.processes.jobs import Progress
 from bilevelrl.verification.statistics.designs import MeanTest
 from bilevelrl.verification.testing.assertions import check_kind, explain_results
 from bilevelrl.verification.testing.pytest_support import CHECKS

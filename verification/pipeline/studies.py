@@ -42,8 +42,8 @@ from bilevelrl.verification.checks.deterministic import enumerate_scenario, exac
 from bilevelrl.verification.checks.own_scenarios import hold_to_its_problem
 from bilevelrl.verification.enumeration.contract import EstimatorFunction
 from bilevelrl.verification.pipeline.given import GivenEstimator
-from bilevelrl.verification.pipeline.jobs import Job, Progress, run_jobs
-from bilevelrl.verification.reading import read_text
+from bilevelrl.verification.processes.jobs import Job, Progress, run_jobs
+from bilevelrl.verification.reading.draws import read_text
 
 __all__ = [
     "REPLICATES",

@@ -17,17 +17,16 @@ from bilevelrl.reference.doors import Horizon, NonNegative, Positive, checked
 from bilevelrl.reference.errors import InvalidInputError, refusal
 from bilevelrl.tasks import Scenario
 from bilevelrl.tasks.scenarios import FOUR_ROOMS_TEMPERATURES, paper_scenarios, small_scenarios
-from bilevelrl.verification.checks.own_scenarios import chosen_scenarios
+from bilevelrl.verification.causes.explain import EXPLAIN_SECONDS
+from bilevelrl.verification.checks.own_scenarios import chosen_scenarios, default_scenarios
 from bilevelrl.verification.checks.verdicts import POWER_LIMIT
 from bilevelrl.verification.enumeration.contract import EstimatorFunction
-from bilevelrl.verification.mutants.causes import EXPLAIN_SECONDS
-from bilevelrl.verification.pipeline.jobs import Job, Progress, run_jobs
 from bilevelrl.verification.pipeline.results import EstimatorRow, Report, RouteRow, ordered
 from bilevelrl.verification.pipeline.route_check import check_route
 from bilevelrl.verification.pipeline.sampled import SamplingPlan, check_by_sampling, sampled_estimators, share
 from bilevelrl.verification.pipeline.scenario_rows import TIME_LIMIT, check_registered, rows_on_scenarios
+from bilevelrl.verification.processes.jobs import Job, Progress, run_jobs
 from bilevelrl.verification.statistics.designs import ERROR_RATE, POWER
-from bilevelrl.verification.testing.assertions import default_scenarios
 
 __all__ = ["verify"]
 

@@ -11,10 +11,10 @@ from typing import Any
 
 from bilevelrl.reference.storage import software_versions
 from bilevelrl.verification.checks.verdicts import Outcome
+from bilevelrl.verification.pipeline.plain_text import unjudged_lines
 from bilevelrl.verification.pipeline.results import EstimatorRow, Report, RouteRow
 from bilevelrl.verification.pipeline.studies import Study
 from bilevelrl.verification.reports.html_tags import Html, tag
-from bilevelrl.verification.reports.terminal import unjudged_lines
 
 __all__ = ["CHIPS", "STYLE", "html_report", "html_table", "size_text"]
 

@@ -22,7 +22,7 @@ import numpy as np
 from bilevelrl.reference.arrays import BoolArray, FloatArray, as_float, check_shape
 from bilevelrl.reference.doors import Count, Positive, Real, Spread, check_count, checked, checked_record
 from bilevelrl.reference.errors import InvalidInputError, refusal
-from bilevelrl.verification.statistics.search import smallest_count
+from bilevelrl.verification.statistics.draws_needed import smallest_count
 from bilevelrl.verification.statistics.stream import BlockMeans, SampleMoments
 
 __all__ = ["ERROR_RATE", "POWER", "Draws", "MeanDesign", "MeanTest", "TestRate", "check_rate", "uncertainty"]

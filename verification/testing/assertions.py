@@ -18,12 +18,14 @@ from typing import Annotated, Any
 import numpy as np
 
 from bilevelrl.estimators import Claim, Estimator
-from bilevelrl.reference import ConfigurableMDP, Problem
+from bilevelrl.reference import Problem
 from bilevelrl.reference.arrays import FloatArray, check_shape
 from bilevelrl.reference.doors import Horizon, NonNegative, as_is, checked
 from bilevelrl.reference.errors import BilevelRLError, InvalidInputError, ShapeError, refusal
 from bilevelrl.tasks import Scenario, scenarios
 from bilevelrl.tasks.scenarios import Truth
+from bilevelrl.verification.causes.explain import EXPLAIN_SECONDS, explain
+from bilevelrl.verification.causes.explanation import Evidence, Explanation
 from bilevelrl.verification.checks.deterministic import (
     ACCURACY,
     CheckResult,
@@ -32,11 +34,10 @@ from bilevelrl.verification.checks.deterministic import (
     enumerate_scenario,
     shown,
 )
-from bilevelrl.verification.checks.own_scenarios import chosen_scenarios
+from bilevelrl.verification.checks.own_scenarios import chosen_scenarios, default_scenarios
 from bilevelrl.verification.checks.verdicts import Outcome, Verdict, unjudged
 from bilevelrl.verification.enumeration.contract import EstimatorFunction, estimator_name
-from bilevelrl.verification.mutants.causes import EXPLAIN_SECONDS, Evidence, Explanation, explain
-from bilevelrl.verification.pipeline.jobs import Progress
+from bilevelrl.verification.processes.jobs import Progress
 from bilevelrl.verification.statistics.designs import ERROR_RATE, TestRate
 from bilevelrl.verification.statistics.means import mean_test
 from bilevelrl.verification.statistics.variances import paired_squares
@@ -77,19 +78,6 @@ class CheckFailedError(BilevelRLError, AssertionError):
 
 class UntestedWarning(UserWarning):
     """An assertion holds where the follower's response is 0, and would hold without the response as well."""
-
-
-def default_scenarios(kind: type = ConfigurableMDP) -> tuple[Scenario, ...]:
-    """Return the scenarios of a kind whose paths all end, and those of which it is known what is cut.
-
-    Of linear-quadratic problems, whose paths never end, those whose means are quadratures.
-
-    Examples
-    --------
-    >>> [entry.name for entry in default_scenarios() if not entry.ends]
-    ['cut']
-    """
-    return tuple(entry for entry in scenarios(kind=kind) if entry.tags & {"ends", "cut", "integrable"})
 
 
 @checked

@@ -29,19 +29,20 @@ from bilevelrl.reference.problem import Objective
 from bilevelrl.reference.storage import software_versions
 from bilevelrl.tasks import Scenario
 from bilevelrl.tasks.scenarios import Truth
+from bilevelrl.verification.causes.explain import EXPLAIN_SECONDS, explain
+from bilevelrl.verification.causes.explanation import Evidence, Explanation
 from bilevelrl.verification.checks.deterministic import shown
 from bilevelrl.verification.checks.own_scenarios import chosen_scenarios
 from bilevelrl.verification.checks.verdicts import POWER_LIMIT, Outcome, Verdict, judge_sampled, unjudged
-from bilevelrl.verification.mutants.causes import EXPLAIN_SECONDS, Evidence, Explanation, explain
-from bilevelrl.verification.pipeline.jobs import Progress
-from bilevelrl.verification.reading import open_draws, read_array
+from bilevelrl.verification.processes.jobs import Progress
+from bilevelrl.verification.reading.draws import open_draws, read_array
 from bilevelrl.verification.statistics.bounded import BoundedDesign, check_bounds
 from bilevelrl.verification.statistics.cosine import CosineInterval, cosine_interval_of, cosines
 from bilevelrl.verification.statistics.designs import ERROR_RATE, POWER, MeanDesign, MeanTest, TestRate
+from bilevelrl.verification.statistics.draws_needed import LARGEST_COUNT
 from bilevelrl.verification.statistics.error_budget import ErrorBudget
 from bilevelrl.verification.statistics.independence import Independence
 from bilevelrl.verification.statistics.means import CARRYING, MISSED, StudentDesign
-from bilevelrl.verification.statistics.search import LARGEST_COUNT
 from bilevelrl.verification.statistics.stream import BlockMeans, RunningMoments, SampleMoments
 
 __all__ = ["Judgement", "comparison_directions", "judge", "judge_draws", "read_draws"]

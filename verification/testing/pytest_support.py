@@ -24,10 +24,10 @@ from bilevelrl.reference.errors import InvalidInputError, MissingExtraError, Unk
 from bilevelrl.tasks import Scenario
 from bilevelrl.verification.checks.deterministic import CheckResult, check_estimator
 from bilevelrl.verification.checks.identity import Identity
-from bilevelrl.verification.checks.own_scenarios import chosen_scenarios
+from bilevelrl.verification.checks.own_scenarios import chosen_scenarios, default_scenarios
 from bilevelrl.verification.checks.verdicts import Outcome
 from bilevelrl.verification.enumeration.contract import estimator_name
-from bilevelrl.verification.testing.assertions import CheckFailedError, check_kind, default_scenarios, explain_results
+from bilevelrl.verification.testing.assertions import CheckFailedError, check_kind, explain_results
 from bilevelrl.verification.testing.records import note
 
 if TYPE_CHECKING:

@@ -18,14 +18,14 @@ from bilevelrl.estimators.critics.joint_tables import GameCritic
 from bilevelrl.estimators.estimator import Context
 from bilevelrl.estimators.followers.joint import GameResponses
 from bilevelrl.estimators.methods.total_derivative import TotalDerivative
-from bilevelrl.estimators.sampling.memory import Draws, EpisodeMemory
+from bilevelrl.estimators.sampling.replay_memory import Draws, EpisodeMemory
 from bilevelrl.estimators.sampling.trajectories import Trajectories
 from bilevelrl.estimators.training.checkpoints import group, join_groups
+from bilevelrl.estimators.training.declarations.actors import logit_cotangents, softmax_rows
+from bilevelrl.estimators.training.declarations.game import GameTraining
 from bilevelrl.estimators.training.direction_errors import gradient_errors
-from bilevelrl.estimators.training.kinds.game import GameTraining
 from bilevelrl.estimators.training.methods import Method
 from bilevelrl.estimators.training.runs import World, make_world
-from bilevelrl.estimators.training.worlds.actors import logit_cotangents, softmax_rows
 from bilevelrl.estimators.training.worlds.logits import (
     PlayedResponse,
     all_logits,

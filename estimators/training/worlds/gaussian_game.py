@@ -16,9 +16,9 @@ from bilevelrl.estimators.critics.gaussian_networks import ExactGameCritics, Gam
 from bilevelrl.estimators.methods.pathwise_game import PathwiseGame
 from bilevelrl.estimators.methods.score_game import ScoreForm, score_directions
 from bilevelrl.estimators.sampling.gaussian_game import LQRGameBatch, StackedFollowers, sample_games
-from bilevelrl.estimators.sampling.memory import Draws, EpisodeMemory, truncated_discount
+from bilevelrl.estimators.sampling.replay_memory import Draws, EpisodeMemory, truncated_discount
 from bilevelrl.estimators.training.checkpoints import group, join_groups
-from bilevelrl.estimators.training.kinds.gaussian_game import LQRGameTraining
+from bilevelrl.estimators.training.declarations.gaussian_game import LQRGameTraining
 from bilevelrl.estimators.training.methods import Method
 from bilevelrl.estimators.training.runs import World, make_world
 from bilevelrl.estimators.training.worlds.shared import SharedWorld, partial_gradient

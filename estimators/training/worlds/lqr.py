@@ -12,7 +12,7 @@ from numpy.random import Generator
 from bilevelrl.estimators.estimator import Context
 from bilevelrl.estimators.sampling.trajectories import Trajectories
 from bilevelrl.estimators.training.checkpoints import group, join_groups
-from bilevelrl.estimators.training.kinds.lqr import LQRTraining
+from bilevelrl.estimators.training.declarations.lqr import LQRTraining
 from bilevelrl.estimators.training.methods import Method, Wanted
 from bilevelrl.estimators.training.runs import World, make_world
 from bilevelrl.estimators.training.worlds.shared import SharedWorld, partial_gradient

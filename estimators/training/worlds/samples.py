@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from bilevelrl.estimators.sampling.memory import Draws
+from bilevelrl.estimators.sampling.replay_memory import Draws
 from bilevelrl.estimators.sampling.trajectories import Trajectories
 from bilevelrl.reference import MarkovGame
 from bilevelrl.reference.arrays import BoolArray, FloatArray, IntArray

@@ -19,7 +19,7 @@ from bilevelrl.estimators.estimator import Context
 from bilevelrl.estimators.followers.solving import Carried, ExactFollower, SharedDynamics
 from bilevelrl.estimators.methods.bchg import BCHG
 from bilevelrl.estimators.training.checkpoints import group, join_groups
-from bilevelrl.estimators.training.kinds.tabular import Training
+from bilevelrl.estimators.training.declarations.tabular import Training
 from bilevelrl.estimators.training.methods import Method
 from bilevelrl.estimators.training.runs import Run, World, make_world
 from bilevelrl.estimators.training.worlds.shared import SharedWorld

@@ -14,7 +14,7 @@ from bilevelrl.estimators.followers.truths import batch_hypergradients, batch_tr
 from bilevelrl.estimators.sampling.trajectories import Trajectories
 from bilevelrl.estimators.terms.batched import SeedBatch
 from bilevelrl.estimators.training.checkpoints import group, join_groups
-from bilevelrl.estimators.training.kinds.tabular import Training
+from bilevelrl.estimators.training.declarations.tabular import Training
 from bilevelrl.estimators.training.methods import Method
 from bilevelrl.estimators.training.worlds.shared import SharedWorld
 from bilevelrl.reference.arrays import FloatArray, IntArray

@@ -12,7 +12,7 @@ from fractions import Fraction
 import numpy as np
 
 from bilevelrl.reference.arrays import FloatArray
-from bilevelrl.reference.certified.closed_form.formula import ClosedForm, ClosedFormTable, Exact, FeatureBlock, Kind
+from bilevelrl.reference.certified.closed_form import ClosedForm, ClosedFormTable, Exact, FeatureBlock, Kind
 from bilevelrl.reference.lqr.model import ConfigurableLQR
 from bilevelrl.reference.lqr_game.model import LQRGame
 

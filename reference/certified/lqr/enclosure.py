@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from flint import arb, arb_mat, arb_series, ctx
 
 from bilevelrl.reference.certified.balls import ball, largest
-from bilevelrl.reference.certified.closed_form.formula import ClosedForm
+from bilevelrl.reference.certified.closed_form import ClosedForm
 from bilevelrl.reference.certified.hypergradient import Evaluation
 from bilevelrl.reference.certified.lqr.gaussian_return import GaussianChain, endless_return
 from bilevelrl.reference.certified.lqr.riccati import (

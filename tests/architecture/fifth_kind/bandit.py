@@ -19,8 +19,8 @@ import numpy as np
 from numpy.random import Generator
 
 from bilevelrl.reference.arrays import FloatArray, check_theta
+from bilevelrl.reference.derivatives.cache import Cache
 from bilevelrl.reference.derivatives.entries import Derivatives
-from bilevelrl.reference.derivatives.memory import Memory
 from bilevelrl.reference.errors import UnsupportedError
 from bilevelrl.reference.problem import (
     AnswerBounds,
@@ -48,11 +48,11 @@ class Bandit:
     theta_shape: tuple[int, ...] | None = None
     discount_leader: float = 0.0
     discount_follower: float = 0.0
-    memory: Memory = field(default_factory=Memory, init=False, repr=False, compare=False)
+    cache: Cache = field(default_factory=Cache, init=False, repr=False, compare=False)
 
     @property
     def derivatives(self) -> Derivatives:
-        return Derivatives(entries=lambda theta: dict(self.entries(theta)), label="entries", memory=self.memory)
+        return Derivatives(entries=lambda theta: dict(self.entries(theta)), label="entries", cache=self.cache)
 
     def check_theta(self, theta: object) -> FloatArray:
         return check_theta(theta, self.theta_shape)

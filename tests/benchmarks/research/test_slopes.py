@@ -7,7 +7,7 @@ from bilevelrl.benchmarks.research.bilevel_lqr.slopes import CriticSlopes, _Tran
 from bilevelrl.estimators.critics.gaussian_networks import ExactGameCritics
 from bilevelrl.estimators.methods.score_game import ScoreForm
 from bilevelrl.estimators.sampling.gaussian_game import StackedFollowers, sample_games
-from bilevelrl.estimators.sampling.memory import Draws, truncated_discount
+from bilevelrl.estimators.sampling.replay_memory import Draws, truncated_discount
 from bilevelrl.reference import hypergradient, named_stream
 from bilevelrl.tasks import lqr_game
 

@@ -286,7 +286,7 @@ def test_what_is_kept_at_one_theta_belongs_to_one_follower_and_one_question():
         return found
 
     alone = answers()
-    with problem.derivatives.memory.keeping(theta):
+    with problem.derivatives.cache.keeping(theta):
         for kept in (answers(), answers()):
             for one, other in zip(kept, alone, strict=True):
                 np.testing.assert_array_equal(one, other)

@@ -11,7 +11,7 @@ from bilevelrl.estimators.methods.bchg import BCHG
 from bilevelrl.estimators.methods.bi_ac import BiAC
 from bilevelrl.estimators.methods.naive_pgd import NaivePGD
 from bilevelrl.estimators.sampling.linear_quadratic import LQRSimulator
-from bilevelrl.estimators.terms.kinds import follower_terms
+from bilevelrl.estimators.terms.answers import follower_terms
 from bilevelrl.reference import hypergradient, leader_objective, named_stream, solve_follower
 from bilevelrl.reference.errors import UnsupportedError
 from bilevelrl.tasks import lqr_game, random_lqr_game

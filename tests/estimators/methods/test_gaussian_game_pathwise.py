@@ -14,7 +14,7 @@ from bilevelrl.estimators.methods.pathwise_game import PathwiseGame, fit_cost_gr
 from bilevelrl.estimators.methods.score_game import ScoreForm, score_directions
 from bilevelrl.estimators.sampling.gaussian_game import LQRGameBatch, StackedFollowers, sample_games
 from bilevelrl.estimators.sampling.linear_quadratic import LQRSimulator
-from bilevelrl.estimators.sampling.memory import Draws, truncated_discount
+from bilevelrl.estimators.sampling.replay_memory import Draws, truncated_discount
 from bilevelrl.reference import hypergradient, named_stream, solve_follower
 from bilevelrl.reference.errors import InvalidInputError, ShapeError, UnknownNameError, UnsupportedError
 from bilevelrl.reference.problem import Objective

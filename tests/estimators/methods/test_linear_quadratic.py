@@ -13,7 +13,7 @@ from bilevelrl.estimators.methods.pathwise import PathwiseBCHG
 from bilevelrl.estimators.registry import estimators_for
 from bilevelrl.estimators.sampling.linear_quadratic import LQRSimulator
 from bilevelrl.estimators.sampling.stopping import sample_stopped_trajectories
-from bilevelrl.estimators.terms.kinds import follower_terms
+from bilevelrl.estimators.terms.answers import follower_terms
 from bilevelrl.reference import ConfigurableLQR, LQRMatrices, hypergradient, named_stream, solve_follower
 from bilevelrl.reference.errors import EstimatorError, InvalidInputError, SupportError, TooLargeError, UnsupportedError
 from bilevelrl.tasks import building_thermal_control, random_lqr, random_lqr_game, random_mdp

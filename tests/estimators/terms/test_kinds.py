@@ -7,7 +7,7 @@ import pytest
 
 from bilevelrl.estimators import BCHG, HPGD, Context, NaivePGD, SoBiRL, sample_trajectories
 from bilevelrl.estimators.terms import gaussian_game, joint_actions, linear_quadratic, tabular
-from bilevelrl.estimators.terms.kinds import answers_of, follower_terms
+from bilevelrl.estimators.terms.answers import answers_of, follower_terms
 from bilevelrl.reference import solve_follower
 from bilevelrl.reference.errors import UnsupportedError
 from bilevelrl.tasks import layered_mdp, lqr_game, random_lqr

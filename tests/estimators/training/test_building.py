@@ -26,7 +26,7 @@ from bilevelrl.estimators.training import (
     Run,
     train,
 )
-from bilevelrl.estimators.training.worlds.critic_rules import Wanted
+from bilevelrl.estimators.training.declarations.critic_rules import Wanted
 from bilevelrl.reference import ConfigurableLQR, hypergradient, leader_objective, solve_follower
 from bilevelrl.reference.errors import InvalidInputError, UnknownNameError
 from bilevelrl.tasks import building_thermal_control

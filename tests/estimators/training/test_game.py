@@ -10,7 +10,7 @@ from bilevelrl.benchmarks.paper.published_follower import log_sum_exp_of_the_mea
 from bilevelrl.estimators import BCHG, BiAC, Context, NaivePGD, TotalDerivative
 from bilevelrl.estimators.critics.joint_tables import GameCritic
 from bilevelrl.estimators.training import METHODS, PUBLISHED, SGD, GameOptions, train
-from bilevelrl.estimators.training.worlds.actors import NetworkActor, softmax_rows
+from bilevelrl.estimators.training.declarations.actors import NetworkActor, softmax_rows
 from bilevelrl.estimators.training.worlds.logits import PlayedResponse, all_logits
 from bilevelrl.estimators.training.worlds.samples import trajectories_of
 from bilevelrl.reference import MarkovGame, hypergradient, leader_objective, solve_follower

@@ -8,7 +8,7 @@ from bilevelrl.benchmarks.paper.published_follower import log_sum_exp_of_the_mea
 from bilevelrl.estimators.critics.joint_networks import JointNetworks, JointTables, NextValue
 from bilevelrl.estimators.critics.joint_tables import GameCritic
 from bilevelrl.estimators.followers.joint import GameFollowerRule
-from bilevelrl.estimators.sampling.memory import Draws, EpisodeMemory
+from bilevelrl.estimators.sampling.replay_memory import Draws, EpisodeMemory
 from bilevelrl.estimators.training.worlds.samples import drawn_trajectories, sample_codes
 from bilevelrl.reference import solve_follower
 from bilevelrl.reference.errors import InvalidInputError, NotConvergedError, UnknownNameError

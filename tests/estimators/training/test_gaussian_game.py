@@ -5,7 +5,7 @@ import pytest
 
 from bilevelrl.estimators.critics.gaussian_networks import ExactGameCritics, GameNetworks
 from bilevelrl.estimators.sampling.gaussian_game import StackedFollowers, sample_games
-from bilevelrl.estimators.sampling.memory import Draws
+from bilevelrl.estimators.sampling.replay_memory import Draws
 from bilevelrl.estimators.training import METHODS, PUBLISHED, GameOptions, LQRGameTraining, lqr_game_training, train
 from bilevelrl.reference import LQRGame, hypergradient, leader_objective, named_stream
 from bilevelrl.reference.errors import InvalidInputError, UnsupportedError

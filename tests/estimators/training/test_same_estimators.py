@@ -9,7 +9,7 @@ from bilevelrl.estimators import BCHG, Context, NaivePGD, Trajectories, sample_t
 from bilevelrl.estimators.critics.gaussian_game import ValuesAtVisits
 from bilevelrl.estimators.methods.score_game import ScoreForm, score_directions
 from bilevelrl.estimators.sampling.gaussian_game import StackedFollowers, sample_games
-from bilevelrl.estimators.sampling.memory import Draws
+from bilevelrl.estimators.sampling.replay_memory import Draws
 from bilevelrl.reference import solve_follower
 from bilevelrl.reference.errors import EstimatorError, InvalidInputError
 from bilevelrl.reference.problem import Objective

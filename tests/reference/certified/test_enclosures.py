@@ -17,7 +17,7 @@ from flint import arb, ctx
 
 from bilevelrl.reference import HYPERGRADIENT_ROUTES, ConfigurableMDP, Tables, certified_hypergradient, hypergradient
 from bilevelrl.reference.certified import ClosedForm, ClosedFormTable, Enclosure, FeatureBlock
-from bilevelrl.reference.certified.closed_form.enclosure import ClosedFormTables
+from bilevelrl.reference.certified.closed_form_tables import ClosedFormTables
 from bilevelrl.reference.certified.hypergradient import certify_tabular
 from bilevelrl.reference.certified.lqr.riccati import Regulator, enclose_riccati
 from bilevelrl.reference.certified.sources import DoubleTables

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from bilevelrl.reference import HYPERGRADIENT_ROUTES, ConfigurableMDP, Tables, hypergradient
-from bilevelrl.reference.routes.discounted_system import solve_discounted
+from bilevelrl.reference.arrays.discounted_system import solve_discounted
 
 pytestmark = pytest.mark.exact
 

@@ -378,8 +378,8 @@ def test_a_follower_that_sees_nothing_has_one_mask_for_all_of_the_leader_s_actio
 @pytest.mark.exact
 def test_problems_in_closed_form_write_a_mask_as_its_reward():
     pytest.importorskip("flint")
-    from bilevelrl.reference.certified.closed_form.enclosure import certify_closed_form
-    from bilevelrl.reference.certified.closed_form.formula import ClosedForm, ClosedFormTable, FeatureBlock
+    from bilevelrl.reference.certified.closed_form import ClosedForm, ClosedFormTable, FeatureBlock
+    from bilevelrl.reference.certified.closed_form_tables import certify_closed_form
 
     problem = problem_of(masked=SOMEWHERE)
     tables = problem.tables_at(THETA)

@@ -11,8 +11,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from bilevelrl.verification.cards.sarif import RULES, junit_xml, sarif_json
 from bilevelrl.verification.testing.records import Finding
+from bilevelrl.verification.testing.sarif import RULES, junit_xml, sarif_json
 
 pytestmark = pytest.mark.exact
 

@@ -9,9 +9,10 @@ import slips
 import slips_held_out
 
 from bilevelrl.reference import ConfigurableLQR, ConfigurableMDP, MarkovGame
+from bilevelrl.verification.causes.explanation import Explanation
 from bilevelrl.verification.checks.deterministic import check_estimator
-from bilevelrl.verification.mutants.causes import Explanation
-from bilevelrl.verification.testing.assertions import default_scenarios, explain_results
+from bilevelrl.verification.checks.own_scenarios import default_scenarios
+from bilevelrl.verification.testing.assertions import explain_results
 
 LONG = 300.0
 

@@ -11,9 +11,9 @@ from bilevelrl.verification.causes.games import GameForm, GameModel, game_expect
 from bilevelrl.verification.causes.known import Setting, form_effect, known_mistakes
 from bilevelrl.verification.causes.model import Model
 from bilevelrl.verification.causes.planted import _difference, form_of
+from bilevelrl.verification.checks.own_scenarios import default_scenarios
 from bilevelrl.verification.checks.truncation import truncated_truths
 from bilevelrl.verification.mutants.catalogue import MUTANTS
-from bilevelrl.verification.testing.assertions import default_scenarios
 
 pytestmark = pytest.mark.exact
 

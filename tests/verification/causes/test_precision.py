@@ -11,8 +11,9 @@ from bilevelrl.estimators import BCHG
 from bilevelrl.reference import MarkovGame, named_stream
 from bilevelrl.tasks import scenario
 from bilevelrl.verification import assert_unbiased, check_estimator, estimator_checks, verify
+from bilevelrl.verification.checks.own_scenarios import default_scenarios
 from bilevelrl.verification.commands.command_line import main
-from bilevelrl.verification.testing.assertions import CheckFailedError, default_scenarios
+from bilevelrl.verification.testing.assertions import CheckFailedError
 
 pytestmark = pytest.mark.exact
 

@@ -11,10 +11,11 @@ from bilevelrl.reference import ConfigurableMDP, named_stream
 from bilevelrl.tasks import Scenario, random_mdp, scenario
 from bilevelrl.verification import judge, verify
 from bilevelrl.verification.causes.configurable import Form
+from bilevelrl.verification.causes.explain import explain
+from bilevelrl.verification.causes.explanation import Evidence
 from bilevelrl.verification.causes.known import Setting, form_effect, known_mistakes
+from bilevelrl.verification.checks.own_scenarios import default_scenarios
 from bilevelrl.verification.mutants.catalogue import MUTANTS
-from bilevelrl.verification.mutants.causes import Evidence, explain
-from bilevelrl.verification.testing.assertions import default_scenarios
 
 PLACES = [on for on in default_scenarios(ConfigurableMDP) if on.name.startswith(("layered", "revisits"))]
 LONG = 120.0

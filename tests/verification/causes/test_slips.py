@@ -13,7 +13,7 @@ from slip_table import row, said_of_all
 
 from bilevelrl.reference import ConfigurableLQR, ConfigurableMDP, MarkovGame
 from bilevelrl.verification.checks.deterministic import check_estimator
-from bilevelrl.verification.testing.assertions import default_scenarios
+from bilevelrl.verification.checks.own_scenarios import default_scenarios
 
 pytestmark = [pytest.mark.exact, pytest.mark.slow]
 

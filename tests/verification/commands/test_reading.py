@@ -12,9 +12,9 @@ import pytest
 from bilevelrl.reference import named_stream
 from bilevelrl.reference.errors import InvalidInputError, ShapeError
 from bilevelrl.tasks import scenario
-from bilevelrl.verification import csv_numbers
 from bilevelrl.verification.commands.command_line import main
-from bilevelrl.verification.reading import open_draws, read_array, read_text
+from bilevelrl.verification.reading import csv_numbers
+from bilevelrl.verification.reading.draws import open_draws, read_array, read_text
 from bilevelrl.verification.testing.judge import judge_draws, read_draws
 
 ROWS = named_stream(4, "rows").standard_normal((20, 3))

@@ -25,8 +25,8 @@ from bilevelrl.verification import Outcome, Report
 from bilevelrl.verification.commands import command_line
 from bilevelrl.verification.commands.certify import RESULTS_FORMAT, RESULTS_VERSION
 from bilevelrl.verification.commands.command_line import main
-from bilevelrl.verification.commands.ending import OWN_MISTAKE, ended
-from bilevelrl.verification.pipeline.jobs import Job, WorkerError, run_jobs
+from bilevelrl.verification.processes.ending import OWN_MISTAKE, ended
+from bilevelrl.verification.processes.jobs import Job, WorkerError, run_jobs
 from bilevelrl.verification.reports.html import html_report
 
 HERE = str(Path(__file__).resolve().parents[2] / "helpers")

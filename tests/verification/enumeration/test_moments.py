@@ -429,7 +429,7 @@ def test_a_problem_is_traced_once_at_its_parameter():
     follower = solve_follower(plain, theta)
     before = derivative_reader(*_first_paths(plain, theta, follower))
     seen.clear()
-    with plain.derivatives.memory.keeping(theta):
+    with plain.derivatives.cache.keeping(theta):
         assert np.array_equal(derivative_reader(*_first_paths(plain, theta, follower)), before)
         first = len(seen)
         for name, value in plain.jacobian(theta).items():
@@ -437,7 +437,7 @@ def test_a_problem_is_traced_once_at_its_parameter():
             getattr(plain.tables_at(theta), name)[...] = 0.5
         assert np.array_equal(derivative_reader(*_first_paths(plain, theta, follower)), before)
     assert len(seen) - first < first  # what was asked beside θ is not kept
-    assert "kept" not in plain.derivatives.memory
+    assert "kept" not in plain.derivatives.cache
 
 
 def _first_paths(problem, theta, follower):
@@ -460,7 +460,7 @@ def test_what_is_kept_is_forgotten_when_the_tables_have_changed():
     problem = ConfigurableMDP(tables=tables, discount_leader=0.5, discount_follower=0.5, temperature=1.0)
     for expected in (1.0, 3.0):
         scale[0] = expected
-        with problem.derivatives.memory.keeping(theta, kept):
+        with problem.derivatives.cache.keeping(theta, kept):
             assert problem.tables_at(theta).reward_leader[0, 0] == pytest.approx(0.3 * expected, rel=1e-15)
             assert problem.jacobian(theta)["reward_leader"].ravel() == pytest.approx([expected, -expected], rel=1e-15)
 

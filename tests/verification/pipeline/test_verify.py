@@ -18,13 +18,13 @@ from bilevelrl.reference.registry import Route
 from bilevelrl.tasks.scenarios.main_job import paper_scenarios, small_scenarios
 from bilevelrl.verification import Outcome, Report, verify
 from bilevelrl.verification.checks.verdicts import Verdict
-from bilevelrl.verification.pipeline.jobs import Job, run_jobs
+from bilevelrl.verification.pipeline.plain_text import TextTable, plain_report, summary_line
 from bilevelrl.verification.pipeline.results import EstimatorRow
 from bilevelrl.verification.pipeline.route_check import check_route
 from bilevelrl.verification.pipeline.sampled import SamplingPlan, check_by_sampling
+from bilevelrl.verification.processes.jobs import Job, run_jobs
 from bilevelrl.verification.reports.html import html_report
 from bilevelrl.verification.reports.overview import draw_report, save_figure
-from bilevelrl.verification.reports.terminal import TextTable, plain_report, summary_line
 
 ROOMS, *OTHERS = paper_scenarios((0.003,))
 COOLER = paper_scenarios((0.005,))[0]

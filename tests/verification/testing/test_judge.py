@@ -10,10 +10,11 @@ from bilevelrl.estimators import BCHG, Context, ExactCritic, sample_trajectories
 from bilevelrl.reference import MarkovGame, named_stream, solve_follower
 from bilevelrl.reference.errors import InvalidInputError, ShapeError, UnknownNameError
 from bilevelrl.tasks import scenario, scenarios
+from bilevelrl.verification.causes.explain import explain, part_causes
+from bilevelrl.verification.causes.explanation import Evidence
 from bilevelrl.verification.checks.verdicts import POWER_LIMIT, Outcome
 from bilevelrl.verification.commands.command_line import main
 from bilevelrl.verification.commands.false_alarms import false_alarms, known_laws
-from bilevelrl.verification.mutants.causes import Evidence, explain, part_causes
 from bilevelrl.verification.testing.judge import judge, judge_draws
 
 

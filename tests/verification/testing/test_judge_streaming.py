@@ -10,8 +10,9 @@ from scipy import stats
 from bilevelrl.reference import named_stream
 from bilevelrl.reference.errors import InvalidInputError, ShapeError, TooLargeError
 from bilevelrl.tasks import scenario
-from bilevelrl.verification import csv_numbers, reading
 from bilevelrl.verification.checks.verdicts import Outcome
+from bilevelrl.verification.reading import csv_numbers
+from bilevelrl.verification.reading import draws as reading
 from bilevelrl.verification.statistics.means import StudentDesign, mean_test
 from bilevelrl.verification.statistics.stream import BlockMeans, RunningMoments, SampleMoments
 from bilevelrl.verification.testing.judge import judge_draws

@@ -102,8 +102,8 @@ class FoundByAssertions:
         if path is None or hasattr(self._config, "workerinput"):
             return
         from bilevelrl.reference.storage import write_atomically
-        from bilevelrl.verification.cards.sarif import sarif_json
         from bilevelrl.verification.testing.records import Finding
+        from bilevelrl.verification.testing.sarif import sarif_json
 
         findings = [Finding(**{key: one[key] for key in Finding.__slots__}) for one in self._found]
         write_atomically(path, sarif_json(findings, root=self._config.rootpath))

@@ -14,7 +14,7 @@ import numpy as np
 
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.errors import BilevelRLError, InvalidInputError, ShapeError, refusal
-from bilevelrl.verification.pipeline.jobs import Progress
+from bilevelrl.verification.processes.jobs import Progress
 
 __all__ = ["LARGEST", "csv_blocks", "not_finite", "unreadable"]
 

@@ -14,13 +14,11 @@ from typing import Any
 from xml.etree import ElementTree
 
 from bilevelrl.reference.storage import software_versions
-from bilevelrl.verification.cards.card import Card
-from bilevelrl.verification.cards.subjects import Subject
 from bilevelrl.verification.checks.verdicts import Outcome
 from bilevelrl.verification.testing.pytest_support import CHECKS
 from bilevelrl.verification.testing.records import Finding
 
-__all__ = ["card_findings", "junit_xml", "sarif_json"]
+__all__ = ["junit_xml", "sarif_json"]
 
 RULES = {
     **CHECKS,
@@ -33,24 +31,6 @@ RULES = {
 """Every rule, by its name, and what it asks."""
 
 _LEVELS = {Outcome.FAILED.value: "error", Outcome.NO_POWER.value: "warning"}
-
-
-def card_findings(card: Card, subject: Subject) -> list[Finding]:
-    """Return what a card found as findings, one per scenario."""
-    return [
-        Finding(
-            estimator=card.estimator,
-            check=place.check,
-            scenario=place.scenario,
-            outcome=place.outcome,
-            reason=place.reason,
-            detectable=place.would_see,
-            cause=card.cause if place.outcome == Outcome.FAILED.value else "",
-            file=subject.file,
-            line=subject.line,
-        )
-        for place in card.places
-    ]
 
 
 def sarif_json(findings: Sequence[Finding], *, root: Path) -> str:

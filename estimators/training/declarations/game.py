@@ -10,10 +10,10 @@ from typing import Any, ClassVar
 import numpy as np
 
 from bilevelrl.estimators.optimisers import Adam, LargestNorm, Optimiser
-from bilevelrl.estimators.training.kinds.options import PUBLISHED, SOUND, GameOptions
+from bilevelrl.estimators.training.declarations.actors import Actor, NetworkActor, TabularActor
+from bilevelrl.estimators.training.declarations.options import PUBLISHED, SOUND, GameOptions
 from bilevelrl.estimators.training.methods import METHODS
 from bilevelrl.estimators.training.runs import LeaderTraining
-from bilevelrl.estimators.training.worlds.actors import Actor, NetworkActor, TabularActor
 from bilevelrl.reference import MarkovGame, TabularSoftmaxPolicy
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.doors import Count, NonNegative, checked

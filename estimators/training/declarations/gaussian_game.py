@@ -11,7 +11,7 @@ import numpy as np
 
 from bilevelrl.estimators.optimisers import Adam, Optimiser
 from bilevelrl.estimators.sampling.gaussian_game import check_linear_leader
-from bilevelrl.estimators.training.kinds.options import PUBLISHED, SOUND, GameOptions
+from bilevelrl.estimators.training.declarations.options import PUBLISHED, SOUND, GameOptions
 from bilevelrl.estimators.training.methods import METHODS
 from bilevelrl.estimators.training.runs import LeaderTraining, Run
 from bilevelrl.reference import LQRGame

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from flint import arb
 
 from bilevelrl.reference.certified.balls import ball, softmax
-from bilevelrl.reference.certified.closed_form.formula import ClosedForm, ClosedFormTable
+from bilevelrl.reference.certified.closed_form import ClosedForm, ClosedFormTable
 from bilevelrl.reference.certified.game import BallGame, game_evaluation
 from bilevelrl.reference.certified.hypergradient import (
     SMALLEST_PRECISION,

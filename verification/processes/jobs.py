@@ -14,7 +14,7 @@ from typing import Any
 
 from bilevelrl.estimators import ESTIMATORS
 from bilevelrl.reference.errors import BilevelRLError, InvalidInputError, refusal
-from bilevelrl.verification.commands.ending import end_with_parent
+from bilevelrl.verification.processes.ending import end_with_parent
 
 __all__ = ["Job", "Progress", "WorkerError", "run_jobs"]
 

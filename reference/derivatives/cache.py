@@ -15,13 +15,13 @@ import numpy as np
 from bilevelrl.reference.arrays import AnyArray, BoolArray, FloatArray
 from bilevelrl.reference.derivatives.probes import Probe, Values, same
 
-__all__ = ["Memory", "Point", "Seen", "point_of"]
+__all__ = ["Cache", "Point", "Seen", "point_of"]
 
 T = TypeVar("T")
 Point: TypeAlias = tuple[tuple[int, ...], bytes]
 
 
-class Memory(dict[str, Any]):
+class Cache(dict[str, Any]):
     """What a problem remembers between calls; copies and pickles of the problem begin with an empty one."""
 
     @contextmanager
@@ -30,9 +30,9 @@ class Memory(dict[str, Any]):
 
         Examples
         --------
-        >>> memory, theta, calls = Memory(), np.zeros(2), []
-        >>> with memory.keeping(theta):
-        ...     found = [memory.once("size", theta, lambda: calls.append(1) or 7) for _ in range(2)]
+        >>> cache, theta, calls = Cache(), np.zeros(2), []
+        >>> with cache.keeping(theta):
+        ...     found = [cache.once("size", theta, lambda: calls.append(1) or 7) for _ in range(2)]
         >>> found, len(calls)
         ([7, 7], 1)
         """
@@ -64,11 +64,11 @@ class Memory(dict[str, Any]):
         found: T = kept[what]
         return found
 
-    def __reduce__(self) -> tuple[type[Memory], tuple[()]]:
-        return Memory, ()
+    def __reduce__(self) -> tuple[type[Cache], tuple[()]]:
+        return Cache, ()
 
-    def __deepcopy__(self, _: object) -> Memory:
-        return Memory()
+    def __deepcopy__(self, _: object) -> Cache:
+        return Cache()
 
 
 def point_of(theta: FloatArray) -> Point:

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.errors import BilevelRLError, InvalidInputError, ShapeError, refusal
-from bilevelrl.verification.csv_numbers import LARGEST, csv_blocks, not_finite, unreadable
-from bilevelrl.verification.pipeline.jobs import Progress
+from bilevelrl.verification.processes.jobs import Progress
+from bilevelrl.verification.reading.csv_numbers import LARGEST, csv_blocks, not_finite, unreadable
 
 __all__ = ["Draws", "open_draws", "read_array", "read_text"]
 

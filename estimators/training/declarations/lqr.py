@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from bilevelrl.estimators.sampling.linear_quadratic import LQRSimulator
+from bilevelrl.estimators.training.declarations.critic_rules import CriticRule, LeastSquaresCritics
 from bilevelrl.estimators.training.runs import LeaderTraining
-from bilevelrl.estimators.training.worlds.critic_rules import CriticRule, LeastSquaresCritics
 from bilevelrl.reference import ConfigurableLQR
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.doors import Count, checked

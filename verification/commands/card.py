@@ -34,14 +34,16 @@ from bilevelrl.verification.cards.collection import (
 from bilevelrl.verification.cards.compare import compare_cards
 from bilevelrl.verification.cards.content import card_markdown
 from bilevelrl.verification.cards.measure import card_of
-from bilevelrl.verification.cards.sarif import card_findings, junit_xml, sarif_json
 from bilevelrl.verification.cards.storage import card_json, read_card
 from bilevelrl.verification.cards.subjects import KINDS, Subject, all_subjects, find_subject
+from bilevelrl.verification.checks.verdicts import Outcome
 from bilevelrl.verification.commands.arguments import count, seed
-from bilevelrl.verification.commands.ending import CHECK_FAILED, HOLDS, UNANSWERED
 from bilevelrl.verification.commands.places import add_place, read_place
 from bilevelrl.verification.pipeline.scenario_rows import TIME_LIMIT
+from bilevelrl.verification.processes.ending import CHECK_FAILED, HOLDS, UNANSWERED
 from bilevelrl.verification.reports.terminal import progress_bar
+from bilevelrl.verification.testing.records import Finding
+from bilevelrl.verification.testing.sarif import junit_xml, sarif_json
 
 __all__ = ["register_card"]
 
@@ -201,7 +203,7 @@ def _compared(old: Card, new: Card) -> int:
 
 
 def _write_findings(cards: Sequence[Card], subjects: Sequence[Subject], parsed: argparse.Namespace) -> None:
-    findings = [one for card, whose in zip(cards, subjects, strict=True) for one in card_findings(card, whose)]
+    findings = [one for card, whose in zip(cards, subjects, strict=True) for one in _findings(card, whose)]
     if parsed.sarif is not None:
         write_atomically(parsed.sarif, sarif_json(findings, root=Path.cwd()))
     if parsed.junit is not None:
@@ -212,3 +214,21 @@ def _status(cards: Sequence[Card]) -> int:
     if any(card.failures for card in cards):
         return CHECK_FAILED
     return HOLDS if all(card.passed or card.claim == "measured" for card in cards) else UNANSWERED
+
+
+def _findings(card: Card, subject: Subject) -> list[Finding]:
+    """Return what a card found as findings, one per scenario."""
+    return [
+        Finding(
+            estimator=card.estimator,
+            check=place.check,
+            scenario=place.scenario,
+            outcome=place.outcome,
+            reason=place.reason,
+            detectable=place.would_see,
+            cause=card.cause if place.outcome == Outcome.FAILED.value else "",
+            file=subject.file,
+            line=subject.line,
+        )
+        for place in card.places
+    ]

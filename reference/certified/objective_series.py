@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 from flint import arb, arb_series
 
 from bilevelrl.reference.certified.balls import ball, column, peak
-from bilevelrl.reference.certified.closed_form.formula import ClosedForm
+from bilevelrl.reference.certified.closed_form import ClosedForm
 from bilevelrl.reference.certified.game import reduce_tables
 from bilevelrl.reference.certified.series import constant, tables_series
 from bilevelrl.reference.certified.tabular.fixed_point import enclose_follower, identity_minus, solve

@@ -1,1 +1,0 @@
-"""Closed forms of tables as data, and their enclosures in balls."""

@@ -9,6 +9,15 @@ is computed is the sum of both players' values, V* the follower's regularised op
 
 *PL condition.* The follower's return in its logits satisfies F* - F <= |∇F|² / 2μ around its optimum with μ the least
 eigenvalue of -∂²F = β B that a softmax feels; penalty methods ask weights of the order of `largest / μ`.
+
+*Constants of convergence.* Analyses of descent along hypergradients (HPGD, arXiv:2406.01575, among them) bound how fast
+the response moves by what bounds the tables: with |∇r_F| <= K_1, Σ_s' |∇P(s'|s,a)| <= K_2 and |V_F - c| <= R,
+
+    |∇log π| <= 2 (K_1 + γ_F K_2 R) / β (1 - γ_F),                                                              (1)
+
+and from it the constant L of |∇J(θ) - ∇J(θ')| <= L |θ - θ'| and the rate 1/L. Computed here are both sides of (1), and
+the L that θ itself shows: the largest modulus of an eigenvalue of ∂²J, from differences of exact hypergradients,
+where these are smooth enough on the scale of the differences.
 """
 
 from __future__ import annotations
@@ -20,7 +29,7 @@ from typing import Any
 
 import numpy as np
 
-from bilevelrl.benchmarks.research.approximations.errors import KINDS
+from bilevelrl.benchmarks.research.approximations.errors import KINDS, SHOWN
 from bilevelrl.benchmarks.sweeping.figures import Figure, FigureOptions, Row, SweepRunner
 from bilevelrl.benchmarks.sweeping.sweep_grid import Cell, Grid
 from bilevelrl.benchmarks.sweeping.sweeps import Sweep
@@ -29,13 +38,17 @@ from bilevelrl.reference.approximations import fisher_blocks, follower_at, tabul
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.nudged import PaidFollower
 from bilevelrl.reference.problem import Objective, Problem
+from bilevelrl.reference.tabular import dense_jacobian
 from bilevelrl.tasks import toy_game_theta, toy_markov_game
 from bilevelrl.tasks.scenarios import reference_problems
 
-__all__ = ["FIGURES", "claim_cell", "claims_at", "follower_value_gradient"]
+__all__ = ["FIGURES", "claim_cell", "claims_at", "curvature", "follower_value_gradient", "response_constants"]
 
 PROBABILITIES = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.5, 0.7, 0.9)
 """Of blocking in A, along the toy game with R = 1."""
+
+LARGEST = 200
+"""Parameters for which ∂²J is worked out."""
 
 NOTHING = 1e-9
 """Share of |∇J| below which a response counts as none."""
@@ -49,6 +62,55 @@ def follower_value_gradient(problem: Problem, theta: FloatArray) -> FloatArray:
     return PaidFollower(at, Objective(), follower).gradient(0.0)
 
 
+def response_constants(problem: Problem, theta: FloatArray) -> tuple[float, float]:
+    """Return the largest |∇log π| of the best response, and the bound (1) on it."""
+    at = tabular_at(problem, theta)
+    mdp, tables = at.problem, at.tables
+    follower, discount = solve_follower(mdp, at.theta), mdp.discount_follower
+    jacobian = mdp.jacobian(at.theta)
+    none = np.zeros((*follower.policy.shape, at.theta.size))
+    reward = jacobian.get("reward_follower", none)
+    whole = np.abs(at.kernel.sum(axis=2) - 1.0).max() <= 1e-9  # then a constant value moves nothing
+    value = follower.value - 0.5 * (follower.value.max() + follower.value.min()) * whole
+    moved, ahead = 0.0, none
+    if (slopes := jacobian.get("transition")) is not None:
+        dense = dense_jacobian(tables, slopes)
+        moved = float(np.linalg.norm(dense, axis=-1).sum(axis=2).max())
+        ahead = discount * np.einsum("satn,t->san", dense, value)
+    policy = follower.policy
+    own = reward + ahead
+    chain = discount * np.matmul(policy[:, None, :], at.kernel)[:, 0, :]
+    slope = np.linalg.solve(np.eye(len(chain)) - chain, np.einsum("sa,san->sn", policy, own))
+    action = own + discount * np.einsum("sat,tn->san", at.kernel, slope)
+    score = np.linalg.norm(action - slope[:, None], axis=-1)[policy > 0.0] / mdp.temperature
+    steepest = float(np.linalg.norm(reward, axis=-1)[policy > 0.0].max())
+    bound = (
+        2.0 * (steepest + discount * moved * float(np.abs(value).max())) / (mdp.temperature * (1.0 - discount))
+    )  # (1)
+    return float(score.max()), bound
+
+
+def curvature(problem: Problem, theta: FloatArray, **objective: Any) -> float | None:
+    """Return the largest modulus of an eigenvalue of ∂²J(θ).
+
+    None for more than `LARGEST` parameters, and where differences over two steps do not agree to a hundredth.
+    """
+    if theta.size > LARGEST:
+        return None
+    found = []
+    for step in (1e-5 * max(1.0, float(np.abs(theta).max())) * share for share in (1.0, 0.25)):
+        rows = []
+        for along in np.eye(theta.size):
+            one, other = (
+                hypergradient(problem, theta + sign * step * along.reshape(theta.shape), bound=False, **objective).value
+                for sign in (1.0, -1.0)
+            )
+            rows.append((one - other) / (2.0 * step))
+        hessian = np.array(rows)
+        found.append(float(np.abs(np.linalg.eigvalsh(0.5 * (hessian + hessian.T))).max()))
+    return found[1] if abs(found[0] - found[1]) <= 0.01 * found[1] else None
+
+
 def claims_at(problem: Problem, theta: FloatArray, *, horizon: int | None = None, discounted: bool = True) -> Row:
     """Return cosines, constants and the follower's PL constant at θ; None where there is nothing to compare."""
     truth = hypergradient(problem, theta, horizon=horizon, discounted=discounted)
@@ -60,6 +122,8 @@ def claims_at(problem: Problem, theta: FloatArray, *, horizon: int | None = None
     sizes = np.linalg.eigvalsh(fisher_blocks(found.visits, policy)) * at.problem.temperature
     met = (found.visits[:, None] > 0.0) & (np.arange(policy.shape[1]) > 0)  # one direction that a softmax does not feel
     size = float(np.linalg.norm(total))
+    slope, bound = response_constants(problem, theta)
+    bend = curvature(problem, theta, horizon=horizon, discounted=discounted)
     return {
         "response_share": _short(float(np.linalg.norm(truth.parts["response"])) / size if size else 0.0),
         "cosine_partial": _cosine(partial, total),
@@ -68,6 +132,9 @@ def claims_at(problem: Problem, theta: FloatArray, *, horizon: int | None = None
         "cosine_social_partial": _cosine(partial + value, total),
         "pl_constant": _short(max(float(sizes[met].min()), 0.0)) if met.any() else None,
         "largest_curvature": _short(float(sizes.max())),
+        "response_slope": _short(slope),
+        "response_slope_bound": _short(bound),
+        "leader_curvature": None if bend is None else _short(bend),
     }
 
 
@@ -123,18 +190,43 @@ def _table(rows: Sequence[Row], options: FigureOptions) -> str:
         f"{constants.max():.2g}; largest curvature over it: median {np.median(ratios):.2g}; above 1e6 on "
         f"{int((ratios > 1e6).sum())} of {len(curved)}.",
         "",
+        *_convergence(felt),
+        "",
         "**The toy game, R = 1, by the probability p of blocking in A**",
         "",
-        "| p | cosine of ∂J | constant c | cosine of ∇(J + V*) | of ∂J + ∇V* | PL constant |",
-        "| --- | --- | --- | --- | --- | --- |",
+        "| p | cosine of ∂J | constant c | cosine of ∇(J + V*) | of ∂J + ∇V* | PL constant | L |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     lines += [
         f"| {row['problem'].removeprefix('p=')} | {row['cosine_partial']} | {row['alignment_constant']} "
-        f"| {row['cosine_social']} | {row['cosine_social_partial']} | {row['pl_constant']} |"
+        f"| {row['cosine_social']} | {row['cosine_social_partial']} | {row['pl_constant']} "
+        f"| {row['leader_curvature']} |"
         for row in rows
         if row["problem"].startswith("p=")
     ]
     return "\n".join(lines)
+
+
+def _convergence(felt: Sequence[Row]) -> list[str]:
+    """Return what proofs' constants are, and what they are bounds of."""
+    moving = [row for row in felt if float(row["response_slope"]) > 0.0]
+    ratios = np.array([float(row["response_slope_bound"]) / float(row["response_slope"]) for row in moving])
+    bent = [row for row in felt if row["leader_curvature"] not in (None, "")]
+    bends = np.array([float(row["leader_curvature"]) for row in bent])
+    lines = [
+        f"The bound on |∇log π| over what it is: least {ratios.min():.2g}, median {np.median(ratios):.2g}, largest "
+        f"{ratios.max():.2g}. L at θ itself, on {len(bent)} where differences tell: least "
+        f"{bends.min():.2g}, median {np.median(bends):.2g}, largest {bends.max():.2g}; a rate of 1/L is below 0.1 on "
+        f"{int((bends > 10.0).sum())}, below 1e-3 on {int((bends > 1e3).sum())}.",
+        "",
+        "| problem | largest norm of ∇log π | its bound | L at θ |",
+        "| --- | --- | --- | --- |",
+    ]
+    shown = [row for row in felt if row["problem"] in SHOWN]
+    return lines + [
+        f"| {row['problem']} | {row['response_slope']} | {row['response_slope_bound']} | {row['leader_curvature']} |"
+        for row in shown
+    ]
 
 
 FIGURES = (

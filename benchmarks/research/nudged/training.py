@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from bilevelrl.benchmarks.paper.four_rooms.training import TEMPERATURES
-from bilevelrl.benchmarks.research.nudged.four_rooms import METHODS_SHOWN, four_rooms_cell
+from bilevelrl.benchmarks.research.nudged.side_by_side import METHODS_SHOWN, four_rooms_cell, toy_game_cell
 from bilevelrl.benchmarks.sweeping.curves import pyplot, save_picture
 from bilevelrl.benchmarks.sweeping.figures import Figure, FigureOptions, Row, SweepRunner
 from bilevelrl.benchmarks.sweeping.sweep_grid import Grid
@@ -19,6 +19,9 @@ from bilevelrl.reference import ConfigurableMDP
 from bilevelrl.reference.arrays import FloatArray
 
 __all__ = ["FIGURES", "at_equal_steps"]
+
+TOY_BONUS = 1.0
+"""R, with which exact ascent from the middle has a cliff to climb."""
 
 COLOURS = {
     "bc_hg": "#c2410c",
@@ -48,7 +51,8 @@ def at_equal_steps(rows: Sequence[Row], budget: float) -> FloatArray:
 def _panels(rows: Sequence[Row]) -> dict[str, dict[str, list[Row]]]:
     panels: dict[str, dict[str, list[Row]]] = {}
     for row in rows:
-        panels.setdefault(f"Four-Rooms, β = {row['temperature']:g}", {}).setdefault(row["method"], []).append(row)
+        panel = f"toy game, R = {row['bonus']:g}" if "bonus" in row else f"Four-Rooms, β = {row['temperature']:g}"
+        panels.setdefault(panel, {}).setdefault(row["method"], []).append(row)
     return panels
 
 
@@ -116,6 +120,7 @@ def _draw(folder: Path, rows: Sequence[Row], options: FigureOptions) -> list[Pat
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--task", choices=("four_rooms", "toy_game"), default="four_rooms")
     parser.add_argument(
         "--temperature", type=float, nargs="+", choices=TEMPERATURES, default=list(TEMPERATURES), metavar="β"
     )
@@ -123,15 +128,18 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _rows(folder: Path, options: FigureOptions, run: SweepRunner) -> list[Row]:
-    axes = [("temperature", list(options.own["temperature"])), ("method", list(options.own["method"]))]
+    toy = options.own["task"] == "toy_game"
+    problem = ("bonus", [TOY_BONUS]) if toy else ("temperature", list(options.own["temperature"]))
+    axes = [problem, ("method", list(options.own["method"]))]
     configuration = {
         "seeds": options.seeds,
         "selection_seeds": 1 if options.quick else 2,
         "iterations": options.iterations,
         "points": 50,
     }
-    grid = Grid(axes=axes, known=("temperature", "method"))
-    return run(Sweep(function=four_rooms_cell, grid=grid, folder=folder / "cells", configuration=configuration))
+    grid = Grid(axes=axes, known=(problem[0], "method"))
+    function, cells = (toy_game_cell, "cells-toy-game") if toy else (four_rooms_cell, "cells")
+    return run(Sweep(function=function, grid=grid, folder=folder / cells, configuration=configuration))
 
 
 FIGURES = (

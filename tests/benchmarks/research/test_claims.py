@@ -9,9 +9,15 @@ import autograd.numpy as anp
 import numpy as np
 import pytest
 
-from bilevelrl.benchmarks.research.approximations.claims import claim_cell, claims_at, follower_value_gradient
-from bilevelrl.reference import hypergradient, solve_follower
-from bilevelrl.tasks import random_mdp, toy_game_theta, toy_markov_game
+from bilevelrl.benchmarks.research.approximations.claims import (
+    claim_cell,
+    claims_at,
+    curvature,
+    follower_value_gradient,
+    response_constants,
+)
+from bilevelrl.reference import hypergradient, leader_objective, solve_follower
+from bilevelrl.tasks import random_markov_game, random_mdp, toy_game_theta, toy_markov_game
 
 pytestmark = pytest.mark.exact
 
@@ -61,6 +67,42 @@ def test_the_pl_constant_is_the_least_eigenvalue_of_a_taped_hessian():
     assert found["largest_curvature"] == pytest.approx(sizes[-1], rel=1e-3)
 
 
+@pytest.mark.parametrize("sees", [True, False])
+def test_the_slope_of_the_response_is_that_of_differences_and_below_its_bound(sees):
+    """The same by the game's own follower, whose code no slope here shares."""
+    game = random_markov_game(states=3, leader_actions=2, actions=2, seed=0, follower_sees_leader_action=sees)
+    for problem in (MDP, game):
+        theta = np.resize(THETA, 3)
+        steps = [
+            (
+                np.log(solve_follower(problem, theta + 1e-5 * e).policy)
+                - np.log(solve_follower(problem, theta - 1e-5 * e).policy)
+            )
+            / 2e-5
+            for e in np.eye(3)
+        ]
+        slope, bound = response_constants(problem, theta)
+        assert slope == pytest.approx(np.linalg.norm(steps, axis=0).max(), rel=1e-7)
+        assert bound > slope
+
+
+def test_the_curvature_is_that_of_second_differences_of_the_objective():
+    def second(i, j, h=1e-3):
+        a, b = h * np.eye(3)[i], h * np.eye(3)[j]
+        corners = [(a + b, 1), (a - b, -1), (-a + b, -1), (-a - b, 1)]
+        return sum(sign * leader_objective(MDP, THETA + move) for move, sign in corners) / (4.0 * h * h)
+
+    hessian = np.array([[second(i, j) for j in range(3)] for i in range(3)])
+    assert curvature(MDP, THETA) == pytest.approx(np.abs(np.linalg.eigvalsh(hessian)).max(), rel=1e-5)
+
+
+def test_no_kept_slope_exceeds_its_bound():
+    with KEPT.open(encoding="utf-8") as lines:
+        rows = list(csv.DictReader(lines))
+    assert all(float(row["response_slope"]) <= float(row["response_slope_bound"]) * (1.0 + 1e-3) for row in rows)
+    assert sum(row["leader_curvature"] != "" for row in rows) >= 80
+
+
 def test_on_the_toy_game_the_partial_gradient_turns_against_the_whole_past_a_fifth():
     before, after = (claims_at(toy_markov_game(), toy_game_theta(p))["cosine_partial"] for p in (0.15, 0.3))
     assert before > 0.0 > after
@@ -74,4 +116,5 @@ def test_kept_rows_are_those_of_a_fresh_run(problem, tmp_path):
     with KEPT.open(encoding="utf-8") as lines:
         (kept,) = [row for row in csv.DictReader(lines) if row["problem"] == problem]
     for name, value in fresh.items():
+        assert value is not None, name
         assert float(kept[name]) == pytest.approx(value, rel=2e-3, abs=1e-9), name

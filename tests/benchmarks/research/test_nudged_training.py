@@ -5,14 +5,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bilevelrl.benchmarks.research.nudged.four_rooms import StepCounts, four_rooms_cell, steps_of_an_iteration
+from bilevelrl.benchmarks.research.nudged import side_by_side
+from bilevelrl.benchmarks.research.nudged.side_by_side import (
+    TOY_STEPS,
+    StepCounts,
+    four_rooms_cell,
+    steps_of_an_iteration,
+    toy_game_cell,
+)
 from bilevelrl.benchmarks.research.nudged.training import _table, at_equal_steps
 from bilevelrl.benchmarks.sweeping.figures import FigureOptions
 from bilevelrl.benchmarks.sweeping.sweep_store import read_table
 from bilevelrl.estimators import Context, sample_trajectories
 from bilevelrl.estimators.methods import NudgedFollowers
-from bilevelrl.reference import solve_follower
-from bilevelrl.tasks import four_rooms
+from bilevelrl.reference import leader_objective, solve_follower
+from bilevelrl.tasks import four_rooms, toy_markov_game
 
 pytestmark = pytest.mark.exact
 
@@ -64,6 +71,17 @@ def test_an_interruption_leaves_no_trace(method, tmp_path, monkeypatch):
             assert one[name] == other[name], name
 
 
+@pytest.mark.parametrize(("method", "populations"), [("bc_hg", 1), ("nudged", 2)])
+def test_on_the_toy_game_episodes_never_end_and_steps_are_counted(method, populations, tmp_path, monkeypatch):
+    monkeypatch.setattr(side_by_side, "_chosen_rate", lambda *selection: 0.1)
+    configuration = {"seeds": 1, "selection_seeds": 1, "iterations": 4, "points": 3}
+    rows = toy_game_cell({"bonus": 1.0, "method": method}, configuration, tmp_path / "toy.npz")
+    assert [row["environment_steps"] for row in rows] == [populations * TOY_STEPS * row["iteration"] for row in rows]
+    start = leader_objective(toy_markov_game(1.0), np.zeros(3))
+    assert rows[0]["objective"] == pytest.approx(start, rel=0.2)  # from logits near zero
+    assert (rows[0]["critic_step_size"] is None) == (method == "nudged")
+
+
 def test_objectives_at_equal_steps_are_interpolated_seed_by_seed():
     rows = [
         {"seed": seed, "environment_steps": steps, "objective": seed + steps / 10.0}
@@ -71,6 +89,13 @@ def test_objectives_at_equal_steps_are_interpolated_seed_by_seed():
         for steps in (0, 10, 30)
     ]
     np.testing.assert_allclose(at_equal_steps(rows, 20.0), [2.0, 3.0])
+
+
+def test_the_toy_game_s_kept_table_is_made_of_its_kept_rows():
+    results = Path(__file__).resolve().parents[3] / "benchmarks" / "results"
+    rows = read_table(results / "nudged_toy_game.csv")
+    kept = (results / "nudged_toy_game.md").read_text(encoding="utf-8")
+    assert kept == _table(rows, FigureOptions(seeds=5, iterations=500)) + "\n"
 
 
 def test_the_kept_table_is_made_of_the_kept_rows():

@@ -9,7 +9,7 @@ must be analytic near θ: no abs, conj, or comparison on values.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from numpy.exceptions import ComplexWarning
@@ -18,11 +18,11 @@ from bilevelrl.reference.arrays import ComplexArray, FloatArray, Traced
 from bilevelrl.reference.errors import InvalidInputError
 from bilevelrl.reference.problem import PARTS, AnswerBounds, ComplexParts, Objective, Part, complex_parts
 from bilevelrl.reference.tabular.model import ConfigurableMDP, TabularAt
-from bilevelrl.reference.tabular.sweeps import plan_sweeps
+from bilevelrl.reference.tabular.sweeps import SweepPlan, plan_sweeps
 from bilevelrl.reference.tabular.tables import Tables
 from bilevelrl.reference.tabular.transitions import to_dense
 
-__all__ = ["STEP", "complex_policies", "complex_tables", "tabular_complex_parts"]
+__all__ = ["STEP", "complex_policies", "complex_tables", "swept_parts", "tabular_complex_parts"]
 
 STEP = 1e-100
 _CHUNK_ENTRIES = 4_000_000  # complex kernel entries held at once: 64 MB
@@ -37,9 +37,21 @@ def tabular_complex_parts(at: TabularAt, objective: Objective) -> ComplexParts:
     InvalidInputError
         If the tables' function does not accept a complex θ or returns no finite numbers there.
     """
-    problem, theta, tables, kernel = at.problem, at.theta, at.tables, at.kernel
-    problem.derivatives.confirm_complex_step(theta)
     plan = plan_sweeps(at)
+
+    def error_bound(at: TabularAt) -> AnswerBounds:
+        return plan.error_bound(at.problem.linearised(at.theta).at(at.theta), objective)
+
+    return swept_parts(at, at, objective, plan, error_bound)
+
+
+def swept_parts(
+    planned: TabularAt, at: TabularAt, objective: Objective, plan: SweepPlan, error_bound: Callable[..., AnswerBounds]
+) -> ComplexParts:
+    """Return J of the problem `at` and its derivatives, under the follower of the planned one."""
+    problem, theta, tables, kernel = at.problem, at.theta, at.tables, at.kernel
+    for each in {id(own): own for own in (planned.problem, problem)}.values():
+        each.derivatives.confirm_complex_step(theta)
     steps = plan.leader if objective.horizon is None else objective.horizon
     parts: dict[Part, FloatArray] = {part: np.zeros(theta.size) for part in PARTS}
     earned = 0.0
@@ -48,7 +60,12 @@ def tabular_complex_parts(at: TabularAt, objective: Objective) -> ComplexParts:
         coordinates = range(first, min(first + chunk, theta.size))
         moved = list(complex_tables(problem, theta, coordinates))
         policies = complex_policies(
-            moved, kernel, plan.centre_follower, problem.discount_follower, problem.temperature, plan.follower
+            moved if planned is at else list(complex_tables(planned.problem, theta, coordinates)),
+            planned.kernel,
+            plan.centre_follower,
+            problem.discount_follower,
+            problem.temperature,
+            plan.follower,
         )
         for j, point, policy in zip(coordinates, moved, policies, strict=True):
             discount = objective.discount(problem.discount_leader)
@@ -65,10 +82,6 @@ def tabular_complex_parts(at: TabularAt, objective: Objective) -> ComplexParts:
             starts["response"] = tables.initial @ _leader_values(policy, kernel, reward, discount, steps)
             for name, start in starts.items():
                 parts[name][j] = float(np.imag(start)) / STEP
-
-    def error_bound(at: TabularAt) -> AnswerBounds:
-        return plan.error_bound(at.problem.linearised(at.theta).at(at.theta), objective)
-
     return ComplexParts(
         objective=earned + objective.constant_return(plan.centre_leader, problem.discount_leader),
         parts=parts,

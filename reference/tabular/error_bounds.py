@@ -101,6 +101,7 @@ def gradient_error_bound(
     errors: ValueErrors,
     horizon: int | None,
     remainder: float = 0.0,
+    measured: tuple[Tables, Mapping[str, FloatArray]] | None = None,
 ) -> AnswerBounds:
     """Return the first-order bounds on max_j |∂J/∂θ_j - truth|, every part included, and on |μ·V_L - truth|.
 
@@ -118,16 +119,24 @@ def gradient_error_bound(
         ε and η.
     remainder
         Largest discounted mass, relative to one, that is left where sums over time are cut off.
+    measured
+        Tables and Jacobian of the leader's evaluation, where they are not those that the follower plans in.
     """
-    rounding = rounding_unit(tables)
     off = errors.policy
-    endless = {discount_follower} | ({discount_leader} if horizon is None else set())
-    stretch = _stretch(tables, policy, off, endless, horizon)
+    paid, paid_slopes = (tables, jacobian) if measured is None else measured
+    rounding = max(rounding_unit(tables), rounding_unit(paid))
+    endless = {discount_leader} if horizon is None else set()
+    if measured is None:
+        stretch = _stretch(tables, policy, off, endless | {discount_follower}, horizon)
+    else:
+        stretch = max(
+            _stretch(tables, policy, off, {discount_follower}, None), _stretch(paid, policy, off, endless, horizon)
+        )
     if not stretch < FIRST_ORDER:
         return _UNKNOWN
-    span = effective_horizon(tables, policy, discount_leader) if horizon is None else float(horizon)
+    span = effective_horizon(paid, policy, discount_leader) if horizon is None else float(horizon)
     leader = leader_errors(
-        tables, policy, off, centre=centres[1], discount=discount_leader, horizon=horizon, rounding=rounding
+        paid, policy, off, centre=centres[1], discount=discount_leader, horizon=horizon, rounding=rounding
     )
     # What truncation leaves out of an infinite sum may sit in any state.
     cut = 0.0 if horizon is not None else remainder
@@ -139,7 +148,7 @@ def gradient_error_bound(
     visits = leader.law[:, :, None] * policy
     visits_off = law_off[:, :, None] * heavy + visits * off
 
-    count = next((table.shape[-1] for table in jacobian.values()), 1)
+    count = next((table.shape[-1] for table in (*jacobian.values(), *paid_slopes.values())), 1)
     zeros = np.zeros((tables.states, tables.actions, count))
     kernel_slope = np.abs(jacobian["transition"]) if "transition" in jacobian else None
     source = np.array(jacobian.get("reward_follower", zeros), dtype=np.float64)
@@ -178,26 +187,31 @@ def gradient_error_bound(
     error += rounding * np.einsum("sa,san->n", (weighed * leader.action_size).sum(axis=0), magnitude)
     error /= temperature
     visits_off = visits_off + rounding * visits
-    if "reward_leader" in jacobian:
-        error += np.einsum("sa,san->n", visits_off.sum(axis=0), np.abs(jacobian["reward_leader"]))
-    if kernel_slope is not None:
+    if "reward_leader" in paid_slopes:
+        error += np.einsum("sa,san->n", visits_off.sum(axis=0), np.abs(paid_slopes["reward_leader"]))
+    if "transition" in paid_slopes:
+        moved = paid_slopes["transition"]
+        if measured is not None:
+            kernel = to_dense(paid.transition)
+            drift, missed = _drifts(kernel, moved)
         weight = np.einsum("ksa,kt->sat", visits_off, leader.ahead)
         weight += np.einsum("ksa,kt->sat", weighed, leader.ahead_off)
         weight += visits.sum(axis=0)[:, :, None] * cut * largest
-        error += discount_leader * np.einsum("sat,satn->n", weight, kernel_slope)
+        error += discount_leader * np.einsum("sat,satn->n", weight, np.abs(moved))
         seen = np.einsum("ksa,ksa->sa", visits, np.abs(np.einsum("sat,kt->ksa", kernel, leader.ahead)))
         error += discount_leader * np.einsum("sa,san->n", seen, drift)
         left_out = abs(centres[1]) * span
         error += discount_leader * left_out * np.einsum("sa,san->n", visits.sum(axis=0), missed)
-    if "initial" in jacobian:
-        error += np.einsum("sn,s->n", np.abs(jacobian["initial"]), value_off + rounding * leader.value)
-        error += np.abs(jacobian["initial"].sum(axis=0)) * float(np.asarray(tables.initial) @ leader.value)
-    if "regulariser" in jacobian:
-        error += rounding * np.abs(jacobian["regulariser"])
+    if "initial" in paid_slopes:
+        started = paid_slopes["initial"]
+        error += np.einsum("sn,s->n", np.abs(started), value_off + rounding * leader.value)
+        error += np.abs(started.sum(axis=0)) * float(np.asarray(paid.initial) @ leader.value)
+    if "regulariser" in paid_slopes:
+        error += rounding * np.abs(paid_slopes["regulariser"])
     # Each of occupancy, values, policy and follower's gradient is off by a little more than its first order.
     return AnswerBounds(
         gradient=float(error.max(initial=0.0)) / (1.0 - stretch) ** 4,
-        objective=float(np.asarray(tables.initial) @ (value_off + rounding * leader.value)) / (1.0 - stretch) ** 2,
+        objective=float(np.asarray(paid.initial) @ (value_off + rounding * leader.value)) / (1.0 - stretch) ** 2,
     )
 
 
@@ -288,24 +302,25 @@ def tabular_error_bound(
     objective: Objective,
     errors: ValueErrors,
     remainder: float = 0.0,
+    measured: TabularAt | None = None,
 ) -> AnswerBounds:
-    """The bounds for a solved problem, or inf where its Jacobian would not fit (`BOUND_SIZE_LIMIT`)."""
-    problem, theta, tables = at.problem, at.theta, at.tables
-    sizes = {"transition": tables.states, "reward_follower": 1, "reward_leader": 1, "initial": 1, "regulariser": 1}
-    pairs = tables.states * tables.actions
-    largest = max((sizes[name] for name in at.varying), default=1)
-    stages = (objective.horizon or 1) * 8
-    if pairs * max(largest * theta.size, tables.states, stages) > BOUND_SIZE_LIMIT:
+    """The bounds for a solved problem, or inf where its Jacobian would not fit (`BOUND_SIZE_LIMIT`).
+
+    `measured` is where the leader is paid, if that is not where the follower plans.
+    """
+    problem, tables = at.problem, at.tables
+    evaluated = [at] if measured is None else [at, measured]
+    if not all(_fits(each, objective) for each in evaluated):
         return _UNKNOWN
-    jacobian = problem.jacobian(theta)
-    if "transition" in jacobian:
-        jacobian["transition"] = dense_jacobian(tables, jacobian["transition"])
+    jacobian, *others = (_dense_jacobians(each) for each in evaluated)
     seen = relevant_states(tables, policy, jacobian)
-    if not seen.all():  # the others are worth anything, and known as badly as they like
+    if measured is None and not seen.all():  # the others are worth anything, and known as badly as they like
         tables, policy, follower_value, errors = _at(tables, seen), policy[seen], follower_value[seen], errors.at(seen)
         jacobian = {name: table if name == "regulariser" else table[seen] for name, table in jacobian.items()}
         if "transition" in jacobian:
             jacobian["transition"] = jacobian["transition"][:, :, seen]
+    paid = evaluated[-1]
+    centre = paid.centres[1]
     found = gradient_error_bound(
         tables,
         policy,
@@ -314,13 +329,31 @@ def tabular_error_bound(
         discount_leader=objective.discount(problem.discount_leader),
         discount_follower=problem.discount_follower,
         temperature=problem.temperature,
-        centres=at.centres,
+        centres=(at.centres[0], centre),
         errors=errors,
         horizon=objective.horizon,
         remainder=remainder,
+        measured=None if measured is None else (paid.tables, others[0]),
     )
-    constant = objective.constant_return(at.centres[1], problem.discount_leader)
-    return found._replace(objective=found.objective + _summed(float(tables.regulariser), constant))
+    constant = objective.constant_return(centre, problem.discount_leader)
+    return found._replace(objective=found.objective + _summed(float(paid.tables.regulariser), constant))
+
+
+def _fits(at: TabularAt, objective: Objective) -> bool:
+    """Whether what the bounds need stays below `BOUND_SIZE_LIMIT`."""
+    tables = at.tables
+    sizes = {"transition": tables.states, "reward_follower": 1, "reward_leader": 1, "initial": 1, "regulariser": 1}
+    largest = max((sizes[name] for name in at.varying), default=1)
+    stages = (objective.horizon or 1) * 8
+    return tables.states * tables.actions * max(largest * at.theta.size, tables.states, stages) <= BOUND_SIZE_LIMIT
+
+
+def _dense_jacobians(at: TabularAt) -> dict[str, FloatArray]:
+    """The Jacobian of every table, ∇P as (S, A, S, N)."""
+    jacobian = at.problem.jacobian(at.theta)
+    if "transition" in jacobian:
+        jacobian["transition"] = dense_jacobian(at.tables, jacobian["transition"])
+    return jacobian
 
 
 def _summed(*terms: float) -> float:

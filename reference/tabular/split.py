@@ -22,7 +22,7 @@ from bilevelrl.reference.tabular.follower import TabularFollower, newton_batch, 
 from bilevelrl.reference.tabular.model import ConfigurableMDP, TabularAt
 from bilevelrl.reference.tabular.tables import Tables
 from bilevelrl.reference.tabular.transitions import DiscountedSystem, to_dense
-from bilevelrl.reference.tabular.value_errors import value_errors
+from bilevelrl.reference.tabular.value_errors import ValueErrors, value_errors
 
 __all__ = ["TabularSplit", "split_tabular"]
 
@@ -62,24 +62,17 @@ class TabularSplit:
         linear = at.problem.linearised(at.theta).at(at.theta)
         return follower_error_bound(linear, self.follower, self._objective)  # (1)
 
-    def noise(self, part: Part) -> float:
-        """Bound on the rounding of the values that are differenced, with 16 ulp for each table's own formula."""
+    def noise(self, part: Part, errors: ValueErrors | None = None) -> float:
+        """Bound on the rounding of the values that are differenced, with 16 ulp for each table's own formula.
+
+        `errors` are those of the follower that is solved anew, where it is another problem's; None: its own.
+        """
         ulps = 16.0 * float(np.finfo(np.float64).eps)
         tables = self._tables
         if part == "regulariser":
             return ulps * abs(float(tables.regulariser))
-        errors = None
-        if part == "response":
-            formula = np.abs(np.asarray(tables.reward_follower))
-            if "transition" in self._moving:
-                formula = formula + float(np.abs(self._start).max())
-            operator = tabular_operator(
-                tables,
-                np.asarray(tables.reward_follower) - self._centre_follower,
-                self._at.problem.discount_follower,
-                self._at.problem.temperature,
-            )
-            errors = value_errors(operator, self._start, ulps * formula)
+        if part == "response" and errors is None:
+            errors = self.response_errors()
         noise = objective_noise(
             tables,
             self.follower.policy,
@@ -90,6 +83,19 @@ class TabularSplit:
         )
         largest = float(np.abs(tables.reward_leader).max()) if part == "direct" else self._largest_reward()
         return noise + ulps * self._length * largest * (self._length if part == "transition" else 1.0)
+
+    def response_errors(self) -> ValueErrors:
+        """Return the errors of followers that are solved anew, with 16 ulp for the formulas of what they read."""
+        formula = np.abs(np.asarray(self._tables.reward_follower))
+        if "transition" in self._moving:
+            formula = formula + float(np.abs(self._start).max())
+        operator = tabular_operator(
+            self._tables,
+            np.asarray(self._tables.reward_follower) - self._centre_follower,
+            self._at.problem.discount_follower,
+            self._at.problem.temperature,
+        )
+        return value_errors(operator, self._start, 16.0 * float(np.finfo(np.float64).eps) * formula)
 
     def _largest_reward(self) -> float:
         return float(np.abs(self._tables.reward_leader - self._centre_leader).max())
@@ -109,8 +115,12 @@ class TabularSplit:
         """The objective with one part moved."""
         tables = [at.tables for at in moved]
         if part == "response":
-            return np.array([self._leader(self._tables, self._kernel, policy) for policy in self.responses(tables)])
+            return np.array([self.earned(policy) for policy in self.responses(tables)])
         return np.array([self._moved(part, entry) for entry in tables])
+
+    def earned(self, policy: FloatArray) -> float:
+        """Return what the leader earns under a policy (S, A), without its regulariser and its constant."""
+        return self._leader(self._tables, self._kernel, policy)
 
     def responses(self, moved: Sequence[Tables]) -> FloatArray:
         """Return the follower's policy (M, S, A) in each of several moved tables."""

@@ -21,7 +21,16 @@ from bilevelrl.reference.tabular.follower import tabular_operator
 from bilevelrl.reference.tabular.model import TabularAt
 from bilevelrl.reference.tabular.value_errors import ValueErrors, value_errors
 
-__all__ = ["SWEEP_LIMIT", "TOLERANCE", "SweepPlan", "check_sweeps", "mixing_sweeps", "plan_sweeps", "settle"]
+__all__ = [
+    "SWEEP_LIMIT",
+    "TOLERANCE",
+    "SweepPlan",
+    "check_sweeps",
+    "leader_sweeps",
+    "mixing_sweeps",
+    "plan_sweeps",
+    "settle",
+]
 
 SWEEP_LIMIT = 400_000
 
@@ -107,9 +116,7 @@ def plan_sweeps(at: TabularAt) -> SweepPlan:
     )
     chain = np.einsum("sa,sat->st", policy, kernel)
     extra, left_follower = mixing_sweeps(chain, discount)
-    leader, left_leader = mixing_sweeps(chain, problem.discount_leader)
-    # The leader's derivatives sweep along with the values that they are derivatives of, whose own tails add up.
-    left_leader *= 1.0 + leader * (1.0 - problem.discount_leader)
+    leader, left_leader = leader_sweeps(chain, problem.discount_leader)
     return SweepPlan(
         follower=sweeps + extra,
         leader=leader,
@@ -178,6 +185,13 @@ def mixing_sweeps(chain: FloatArray, discount: float) -> tuple[int, float]:
         count += 1
         check_sweeps(count)
     return count + 1, float(mass.max()) / (1.0 - discount)
+
+
+def leader_sweeps(chain: FloatArray, discount: float) -> tuple[int, float]:
+    """Return the same for the leader's values and their derivatives."""
+    count, left = mixing_sweeps(chain, discount)
+    # The leader's derivatives sweep along with the values that they are derivatives of, whose own tails add up.
+    return count, left * (1.0 + count * (1.0 - discount))
 
 
 def check_sweeps(count: int) -> None:

@@ -19,7 +19,7 @@ from bilevelrl.reference.tabular.sweeps import plan_sweeps
 from bilevelrl.reference.tabular.tables import Tables
 from bilevelrl.reference.tabular.transitions import SparseTransition, Transition
 
-__all__ = ["TAPE_LIMIT", "check_tape", "swept_objective", "swept_policy", "unroll_tabular"]
+__all__ = ["TAPE_LIMIT", "check_tape", "swept_objective", "swept_policy", "tape_size", "unroll_tabular"]
 
 TAPE_LIMIT = 4 * 2**30
 """Bytes of tape beyond which the route refuses: 4 GiB."""
@@ -38,6 +38,7 @@ def swept_objective(
     problem: ConfigurableMDP,
     points: tuple[Traced, ...],
     *,
+    planned: ConfigurableMDP | None = None,
     sweeps_follower: int,
     sweeps_leader: int,
     objective: Objective,
@@ -46,11 +47,14 @@ def swept_objective(
 ) -> Traced:
     """The objective with θ split by where it enters: `points` in the order of `PARTS`.
 
-    Traceable by autograd; nothing of it is shared with the solvers. The constants are subtracted from the rewards: that
+    The follower solves `planned`; None: the problem itself. Traceable by autograd; nothing of it is shared with the
+    solvers. The constants are subtracted from the rewards: that
     keeps the digits which large constant rewards would cost.
     """
-    at_initial, at_direct, at_transition, at_response, at_regulariser = (problem.evaluate(point) for point in points)
-    policy = swept_policy(problem, at_response, sweeps_follower, centre_follower)
+    planned = problem if planned is None else planned
+    own = (points[0], points[1], points[2], points[4])
+    at_initial, at_direct, at_transition, at_regulariser = (problem.evaluate(point) for point in own)
+    policy = swept_policy(planned, planned.evaluate(points[3]), sweeps_follower, centre_follower)
     kernel = at_transition.transition
     discount = objective.discount(problem.discount_leader)
     leader: Traced = np.zeros(at_initial.states)
@@ -88,8 +92,11 @@ def unroll_tabular(at: TabularAt, objective: Objective, *, warm_start: object = 
     problem.derivatives.confirm_trace(at.theta)
     plan = plan_sweeps(at)
     steps = plan.leader if objective.horizon is None else objective.horizon
-    tape = _BYTES_PER_ENTRY * tables.states * tables.actions * (plan.follower + steps)
-    check_tape(tape, f"{plan.follower} + {steps} sweeps of {tables.states} states", "implicit' or 'forward")
+    check_tape(
+        tape_size(tables, plan.follower + steps),
+        f"{plan.follower} + {steps} sweeps of {tables.states} states",
+        "implicit' or 'forward",
+    )
 
     def split(*points: Traced) -> Traced:
         return swept_objective(
@@ -113,6 +120,11 @@ def unroll_tabular(at: TabularAt, objective: Objective, *, warm_start: object = 
         counters={"sweeps": plan.follower + steps, "evaluations": len(PARTS)},
         error_bound=lambda at: plan.error_bound(at, objective),
     )
+
+
+def tape_size(tables: Tables, sweeps: int) -> int:
+    """Return the bytes of tape that so many sweeps leave."""
+    return _BYTES_PER_ENTRY * tables.states * tables.actions * sweeps
 
 
 def check_tape(size: int, sweeps: str, other: str) -> None:

@@ -2,6 +2,7 @@
 
 from bilevelrl.tasks.paper.four_rooms import BUDGET, FOUR_ROOMS_GRID, FOUR_ROOMS_MARKS, GOAL, SECOND_GOAL, START, TARGET
 from bilevelrl.tasks.paper.policy_norm import policy_norm, policy_norm_start
+from bilevelrl.tasks.paper.published_kernels import published_four_rooms
 
 __all__ = [
     "BUDGET",
@@ -13,4 +14,5 @@ __all__ = [
     "TARGET",
     "policy_norm",
     "policy_norm_start",
+    "published_four_rooms",
 ]

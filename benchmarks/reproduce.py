@@ -7,7 +7,6 @@ import contextlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from bilevelrl.benchmarks.sweeping.figures import Figure, FigureOptions, Row, all_figures, studies_present
 from bilevelrl.benchmarks.sweeping.sweep_store import write_table
@@ -17,19 +16,15 @@ from bilevelrl.reference.storage import locked, writable_folder, write_atomicall
 from bilevelrl.verification.commands import count
 from bilevelrl.verification.reports import missing_figures
 
-__all__ = ["make_figure", "register"]
+__all__ = ["fill", "make_figure"]
 
 _WHERE_STUDIES_ARE = "Studies beyond the paper are in benchmarks/research of the repository: a checkout lists them too."
 _SHARED = ("figure", "seeds", "iterations", "quick", "workers", "output", "run", "command")
 
 
-def register(commands: Any) -> None:
-    """Add the subcommand `reproduce`, with one subcommand of its own for each figure."""
-    add = commands.add_parser(
-        "reproduce",
-        help="train a figure of the paper anew, beside the paper's curves",
-        epilog=None if studies_present() else _WHERE_STUDIES_ARE,
-    )
+def fill(add: argparse.ArgumentParser) -> None:
+    """Add the arguments of `reproduce`: one subcommand of its own for each figure."""
+    add.epilog = None if studies_present() else _WHERE_STUDIES_ARE
     figures = add.add_subparsers(dest="figure", required=True, metavar="FIGURE")
     for name, figure in sorted(all_figures().items()):
         own = figures.add_parser(name, help=figure.title)

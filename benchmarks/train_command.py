@@ -19,17 +19,14 @@ from bilevelrl.reference.storage import locked, writable_folder, write_atomicall
 from bilevelrl.tasks import make_task
 from bilevelrl.verification.commands import count, seed
 
-__all__ = ["history_rows", "register"]
+__all__ = ["fill", "history_rows"]
 
 
-def register(commands: Any) -> None:
-    """Add the subcommand `train`."""
-    add = commands.add_parser(
-        "train",
-        help="train the leader by one or several methods, batched over seeds",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="methods by kind of problem:\n"
-        + "\n".join(f"  {kind.problem.__name__}: {', '.join(kind.titles)}" for kind in training_kinds()),
+def fill(add: argparse.ArgumentParser) -> None:
+    """Add the arguments of `train`."""
+    add.formatter_class = argparse.RawDescriptionHelpFormatter
+    add.epilog = "methods by kind of problem:\n" + "\n".join(
+        f"  {kind.problem.__name__}: {', '.join(kind.titles)}" for kind in training_kinds()
     )
     add.add_argument("--task", default="four_rooms", help="a task of `bilevelrl list` (default four_rooms)")
     add.add_argument("--temperature", type=float, help="the follower's β (default: the task's)")

@@ -29,7 +29,7 @@ from bilevelrl.tasks.exporting import problem_arrays
 from bilevelrl.verification.commands import add_place, count, named_object, natural, read_place
 from bilevelrl.verification.pipeline import REPLICATES, SAMPLES, own_study_rows
 
-__all__ = ["StudyTable", "plot_study", "register", "study"]
+__all__ = ["StudyTable", "fill", "plot_study", "study"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,9 +248,8 @@ def plot_study(table: StudyTable, path: str | Path | None = None, *, y: str = "r
     return figure
 
 
-def register(commands: Any) -> None:
-    """Add the subcommand `study`."""
-    add = commands.add_parser("study", help="bias, spread and cost of estimators on a problem of your own, as a table")
+def fill(add: argparse.ArgumentParser) -> None:
+    """Add the arguments of `study`."""
     add_place(add)
     add.add_argument("--estimator", nargs="+", required=True, help="names of `bilevelrl list`, or MODULE:NAME")
     add.add_argument("--steps", type=count, nargs="+", required=True, help="of an episode")

@@ -11,6 +11,7 @@ checked where it is known what they must be. A name that is not there at run tim
 """
 
 from bilevelrl.reference.doors.door import as_is, checked, checked_record, like
+from bilevelrl.reference.doors.facades import on_demand
 from bilevelrl.reference.doors.given_code import callable_error
 from bilevelrl.reference.doors.ranges import (
     LARGEST_ITERATIONS,
@@ -63,4 +64,5 @@ __all__ = [
     "checked",
     "checked_record",
     "like",
+    "on_demand",
 ]

@@ -110,6 +110,7 @@ def write_files(folder):
 
 def leaves(parser, path=()):
     """Yield (words, parser) of every command that has no subcommands."""
+    parser.fill()
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             for name, below in action.choices.items():

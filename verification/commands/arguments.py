@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 from typing import Any, NoReturn
 
 from bilevelrl.reference.errors import InvalidInputError
@@ -13,7 +14,29 @@ LARGEST = 10**9
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose errors are refusals: one line with the remedy, and the same exit status."""
+    """A parser whose errors are refusals: one line with the remedy, and the same exit status.
+
+    Parameters
+    ----------
+    filled_by
+        "module:function" that adds the arguments when the parser is first asked; its module is not loaded before.
+    """
+
+    def __init__(self, *args: Any, filled_by: str | None = None, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._filled_by = filled_by
+
+    def fill(self) -> None:
+        """Add the arguments that are not there yet."""
+        if self._filled_by is not None:
+            module, _, function = self._filled_by.partition(":")
+            self._filled_by = None
+            getattr(importlib.import_module(module), function)(self)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse; see `argparse.ArgumentParser`."""
+        self.fill()
+        return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
         """Refuse.

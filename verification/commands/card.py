@@ -15,7 +15,6 @@ import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -45,15 +44,12 @@ from bilevelrl.verification.reports.terminal import progress_bar
 from bilevelrl.verification.testing.records import Finding
 from bilevelrl.verification.testing.sarif import junit_xml, sarif_json
 
-__all__ = ["register_card"]
+__all__ = ["fill_card"]
 
 
-def register_card(commands: Any) -> None:
-    """Add `card` to the subcommands of `bilevelrl`."""
-    add = commands.add_parser(
-        "card", help="what an estimator claims and what enumeration says of it, on one page",
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+def fill_card(add: argparse.ArgumentParser) -> None:
+    """Add the arguments of `card`."""
+    add.description, add.formatter_class = __doc__, argparse.RawDescriptionHelpFormatter
     add.add_argument("estimators", nargs="*", metavar="ESTIMATOR", help="a registered name, or MODULE:NAME of your own")
     add.add_argument("--all", action="store_true", help="every registered estimator, and those of other packages")
     add.add_argument("--check", action="store_true", help="the words are card files: make them again and compare")

@@ -34,7 +34,7 @@ from bilevelrl.verification.pipeline.plain_text import TextTable
 from bilevelrl.verification.processes.ending import CHECK_FAILED, HOLDS, UNANSWERED
 from bilevelrl.verification.reading.draws import read_text
 
-__all__ = ["RESULTS_FORMAT", "RESULTS_VERSION", "Agreement", "certify_results", "hold", "register_certify"]
+__all__ = ["RESULTS_FORMAT", "RESULTS_VERSION", "Agreement", "certify_results", "fill_certify", "hold"]
 
 RESULTS_FORMAT = "bilevelrl-results"
 RESULTS_VERSION = 1
@@ -203,12 +203,9 @@ def _shown(digits: float | None) -> str:
     return "-" if digits is None else "all" if math.isinf(digits) else f"{digits:.1f}"
 
 
-def register_certify(commands: Any) -> None:
-    """Add the subcommand."""
-    add = commands.add_parser(
-        "certify", help="hold your numbers, from any language, against certified reference data",
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+def fill_certify(add: argparse.ArgumentParser) -> None:
+    """Add the arguments of `certify`."""
+    add.description, add.formatter_class = __doc__, argparse.RawDescriptionHelpFormatter
     add.add_argument("results", nargs="?", type=Path, metavar="RESULTS.json", help="your numbers")
     add.add_argument("--digits", type=float, help="ask for so many digits everywhere")
     add.add_argument("--json", action="store_true", help="print JSON")

@@ -2,7 +2,9 @@
 
 Another package adds a subcommand by an entry point of the group `bilevelrl.commands` whose object is a function that
 takes the object of `argparse.ArgumentParser.add_subparsers` and registers itself there with
-`set_defaults(run=function of the parsed arguments)`; `run` returns the exit status.
+`add_parser(name, help=..., filled_by="module:function")`, or whole. That function adds the arguments to the parser when
+the command is asked for, and `set_defaults(run=function of the parsed arguments)`; `run` returns the exit status. So
+`bilevelrl --help` loads what no command needs alone.
 
 Exit status: 0 where everything holds, 1 where a check failed, 2 where the question could not be answered; the others
 are in `ending`.
@@ -10,40 +12,53 @@ are in `ending`.
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from bilevelrl.estimators import ESTIMATORS
-from bilevelrl.reference import HYPERGRADIENT_ROUTES, hypergradient
-from bilevelrl.reference.storage import software_versions, writable_file, writable_folder, write_atomically
-from bilevelrl.tasks import TASKS, make_task
-from bilevelrl.verification.commands.arguments import Parser, add_limits, count, limits, seed
-from bilevelrl.verification.commands.attribute import register_attribute
-from bilevelrl.verification.commands.card import register_card
-from bilevelrl.verification.commands.certify import register_certify
-from bilevelrl.verification.commands.digits import register_digits
-from bilevelrl.verification.commands.false_alarms import register_false_alarms
-from bilevelrl.verification.commands.fresh_seeds import register_fresh_seeds
-from bilevelrl.verification.commands.judge import register_judge
-from bilevelrl.verification.commands.places import add_place, read_place, read_theta
-from bilevelrl.verification.commands.report import register_report
-from bilevelrl.verification.pipeline.verify import verify
-from bilevelrl.verification.processes.ending import CHECK_FAILED, HOLDS, UNANSWERED, ended
-from bilevelrl.verification.reading.named_objects import named_object
-from bilevelrl.verification.reports.overview import missing_figures, save_figure
-from bilevelrl.verification.reports.terminal import print_report, progress_bar
+from bilevelrl.reference.storage import software_versions
+from bilevelrl.verification.commands.arguments import Parser
+from bilevelrl.verification.processes.ending import UNANSWERED, ended
 
 __all__ = ["COMMAND_GROUP", "build_parser", "main"]
 
 COMMAND_GROUP = "bilevelrl.commands"
+
+_HERE = "bilevelrl.verification.commands"
+_COMMANDS = (
+    ("verify", "hold every route and estimator, or your own, against the truth", f"{_HERE}.verify:fill_verify"),
+    ("gradient", "print one exact hypergradient", f"{_HERE}.exact:fill_gradient"),
+    (
+        "card",
+        "what an estimator claims and what enumeration says of it, on one page",
+        f"{_HERE}.card:fill_card",
+    ),
+    (
+        "certify",
+        "hold your numbers, from any language, against certified reference data",
+        f"{_HERE}.certify:fill_certify",
+    ),
+    ("digits", "correct digits of every floating-point route on the reference data", f"{_HERE}.digits:fill_digits"),
+    ("judge", "hold draws of an estimator, from a file, against the truth", f"{_HERE}.judge:fill_judge"),
+    ("scenarios", "list the scenarios, or write one as .npz for any other code", f"{_HERE}.judge:fill_scenarios"),
+    (
+        "attribute",
+        "how much each cause of bias adds on a small scenario, exactly",
+        f"{_HERE}.attribute:fill_attribute",
+    ),
+    ("report", "judge and study every estimator on every scenario, as one HTML page", f"{_HERE}.report:fill_report"),
+    (
+        "fresh-seeds",
+        "many runs with fresh seeds: no correct estimator may be refused",
+        f"{_HERE}.fresh_seeds:fill_fresh_seeds",
+    ),
+    ("false-alarms", "how often right draws fail, by their exact laws", f"{_HERE}.false_alarms:fill_false_alarms"),
+    ("routes", "list the exact routes and what each promises", f"{_HERE}.exact:fill_routes"),
+    ("list", "list tasks and estimators", f"{_HERE}.exact:fill_list"),
+    ("mutants", "print which check kills which planted error (some minutes)", f"{_HERE}.attribute:fill_mutants"),
+)
+"""Name, what `--help` says, and the function that adds the arguments."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -80,49 +95,8 @@ def build_parser() -> Parser:
     parser = Parser(prog="bilevelrl", description="Hypergradients for bi-level reinforcement learning, verified.")
     parser.add_argument("--version", action="version", version=f"bilevelrl {software_versions()['bilevelrl']}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
-
-    add = commands.add_parser("verify", help="hold every route and estimator, or your own, against the truth")
-    add_place(add)
-    add.add_argument("--horizon", type=count, help="steps of a stream on --task or --problem (default: computed)")
-    add.add_argument("--estimator", metavar="MODULE:NAME", help="verify only this function or estimator of your own")
-    add_limits(add)
-    add.add_argument("--output", metavar="DIR", type=Path, help="write verify.csv, verify.json and verify.png there")
-    add.add_argument("--seed", type=seed, default=0, help="root of all random streams (default 0)")
-    add.add_argument("--quick", action="store_true", help="one temperature and a tenth of the sampling")
-    add.add_argument("--workers", type=count, default=min(2, os.cpu_count() or 1), help="processes (default 2)")
-    add.set_defaults(run=_verify)
-
-    add = commands.add_parser("gradient", help="print one exact hypergradient")
-    add.add_argument("--task", required=True, help="a task of `bilevelrl list`")
-    add.add_argument("--route", default="implicit", help="a route of `bilevelrl routes` (default implicit)")
-    add.add_argument("--theta", default="zeros", help="a .npy or .csv file, or zeros (default)")
-    add.add_argument("--temperature", type=float, help="the follower's β (default: the task's)")
-    add.add_argument("--horizon", type=count, help="episodes of so many steps (default: for ever)")
-    add.add_argument("--undiscounted", action="store_true", help="undiscounted leader returns; needs --horizon")
-    add.add_argument("--json", action="store_true", help="print JSON with all parts")
-    add.set_defaults(run=_gradient)
-
-    register_card(commands)
-    register_certify(commands)
-    register_digits(commands)
-    register_judge(commands)
-    register_attribute(commands)
-    register_report(commands)
-    register_fresh_seeds(commands)
-    register_false_alarms(commands)
-
-    add = commands.add_parser("routes", help="list the exact routes and what each promises")
-    add.set_defaults(run=_routes)
-    add = commands.add_parser("list", help="list tasks and estimators")
-    add.set_defaults(run=_list)
-
-    add = commands.add_parser("mutants", help="print which check kills which planted error (some minutes)")
-    add.add_argument("names", nargs="*", metavar="NAME", help="mutants to run (default: all, and what must survive)")
-    add.add_argument("--output", metavar="FILE", type=Path, help="also write every margin to this .csv file")
-    add.add_argument("--page", metavar="FILE", type=Path, help="also write the table as Markdown")
-    add.add_argument("--list", action="store_true", help="only list the mutants and where each comes from")
-    add.set_defaults(run=_mutants)
-
+    for name, summary, filled_by in _COMMANDS:
+        commands.add_parser(name, help=summary, filled_by=filled_by)
     for entry in sorted(metadata.entry_points(group=COMMAND_GROUP), key=lambda entry: entry.name):
         _join(entry, commands)
     return parser
@@ -134,116 +108,6 @@ def _join(entry: metadata.EntryPoint, commands: Any) -> None:
         register(commands)
     except Exception as broken:  # a broken plug-in must not take the other commands with it
         print(f"bilevelrl: command {entry.name!r} of {entry.value} does not load: {broken}", file=sys.stderr)
-
-
-def _verify(parsed: argparse.Namespace) -> int:
-    without_figure = None
-    if parsed.output is not None:  # before a minute of work, not after it
-        writable_folder("--output", parsed.output)
-        without_figure = missing_figures()
-        if without_figure is not None:
-            print(f"bilevelrl: there will be no verify.png: {without_figure}", file=sys.stderr)
-    problem, theta = read_place(parsed)
-    estimator = None if parsed.estimator is None else named_object("--estimator", parsed.estimator)
-    own: dict[str, Any] = {"workers": parsed.workers}
-    if estimator is not None or limits(parsed):
-        own = limits(parsed)
-    with progress_bar() as progress:
-        report = verify(
-            estimator=estimator() if isinstance(estimator, type) else estimator,
-            problem=problem,
-            theta=theta,
-            horizon=parsed.horizon,
-            seed=parsed.seed,
-            quick=parsed.quick,
-            progress=progress,
-            **own,
-        )
-    print_report(report)
-    if parsed.output is not None:
-        written = report.save(parsed.output)
-        if without_figure is None:
-            written += (save_figure(report, parsed.output / "verify.png"),)
-        for path in written:
-            print(f"wrote {path}", file=sys.stderr)
-    if report.failures:
-        return CHECK_FAILED
-    return HOLDS if report.passed else UNANSWERED
-
-
-def _gradient(parsed: argparse.Namespace) -> int:
-    options = {} if parsed.temperature is None else {"temperature": parsed.temperature}
-    problem = make_task(parsed.task, **options)
-    theta = read_theta(parsed.theta, problem, parsed.task)
-    found = hypergradient(
-        problem, theta, route=parsed.route, horizon=parsed.horizon, discounted=not parsed.undiscounted
-    )
-    if parsed.json:
-        record = {
-            "task": parsed.task,
-            "temperature": problem.temperature,
-            "route": found.route,
-            "horizon": parsed.horizon,
-            "discounted": not parsed.undiscounted,
-            "objective": found.objective,
-            "norm": float(np.linalg.norm(found.value)),
-            "error_bound": found.error_bound if np.isfinite(found.error_bound) else None,
-            "residual": found.residual,
-            "status": found.status,
-            "counters": dict(found.counters),
-            "value": found.value.tolist(),
-            "parts": {part: value.tolist() for part, value in found.parts.items()},
-            "versions": software_versions(),
-        }
-        print(json.dumps(record, indent=1))
-        return 0
-    print(f"{parsed.task}, β = {problem.temperature:g}, route {found.route}: {found.status}")
-    print(f"J(θ)    {found.objective:.12g}")
-    print(f"‖∇J‖    {float(np.linalg.norm(found.value)):.12g}   (each entry known to {found.error_bound:.1g})")
-    for part, value in found.parts.items():
-        print(f"  {part:<12}{float(np.linalg.norm(value)):.6g}")
-    print(np.array2string(found.value, precision=10, max_line_width=100, threshold=10**6))
-    return 0
-
-
-def _routes(parsed: argparse.Namespace) -> int:
-    width = max(map(len, HYPERGRADIENT_ROUTES))
-    for name, route in HYPERGRADIENT_ROUTES.items():
-        print(f"{name:<{width}}  {route.summary}\n{'':<{width}}  family: {route.family}; {route.accuracy}")
-    return 0
-
-
-def _list(parsed: argparse.Namespace) -> int:
-    tasks = [(name, task.summary) for name, task in TASKS.items()]
-    estimators = [(name, f"{entry.summary} ({entry.level} level)") for name, entry in ESTIMATORS.items()]
-    for title, entries in (("Tasks", tasks), ("Estimators", estimators)):
-        width = max((len(name) for name, _ in entries), default=0)
-        print(title)
-        for name, summary in entries:
-            print(f"  {name:<{width}}  {summary}")
-    return 0
-
-
-def _mutants(parsed: argparse.Namespace) -> int:
-    from bilevelrl.verification.mutants.catalogue import MUTANTS
-    from bilevelrl.verification.mutants.kill_matrix import KillMatrix, kill_matrix
-    from bilevelrl.verification.mutants.page import kill_page
-
-    if parsed.list:
-        width = max(map(len, MUTANTS))
-        for name, mutant in MUTANTS.items():
-            print(f"{name:<{width}}  {mutant.changes} ({mutant.origin}); killed by {mutant.meant_for}")
-        return 0
-    for option, path in (("--output", parsed.output), ("--page", parsed.page)):
-        if path is not None:
-            writable_file(option, path)
-    matrix = kill_matrix(mutants=parsed.names, correct=()) if parsed.names else kill_matrix()
-    print(matrix)
-    for path, write in ((parsed.output, KillMatrix.to_csv), (parsed.page, kill_page)):
-        if path is not None:
-            write_atomically(path, write(matrix))
-            print(f"wrote {path}", file=sys.stderr)
-    return 0 if matrix.complete else 1
 
 
 if __name__ == "__main__":

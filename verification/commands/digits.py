@@ -16,7 +16,6 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -26,7 +25,7 @@ from bilevelrl.reference.storage import csv_text, writable_file, write_atomicall
 from bilevelrl.tasks.scenarios import ReferenceProblem, agreeing_digits, reference_problems
 from bilevelrl.verification.pipeline.plain_text import TextTable
 
-__all__ = ["DigitsRow", "digits_csv", "digits_summary", "digits_table", "measure_digits", "register_digits"]
+__all__ = ["DigitsRow", "digits_csv", "digits_summary", "digits_table", "fill_digits", "measure_digits"]
 
 PATIENCE = 6000
 """Sweeps of the follower's Bellman map, about 37 / (1 - γ_F), after which a sweeping route is left out."""
@@ -183,9 +182,8 @@ def _cell(row: DigitsRow | None) -> str:
     return f"{row.gradient:.1f}" + ("" if row.honest else "!")
 
 
-def register_digits(commands: Any) -> None:
-    """Add the subcommand."""
-    add = commands.add_parser("digits", help="correct digits of every floating-point route on the reference data")
+def fill_digits(add: argparse.ArgumentParser) -> None:
+    """Add the arguments of `digits`."""
     add.add_argument("--only", default="", help="only problems whose name contains this")
     add.add_argument("--route", action="append", help="only this route (may be repeated)")
     add.add_argument("--csv", type=Path, metavar="FILE", help="also write one row per problem and route")

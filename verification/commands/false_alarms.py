@@ -35,7 +35,7 @@ from bilevelrl.verification.processes.jobs import Progress
 from bilevelrl.verification.reports.terminal import progress_bar
 from bilevelrl.verification.testing.judge import judge_draws
 
-__all__ = ["RowLaw", "false_alarms", "known_laws", "register_false_alarms"]
+__all__ = ["RowLaw", "false_alarms", "fill_false_alarms", "known_laws"]
 
 MOST_PATHS = 2500
 DRAWS = (4, 10, 30, 100, 300, 1000, 3000, 10_000, 100_000)
@@ -161,9 +161,8 @@ def false_alarms(
     return records
 
 
-def register_false_alarms(commands: Any) -> None:
-    """Add `false-alarms` to the subcommands of `bilevelrl`."""
-    add = commands.add_parser("false-alarms", help="how often right draws fail, by their exact laws")
+def fill_false_alarms(add: argparse.ArgumentParser) -> None:
+    """Add the arguments of `false-alarms`."""
     add.add_argument("--judgements", type=count, default=20_000, help="default 20,000")
     add.add_argument("--seed", type=seed, help="root of all of them (default: fresh, and written down)")
     add.add_argument(

@@ -21,7 +21,6 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.random import Generator
@@ -41,7 +40,7 @@ from bilevelrl.verification.statistics.error_budget import ErrorBudget
 from bilevelrl.verification.statistics.means import mean_test
 from bilevelrl.verification.testing.judge import comparison_directions
 
-__all__ = ["Tally", "fresh_run", "fresh_seeds", "register_fresh_seeds"]
+__all__ = ["Tally", "fill_fresh_seeds", "fresh_run", "fresh_seeds"]
 
 DRAWS = 600
 HORIZON = 4
@@ -160,9 +159,8 @@ def fresh_run(seed: int, run: int, *, draws: int = DRAWS) -> list[Tally]:
     return tallies
 
 
-def register_fresh_seeds(commands: Any) -> None:
-    """Add `fresh-seeds` to the subcommands of `bilevelrl`."""
-    add = commands.add_parser("fresh-seeds", help="many runs with fresh seeds: no correct estimator may be refused")
+def fill_fresh_seeds(add: argparse.ArgumentParser) -> None:
+    """Add the arguments of `fresh-seeds`."""
     add.add_argument("--runs", type=count, default=1000, help="default 1000")
     add.add_argument("--seed", type=seed, help="root of all runs (default: fresh, and written down)")
     add.add_argument("--output", metavar="FILE", type=Path, help="write the tallies as JSON")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 from bilevelrl.tasks import scenario, scenarios
 from bilevelrl.verification.checks.verdicts import Outcome
@@ -14,12 +13,11 @@ from bilevelrl.verification.reports.terminal import progress_bar
 from bilevelrl.verification.statistics.designs import ERROR_RATE
 from bilevelrl.verification.testing.judge import judge
 
-__all__ = ["register_judge"]
+__all__ = ["fill_judge", "fill_scenarios"]
 
 
-def register_judge(commands: Any) -> None:
-    """Add `judge` and `scenarios` to the subcommands of `bilevelrl`."""
-    add = commands.add_parser("judge", help="hold draws of an estimator, from a file, against the truth")
+def fill_judge(add: argparse.ArgumentParser) -> None:
+    """Add the arguments of `judge`."""
     add.add_argument("draws", type=Path, help="a .csv (one row per independent draw), .npy or .npz file")
     add.add_argument("--scenario", metavar="NAME", help="a scenario of `bilevelrl scenarios`")
     add_place(add)
@@ -31,7 +29,9 @@ def register_judge(commands: Any) -> None:
     add.add_argument("--json", action="store_true", help="print everything as JSON")
     add.set_defaults(run=_judge)
 
-    add = commands.add_parser("scenarios", help="list the scenarios, or write one as .npz for any other code")
+
+def fill_scenarios(add: argparse.ArgumentParser) -> None:
+    """Add the arguments of `scenarios`."""
     add.add_argument("--tag", action="append", default=[], help="only those with this tag (repeatable)")
     add.add_argument("--export", metavar="NAME", help="write this scenario")
     add.add_argument("--output", metavar="FILE", type=Path, help="where to (default NAME.npz)")

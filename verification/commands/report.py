@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from bilevelrl.estimators import estimators_for
 from bilevelrl.reference import ConfigurableMDP
@@ -28,7 +27,7 @@ from bilevelrl.verification.reports.figures import bias_map, cosine_figure, erro
 from bilevelrl.verification.reports.html import html_report
 from bilevelrl.verification.reports.terminal import progress_bar
 
-__all__ = ["FEATURED_SCENARIOS", "register_report", "registered_report", "write_report"]
+__all__ = ["FEATURED_SCENARIOS", "fill_report", "registered_report", "write_report"]
 
 FEATURED_SCENARIOS = ("layered", "layered, cold", "garnet", "random", "periodic", "slow chain")
 """Scenarios whose curves are drawn: ending and going on, cold, sparse, dense, periodic and slow."""
@@ -82,9 +81,8 @@ def write_report(path: str | Path, report: Report, *, study: Study | None = None
     )
 
 
-def register_report(commands: Any) -> None:
-    """Add `report` to the subcommands of `bilevelrl`."""
-    add = commands.add_parser("report", help="judge and study every estimator on every scenario, as one HTML page")
+def fill_report(add: argparse.ArgumentParser) -> None:
+    """Add the arguments of `report`."""
     add.add_argument("--output", metavar="FILE", type=Path, default=Path("report.html"), help="default report.html")
     add.add_argument("--study", metavar="FILE", type=Path, help="read the study from this .csv, or write it there")
     add.add_argument("--seed", type=seed, help="root of all random streams of the study (default 0)")

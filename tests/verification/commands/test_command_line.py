@@ -13,7 +13,7 @@ from bilevelrl.estimators import ESTIMATORS
 from bilevelrl.reference import HYPERGRADIENT_ROUTES, hypergradient
 from bilevelrl.tasks import TASKS, four_rooms
 from bilevelrl.verification import Outcome
-from bilevelrl.verification.commands import command_line
+from bilevelrl.verification.commands import verify as verify_command
 from bilevelrl.verification.commands.command_line import main
 from bilevelrl.verification.mutants.attribution import attribute_bias
 
@@ -119,7 +119,7 @@ def test_verify_refuses_an_output_that_is_no_directory_before_it_works(monkeypat
     def never(**options):
         raise AssertionError("a minute of work before the answer")
 
-    monkeypatch.setattr(command_line, "verify", never)
+    monkeypatch.setattr(verify_command, "verify", never)
     (tmp_path / "file").touch()
     assert main(["verify", "--output", str(tmp_path / "file")]) == 2
     assert "expected a folder that can be written (File exists)" in capsys.readouterr().err
@@ -134,7 +134,7 @@ def test_verify_ends_with_the_verdict_and_writes_files(monkeypatch, capsys, tmp_
         asked.update(options)
         return a_report(outcome)
 
-    monkeypatch.setattr(command_line, "verify", fake)
+    monkeypatch.setattr(verify_command, "verify", fake)
     folder = tmp_path / "results"
     assert main(["verify", "--output", str(folder), "--seed", "3", "--quick", "--workers", "1"]) == status
     printed = capsys.readouterr()

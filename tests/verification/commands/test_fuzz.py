@@ -7,19 +7,19 @@ import fuzz_commands
 import pytest
 from fuzz_commands import command_lines, ended_well, leaves, run, sample, write_files
 
-from bilevelrl.verification.commands import command_line
+from bilevelrl.verification.commands import exact
 from bilevelrl.verification.commands.command_line import build_parser
 
 WORK = {
     "benchmarks.reproduce": ["run_sweep"],
     "benchmarks.sweeping.own_studies": ["study"],
     "benchmarks.train_command": ["train"],
-    "verification.commands.command_line": ["verify"],
+    "verification.commands.attribute": ["kill_matrix"],
     "verification.commands.digits": ["measure_digits"],
     "verification.commands.false_alarms": ["false_alarms"],
     "verification.commands.fresh_seeds": ["fresh_seeds"],
-    "verification.mutants.kill_matrix": ["kill_matrix"],
     "verification.commands.report": ["run_study", "registered_report"],
+    "verification.commands.verify": ["verify"],
 }
 """Where the work begins, by module and name."""
 PARTS = 6
@@ -78,5 +78,5 @@ def test_every_argument_of_every_command_is_tried():
     ],
 )
 def test_an_end_that_must_not_be_is_seen(planted, well, monkeypatch):
-    monkeypatch.setattr(command_line, "_routes", planted)
+    monkeypatch.setattr(exact, "_routes", planted)
     assert ended_well(*run(["routes"])) is well

@@ -22,7 +22,7 @@ from bilevelrl.reference.errors import InvalidInputError, StorageError
 from bilevelrl.reference.storage import locked, software_versions, writable_file, writable_folder, write_atomically
 from bilevelrl.tasks.scenarios.reference_data import reference_names, reference_problem
 from bilevelrl.verification import Outcome, Report
-from bilevelrl.verification.commands import command_line
+from bilevelrl.verification.commands import verify as verify_command
 from bilevelrl.verification.commands.certify import RESULTS_FORMAT, RESULTS_VERSION
 from bilevelrl.verification.commands.command_line import main
 from bilevelrl.verification.processes.ending import OWN_MISTAKE, ended
@@ -229,7 +229,7 @@ def test_verify_without_matplotlib_says_so_first_and_keeps_its_verdict(tmp_path,
         assert "there will be no verify.png" in capsys.readouterr().err
         return Report(estimators=())
 
-    monkeypatch.setattr(command_line, "verify", checked)
+    monkeypatch.setattr(verify_command, "verify", checked)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     assert main(["verify", "--output", str(tmp_path)]) == 2  # nothing was judged

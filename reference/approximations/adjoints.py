@@ -183,6 +183,7 @@ register_approximation(
         source="truncated back-propagation: Shaban et al. (2019), arXiv:1810.10667; one step: arXiv:2305.13768",
         function=differentiated_sweeps,
         residual=partial(adjoint_residual, method=_series),
+        rules=ruling_rate,
     )
 )
 register_approximation(

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from bilevelrl.reference.approximations.adjoints import steps_of
+from bilevelrl.reference.approximations.adjoints import ruling_rate, steps_of
 from bilevelrl.reference.approximations.approximation import Approximation, register_approximation
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.errors import UnsupportedError
@@ -24,7 +24,55 @@ from bilevelrl.reference.tabular.error_bounds import dense_jacobian
 from bilevelrl.reference.tabular.follower import solve_tabular
 from bilevelrl.reference.tabular.model import TabularAt
 
-__all__ = ["alternating_tables"]
+__all__ = ["alternating_tables", "ruling_table"]
+
+_SEEN = 1e-9  # of the largest share
+_BASIS = 1e10
+
+
+class _Recursion:
+    """One sweep at a solved follower, and what the tables say."""
+
+    def __init__(self, at: TabularAt) -> None:
+        self.at, self.problem = at, at.problem
+        follower, jacobian = solve_tabular(at), at.problem.jacobian(at.theta)
+        self.policy, value = follower.policy, follower.value_without(at.constant)
+        self.none = np.zeros((*self.policy.shape, at.theta.size))
+        self.initial = jacobian.get("initial")
+        self.moved = dense_jacobian(at.tables, jacobian["transition"]) if "transition" in jacobian else None
+        ahead = self.problem.discount_follower * self.moving(value)
+        self.source = jacobian.get("reward_follower", self.none) + ahead
+        self.direct = jacobian.get("reward_leader", self.none)
+        self.reward = np.asarray(at.tables.reward_leader) - at.centres[1]
+
+    def moving(self, ahead: FloatArray) -> FloatArray:
+        """Return Σ_s' ∇P V(s')."""
+        return self.none if self.moved is None else np.einsum("satn,t->san", self.moved, ahead)
+
+    def mean(self, table: FloatArray) -> FloatArray:
+        """Return Σ_a π of a table (S, A, ...)."""
+        result: FloatArray = np.matmul(self.policy[:, None, :], table.reshape(*self.policy.shape, -1))[:, 0]
+        return result.reshape(len(self.policy), *table.shape[2:])
+
+    def sweep(
+        self, led: FloatArray, heard: FloatArray, gained: FloatArray
+    ) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Return the next Z, Y and Q."""
+        problem, kernel, worth, known = self.problem, self.at.kernel, self.mean(gained), self.mean(heard)
+        guided = (heard - known[:, None]) * ((gained - worth[:, None]) / problem.temperature)[..., None]
+        ahead = problem.discount_leader * (self.moving(worth) + np.tensordot(kernel, self.mean(led), axes=1))
+        return (
+            self.direct + guided + ahead,  # (2)
+            self.source + problem.discount_follower * np.tensordot(kernel, known, axes=1),  # (1)
+            self.reward + problem.discount_leader * (kernel @ worth),  # (3)
+        )
+
+    def rests(self, source: FloatArray, discount: float) -> FloatArray:
+        """Return the fixed point of table ← source + γ P Σ_a π table."""
+        chain = np.matmul(self.policy[:, None, :], self.at.kernel)[:, 0, :]
+        mean = np.linalg.solve(np.eye(len(chain)) - discount * chain, self.mean(source))
+        result: FloatArray = source + discount * np.tensordot(self.at.kernel, mean, axes=1)
+        return result
 
 
 def alternating_tables(at: TabularAt, objective: Objective, knob: float) -> FloatArray:
@@ -37,34 +85,33 @@ def alternating_tables(at: TabularAt, objective: Objective, knob: float) -> Floa
     """
     if objective.horizon is not None:
         raise UnsupportedError(f"horizon={objective.horizon}: AMD's tables know no time; expected None")
-    problem, tables, kernel, count = at.problem, at.tables, at.kernel, at.theta.size
-    follower = solve_tabular(at)
-    policy, value = follower.policy, follower.value_without(at.constant)
-    jacobian = problem.jacobian(at.theta)
-    none = np.zeros((*policy.shape, count))
-    moved = dense_jacobian(tables, jacobian["transition"]) if "transition" in jacobian else None
-
-    def moving(ahead: FloatArray) -> FloatArray:
-        return none if moved is None else np.einsum("satn,t->san", moved, ahead)
-
-    def mean(table: FloatArray) -> FloatArray:
-        result: FloatArray = np.matmul(policy[:, None, :], table.reshape(*policy.shape, -1))[:, 0]
-        return result.reshape(len(policy), *table.shape[2:])
-
-    source = jacobian.get("reward_follower", none) + problem.discount_follower * moving(value)
-    direct, reward = jacobian.get("reward_leader", none), np.asarray(tables.reward_leader) - at.centres[1]
-    heard, led, gained = none, none, np.zeros(policy.shape)
+    of = _Recursion(at)
+    led, heard, gained = of.none, of.none, np.zeros(of.policy.shape)
     for _ in range(steps_of(knob)):
-        worth, known = mean(gained), mean(heard)
-        guided = (heard - known[:, None]) * ((gained - worth[:, None]) / problem.temperature)[..., None]
-        ahead = problem.discount_leader * (moving(worth) + np.tensordot(kernel, mean(led), axes=1))
-        led = direct + guided + ahead  # (2)
-        heard = source + problem.discount_follower * np.tensordot(kernel, known, axes=1)  # (1)
-        gained = reward + problem.discount_leader * (kernel @ worth)  # (3)
-    own = np.asarray(tables.initial) @ mean(led)
-    own = own + (jacobian["initial"].T @ mean(gained) if "initial" in jacobian else 0.0)
-    result: FloatArray = own + problem.regulariser_gradient(at.theta)
+        led, heard, gained = of.sweep(led, heard, gained)
+    own = np.asarray(at.tables.initial) @ of.mean(led)
+    own = own + (of.initial.T @ of.mean(gained) if of.initial is not None else 0.0)
+    result: FloatArray = own + at.problem.regulariser_gradient(at.theta)
     return result
+
+
+def ruling_table(at: TabularAt) -> float:
+    """Return the largest modulus among what rules Y and the eigenvalues of γ_L P_π by which Z reaches the estimate.
+
+    A constant Z is among them wherever the chain goes on for ever and earns. NaN where P_π has no basis of
+    eigenvectors.
+    """
+    of, problem = _Recursion(at), at.problem
+    heard, gained = of.rests(of.source, problem.discount_follower), of.rests(of.reward, problem.discount_leader)
+    source = of.mean(of.sweep(of.none, heard, gained)[0])
+    chain = problem.discount_leader * np.matmul(of.policy[:, None, :], at.kernel)[:, 0, :]
+    sizes, vectors = np.linalg.eig(chain)
+    if np.linalg.cond(vectors) > _BASIS:
+        return float("nan")
+    start = np.asarray(at.tables.initial) @ vectors
+    seen = np.abs(start) * np.linalg.norm(np.linalg.solve(vectors, source.astype(np.complex128)), axis=1)
+    told = seen > _SEEN * seen.max(initial=0.0)
+    return max(ruling_rate(at), float(np.abs(sizes[told]).max(initial=0.0)))
 
 
 register_approximation(
@@ -75,6 +122,7 @@ register_approximation(
         knobs=(1, 2, 5, 10, 20, 50, 100),
         geometric=True,
         rate=lambda at: max(at.problem.discount_follower, at.problem.discount_leader),
+        rules=ruling_table,
         source="Chen et al. (2022), as HPGD's release runs it: arXiv:2406.01575",
         function=alternating_tables,
     )

@@ -39,6 +39,9 @@ class Approximation:
         Whether its error is bounded by `rate ** knob`, else by `knob ** rate`.
     rate : function or None
         The problem evaluated at θ → the rate that theory promises; None: none is.
+    rules : function or None
+        The problem evaluated at θ → the rate that its error has in the end, the modulus of an eigenvalue; None: no
+        eigenvalue rules it, or the one that theory names.
     source : str
         Where the method is published.
     function : function
@@ -57,6 +60,7 @@ class Approximation:
     source: str
     function: Callable[[TabularAt, Objective, float], FloatArray]
     residual: Callable[[TabularAt, Objective, float], float] | None = None
+    rules: Callable[[TabularAt], float] | None = None
 
 
 APPROXIMATIONS: dict[str, Approximation] = {}

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from bilevelrl.reference.approximations.adjoints import steps_of
+from bilevelrl.reference.approximations.adjoints import ruling_rate, steps_of
 from bilevelrl.reference.approximations.approximation import Approximation, register_approximation
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.problem import Objective
@@ -63,6 +63,7 @@ register_approximation(
         knobs=(1, 2, 5, 10, 20, 50, 100),
         geometric=True,
         rate=lambda at: at.problem.discount_follower,
+        rules=ruling_rate,
         source="iterative differentiation: Franceschi et al. (2017), arXiv:1703.01785",
         function=unrolled_sweeps,
     )

@@ -2,13 +2,14 @@
 
 Nothing is sampled: an approximation is the expectation of its method, and the truth is the exact route. Beside the
 error stand the rate that theory promises and the one that is measured between the last two knobs whose errors are
-neither rounding nor larger than the hypergradient itself; for differentiated sweeps also the eigenvalue that rules.
+neither rounding nor larger than the hypergradient itself; where sweeps make the error also the eigenvalue that rules.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from bilevelrl.benchmarks.sweeping.figures import Figure, FigureOptions, Row, Sw
 from bilevelrl.benchmarks.sweeping.sweep_grid import Cell, Grid
 from bilevelrl.benchmarks.sweeping.sweeps import Sweep
 from bilevelrl.reference import hypergradient
-from bilevelrl.reference.approximations import APPROXIMATIONS, approximate_hypergradient, ruling_rate, tabular_at
+from bilevelrl.reference.approximations import APPROXIMATIONS, Approximation, approximate_hypergradient, tabular_at
 from bilevelrl.reference.errors import BilevelRLError
 from bilevelrl.tasks.scenarios import reference_problems
 
@@ -32,11 +33,14 @@ QUICK = ("mdp_discount_0.9", "toy_game_1_even")
 ROUNDING = 1e-11
 """Relative errors below it are not read as a rate."""
 
+FLAT = 1e-8
+"""Below it several errors that hardly differ are rounding too."""
+
 
 def measured_rate(knobs: Sequence[float], errors: Sequence[float], *, geometric: bool) -> float:
     """Return the factor per step, or the power of the knob, between the last two errors that say something; or NaN.
 
-    Errors that grow again after the smallest are rounding.
+    Errors that grow again after the smallest are rounding, and so are several small ones that hardly differ from it.
 
     Examples
     --------
@@ -44,13 +48,19 @@ def measured_rate(knobs: Sequence[float], errors: Sequence[float], *, geometric:
     0.5
     >>> round(measured_rate([0.1, 0.01, 0.001], [1e-2, 1e-4, 3e-4], geometric=False), 12)
     2.0
+    >>> round(measured_rate([1, 5, 9, 20, 50], [1.0, 1e-4, 1e-8, 2e-11, 1.9e-11], geometric=True), 12)
+    0.1
     """
     finite = np.nan_to_num(np.asarray(errors, dtype=np.float64), nan=np.inf)
     falling = int(np.argmin(finite)) + 1
-    told = [(k, e) for k, e in zip(knobs[:falling], errors[:falling], strict=True) if ROUNDING < e < 1.0]
-    if len(told) < 2:
+    least = float(finite.min())
+    flat = finite[:falling] <= 2.0 * least
+    floor = 2.0 * least if least < FLAT and flat.sum() > 1 else 0.0
+    told = [(k, e) for k, e in zip(knobs[:falling], errors[:falling], strict=True) if max(ROUNDING, floor) < e < 1.0]
+    pairs = [(one, then) for one, then in pairwise(told) if then[1] < one[1]]
+    if not pairs:
         return float("nan")
-    (k, e), (k_then, e_then) = told[-2:]
+    (k, e), (k_then, e_then) = pairs[-1]
     if geometric:
         return float((e_then / e) ** (1.0 / (k_then - k)))
     return float(np.log(e_then / e) / np.log(k_then / k))
@@ -87,7 +97,7 @@ def error_cell(cell: Cell, configuration: Mapping[str, Any], checkpoint: Path) -
         told = {
             "theory": "" if entry.rate is None else round(entry.rate(at), 5),
             "measured": round(measured, 5) if np.isfinite(measured) else "",
-            "rules": round(ruling_rate(at), 5) if name.endswith("_sweeps") else "",
+            "rules": _rules(entry, at),
             "refused": refused,
             "milliseconds": round(1e3 * (time.process_time() - began) / len(entry.knobs), 2),
         }
@@ -96,6 +106,12 @@ def error_cell(cell: Cell, configuration: Mapping[str, Any], checkpoint: Path) -
             for knob, error in zip(entry.knobs, errors, strict=True)
         ]
     return rows
+
+
+def _rules(entry: Approximation, at: Any) -> float | str:
+    """Return the rate that rules in the end, empty where no eigenvalue is known to."""
+    found = float("nan") if entry.rules is None else entry.rules(at)
+    return round(found, 5) if np.isfinite(found) else ""
 
 
 def _rows(folder: Path, options: FigureOptions, run: SweepRunner) -> list[Row]:

@@ -14,7 +14,7 @@ from functools import partial
 
 import numpy as np
 
-from bilevelrl.reference.approximations.adjoints import steps_of
+from bilevelrl.reference.approximations.adjoints import ruling_rate, steps_of
 from bilevelrl.reference.approximations.approximation import Approximation, register_approximation
 from bilevelrl.reference.approximations.through_logits.follower import (
     FollowerAt,
@@ -98,6 +98,7 @@ for _fisher, _name, _what in ((False, "implicit", "its own Hessian"), (True, "fi
             knobs=(1, 2, 5, 10, 20, 50, 100),
             geometric=True,
             rate=lambda at: at.problem.discount_follower,
+            rules=ruling_rate,
             source="arXiv:1602.02355; Fisher: Stackelberg PPO, arXiv:2603.15388",
             function=partial(unsolved, fisher=_fisher),
         )

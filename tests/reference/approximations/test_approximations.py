@@ -11,6 +11,7 @@ from bilevelrl.reference import hypergradient, leader_objective, solve_follower
 from bilevelrl.reference.approximations import APPROXIMATIONS, approximate_hypergradient, tabular_at
 from bilevelrl.reference.approximations import bellman_penalty as bellman_module
 from bilevelrl.reference.approximations.adjoints import ruling_rate
+from bilevelrl.reference.approximations.alternating_tables import ruling_table
 from bilevelrl.reference.approximations.bellman_penalty import _weights, penalised_policy
 from bilevelrl.reference.errors import (
     InvalidInputError,
@@ -137,6 +138,22 @@ def test_the_rate_that_rules_is_not_the_discount():
     assert rules == pytest.approx(0.904, abs=0.001)
     assert (off[150] / off[100]) ** (1 / 50) == pytest.approx(rules, abs=0.01)
     assert (off[150] / off[100]) ** (1 / 50) < 0.95 < problem.discount_follower
+
+
+@pytest.mark.parametrize(
+    ("problem", "theta", "knobs", "near"),
+    [
+        (MDP, THETA, (100, 120), 0.8),  # what is earned goes on: γ_L, and the follower's own is faster
+        (random_mdp(states=4, actions=2, parameters=3, seed=0, termination=0.5), THETA, (30, 40), 0.55),
+        (four_rooms(temperature=0.003), np.zeros(105), (150, 200), 0.904),  # goals end it
+    ],
+    ids=["goes on", "ends", "four rooms"],
+)
+def test_the_eigenvalue_that_rules_amd_is_the_rate_that_is_measured(problem, theta, knobs, near):
+    rules = ruling_table(problem.at(theta))
+    first, second = (error(problem, theta, "alternating_tables", knob) for knob in knobs)
+    assert (second / first) ** (1.0 / (knobs[1] - knobs[0])) == pytest.approx(rules, abs=0.02)
+    assert rules == pytest.approx(near, abs=0.1)
 
 
 @pytest.mark.parametrize(("sides", "order"), [("one", 1.0), ("two", 2.0)])

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from bilevelrl.benchmarks.sweeping.figures import studies_present
+from bilevelrl.estimators.contexts import MixtureTraining
 from bilevelrl.estimators.training import (
     METHODS,
     GameTraining,
@@ -18,6 +19,7 @@ from bilevelrl.estimators.training import (
     Training,
 )
 from bilevelrl.reference import ConfigurableLQR, ConfigurableMDP, LQRGame, MarkovGame, Problem
+from bilevelrl.reference.contexts import Mixture
 from bilevelrl.reference.errors import InvalidInputError, UnknownNameError, UnsupportedError
 
 __all__ = ["TRAINING_KINDS", "TrainingKind", "make_training", "training_kind", "training_kinds"]
@@ -68,6 +70,7 @@ TRAINING_KINDS = (
     ),
     TrainingKind(problem=ConfigurableLQR, training=LQRTraining, titles=_titles(ConfigurableLQR)),
     TrainingKind(problem=LQRGame, training=LQRGameTraining, titles=_titles(LQRGame)),
+    TrainingKind(problem=Mixture, training=MixtureTraining, titles=_titles(ConfigurableMDP)),
 )
 """Every kind of the package; a new one is one entry."""
 

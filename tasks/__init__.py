@@ -19,7 +19,7 @@ from bilevelrl.tasks.importing import (
 )
 from bilevelrl.tasks.paper.bilevel_lqr import lqr_game
 from bilevelrl.tasks.paper.building import building_thermal_control
-from bilevelrl.tasks.paper.four_rooms import four_rooms, initial_theta
+from bilevelrl.tasks.paper.four_rooms import contextual_four_rooms, four_rooms, initial_theta
 from bilevelrl.tasks.paper.toy_game import toy_game_theta, toy_markov_game
 from bilevelrl.tasks.registry import TASKS, make_task, register_task
 from bilevelrl.tasks.scenarios.catalogue import scenario, scenarios
@@ -32,6 +32,7 @@ __all__ = [
     "Scenario",
     "building_thermal_control",
     "chain",
+    "contextual_four_rooms",
     "four_rooms",
     "from_arrays",
     "from_explicit_files",

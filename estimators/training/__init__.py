@@ -17,7 +17,8 @@ from bilevelrl.estimators.training.direction_errors import GRADIENT_COLUMNS, gra
 from bilevelrl.estimators.training.loop import Evaluation, History, train
 from bilevelrl.estimators.training.methods import METHODS, Method, Wanted
 from bilevelrl.estimators.training.runs import LeaderTraining, Run, World
-from bilevelrl.estimators.training.worlds import game as _game  # worlds register themselves
+from bilevelrl.estimators.training.worlds import contexts as _contexts  # worlds register themselves
+from bilevelrl.estimators.training.worlds import game as _game
 from bilevelrl.estimators.training.worlds import gaussian_game as _gaussian_game
 from bilevelrl.estimators.training.worlds import lqr as _lqr
 from bilevelrl.estimators.training.worlds import separate as _separate
@@ -55,4 +56,4 @@ __all__ = [
     "train",
 ]
 
-del _game, _gaussian_game, _lqr, _separate
+del _contexts, _game, _gaussian_game, _lqr, _separate

@@ -24,7 +24,7 @@ from bilevelrl.reference.arrays import FloatArray, Traced
 from bilevelrl.reference.doors import Count, NonNegative, Positive, Seed, Share, checked
 from bilevelrl.reference.errors import InvalidInputError, UnknownNameError, UnsupportedError
 
-__all__ = ["LeaderTraining", "Run", "World", "make_world"]
+__all__ = ["LeaderTraining", "Run", "World", "make_world", "plain"]
 
 
 @checked
@@ -226,7 +226,7 @@ class LeaderTraining(abc.ABC):
 
     def describe(self) -> dict[str, Any]:
         """Return the configuration as plain values."""
-        return {entry.name: _plain(getattr(self, entry.name)) for entry in fields(self)}
+        return {entry.name: plain(getattr(self, entry.name)) for entry in fields(self)}
 
 
 class StartRule(Protocol):
@@ -242,17 +242,17 @@ _VERSION = 4  # raised where a configuration gives other numbers than before, or
 _CONSTANTS = ("name", "discount_leader", "discount_follower", "temperature")
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Turn problems, dataclasses, sequences and NumPy numbers into plain values with names."""
     if all(hasattr(value, name) for name in _CONSTANTS):
         return {name: getattr(value, name) for name in _CONSTANTS}
     if is_dataclass(value) and not isinstance(value, type):
-        own = {entry.name: _plain(getattr(value, entry.name)) for entry in fields(value) if entry.init}
+        own = {entry.name: plain(getattr(value, entry.name)) for entry in fields(value) if entry.init}
         return {"kind": type(value).__name__, **own}
     if isinstance(value, Mapping):
-        return {str(name): _plain(each) for name, each in value.items()}
+        return {str(name): plain(each) for name, each in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(each) for each in value]
+        return [plain(each) for each in value]
     return value.item() if isinstance(value, np.generic) else value
 
 

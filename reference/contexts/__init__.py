@@ -2,7 +2,7 @@
 
 from bilevelrl.reference.contexts.follower import MixtureFollower
 from bilevelrl.reference.contexts.leader import composed_hypergradient
-from bilevelrl.reference.contexts.model import Mixture, MixtureAt
+from bilevelrl.reference.contexts.model import Mixture, MixtureAt, weighted
 from bilevelrl.reference.contexts.reduction import reduce_contexts
 
 __all__ = [
@@ -11,4 +11,5 @@ __all__ = [
     "MixtureFollower",
     "composed_hypergradient",
     "reduce_contexts",
+    "weighted",
 ]

@@ -5,8 +5,8 @@ The first state tells the context and nothing leads from one to another:
     μ(ξ, s) = p(ξ) μ_ξ(s),      P((ξ, s') | (ξ, s), a) = P_ξ(s'|s, a),      ρ = Σ p ρ_ξ                             (1)
 
 Discounts and the temperature must be the same in all contexts. Where the mixture's own routes add up what each context
-is worth, this one evaluates a single problem; its samples draw a context anew in every episode, and a law of the
-context that depends on θ is written as its initial law.
+is worth, this one evaluates a single problem; its samples draw a context anew in every episode and know the
+regularisers of all, and a law of the context that depends on θ is written as its initial law.
 """
 
 from __future__ import annotations
@@ -118,8 +118,10 @@ def _filled(table: Traced, actions: int) -> Traced:
     return anp.concatenate([table, np.zeros((shape[0], actions - shape[1], *shape[2:]))], axis=1)
 
 
-def _side_by_side(kernels: list[Transition], actions: int) -> SparseTransition:
-    """Return the kernel of all contexts: a list of successors, those of a dense kernel being all of its states."""
+def _side_by_side(kernels: list[Transition], actions: int) -> Transition:
+    """Return the kernel of all contexts: blocks of a dense one, or a list of successors where one of them is a list."""
+    if not any(isinstance(kernel, SparseTransition) for kernel in kernels):
+        return _blocks(kernels, actions)
     lists = [_listed(kernel) for kernel in kernels]
     longest = max(successor.shape[2] for successor, _ in lists)
     first, successors, probabilities = 0, [], []
@@ -132,6 +134,16 @@ def _side_by_side(kernels: list[Transition], actions: int) -> SparseTransition:
         probabilities.append(_filled(probability, actions))
         first += states
     return SparseTransition(successor=np.concatenate(successors), probability=anp.concatenate(probabilities))
+
+
+def _blocks(kernels: list[Transition], actions: int) -> Traced:
+    sizes = [np.shape(kernel)[0] for kernel in kernels]
+    first, rows = 0, []
+    for size, kernel in zip(sizes, kernels, strict=True):
+        before, after = np.zeros((size, actions, first)), np.zeros((size, actions, sum(sizes) - first - size))
+        rows.append(anp.concatenate([before, _filled(kernel, actions), after], axis=2))
+        first += size
+    return anp.concatenate(rows)
 
 
 def _listed(kernel: Transition) -> tuple[Any, Traced]:

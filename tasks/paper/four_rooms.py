@@ -19,10 +19,12 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Literal, TypeAlias
 
+import numpy as np
 from numpy.random import Generator
 
 from bilevelrl.reference import ConfigurableMDP
 from bilevelrl.reference.arrays import FloatArray, check_positive
+from bilevelrl.reference.contexts import Mixture
 from bilevelrl.reference.doors import Count, checked
 from bilevelrl.reference.errors import UnknownNameError
 from bilevelrl.reference.storage import remade
@@ -38,6 +40,7 @@ __all__ = [
     "SECOND_GOAL",
     "START",
     "TARGET",
+    "contextual_four_rooms",
     "four_rooms",
     "initial_theta",
 ]
@@ -166,6 +169,60 @@ def four_rooms(
         discount_follower=discount_follower,
         name=f"four_rooms({kernel}, temperature={temperature:g})",
     )
+
+
+@register_task(
+    "contextual_four_rooms", "HPGD's Four-Rooms: the follower's goal is one of two, each with probability 1/2"
+)
+@checked
+def contextual_four_rooms(
+    *,
+    temperature: float = 0.001,
+    coefficient: float = 5.0,
+    kernel: str = "planner",
+    goals: tuple[Cell, ...] = (GOAL, SECOND_GOAL),
+) -> Mixture:
+    """Return Four-Rooms with a goal per context, all of them equally likely; what is not listed is as in `four_rooms`.
+
+    Parameters
+    ----------
+    temperature
+        β; published: .001, .003 and .005.
+    coefficient
+        What the leader pays, at the goal, per unit of penalty laid out; published: 1 to 5, of which 1, 3 and 5 are
+        shown.
+    kernel
+        In which followers plan, and the leader is paid.
+    goals
+        A free cell for each context.
+
+    Returns
+    -------
+    Mixture
+
+    Raises
+    ------
+    InvalidInputError
+        As `four_rooms`, or if there is no goal.
+
+    References
+    ----------
+    Thoma et al. (2024), arXiv:2406.01575 (HPGD), Section 5.1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from bilevelrl.reference import hypergradient
+    >>> found = hypergradient(contextual_four_rooms(temperature=0.003, coefficient=1.0), np.zeros(105))
+    >>> [round(own.objective, 4) for own in found.contexts], round(found.objective, 4)
+    ([-0.1443, 0.5443], 0.2)
+    """
+    contexts = [
+        four_rooms(temperature=temperature, kernel=kernel, goal=goal, coefficient=coefficient) for goal in goals
+    ]
+    weights = np.full(len(contexts), 1.0 / max(len(contexts), 1))
+    name = f"contextual_four_rooms({kernel}, temperature={temperature:g}, coefficient={coefficient:g})"
+    return Mixture(contexts=contexts, weights=weights, name=name)
 
 
 @checked

@@ -11,6 +11,7 @@ import numpy as np
 
 from bilevelrl.reference import PARTS, Hypergradient, Problem, hypergradient
 from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.contexts import Mixture, reduce_contexts
 from bilevelrl.reference.doors import Count, Horizon, Steps, checked, checked_record, like
 from bilevelrl.reference.errors import InvalidInputError, ShapeError, UnknownNameError, refusal
 from bilevelrl.reference.problem import GAME_PARTS, INFINITE_HORIZON, Objective, Part
@@ -223,6 +224,8 @@ class Scenario:
     ) -> Scenario:
         """Return the scenario of a problem of any kind; all else is computed: truth, tags, how far its streams go.
 
+        A mixture is taken as the one MDP of `reduce_contexts`, whose episodes draw a context each.
+
         Parameters
         ----------
         problem, theta
@@ -243,6 +246,8 @@ class Scenario:
         >>> [(on.horizon, on.ends) for on in map(Scenario.of, (layered_mdp(), random_mdp()))]
         [(3, True), (4, False)]
         """
+        if isinstance(problem, Mixture):
+            name, problem = name or problem.name, reduce_contexts(problem)
         if theta is None:
             if problem.theta_shape is None:
                 raise InvalidInputError(refusal("theta", None, "where the truth is asked for", "pass theta=..."))

@@ -10,6 +10,7 @@ import pytest
 
 from bilevelrl.estimators import ESTIMATORS, Context, ExactCritic, Objective, sample_trajectories
 from bilevelrl.reference import hypergradient, solve_follower
+from bilevelrl.reference.contexts import Mixture
 from bilevelrl.tasks import TASKS, make_task, random_markov_game, random_mdp, scenarios
 from bilevelrl.tasks.generators.mdps import small_problems
 from bilevelrl.tasks.generators.smooth_mdp import smooth_mdp
@@ -33,6 +34,12 @@ def same(problem, again, theta):
     return np.array_equal(found.value, repeated.value) and found.objective == repeated.objective
 
 
+def with_discount(problem):
+    if isinstance(problem, Mixture):
+        return replace(problem, contexts=[with_discount(context) for context in problem.contexts])
+    return replace(problem, discount_leader=0.5)
+
+
 @pytest.mark.parametrize("name", PROBLEMS)
 def test_problems_and_what_is_computed_from_them(name):
     problem = PROBLEMS[name]
@@ -40,7 +47,7 @@ def test_problems_and_what_is_computed_from_them(name):
     for again in (pickle.loads(pickle.dumps(problem)), copy.deepcopy(problem)):
         assert same(problem, again, theta)
         assert same(problem, pickle.loads(pickle.dumps(again)), theta)
-    hastier = replace(problem, discount_leader=0.5)
+    hastier = with_discount(problem)
     assert same(hastier, pickle.loads(pickle.dumps(hastier)), theta)
     assert not same(problem, pickle.loads(pickle.dumps(hastier)), theta)
     follower = solve_follower(problem, theta)

@@ -9,7 +9,7 @@ from scipy.sparse.csgraph import shortest_path
 from bilevelrl.reference import check_derivatives, hypergradient, leader_objective, solve_follower
 from bilevelrl.reference.derivatives.autodiff import softmax
 from bilevelrl.reference.errors import InvalidInputError, ShapeError, UnknownNameError
-from bilevelrl.tasks import four_rooms, initial_theta
+from bilevelrl.tasks import contextual_four_rooms, four_rooms, initial_theta
 from bilevelrl.tasks.paper.four_rooms import FOUR_ROOMS_GRID, FOUR_ROOMS_KERNELS, GOAL, SECOND_GOAL, START, TARGET
 from bilevelrl.tasks.paper.room_grid import RoomGrid
 
@@ -235,3 +235,20 @@ def test_bad_grid_arguments():
         FOUR_ROOMS_GRID.kernel(1.1)
     with pytest.raises(InvalidInputError, match="terminal="):
         FOUR_ROOMS_GRID.kernel(0.5, terminal=((0, 0),))
+
+
+@pytest.mark.parametrize(
+    ("temperature", "first", "second"),
+    [
+        (0.001, (-0.1475, -0.4441, -0.7406), (0.7238, 0.4706, 0.2174)),
+        (0.003, (-0.1443, -0.4350, -0.7258), (0.5443, 0.2993, 0.0543)),
+        (0.005, (-0.1293, -0.3984, -0.6674), (0.4928, 0.2835, 0.0742)),
+    ],
+)
+def test_both_goals_are_worth_what_somebody_else_computed(temperature, first, second):
+    """At θ = 0, with coefficients 1, 3 and 5, in the kernel that followers plan in."""
+    for coefficient, *worth in zip((1.0, 3.0, 5.0), first, second, strict=True):
+        mixture = contextual_four_rooms(temperature=temperature, coefficient=coefficient)
+        found = hypergradient(mixture, np.zeros(105), bound=False)
+        assert [round(own.objective, 4) for own in found.contexts] == worth
+        assert found.objective == pytest.approx(sum(worth) / 2.0, abs=1e-4)

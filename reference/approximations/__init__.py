@@ -5,7 +5,6 @@ from bilevelrl.reference.approximations import alternating_tables as _alternatin
 from bilevelrl.reference.approximations import attenuated_penalty as _attenuated_penalty
 from bilevelrl.reference.approximations import bellman_penalty as _bellman_penalty
 from bilevelrl.reference.approximations import smoothing as _smoothing
-from bilevelrl.reference.approximations import unrolled_sweeps as _unrolled_sweeps
 from bilevelrl.reference.approximations import value_penalty as _value_penalty
 from bilevelrl.reference.approximations.adjoints import ruling_rate
 from bilevelrl.reference.approximations.approximation import (
@@ -15,6 +14,8 @@ from bilevelrl.reference.approximations.approximation import (
     tabular_at,
 )
 from bilevelrl.reference.approximations.through_logits import fisher_blocks, follower_at
+from bilevelrl.reference.approximations.under_follower import formula_under
+from bilevelrl.reference.approximations.unrolled_sweeps import hypergradient_through_sweeps
 
 __all__ = [
     "APPROXIMATIONS",
@@ -22,8 +23,10 @@ __all__ = [
     "approximate_hypergradient",
     "fisher_blocks",
     "follower_at",
+    "formula_under",
+    "hypergradient_through_sweeps",
     "ruling_rate",
     "tabular_at",
 ]
 
-del _adjoints, _alternating_tables, _attenuated_penalty, _bellman_penalty, _smoothing, _unrolled_sweeps, _value_penalty
+del _adjoints, _alternating_tables, _attenuated_penalty, _bellman_penalty, _smoothing, _value_penalty

@@ -23,6 +23,7 @@ class Status(enum.Enum):
 
     CONVERGED = "converged: the residual is below the tolerance"
     AT_ROUNDING = "converged as far as rounding allows: the residual is at the level of floating-point noise"
+    GIVEN = "given: a policy that nobody solved for, with its own values"
     STOPPED_EARLY = "stopped after the requested number of sweeps: a suboptimal follower"
     ITERATION_LIMIT = "not converged: the iteration limit was reached; raise max_iterations or use method='newton'"
 

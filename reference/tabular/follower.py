@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.random import Generator
@@ -10,13 +10,14 @@ from numpy.random import Generator
 from bilevelrl.reference.arrays import (
     FloatArray,
     IntArray,
+    check_array,
     check_indices,
     check_pairs,
     check_shape,
     check_thetas,
 )
 from bilevelrl.reference.doors import checked, checked_record
-from bilevelrl.reference.errors import InvalidInputError, NotConvergedError
+from bilevelrl.reference.errors import InvalidInputError, NotConvergedError, StochasticityError, refusal
 from bilevelrl.reference.problem import FollowerMethod, Status, solve
 from bilevelrl.reference.tabular.fixed_point import (
     SoftOperator,
@@ -30,7 +31,14 @@ from bilevelrl.reference.tabular.fixed_point import (
 )
 from bilevelrl.reference.tabular.model import ConfigurableMDP, TabularAt
 from bilevelrl.reference.tabular.tables import Tables
-from bilevelrl.reference.tabular.transitions import SparseTransition, expected_next, law_error, policy_transition
+from bilevelrl.reference.tabular.transitions import (
+    ROW_SUM_TOLERANCE,
+    SparseTransition,
+    check_rows,
+    expected_next,
+    law_error,
+    policy_transition,
+)
 from bilevelrl.reference.tabular.value_errors import ErrorsOnDemand, ValueErrors, value_errors
 
 __all__ = ["TabularFollower", "newton_batch", "solve_followers", "solve_tabular", "tabular_operator"]
@@ -74,6 +82,78 @@ class TabularFollower:
     centre: float
     errors_on_demand: ErrorsOnDemand = field(repr=False, compare=False)
     _cumulative: list[FloatArray] = field(default_factory=list, init=False, repr=False, compare=False)
+
+    @classmethod
+    @checked
+    def from_policy(cls, problem: ConfigurableMDP, theta: object, policy: object) -> TabularFollower:
+        """Return the follower that plays a given policy, with the values that the policy has, entropy included.
+
+        Parameters
+        ----------
+        problem, theta
+            Whose rewards and transitions the policy meets.
+        policy : (S, A)
+            Rows of probabilities, wherever they come from: a learner, `policy_from_counts`, a network.
+
+        Returns
+        -------
+        TabularFollower
+            `value = (I - γ_F P_π)^{-1} Σ_a π (r_F - β log π)` and Q_F one step ahead of it; the bounds say how far it
+            is from the best response.
+
+        Raises
+        ------
+        ShapeError, StochasticityError
+            If the policy is not one of this problem.
+
+        Examples
+        --------
+        >>> from bilevelrl.reference import solve_follower
+        >>> from bilevelrl.tasks import random_mdp
+        >>> problem, theta = random_mdp(seed=0), np.zeros(3)
+        >>> best = solve_follower(problem, theta)
+        >>> again = TabularFollower.from_policy(problem, theta, best.policy)
+        >>> bool(np.abs(again.value - best.value).max() <= again.error_bound + best.error_bound)
+        True
+        """
+        at = problem.at(theta)
+        tables, discount, beta = at.tables, problem.discount_follower, problem.temperature
+        shape = (tables.states, tables.actions)
+        played = np.array(check_array("policy", policy, dtype=np.float64, finite=True))
+        check_shape("policy", played, shape, "one probability for each state and action")
+        check_rows("policy", played, "normalise its rows")
+        sums = played.sum(axis=1)
+        off = np.abs(sums - 1.0)
+        if off.max() > ROW_SUM_TOLERANCE:
+            worst = int(np.argmax(off))
+            raise StochasticityError(refusal(f"sum of policy[{worst}]", float(sums[worst]), "1", "normalise its rows"))
+        centre = reward_centre(tables, tables.reward_follower)
+        offset = centre / (1.0 - discount)
+        operator = tabular_operator(tables, tables.reward_follower - centre, discount, beta)
+        entropy = -beta * np.vecdot(played, np.log(played, out=np.zeros(shape), where=played > 0.0))
+        value = operator.system(played).solve(operator.average(played, operator.reward) + entropy)
+        backed_up, action_value, soft = operator.backup(value)
+
+        def errors() -> ValueErrors:
+            found = value_errors(operator, value)
+            ratio = np.divide(played, soft, out=np.where(played > 0.0, np.inf, 1.0), where=soft > 0.0)
+            carried = np.zeros(shape)
+            np.multiply(ratio, found.policy, out=carried, where=(ratio > 0.0) & np.isfinite(ratio))
+            return replace(found, policy=np.abs(ratio - 1.0) + carried)  # π/π* = π/π_V · π_V/π*
+
+        return cls(
+            value=value + offset,
+            action_value=action_value + offset,
+            policy=played,
+            residual=float(np.abs(backed_up - value).max()),
+            status=Status.GIVEN,
+            iterations=0,
+            sweeps=1,
+            linear_solves=1,
+            centred_value=value,
+            centre=offset,
+            errors_on_demand=ErrorsOnDemand(errors),
+        )
 
     @property
     def error_bound(self) -> float:

@@ -21,7 +21,13 @@ from bilevelrl.reference.tabular.model import ConfigurableMDP, TabularAt
 from bilevelrl.reference.tabular.tables import Tables
 from bilevelrl.reference.tabular.transitions import DiscountedSystem, SparseTransition, policy_transition
 
-__all__ = ["follower_adjoint", "leader_cotangents", "linearise_tabular", "response_cotangents"]
+__all__ = [
+    "follower_adjoint",
+    "leader_cotangents",
+    "linearise_tabular",
+    "linearise_under",
+    "response_cotangents",
+]
 
 
 def follower_adjoint(
@@ -45,9 +51,13 @@ def linearise_tabular(
     at: TabularAt, objective: Objective, *, warm_start: TabularFollower | None = None
 ) -> Linearisation:
     """Linearise the objective of a configurable MDP in its tables; see the module's formulas."""
+    return linearise_under(at, objective, solve_tabular(at, warm_start=warm_start))
+
+
+def linearise_under(at: TabularAt, objective: Objective, follower: TabularFollower) -> Linearisation:
+    """Return the module's formulas at the policy and the values of a follower that need not be the best response."""
     problem, tables = at.problem, at.tables
     discount = problem.discount_follower
-    follower = solve_tabular(at, warm_start=warm_start)
     system = DiscountedSystem.factorise(policy_transition(tables.transition, follower.policy), discount)
     evaluation = evaluate_leader(
         tables,

@@ -13,7 +13,9 @@ DOCS = Path(__file__).parents[2] / "docs"
 BLOCK = re.compile(r"```(python|text)\n(.*?)```", re.DOTALL)
 
 
-@pytest.mark.parametrize("page", ["causes.md", "general_objectives.md", "own_problems.md", "separate_kernels.md"])
+@pytest.mark.parametrize(
+    "page", ["causes.md", "followers.md", "general_objectives.md", "own_problems.md", "separate_kernels.md"]
+)
 def test_code_prints_what_the_page_says(page):
     names = {"__name__": "page"}
     printed = ""

@@ -13,7 +13,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sabotage import sabotage, sabotaged
 
-from bilevelrl.reference import ConfigurableLQR, LQRMatrices, SparseTransition, hypergradient, leader_objective
+from bilevelrl.reference import (
+    ConfigurableLQR,
+    LQRMatrices,
+    SparseTransition,
+    hypergradient,
+    leader_objective,
+    solve_follower,
+)
 from bilevelrl.reference.errors import IllPosedError
 from bilevelrl.tasks import (
     building_thermal_control,
@@ -168,6 +175,47 @@ def test_followers_that_are_really_paid_come_to_it_with_the_square_of_the_pay(di
         gradient(problem, pay, THETA, horizon, steps) - gradient(problem, 0.0, THETA, horizon, steps)
     ) / pay + regulariser
     assert np.abs(one_sided - truth).max() > 5 * errors[1]
+
+
+def paid_regulator_value(problem, w, theta):
+    """V* of a regulator with the costs Q + w C, R + w D and w k, at equal discounts; P by the package's solver."""
+
+    def matrices(at):
+        m = problem.matrices(at)
+        state, action = (
+            getattr(m, f"cost_{part}_follower") + w * getattr(m, f"cost_{part}_leader") for part in ("state", "action")
+        )
+        return replace(m, cost_state_follower=state, cost_action_follower=action)
+
+    m, discount, beta = matrices(theta), problem.discount_follower, problem.temperature
+    cost = solve_follower(replace(problem, matrices=matrices), theta).cost_to_go
+    b = m.dynamics_action
+    curvature = m.cost_action_follower + discount * b.T @ cost @ b
+    first = m.initial_covariance + np.outer(m.initial_mean, m.initial_mean)
+    entropy = 0.5 * beta * (len(curvature) * np.log(np.pi * beta) - np.linalg.slogdet(curvature)[1])
+    each = entropy - w * m.cost_constant_leader - discount * np.vdot(cost, m.noise_covariance)
+    return -np.vdot(cost, first) + each / (1.0 - discount)
+
+
+@pytest.mark.exact
+def test_regulators_that_are_really_paid_come_to_it_with_the_square_of_the_pay():
+    """Two-sided differences in w and in θ of what a paid regulator is worth; those in θ are off by 1e-7 at most."""
+    problem, h = lqr(0.9, 0.9), 1e-4
+    truth = hypergradient(problem, THETA, route="mixed_derivative")
+    rho = truth.parts["regulariser"]
+
+    def two_sided(w):
+        def slope(e):
+            corners = [
+                (i, j, paid_regulator_value(problem, i * w, THETA + j * h * e)) for i in (1, -1) for j in (1, -1)
+            ]
+            return sum(i * j * value for i, j, value in corners) / (4.0 * h * w)
+
+        return np.array([slope(e) for e in np.eye(THETA.size)]) + rho
+
+    errors = [np.abs(two_sided(w) - truth.value).max() for w in (0.1, 0.05)]
+    assert 3.8 < errors[0] / errors[1] < 4.2
+    assert errors[1] < 0.1 * np.abs(truth.value).max()
 
 
 @pytest.mark.exact

@@ -297,3 +297,50 @@ def test_a_planted_mistake_in_the_series_is_seen(monkeypatch):
     taped = autograd.grad(return_after, 2)(3, solve_follower(MDP, THETA).value, THETA, None)
     wrong = approximate_hypergradient(MDP, THETA, "differentiated_sweeps", 4)
     assert np.abs(wrong - taped).max() > 1e-4 * np.abs(taped).max()
+
+
+def implicit_in_single_precision(problem, theta):
+    """∇J and its response with every array and every solve in float32; only the weights' pullback is in double."""
+    at, tables = problem.at(theta), problem.tables_at(theta)
+    single = np.float32
+    kernel, follower, leader, initial = (
+        np.asarray(each, dtype=single)
+        for each in (at.kernel, tables.reward_follower, tables.reward_leader, tables.initial)
+    )
+    states, beta, discounts = len(initial), single(problem.temperature), problem.discount_follower
+    value, discount, identity = np.zeros(states, dtype=single), single(discounts), np.eye(states, dtype=single)
+    for _ in range(2000):
+        action_value = follower + discount * (kernel @ value)
+        peak = action_value.max(axis=1)
+        weights = np.exp((action_value - peak[:, None]) / beta)
+        value = peak + beta * np.log(weights.sum(axis=1))
+    policy = weights / weights.sum(axis=1, keepdims=True)
+    chain = np.matmul(policy[:, None, :], kernel)[:, 0]
+    led = np.linalg.solve(identity - discount * chain, (policy * leader).sum(axis=1))
+    benefit = leader + discount * (kernel @ led)
+    benefit = benefit - (policy * benefit).sum(axis=1, keepdims=True)
+    visits = np.linalg.solve(identity - discount * chain.T, initial)
+    cotangent = visits[:, None] * policy * benefit / beta
+    pushed = discount * np.einsum("sa,sat->t", cotangent, kernel)
+    weight = cotangent + np.linalg.solve(identity - discount * chain.T, pushed)[:, None] * policy
+    assert weight.dtype == single
+    response = at.pullback({"reward_follower": weight.astype(float)})
+    own = {"reward_leader": (visits[:, None] * policy).astype(float), "regulariser": np.ones(())}
+    return response + at.pullback(own), response, np.linalg.cond(identity - discount * chain)
+
+
+@pytest.mark.parametrize(
+    ("temperature", "condition", "whole", "response"),
+    [(0.001, 62, 1.4e-4, 1.4e-3), (0.003, 62, 1.9e-4, 8e-4), (0.005, 67, 9e-5, 1.4e-4)],
+)
+def test_what_single_precision_loses_on_four_rooms(temperature, condition, whole, response):
+    """The order of operations moves these numbers by a factor of four either way; five is what is allowed."""
+    problem, theta = four_rooms(temperature=temperature), np.zeros(105)
+    assert problem.discount_leader == problem.discount_follower
+    truth = hypergradient(problem, theta)
+    value, own, found = implicit_in_single_precision(problem, theta)
+    assert found == pytest.approx(condition, abs=1.0)
+    size = np.linalg.norm(truth.value)
+    assert whole / 5.0 < np.linalg.norm(value - truth.value) / size < 5.0 * whole
+    lost = np.linalg.norm(own - truth.parts["response"]) / np.linalg.norm(truth.parts["response"])
+    assert response / 5.0 < lost < 5.0 * response

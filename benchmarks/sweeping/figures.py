@@ -54,6 +54,7 @@ STUDY_MODULES = (
     "research.building.verdicts",
     "research.escape.figure",
     "research.escape.leader",
+    "research.followers.errors",
     "research.nudged.training",
     "research.toy_game.spreads",
 )

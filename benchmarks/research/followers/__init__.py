@@ -1,0 +1,1 @@
+"""Followers that are not best responses."""

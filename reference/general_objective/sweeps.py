@@ -10,7 +10,7 @@ import numpy as np
 
 from bilevelrl.reference.arrays import FloatArray, Traced
 from bilevelrl.reference.general_objective.model import GeneralAt, GeneralObjective
-from bilevelrl.reference.general_objective.slopes import confirm_analytic
+from bilevelrl.reference.general_objective.slopes import checked_slopes, confirm_analytic
 from bilevelrl.reference.general_objective.split import GENERAL_PARTS
 from bilevelrl.reference.problem import (
     AnswerBounds,
@@ -72,6 +72,9 @@ def unroll_general(at: GeneralAt, objective: Objective, *, warm_start: object = 
     tape = _BYTES_PER_ENTRY * (tables.states * tables.actions * plan.follower + tables.states * steps)
     check_tape(tape, f"{plan.follower} + {steps} sweeps of {tables.states} states", "implicit")
     discount, scale = objective.discount(problem.discount_leader), problem.weight(objective)
+    chain = np.einsum("sa,sat->st", plan.policy, at.process.kernel)
+    point = at.theta, plan.policy, scale * _visits(np.asarray(tables.initial), chain, discount, steps)
+    checked_slopes(problem.value, None, point, verify=problem.verify_derivatives)  # f's trace, whatever is given
 
     def split(*points: Traced) -> Traced:
         at_initial, at_direct, at_transition, at_response = points

@@ -7,6 +7,7 @@ from dataclasses import replace
 import autograd.numpy as anp
 import numpy as np
 import pytest
+from autograd.tracer import getval
 from scipy.special import logsumexp
 
 from bilevelrl.estimators import BCHG, Claim, Context, NaivePGD, sample_trajectories
@@ -344,6 +345,13 @@ def test_given_cotangents_are_held_against_differences(wrong):
         hypergradient(general(squares, given(1.0 + 1e-6)), THETA)
     unchecked = hypergradient(general(squares, given(2.0), verify_derivatives=False), THETA)
     assert np.abs(unchecked.value - right.value).max() > 1e-3
+
+
+@pytest.mark.parametrize("route", ["implicit", "unrolled"])
+def test_a_trace_that_is_lost_is_seen(route):
+    problem = general(lambda t, p, d: anp.sum(d) + anp.sum(getval(p) ** 2))
+    with pytest.raises(DerivativeError, match=r"cotangents\['policy'\].* is 0 by autograd"):
+        hypergradient(problem, THETA, route=route)
 
 
 def test_one_entry_that_others_hide_is_held_too():

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 from bilevelrl.reference.doors import on_demand
 
 if TYPE_CHECKING:
-    from bilevelrl.verification.checks.deterministic import check_estimator, check_gradient
+    from bilevelrl.verification.checks.deterministic import check_estimator
+    from bilevelrl.verification.checks.gradients import check_gradient
     from bilevelrl.verification.checks.verdicts import Outcome
     from bilevelrl.verification.commands.certify import certify_results
     from bilevelrl.verification.commands.report import write_report

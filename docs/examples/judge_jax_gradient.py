@@ -16,7 +16,8 @@ import jax.numpy as jnp
 
 from bilevelrl.tasks import scenario
 from bilevelrl.tasks.exporting import scenario_arrays
-from bilevelrl.verification.testing.assertions import CheckFailedError, assert_matches_truth
+from bilevelrl.verification.testing.assertions import assert_matches_truth
+from bilevelrl.verification.testing.failures import CheckFailedError
 from bilevelrl.verification.testing.judge import judge_draws
 
 jax.config.update("jax_enable_x64", True)

@@ -22,23 +22,15 @@ from bilevelrl.tasks.scenarios import Truth
 from bilevelrl.verification.cards.card import Card, Place
 from bilevelrl.verification.cards.mistakes import told_apart
 from bilevelrl.verification.cards.subjects import KINDS, Subject, find_subject
-from bilevelrl.verification.checks.deterministic import (
-    MAX_MULTISETS,
-    CheckResult,
-    Enumerated,
-    enumerate_scenario,
-    evaluated_once,
-    exact_critic,
-    failed_by,
-    judge_enumerated,
-    shown,
-)
+from bilevelrl.verification.checks.deterministic import MAX_MULTISETS, Enumerated, enumerate_scenario, judge_enumerated
+from bilevelrl.verification.checks.once import evaluated_once, exact_critic
+from bilevelrl.verification.checks.results import CheckResult, failed_by, shown
 from bilevelrl.verification.checks.truncation import truncated_truths
 from bilevelrl.verification.checks.verdicts import Outcome
 from bilevelrl.verification.enumeration.limits import within
 from bilevelrl.verification.pipeline.scenario_rows import PAIRS, TIME_LIMIT
 from bilevelrl.verification.processes.jobs import Progress
-from bilevelrl.verification.testing.assertions import check_kind, explain_results
+from bilevelrl.verification.testing.failures import check_kind, explain_results
 
 __all__ = ["ERROR_WANTED", "draws_for", "make_card"]
 

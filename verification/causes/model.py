@@ -11,7 +11,7 @@ import numpy as np
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.verification.causes.forms import AtScenario, Style
 from bilevelrl.verification.causes.walk import Walk
-from bilevelrl.verification.checks.deterministic import evaluated_once
+from bilevelrl.verification.checks.once import evaluated_once
 from bilevelrl.verification.mutants.exact import DenseTables, dense_tables, follower_fixed_point, follower_gradients
 
 __all__ = ["LARGEST", "Model"]

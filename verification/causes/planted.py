@@ -22,7 +22,8 @@ from bilevelrl.tasks import Scenario
 from bilevelrl.verification.causes.configurable import Form
 from bilevelrl.verification.causes.entries import SAME_PATH
 from bilevelrl.verification.causes.known import Known, Setting, form_effect
-from bilevelrl.verification.checks.deterministic import enumerate_scenario, evaluate_gradient
+from bilevelrl.verification.checks.deterministic import enumerate_scenario
+from bilevelrl.verification.checks.gradients import evaluate_gradient
 from bilevelrl.verification.enumeration.paths import PathLaw
 from bilevelrl.verification.mutants.catalogue import MUTANTS, Mutant
 from bilevelrl.verification.mutants.sample import SampleFormula

@@ -20,7 +20,7 @@ from bilevelrl.reference import LQRGame
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.verification.causes.entries import SUMS, WEIGHTS
 from bilevelrl.verification.causes.forms import AtScenario, Blanks
-from bilevelrl.verification.checks.deterministic import exact_critic
+from bilevelrl.verification.checks.once import exact_critic
 from bilevelrl.verification.enumeration.quadrature import largest_rule, quadrature_trajectories
 
 __all__ = [

@@ -8,19 +8,16 @@ in units of what is allowed: above 1 the check has failed, and how far above say
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
-from bilevelrl.estimators import Claim, Context, Draw, Estimator, LeaderCritic, Objective
-from bilevelrl.estimators.terms import answers_of
+from bilevelrl.estimators import Claim, Context, Draw, Estimator, Objective
 from bilevelrl.reference import ConfigurableLQR, ConfigurableMDP, LQRGame, MarkovGame
 from bilevelrl.reference.arrays import FloatArray
-from bilevelrl.reference.doors import NonNegative, callable_error, checked, checked_record
+from bilevelrl.reference.doors import NonNegative, checked
 from bilevelrl.reference.errors import (
     BilevelRLError,
     EstimatorError,
@@ -30,74 +27,24 @@ from bilevelrl.reference.errors import (
     UnsupportedError,
     refusal,
 )
-from bilevelrl.reference.problem import INFINITE_HORIZON, Part
+from bilevelrl.reference.problem import Part
 from bilevelrl.tasks import Scenario, scenarios
 from bilevelrl.tasks.scenarios import Truth
+from bilevelrl.verification.checks.once import evaluated_once, exact_critic
+from bilevelrl.verification.checks.results import CheckResult, contract_kept, failed_by, not_judged, result_of, shown
 from bilevelrl.verification.checks.score_rounding import score_rounding
 from bilevelrl.verification.checks.truncation import truncated_truths
-from bilevelrl.verification.checks.verdicts import POWER_LIMIT, Outcome, Verdict, judge_exact, unjudged
+from bilevelrl.verification.checks.verdicts import POWER_LIMIT, Outcome, Verdict, unjudged
 from bilevelrl.verification.enumeration.contract import EstimatorFunction, estimator_name
-from bilevelrl.verification.enumeration.moments import Moments, enumerate_moments
+from bilevelrl.verification.enumeration.exact_sums import Moments
+from bilevelrl.verification.enumeration.moments import enumerate_moments
 from bilevelrl.verification.enumeration.quadrature import integrated_moments
 
-__all__ = [
-    "ACCURACY",
-    "MAX_MULTISETS",
-    "CheckResult",
-    "Enumerated",
-    "GradientFunction",
-    "check_estimator",
-    "check_gradient",
-    "enumerate_scenario",
-    "evaluate_gradient",
-    "evaluated_once",
-    "exact_critic",
-    "failed_by",
-    "result_of",
-    "shown",
-    "worst",
-]
+__all__ = ["MAX_MULTISETS", "Enumerated", "check_estimator", "enumerate_scenario"]
 
-GradientFunction: TypeAlias = Callable[[Any, FloatArray], Any]
-"""(problem, theta) → ∇J, anything that NumPy can read as (N,), or {part: (N,)} whose sum is ∇J."""
-
-ACCURACY = 1e-9
-"""Error, relative to the largest part, that a gradient function is allowed beside rounding and conditioning."""
 
 MAX_MULTISETS = 200
 _EPS = float(np.finfo(np.float64).eps)
-
-
-@checked_record
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CheckResult:
-    """What one check found on one scenario.
-
-    Attributes
-    ----------
-    check, scenario : str
-        Which check, where.
-    verdict : Verdict
-        Passed, failed, no power, or not judged, and why.
-    margin : float
-        Largest |difference| / allowed: at most 1 unless the check failed.
-    difference : (N,) or None
-        Found minus claimed, where the check has such a thing.
-    truth : Truth or None
-        What the difference is from: the truth, or the mean of a right estimate on streams that are cut.
-    """
-
-    check: str
-    scenario: str
-    verdict: Verdict
-    margin: float
-    difference: FloatArray | None = None
-    truth: Truth | None = None
-
-    @property
-    def failed(self) -> bool:
-        """Whether the check found something wrong."""
-        return self.verdict.failed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -328,7 +275,7 @@ def check_estimator(
         try:
             found = enumerate_scenario(made, entry, claim=claim, accuracy=accuracy)
         except (UnsupportedError, SupportError, TooLargeError) as refused:
-            results.append(_unjudged("bias", entry, Outcome.NOT_APPLICABLE, str(refused)))
+            results.append(not_judged("bias", entry, Outcome.NOT_APPLICABLE, str(refused)))
         except EstimatorError as broken:
             results.append(failed_by("contract", entry.name, str(broken)))
         else:
@@ -402,9 +349,9 @@ def _score_error(found: Enumerated) -> FloatArray:
 def _judged(found: Enumerated, held: Truth, said: str) -> list[CheckResult]:
     """The checks of exact moments, with the truth that differences are from and words before the reasons."""
     entry, moments = found.scenario, found.moments
-    results = [_kept(entry, "rows per draw, finite, repeatable, inputs unchanged")]
+    results = [contract_kept(entry, "rows per draw, finite, repeatable, inputs unchanged")]
     if found.expected is None:
-        return [*results, _unjudged("bias", entry, Outcome.MEASURED, "no expectation is claimed")]
+        return [*results, not_judged("bias", entry, Outcome.MEASURED, "no expectation is claimed")]
     expected = sum(found.expected.values(), np.zeros(entry.theta.size))
     bias = "bias" if entry.ends else "bias, truncated"
     size = float(np.linalg.norm(found.truth.value))
@@ -439,169 +386,3 @@ def _as_seen(found: Enumerated, held: Truth, said: str, verdict: Verdict) -> Ver
         )
         return replace(verdict, outcome=Outcome.NO_POWER, reason=only)
     return replace(verdict, reason=said + verdict.reason)
-
-
-def shown(truth: Truth, known_to: FloatArray | float) -> dict[str, float]:
-    """Return the norm of each part of a truth, 0 where it is not told from zero: there a check does not test it."""
-    return {
-        str(part): float(np.linalg.norm(value)) if (np.abs(value) > known_to).any() else 0.0
-        for part, value in truth.parts.items()
-    }
-
-
-@checked
-def check_gradient(
-    gradient: GradientFunction, on: Iterable[Scenario] | None = None, *, accuracy: float = ACCURACY
-) -> list[CheckResult]:
-    """Hold a gradient function against the stored truth of every scenario.
-
-    Parameters
-    ----------
-    gradient
-        (problem, theta) → (N,) or {part: (N,)}.
-    on
-        Default: all scenarios.
-    accuracy
-        Error relative to the largest part that the function may have beside rounding.
-
-    Returns
-    -------
-    list of CheckResult
-        "contract", "truth" and, where parts are told, "truth of parts".
-
-    Examples
-    --------
-    >>> from bilevelrl.reference import hypergradient
-    >>> results = check_gradient(lambda problem, theta: hypergradient(problem, theta).parts)
-    >>> any(result.failed for result in results)
-    False
-    """
-    results: list[CheckResult] = []
-    for entry in scenarios() if on is None else on:
-        try:
-            value, parts = evaluate_gradient(gradient, entry.problem, entry.theta)
-        except EstimatorError as broken:
-            results.append(failed_by("contract", entry.name, str(broken)))
-            continue
-        results.append(_kept(entry, "one finite number per parameter"))
-        size = max(float(np.abs(part).max()) for part in entry.truth.parts.values())
-        allowed = entry.truth.error_bound + entry.solved(INFINITE_HORIZON).error_bound + accuracy * size
-        results.append(result_of("truth", entry, value - entry.truth.value, allowed, truth=entry.truth))
-        if parts:
-            off = [
-                parts.get(str(part), np.zeros_like(part_value)) - part_value
-                for part, part_value in entry.truth.parts.items()
-            ]
-            results.append(result_of("truth of parts", entry, np.concatenate(off), allowed, truth=entry.truth))
-    return results
-
-
-def evaluate_gradient(
-    gradient: GradientFunction, problem: Any, theta: FloatArray
-) -> tuple[FloatArray, dict[str, FloatArray]]:
-    """Call a gradient function on a copy of θ and check its answer; return the value and its parts.
-
-    Raises
-    ------
-    EstimatorError
-        If it raises, or returns a wrong shape or a number that is not finite.
-    """
-    name = estimator_name(gradient)
-    try:
-        answer = gradient(problem, theta.copy())
-    except BilevelRLError:
-        raise
-    except Exception as error:
-        raise callable_error(name, error, theta) from error
-    parts = {}
-    if isinstance(answer, Mapping):
-        parts = {str(part): _checked(name, f"part {part!r}", value, theta.size) for part, value in answer.items()}
-        return sum(parts.values(), np.zeros(theta.size)), parts
-    return _checked(name, "returned", answer, theta.size), parts
-
-
-def _checked(name: str, what: str, answer: Any, parameters: int) -> FloatArray:
-    try:
-        value = np.asarray(answer)
-    except Exception as error:  # whatever an object's own conversion raises
-        raise EstimatorError(f"{name}: {what} what is no array ({error}); expected ({parameters},) numbers") from error
-    if value.size != parameters or value.dtype.kind not in "fiu":
-        raise EstimatorError(
-            f"{name}: {what} {value.dtype} of shape {value.shape}; expected ({parameters},) real numbers"
-        )
-    if not np.isfinite(value).all():
-        raise EstimatorError(f"{name}: {what} a number that is not finite; check the solver at this θ")
-    return value.astype(np.float64).ravel()
-
-
-def result_of(
-    check: str,
-    on: Scenario,
-    difference: FloatArray,
-    allowed: FloatArray | float,
-    *,
-    size: float | None = None,
-    truth: Truth | None = None,
-) -> CheckResult:
-    """Judge a difference from a truth against what is allowed, (N,) or a number; `size`: the norm of the truth."""
-    size = float(np.linalg.norm(on.target_truth.value)) if size is None else size
-    verdict = judge_exact(difference, tolerance=allowed, scale=size if size > 0.0 else 1.0)
-    with np.errstate(over="ignore"):
-        margin = float((np.abs(difference) / np.maximum(allowed, np.finfo(np.float64).tiny)).max(initial=0.0))
-    return CheckResult(
-        check=check, scenario=on.name, verdict=verdict, margin=margin, difference=difference, truth=truth
-    )
-
-
-def failed_by(check: str, where: str, reason: str) -> CheckResult:
-    """Return the result of a check that fails without a number."""
-    verdict = Verdict(outcome=Outcome.FAILED, detectable=0.0, reason=reason)
-    return CheckResult(check=check, scenario=where, verdict=verdict, margin=np.inf)
-
-
-def worst(results: Iterable[CheckResult]) -> dict[str, CheckResult]:
-    """Return for each check the judged result with the largest margin.
-
-    Examples
-    --------
-    >>> from bilevelrl.estimators import NaivePGD
-    >>> from bilevelrl.tasks import scenario
-    >>> found = worst(check_estimator(NaivePGD(), [scenario("toll")], claim=Claim.UNBIASED))
-    >>> found["bias"].failed, found["contract"].failed
-    (True, False)
-    """
-    found: dict[str, CheckResult] = {}
-    for result in results:
-        judged = result.verdict.outcome not in (Outcome.MEASURED, Outcome.NOT_APPLICABLE)
-        if judged and (result.check not in found or result.margin > found[result.check].margin):
-            found[result.check] = result
-    return found
-
-
-def _kept(on: Scenario, what: str) -> CheckResult:
-    verdict = Verdict(outcome=Outcome.PASSED, detectable=0.0, reason=what)
-    return CheckResult(check="contract", scenario=on.name, verdict=verdict, margin=0.0)
-
-
-def _unjudged(check: str, on: Scenario, outcome: Outcome, reason: str) -> CheckResult:
-    return CheckResult(check=check, scenario=on.name, verdict=unjudged(outcome, reason), margin=0.0)
-
-
-def evaluated_once(on: Scenario) -> AbstractContextManager[None]:
-    """Return a block in which the problem's derivatives at θ are those that an earlier one has found, if any."""
-    derivatives = getattr(on.problem, "derivatives", None)
-    return nullcontext() if derivatives is None else derivatives.cache.keeping(on.theta, _known(on))
-
-
-@lru_cache(maxsize=512)
-def _known(on: Scenario) -> dict[Hashable, object]:
-    return {}
-
-
-@lru_cache(maxsize=512)
-def exact_critic(on: Scenario, objective: Objective) -> LeaderCritic | None:
-    """Return the leader's exact values of an objective under the best response; None where a kind has no critic."""
-    context = Context(problem=on.problem, theta=on.theta, follower=on.solved(objective).follower)
-    if not isinstance(on.problem, (ConfigurableMDP, MarkovGame, ConfigurableLQR, LQRGame)):
-        return None
-    return answers_of(on.problem).exact_critic(context, objective, target=objective, operator="expected")

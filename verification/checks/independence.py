@@ -22,7 +22,8 @@ from bilevelrl.estimators import Context, Draw, Estimator
 from bilevelrl.reference import ConfigurableMDP, named_stream, solve_follower
 from bilevelrl.reference.errors import UnsupportedError
 from bilevelrl.tasks import Scenario, scenario
-from bilevelrl.verification.checks.deterministic import CheckResult, exact_critic, result_of
+from bilevelrl.verification.checks.once import exact_critic
+from bilevelrl.verification.checks.results import CheckResult, result_of
 from bilevelrl.verification.enumeration.contract import OwnRandomnessError, forbidden_generator
 from bilevelrl.verification.enumeration.moments import enumerate_moments
 

@@ -31,13 +31,8 @@ from bilevelrl.reference.tabular import to_dense
 from bilevelrl.tasks import Scenario
 from bilevelrl.tasks.scenarios import find_scenario
 from bilevelrl.verification.checks.changed_problems import permuted, reparameterised, reward_shifted, shaped
-from bilevelrl.verification.checks.deterministic import (
-    ACCURACY,
-    CheckResult,
-    GradientFunction,
-    evaluate_gradient,
-    failed_by,
-)
+from bilevelrl.verification.checks.gradients import ACCURACY, GradientFunction, evaluate_gradient
+from bilevelrl.verification.checks.results import CheckResult, failed_by
 from bilevelrl.verification.checks.verdicts import Outcome, Verdict, judge_exact, unjudged
 
 __all__ = [

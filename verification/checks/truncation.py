@@ -17,7 +17,7 @@ from bilevelrl.reference.errors import BilevelRLError
 from bilevelrl.reference.problem import Objective
 from bilevelrl.tasks import Scenario
 from bilevelrl.tasks.scenarios import Truth
-from bilevelrl.verification.enumeration.quadrature import game_expected_parts
+from bilevelrl.verification.enumeration.quadrature_truths import game_expected_parts
 
 __all__ = ["truncated_truths"]
 

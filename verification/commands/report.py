@@ -19,7 +19,8 @@ from bilevelrl.verification.commands.arguments import count, seed
 from bilevelrl.verification.commands.places import add_place, read_place
 from bilevelrl.verification.pipeline.results import Report
 from bilevelrl.verification.pipeline.scenario_rows import check_registered
-from bilevelrl.verification.pipeline.studies import REPLICATES, Study, StudyRow, read_study, run_study, study_csv
+from bilevelrl.verification.pipeline.studies import REPLICATES, run_study
+from bilevelrl.verification.pipeline.study_tables import Study, StudyRow, read_study, study_csv
 from bilevelrl.verification.pipeline.verify import verify
 from bilevelrl.verification.processes.jobs import Job, Progress, run_jobs
 from bilevelrl.verification.reading.named_objects import named_object

@@ -21,7 +21,8 @@ from bilevelrl.reference.contexts import Mixture, weighted
 from bilevelrl.reference.doors import Count, checked
 from bilevelrl.reference.errors import InvalidInputError, UnsupportedError, refusal
 from bilevelrl.verification.enumeration.contract import EstimatorFunction
-from bilevelrl.verification.enumeration.moments import Moments, enumerate_moments
+from bilevelrl.verification.enumeration.exact_sums import Moments
+from bilevelrl.verification.enumeration.moments import enumerate_moments
 
 __all__ = ["mixture_moments"]
 

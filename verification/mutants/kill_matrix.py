@@ -19,10 +19,12 @@ from bilevelrl.reference.doors import checked, checked_record
 from bilevelrl.reference.errors import UnknownNameError
 from bilevelrl.reference.storage import csv_text
 from bilevelrl.tasks import Scenario
-from bilevelrl.verification.checks.deterministic import CheckResult, check_estimator, check_gradient, worst
+from bilevelrl.verification.checks.deterministic import check_estimator
+from bilevelrl.verification.checks.gradients import check_gradient
 from bilevelrl.verification.checks.independence import check_independence
 from bilevelrl.verification.checks.order import check_orders
 from bilevelrl.verification.checks.own_scenarios import default_scenarios
+from bilevelrl.verification.checks.results import CheckResult, worst
 from bilevelrl.verification.mutants.along import TraceFormula
 from bilevelrl.verification.mutants.along_slips import KINDS
 from bilevelrl.verification.mutants.catalogue import MUTANTS, Mutant

@@ -17,7 +17,7 @@ from bilevelrl.tasks import Scenario
 from bilevelrl.verification.causes.explanation import Explanation
 from bilevelrl.verification.checks.verdicts import Outcome, Verdict, unjudged
 from bilevelrl.verification.enumeration.contract import estimator_name
-from bilevelrl.verification.enumeration.moments import Moments
+from bilevelrl.verification.enumeration.exact_sums import Moments
 
 __all__ = ["EstimatorRow", "Findings", "RouteRow", "described", "exact_measures"]
 

@@ -21,24 +21,19 @@ from bilevelrl.tasks import Scenario
 from bilevelrl.tasks.scenarios import Truth
 from bilevelrl.verification.causes.explain import EXPLAIN_SECONDS
 from bilevelrl.verification.causes.explanation import Explanation
-from bilevelrl.verification.checks.deterministic import (
-    MAX_MULTISETS,
-    CheckResult,
-    enumerate_scenario,
-    evaluated_once,
-    failed_by,
-    judge_enumerated,
-    shown,
-)
+from bilevelrl.verification.checks.deterministic import MAX_MULTISETS, enumerate_scenario, judge_enumerated
+from bilevelrl.verification.checks.once import evaluated_once
+from bilevelrl.verification.checks.results import CheckResult, failed_by, shown
 from bilevelrl.verification.checks.verdicts import Outcome, Verdict, unjudged
 from bilevelrl.verification.enumeration.contract import EstimatorFunction, estimator_name
 from bilevelrl.verification.enumeration.limits import TookTooLongError, within
 from bilevelrl.verification.pipeline.given import GivenEstimator
 from bilevelrl.verification.pipeline.rows import EstimatorRow, described, exact_measures
-from bilevelrl.verification.pipeline.sampled import SamplingPlan, sampled_row
+from bilevelrl.verification.pipeline.sampled import sampled_row
+from bilevelrl.verification.pipeline.sampling import SamplingPlan
 from bilevelrl.verification.processes.jobs import Progress
 from bilevelrl.verification.statistics.designs import MeanTest
-from bilevelrl.verification.testing.assertions import check_kind, explain_results
+from bilevelrl.verification.testing.failures import check_kind, explain_results
 from bilevelrl.verification.testing.pytest_support import CHECKS
 
 __all__ = ["check_registered", "checked_row", "enumerated_row", "rows_on_scenarios"]

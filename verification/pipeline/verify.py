@@ -23,7 +23,8 @@ from bilevelrl.verification.checks.verdicts import POWER_LIMIT
 from bilevelrl.verification.enumeration.contract import EstimatorFunction
 from bilevelrl.verification.pipeline.results import EstimatorRow, Report, RouteRow, ordered
 from bilevelrl.verification.pipeline.route_check import check_route
-from bilevelrl.verification.pipeline.sampled import SamplingPlan, check_by_sampling, sampled_estimators, share
+from bilevelrl.verification.pipeline.sampled import check_by_sampling, sampled_estimators
+from bilevelrl.verification.pipeline.sampling import SamplingPlan, share
 from bilevelrl.verification.pipeline.scenario_rows import TIME_LIMIT, check_registered, rows_on_scenarios
 from bilevelrl.verification.processes.jobs import Job, Progress, run_jobs
 from bilevelrl.verification.statistics.designs import ERROR_RATE, POWER

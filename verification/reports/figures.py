@@ -14,7 +14,7 @@ import numpy as np
 
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.errors import MissingExtraError
-from bilevelrl.verification.pipeline.studies import StudyRow
+from bilevelrl.verification.pipeline.study_tables import StudyRow
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -13,7 +13,7 @@ from bilevelrl.reference.storage import software_versions
 from bilevelrl.verification.checks.verdicts import Outcome
 from bilevelrl.verification.pipeline.plain_text import unjudged_lines
 from bilevelrl.verification.pipeline.results import EstimatorRow, Report, RouteRow
-from bilevelrl.verification.pipeline.studies import Study
+from bilevelrl.verification.pipeline.study_tables import Study
 from bilevelrl.verification.reports.html_tags import Html, tag
 
 __all__ = ["CHIPS", "STYLE", "html_report", "html_table", "size_text"]

@@ -21,59 +21,23 @@ from bilevelrl.estimators import Claim, Estimator
 from bilevelrl.reference import Problem
 from bilevelrl.reference.arrays import FloatArray, check_shape
 from bilevelrl.reference.doors import Horizon, NonNegative, as_is, checked
-from bilevelrl.reference.errors import BilevelRLError, InvalidInputError, ShapeError, refusal
+from bilevelrl.reference.errors import InvalidInputError, ShapeError, refusal
 from bilevelrl.tasks import Scenario, scenarios
 from bilevelrl.tasks.scenarios import Truth
-from bilevelrl.verification.causes.explain import EXPLAIN_SECONDS, explain
-from bilevelrl.verification.causes.explanation import Evidence, Explanation
-from bilevelrl.verification.checks.deterministic import (
-    ACCURACY,
-    CheckResult,
-    check_estimator,
-    check_gradient,
-    enumerate_scenario,
-    shown,
-)
+from bilevelrl.verification.checks.deterministic import check_estimator, enumerate_scenario
+from bilevelrl.verification.checks.gradients import ACCURACY, check_gradient
 from bilevelrl.verification.checks.own_scenarios import chosen_scenarios, default_scenarios
+from bilevelrl.verification.checks.results import CheckResult, shown
 from bilevelrl.verification.checks.verdicts import Outcome, Verdict, unjudged
 from bilevelrl.verification.enumeration.contract import EstimatorFunction, estimator_name
-from bilevelrl.verification.processes.jobs import Progress
 from bilevelrl.verification.statistics.designs import ERROR_RATE, TestRate
 from bilevelrl.verification.statistics.means import mean_test
 from bilevelrl.verification.statistics.variances import paired_squares
+from bilevelrl.verification.testing.failures import CheckFailedError, check_kind, explain_results
 from bilevelrl.verification.testing.judge import judge_draws
 from bilevelrl.verification.testing.records import note
 
-__all__ = [
-    "CheckFailedError",
-    "UntestedWarning",
-    "assert_matches_truth",
-    "assert_unbiased",
-    "assert_variance_below",
-    "check_kind",
-    "default_scenarios",
-    "explain_results",
-]
-
-
-class CheckFailedError(BilevelRLError, AssertionError):
-    """A check found an estimator or a gradient wrong, or could not tell.
-
-    Attributes
-    ----------
-    results : tuple of CheckResult
-        What was found, where it was found deterministically.
-    explanation : Explanation or None
-        The nearest known mistake.
-    """
-
-    @checked
-    def __init__(
-        self, message: str, *, results: Sequence[CheckResult] = (), explanation: Explanation | None = None
-    ) -> None:
-        super().__init__(message)
-        self.results = tuple(results)
-        self.explanation = explanation
+__all__ = ["UntestedWarning", "assert_matches_truth", "assert_unbiased", "assert_variance_below", "default_scenarios"]
 
 
 class UntestedWarning(UserWarning):
@@ -290,57 +254,6 @@ def assert_variance_below(
     sure = found[i] - half_width[i] > np.atleast_1d(limit)[i] or half_width[i] == 0.0
     said = "is not below" if sure else "cannot be told from"
     raise CheckFailedError(f"{name} on {at.name}: {what} {value} {said} {np.atleast_1d(limit)[i]:g}")
-
-
-def check_kind(check: str) -> str:
-    """Return the kind of a check: what stands before the comma that says under which circumstances.
-
-    Examples
-    --------
-    >>> check_kind("bias, truncated"), check_kind("parts")
-    ('bias', 'parts')
-    """
-    return check.partition(",")[0]
-
-
-def explain_results(
-    results: Iterable[CheckResult],
-    at: Sequence[Scenario],
-    *,
-    seconds: float = EXPLAIN_SECONDS,
-    progress: Progress | None = None,
-) -> Explanation | None:
-    """Return the cause of what checks of one estimator found, or None where nothing is off.
-
-    Parameters
-    ----------
-    results
-        Of `check_estimator` or `check_gradient`.
-    at
-        The scenarios.
-    seconds, progress
-        As in `explain`.
-    """
-    by_name = {entry.name: entry for entry in at}
-    seen, off = [], False
-    for result in results:
-        if (
-            check_kind(result.check) not in ("bias", "truth")
-            or result.difference is None
-            or result.truth is None
-            or result.scenario not in by_name
-        ):
-            continue
-        on = by_name[result.scenario]
-        # A difference that failed is known to what was allowed; one that passed is known to be no larger than it is.
-        largest = float(np.abs(result.difference).max())
-        if largest > 1e150:  # squares overflow, and no known mistake is so large
-            continue
-        known_to = 10.0 * largest / result.margin if result.failed else 2.0 * largest + 1e-12
-        slack = np.full(on.theta.size, known_to)
-        seen.append(Evidence(scenario=on, truth=result.truth, difference=result.difference, uncertainty=slack))
-        off |= result.failed
-    return explain(seen, seconds=seconds, progress=progress) if off else None
 
 
 def _said(results: Iterable[CheckResult]) -> list[tuple[str, str, Verdict]]:

@@ -12,155 +12,38 @@ consecutive draws are first tested for correlation along the truth, from the sam
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any
 
 import numpy as np
 
 from bilevelrl.reference import Problem
 from bilevelrl.reference.arrays import FloatArray
-from bilevelrl.reference.doors import NonNegative, Positive, as_is, checked, checked_record
+from bilevelrl.reference.doors import NonNegative, Positive, as_is, checked
 from bilevelrl.reference.errors import InvalidInputError, ShapeError, TooLargeError, UnknownNameError, refusal
 from bilevelrl.reference.problem import Objective
-from bilevelrl.reference.storage import software_versions
 from bilevelrl.tasks import Scenario
 from bilevelrl.tasks.scenarios import Truth
 from bilevelrl.verification.causes.explain import EXPLAIN_SECONDS, explain
-from bilevelrl.verification.causes.explanation import Evidence, Explanation
-from bilevelrl.verification.checks.deterministic import shown
+from bilevelrl.verification.causes.explanation import Evidence
 from bilevelrl.verification.checks.own_scenarios import chosen_scenarios
+from bilevelrl.verification.checks.results import shown
 from bilevelrl.verification.checks.verdicts import POWER_LIMIT, Outcome, Verdict, judge_sampled, unjudged
 from bilevelrl.verification.processes.jobs import Progress
 from bilevelrl.verification.reading.draws import open_draws, read_array
 from bilevelrl.verification.statistics.bounded import BoundedDesign, check_bounds
-from bilevelrl.verification.statistics.cosine import CosineInterval, cosine_interval_of, cosines
+from bilevelrl.verification.statistics.cosine import cosine_interval_of, cosines
 from bilevelrl.verification.statistics.designs import ERROR_RATE, POWER, MeanDesign, MeanTest, TestRate
-from bilevelrl.verification.statistics.draws_needed import LARGEST_COUNT
 from bilevelrl.verification.statistics.error_budget import ErrorBudget
 from bilevelrl.verification.statistics.independence import Independence
 from bilevelrl.verification.statistics.means import CARRYING, MISSED, StudentDesign
 from bilevelrl.verification.statistics.stream import BlockMeans, RunningMoments, SampleMoments
+from bilevelrl.verification.testing.judgement import ASCENT, Judgement, SampledClaim
 
-__all__ = ["Judgement", "comparison_directions", "judge", "judge_draws", "read_draws"]
-
-ASCENT = "of positive product with the truth"
-SampledClaim: TypeAlias = Literal["unbiased", "ascent"]
-"""What draws may be claimed to be: "unbiased" estimates, or on average of a positive product with the truth."""
-
-
-@checked_record
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Judgement:
-    """What draws say about a claim.
-
-    Attributes
-    ----------
-    scenario, claim : str
-        What was judged; the claim in words.
-    verdict : Verdict
-        Passed, failed, no power; not applicable where the draws depend on each other.
-    test : MeanTest
-        All comparisons, in the order of `names`.
-    names : tuple of str
-        What each comparison is called.
-    truth, mean, standard_deviation : (N,)
-        The truth, and moments of one draw.
-    draws : int
-        How many there are.
-    draws_needed : int or None
-        About how many a bias of `POWER_LIMIT` of the truth needs, going by the moments of these draws; None: more than
-        `LARGEST_COUNT`, or they do not vary.
-    cosine : CosineInterval
-        Mean cosine of one draw with the truth.
-    explanation : Explanation or None
-        The nearest known mistake, where the claim has failed.
-    budget : str
-        What was spent on false alarms.
-    untested : tuple of str
-        Parts that the truth lacks, where the claim is to be unbiased: draws without them are not told from right ones.
-    """
-
-    scenario: str
-    claim: str
-    verdict: Verdict
-    test: MeanTest
-    names: tuple[str, ...]
-    truth: FloatArray
-    mean: FloatArray
-    standard_deviation: FloatArray
-    draws: int
-    draws_needed: int | None
-    cosine: CosineInterval
-    explanation: Explanation | None
-    budget: str
-    untested: tuple[str, ...] = ()
-
-    @property
-    def passed(self) -> bool:
-        """Whether the claim was judged and held."""
-        return self.verdict.outcome is Outcome.PASSED
-
-    def __str__(self) -> str:
-        """The verdict, what it could see, and the worst comparisons."""
-        lines = [
-            f"{self.verdict.outcome.value.upper()}: {self.draws:,} draws on {self.scenario!r}, claimed {self.claim}",
-            f"  {self.verdict.reason}",
-        ]
-        if self.explanation is not None:
-            lines.append(f"  {self.explanation}")
-        if self.passed and self.untested:
-            lines.append(f"  not tested, for the truth has nothing of them here: {', '.join(self.untested)}")
-        if self.verdict.outcome is Outcome.NO_POWER and self.standard_deviation.any():
-            wanted = f"more than {LARGEST_COUNT:.0e}" if self.draws_needed is None else f"about {self.draws_needed:,}"
-            what = "an ascent by" if self.claim == ASCENT else "a bias of"
-            lines.append(f"  {what} {POWER_LIMIT:.0%} of the truth needs {wanted} draws")
-        with np.errstate(divide="ignore", invalid="ignore"):
-            strength = np.nan_to_num(np.abs(self.test.bias) / self.test.half_width)
-        judged_bias = self.claim != ASCENT
-        for i in np.argsort(-strength)[:5]:
-            lines.append(
-                f"  {self.names[i]:<28} {'bias' if judged_bias else 'mean'} {self.test.bias[i]:+.3g} ± "
-                f"{self.test.half_width[i]:.2g}{'  REJECTED' if judged_bias and self.test.rejected[i] else ''}"
-            )
-        lines.append(
-            f"  mean cosine with the truth {self.cosine.mean:+.3f} [{self.cosine.low:+.3f}, {self.cosine.high:+.3f}]"
-        )
-        lines.append(f"  {self.budget}; power {self.test.power:g}")
-        return "\n".join(lines)
-
-    def to_json(self) -> str:
-        """Everything as JSON, with versions; what is not finite becomes null."""
-        record = {
-            "scenario": self.scenario,
-            "claim": self.claim,
-            "outcome": self.verdict.outcome.value,
-            "reason": self.verdict.reason,
-            "detectable": self.verdict.detectable,
-            "draws": self.draws,
-            "draws_needed": self.draws_needed,
-            "truth": self.truth.tolist(),
-            "mean": self.mean.tolist(),
-            "standard_deviation": self.standard_deviation.tolist(),
-            "cosine": [self.cosine.low, self.cosine.mean, self.cosine.high],
-            "untested": list(self.untested),
-            "likely_cause": None if self.explanation is None else self.explanation.cause,
-            "comparisons": [
-                {"name": name, "mean": float(b), "half_width": float(h)}
-                if self.claim == ASCENT
-                else {"name": name, "bias": float(b), "half_width": float(h), "rejected": bool(r)}
-                for name, b, h, r in zip(
-                    self.names, self.test.bias, self.test.half_width, self.test.rejected, strict=True
-                )
-            ],
-            "error_rate": self.test.error_rate,
-            "power": self.test.power,
-            "versions": software_versions(),
-        }
-        return json.dumps(_finite(record), indent=1)
+__all__ = ["comparison_directions", "judge", "judge_draws", "read_draws"]
 
 
 @checked
@@ -431,11 +314,3 @@ def _draws_for_power(sample: SampleMoments, norm: float, design: MeanDesign) -> 
         return design.draws_expected(POWER_LIMIT * norm, sample)
     except TooLargeError:
         return None
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(entry) for key, entry in value.items()}
-    if isinstance(value, list):
-        return [_finite(entry) for entry in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -22,12 +22,13 @@ from bilevelrl.reference import Problem
 from bilevelrl.reference.doors import Horizon, NonNegative, as_is, checked
 from bilevelrl.reference.errors import InvalidInputError, MissingExtraError, UnknownNameError, refusal
 from bilevelrl.tasks import Scenario
-from bilevelrl.verification.checks.deterministic import CheckResult, check_estimator
+from bilevelrl.verification.checks.deterministic import check_estimator
 from bilevelrl.verification.checks.identity import Identity
 from bilevelrl.verification.checks.own_scenarios import chosen_scenarios, default_scenarios
+from bilevelrl.verification.checks.results import CheckResult
 from bilevelrl.verification.checks.verdicts import Outcome
 from bilevelrl.verification.enumeration.contract import estimator_name
-from bilevelrl.verification.testing.assertions import CheckFailedError, check_kind, explain_results
+from bilevelrl.verification.testing.failures import CheckFailedError, check_kind, explain_results
 from bilevelrl.verification.testing.records import note
 
 if TYPE_CHECKING:

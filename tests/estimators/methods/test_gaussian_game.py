@@ -15,7 +15,8 @@ from bilevelrl.estimators.terms.answers import follower_terms
 from bilevelrl.reference import hypergradient, leader_objective, named_stream, solve_follower
 from bilevelrl.reference.errors import UnsupportedError
 from bilevelrl.tasks import lqr_game, random_lqr_game
-from bilevelrl.verification.enumeration.quadrature import game_expected_parts, quadrature_moments
+from bilevelrl.verification.enumeration.quadrature import quadrature_moments
+from bilevelrl.verification.enumeration.quadrature_truths import game_expected_parts
 
 THETA = np.array([0.3, -0.2, 0.1])
 

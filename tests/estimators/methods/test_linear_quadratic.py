@@ -17,11 +17,8 @@ from bilevelrl.estimators.terms.answers import follower_terms
 from bilevelrl.reference import ConfigurableLQR, LQRMatrices, hypergradient, named_stream, solve_follower
 from bilevelrl.reference.errors import EstimatorError, InvalidInputError, SupportError, TooLargeError, UnsupportedError
 from bilevelrl.tasks import building_thermal_control, random_lqr, random_lqr_game, random_mdp
-from bilevelrl.verification.enumeration.quadrature import (
-    quadrature_moments,
-    quadrature_trajectories,
-    soft_bellman_residual,
-)
+from bilevelrl.verification.enumeration.quadrature import quadrature_moments, quadrature_trajectories
+from bilevelrl.verification.enumeration.quadrature_truths import soft_bellman_residual
 
 THETA = np.array([0.3, -0.2, 0.1])
 

@@ -12,7 +12,7 @@ from bilevelrl.reference import ConfigurableLQR, ConfigurableMDP, MarkovGame
 from bilevelrl.verification.causes.explanation import Explanation
 from bilevelrl.verification.checks.deterministic import check_estimator
 from bilevelrl.verification.checks.own_scenarios import default_scenarios
-from bilevelrl.verification.testing.assertions import explain_results
+from bilevelrl.verification.testing.failures import explain_results
 
 LONG = 300.0
 

@@ -13,7 +13,7 @@ from bilevelrl.tasks import scenario
 from bilevelrl.verification import assert_unbiased, check_estimator, estimator_checks, verify
 from bilevelrl.verification.checks.own_scenarios import default_scenarios
 from bilevelrl.verification.commands.command_line import main
-from bilevelrl.verification.testing.assertions import CheckFailedError
+from bilevelrl.verification.testing.failures import CheckFailedError
 
 pytestmark = pytest.mark.exact
 

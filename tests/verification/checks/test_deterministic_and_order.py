@@ -14,13 +14,8 @@ from bilevelrl.reference.errors import EstimatorError, TooLargeError, UnknownNam
 from bilevelrl.tasks import scenario, scenarios
 from bilevelrl.tasks.scenarios.scenario import Truth
 from bilevelrl.verification.checks.changed_problems import permuted, reward_shifted, shaped
-from bilevelrl.verification.checks.deterministic import (
-    check_estimator,
-    check_gradient,
-    enumerate_scenario,
-    evaluate_gradient,
-    worst,
-)
+from bilevelrl.verification.checks.deterministic import check_estimator, enumerate_scenario
+from bilevelrl.verification.checks.gradients import check_gradient, evaluate_gradient
 from bilevelrl.verification.checks.order import (
     check_history,
     check_orders,
@@ -32,6 +27,7 @@ from bilevelrl.verification.checks.order import (
     check_taylor,
     taylor_test,
 )
+from bilevelrl.verification.checks.results import worst
 from bilevelrl.verification.checks.verdicts import Outcome
 from bilevelrl.verification.mutants.attribution import CAUSES, attribute, attribute_bias
 from bilevelrl.verification.mutants.exact import ExactFormula

@@ -21,7 +21,7 @@ from bilevelrl.tasks import Scenario, garnet, layered_mdp, random_mdp
 from bilevelrl.tasks.scenarios.main_job import small_scenarios
 from bilevelrl.verification import Outcome, enumerate_moments, mean_test
 from bilevelrl.verification.enumeration.contract import OwnRandomnessError, forbidden_generator
-from bilevelrl.verification.enumeration.moments import compensated_sum
+from bilevelrl.verification.enumeration.exact_sums import compensated_sum
 from bilevelrl.verification.enumeration.paths import PathLaw, multiset_count
 from bilevelrl.verification.pipeline.scenario_rows import enumerated_row, rows_on_scenarios
 

@@ -195,7 +195,8 @@ def test_the_paid_formula_without_a_slip_is_right() -> None:
 
 
 def test_a_mutant_that_claims_nothing_is_not_judged() -> None:
-    from bilevelrl.verification.checks.deterministic import check_estimator, worst
+    from bilevelrl.verification.checks.deterministic import check_estimator
+    from bilevelrl.verification.checks.results import worst
 
     found = check_estimator(SampleFormula(response=0.0), scenarios(tags="textbook"), claim=Claim.MEASURED)
     assert "bias" not in worst(found)

@@ -34,7 +34,8 @@ from bilevelrl.tasks import (
 )
 from bilevelrl.verification import Outcome, assert_matches_truth, assert_unbiased, estimator_checks, judge, verify
 from bilevelrl.verification.commands.command_line import main
-from bilevelrl.verification.testing.assertions import CheckFailedError, UntestedWarning
+from bilevelrl.verification.testing.assertions import UntestedWarning
+from bilevelrl.verification.testing.failures import CheckFailedError
 
 PLACES = {
     "an MDP that ends": (layered_mdp(), np.full(3, 0.3), None),

@@ -11,7 +11,8 @@ from bilevelrl.reference import ConfigurableLQR, MarkovGame
 from bilevelrl.tasks.scenarios.main_job import paper_scenarios
 from bilevelrl.verification.checks.verdicts import Outcome
 from bilevelrl.verification.pipeline import sampled
-from bilevelrl.verification.pipeline.sampled import SamplingPlan, check_by_sampling, sampled_estimators
+from bilevelrl.verification.pipeline.sampled import check_by_sampling, sampled_estimators
+from bilevelrl.verification.pipeline.sampling import SamplingPlan
 
 PLAN = SamplingPlan(seed=0, checks=80)
 SMALL = replace(PLAN, step_budget=PLAN.step_budget // 6)

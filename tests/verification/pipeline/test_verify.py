@@ -21,7 +21,8 @@ from bilevelrl.verification.checks.verdicts import Verdict
 from bilevelrl.verification.pipeline.plain_text import TextTable, plain_report, summary_line
 from bilevelrl.verification.pipeline.results import EstimatorRow
 from bilevelrl.verification.pipeline.route_check import check_route
-from bilevelrl.verification.pipeline.sampled import SamplingPlan, check_by_sampling
+from bilevelrl.verification.pipeline.sampled import check_by_sampling
+from bilevelrl.verification.pipeline.sampling import SamplingPlan
 from bilevelrl.verification.processes.jobs import Job, run_jobs
 from bilevelrl.verification.reports.html import html_report
 from bilevelrl.verification.reports.overview import draw_report, save_figure

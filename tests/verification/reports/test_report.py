@@ -23,18 +23,15 @@ from bilevelrl.verification.commands.command_line import main
 from bilevelrl.verification.commands.fresh_seeds import fresh_run, fresh_seeds
 from bilevelrl.verification.commands.report import registered_report, write_report
 from bilevelrl.verification.mutants.catalogue import MUTANTS
-from bilevelrl.verification.pipeline import studies
+from bilevelrl.verification.pipeline import study_tables
 from bilevelrl.verification.pipeline.results import RouteRow
-from bilevelrl.verification.pipeline.studies import read_study, run_study, study_csv, study_estimator
+from bilevelrl.verification.pipeline.studies import run_study, study_estimator
+from bilevelrl.verification.pipeline.study_tables import read_study, study_csv
 from bilevelrl.verification.reports.html import html_report
 from bilevelrl.verification.reports.html_tags import Html, tag
 from bilevelrl.verification.testing import assertions
-from bilevelrl.verification.testing.assertions import (
-    CheckFailedError,
-    assert_matches_truth,
-    assert_unbiased,
-    default_scenarios,
-)
+from bilevelrl.verification.testing.assertions import assert_matches_truth, assert_unbiased, default_scenarios
+from bilevelrl.verification.testing.failures import CheckFailedError
 
 AT = [scenario("toll"), scenario("layered")]
 
@@ -177,7 +174,7 @@ class TestStudies:
             body = body.replace("bias,standard_deviation", columns)
             record = json.loads(header[1:])
             del record["sha256"]
-            path.write_text(f"# {json.dumps({**record, 'sha256': studies._digest(record, body)})}\n{body}")
+            path.write_text(f"# {json.dumps({**record, 'sha256': study_tables._digest(record, body)})}\n{body}")
             with pytest.raises(InvalidInputError, match="is no study"):
                 read_study(path)
 

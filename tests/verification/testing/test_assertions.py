@@ -14,12 +14,12 @@ from bilevelrl.reference.errors import InvalidInputError, UnknownNameError
 from bilevelrl.tasks import scenario
 from bilevelrl.verification.checks.deterministic import enumerate_scenario
 from bilevelrl.verification.testing.assertions import (
-    CheckFailedError,
     assert_matches_truth,
     assert_unbiased,
     assert_variance_below,
     default_scenarios,
 )
+from bilevelrl.verification.testing.failures import CheckFailedError
 from bilevelrl.verification.testing.pytest_support import CHECKS, estimator_checks, parametrize_with_checks
 
 

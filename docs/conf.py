@@ -27,6 +27,7 @@ intersphinx_mapping: dict[str, tuple[str, None]] = {}  # offline builds
 
 html_theme = "furo"
 html_title = "bilevelrl"
+html_show_copyright = False  # the licence is in the README
 exclude_patterns = ["examples", "_templates"]
 nitpicky = False
 

@@ -15,7 +15,7 @@ from bilevelrl import estimators, reference, tasks, verification
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-LARGE = ("jax", "torch")
+LARGE = ("jax", "torch", "distributed")
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
 
 
@@ -27,14 +27,16 @@ def blocks(text):
 def run(text):
     """Run the python blocks one after the other; each text block is what the block before it prints.
 
-    Blocks that import a large library stand on their own: without it they are left out.
+    Blocks that import a large library stand on their own: without it they are left out, and with them the next ones that
+    import nothing.
     """
     names, printed = {}, ""
     count = 0
     there = True
     for language, content in blocks(text):
         if language == "python":
-            there = all(importlib.util.find_spec(name) for name in LARGE if f"import {name}" in content)
+            asked = [name for name in LARGE if re.search(rf"^(?:import|from) {name}\b", content, re.MULTILINE)]
+            there = all(map(importlib.util.find_spec, asked)) and (there or "import " in content)
         if not there:
             continue
         if language == "python":
@@ -54,6 +56,17 @@ def test_readme_runs_and_prints_what_it_shows():
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_documents_run_and_print_what_they_show(page):
     run(page.read_text(encoding="utf-8"))
+
+
+def lines(page, heading):
+    """How many lines the first block of python below a heading has, blank ones left out."""
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8").partition(f"## {heading}\n")[2]
+    return sum(bool(line.strip()) for line in blocks(text)[0][1].splitlines())
+
+
+def test_the_tutorials_are_as_short_as_they_say():
+    assert lines("other_libraries.md", "From an environment to a judged estimator") <= 15
+    assert lines("sweeps.md", "From an idea to a cluster sweep and a plot") <= 20
 
 
 def test_a_changed_output_is_noticed():

@@ -9,6 +9,7 @@ import contextlib
 import os
 import random
 import sys
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, NoReturn, TypeAlias
@@ -188,7 +189,7 @@ class ContractedEstimator:
         process = os.getpid()
         try:
             # What is not finite is refused by name below; what it prints is not part of anybody's output.
-            with np.errstate(all="ignore"), contextlib.redirect_stdout(sys.stderr):
+            with np.errstate(all="ignore"), _set_aside():
                 answer = function(trajectories, context)
             if os.getpid() != process:
                 os._exit(0)  # a copy of this process that it made: only one goes on
@@ -253,6 +254,12 @@ def _protected(trajectories: Trajectories) -> Trajectories:
             value.flags.writeable = False
         entries[entry.name] = value
     return Trajectories(**entries)
+
+
+def _set_aside() -> contextlib.AbstractContextManager[Any]:
+    """Standard error in place of standard output; not in threads, which would exchange the stream that all share."""
+    alone = threading.current_thread() is threading.main_thread()
+    return contextlib.redirect_stdout(sys.stderr) if alone else contextlib.nullcontext()
 
 
 def _scrambled_padding(trajectories: Trajectories) -> Trajectories:

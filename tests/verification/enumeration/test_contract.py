@@ -1,5 +1,8 @@
 """Every way to break an estimator's contract is named; nothing else is touched."""
 
+import sys
+import threading
+
 import numpy as np
 import pytest
 
@@ -167,3 +170,30 @@ def test_inputs_are_protected_not_copied_back():
     enumerate_moments(lambda t, c: np.repeat(c.theta[None], t.streams, axis=0), problem, theta, horizon=2)
     np.testing.assert_array_equal(theta, kept)
     assert theta.flags.writeable
+
+
+def test_threads_leave_standard_output_where_it_was():
+    """Two estimators at work at once: the first to begin ends before the other does."""
+    began, ended, stream = [threading.Event(), threading.Event()], threading.Event(), sys.stdout
+
+    def first(trajectories, context):
+        began[0].set()
+        assert began[1].wait(20)
+        return right(trajectories, context)
+
+    def second(trajectories, context):
+        began[1].set()
+        assert ended.wait(20)
+        return right(trajectories, context)
+
+    def work(estimator):
+        enumerate_moments(estimator, PROBLEM, THETA, horizon=2)
+
+    threads = [threading.Thread(target=work, args=(estimator,)) for estimator in (first, second)]
+    threads[0].start()
+    assert began[0].wait(20)
+    threads[1].start()
+    threads[0].join()
+    ended.set()
+    threads[1].join()
+    assert sys.stdout is stream

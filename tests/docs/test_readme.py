@@ -27,7 +27,7 @@ def blocks(text):
 def run(text):
     """Run the python blocks one after the other; each text block is what the block before it prints.
 
-    Blocks that import a large library stand on their own: without it they are left out, and with them the next ones that
+    Blocks that import a large library stand on their own: without it they are left out, and so are the next ones that
     import nothing.
     """
     names, printed = {}, ""

@@ -185,4 +185,6 @@ class SeparateAt(At[SeparateKernels]):
 @seen_by_estimators.register(SeparateKernels)
 def seen_separate(at: SeparateAt) -> Seen:
     """Estimators see the problem that is lived in, and are held against J; the planned follower plays."""
-    return Seen(samples=at.problem.sampled, truth=at.problem)
+    problem, lived = at.problem, at.problem.sampled
+    one = problem.planned is problem.measured is lived
+    return Seen(samples=lived, truth=lived if one else problem)

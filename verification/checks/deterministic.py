@@ -174,6 +174,12 @@ def _enumerate(
     target = getattr(estimator, "target", on.target)
     batched = getattr(estimator, "draw", Draw.TRAJECTORY) is Draw.BATCH
     size = (batch or 2) if batched else None
+    if on.truth_of_problem is not None and stated is Claim.UNBIASED and target.horizon is None and not on.ends:
+        raise UnsupportedError(
+            f"{on.name}: streams are cut after {on.horizon} steps, and what a right estimate leaves out there is not "
+            "known where samples come from another problem than the truth; expected paths that end, or an estimator "
+            f"made for the objective of {on.horizon} steps"
+        )
     solved, truth = on.solved(target), on.truth_of(target)
     given = {"follower": solved.follower, "critic": exact_critic(on, target), **changes}
     if isinstance(problem, (ConfigurableLQR, LQRGame)):

@@ -17,7 +17,7 @@ from bilevelrl.reference.seen import Seen, seen_by_estimators
 from bilevelrl.reference.separate_kernels import SeparateKernels, separate_error_bound
 from bilevelrl.tasks import Scenario, layered_mdp, random_mdp
 from bilevelrl.tasks.paper import published_four_rooms
-from bilevelrl.verification import verify
+from bilevelrl.verification import Outcome, judge, verify
 from bilevelrl.verification.checks.deterministic import enumerate_scenario
 
 pytestmark = pytest.mark.exact
@@ -176,6 +176,9 @@ def test_estimators_are_judged_by_the_truth_of_all_kernels():
         return naive(trajectories, context) + response
 
     assert verify(right, problem=problem, theta=theta).passed
+    cut = verify(BCHG(), problem=PROBLEM, theta=THETA).estimators[0].verdict  # whose own expectation is no excuse
+    assert (cut.outcome, "streams are cut after 4 steps" in cut.reason) == (Outcome.NOT_APPLICABLE, True)
+    assert verify(BCHG(), problem=SeparateKernels(planned=PLANNED, measured=PLANNED), theta=THETA).passed
     one = layered_mdp(seed=0)
     assert verify(BCHG(), problem=SeparateKernels(planned=one, measured=one), theta=theta).passed
     batch = sample_trajectories(
@@ -226,3 +229,14 @@ def test_refusals_and_pickles():
     np.testing.assert_array_equal(hypergradient(copied, THETA).value, found.value)
     again = hypergradient(PROBLEM, THETA + 0.001, warm_start=found)
     assert again.counters["sweeps"] < hypergradient(PROBLEM, THETA + 0.001).counters["sweeps"]
+
+
+def test_draws_of_the_published_setting_are_judged():
+    """Seed 0, error rate 1e-6: draws about the truth pass; about the mean of the published samples they do not."""
+    problem, theta = published_four_rooms(temperature=0.005), np.zeros(105)
+    truth = hypergradient(problem, theta, bound=False)
+    context = Context(problem=problem.lived, theta=theta, follower=truth.follower)
+    mean = sum(BCHG(stopping="sum").expectation(context, horizon=1).values())
+    noise = 1e-4 * np.random.default_rng(0).standard_normal((20_000, 105))
+    assert judge(truth.value + noise, problem=problem, theta=theta).passed
+    assert judge(mean + noise, problem=problem, theta=theta).verdict.failed

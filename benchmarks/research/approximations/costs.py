@@ -36,7 +36,7 @@ TASKS: Mapping[str, int] = {
     "four_rooms_0.003": 200,
     "toy_game_1_even": 400,
     "mdp_discount_0.99": 400,
-    "mdp_corridor_20_10": 100,
+    "mdp_corridor_20_10": 400,
 }
 """Stored problems and the length of their streams."""
 

@@ -43,6 +43,7 @@ FIGURE_MODULES = (
 """Modules of `bilevelrl.benchmarks` that have figures of the paper."""
 
 STUDY_MODULES = (
+    "research.approximations.ascents",
     "research.approximations.claims",
     "research.approximations.costs",
     "research.approximations.errors",

@@ -58,7 +58,8 @@ class Costs:
             if row is None or deviation is None:
                 found.append("–")
             elif (bias := float(row["error"])) < 1.0:
-                found.append(f"{deviation**2 * float(row['steps']) / (1.0 - bias**2):.1e}")
+                draws = max(deviation**2 / (1.0 - bias**2), 1.0)
+                found.append(f"{draws * float(row['steps']):.1e}")
             else:
                 found.append("never")
         return " / ".join(found)

@@ -197,7 +197,9 @@ class PaidFollower:
             )
         with np.errstate(over="ignore"):
             weights = self.growth ** np.arange(steps, dtype=np.float64)
-            largest = abs(pay) * float(weights.max()) * float(np.abs(self._bonus).max()) / at.problem.temperature
+            grown = float(weights.max())
+            largest = abs(pay) * grown * float(np.abs(self._bonus).max()) / at.problem.temperature
+            largest = largest if isfinite(grown) else grown  # of a leader without rewards too, whose slopes it weighs
         if not largest <= LARGEST:
             raise IllPosedError(
                 f"pay={pay}: grows by {self.growth:.4g} at each of {steps} steps, to {largest:.2g} times β, expected "

@@ -129,6 +129,10 @@ def test_a_pay_that_explodes_is_refused_by_name():
         paid(mdp(0.95, 0.5), Objective()).moments(1e-3)
     with pytest.raises(IllPosedError, match=r"grows by 3.96 at each of .* steps, to inf times β"):
         paid(mdp(0.99, 0.25), Objective()).moments(1e-3)  # beyond what doubles hold
+    base = mdp(0.99, 0.25)
+    idle = replace(base, tables=lambda theta: replace(base.tables(theta), reward_leader=np.zeros((4, 2))))
+    with pytest.raises(IllPosedError, match=r"to inf times β"):
+        paid(idle, Objective()).moments(1e-3)
     with pytest.raises(IllPosedError, match=r"discount_follower=0.0.*takes the limit"):
         paid(mdp(0.9, 0.0), Objective()).moments(1e-3)
     with pytest.raises(TooLargeError, match="steps of pay"):

@@ -62,7 +62,7 @@ class Hypergradient:
     residual : float
         The follower's largest Bellman residual.
     condition : float
-        Condition number of the follower's linear system `I - γ_F P_π` in the maximum norm.
+        Condition number of the follower's linear system `I - γ_F P_π` in the maximum norm, worked out when first read.
     error_bound : float
         First-order bound on max |value - truth|, each part included, for the tables and their derivatives as the
         numbers they are; inf where none was asked for or nothing is shown.
@@ -76,9 +76,9 @@ class Hypergradient:
         The response it was computed from, to start from at the next θ: `hypergradient(..., warm_start=previous)`; None
         where a route has none of the problem's kind.
     status : str
-        How the follower's solver ended.
+        How the follower's solver ended, and what solved linear systems that are too large to factorise.
     counters : {name: int}
-        sweeps, linear_solves, evaluations: what it cost.
+        sweeps, linear_solves, factorisations, krylov_iterations, evaluations: what it cost.
     contexts : tuple of Hypergradient
         Of a mixture, the results of its contexts, not weighted; else empty.
     """
@@ -87,13 +87,22 @@ class Hypergradient:
     parts: Mapping[Part, FloatArray]
     objective: float
     residual: float
-    condition: float
+    condition_source: float | Callable[[], float] = field(repr=False)
     error_bound_source: float | AnswerBounds | Callable[[], float | AnswerBounds] = field(repr=False)
     route: str
     follower: Annotated[Follower | None, as_is] = field(default=None, repr=False)
     status: str
     counters: Mapping[str, int] = field(default_factory=dict)
     contexts: tuple[Hypergradient, ...] = field(default=(), repr=False)
+
+    @property
+    def condition(self) -> float:
+        """Condition number of the follower's linear system in the maximum norm."""
+        source = self.condition_source
+        if callable(source):
+            source = source()
+            object.__setattr__(self, "condition_source", source)
+        return float(source)
 
     @property
     def error_bound(self) -> float:
@@ -120,7 +129,7 @@ class Hypergradient:
             bound = self._bounds()
         except BilevelRLError:
             bound = AnswerBounds(np.inf, np.inf)
-        return _rebuilt, (kept | {"error_bound_source": bound},)
+        return _rebuilt, (kept | {"error_bound_source": bound, "condition_source": self.condition},)
 
 
 def _rebuilt(kept: dict[str, Any]) -> Hypergradient:

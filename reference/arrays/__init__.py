@@ -14,6 +14,7 @@ from bilevelrl.reference.arrays.checks import (
     check_thetas,
     check_vectors,
 )
+from bilevelrl.reference.arrays.memory import check_memory
 from bilevelrl.reference.arrays.scalars import (
     as_float,
     check_discount,
@@ -46,6 +47,7 @@ __all__ = [
     "check_discount",
     "check_indices",
     "check_joined",
+    "check_memory",
     "check_number",
     "check_numbers",
     "check_pairs",

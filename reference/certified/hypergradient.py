@@ -104,7 +104,7 @@ class CertifiedHypergradient:
             parts={name: np.array([float(entry) for entry in part]) for name, part in self.parts.items()},
             objective=float(self.objective),
             residual=self.residual,
-            condition=self.condition,
+            condition_source=self.condition,
             error_bound_source=AnswerBounds(
                 gradient=max((entry.distance(float(entry)) for entry in everything), default=0.0),
                 objective=self.objective.distance(float(self.objective)),

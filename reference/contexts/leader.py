@@ -89,7 +89,7 @@ def composed_hypergradient(
         parts=parts,
         objective=weighted(weights, [each.objective for each in found]),
         residual=max(each.residual for each in found),
-        condition=max(each.condition for each in found),
+        condition_source=lambda: max(each.condition for each in found),
         error_bound_source=bounds if bound else np.inf,
         route=route,
         follower=MixtureFollower(contexts=followers) if len(followers) == len(found) else None,

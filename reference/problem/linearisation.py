@@ -44,9 +44,11 @@ class Linearisation:
     follower
         The response it was computed from.
     condition : float
-        Condition number of the follower's linear system.
+        Condition number of the follower's linear system, or what works it out.
     counters : {name: int}
         What it cost.
+    linear_solver : str
+        What solved the linear systems, where that is not a factorisation of each.
     error_bound
         Works out the bounds on the pulled back sum, from the problem evaluated once more: see `when_read`. None: the
         kind's own, of this follower.
@@ -55,8 +57,9 @@ class Linearisation:
     objective: float
     cotangents: Mapping[Part, Mapping[str, FloatArray]]
     follower: Follower
-    condition: float
+    condition: float | Callable[[], float]
     counters: Mapping[str, int]
+    linear_solver: str = ""
     error_bound: Callable[..., AnswerBounds] | None = None
 
 

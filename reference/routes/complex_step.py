@@ -39,7 +39,7 @@ def complex_step(
         parts=found.parts,
         objective=found.objective,
         residual=found.residual,
-        condition=found.condition,
+        condition_source=found.condition,
         error_bound_source=when_read(at, found.error_bound) if bound else np.inf,
         route="complex_step",
         status="converged: sweeps as many as the tolerance needs",

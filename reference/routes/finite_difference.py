@@ -76,7 +76,7 @@ def finite_difference(
         parts=parts,
         objective=split.base,
         residual=split.follower.residual,
-        condition=split.condition,
+        condition_source=split.condition,
         error_bound_source=when_read(at, error_bound) if bound else np.inf,
         route="finite_difference",
         follower=split.follower,

@@ -95,7 +95,7 @@ def forward(
         objective=float(law @ leader + tables.regulariser)
         + objective.constant_return(plan.centre_leader, problem.discount_leader),
         residual=plan.residual,
-        condition=(1 + problem.discount_follower) / (1 - problem.discount_follower),
+        condition_source=(1 + problem.discount_follower) / (1 - problem.discount_follower),
         error_bound_source=when_read(at, error_bound) if bound else np.inf,
         route="forward",
         status="converged: sweeps as many as the tolerance needs",

@@ -52,10 +52,10 @@ def pulled_back(at: At[Problem], found: Linearisation, objective: Objective, rou
         parts=parts,
         objective=found.objective,
         residual=found.follower.residual,
-        condition=found.condition,
+        condition_source=found.condition,
         error_bound_source=when_read(at, bounds) if bound else np.inf,
         route=route,
         follower=found.follower,
-        status=found.follower.status.value,
+        status=found.follower.status.value + found.linear_solver,
         counters=found.counters,
     )

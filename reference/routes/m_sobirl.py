@@ -170,7 +170,7 @@ def m_sobirl(
         parts=parts,
         objective=system.evaluation.objective,
         residual=follower.residual,
-        condition=factor.condition(),
+        condition_source=factor.condition(),
         error_bound_source=when_read(at, error_bound) if bound else np.inf,
         route="m_sobirl",
         follower=follower,

@@ -68,7 +68,7 @@ def game_reduction(
         parts=parts,
         objective=solved.objective + offset,
         residual=solved.residual,
-        condition=solved.condition,
+        condition_source=solved.condition_source,
         error_bound_source=when_read(at, error_bound) if bound else np.inf,
         route="reduction",
         status=solved.status,

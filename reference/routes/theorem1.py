@@ -104,7 +104,7 @@ def _formula(
         parts=parts,
         objective=evaluation.objective,
         residual=follower.residual,
-        condition=(1 + problem.discount_follower) * effective_horizon(tables, policy, problem.discount_follower),
+        condition_source=(1 + problem.discount_follower) * effective_horizon(tables, policy, problem.discount_follower),
         error_bound_source=when_read(at, lambda at: follower_error_bound(at, follower, objective)) if bound else np.inf,
         route=route,
         follower=follower,

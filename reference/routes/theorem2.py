@@ -117,7 +117,7 @@ def theorem2(
         parts=parts,
         objective=earned_total + constant + at.regulariser,
         residual=follower.residual,
-        condition=float(np.linalg.cond(np.eye(problem.states) - problem.discount_follower * chain, np.inf)),
+        condition_source=float(np.linalg.cond(np.eye(problem.states) - problem.discount_follower * chain, np.inf)),
         error_bound_source=when_read(at, lambda at: follower_error_bound(at, follower, objective)) if bound else np.inf,
         route="theorem2",
         follower=follower,

@@ -148,7 +148,7 @@ def game_total_derivative(
         parts=parts,
         objective=evaluation.objective + at.regulariser,
         residual=follower.residual,
-        condition=condition,
+        condition_source=condition,
         error_bound_source=when_read(at, error_bound) if bound else np.inf,
         route="total_derivative",
         follower=follower,

@@ -74,7 +74,7 @@ def reverse_mode(at: At[Problem], traced: TracedObjective, route: str, bound: bo
         parts=parts,
         objective=float(earned) + traced.constant,
         residual=traced.residual,
-        condition=traced.condition,
+        condition_source=traced.condition,
         error_bound_source=when_read(at, traced.error_bound) if bound else np.inf,
         route=route,
         follower=traced.follower,

@@ -11,7 +11,8 @@ is a γ_F-contraction in the maximum norm with a unique fixed point V*. How far 
 
 is soft policy iteration: it converges monotonically from any start and quadratically near the solution. Where all rows
 sum to one the rewards are centred first, which saves the digits that a constant reward of 1e6 would cost at a cold
-temperature.
+temperature. Where the system is iterated on (`krylov`), first steps are solved to two digits and later ones to as many
+as Newton's method can use; if that stagnates, what is left is solved directly.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import numpy as np
 from bilevelrl.reference.arrays import BoolArray, FloatArray, check_positive, refuse_differentiation
 from bilevelrl.reference.errors import InvalidInputError, NotConvergedError, ShapeError, refusal
 from bilevelrl.reference.problem import FollowerMethod, Status
+from bilevelrl.reference.tabular.linear_systems.krylov import KrylovSystem, forcing
 from bilevelrl.reference.tabular.tables import Tables
 from bilevelrl.reference.tabular.transitions import (
     DiscountedSystem,
@@ -48,6 +50,9 @@ __all__ = [
 ]
 
 
+_STAGNANT = 4  # iterations without progress after which steps are solved directly
+
+
 def soft_bellman(
     transition: Transition, reward: FloatArray, discount: float, temperature: float, value: FloatArray
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
@@ -55,13 +60,18 @@ def soft_bellman(
 
     Finite for every positive temperature: the maximum is split off before exponentials are taken.
     """
-    action_value = reward + discount * expected_next(transition, value)
+    action_value = expected_next(transition, value)
+    action_value *= discount
+    action_value += reward
     # NumPy reduces along a short last axis row by row; with the actions in front it takes all states at once.
-    by_action = np.ascontiguousarray(action_value.T)
-    largest = by_action.max(axis=0)
-    weights = np.exp((by_action - largest) / temperature)
+    weights = action_value.T.copy()  # in place from here: at a million states every copy counts
+    largest = weights.max(axis=0)
+    weights -= largest
+    weights /= temperature
+    np.exp(weights, out=weights)
     total = weights.sum(axis=0)
-    policy = np.ascontiguousarray((weights / total).T)
+    weights /= total
+    policy = np.ascontiguousarray(weights.T)
     return largest + temperature * np.log(total), action_value, policy  # (1)
 
 
@@ -108,6 +118,8 @@ class SoftOperator:
         (π, x (S, ..., A)) → Σ reach π x, (S,).
     chain
         π → P_π.
+    krylov
+        π → `I - γ P_π` to iterate on; None where it is factorised.
     """
 
     reward: FloatArray
@@ -118,6 +130,7 @@ class SoftOperator:
     ahead: Callable[[FloatArray], FloatArray]
     average: Callable[[FloatArray, FloatArray], FloatArray]
     chain: Callable[[FloatArray], Matrix]
+    krylov: Callable[[FloatArray], KrylovSystem] | None = None
 
     def size(self, value: FloatArray) -> FloatArray:
         """Return |r| + γ P |V|, of which rounding leaves `unit` in Q."""
@@ -155,8 +168,10 @@ class FixedPoint:
         One backup after it.
     residual : float
         Largest change of that backup.
-    status, iterations, sweeps, linear_solves
+    status, iterations, sweeps, linear_solves, factorisations, krylov_iterations
         How it ended and what it cost.
+    fell_back : bool
+        Whether Krylov iterations stagnated, and factorisations took over.
     """
 
     iterate: FloatArray
@@ -168,6 +183,9 @@ class FixedPoint:
     iterations: int
     sweeps: int
     linear_solves: int
+    factorisations: int
+    krylov_iterations: int
+    fell_back: bool
 
 
 def find_fixed_point(
@@ -198,6 +216,7 @@ def find_fixed_point(
     wanted = tolerance * (1.0 - operator.discount)
     sweeps = solves = iteration = 0
     best, since_best = np.inf, 0
+    steps = _NewtonSteps(operator)
     while True:
         backed_up, action_value, policy = operator.backup(value)
         sweeps += 1
@@ -221,7 +240,8 @@ def find_fixed_point(
         since_best = since_best + 1 if relative >= 0.5 * best else 0
         best = min(best, relative)
         if method == "newton":
-            value = value + operator.system(policy).solve(change)  # (2)
+            steps.direct |= since_best >= _STAGNANT
+            value = value + steps(policy, change, relative)  # (2)
             solves += 1
         else:
             value = backed_up
@@ -248,7 +268,32 @@ def find_fixed_point(
         iterations=iteration,
         sweeps=sweeps,
         linear_solves=solves,
+        factorisations=steps.factorisations,
+        krylov_iterations=steps.krylov_iterations,
+        fell_back=steps.direct and operator.krylov is not None,
     )
+
+
+class _NewtonSteps:
+    """Solves for Newton's steps: iteratively while that converges, then directly."""
+
+    def __init__(self, operator: SoftOperator) -> None:
+        self._operator = operator
+        self._before: float | None = None
+        self.direct = operator.krylov is None
+        self.factorisations = self.krylov_iterations = 0
+
+    def __call__(self, policy: FloatArray, change: FloatArray, residual: float) -> FloatArray:
+        if not self.direct and self._operator.krylov is not None:
+            system = self._operator.krylov(policy)
+            step = system.approximate(change, forcing(residual, self._before))
+            self.krylov_iterations += system.iterations
+            self._before = residual
+            if step is not None:
+                return step
+            self.direct = True
+        self.factorisations += 1
+        return self._operator.system(policy).solve(change)
 
 
 def _at_rounding(

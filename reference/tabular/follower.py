@@ -29,6 +29,7 @@ from bilevelrl.reference.tabular.fixed_point import (
     start_value,
     state_scale,
 )
+from bilevelrl.reference.tabular.linear_systems.krylov import DIRECT, KrylovSystem, Pattern, solver_name
 from bilevelrl.reference.tabular.model import ConfigurableMDP, TabularAt
 from bilevelrl.reference.tabular.tables import Tables
 from bilevelrl.reference.tabular.transitions import (
@@ -66,8 +67,10 @@ class TabularFollower:
     errors_on_demand
         Bounds on the errors of `centred_value` and π, state by state, worked out when first called, from the tables as
         they are then.
-    status, iterations, sweeps, linear_solves
+    status, iterations, sweeps, linear_solves, factorisations, krylov_iterations
         How it ended and what it cost.
+    linear_solver : str
+        Empty where every system was factorised; else that it was iterated on, and whether that stagnated.
     """
 
     value: FloatArray
@@ -78,6 +81,9 @@ class TabularFollower:
     iterations: int
     sweeps: int
     linear_solves: int
+    factorisations: int = 0
+    krylov_iterations: int = 0
+    linear_solver: str = DIRECT
     centred_value: FloatArray
     centre: float
     errors_on_demand: ErrorsOnDemand = field(repr=False, compare=False)
@@ -150,6 +156,7 @@ class TabularFollower:
             iterations=0,
             sweeps=1,
             linear_solves=1,
+            factorisations=1,
             centred_value=value,
             centre=offset,
             errors_on_demand=ErrorsOnDemand(errors),
@@ -233,7 +240,7 @@ def solve_tabular(
     centre = reward_centre(tables, tables.reward_follower)
     reward = tables.reward_follower - centre
     offset = centre / (1.0 - discount)
-    operator = tabular_operator(tables, reward, discount, temperature)
+    operator = tabular_operator(tables, reward, discount, temperature, at.pattern)
     found = find_fixed_point(
         start_value(tables.states, warm_start, offset),
         operator,
@@ -252,13 +259,18 @@ def solve_tabular(
         iterations=found.iterations,
         sweeps=found.sweeps,
         linear_solves=found.linear_solves,
+        factorisations=found.factorisations,
+        krylov_iterations=found.krylov_iterations,
+        linear_solver=solver_name(iterated=found.krylov_iterations > 0, fell_back=found.fell_back),
         centred_value=found.value,
         centre=offset,
         errors_on_demand=ErrorsOnDemand(lambda: value_errors(operator, found.iterate)),
     )
 
 
-def tabular_operator(tables: Tables, reward: FloatArray, discount: float, temperature: float) -> SoftOperator:
+def tabular_operator(
+    tables: Tables, reward: FloatArray, discount: float, temperature: float, pattern: Pattern | None = None
+) -> SoftOperator:
     """Return the follower's operator for given tables and rewards (S, A) without their constant."""
     kernel = tables.transition
     # Sums over S (sparse: K) successors and A actions, and a few operations around them.
@@ -272,6 +284,7 @@ def tabular_operator(tables: Tables, reward: FloatArray, discount: float, temper
         ahead=lambda value: expected_next(kernel, value),
         average=lambda policy, x: np.vecdot(policy, x),
         chain=lambda policy: policy_transition(kernel, policy),
+        krylov=None if pattern is None else lambda policy: KrylovSystem(pattern, policy, discount),
     )
 
 

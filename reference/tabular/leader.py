@@ -23,6 +23,7 @@ from bilevelrl.reference.errors import ShapeError, refusal
 from bilevelrl.reference.problem import INFINITE_HORIZON, Objective, evaluate_objective
 from bilevelrl.reference.tabular.fixed_point import reward_centre
 from bilevelrl.reference.tabular.follower import TabularFollower, solve_tabular
+from bilevelrl.reference.tabular.linear_systems.krylov import KrylovSystem
 from bilevelrl.reference.tabular.model import ConfigurableMDP, TabularAt
 from bilevelrl.reference.tabular.tables import Tables
 from bilevelrl.reference.tabular.transitions import DiscountedSystem, SparseTransition, expected_next, policy_transition
@@ -72,7 +73,7 @@ def evaluate_leader(
     *,
     objective: Objective = INFINITE_HORIZON,
     centre: float | None = None,
-    follower_system: DiscountedSystem | None = None,
+    follower_system: DiscountedSystem | KrylovSystem | None = None,
 ) -> LeaderEvaluation:
     """Evaluate the leader's return and its weights under a policy (S, A).
 
@@ -84,6 +85,7 @@ def evaluate_leader(
         centre = reward_centre(tables, tables.reward_leader)
     reward = tables.reward_leader - centre
     if objective.horizon is None:
+        system: DiscountedSystem | KrylovSystem
         if follower_system is None:
             system = DiscountedSystem.factorise(policy_transition(tables.transition, policy), discount_leader)
         else:
@@ -93,7 +95,7 @@ def evaluate_leader(
 
 
 def _infinite(
-    tables: Tables, policy: FloatArray, system: DiscountedSystem, reward: FloatArray, centre: float
+    tables: Tables, policy: FloatArray, system: DiscountedSystem | KrylovSystem, reward: FloatArray, centre: float
 ) -> LeaderEvaluation:
     discount = system.discount
     value = system.solve(np.vecdot(policy, reward))  # (1)
@@ -210,4 +212,6 @@ def tabular_leader_objective(
                 "solve it for this problem",
             )
         )
-    return evaluate_leader(tables, follower.policy, at.problem.discount_leader, objective=objective).objective
+    discount, pattern = at.problem.discount_leader, at.pattern
+    system = None if pattern is None else KrylovSystem(pattern, follower.policy, discount)
+    return evaluate_leader(tables, follower.policy, discount, objective=objective, follower_system=system).objective

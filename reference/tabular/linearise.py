@@ -17,12 +17,14 @@ from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.problem import Linearisation, Objective, Part, linearise
 from bilevelrl.reference.tabular.follower import TabularFollower, solve_tabular
 from bilevelrl.reference.tabular.leader import LeaderEvaluation, evaluate_leader, visited_next
+from bilevelrl.reference.tabular.linear_systems.krylov import FELL_BACK, KRYLOV, KrylovSystem
 from bilevelrl.reference.tabular.model import ConfigurableMDP, TabularAt
 from bilevelrl.reference.tabular.tables import Tables
 from bilevelrl.reference.tabular.transitions import DiscountedSystem, SparseTransition, policy_transition
 
 __all__ = [
     "follower_adjoint",
+    "follower_system",
     "leader_cotangents",
     "linearise_tabular",
     "linearise_under",
@@ -31,11 +33,13 @@ __all__ = [
 
 
 def follower_adjoint(
-    tables: Tables, policy: FloatArray, action_cotangent: FloatArray, system: DiscountedSystem
+    tables: Tables, policy: FloatArray, action_cotangent: FloatArray, system: DiscountedSystem | KrylovSystem
 ) -> FloatArray:
     """Return w (S, A), the total cotangent of r_F given the cotangent q of Q_F and the system `I - γ_F P_π`."""
     kernel = tables.transition
-    if isinstance(kernel, SparseTransition):
+    if isinstance(system, KrylovSystem):
+        pushed = system.pattern.pushed(action_cotangent)
+    elif isinstance(kernel, SparseTransition):
         flow = (action_cotangent[:, :, None] * kernel.probability).ravel()
         pushed = np.bincount(kernel.successor.ravel(), weights=flow, minlength=tables.states).astype(
             np.float64, copy=False
@@ -44,6 +48,14 @@ def follower_adjoint(
         pushed = action_cotangent.ravel() @ kernel.reshape(-1, tables.states)
     adjoint = system.solve_transposed(system.discount * pushed)  # (2)
     return action_cotangent + adjoint[:, None] * policy
+
+
+def follower_system(at: TabularAt, policy: FloatArray) -> DiscountedSystem | KrylovSystem:
+    """Return `I - γ_F P_π`: factorised, or to iterate on."""
+    discount = at.problem.discount_follower
+    if at.pattern is not None:
+        return KrylovSystem(at.pattern, policy, discount)
+    return DiscountedSystem.factorise(policy_transition(at.tables.transition, policy), discount)
 
 
 @linearise.register(ConfigurableMDP)
@@ -57,31 +69,39 @@ def linearise_tabular(
 def linearise_under(at: TabularAt, objective: Objective, follower: TabularFollower) -> Linearisation:
     """Return the module's formulas at the policy and the values of a follower that need not be the best response."""
     problem, tables = at.problem, at.tables
-    discount = problem.discount_follower
-    system = DiscountedSystem.factorise(policy_transition(tables.transition, follower.policy), discount)
+    system = follower_system(at, follower.policy)
+    leader_system = system if objective.horizon else system.at_discount(problem.discount_leader)
     evaluation = evaluate_leader(
         tables,
         follower.policy,
         problem.discount_leader,
         objective=objective,
         centre=at.centres[1],
-        follower_system=system,
+        follower_system=leader_system,
     )
+    response = response_cotangents(at, follower, system, evaluation.benefit_weight)
+    systems = [system] if leader_system is system else [system, leader_system]
+    counters = {
+        "sweeps": follower.sweeps,
+        "factorisations": follower.factorisations + sum(each.factorisations for each in systems),
+        "linear_solves": follower.linear_solves + (1 if objective.horizon else 3),
+    }
+    solver = follower.linear_solver
+    if at.pattern is not None:
+        counters["krylov_iterations"] = follower.krylov_iterations + sum(each.iterations for each in systems)
+        solver = FELL_BACK if counters["factorisations"] else KRYLOV
     return Linearisation(
         objective=evaluation.objective,
         cotangents={
             **leader_cotangents(at, follower.policy, evaluation),
-            "response": response_cotangents(at, follower, system, evaluation.benefit_weight),
+            "response": response,
             "regulariser": {"regulariser": np.ones(())},
         },
         follower=follower,
-        condition=system.condition(),
-        counters={
-            "sweeps": follower.sweeps,
-            "factorisations": follower.linear_solves
-            + (1 if objective.horizon or problem.discount_leader == discount else 2),
-            "linear_solves": follower.linear_solves + (1 if objective.horizon else 3),
-        },
+        # A factor would live as long as the result; what is iterated on costs another solve.
+        condition=system.condition if isinstance(system, KrylovSystem) else system.condition(),
+        counters=counters,
+        linear_solver=solver,
     )
 
 
@@ -98,7 +118,7 @@ def leader_cotangents(
 
 
 def response_cotangents(
-    at: TabularAt, follower: TabularFollower, system: DiscountedSystem, benefit_weight: FloatArray
+    at: TabularAt, follower: TabularFollower, system: DiscountedSystem | KrylovSystem, benefit_weight: FloatArray
 ) -> dict[str, FloatArray]:
     """Return the cotangents of what the follower's solver reads, given that of log π (S, A), zero in sum over actions.
 

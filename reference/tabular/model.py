@@ -27,9 +27,10 @@ from bilevelrl.reference.doors import Discount, Temperature, checked
 from bilevelrl.reference.errors import DerivativeError, InvalidInputError, UnknownNameError, refusal
 from bilevelrl.reference.problem import At, Term, TransitionBatch
 from bilevelrl.reference.tabular.fixed_point import reward_centre
+from bilevelrl.reference.tabular.linear_systems.krylov import Pattern
 from bilevelrl.reference.tabular.pullback import tabular_pullback
 from bilevelrl.reference.tabular.tables import TABLE_NAMES, UNPLAYABLE, Tables, check_values
-from bilevelrl.reference.tabular.transitions import to_dense
+from bilevelrl.reference.tabular.transitions import SparseTransition, to_dense
 
 __all__ = ["ConfigurableMDP", "TabularAt", "check_derivatives"]
 
@@ -116,7 +117,7 @@ class ConfigurableMDP(Differentiated):
         known = self._cache.get("checked", {})
         laws = {"transition": tables.transition, "initial": tables.initial}
         check_values(tables, checked=[name for name, law in laws.items() if known.get(name) is law])
-        self._cache["checked"] = {name: law for name, law in laws.items() if is_frozen(law)}
+        self._cache["checked"] = {name: law for name, law in laws.items() if _stays(law)}
         return tables
 
     def states_at(self, theta: object) -> int:
@@ -284,6 +285,13 @@ class ConfigurableMDP(Differentiated):
         return tabular_pullback(self, self.check_theta(theta), batch, weights, per_stream=per_stream)
 
 
+def _stays(law: Traced) -> bool:
+    """Whether probabilities can no longer be written to."""
+    if isinstance(law, SparseTransition):
+        return is_frozen(law.successor) and is_frozen(law.probability)
+    return is_frozen(law)
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class TabularAt(At[ConfigurableMDP]):
     """A configurable MDP evaluated at one θ.
@@ -310,6 +318,11 @@ class TabularAt(At[ConfigurableMDP]):
     def kernel(self) -> FloatArray:
         """P (S, A, S), dense."""
         return to_dense(self.tables.transition)
+
+    @cached_property
+    def pattern(self) -> Pattern | None:
+        """What its kernel's systems are iterated on with; None where they are factorised."""
+        return Pattern.of(self.tables.transition, self.problem._cache)
 
     @cached_property
     def centres(self) -> tuple[float, float]:

@@ -22,7 +22,7 @@ import scipy.sparse
 import scipy.sparse.linalg
 from scipy.linalg.lapack import dgetrf, dgetrs
 
-from bilevelrl.reference.arrays import BoolArray, FloatArray, IntArray, Traced, refuse_differentiation
+from bilevelrl.reference.arrays import BoolArray, FloatArray, IntArray, Traced, check_memory, refuse_differentiation
 from bilevelrl.reference.derivatives.array_values import differentiable_array
 from bilevelrl.reference.doors import checked
 from bilevelrl.reference.errors import IllPosedError, InvalidInputError, ShapeError, StochasticityError, refusal
@@ -99,6 +99,7 @@ class SparseTransition:
     def to_dense(self) -> FloatArray:
         """Return the kernel as an (S, A, S) array."""
         states, actions, _ = self.shape
+        check_memory("transition", 8.0 * states * actions * states, "a dense kernel", "use what takes sparse ones")
         dense = np.zeros(
             (states, actions, states), dtype=np.asarray(self.probability).dtype
         )  # complex in a complex step
@@ -234,6 +235,8 @@ def expected_next(transition: Transition, values: Traced) -> Traced:
            [0.5]])
     """
     if isinstance(transition, SparseTransition):
+        if transition.successor.strides[1] == 0 and values.ndim == 1:  # one list of successors for all actions
+            return np.einsum("sak,sk->sa", transition.probability, values[transition.successor[:, 0]])
         gathered = values[transition.successor]  # (S, A, K[, N])
         if gathered.ndim == 3:
             return np.einsum("sak,sak->sa", transition.probability, gathered)
@@ -270,6 +273,9 @@ class DiscountedSystem:
     policy_matrix: Matrix
     discount: float
     _solve: Callable[[FloatArray, bool], FloatArray]
+
+    factorisations = 1
+    iterations = 0
 
     @classmethod
     def factorise(cls, policy_matrix: Matrix, discount: float) -> DiscountedSystem:

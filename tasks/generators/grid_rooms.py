@@ -14,7 +14,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from bilevelrl.reference import ConfigurableMDP
-from bilevelrl.reference.arrays import check_positive
+from bilevelrl.reference.arrays import check_memory, check_positive
 from bilevelrl.reference.doors import Count, Probability, checked
 from bilevelrl.reference.errors import UnknownNameError
 from bilevelrl.reference.storage import remade
@@ -75,6 +75,8 @@ def grid_rooms(
         If there is no such kind of penalties.
     InvalidInputError
         If a number is out of range.
+    TooLargeError
+        If memory does not hold the kernel.
 
     Examples
     --------
@@ -85,6 +87,10 @@ def grid_rooms(
     if penalties not in PENALTY_KINDS:
         raise UnknownNameError("penalties", penalties, PENALTY_KINDS)
     check_positive("mean_penalty", mean_penalty, "pass the penalty per cell and step")
+    cells = (rooms_per_side * (room_size + 1.0) + 1.0) ** 2
+    check_memory(
+        f"rooms_per_side={rooms_per_side}, room_size={room_size}", 350.0 * cells, "the kernel", "pass smaller ones"
+    )
     grid = RoomGrid.of_rooms(rooms_per_side, room_size)
     goals, targets = _landmarks(rooms_per_side, room_size)
     kernel = grid.kernel(intended, terminal=goals)

@@ -195,4 +195,5 @@ class RoomGrid:
         for cell in terminal:
             probability[self.index_of(cell, "terminal")] = 0.0
         probability.setflags(write=False)
-        return SparseTransition(successor=self.successor[:, None, :].repeat(4, axis=1), probability=probability)
+        # A view: the same four cells for every action, listed once.
+        return SparseTransition(successor=np.broadcast_to(self.successor[:, None], shape), probability=probability)

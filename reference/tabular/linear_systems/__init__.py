@@ -1,0 +1,1 @@
+"""Linear systems of tabular problems beyond one dense or sparse factorisation."""

@@ -16,16 +16,24 @@ import numpy as np
 
 from bilevelrl.reference.arrays import BoolArray, FloatArray, IntArray
 from bilevelrl.reference.derivatives.findings import Finding
-from bilevelrl.reference.derivatives.probes import DEEPER, ROUNDINGS, STEPS, ULPS, Probe, contracted, same
+from bilevelrl.reference.derivatives.probes import (
+    DEEPER,
+    EXACT_AGREEMENT,
+    ROUNDINGS,
+    STEPS,
+    ULPS,
+    Probe,
+    contracted,
+    same,
+)
+from bilevelrl.reference.derivatives.stairs import stairs
 
 __all__ = ["History", "bends", "compare", "jumps", "kink", "settled_slope"]
 
 AGREEMENT = 1e-6
 """Relative to the derivative: what central differences must confirm."""
 
-EXACT_AGREEMENT = 1e-9
-"""The same for the complex step, which has no truncation."""
-
+_ROUGHLY = 1e-3  # of the slope: what the first step leaves of all but the most curved functions
 _ONE_SLOPE = 1e-5  # of the slope: what those of the two sides may differ by for routes that take differences
 
 
@@ -54,7 +62,7 @@ def compare(
     """
     if claimed is None:
         if all(side is not None and same(side[name], probe.base[name]) for side in probe.sides):
-            return None
+            return None if probe.far is None or same(probe.far[name], probe.base[name]) else stairs(probe, name)
         claimed = np.zeros(np.size(probe.base[name]))
     pending = np.arange(claimed.size)
     history = History()
@@ -65,13 +73,21 @@ def compare(
             if k <= len(STEPS) - DEEPER:
                 pending = pending[~history.agrees(claimed, exact)[pending]]
             if pending.size == 0:
-                return None
+                return _stairs(claimed, probe, name, weights)
+            if k == 1 and not history.is_near(claimed)[pending].all() and not probe.repeats(name):
+                return Finding("random", -1, np.nan, np.nan, np.inf)
         finding = history.verdict(
             claimed, exact, pending, lambda: probe.rounding(name, weights) + ROUNDINGS * rounding()
         )
     if finding is None:
-        return None
+        return _stairs(claimed, probe, name, weights)
     return replace(finding, along=probe.direction, index=finding.index if weights is None else -1)
+
+
+def _stairs(claimed: FloatArray, probe: Probe, name: str, weights: FloatArray | None) -> Finding | None:
+    """Entry by entry where the complex step knows them, which has confirmed the claim; else as claimed."""
+    exact = probe.by_complex_step(name)
+    return stairs(probe, name, claimed, weights) if exact is None else stairs(probe, name, exact.ravel())
 
 
 def _quotient(ahead: FloatArray, behind: FloatArray, step: float) -> FloatArray:
@@ -91,6 +107,8 @@ def kink(probe: Probe, name: str) -> Finding | None:
                 pending = pending[~history.meets()[pending]]
             if pending.size == 0:
                 return None
+            if k == 1 and not history.smooth()[pending].all() and not probe.repeats(name):
+                return Finding("random", -1, np.nan, np.nan, np.inf)
         finding = history.verdict(np.full(np.size(probe.base[name]), np.nan), None, pending)
     return None if finding is None or finding.kind == "not finite" else finding
 
@@ -151,6 +169,11 @@ class History:
         bend, noise = self.bend[-1], self.noise[-1]
         meet = bend <= 0.02 * self._size + 4.0 * noise
         return meet if len(self.bend) < 2 else meet | (bend <= 0.25 * self.bend[-2] + 4.0 * noise)
+
+    def is_near(self, claimed: FloatArray) -> BoolArray:
+        """Whether the last step shows roughly the claimed derivative, as a function of θ alone does."""
+        off = np.abs(claimed - self.slope[-1])
+        return self.smooth() & (off <= _ROUGHLY * self.scale(claimed) + self.noise[-1])
 
     def meets(self) -> BoolArray:
         """Whether one-sided slopes are one at the last step, as far as rounding lets it be seen."""

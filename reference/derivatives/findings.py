@@ -19,7 +19,8 @@ class Finding:
     Attributes
     ----------
     kind : str
-        "kink", "jump", "edge" (no values to both sides), "not finite" or "wrong".
+        "kink", "jump", "edge" (no values to both sides), "stairs", "random"
+        (another value at the same θ), "not finite" or "wrong".
     index : int
         Flat index of the entry, -1 for a weighted sum of all.
     claimed, found, error : float
@@ -95,6 +96,18 @@ def describe(label: str, name: str, shape: tuple[int, ...], finding: Finding, so
         return (
             f"{start} cannot be formed: there are no finite values on one side of this θ, the edge of where the "
             "function is defined, or a kink with an infinite slope; expected a differentiable function; move θ inside"
+        )
+    if finding.kind == "random":
+        return (
+            f"{label}(theta): {name} is another array when it is asked for again at the same theta={point}; expected a "
+            "function of θ alone: draw random numbers once, before it, and keep nothing between calls"
+        )
+    if finding.kind == "stairs":
+        return (
+            f"{start} is {finding.claimed:.6g} at every θ nearby, and from one to the next it is {finding.found:.6g}: "
+            "it moves in steps; expected a differentiable function; likely reason: an argument that is rounded, a "
+            "cache whose key is a rounded θ, or a lookup in a grid; leave out the rounding, key the cache by θ itself, "
+            "or interpolate; verify_derivatives=False turns this check off"
         )
     reason = _REASONS.get("not finite" if finding.kind == "not finite" else source)
     if reason is None:

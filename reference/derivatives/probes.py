@@ -21,6 +21,9 @@ from bilevelrl.reference.errors import InvalidInputError
 
 __all__ = [
     "DEEPER",
+    "EXACT_AGREEMENT",
+    "FAR",
+    "NOISE",
     "ROUNDINGS",
     "STEPS",
     "ULPS",
@@ -28,6 +31,7 @@ __all__ = [
     "Probe",
     "check_direction",
     "contracted",
+    "is_near",
     "same",
 ]
 
@@ -37,8 +41,14 @@ STEPS = tuple(2.0**-k for k in range(10, 38, 3))
 DEEPER = 2
 """How many of them, the last, only refute: rounding leaves them too little to confirm with."""
 
+FAR = 2.0**-4
+"""Step to where another value shows what a function does beyond those steps."""
+
 ULPS = 4.0 * float(np.finfo(np.float64).eps)
 """Rounding of one entry of an array, relative to it."""
+
+EXACT_AGREEMENT = 1e-9
+"""Relative to the derivative: what the complex step, which has no truncation, must confirm."""
 
 SMALL = 1e-3
 """Of the largest slope: what is smaller is compared on its own."""
@@ -49,6 +59,10 @@ LEVELS = 8
 ROUNDINGS = 20.0
 """How many times the rounding seen in a few samples a claim may be off."""
 
+NOISE = 1e-11
+"""Of an array, relative to its largest entry: rounding leaves 1e-16, float32 1e-8."""
+
+_AGAIN = 8
 _COMPLEX_STEP = 1e-100
 _NUDGES = (-3e-14, -1e-14, 1e-14, 3e-14)  # of the direction: other roundings of the same derivative
 _KEPT = 2**16  # entries; larger arrays are drawn anew
@@ -110,6 +124,9 @@ class Probe:
     _sides: dict[int, Values | None] = field(default_factory=dict, init=False)
     _complex: list[Values | None] = field(default_factory=list, init=False)
     _slopes: dict[str, FloatArray | None] = field(default_factory=dict, init=False)
+    _analytic: dict[str, bool] = field(default_factory=dict, init=False)
+    _again: list[Values | None] = field(default_factory=list, init=False)
+    _far: list[Values | None] = field(default_factory=list, init=False)
 
     def __post_init__(self) -> None:
         self.read = self.function(self.theta) if self.read is None else self.read
@@ -125,7 +142,8 @@ class Probe:
     @property
     def sides(self) -> tuple[Values | None, Values | None]:
         """The values one step ahead and one behind."""
-        return self.side(1), self.side(-1)
+        kept = self._sides
+        return kept[1] if 1 in kept else self.side(1), kept[-1] if -1 in kept else self.side(-1)
 
     def side(self, k: int) -> Values | None:
         """Return the values at θ ± STEPS[|k| - 1] v, the sign that of k; None where there are none.
@@ -144,6 +162,33 @@ class Probe:
                 self._refuse_filled(found)
             self._sides[k] = found
         return self._sides[k]
+
+    def repeats(self, name: str) -> bool:
+        """Whether a table is the same eight times more at θ itself; asked where differences look as if it were not."""
+        if not self._again:
+            self._again.extend(self._at(self.theta.copy()) for _ in range(_AGAIN))
+        base = np.asarray(self.base[name])
+        size = float(np.abs(base).max(initial=0.0, where=np.isfinite(base)))
+        found = [again[name] for again in self._again if again is not None]
+        return all(same(one, base) or is_near(one, base, NOISE * size) for one in found)
+
+    def small_slope(self, name: str) -> FloatArray | None:
+        """Return each entry's derivative along v, flat, by the complex step or differences over a few millionths."""
+        exact, (ahead, behind) = self.by_complex_step(name), (self.side(4), self.side(-4))
+        if exact is not None or ahead is None or behind is None:
+            return None if exact is None else exact.ravel()
+        return np.ravel((np.asarray(ahead[name]) - np.asarray(behind[name])) / (2.0 * STEPS[3]))
+
+    @property
+    def far(self) -> Values | None:
+        """The values at θ + FAR v; None where there are none."""
+        if not self._far:
+            self._far.append(self.at(FAR))
+        return self._far[0]
+
+    def at(self, step: float) -> Values | None:
+        """Return the values at θ + step v, computed now; None where there are none."""
+        return self._at(self.theta + step * self.direction)
 
     def _refuse_filled(self, ahead: Values) -> None:
         assert self.read is not None
@@ -175,27 +220,49 @@ class Probe:
     def release(self) -> None:
         """Forget, where they are many, the values that are had again by asking."""
         if self._is_large:
-            for kept in (self._sides, self._complex, self._slopes):
+            for kept in (self._sides, self._complex, self._slopes, self._again, self._far):
                 kept.clear()
 
     def is_analytic(self, name: str) -> bool:
-        """Whether every entry moves as the complex step has it: then that misses no part of 1e-5 and more."""
+        """Whether every entry moves as the complex step has it: then that misses no part of 2e-6 and more."""
+        if name not in self._analytic:
+            self._analytic[name] = self._is_analytic(name)
+        return self._analytic[name]
+
+    def _is_analytic(self, name: str) -> bool:
         slope, (ahead, behind) = self.by_complex_step(name), self.sides
         if slope is None or ahead is None or behind is None:
             return False
         off = np.subtract(ahead[name], behind[name])
         off /= 2.0 * STEPS[0]
         off = np.abs(slope - off)
-        off -= 1e-5 * np.abs(slope)
-        smallest = 1e-8 * np.abs(slope).max(initial=0.0) + (ULPS / STEPS[0]) * np.abs(self.base[name]).max(initial=0.0)
+        off -= 2e-6 * np.abs(slope)
+        smallest = 1e-9 * np.abs(slope).max(initial=0.0) + (ULPS / STEPS[0]) * np.abs(self.base[name]).max(initial=0.0)
         return bool(off.max(initial=0.0) <= smallest)
 
     def is_same_beside_imaginary_part(self) -> bool:
-        """Whether the function, asked again for the complex step, has the same real parts."""
+        """Whether the function, asked again for the complex step, has the same real parts but for rounding."""
         found = self._beside()
         return found is not None and all(
-            found[name] is base or same(np.real(found[name]), base) for name, base in self.base.items()
+            found[name] is base or self.by_complex_step(name) is not None for name, base in self.base.items()
         )
+
+    def confirms(self, name: str, weights: FloatArray, claimed: float) -> bool:
+        """Whether a weighted sum of slopes is that of the complex step, and those of the two sides are one.
+
+        Quicker than `compare`, for arrays that are analytic.
+        """
+        slope, (ahead, behind) = self.by_complex_step(name), self.sides
+        assert slope is not None
+        assert ahead is not None
+        assert behind is not None
+        exact = float(np.vdot(weights, slope))
+        if not abs(claimed - exact) <= EXACT_AGREEMENT * (abs(claimed) + abs(exact)):
+            return False
+        base = self.base[name]
+        bend = np.add(ahead[name], behind[name]) - np.multiply(2.0, base)
+        noise = 4.0 * ULPS * float(np.vdot(np.abs(weights), np.abs(base)))
+        return abs(float(np.vdot(weights, bend))) <= 0.02 * STEPS[0] * abs(claimed) + noise
 
     def _beside(self) -> Values | None:
         """The values an imaginary step away."""
@@ -308,9 +375,10 @@ class Probe:
     def moves(self, name: str) -> bool:
         """Whether a table is another one anywhere near θ."""
         for k in range(1, len(STEPS) + 1):
-            sides = self.side(k), self.side(-k)
-            if any(side is not None for side in sides):
-                return not all(side is None or same(side[name], self.base[name]) for side in sides)
+            ahead, behind = self.sides if k == 1 else (self.side(k), self.side(-k))
+            if ahead is not None or behind is not None:
+                base = self.base[name]
+                return not all(side is None or same(side[name], base) for side in (ahead, behind))
         return False
 
 
@@ -340,6 +408,11 @@ def same(value: object, base: object) -> bool:
         return False
     other = value != base
     return not other.any() or bool(((value != value) & (base != base))[other].all())
+
+
+def is_near(value: object, base: object, within: float) -> bool:
+    """Whether two arrays have one shape, and entries no further apart; NaN is the same as NaN."""
+    return np.shape(value) == np.shape(base) and np.allclose(value, base, 0.0, within, equal_nan=True)
 
 
 def contracted(slope: FloatArray | None, weights: FloatArray | None) -> FloatArray | None:

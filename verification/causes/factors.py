@@ -118,7 +118,8 @@ def _places(seen: Sequence[Seen]) -> list[Scenario]:
 
 def _columns(parts: Sequence[str], entry: Seen) -> FloatArray:
     given: Mapping[str, FloatArray] = {str(part): value for part, value in entry.at.truth.parts.items()}
-    return np.array([given.get(part, np.zeros(entry.difference.size)) for part in parts]).T
+    columns = [given.get(part, np.zeros(entry.difference.size)) for part in parts]
+    return np.reshape(columns, (len(parts), entry.difference.size)).T  # also where no part is there
 
 
 def _least_squares(parts: Sequence[str], seen: Sequence[Seen]) -> tuple[dict[str, float], dict[str, float]]:

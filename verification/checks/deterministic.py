@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,7 @@ from bilevelrl.tasks import Scenario, scenarios
 from bilevelrl.tasks.scenarios import Truth
 from bilevelrl.verification.checks.once import evaluated_once, exact_critic
 from bilevelrl.verification.checks.results import CheckResult, contract_kept, failed_by, not_judged, result_of, shown
-from bilevelrl.verification.checks.score_rounding import score_rounding
+from bilevelrl.verification.checks.score_rounding import mean_rounding, moved_by, score_rounding
 from bilevelrl.verification.checks.truncation import truncated_truths
 from bilevelrl.verification.checks.verdicts import POWER_LIMIT, Outcome, Verdict, unjudged
 from bilevelrl.verification.enumeration.contract import EstimatorFunction, estimator_name
@@ -44,7 +45,7 @@ __all__ = ["MAX_MULTISETS", "Enumerated", "check_estimator", "enumerate_scenario
 
 
 MAX_MULTISETS = 200
-_EPS = float(np.finfo(np.float64).eps)
+_ROUNDING = 1e-8  # of what is averaged: a larger difference is none
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +74,8 @@ class Enumerated:
         Error relative to the largest part of the truth that is allowed beside rounding.
     score_error : (N,)
         Bound on what the rounding of scores does that large values are multiplied with, where that was asked for.
+    means_beside
+        share → (1 + parts, N), the mean and those of the parts, of the scenario `moved_by` it.
 
     Examples
     --------
@@ -93,6 +96,7 @@ class Enumerated:
     values_count: float = 1.0
     accuracy: float = 0.0
     score_error: FloatArray = field(default_factory=lambda: np.zeros(1))
+    means_beside: Callable[[float], FloatArray] = field(repr=False, compare=False)
 
     @property
     def bias(self) -> FloatArray:
@@ -182,19 +186,14 @@ def _enumerate(
         )
     solved, truth = on.solved(target), on.truth_of(target)
     given = {"follower": solved.follower, "critic": exact_critic(on, target), **changes}
-    if isinstance(problem, (ConfigurableLQR, LQRGame)):
-        moments = integrated_moments(estimator, problem, theta, horizon=on.horizon, episodes=on.episodes, **given)
-    else:
-        moments = enumerate_moments(
-            estimator,
-            problem,
-            theta,
-            horizon=on.horizon,
-            episodes=on.episodes,
-            batch=size,
-            max_multisets=max_multisets,
-            **given,
-        )
+    moments = _moments(estimator, on, given, size, max_multisets)
+
+    def means_beside(share: float) -> FloatArray:
+        beside = moved_by(on, share)
+        known = {"follower": beside.solved(target).follower, "critic": exact_critic(beside, target), **changes}
+        found = _moments(estimator, beside, known, size, max_multisets)
+        return np.array([found.mean, *found.parts.values()])
+
     expected: Mapping[str, FloatArray] | None = None
     if stated is Claim.UNBIASED:
         expected = {str(part): value for part, value in truth.parts.items()}
@@ -217,7 +216,21 @@ def _enumerate(
         values_count=estimator.values_count(Context(problem=problem, theta=theta, **given))
         if isinstance(estimator, Estimator)
         else 1.0,
+        means_beside=means_beside,
     )
+
+
+def _moments(
+    estimator: Estimator | EstimatorFunction,
+    on: Scenario,
+    given: Mapping[str, Any],
+    size: int | None,
+    max_multisets: int,
+) -> Moments:
+    told: dict[str, Any] = {"horizon": on.horizon, "episodes": on.episodes, **given}
+    if isinstance(on.problem, (ConfigurableLQR, LQRGame)):
+        return integrated_moments(estimator, on.problem, on.theta, **told)
+    return enumerate_moments(estimator, on.problem, on.theta, batch=size, max_multisets=max_multisets, **told)
 
 
 def _own_mean(
@@ -297,10 +310,21 @@ def judge_enumerated(found: Enumerated) -> list[CheckResult]:
     nothing of is not judged: there is no power. Where episodes follow each other in a stream, its row may be their
     mean, or their sum.
     """
+
+    @cache
+    def scattered() -> FloatArray:
+        return mean_rounding(found.means_beside)
+
+    def judged_of(one: Enumerated, held: Truth, said: str) -> list[CheckResult]:
+        results = _judged(one, held, said)
+        if any(result.failed for result in results) and _may_be_rounding(one):
+            results = _judged(replace(one, score_error=one.score_error + scattered()), held, said)
+        return results
+
     results = _judged(found, found.truth, "")
     if any(result.failed for result in results):
         found = replace(found, score_error=_score_error(found))
-        results = _judged(found, found.truth, "")
+        results = judged_of(found, found.truth, "")
     claims_truth = found.expected is not None and found.expected.keys() == found.truth.parts.keys()
     if not claims_truth or not any(result.failed for result in results):
         return results
@@ -312,7 +336,7 @@ def judge_enumerated(found: Enumerated) -> list[CheckResult]:
                 expected={str(part): value for part, value in held.parts.items()},
                 follower_error=found.follower_error + held.error_bound,
             )
-            judged = results if held is found.truth else _judged(other, held, f"{how}beyond that ")
+            judged = results if held is found.truth else judged_of(other, held, f"{how}beyond that ")
             if not any(result.failed for result in judged):
                 return judged
             if how is said and cut is not found.truth:
@@ -340,6 +364,13 @@ def _summed_over_episodes(found: Enumerated, said: str, truth: Truth) -> Iterato
         parts = {part: (once if part == "regulariser" else episodes) * value for part, value in truth.parts.items()}
         how = f"{said}rows are sums over the {episodes} episodes of a stream; "
         yield how, Truth(objective=truth.objective, parts=parts, error_bound=episodes * truth.error_bound)
+
+
+def _may_be_rounding(found: Enumerated) -> bool:
+    """Whether a difference is so small beside what is averaged that it is worth asking for the mean beside θ."""
+    expected = sum((found.expected or {}).values(), np.zeros(found.scenario.theta.size))
+    off = np.abs(found.moments.mean - expected).max(initial=0.0)
+    return bool(off <= _ROUNDING * max(found.moments.magnitude.max(initial=0.0), np.abs(expected).max(initial=0.0)))
 
 
 def _score_error(found: Enumerated) -> FloatArray:

@@ -410,7 +410,7 @@ def same(value: object, base: object) -> bool:
     return not other.any() or bool(((value != value) & (base != base))[other].all())
 
 
-def is_near(value: object, base: object, within: float) -> bool:
+def is_near(value: AnyArray, base: AnyArray, within: float) -> bool:
     """Whether two arrays have one shape, and entries no further apart; NaN is the same as NaN."""
     return np.shape(value) == np.shape(base) and np.allclose(value, base, 0.0, within, equal_nan=True)
 

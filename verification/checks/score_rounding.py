@@ -27,7 +27,7 @@ __all__ = ["mean_rounding", "moved_by", "score_rounding"]
 _NUDGES = (-7, -4, -2, 0, 2, 4, 7)  # units of the last place of θ: other roundings of the same slopes
 _FACTOR = 20.0  # how many times the scatter of these few a rounding may be
 
-_SHARES = (1e-10, 1.7e-10, 2.9e-10, 5.3e-10)  # squares of them are nothing, and they are many units of the last place
+_SHARES = (1e-10, 2.9e-10)  # squares of them are nothing, and they are many units of the last place
 
 
 @lru_cache(maxsize=128)

@@ -194,8 +194,9 @@ class _Recursion:
 
         if self.steps is None:
             later_discount = self.discount
-            flat = self.average(without_later(means[-1])).reshape(self.kernel.shape[0], -1)
-            second = np.linalg.solve(self.matrix(), flat).reshape(-1, *square.shape[2:])
+            here = self.average(without_later(means[-1]))
+            flat = here.reshape(len(here), here[0].size)
+            second = np.linalg.solve(self.matrix(), flat).reshape(here.shape)
         else:
             later_discount = self.discount**2
             second = np.zeros((self.kernel.shape[0], *square.shape[2:]))

@@ -173,10 +173,15 @@ class LeaderTraining(abc.ABC):
         Raises
         ------
         InvalidInputError
-            If the problem takes a θ of any shape.
+            If the problem takes a θ of any shape, or one without entries.
         """
         if self.problem.theta_shape is None:
             raise InvalidInputError("problem.theta_shape=None: expected a fixed shape of θ; pass theta_shape=(N,)")
+        if 0 in self.problem.theta_shape:
+            raise InvalidInputError(
+                f"problem.theta_shape={self.problem.theta_shape}: expected at least one parameter, or there is nothing "
+                "to train; evaluate the objective instead"
+            )
         return tuple(self.problem.theta_shape)
 
     def start(self) -> FloatArray:

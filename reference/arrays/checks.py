@@ -204,7 +204,11 @@ def check_thetas(thetas: Any, theta_shape: tuple[int, ...] | None) -> FloatArray
     if array.ndim < 1 or not len(array):
         raise ShapeError(refusal("thetas.shape", array.shape, "(B, *theta_shape) with B >= 1", "pass at least one"))
     shape = theta_shape if theta_shape is not None else array.shape[1:]
-    fits = array.dtype == np.float64 and array.shape[1:] == shape and len(shape) == len(theta_shape or (0,))
+    fits = (
+        array.dtype == np.float64
+        and array.shape[1:] == shape
+        and len(shape) == len((0,) if theta_shape is None else theta_shape)
+    )
     if fits and not isinstance(thetas, np.ma.MaskedArray) and np.isfinite(array).all():
         return array
     for index, theta in enumerate(thetas):

@@ -31,7 +31,7 @@ class LQRWorld(SharedWorld):
         self.training = training
         thetas = tuple(f"theta_{i}" for i in range(training.parameters))
         self.facts = ("objective", "state_cost", "action_cost", "constant_cost", *thetas)
-        matrices = training.problem.matrices_at(training.start()[0])
+        matrices = training.problem.matrices_at(self._shaped(training.start()[0]))
         sizes = (matrices.states, matrices.actions, training.parameters)
         self.wanted = [
             method.critic if isinstance(method.critic, Wanted) else Wanted(leader=None) for method in self.methods
@@ -47,7 +47,9 @@ class LQRWorld(SharedWorld):
     def prepare(self, thetas: FloatArray, iteration: int) -> None:
         """Solve the followers, sample, learn critics."""
         self.samples = {
-            row: self._prepared(row, theta) for row, theta in enumerate(thetas) if self.methods[row].make is not None
+            row: self._prepared(row, self._shaped(theta))
+            for row, theta in enumerate(thetas)
+            if self.methods[row].make is not None
         }
 
     def _prepared(self, row: int, theta: FloatArray) -> tuple[Trajectories, Context]:
@@ -74,14 +76,15 @@ class LQRWorld(SharedWorld):
 
     def exact(self, method: Method, rows: IntArray, points: FloatArray, step: int) -> FloatArray:
         """Return exact gradients."""
-        truths = (hypergradient(self.training.problem, theta, bound=False) for theta in points)
+        truths = (hypergradient(self.training.problem, self._shaped(theta), bound=False) for theta in points)
         return np.stack([partial_gradient(truth, guiding=method.guiding) for truth in truths])
 
     def known(self, thetas: FloatArray) -> tuple[Mapping[str, Any], FloatArray]:
         """Return objectives, costs as discounted sums over an infinite horizon, and θ."""
         problem, found = self.training.problem, []
-        truth = np.stack([hypergradient(problem, theta, bound=False).value for theta in thetas])
-        for theta in thetas:
+        points = [self._shaped(theta) for theta in thetas]
+        truth = np.stack([hypergradient(problem, theta, bound=False).value for theta in points])
+        for theta in points:
             m, follower = problem.matrices_at(theta), solve_follower(problem, theta)
             leader = evaluate_lqr_leader(m, follower.gain, follower.covariance, problem.discount_leader)
             played = follower.gain @ leader.visits @ follower.gain.T + leader.length * follower.covariance
@@ -94,6 +97,9 @@ class LQRWorld(SharedWorld):
                 )
             )
         return dict(zip(self.facts, np.hstack([found, thetas]).T.copy(), strict=True)), truth
+
+    def _shaped(self, theta: FloatArray) -> FloatArray:
+        return theta.reshape(self.training.theta_shape)
 
     def arrays(self) -> dict[str, FloatArray]:
         """Return the weights of networks, by row and name."""

@@ -27,6 +27,7 @@ class _Sizes:
     other: float
     temperature: float
     steps: int
+    episodes: int
     parameters: int
     states: float
     actions: float
@@ -49,6 +50,7 @@ def _sizes(on: Scenario) -> _Sizes:
         float(problem.discount_follower),
         float(problem.temperature),
         on.horizon,
+        on.episodes,
         on.theta.size,
         states,
         actions,
@@ -93,6 +95,8 @@ _OF_SIZES: Mapping[str, Callable[[_Sizes], float]] = {
     "1/T": lambda s: _inverse(float(s.steps)),
     "1-γ_L^T": lambda s: 1.0 - s.own**s.steps,
     "γ_L^T": lambda s: s.own**s.steps,
+    "the number of episodes": lambda s: float(s.episodes),
+    "1 over the number of episodes": lambda s: _inverse(float(s.episodes)),
     "the number of parameters": lambda s: float(s.parameters),
     "1 over the number of parameters": lambda s: _inverse(float(s.parameters)),
     "the number of states": lambda s: s.states,

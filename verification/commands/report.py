@@ -15,7 +15,7 @@ from bilevelrl.reference.doors import checked
 from bilevelrl.reference.errors import InvalidInputError, MissingExtraError, refusal
 from bilevelrl.reference.storage import writable_file, write_atomically
 from bilevelrl.tasks import Scenario, scenario, scenarios
-from bilevelrl.verification.commands.arguments import count, seed
+from bilevelrl.verification.commands.arguments import add_limits, count, limits, seed
 from bilevelrl.verification.commands.places import add_place, read_place
 from bilevelrl.verification.pipeline.results import Report
 from bilevelrl.verification.pipeline.scenario_rows import check_registered
@@ -92,6 +92,7 @@ def fill_report(add: argparse.ArgumentParser) -> None:
     add_place(add)
     add.add_argument("--horizon", type=count, help="steps of a stream on --task or --problem (default: computed)")
     add.add_argument("--estimator", metavar="MODULE:NAME", help="judge only this function or estimator of your own")
+    add_limits(add)
     add.set_defaults(run=_report)
 
 
@@ -113,9 +114,14 @@ def _report(parsed: argparse.Namespace) -> int:
                 horizon=parsed.horizon,
                 seed=parsed.seed or 0,
                 progress=progress,
+                **limits(parsed),
             )
         print(f"wrote {write_report(parsed.output, report)}", file=sys.stderr)
         return 0 if report.passed else 1
+    for name, value in limits(parsed).items():
+        raise InvalidInputError(
+            refusal(f"--{name.replace('_', '-')}", value, "an estimator or problem that it is for", "pass --estimator")
+        )
     at = [scenario(name) for name in FEATURED_SCENARIOS] if parsed.quick else list(scenarios())
     if parsed.study is not None and parsed.study.exists():
         study = read_study(parsed.study)

@@ -74,6 +74,11 @@ def test_accuracy_is_the_same_everywhere(tmp_path, monkeypatch, capsys):
     assert main([*words, "--accuracy", "1e-5", "--explain-seconds", "20"]) == 0
     assert main([*words, "--explain-seconds", "20"]) == 1
     assert "single precision?" in capsys.readouterr().out
+    words = ["report", *words[1:], "--output", str(tmp_path / "page.html")]
+    assert main([*words, "--accuracy", "1e-5"]) == 0
+    assert main([*words, "--explain-seconds", "20"]) == 1
+    assert main(["report", "--accuracy", "1e-5", "--output", words[-1]]) == 2
+    assert "--accuracy=1e-05: expected an estimator" in capsys.readouterr().err
     truth = scenario("layered").truth.value
     draws = 1.001 * truth + 1e-4 * named_stream(8, "draws").standard_normal((2_000, 3))
     np.save(tmp_path / "draws.npy", draws)

@@ -57,6 +57,19 @@ def test_what_is_near_is_refuted_by_name():
 
 
 @pytest.mark.exact
+@pytest.mark.parametrize(("power", "symbol"), [(1, "the number of episodes"), (-1, "1 over the number of episodes")])
+def test_the_number_of_episodes_is_a_factor_with_a_name(power, symbol):
+    places = default_scenarios(ConfigurableMDP)
+    assert any(on.episodes > 1 for on in places)
+    for part in ("response", "direct"):
+
+        def effect(at, part=part):
+            return (float(at.on.episodes) ** power - 1.0) * at.truth.parts.get(part, np.zeros(at.on.theta.size))
+
+        assert explain(evidence(effect, at=places), seconds=LONG).cause == f"the {part} part is multiplied by {symbol}"
+
+
+@pytest.mark.exact
 def test_two_at_once_and_three_factors():
     both = explain(evidence(lambda at: wrong(guiding="γ_F^t")(at) + wrong(start="V_F(s_0)")(at)), seconds=LONG)
     assert both.exact
@@ -136,9 +149,10 @@ def test_several_episodes_and_cut_streams_are_held_too():
     assert (naive.cause, naive.certain, naive.beyond) == ("the response part is missing", True, ())
     halved = verify(HalfResponse(), scenarios=[*STREAMS, "layered, three actions"]).explanation
     assert (halved.cause, halved.certain, halved.beyond) == ("the response part is halved", True, ())
-    for name in ("global time, MDP", "start of the stream, MDP", "mean over steps, MDP"):
+    once = "the initial part is multiplied by 1 over the number of episodes"  # counted at the start of the stream alone
+    for name, said in (("global time, MDP", ""), ("start of the stream, MDP", once), ("mean over steps, MDP", "")):
         found = verify(MUTANTS[name].make(), scenarios=STREAMS, explain_seconds=LONG).explanation
-        assert name in " ".join((found.cause, *found.alternatives)), (name, str(found))
+        assert (said or name) in " ".join((found.cause, *found.alternatives)), (name, str(found))
         assert found.beyond == ()
 
     def shorter(trajectories, context):

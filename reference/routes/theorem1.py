@@ -78,6 +78,7 @@ def _formula(
     action_gradient = gradients(kernel, policy, source, problem.discount_follower)
     if centred_gradient:
         action_gradient = action_gradient - np.einsum("sa,san->sn", policy, action_gradient)[:, None]
+    unit = 2.0 ** np.floor(np.log2(problem.temperature))  # changes no bit, and products do not underflow
     parts: dict[Part, FloatArray] = {part: np.zeros(theta.size) for part in PARTS}
     if "regulariser" in jacobian:
         parts["regulariser"] = jacobian["regulariser"].copy()
@@ -89,7 +90,8 @@ def _formula(
         value = np.einsum("sa,sa->s", policy, action_value)
         factor = action_value if centred_gradient else action_value - value[:, None]
         visits = weight[:, None] * policy
-        parts["response"] += np.einsum("sa,san->n", visits * factor, action_gradient) / problem.temperature
+        weighted = np.einsum("sa,san->n", visits * factor, action_gradient / unit)
+        parts["response"] += weighted / (problem.temperature / unit)
         if "reward_leader" in jacobian:
             parts["direct"] += np.einsum("sa,san->n", visits, jacobian["reward_leader"])
         if "transition" in jacobian:

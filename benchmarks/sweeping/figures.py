@@ -53,6 +53,7 @@ STUDY_MODULES = (
     "research.building.network",
     "research.building.search",
     "research.building.verdicts",
+    "research.contextual.table",
     "research.escape.figure",
     "research.escape.leader",
     "research.followers.errors",

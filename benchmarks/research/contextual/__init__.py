@@ -1,0 +1,1 @@
+"""HPGD's contextual Four-Rooms: its table made anew beside the published one."""

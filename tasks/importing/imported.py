@@ -17,8 +17,9 @@ from bilevelrl.reference import ConfigurableMDP, SparseTransition, Tables
 from bilevelrl.reference.arrays import BoolArray, FloatArray, check_array, check_shape
 from bilevelrl.reference.doors import Discount, Real, Temperature, checked
 from bilevelrl.reference.errors import InvalidInputError, UnknownNameError, refusal
+from bilevelrl.reference.storage import remade
 from bilevelrl.reference.tabular import Transition, check_rows, check_values, to_dense, transition_shape
-from bilevelrl.tasks.importing.hooks import HOOKS, HookName
+from bilevelrl.tasks.importing.hooks import HOOKS, Configured, HookName
 
 __all__ = ["Absorbing", "ImportedMDP", "Outcomes", "assemble"]
 
@@ -132,7 +133,7 @@ class ImportedMDP:
             raise UnknownNameError("hook", hook, HOOKS)
         if hook == "slip" and earned != 0.0:
             raise InvalidInputError(refusal("earned", earned, "0 with 'slip', which has no toll", "leave it out"))
-        configured = HOOKS[hook](self._base(reward_leader), earned)
+        configured = _configured(hook, self._base(reward_leader), earned)
         return ConfigurableMDP(
             tables=configured.tables,
             discount_leader=discount_leader,
@@ -152,6 +153,12 @@ class ImportedMDP:
             transition=self.transition, reward_follower=self.reward, reward_leader=leader, initial=self.initial,
             action_mask=self.action_mask,
         )  # fmt: skip
+
+
+@remade
+def _configured(hook: HookName, base: Tables, earned: float) -> Configured:
+    """What a hook makes of tables; it pickles as the two."""
+    return HOOKS[hook](base, earned)
 
 
 def assemble(

@@ -1,5 +1,7 @@
 """Imported worlds mean what their sources say, by backward sweeps over the sources; the rest is refused by name."""
 
+import pickle
+
 import gymnasium
 import numpy as np
 import pytest
@@ -98,6 +100,14 @@ def masked_world(hook="slip", layout="dense"):
         P = table
 
     return from_gymnasium(World(), initial=np.eye(size)[0]).problem(hook, **DISCOUNTS)
+
+
+@pytest.mark.parametrize("hook", sorted(HOOKS))
+def test_problems_of_imported_worlds_pickle(hook):
+    problem = masked_world(hook)
+    again = pickle.loads(pickle.dumps(problem))
+    theta = np.full(problem.theta_shape, 0.1)
+    np.testing.assert_array_equal(hypergradient(again, theta).value, hypergradient(problem, theta).value)
 
 
 @pytest.mark.parametrize("layout", ["dense", "sparse"])

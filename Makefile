@@ -37,6 +37,7 @@ doctest:
 	$(PYTHON) -m pytest tests/docs/test_docstrings.py -q
 
 docs:
+	rm -rf docs/api  # a name that has gone would be a warning
 	$(PYTHON) docs/make_names.py
 	$(PYTHON) -m sphinx -W --keep-going -b html docs build/docs
 

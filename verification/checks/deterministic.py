@@ -45,7 +45,7 @@ __all__ = ["MAX_MULTISETS", "Enumerated", "check_estimator", "enumerate_scenario
 
 
 MAX_MULTISETS = 200
-_ROUNDING = 1e-8  # of what is averaged: a larger difference is none
+_ROUNDING = 1e-11  # of what is averaged: a larger difference is none in doubles, and single precision leaves 1e-8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,9 +21,12 @@ from bilevelrl.reference.derivatives.probes import FAR, STEPS, ULPS, Probe, cont
 __all__ = ["stairs"]
 
 _SPANS = (2.0**-5, 0.25, 2.0, 16.0)  # each of four parts; three of them must hold a jump
+_PLACES = (0.0, 0.23, 0.51, 0.72, 1.0)  # of a span, uneven: no period fits them
+_MORE = tuple((0.618033988749895 * j) % 1.0 for j in range(1, 13))  # where what was found must hold too
 _ON = 2.0**-32  # on a stair: beside an argument rounded to eight digits and fewer
 _NEAR = 1e-3  # of a slope: what a smooth function's differences over the first step are off by at most
 _BEYOND = 0.05  # the same over the far one
+_WIDEST = 64.0  # of a slope: what it changes by up to the far point, in functions that are no coin tosses
 
 
 def stairs(
@@ -48,11 +51,13 @@ def stairs(
         if weights is None and _is_plainly_straight(base, values[0], claimed) and probe.is_analytic(name):
             return None
         suspects = _suspects(np.asarray(base), values, claimed, weights)
+        if suspects.any():
+            suspects &= ~_bends(probe, name, claimed, weights)
         if suspects.any() and not probe.repeats(name):
             return Finding("random", -1, np.nan, np.nan, np.inf)
         for span in _SPANS if suspects.any() else ():
             for sign in (1.0, -1.0):
-                slopes = _slopes(probe, name, sign * span, weights)
+                slopes = _slopes(probe, name, sign * span, _PLACES, weights)
                 if slopes is None:
                     continue
                 across, on, noise = slopes
@@ -61,6 +66,12 @@ def stairs(
                 found = np.median(across, axis=0)
                 unknown = np.abs(claimed - middle) < 0.5 * np.abs(claimed - found)
                 where = np.flatnonzero(suspects & unknown & (np.count_nonzero(jumps, axis=0) >= 3))
+                if where.size:
+                    more = _slopes(probe, name, sign * span, _MORE, weights)
+                    if more is None:
+                        continue
+                    spread = np.ptp(np.concatenate([on, more[1]]), axis=0)
+                    where = where[(np.abs(found - middle) > 4.0 * spread + noise)[where]]
                 if where.size:
                     i = int(where[0])
                     index = i if weights is None else -1
@@ -104,6 +115,28 @@ def _suspects(
     return suspects
 
 
+def _bends(probe: Probe, name: str, claimed: FloatArray, weights: FloatArray | None) -> BoolArray:
+    """Return which slopes to the far point are a bend's (2); two more values of the function."""
+    values = (probe.base, probe.at(_ON), probe.far, probe.at(FAR + _ON))
+    rows = []
+    for value in values:
+        if value is None or np.shape(value[name]) != np.shape(probe.base[name]):
+            return np.zeros(claimed.size, dtype=np.bool_)
+        rows.append(np.ravel(np.asarray(value[name], dtype=np.float64)))
+    here, beside, far, beyond = rows
+    on = np.array([contracted(_slope(beside, here, _ON), weights), contracted(_slope(beyond, far, _ON), weights)])
+    across = contracted(_slope(far, here, FAR), weights)
+    assert across is not None
+    low, high = on.min(axis=0), on.max(axis=0)
+    moderate = high - low <= _WIDEST * (np.abs(across) + np.abs(claimed))
+    rounding = ULPS / _ON * np.maximum(np.abs(here).max(initial=0.0), np.abs(far).max(initial=0.0))
+    if weights is not None:
+        rounding = rounding * np.abs(weights).sum()
+    known = (low - rounding <= claimed) & (claimed <= high + rounding)
+    bends: BoolArray = moderate & known & (low <= across) & (across <= high)  # (2)
+    return bends
+
+
 def _slope(ahead: AnyArray, behind: AnyArray, step: float) -> FloatArray:
     slope: FloatArray = np.subtract(ahead, behind)
     slope /= step
@@ -111,18 +144,18 @@ def _slope(ahead: AnyArray, behind: AnyArray, step: float) -> FloatArray:
 
 
 def _slopes(
-    probe: Probe, name: str, span: float, weights: FloatArray | None
+    probe: Probe, name: str, span: float, places: tuple[float, ...], weights: FloatArray | None
 ) -> tuple[FloatArray, FloatArray, FloatArray] | None:
-    """Return (1) of each entry, or of the weighted sum: across, (4, ...), on, (5, ...), and the latter's rounding."""
+    """Return (1) of each entry, or of the weighted sum: across, on, both by place, and the latter's rounding."""
     rows = []
-    for j in range(5):
+    for place in places:
         for nudge in (0.0, _ON):
-            values = probe.at(0.25 * j * span + nudge)
+            values = probe.at(place * span + nudge)
             if values is None or np.shape(values[name]) != np.shape(probe.base[name]):
                 return None
             rows.append(contracted(np.asarray(values[name]), weights))
     stacked = np.array(rows)
-    across = np.diff(stacked[::2], axis=0) / (0.25 * span)  # (1)
+    across = np.diff(stacked[::2], axis=0) / (span * np.diff(places)[:, np.newaxis])  # (1)
     on = (stacked[1::2] - stacked[::2]) / _ON
     size = np.abs(stacked).max(axis=0)
     if weights is not None:

@@ -120,6 +120,33 @@ def test_what_is_no_stair_passes(name):
     assert stairs(probe, "y", probe.small_slope("y")) is None
 
 
+def test_waves_of_any_length_are_no_stairs():
+    """Where places evenly apart meet a wave at one phase, slopes on it look alike: one drawn table in nine then."""
+    for seed in range(300):
+        rng = np.random.default_rng(seed)
+        pace = rng.normal(size=(12, 2)) * 10.0 ** rng.uniform(-1.0, 3.0)
+        phase, theta = rng.uniform(0.0, 2.0 * np.pi, 12), rng.normal(size=2)
+        probe = Probe(lambda x, pace=pace, phase=phase: {"y": np.sin(pace @ x + phase)}, theta, "tables")
+        claimed = np.cos(pace @ theta + phase) * (pace @ probe.direction)
+        assert stairs(probe, "y", claimed) is None
+
+
+def test_a_bend_is_settled_by_two_more_values():
+    asked = []
+
+    def curved(x):
+        asked.append(x)
+        return {"y": np.exp(np.arange(1.0, 7.0) * x[0])}
+
+    probe = Probe(curved, np.array([0.3]), "tables")
+    claimed = np.arange(1.0, 7.0) * np.exp(0.3 * np.arange(1.0, 7.0)) * probe.direction[0]
+    assert probe.far is not None
+    assert probe.sides[0] is not None
+    before = len(asked)
+    assert stairs(probe, "y", claimed) is None
+    assert len(asked) <= before + 2 + 1  # and the complex step
+
+
 @pytest.mark.parametrize("decimals", range(2, 9))
 def test_stairs_are_seen_where_slopes_on_them_are_claimed(decimals):
     probe = Probe(lambda x: {"y": np.round(x, decimals)}, THETA, "tables")

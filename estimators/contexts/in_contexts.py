@@ -120,14 +120,14 @@ class InContexts:
         """Draw a context and a batch in it, or a batch in each context, and return the estimate."""
         if self.contexts == "draw":
             place = int(np.searchsorted(np.cumsum(mixture.weights)[:-1], rng.random(), side="right"))
-            return self._in(mixture, theta, follower, place, streams, steps, rng, critics)
+            return self._in(mixture, theta, follower, place, streams, steps, rng, critics)  # (1)
         each = [
             self._in(mixture, theta, follower, place, streams, steps, rng, critics)
             for place in range(len(mixture.contexts))
         ]
         costs = dict.fromkeys(name for found in each for name in found.cost)
         return Estimate(
-            mean=weighted(mixture.weights, [found.mean for found in each]),
+            mean=weighted(mixture.weights, [found.mean for found in each]),  # (1)
             parts=_parts(mixture.weights, [found.parts for found in each]),
             cost={name: sum(found.cost.get(name, 0) for found in each) for name in costs},
         )

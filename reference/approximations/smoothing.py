@@ -2,7 +2,7 @@
 
 One-sided, two-sided and antithetic differences along `z ~ N(0, I)`,
 
-    (J(θ + u z) - J(θ)) z / u,     (J(θ + u z) - J(θ - u z)) z / 2u,                                            (1)
+    (J(θ + u z) - J(θ)) z / u,     (J(θ + u z) - J(θ - u z)) z / 2u,
 
 have one expectation, the gradient of the smoothed objective `E J(θ + u z)`, for `E z = 0` and z has the law of -z; they
 differ in variance. It is `E[J(θ + u z) z] / u`, off from ∇J by `u²/2 ∇ΔJ` and more, and rounding leaves

@@ -10,7 +10,7 @@ sign turned, which leaves π where it is. What a leader can know of ∇Q_F from 
 - ∇r_F is the leader's own where it sets the rewards; then V is the policy's value under them and nothing is left open.
 - The weight w of the response part, (2) of `reference.tabular.linearise`, needs π, P and the benefit alone: identified.
 - The score term `γ_F Σ w V(s') ∇P` needs V: where θ moves the dynamics and r_F is known by actions alone, it moves
-  with φ by `γ_F Σ w φ(s') ∇P`.                                                                                     (2)
+  with φ by `γ_F Σ w φ(s') ∇P`.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
 As published (HPGD's contextual Four-Rooms), every run draws a context ξ ~ p in each outer iteration and keeps it for
 the whole batch; or it samples in all contexts and adds their directions up:
 
-    draw    g = ĝ_ξ,          E[g] = Σ p E[ĝ],      Var[g] = Σ p Var[ĝ] + Var_ξ(E[ĝ_ξ])                           (1)
-    sum     g = Σ p ĝ_ξ,      E[g] = Σ p E[ĝ],      Var[g] = Σ p² Var[ĝ]                                          (2)
+    draw    g = ĝ_ξ,          E[g] = Σ p E[ĝ],      Var[g] = Σ p Var[ĝ] + Var_ξ(E[ĝ_ξ])
+    sum     g = Σ p ĝ_ξ,      E[g] = Σ p E[ĝ],      Var[g] = Σ p² Var[ĝ]
 """
 
 from __future__ import annotations

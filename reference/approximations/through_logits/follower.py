@@ -58,7 +58,7 @@ class FollowerAt(NamedTuple):
 
 
 def follower_at(at: TabularAt, policy: FloatArray) -> FollowerAt:
-    """Return what a policy (S, A) is to the follower itself."""
+    """Return what a policy (S, A) is to the follower itself: of these (1) to (3) are made."""
     discount, beta = at.problem.discount_follower, at.problem.temperature
     chain = discount * np.matmul(policy[:, None, :], at.kernel)[:, 0, :]
     inverse = np.linalg.inv(np.eye(len(chain)) - chain)

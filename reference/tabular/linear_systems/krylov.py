@@ -229,14 +229,14 @@ class KrylovSystem:
 
         def product(x: FloatArray) -> FloatArray:
             found = x if first is None else x - back @ (first @ x)
-            return cast(FloatArray, found if rest is None else found + rest @ x)
+            return cast(FloatArray, found if rest is None else found + rest @ x)  # (1)
 
         found = self._iterate(product, other, accuracy * float(np.linalg.norm(right_hand_side)), accuracy)
         if found is None:
             return None
         result = np.empty(right_hand_side.size)
         result[kept] = found
-        result[out] = own if first is None else own - first @ found
+        result[out] = own if first is None else own - first @ found  # (1)
         return result / self._diagonal if transposed else result
 
     def _iterate(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from bilevelrl.reference.certified.closed_form import ClosedForm
 from bilevelrl.reference.certified.extra import require_flint
-from bilevelrl.reference.contexts import Mixture
+from bilevelrl.reference.contexts.model import Mixture
 from bilevelrl.reference.doors import Steps, checked
 from bilevelrl.reference.errors import UnsupportedError, refusal
 from bilevelrl.reference.game.model import MarkovGame

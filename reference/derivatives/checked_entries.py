@@ -65,9 +65,14 @@ class CheckedEntries:
         point = point_of(theta)
         known = self.cache.get("probe")
         if known is None or known[0] != point:
-            known = self.cache["probe"] = (point, Probe(self.entries, theta.copy(), self.label))
+            known = self.cache["probe"] = (point, self._probe(theta, point, None))
         result: Probe = known[1]
         return result
+
+    def _probe(self, theta: FloatArray, point: Point, values: Values | None) -> Probe:
+        before: tuple[Point, dict[str, bool]] | None = self.cache.get("again")
+        again = before[1] if before is not None and before[0] == point else {}
+        return Probe(self.entries, theta.copy(), self.label, values, again=again)
 
     def refresh(self, theta: FloatArray, values: Values) -> None:
         """Take note of all values at θ; forget everything where they were others there: a closure has changed."""
@@ -77,7 +82,7 @@ class CheckedEntries:
             if all(same(value, known[1].base[name]) for name, value in values.items()):
                 return
             self.cache.clear()
-        self.cache["probe"] = (point, Probe(self.entries, theta.copy(), self.label, values))
+        self.cache["probe"] = (point, self._probe(theta, point, values))
 
     def _seen(self, theta: FloatArray, names: frozenset[str] | None = None, values: Values | None = None) -> Seen:
         """Return what is known of the arrays at θ, looked at again where that is due or something has changed.
@@ -123,6 +128,7 @@ class CheckedEntries:
         if theta.size:
             probe = self.probe(theta)
             self._refuse_random(probe, None)
+            self.cache["again"] = (point_of(theta), probe.again)
             for name in probe.base:
                 finding = kink(probe, name) if probe.moves(name) else None
                 finding = finding or stairs(probe, name, probe.small_slope(name))
@@ -261,7 +267,6 @@ class CheckedEntries:
         together: Callable[[Mapping[str, FloatArray]], FloatArray] | None = None,
     ) -> None:
         """Check a pullback of one array at a time; `together` is that of several, which people add wrongly."""
-        cotangents: dict[str, FloatArray] = {}
         single: dict[str, FloatArray] = {}
 
         def claimed(probe: Probe, name: str) -> Finding | None:
@@ -271,6 +276,7 @@ class CheckedEntries:
             exact = probe.by_complex_step(name)
             analytic = probe.is_analytic(name)
             finding = stairs(probe, name, exact.ravel()) if analytic and exact is not None else None
+            probe.release(far_only=True)
             if finding is not None:
                 return finding
             doubt = None if exact is None or analytic else compare(exact.ravel(), probe, name)
@@ -285,9 +291,11 @@ class CheckedEntries:
                     return doubt  # which differences have of the complex step, and this claim is the same
                 moved = np.maximum(moved, np.abs(pulled * probe.direction.ravel()))
                 if together is not None and name not in single:
-                    cotangents[name], single[name] = -2.0 * weights, -2.0 * pulled
+                    single[name] = -2.0 * pulled
             if together is not None and len(single) == len(names) > 1:
-                self._refuse_unadded(theta, together(cotangents), single)
+                # Drawn again, and not kept: memory of many states.
+                added = together({one: -2.0 * next(probe.weights(one)) for one in single})
+                self._refuse_unadded(theta, added, single)
             for one in probe.hidden(moved, still=source != "autograd"):  # which forgets no parameter; people do
                 weights = next(one.weights(name))
                 finding = wrong(one, name, weights, pull(name, weights))

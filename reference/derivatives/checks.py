@@ -62,7 +62,10 @@ def compare(
     """
     if claimed is None:
         if all(side is not None and same(side[name], probe.base[name]) for side in probe.sides):
-            return None if probe.far is None or same(probe.far[name], probe.base[name]) else stairs(probe, name)
+            still = probe.far is None or same(probe.far[name], probe.base[name])
+            finding = None if still else stairs(probe, name)
+            probe.release(far_only=True)
+            return finding
         claimed = np.zeros(np.size(probe.base[name]))
     pending = np.arange(claimed.size)
     history = History()
@@ -73,6 +76,7 @@ def compare(
             if k <= len(STEPS) - DEEPER:
                 pending = pending[~history.agrees(claimed, exact)[pending]]
             if pending.size == 0:
+                del history  # of many states: memory
                 return _stairs(claimed, probe, name, weights)
             if k == 1 and not history.is_near(claimed)[pending].all() and not probe.repeats(name):
                 return Finding("random", -1, np.nan, np.nan, np.inf)
@@ -87,7 +91,9 @@ def compare(
 def _stairs(claimed: FloatArray, probe: Probe, name: str, weights: FloatArray | None) -> Finding | None:
     """Entry by entry where the complex step knows them, which has confirmed the claim; else as claimed."""
     exact = probe.by_complex_step(name)
-    return stairs(probe, name, claimed, weights) if exact is None else stairs(probe, name, exact.ravel())
+    found = stairs(probe, name, claimed, weights) if exact is None else stairs(probe, name, exact.ravel())
+    probe.release(far_only=True)
+    return found
 
 
 def _quotient(ahead: FloatArray, behind: FloatArray, step: float) -> FloatArray:
@@ -146,7 +152,8 @@ class History:
         size *= ULPS / step
         absolute = None if weights is None else np.abs(weights)
         noise = summed(size, absolute)
-        roof = np.full(noise.size, (ULPS / step) * largest * (1.0 if absolute is None else float(absolute.sum())))
+        highest = (ULPS / step) * largest * (1.0 if absolute is None else float(absolute.sum()))
+        roof: FloatArray = np.broadcast_to(highest, noise.shape)
         slope = 0.5 * (forward + backward)
         if self.slope:
             # Not a step moved where larger ones did, and the slope had not faded: the function has fewer digits.

@@ -110,6 +110,8 @@ class Probe:
         The values at θ, where they are known already.
     along
         The direction; None: `check_direction`.
+    again
+        Which arrays were the same when they were asked for again at θ; empty: not asked.
     base
         A copy of the values at θ: functions that fill the same array again would compare it with itself.
     """
@@ -119,13 +121,13 @@ class Probe:
     label: str
     read: Values | None = None
     along: FloatArray | None = None
+    again: dict[str, bool] = field(default_factory=dict)
     base: dict[str, AnyArray | float] = field(init=False)
     complex_failure: str | None = field(default=None, init=False)
     _sides: dict[int, Values | None] = field(default_factory=dict, init=False)
     _complex: list[Values | None] = field(default_factory=list, init=False)
     _slopes: dict[str, FloatArray | None] = field(default_factory=dict, init=False)
     _analytic: dict[str, bool] = field(default_factory=dict, init=False)
-    _again: list[Values | None] = field(default_factory=list, init=False)
     _far: list[Values | None] = field(default_factory=list, init=False)
 
     def __post_init__(self) -> None:
@@ -165,12 +167,17 @@ class Probe:
 
     def repeats(self, name: str) -> bool:
         """Whether a table is the same eight times more at θ itself; asked where differences look as if it were not."""
-        if not self._again:
-            self._again.extend(self._at(self.theta.copy()) for _ in range(_AGAIN))
-        base = np.asarray(self.base[name])
-        size = float(np.abs(base).max(initial=0.0, where=np.isfinite(base)))
-        found = [again[name] for again in self._again if again is not None]
-        return all(same(one, base) or is_near(one, base, NOISE * size) for one in found)
+        if not self.again:
+            self.again.update(dict.fromkeys(self.base, True))
+            for _ in range(_AGAIN):
+                found = self._at(self.theta.copy())
+                if found is None:
+                    continue
+                for other, value in self.base.items():
+                    base = np.asarray(value)
+                    size = float(np.abs(base).max(initial=0.0, where=np.isfinite(base)))
+                    self.again[other] &= same(found[other], base) or is_near(found[other], base, NOISE * size)
+        return self.again[name]
 
     def small_slope(self, name: str) -> FloatArray | None:
         """Return each entry's derivative along v, flat, by the complex step or differences over a few millionths."""
@@ -210,17 +217,20 @@ class Probe:
         """Return the derivative along v by the complex step, None where the function does not take a complex θ."""
         if name not in self._slopes:
             with np.errstate(all="ignore"):
-                self._slopes[name] = self._slope(self._beside(), name)
+                found = self._beside()
+                self._slopes[name] = self._slope(found, name)
+                if self._is_large:  # one array less for each that moves
+                    self._complex.clear()
         return self._slopes[name]
 
     @property
     def _is_large(self) -> bool:
         return sum(np.size(value) for value in self.base.values()) > _MANY
 
-    def release(self) -> None:
+    def release(self, *, far_only: bool = False) -> None:
         """Forget, where they are many, the values that are had again by asking."""
         if self._is_large:
-            for kept in (self._sides, self._complex, self._slopes, self._again, self._far):
+            for kept in (self._far,) if far_only else (self._sides, self._complex, self._slopes, self._far):
                 kept.clear()
 
     def is_analytic(self, name: str) -> bool:
@@ -235,7 +245,8 @@ class Probe:
             return False
         off = np.subtract(ahead[name], behind[name])
         off /= 2.0 * STEPS[0]
-        off = np.abs(slope - off)
+        off -= slope
+        off = np.abs(off)
         off -= 2e-6 * np.abs(slope)
         smallest = 1e-9 * np.abs(slope).max(initial=0.0) + (ULPS / STEPS[0]) * np.abs(self.base[name]).max(initial=0.0)
         return bool(off.max(initial=0.0) <= smallest)

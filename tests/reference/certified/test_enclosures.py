@@ -255,7 +255,7 @@ def test_drawn_problems_lie_within_the_bounds_of_the_implicit_route(drawn):
 
 
 def test_no_numerical_code_is_shared_with_the_floating_point_routes(monkeypatch):
-    kinds = {f"{kind}.model" for kind in ("tabular", "game", "lqr", "lqr_game")}
+    kinds = {f"{kind}.model" for kind in ("tabular", "game", "lqr", "lqr_game", "contexts")}
     allowed = {"arrays", "errors", "registry", "tabular.tables"} | kinds
     checks = {
         "doors": {"Horizon", "Steps", "checked"},

@@ -17,9 +17,12 @@ from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.doors import checked_record
 from bilevelrl.verification.statistics.designs import MeanTest
 
-__all__ = ["POWER_LIMIT", "Outcome", "Verdict", "judge_exact", "judge_sampled", "unjudged"]
+__all__ = ["POWER_LIMIT", "ROUNDED", "Outcome", "Verdict", "judge_exact", "judge_sampled", "unjudged"]
 
 POWER_LIMIT = 0.10
+
+ROUNDED = 4096.0
+"""Units of the last place, relative to the truth, that the rounding of draws may do to their mean."""
 
 
 class Outcome(enum.Enum):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import importlib
+from pathlib import Path
 from typing import Any, NoReturn
 
 from bilevelrl.reference.errors import InvalidInputError
+from bilevelrl.reference.storage import writable_file
 
-__all__ = ["Parser", "add_limits", "count", "limits", "natural", "seed"]
+__all__ = ["Parser", "add_files", "add_limits", "count", "limits", "natural", "refuse_unwritable", "seed"]
 
 LARGEST = 10**9
 
@@ -115,3 +117,21 @@ def limits(parsed: argparse.Namespace) -> dict[str, Any]:
     """
     given = {"accuracy": parsed.accuracy, "explain_seconds": parsed.explain_seconds}
     return {name: value for name, value in given.items() if value is not None}
+
+
+def add_files(add: argparse.ArgumentParser) -> None:
+    """Add the flags of files for the tools of other people's repositories."""
+    add.add_argument("--sarif", metavar="FILE", type=Path, help="write what is wrong as SARIF 2.1.0")
+    add.add_argument("--junit", metavar="FILE", type=Path, help="write every check as JUnit's XML")
+
+
+def refuse_unwritable(parsed: argparse.Namespace) -> None:
+    """Refuse such files that cannot be written: before the work, not after it.
+
+    Examples
+    --------
+    >>> refuse_unwritable(argparse.Namespace(sarif=None, junit=None))
+    """
+    for name, file in (("--sarif", parsed.sarif), ("--junit", parsed.junit)):
+        if file is not None:
+            writable_file(name, file)

@@ -20,7 +20,7 @@ import numpy as np
 
 from bilevelrl.estimators import Claim
 from bilevelrl.reference.errors import InvalidInputError, refusal
-from bilevelrl.reference.storage import locked, writable_file, writable_folder, write_atomically
+from bilevelrl.reference.storage import locked, writable_folder, write_atomically
 from bilevelrl.tasks import Scenario
 from bilevelrl.verification.cards.card import Card
 from bilevelrl.verification.cards.collection import (
@@ -36,13 +36,13 @@ from bilevelrl.verification.cards.measure import card_of
 from bilevelrl.verification.cards.storage import card_json, read_card
 from bilevelrl.verification.cards.subjects import KINDS, Subject, all_subjects, find_subject
 from bilevelrl.verification.checks.verdicts import Outcome
-from bilevelrl.verification.commands.arguments import count, seed
+from bilevelrl.verification.commands.arguments import add_files, count, refuse_unwritable, seed
 from bilevelrl.verification.commands.places import add_place, read_place
 from bilevelrl.verification.pipeline.scenario_rows import TIME_LIMIT
 from bilevelrl.verification.processes.ending import CHECK_FAILED, HOLDS, UNANSWERED
 from bilevelrl.verification.reports.terminal import progress_bar
 from bilevelrl.verification.testing.records import Finding
-from bilevelrl.verification.testing.sarif import junit_xml, sarif_json
+from bilevelrl.verification.testing.sarif import write_findings
 
 __all__ = ["fill_card"]
 
@@ -56,8 +56,7 @@ def fill_card(add: argparse.ArgumentParser) -> None:
     add.add_argument("--compare", metavar="OLD.json", type=Path, help="say what changed since this card")
     add.add_argument("--output", metavar="DIR", type=Path, help="write .html, .md and .json there")
     add.add_argument("--json", action="store_true", help="print JSON instead of Markdown")
-    add.add_argument("--sarif", metavar="FILE", type=Path, help="write what is wrong as SARIF 2.1.0")
-    add.add_argument("--junit", metavar="FILE", type=Path, help="write every check as JUnit's XML")
+    add_files(add)
     add.add_argument("--kind", action="append", default=[], choices=tuple(KINDS), help="of problem (repeatable)")
     add.add_argument("--claim", choices=[claim.name.lower() for claim in Claim], help="of a plain function")
     add_place(add)
@@ -70,9 +69,7 @@ def fill_card(add: argparse.ArgumentParser) -> None:
 
 
 def _run(parsed: argparse.Namespace) -> int:
-    for name, file in (("--sarif", parsed.sarif), ("--junit", parsed.junit)):
-        if file is not None:
-            writable_file(name, file)
+    refuse_unwritable(parsed)
     if parsed.output is not None:
         writable_folder("--output", parsed.output)
     if not 0.0 < parsed.time_limit < 1e9:
@@ -200,10 +197,7 @@ def _compared(old: Card, new: Card) -> int:
 
 def _write_findings(cards: Sequence[Card], subjects: Sequence[Subject], parsed: argparse.Namespace) -> None:
     findings = [one for card, whose in zip(cards, subjects, strict=True) for one in _findings(card, whose)]
-    if parsed.sarif is not None:
-        write_atomically(parsed.sarif, sarif_json(findings, root=Path.cwd()))
-    if parsed.junit is not None:
-        write_atomically(parsed.junit, junit_xml(findings))
+    write_findings(findings, sarif=parsed.sarif, junit=parsed.junit)
 
 
 def _status(cards: Sequence[Card]) -> int:

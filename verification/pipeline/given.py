@@ -44,6 +44,11 @@ class GivenEstimator(Estimator):
         self.call = call
         self._contract = ContractedEstimator(call=call, parameters=on.theta.size)
 
+    @property
+    def epsilon(self) -> float:
+        """Unit of the last place of the coarsest dtype that it has returned so far."""
+        return self._contract.epsilon
+
     def contributions(self, trajectories: Trajectories, context: Context) -> Sequence[Any]:
         """Raise: a function gives rows."""
         raise EstimatorError(f"{self.name}: gives rows, and no weights of its parts")

@@ -62,6 +62,8 @@ class EstimatorRow:
         ‖bias of the part‖ / ‖truth‖, where the estimator tells its parts.
     tested : {part: float}
         Norm of each part of the truth that was compared with; 0: an estimator without it is not told from one with it.
+    check : str
+        Which check the verdict is of: "bias", or the one that failed.
     verdict : Verdict
         Against what the estimator claims.
     """
@@ -89,6 +91,7 @@ class EstimatorRow:
     seconds: float = math.nan
     parts: Mapping[str, float] = field(default_factory=dict)
     tested: Mapping[str, float] = field(default_factory=dict)
+    check: str = "bias"
     verdict: Verdict
 
 

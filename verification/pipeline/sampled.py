@@ -71,15 +71,24 @@ def check_by_sampling(name: str, on: Scenario, plan: SamplingPlan) -> EstimatorR
 
 
 def sampled_row(
-    estimator: Estimator, on: Scenario, plan: SamplingPlan, *, level: str = "yours", name: str = ""
+    estimator: Estimator,
+    on: Scenario,
+    plan: SamplingPlan,
+    *,
+    level: str = "yours",
+    name: str = "",
+    accuracy: float = 0.0,
 ) -> tuple[EstimatorRow, MeanTest | None]:
-    """Return the same of any estimator, with all comparisons, the last N at each parameter."""
+    """Return the same of any estimator, with all comparisons, the last N at each parameter.
+
+    `accuracy` is the error of an entry of the mean, relative to the largest part of the truth, that is allowed.
+    """
     with evaluated_once(on):
-        return _sampled_row(estimator, on, plan, level, name or estimator.name)
+        return _sampled_row(estimator, on, plan, level, name or estimator.name, accuracy)
 
 
 def _sampled_row(
-    estimator: Estimator, on: Scenario, plan: SamplingPlan, level: str, name: str
+    estimator: Estimator, on: Scenario, plan: SamplingPlan, level: str, name: str, accuracy: float
 ) -> tuple[EstimatorRow, MeanTest | None]:
     started = time.perf_counter()
     batch = f"batch of {plan.batch_streams} × {plan.batch_steps} steps"
@@ -101,13 +110,14 @@ def _sampled_row(
         if estimator.claim is Claim.UNBIASED:
             means = truncated_truths(on, estimator.target).values()
             cut = max((float(np.linalg.norm(mean.value - truth.value)) for mean in means), default=0.0)
-        return _row(row, sampler, truth, expected, plan, started, unsaid=unsaid, cut=cut)
+        return _row(row, sampler, truth, expected, plan, started, unsaid=unsaid, cut=cut, accuracy=accuracy)
     except (UnsupportedError, SupportError) as refused:
         return replace(row, verdict=unjudged(Outcome.NOT_APPLICABLE, str(refused))), None
     except TookTooLongError:
         raise
     except EstimatorError as broken:
-        return replace(row, verdict=Verdict(outcome=Outcome.FAILED, detectable=0.0, reason=str(broken))), None
+        verdict = Verdict(outcome=Outcome.FAILED, detectable=0.0, reason=str(broken))
+        return replace(row, check="contract", verdict=verdict), None
 
 
 def _row(
@@ -120,6 +130,7 @@ def _row(
     *,
     unsaid: str,
     cut: float,
+    accuracy: float,
 ) -> tuple[EstimatorRow, MeanTest]:
     norm = float(np.linalg.norm(truth.value)) or 1.0
     directions, names = _directions(truth, plan.seed)
@@ -148,7 +159,9 @@ def _row(
     projected = means @ directions
     sample = SampleMoments.of(projected)
     claimed = truth.value if expected is None else expected
-    test = _tested(projected, claimed @ directions, truth.error_bound + cut, plan)
+    size = max((float(np.abs(part).max()) for part in truth.parts.values()), default=norm)
+    allowed = (accuracy + sampler.rounding) * size * np.abs(directions).sum(axis=0)
+    test = _tested(projected, claimed @ directions, truth.error_bound + cut + allowed, plan)
     verdict = (
         unjudged(Outcome.MEASURED, unsaid)
         if expected is None
@@ -192,7 +205,7 @@ def _row(
     return measured, test
 
 
-def _tested(projected: FloatArray, expected: FloatArray, known_error: float, plan: SamplingPlan) -> MeanTest:
+def _tested(projected: FloatArray, expected: FloatArray, known_error: FloatArray, plan: SamplingPlan) -> MeanTest:
     """Test along the truth, the first comparison, with half the error rate, and everything else with the other half."""
     halves = [
         mean_test(
@@ -200,7 +213,7 @@ def _tested(projected: FloatArray, expected: FloatArray, known_error: float, pla
             expected[chosen],
             error_rate=0.5 * ERROR_RATE,
             comparisons=plan.checks * expected[chosen].size,
-            known_error=known_error,
+            known_error=known_error[chosen],
         )
         for chosen in (slice(0, 1), slice(1, None))
     ]

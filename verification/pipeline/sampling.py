@@ -23,6 +23,7 @@ from bilevelrl.reference.errors import EstimatorError, UnsupportedError
 from bilevelrl.tasks import Scenario
 from bilevelrl.tasks.scenarios import Truth
 from bilevelrl.verification.checks.once import exact_critic
+from bilevelrl.verification.checks.verdicts import ROUNDED
 from bilevelrl.verification.pipeline.given import GivenEstimator
 
 __all__ = ["CHUNK_STEPS", "FEW", "Sampler", "SamplingPlan", "share"]
@@ -65,6 +66,8 @@ class SamplingPlan:
 
 CHUNK_STEPS = 400_000
 
+_EPS = float(np.finfo(np.float64).eps)
+
 # Of so few draws each and so few parameters, means cost less from single draws, of many streams together.
 FEW = 16
 
@@ -88,11 +91,18 @@ class Sampler:
         self.budget = share(on) * plan.step_budget
         self.steps = 0
         self.drawn = 0
+        self._coarsest = _EPS
 
     @property
     def horizon(self) -> int:
         """Steps of a stream."""
         return self._plan.horizon
+
+    @property
+    def rounding(self) -> float:
+        """What coarser numbers than doubles may be off by, relative to the truth; 0 for doubles."""
+        coarsest = max(self._coarsest, getattr(self.estimator, "epsilon", 0.0))
+        return ROUNDED * coarsest if coarsest > _EPS else 0.0
 
     @property
     def context(self) -> Context:
@@ -148,7 +158,8 @@ class Sampler:
     def _checked(self, rows: FloatArray, draws: int) -> FloatArray:
         if rows.shape != (draws, self._theta.size) or not np.isfinite(rows).all():
             raise EstimatorError(f"{self.estimator.name}: expected finite rows {(draws, self._theta.size)}")
-        return rows
+        self._coarsest = max(self._coarsest, float(np.finfo(rows.dtype).eps))
+        return rows.astype(np.float64, copy=False)
 
     def _count(self, trajectories: Trajectories, steps: int) -> None:
         self.steps += steps

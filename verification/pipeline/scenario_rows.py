@@ -168,13 +168,13 @@ def checked_row(
                 SamplingPlan(seed=0, step_budget=600_000) if plan is None else plan, horizon=on.horizon, checks=1
             )
             made = estimator if isinstance(estimator, Estimator) else GivenEstimator(estimator, on, claim)
-            row, test = sampled_row(made, on, plan)
+            row, test = sampled_row(made, on, plan, accuracy=accuracy)
             return row, _sampled_results(row, test, on, on.truth_of(made.target))
     except TookTooLongError as slow:
         return replace(described(estimator, on, claim=claim), verdict=_slow(slow)), []
     except BilevelRLError as broken:
         broke = failed_by("contract", on.name, str(broken))
-        return replace(described(estimator, on, claim=claim), verdict=broke.verdict), [broke]
+        return replace(described(estimator, on, claim=claim), check="contract", verdict=broke.verdict), [broke]
 
 
 def _slow(limit: TookTooLongError) -> Verdict:
@@ -206,18 +206,19 @@ def enumerated_row(
         return replace(row, verdict=_slow(slow)), []
     except EstimatorError as broken:
         broke = failed_by("contract", on.name, str(broken))
-        return replace(row, verdict=broke.verdict), [broke]
+        return replace(row, check="contract", verdict=broke.verdict), [broke]
     expected = None if found.expected is None else sum(found.expected.values(), np.zeros_like(found.bias))
     results = judge_enumerated(found)
     judged = {check_kind(result.check): result.verdict for result in results}
-    failed = [result.verdict for result in results if result.failed]
+    failed = [result for result in results if result.failed]
     held = next((result.truth for result in results if result.truth is not None), None)
     measured = replace(
         row,
         **exact_measures(found.moments, found.truth.value, found.truth.parts, expected),
         tested={} if held is None else shown(held, found.tolerance),
         seconds=time.perf_counter() - started,
-        verdict=failed[0] if failed else judged["bias"],
+        check=check_kind(failed[0].check) if failed else "bias",
+        verdict=failed[0].verdict if failed else judged["bias"],
     )
     return measured, results
 

@@ -85,8 +85,8 @@ def verify(
     time_limit
         Seconds that the estimator may take on a scenario.
     accuracy
-        Error relative to the largest part of the truth that the estimator is allowed beside rounding, where it is
-        enumerated. Rounding follows the dtype of its rows, so that single precision needs none.
+        Error relative to the largest part of the truth that the estimator is allowed beside rounding. Rounding follows
+        the dtype of its rows, so that single precision needs none.
     explain_seconds
         Seconds that the search for the cause of a failure may take; what it cuts off is said.
     progress

@@ -31,7 +31,7 @@ from bilevelrl.verification.causes.explain import EXPLAIN_SECONDS, explain
 from bilevelrl.verification.causes.explanation import Evidence
 from bilevelrl.verification.checks.own_scenarios import chosen_scenarios
 from bilevelrl.verification.checks.results import shown
-from bilevelrl.verification.checks.verdicts import POWER_LIMIT, Outcome, Verdict, judge_sampled, unjudged
+from bilevelrl.verification.checks.verdicts import POWER_LIMIT, ROUNDED, Outcome, Verdict, judge_sampled, unjudged
 from bilevelrl.verification.processes.jobs import Progress
 from bilevelrl.verification.reading.draws import open_draws, read_array
 from bilevelrl.verification.statistics.bounded import BoundedDesign, check_bounds
@@ -156,7 +156,7 @@ def judge(
         for rows in opened.blocks("moments of the draws"):
             running = running.updated(np.concatenate([rows @ parts, rows, cosines(rows, truth.value)], axis=1))
         sample = running.sample()
-        rounding = 4096.0 * opened.epsilon if accuracy is None else accuracy
+        rounding = ROUNDED * opened.epsilon if accuracy is None else accuracy
         independence = Independence(sample.columns(slice(0, 1)), error_rate=rates["independence"])
         design: MeanDesign = StudentDesign(
             error_rate=rates["mean"], power=power, comparisons=len(names), unknown_law=True

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from bilevelrl.reference.storage import software_versions
+from bilevelrl.reference.storage import software_versions, write_atomically
 from bilevelrl.verification.checks.verdicts import Outcome
 from bilevelrl.verification.testing.pytest_support import CHECKS
 from bilevelrl.verification.testing.records import Finding
 
-__all__ = ["junit_xml", "sarif_json"]
+__all__ = ["junit_xml", "sarif_json", "write_findings"]
 
 RULES = {
     **CHECKS,
@@ -33,7 +33,7 @@ RULES = {
 _LEVELS = {Outcome.FAILED.value: "error", Outcome.NO_POWER.value: "warning"}
 
 
-def sarif_json(findings: Sequence[Finding], *, root: Path) -> str:
+def sarif_json(findings: Sequence[Finding], *, root: Path, headline: str = "") -> str:
     """Return findings as SARIF: a result for each that is wrong or could not be told, the counts as properties.
 
     Parameters
@@ -42,6 +42,8 @@ def sarif_json(findings: Sequence[Finding], *, root: Path) -> str:
         Of any number of estimators.
     root
         Folder that paths are relative to; files elsewhere are named in words only.
+    headline
+        What all of it comes to, for the run's properties; empty: left out.
 
     Examples
     --------
@@ -72,7 +74,7 @@ def sarif_json(findings: Sequence[Finding], *, root: Path) -> str:
         "invocations": [{"executionSuccessful": True}],
         "originalUriBaseIds": {"ROOT": {"description": {"text": "the root of the checked repository"}}},
         "results": results,
-        "properties": {"estimators": counts(findings)},
+        "properties": {**({"headline": headline} if headline else {}), "estimators": counts(findings)},
     }
     log = {"$schema": "https://json.schemastore.org/sarif-2.1.0.json", "version": "2.1.0", "runs": [run]}
     return json.dumps(log, indent=1, ensure_ascii=False) + "\n"
@@ -119,8 +121,10 @@ def _below(file: str, root: Path) -> str | None:
     return path.relative_to(top).as_posix() if path.is_relative_to(top) else None
 
 
-def junit_xml(findings: Sequence[Finding]) -> str:
+def junit_xml(findings: Sequence[Finding], *, headline: str = "") -> str:
     """Return findings as JUnit's XML: a suite per estimator with the denominator, a case per check and scenario.
+
+    `headline`, what all of it comes to, is the name of the whole; empty: "bilevelrl".
 
     Examples
     --------
@@ -129,7 +133,7 @@ def junit_xml(findings: Sequence[Finding]) -> str:
     >>> suite.get("name"), suite.get("tests"), suite.get("failures")
     ('mine', '1', '0')
     """
-    top = ElementTree.Element("testsuites", name="bilevelrl")
+    top = ElementTree.Element("testsuites", name=_legal(f"bilevelrl: {headline}" if headline else "bilevelrl"))
     for count in counts(findings):
         own = [finding for finding in findings if finding.estimator == count["estimator"]]
         failed = sum(finding.outcome == Outcome.FAILED.value for finding in own)
@@ -154,6 +158,18 @@ def junit_xml(findings: Sequence[Finding]) -> str:
                 ElementTree.SubElement(case, "skipped", message=_legal(f"{finding.outcome}: {finding.reason}"))
     ElementTree.indent(top)
     return ElementTree.tostring(top, encoding="unicode", xml_declaration=False) + "\n"
+
+
+def write_findings(
+    findings: Sequence[Finding], *, sarif: Path | None, junit: Path | None, headline: str = ""
+) -> tuple[Path, ...]:
+    """Write the files that are asked for, with paths relative to the current folder, and return them."""
+    texts = {}
+    if sarif is not None:
+        texts[sarif] = sarif_json(findings, root=Path.cwd(), headline=headline)
+    if junit is not None:
+        texts[junit] = junit_xml(findings, headline=headline)
+    return tuple(write_atomically(file, text) for file, text in texts.items())
 
 
 def _legal(text: str) -> str:

@@ -6,11 +6,19 @@ import re
 import subprocess
 import sys
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
+from bilevelrl.tasks import scenario
+from bilevelrl.verification import Outcome, Report
+from bilevelrl.verification.checks.verdicts import Verdict, unjudged
+from bilevelrl.verification.commands import verify as verify_command
+from bilevelrl.verification.commands.command_line import main
+from bilevelrl.verification.pipeline.route_check import check_route
+from bilevelrl.verification.pipeline.rows import described
 from bilevelrl.verification.testing.records import Finding
 from bilevelrl.verification.testing.sarif import RULES, junit_xml, sarif_json
 
@@ -30,6 +38,10 @@ def right(trajectories, context):
 
 def wrong(trajectories, context):
     return NaivePGD()(trajectories, context)
+
+
+def narrow(trajectories, context):
+    return right(trajectories, context)[:, :-1]
 """
 
 TESTS = """\
@@ -236,6 +248,68 @@ class Action:
         texts = {name: path.read_text(encoding="utf-8") if path.exists() else "" for name, path in files.items()}
         outputs = dict(line.split("=", 1) for line in texts["GITHUB_OUTPUT"].splitlines())
         return status, outputs, texts["GITHUB_STEP_SUMMARY"]
+
+
+class TestVerifyCommand:
+    PLACE = ("--problem", "bilevelrl.tasks:layered_mdp")
+
+    @pytest.mark.parametrize(
+        ("name", "status", "rule"), [("right", 0, None), ("wrong", 1, "bias"), ("narrow", 1, "contract")]
+    )
+    def test_what_is_wrong_stands_beside_its_line_with_the_denominator(self, tmp_path, name, status, rule):
+        (tmp_path / "mine.py").write_text(MINE, encoding="utf-8")
+        files = ("--sarif", "new/found.sarif", "--junit", "new/found.xml")
+        command = ("verify", "--estimator", f"mine:{name}", *self.PLACE, *files)
+        done = run("bilevelrl", *command, folder=tmp_path, PYTHONPATH=str(tmp_path))
+        assert done.returncode == status, done.stdout + done.stderr
+        text = (tmp_path / "new" / "found.sarif").read_text(encoding="utf-8")
+        results, said = checked_sarif(text), json.loads(text)["runs"][0]["properties"]
+        assert done.stdout.startswith(said["headline"])
+        (count,) = said["estimators"]
+        assert (count["estimator"], count["right"], count["asked"]) == (name, int(status == 0), 1)
+        assert (count["wouldSee"] is None) is (status == 1)
+        assert [result["ruleId"] for result in results] == ([] if rule is None else [f"bilevelrl/{rule}"])
+        suites = ElementTree.parse(tmp_path / "new" / "found.xml").getroot()
+        assert suites.get("name") == f"bilevelrl: {said['headline']}"
+        (suite,) = suites
+        assert (suite.get("name"), suite.get("tests"), suite.get("failures")) == (name, "1", str(status))
+        assert [case.get("name").partition("[")[0] for case in suite.iter("testcase")] == [rule or "bias"]
+        for result in results:
+            assert "response part is missing" in result["message"]["text"] or rule == "contract"
+            place = result["locations"][0]["physicalLocation"]
+            line = MINE.splitlines().index(f"def {name}(trajectories, context):") + 1
+            assert (place["artifactLocation"]["uri"], place["region"]["startLine"]) == ("mine.py", line)
+
+    def test_it_counts_as_the_headline_does(self, tmp_path, monkeypatch):
+        toll = scenario("toll")
+        verdicts = {
+            "bc_hg": Verdict(outcome=Outcome.PASSED, detectable=1e-9, reason="agrees"),
+            "naive_pgd": unjudged(Outcome.MEASURED, "no expectation is claimed"),
+            "sobirl": unjudged(Outcome.NO_POWER, "few draws"),
+            "bc_hg_game": unjudged(Outcome.NOT_APPLICABLE, "another kind"),
+        }
+        rows = [replace(described(len, toll), estimator=name, verdict=said) for name, said in verdicts.items()]
+        route = check_route("theorem1", toll)
+        off = replace(route, verdict=Verdict(outcome=Outcome.FAILED, detectable=1e-9, reason="off by 1"))
+        report = Report(estimators=tuple(rows), routes=(route, off), seconds=0.0)
+        monkeypatch.setattr(verify_command, "verify", lambda **options: report)
+        assert main(["verify", "--sarif", str(tmp_path / "all.sarif")]) == 1
+        text = (tmp_path / "all.sarif").read_text(encoding="utf-8")
+        said = json.loads(text)["runs"][0]["properties"]
+        right, asked = (sum(count[name] for count in said["estimators"]) for name in ("right", "asked"))
+        assert said["headline"] == report.headline
+        assert report.headline.startswith(f"NOT VERIFIED: right on {right} of {asked} ")
+        assert (right, asked) == (2, 5)
+        assert {(result["ruleId"], result["level"]) for result in checked_sarif(text)} == {
+            ("bilevelrl/truth", "error"),
+            ("bilevelrl/bias", "warning"),
+        }
+
+    @pytest.mark.parametrize("flag", ["--sarif", "--junit"])
+    def test_a_place_that_cannot_be_written_is_refused_before_the_work(self, monkeypatch, capsys, flag):
+        monkeypatch.setattr(verify_command, "verify", lambda **options: pytest.fail("it began to work"))
+        assert main(["verify", flag, "/proc/none/found"]) == 2
+        assert f"{flag}='/proc/none/found'" in capsys.readouterr().err
 
 
 class TestAction:

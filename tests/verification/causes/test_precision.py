@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from bilevelrl.estimators import BCHG
-from bilevelrl.reference import MarkovGame, named_stream
+from bilevelrl.reference import ConfigurableMDP, MarkovGame, Tables, hypergradient, named_stream
 from bilevelrl.tasks import scenario
-from bilevelrl.verification import assert_unbiased, check_estimator, estimator_checks, verify
+from bilevelrl.verification import Outcome, assert_unbiased, check_estimator, estimator_checks, verify
 from bilevelrl.verification.checks.own_scenarios import default_scenarios
 from bilevelrl.verification.commands.command_line import main
 from bilevelrl.verification.testing.failures import CheckFailedError
@@ -101,3 +101,43 @@ def test_a_stranger_s_jax_estimator_of_a_game_of_their_own_gets_its_cause_named(
     said = capsys.readouterr().out
     assert said.startswith("VERIFIED on 1 of 1")
     assert "likely cause: γ_L^(k-t) instead of γ_F^(k-t) in the suffix" in said
+
+
+def layers(states=30, actions=3):
+    """Three layers: paths end, and are too many to be listed."""
+    rng = named_stream(3, "layers")
+    kernel = np.zeros((3 * states, actions, 3 * states))
+    for layer in (0, 1):
+        rows = slice(layer * states, (layer + 1) * states)
+        kernel[rows, :, (layer + 1) * states : (layer + 2) * states] = rng.dirichlet(np.ones(states), (states, actions))
+    follower, leader, toll = rng.normal(size=(3, 3 * states, actions))
+
+    def tables(theta):
+        return Tables(
+            transition=kernel,
+            initial=np.repeat([1.0 / states, 0.0], [states, 2 * states]),
+            reward_follower=follower + theta[0] * toll,
+            reward_leader=leader + theta[1] * toll,
+        )
+
+    return ConfigurableMDP(tables=tables, discount_leader=0.9, discount_follower=0.8, temperature=0.5, theta_shape=(2,))
+
+
+@pytest.mark.parametrize("size", [np.float32, np.float64])
+def test_sampled_rows_are_allowed_what_their_dtype_and_accuracy_allow(size):
+    """Rows of one number, in which sampling hides nothing: off by 1e-5, then by 1e-2, of the truth."""
+    problem = layers()
+
+    def outcome(off, accuracy):
+        def rows(trajectories, context):
+            truth = hypergradient(problem, np.zeros(2)).value
+            return np.tile((1.0 + off) * truth, (trajectories.streams, 1)).astype(size)
+
+        (row,) = verify(rows, problem=problem, quick=True, accuracy=accuracy, explain_seconds=0.1).estimators
+        assert row.method == "sampling"
+        return row.verdict.outcome
+
+    assert outcome(1e-5, 0.0) is (Outcome.PASSED if size is np.float32 else Outcome.FAILED)
+    assert outcome(1e-5, 1e-4) is Outcome.PASSED
+    assert outcome(1e-2, 1e-4) is Outcome.FAILED
+    assert outcome(1e-2, 1e-1) in (Outcome.PASSED, Outcome.NO_POWER)

@@ -17,7 +17,7 @@ from bilevelrl.verification.testing.failures import CheckFailedError
 
 pytestmark = pytest.mark.exact
 
-EXAMPLE = Path(__file__).parents[3] / "docs" / "examples" / "own_game_jax.py"
+EXAMPLES = Path(__file__).parents[3] / "docs" / "examples"
 PLACES = ["layered", "layered, hot", "revisits, two states", "gamble", "toll"]
 
 
@@ -87,20 +87,28 @@ def test_accuracy_is_the_same_everywhere(tmp_path, monkeypatch, capsys):
     assert main([*words, "--accuracy", "0.01"]) == 0
 
 
+STRANGERS = {
+    "jax": "likely cause: γ_L^(k-t) instead of γ_F^(k-t) in the suffix",
+    "torch": "the cause: Q_L instead of Q_L less its mean over the follower's actions in the guiding term",
+}
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_a_stranger_s_jax_estimator_of_a_game_of_their_own_gets_its_cause_named(capsys):
-    pytest.importorskip("jax")
-    spec = importlib.util.spec_from_file_location("own_game_jax", EXAMPLE)
+@pytest.mark.parametrize("library", STRANGERS)
+def test_a_stranger_s_estimator_of_a_game_of_their_own_gets_its_cause_named(library, capsys):
+    pytest.importorskip(library)
+    name = f"own_game_{library}"
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
     example = importlib.util.module_from_spec(spec)
-    sys.modules["own_game_jax"] = example
+    sys.modules[name] = example
     try:
         spec.loader.exec_module(example)
         example.main()
     finally:
-        del sys.modules["own_game_jax"]
+        del sys.modules[name]
     said = capsys.readouterr().out
     assert said.startswith("VERIFIED on 1 of 1")
-    assert "likely cause: γ_L^(k-t) instead of γ_F^(k-t) in the suffix" in said
+    assert STRANGERS[library] in said
 
 
 def layers(states=30, actions=3):

@@ -26,8 +26,10 @@ from bilevelrl.reference.registry import (
     objective_error_bound,
     register_route,
 )
-from bilevelrl.reference.tabular.follower import TabularFollower, solve_followers
+from bilevelrl.reference.tabular.follower import TabularFollower
 from bilevelrl.reference.tabular.model import ConfigurableMDP, check_derivatives
+from bilevelrl.reference.tabular.stacked import gradients as _stacked  # registers the answer of many θ at once
+from bilevelrl.reference.tabular.stacked.newton import solve_followers
 from bilevelrl.reference.tabular.tables import Tables
 from bilevelrl.reference.tabular.transitions import SparseTransition
 
@@ -64,4 +66,4 @@ __all__ = [
     "solve_followers",
 ]
 
-del _routes
+del _routes, _stacked

@@ -30,6 +30,7 @@ __all__ = [
     "Entries",
     "Probe",
     "check_direction",
+    "check_directions",
     "contracted",
     "is_near",
     "same",
@@ -81,6 +82,12 @@ def check_direction(theta: FloatArray) -> FloatArray:
     True
     """
     result: FloatArray = _signs(theta.shape) * np.maximum(1.0, np.abs(theta))
+    return result
+
+
+def check_directions(thetas: FloatArray) -> FloatArray:
+    """Return `check_direction` of each of many θ, (R, *theta_shape)."""
+    result: FloatArray = _signs(thetas.shape[1:]) * np.maximum(1.0, np.abs(thetas))
     return result
 
 

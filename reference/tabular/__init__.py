@@ -2,8 +2,8 @@
 
 from bilevelrl.reference.tabular.error_bounds import dense_jacobian
 from bilevelrl.reference.tabular.fixed_point import entropy, state_scale
-from bilevelrl.reference.tabular.follower import newton_batch
 from bilevelrl.reference.tabular.leader import evaluate_leader, leader_action_values
+from bilevelrl.reference.tabular.stacked.newton import newton_batch
 from bilevelrl.reference.tabular.tables import TABLE_NAMES, check_values
 from bilevelrl.reference.tabular.transitions import (
     ROW_SUM_TOLERANCE,

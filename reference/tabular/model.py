@@ -22,7 +22,7 @@ from bilevelrl.reference.derivatives.cache import Cache
 from bilevelrl.reference.derivatives.differentiated import Differentiated
 from bilevelrl.reference.derivatives.entries import Derivatives
 from bilevelrl.reference.derivatives.numerical import linearised
-from bilevelrl.reference.derivatives.probes import STEPS, check_direction
+from bilevelrl.reference.derivatives.probes import STEPS, check_directions
 from bilevelrl.reference.doors import Discount, Temperature, checked
 from bilevelrl.reference.errors import DerivativeError, InvalidInputError, UnknownNameError, refusal
 from bilevelrl.reference.problem import At, Term, TransitionBatch
@@ -217,12 +217,14 @@ class ConfigurableMDP(Differentiated):
                 f"{np.ravel(right)[:4]}; expected the same at every row; correct it, or leave it out"
             )
 
-    def _varying_anywhere(self, thetas: FloatArray) -> frozenset[str]:
+    def _varying_anywhere(self, thetas: FloatArray, rewards: tuple[FloatArray, FloatArray]) -> frozenset[str]:
         """The tables that depend on θ at one of many θ: rewards by differences of all, the others at the first."""
         names = set(self.varying(thetas[0]))
-        directions = np.stack([check_direction(theta) for theta in thetas]) * STEPS[0]
         moved = zip(
-            ("reward_follower", "reward_leader"), self.rewards(thetas + directions), self.rewards(thetas), strict=True
+            ("reward_follower", "reward_leader"),
+            self.rewards(thetas + STEPS[0] * check_directions(thetas)),
+            rewards,
+            strict=True,
         )
         return frozenset(names | {name for name, ahead, base in moved if not np.array_equal(ahead, base)})
 
@@ -240,19 +242,31 @@ class ConfigurableMDP(Differentiated):
         thetas = check_thetas(thetas, self.theta_shape)
         self._check_cotangents(thetas[0], cotangents, front=(len(thetas),))
         if self.stacked_pullback is not None:
-            names = self._varying_anywhere(thetas)
-            relevant = {name: value for name, value in cotangents.items() if name in names}
-            if not relevant:
-                return np.zeros((len(thetas), thetas[0].size))
-            found = np.array(self.stacked_pullback(thetas, relevant))  # a copy, as of pullbacks
-            own = {name: value[0] for name, value in relevant.items()}
-            self._hold("stacked_pullback", thetas[0], found[0], lambda: self.pullback_at(thetas[0])(own))
-            return found
+            return self.stacked_pullback_at(thetas, self.rewards(thetas))(cotangents)
         rows = np.zeros((len(thetas), thetas[0].size))
         for row, theta in enumerate(thetas):
             own = {name: value[row] for name, value in cotangents.items() if np.any(value[row])}
             rows[row] = self.pullback_at(theta)(own)
         return rows
+
+    def stacked_pullback_at(
+        self, thetas: FloatArray, rewards: tuple[FloatArray, FloatArray]
+    ) -> Callable[[Mapping[str, FloatArray]], FloatArray]:
+        """Return `vector_jacobians` as a function of the cotangents, given `rewards(thetas)`; by the stacked form."""
+        stacked = self.stacked_pullback
+        assert stacked is not None
+        names = self._varying_anywhere(thetas, rewards)
+
+        def pulled(cotangents: Mapping[str, FloatArray]) -> FloatArray:
+            relevant = {name: value for name, value in cotangents.items() if name in names}
+            if not relevant:
+                return np.zeros((len(thetas), thetas[0].size))
+            found = np.array(stacked(thetas, relevant))  # a copy, as of pullbacks
+            own = {name: value[0] for name, value in relevant.items()}
+            self._hold("stacked_pullback", thetas[0], found[0], lambda: self.pullback_at(thetas[0])(own))
+            return found
+
+        return pulled
 
     def conserves_mass(self, theta: FloatArray) -> bool:
         """Whether the rows' sums stand still around θ, by differences of the tables."""

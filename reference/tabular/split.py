@@ -18,8 +18,9 @@ import numpy as np
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.problem import PARTS, AnswerBounds, Objective, Part, split_objective
 from bilevelrl.reference.tabular.error_bounds import follower_error_bound, objective_noise
-from bilevelrl.reference.tabular.follower import TabularFollower, newton_batch, solve_tabular, tabular_operator
+from bilevelrl.reference.tabular.follower import TabularFollower, solve_tabular, tabular_operator
 from bilevelrl.reference.tabular.model import ConfigurableMDP, TabularAt
+from bilevelrl.reference.tabular.stacked.newton import newton_batch
 from bilevelrl.reference.tabular.tables import Tables
 from bilevelrl.reference.tabular.transitions import DiscountedSystem, to_dense
 from bilevelrl.reference.tabular.value_errors import ValueErrors, value_errors

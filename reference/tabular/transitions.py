@@ -36,6 +36,7 @@ __all__ = [
     "check_transition",
     "divided",
     "expected_next",
+    "factorised_in_place",
     "is_law",
     "law_error",
     "policy_transition",
@@ -259,6 +260,24 @@ def policy_transition(transition: Transition, policy: Traced) -> Matrix:
     return np.matmul(policy[:, None, :], transition)[:, 0, :]
 
 
+def factorised_in_place(matrix: FloatArray) -> Callable[[FloatArray, bool], FloatArray]:
+    """Return the solver (b, transposed?) of I - γ P_π (S, S), in C order, which holds its factors from then on.
+
+    Raises
+    ------
+    IllPosedError
+        If the matrix is singular, as it is at discount 1 where the process never ends.
+    """
+    # LAPACK reads columns first: it is given the transpose, which costs no copy, and solves with it transposed.
+    # At 100 states SciPy's checked wrappers would cost as much as the factorisation.
+    lu, pivots, zero_pivot = dgetrf(matrix.T, overwrite_a=True)
+    if zero_pivot:
+        raise IllPosedError(
+            refusal("I - γ P_π", f"pivot {zero_pivot} is zero", "a regular matrix", "discount below one")
+        )
+    return lambda rhs, transposed: dgetrs(lu, pivots, rhs, trans=int(not transposed))[0]
+
+
 @dataclass(frozen=True, slots=True)
 class DiscountedSystem:
     """A factorisation of I - γ P_π, for any number of solves with it and with its transpose.
@@ -299,16 +318,7 @@ class DiscountedSystem:
             return cls(policy_matrix, discount, lambda rhs, transposed: solve(rhs, "T" if transposed else "N"))
         matrix = -discount * policy_matrix
         matrix.flat[:: size + 1] += 1.0
-        # LAPACK reads columns first: it is given the transpose, which costs no copy, and solves with it transposed.
-        # At 100 states SciPy's checked wrappers would cost as much as the factorisation.
-        lu, pivots, zero_pivot = dgetrf(matrix.T, overwrite_a=True)
-        if zero_pivot:
-            raise IllPosedError(
-                refusal("I - γ P_π", f"pivot {zero_pivot} is zero", "a regular matrix", "discount below one")
-            )
-        return cls(
-            policy_matrix, discount, lambda rhs, transposed: dgetrs(lu, pivots, rhs, trans=int(not transposed))[0]
-        )
+        return cls(policy_matrix, discount, factorised_in_place(matrix))
 
     def at_discount(self, discount: float) -> DiscountedSystem:
         """Return the system of the same P_π at another discount; itself, without a new factorisation, at its own."""

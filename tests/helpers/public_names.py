@@ -6,6 +6,7 @@ from types import SimpleNamespace
 BESIDE = {
     "reference": {
         "game.leader": "game_leader_action_values",
+        "many": "Hypergradients hypergradients",
         "problem": "GAME_PARTS Part Status TERMS Term",
         "registry": "Route register_objective",
         "tabular.leader": "leader_action_values",

@@ -153,6 +153,7 @@ def instances():
     regression = estimators.QuadraticRegression.of(_long_batch(), lqr["context"])
     seeds = estimators.SeedBatch.solve(_paid(), np.full((2, 3), 0.1))
     found = [
+        reference.hypergradients(mdp["problem"], np.full((2, 3), 0.1), bound=False),
         mdp["problem"],
         game["problem"],
         lqr["problem"],
@@ -319,6 +320,15 @@ def _written():
         "register_task": {"name": "own", "summary": "s"},
         "register_estimator": {"name": "own", "summary": "s", "level": "formula", "make": lambda target: bchg},
         "make_task": {"name": "chain", "states": 5},
+        "hypergradients": {
+            "problem": mdp["problem"],
+            "thetas": np.full((2, 3), 0.1),
+            "route": "implicit",
+            "horizon": None,
+            "discounted": True,
+            "warm_start": None,
+            "bound": True,
+        },
         "solve_followers": {
             "problem": mdp["problem"],
             "thetas": np.zeros((2, 3)),

@@ -1,0 +1,1 @@
+"""Many θ of one tabular problem at once, in stacked arrays."""

@@ -38,7 +38,9 @@ def fill(add: argparse.ArgumentParser) -> None:
     add.add_argument("--learning-rate", type=float, nargs="+", help="one or several (default: the kind's)")
     add.add_argument("--critic-step-size", type=float, help="of SARSA, or of a game's critic (default .5)")
     add.add_argument("--follower", choices=tuple(FOLLOWER_RULES), help="how it responds on an MDP (default exact)")
-    add.add_argument("--follower-effort", type=count, help="its iterations, samples or updates for each θ")
+    add.add_argument(
+        "--follower-effort", type=count, help="its iterations, samples, updates or actions seen for each θ"
+    )
     add.add_argument("--optimiser", help="sgd or adam (default: the kind's)")
     add.add_argument("--schedule", help=f"of the learning rate: {', '.join(SCHEDULES)} (default: the kind's)")
     add.add_argument("--largest-norm", type=float, help="directions are clipped to it (default: the kind's)")
@@ -82,7 +84,15 @@ def _train(parsed: argparse.Namespace) -> int:
     return 0
 
 
-_EFFORTS = {"sweeping": "iterations", "soft_q_learning": "steps", "natural_policy_gradient": "updates"}
+_EFFORTS = {
+    "sweeping": "iterations",
+    "soft_q_learning": "steps",
+    "expected_soft_q_learning": "updates",
+    "natural_policy_gradient": "updates",
+    "exact_natural_policy_gradient": "updates",
+    "imitation": "observed",
+    "watched": "observed",
+}
 
 
 def _follower(name: str | None, effort: int | None) -> FollowerRule | None:

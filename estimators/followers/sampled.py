@@ -1,4 +1,4 @@
-"""Followers that learn from samples of their own: soft Q-learning, and natural policy gradient with learnt values.
+"""Followers that learn: soft Q-learning from samples and in expectation, natural policy gradient with learnt values.
 
 Runs do not mix: each samples from its own generator, and its numbers do not depend on the others.
 """
@@ -18,7 +18,7 @@ from bilevelrl.estimators.terms.batched import SeedBatch
 from bilevelrl.reference.arrays import FloatArray, IntArray
 from bilevelrl.reference.doors import Count, Share, checked
 
-__all__ = ["NaturalPolicyGradient", "SoftQLearning"]
+__all__ = ["ExpectedSoftQLearning", "NaturalPolicyGradient", "SoftQLearning", "exact_values"]
 
 
 @checked
@@ -74,6 +74,53 @@ class SoftQLearning:
             value[run, state] = soft_maximum(table[run, state], beta)[0]
         learnt, policy = soft_maximum(table, beta)
         return dynamics.followers(rewards, learnt, table, policy), ({"table": table} if self.carry else {})
+
+
+@checked
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExpectedSoftQLearning:
+    """Soft Q-learning without chance, `Q ← Q + α [r_F + γ_F P β log Σ_b exp(Q/β) - Q]` for all pairs at once.
+
+    Parameters
+    ----------
+    updates
+        Per outer iteration.
+    step_size
+        α in (0, 1]; 1: sweeps.
+    carry
+        True: continue from the previous outer iteration's table. False: from zeros each time.
+
+    Raises
+    ------
+    InvalidInputError
+        If one is out of range.
+
+    Examples
+    --------
+    >>> from bilevelrl.tasks import four_rooms
+    >>> dynamics = SharedDynamics(four_rooms(), np.zeros(105))
+    >>> rule = ExpectedSoftQLearning(updates=1000)
+    >>> played, _ = rule.respond(dynamics, dynamics.rewards(np.zeros((1, 105))), {}, [])
+    >>> played.policy[0, 0].round(2)
+    array([0.  , 0.97, 0.03, 0.  ])
+    """
+
+    updates: Count = 100
+    step_size: Share = 0.1
+    carry: bool = True
+
+    def respond(
+        self, dynamics: SharedDynamics, rewards: Rewards, carried: Carried, generators: Sequence[Generator]
+    ) -> tuple[SeedBatch, Carried]:
+        """Return what the followers play after the updates."""
+        dynamics.refuse_mask("ExpectedSoftQLearning")
+        table = carried["table"] if self.carry and carried else np.zeros(rewards.follower.shape)
+        value, policy = soft_maximum(table, dynamics.problem.temperature)
+        for _ in range(self.updates):
+            _, backed_up, _ = dynamics.soft_backup(rewards.follower, value)
+            table = (1.0 - self.step_size) * table + self.step_size * backed_up
+            value, policy = soft_maximum(table, dynamics.problem.temperature)
+        return dynamics.followers(rewards, value, table, policy), ({"table": table} if self.carry else {})
 
 
 @checked
@@ -142,7 +189,7 @@ class NaturalPolicyGradient:
         for _ in range(self.updates):
             log_policy, policy = _log_softmax(logits)
             if self.samples is None:
-                table = _exact_values(dynamics, rewards, policy, log_policy)
+                table = exact_values(dynamics, rewards, policy, log_policy)
             else:
                 sampled = _sampled_transitions(moves, generators, shape[1] * shape[2], self.samples)
                 table = self._learnt(dynamics, rewards, policy, log_policy, table, visits, sampled)
@@ -186,7 +233,7 @@ def _log_softmax(logits: FloatArray) -> tuple[FloatArray, FloatArray]:
     return logits - normaliser[..., None], policy
 
 
-def _exact_values(dynamics: SharedDynamics, rewards: Rewards, policy: FloatArray, log_policy: FloatArray) -> FloatArray:
+def exact_values(dynamics: SharedDynamics, rewards: Rewards, policy: FloatArray, log_policy: FloatArray) -> FloatArray:
     """Return the soft action values of policies, (runs, S, A)."""
     problem = dynamics.problem
     earned = (policy * (rewards.follower - problem.temperature * log_policy)).sum(axis=2)

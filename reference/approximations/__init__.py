@@ -13,20 +13,36 @@ from bilevelrl.reference.approximations.approximation import (
     approximate_hypergradient,
     tabular_at,
 )
+from bilevelrl.reference.approximations.follower_maps import (
+    FOLLOWER_MAPS,
+    FollowerMap,
+    LearntLaw,
+    follower_policy,
+    hypergradient_through,
+    sampled_soft_q_learning,
+    variation_bound,
+)
 from bilevelrl.reference.approximations.through_logits import fisher_blocks, follower_at
 from bilevelrl.reference.approximations.under_follower import formula_under
 from bilevelrl.reference.approximations.unrolled_sweeps import hypergradient_through_sweeps
 
 __all__ = [
     "APPROXIMATIONS",
+    "FOLLOWER_MAPS",
     "Approximation",
+    "FollowerMap",
+    "LearntLaw",
     "approximate_hypergradient",
     "fisher_blocks",
     "follower_at",
+    "follower_policy",
     "formula_under",
+    "hypergradient_through",
     "hypergradient_through_sweeps",
     "ruling_rate",
+    "sampled_soft_q_learning",
     "tabular_at",
+    "variation_bound",
 ]
 
 del _adjoints, _alternating_tables, _attenuated_penalty, _bellman_penalty, _smoothing, _value_penalty

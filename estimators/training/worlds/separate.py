@@ -16,6 +16,7 @@ from numpy.random import Generator
 from bilevelrl.estimators.critics.sarsa import sarsa_pass
 from bilevelrl.estimators.critics.tables import ExactCritic, TableCritic
 from bilevelrl.estimators.estimator import Context
+from bilevelrl.estimators.followers.observed import WatchedFollower, counted
 from bilevelrl.estimators.followers.solving import Carried, ExactFollower, SharedDynamics
 from bilevelrl.estimators.methods.bchg import BCHG
 from bilevelrl.estimators.training.checkpoints import group, join_groups
@@ -93,6 +94,7 @@ class _OneRun:
         training = self.training
         self.theta, self.best, self.trajectories = theta, self._best_response(theta), None
         self.played = self._response(theta)
+        self.seen = self._seen(theta)  # what the leader takes the follower for
         if self.estimator is None:
             return
         self.trajectories = training.simulator.sample(
@@ -102,7 +104,7 @@ class _OneRun:
             self.table = sarsa_pass(
                 self.table,
                 self.trajectories,
-                self.played.policy,
+                self.seen.policy,
                 discount_leader=self.problem.discount_leader,
                 step_size=self.run.critic_step_size,
                 truncation="cut",
@@ -116,30 +118,36 @@ class _OneRun:
 
     def _response(self, theta: FloatArray) -> TabularFollower:
         rule = self.training.follower
-        if isinstance(rule, ExactFollower):
+        if isinstance(rule, (ExactFollower, WatchedFollower)):
             return self.best
         dynamics = SharedDynamics(self.problem, theta, shared=False)
         found, self.carried = rule.respond(dynamics, dynamics.rewards(theta[None]), self.carried, [self.rng])
         return replace(self.best, value=found.value[0], action_value=found.action_value[0], policy=found.policy[0])
 
+    def _seen(self, theta: FloatArray) -> TabularFollower:
+        rule = self.training.follower
+        if not isinstance(rule, WatchedFollower):
+            return self.played
+        policy = counted(self.played.policy[None], rule.observed, rule.prior, [self.rng])[0]
+        return TabularFollower.from_policy(self.problem, theta, policy)
+
     def estimate(self) -> FloatArray:
         assert self.trajectories is not None
         assert self.estimator is not None
-        context = replace(self._context(self.played), simulator=self.training.simulator)
+        context = replace(self._context(self.seen), simulator=self.training.simulator)
         if self.method.critic == "sarsa":
-            context = replace(context, critic=TableCritic(action_values=self.table, policy=self.played.policy))
+            context = replace(context, critic=TableCritic(action_values=self.table, policy=self.seen.policy))
         return np.ravel(self.estimator.estimate(self.trajectories, context).mean)
 
     def known(self) -> tuple[float, ...]:
         objective = leader_objective(self.problem, self.theta)
-        if self.played is self.best:
+        if self.seen is self.best:
             return objective, objective, 0.0, 0.0
-        return (
-            objective,
-            self._played_objective(),
-            float(np.abs(self._played_value() - self.best.value).max()),
-            float(np.linalg.norm(self._expected(self.played) - self._expected(self.best))),
-        )
+        carried_over = float(np.linalg.norm(self._expected(self.seen) - self._expected(self.best)))
+        if self.played is self.best:
+            return objective, objective, 0.0, carried_over
+        error = float(np.abs(self._played_value() - self.best.value).max())
+        return objective, self._played_objective(), error, carried_over
 
     def truth(self) -> FloatArray:
         return np.ravel(hypergradient(self.problem, self.theta, warm_start=self.best, bound=False).value)

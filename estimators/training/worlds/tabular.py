@@ -9,6 +9,7 @@ import numpy as np
 from numpy.random import Generator
 
 from bilevelrl.estimators.critics.sarsa import sarsa_pass
+from bilevelrl.estimators.followers.observed import WatchedFollower
 from bilevelrl.estimators.followers.solving import Carried, ExactFollower, Rewards, SharedDynamics
 from bilevelrl.estimators.followers.truths import batch_hypergradients, batch_truths
 from bilevelrl.estimators.sampling.trajectories import Trajectories
@@ -47,6 +48,7 @@ class TabularWorld(SharedWorld):
         self.carried: Carried = {}
         self.rewards: Rewards
         self.played: SeedBatch
+        self.seen: SeedBatch  # what the leaders take the followers for
         self.trajectories: Trajectories | None = None
 
     def arrays(self) -> dict[str, FloatArray]:
@@ -64,6 +66,9 @@ class TabularWorld(SharedWorld):
         self.played, self.carried = training.follower.respond(
             self.dynamics, self.rewards, self.carried, self.generators
         )
+        rule, self.seen = training.follower, self.played
+        if isinstance(rule, WatchedFollower):
+            self.seen = rule.seen(self.dynamics, self.rewards, self.played, self.generators)
         self._best: SeedBatch | None = None
         self.trajectories = None
         if self.sampling.size:
@@ -79,7 +84,7 @@ class TabularWorld(SharedWorld):
 
     def estimates(self, method: Method, rows: IntArray, points: FloatArray, step: int) -> FloatArray:
         """Return what each run's batch and critic make of the direction."""
-        batch = self.played.select(rows)
+        batch = self.seen.select(rows)
         critic = batch.exact_critic() if method.critic == "exact" else batch.table_critic(self.tables[rows])
         return batch.estimate(
             self.estimators[method.name],
@@ -99,16 +104,18 @@ class TabularWorld(SharedWorld):
         best, played, runs = self._best_response(), self.played, thetas.shape[0]
         objective, truth = batch_truths(self.dynamics, best)
         played_objective, error, carried_over = objective, np.zeros(runs), np.zeros(runs)
-        if played is not best:
-            played_objective, of_played = batch_truths(self.dynamics, played)
-            error = np.abs(self._played_value(played) - best.value).max(axis=1)
-            carried_over = np.linalg.norm(of_played - truth, axis=1)
+        if self.seen is not best:
+            of_seen = batch_truths(self.dynamics, self.seen)
+            carried_over = np.linalg.norm(of_seen[1] - truth, axis=1)
+            if played is not best:
+                played_objective = of_seen[0]
+                error = np.abs(self._played_value(played) - best.value).max(axis=1)
         return dict(zip(FACTS, (objective, played_objective, error, carried_over), strict=True)), truth
 
     def _best_response(self) -> SeedBatch:
         if self._best is None:
             self._best = self.played
-            if not isinstance(self.training.follower, ExactFollower):
+            if not isinstance(self.training.follower, (ExactFollower, WatchedFollower)):
                 # From nothing: a response that went on from an earlier one would depend on when one was asked for.
                 self._best, _ = ExactFollower().respond(self.dynamics, self.rewards, {})
         return self._best
@@ -123,7 +130,7 @@ class TabularWorld(SharedWorld):
         self.tables[rows] = sarsa_pass(
             self.tables[rows],
             self._own(rows),
-            self.played.policy[rows],
+            self.seen.policy[rows],
             discount_leader=self.training.problem.discount_leader,
             step_size=self.step_sizes[rows],
             truncation="cut",

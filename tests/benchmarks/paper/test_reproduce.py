@@ -246,7 +246,17 @@ def test_training_from_the_command_line(tmp_path, capsys):
     assert "search on a model" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", ["sweeping", "soft_q_learning", "natural_policy_gradient"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "sweeping",
+        "soft_q_learning",
+        "expected_soft_q_learning",
+        "natural_policy_gradient",
+        "exact_natural_policy_gradient",
+        "imitation",
+    ],
+)
 def test_train_command_with_a_follower_that_has_not_converged(name, capsys):
     words = ["train", "--task", "random_mdp", "--method", "naive_pgd", "--iterations", "2", "--seeds", "1"]
 

@@ -5,7 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bilevelrl.estimators.followers import SoftQLearning, SweepingFollower
+from bilevelrl.estimators.followers import (
+    ExpectedSoftQLearning,
+    Imitation,
+    SoftQLearning,
+    SweepingFollower,
+    WatchedFollower,
+)
 from bilevelrl.estimators.training import METHODS, Adam, Run, Training, train
 from bilevelrl.estimators.training.worlds.separate import SeparateWorld
 from bilevelrl.reference import ConfigurableMDP, hypergradient, leader_objective
@@ -26,7 +32,17 @@ def moving(**options):
 
 
 @pytest.mark.exact
-@pytest.mark.parametrize("follower", [None, SweepingFollower(iterations=1, noise=0.0), SoftQLearning(steps=40)])
+@pytest.mark.parametrize(
+    "follower",
+    [
+        None,
+        SweepingFollower(iterations=1, noise=0.0),
+        SoftQLearning(steps=40),
+        ExpectedSoftQLearning(updates=40),
+        Imitation(observed=40),
+        WatchedFollower(observed=40),
+    ],
+)
 def test_runs_one_by_one_give_the_numbers_of_runs_together(follower):
     together = Training(
         problem=four_rooms(temperature=0.005),

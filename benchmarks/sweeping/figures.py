@@ -58,6 +58,7 @@ STUDY_MODULES = (
     "research.escape.leader",
     "research.followers.errors",
     "research.nudged.training",
+    "research.tax_design.study",
     "research.toy_game.spreads",
 )
 """Modules of `bilevelrl.benchmarks` that have figures beyond the paper."""

@@ -1,0 +1,1 @@
+"""Tax design, in cells: the published follower and the published update against the truth."""

@@ -19,7 +19,7 @@ from bilevelrl.benchmarks.research.tax_design.published import World, independen
 from bilevelrl.benchmarks.sweeping.figures import Figure, FigureOptions, Row, SweepRunner
 from bilevelrl.benchmarks.sweeping.sweep_grid import Cell, Grid
 from bilevelrl.benchmarks.sweeping.sweeps import Sweep
-from bilevelrl.estimators.optimisers import clip_to_norm
+from bilevelrl.estimators.sums import clip_to_norm
 from bilevelrl.reference import ConfigurableMDP, TabularFollower, hypergradient
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.tasks.paper.tax_design import PREFERENCES, household, tax_rates, tax_theta

@@ -21,6 +21,7 @@ from typing import Any, Literal, Self, TypeAlias
 import numpy as np
 from numpy.random import Generator
 
+from bilevelrl.estimators.estimator import Context, LeaderCritic
 from bilevelrl.estimators.sampling.compiled import compiled, sarsa_loop
 from bilevelrl.estimators.sampling.trajectories import Trajectories
 from bilevelrl.estimators.sums.traces import continues
@@ -29,7 +30,7 @@ from bilevelrl.reference.arrays import BoolArray, FloatArray, IntArray, check_in
 from bilevelrl.reference.doors import Discount, checked
 from bilevelrl.reference.errors import InvalidInputError, ShapeError, refusal
 
-__all__ = ["SarsaCritic", "TruncationTreatment", "UpdateOrder", "sarsa_pass"]
+__all__ = ["SarsaCritic", "TruncationTreatment", "UpdateOrder", "learnt_from", "sarsa_pass"]
 
 TruncationTreatment: TypeAlias = Literal["bootstrap", "cut"]
 UpdateOrder: TypeAlias = Literal["random", "time"]
@@ -176,6 +177,20 @@ class SarsaCritic:
             order=order,
         )
         return replace(self, table=table)
+
+
+def learnt_from(critic: LeaderCritic, trajectories: Trajectories, context: Context) -> LeaderCritic:
+    """Return a critic after a pass over a batch; one that is not a `SarsaCritic` is copied into a table first."""
+    if isinstance(critic, SarsaCritic):
+        return critic.updated(trajectories, rng=context.rng)
+    policy = context.follower.policy
+    values = SarsaCritic(
+        table=critic.action_value(*np.indices(policy.shape)),
+        policy=policy,
+        discount_leader=context.problem.discount_leader,
+        order="time",
+    )
+    return values.updated(trajectories)
 
 
 @checked

@@ -34,20 +34,9 @@ from typing import Any, ClassVar, Literal, TypeAlias
 import numpy as np
 
 from bilevelrl.estimators.critics.quadratic_gradients import gradient_critic
-from bilevelrl.estimators.critics.sarsa import SarsaCritic
-from bilevelrl.estimators.critics.tables import (
-    CriticReading,
-    expected_fresh_steps,
-    monte_carlo_reading,
-    read_critic,
-)
-from bilevelrl.estimators.estimator import (
-    Claim,
-    Context,
-    Contribution,
-    EstimatorEntry,
-    LeaderCritic,
-)
+from bilevelrl.estimators.critics.sarsa import learnt_from
+from bilevelrl.estimators.critics.tables import CriticReading, expected_fresh_steps, monte_carlo_reading, read_critic
+from bilevelrl.estimators.estimator import Claim, Context, Contribution, EstimatorEntry, LeaderCritic
 from bilevelrl.estimators.expectations.along_trajectories import expected_parts
 from bilevelrl.estimators.expectations.impulses import expected_impulses, reaches_target
 from bilevelrl.estimators.expectations.linear_quadratic import uncentred_bias
@@ -57,20 +46,12 @@ from bilevelrl.estimators.sampling.trajectories import Trajectories
 from bilevelrl.estimators.sums.traces import backward_sum
 from bilevelrl.estimators.terms.along_trajectories import exact_critic_kind
 from bilevelrl.estimators.terms.batch_tables import averaged_guiding_term, monte_carlo_benefit
-from bilevelrl.estimators.terms.fresh_suffixes import fresh_gradient_sums, own_generator, per_stream_contribution
-from bilevelrl.estimators.terms.suffix_moments import (
-    expected_suffix_steps,
-    gradient_sum_means,
-    gradient_sum_moments,
-)
+from bilevelrl.estimators.terms.fresh_suffixes import fresh_guiding_term, own_generator
+from bilevelrl.estimators.terms.suffix_moments import expected_suffix_steps, gradient_sum_means, gradient_sum_moments
 from bilevelrl.reference import ConfigurableLQR, ConfigurableMDP
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.doors import Count, checked
-from bilevelrl.reference.errors import (
-    EstimatorError,
-    InvalidInputError,
-    UnsupportedError,
-)
+from bilevelrl.reference.errors import EstimatorError, InvalidInputError, UnsupportedError
 from bilevelrl.reference.problem import Part
 
 __all__ = ["HPGD", "GuidingFactor", "HPGDVariant"]
@@ -158,13 +139,17 @@ class HPGD(BCHG):
                 f"factor={self.factor!r}, guiding_average={self.guiding_average!r} with variant={self.variant!r}: "
                 "expected the defaults; variants other than 'critic' have their own averages of the benefit"
             )
-        if self.variant == "oracle":
-            self._check_oracle()
-        else:
+        if self.variant != "oracle":
             self._check_batch_variant()
+        elif self.normalisation == "episodes" or self.leader_average == "start_visits":
+            raise InvalidInputError(
+                "variant='oracle': expected normalisation='streams' and leader_average='trajectory'; "
+                "averages in a batch belong to the other variants"
+            )
         self._declare(biased=False, in_batch=self.variant != "oracle")
         if self.claim is not Claim.MEASURED:
-            object.__setattr__(self, "claim", Claim.UNBIASED if self._is_unbiased() else Claim.DECLARED)
+            unbiased = self.suffix == "geometric" and reaches_target(self)
+            object.__setattr__(self, "claim", Claim.UNBIASED if unbiased else Claim.DECLARED)
 
     def _check_critic_variant(self) -> None:
         if self.stopping is not None:
@@ -173,13 +158,6 @@ class HPGD(BCHG):
             object.__setattr__(self, "claim", Claim.MEASURED)
         elif self.factor == "action_value" and self.claim is Claim.UNBIASED:
             object.__setattr__(self, "claim", Claim.DECLARED)
-
-    def _check_oracle(self) -> None:
-        if self.normalisation == "episodes" or self.leader_average == "start_visits":
-            raise InvalidInputError(
-                "variant='oracle': expected normalisation='streams' and leader_average='trajectory'; "
-                "averages in a batch belong to the other variants"
-            )
 
     def _check_batch_variant(self) -> None:
         if self.critic != "exact" or self.stopping is not None or self.suffix == "steps":
@@ -191,9 +169,6 @@ class HPGD(BCHG):
             raise InvalidInputError(
                 f"variant={self.variant!r}: returns come without Q_L as a baseline; expected scores='value'"
             )
-
-    def _is_unbiased(self) -> bool:
-        return self.suffix == "geometric" and reaches_target(self)
 
     @checked
     def check_problem(self, context: Context) -> None:
@@ -217,17 +192,17 @@ class HPGD(BCHG):
         if self.variant == "critic":
             return self._less_a_critic(trajectories, context)
         trajectories = self.stopped(trajectories, context)
-        source = trajectories
-        if self.variant == "oracle_batch":
-            source = self._extra_batch(trajectories, context)
+        source = self._extra_batch(trajectories, context) if self.variant == "oracle_batch" else trajectories
         reading = self.read(trajectories, context)
         benefit = reading.benefit_t
         if self.variant in ("monte_carlo", "oracle_batch"):
             benefit = monte_carlo_benefit(trajectories, source, context)
-        factors = self.scale(trajectories) * self.leader_weight(trajectories, context) * benefit
-        factors = factors / context.problem.temperature
+        weight = self.scale(trajectories) * self.leader_weight(trajectories, context)
+        factors = weight * benefit / context.problem.temperature
         if self.variant == "oracle":
-            guiding = self._fresh_guiding_term(trajectories, factors, context)
+            rng = own_generator(self.name, context.rng)
+            steps = self._suffix_steps(trajectories.steps)
+            guiding = fresh_guiding_term(trajectories, factors, context, steps=steps, scores=self.scores, rng=rng)
         else:
             guiding = averaged_guiding_term(trajectories, factors, source, context, self.scores)  # (1)
         return [*self.partial_gradient(trajectories, context, reading), guiding]
@@ -276,54 +251,21 @@ class HPGD(BCHG):
             raise EstimatorError(
                 f"{self.name}: context.critic=None: expected a LeaderCritic; SarsaCritic.start makes one"
             )
-        if self.delayed:
-            return critic
-        if isinstance(critic, SarsaCritic):
-            return critic.updated(trajectories, rng=context.rng)
-        policy = context.follower.policy
-        values = SarsaCritic(
-            table=critic.action_value(*np.indices(policy.shape)),
-            policy=policy,
-            discount_leader=context.problem.discount_leader,
-            order="time",
-        )
-        return values.updated(trajectories)
+        return critic if self.delayed else learnt_from(critic, trajectories, context)
 
     def _extra_batch(self, trajectories: Trajectories, context: Context) -> Trajectories:
         """Episodes from uniformly drawn states, following each other, with the simulator's step limit."""
         given = context.simulator if context.simulator is not None else TabularSimulator()
         streams, steps = self._extra_shape(trajectories)
+        rng = own_generator(self.name, context.rng)
         return replace(given, restart="uniform", single_episode=False).sample(
-            context.problem,
-            context.theta,
-            context.follower,
-            streams=streams,
-            steps=steps,
-            rng=[own_generator(self.name, context.rng)],
+            context.problem, context.theta, context.follower, streams=streams, steps=steps, rng=[rng]
         )
 
     def _extra_shape(self, trajectories: Trajectories) -> tuple[int, int]:
         """Streams and steps of the extra batch, of each batch where there are several."""
         streams = trajectories.streams_per_batch if self.oracle_batch_streams is None else self.oracle_batch_streams
         return streams, max(1, self.oracle_batch_steps // streams)
-
-    def _fresh_guiding_term(self, trajectories: Trajectories, factors: FloatArray, context: Context) -> Contribution:
-        rng = own_generator(self.name, context.rng)
-        stream, step = np.nonzero(np.where(trajectories.valid, factors, 0.0))
-        state, action = trajectories.state_t[stream, step], trajectories.action_t[stream, step]
-        lists = []
-        for sign, first_action in ((1.0, action), (-1.0, None)):
-            visits, _ = fresh_gradient_sums(
-                context,
-                stream=stream,
-                state=state,
-                action=first_action,
-                weight=sign * factors[stream, step],
-                steps=self._suffix_steps(trajectories.steps),
-                rng=rng,
-            )
-            lists.extend(visits)
-        return per_stream_contribution(context, trajectories.streams, lists, self.scores)
 
     def _suffix_steps(self, steps: int) -> int | None:
         if self.suffix == "geometric":
@@ -346,16 +288,10 @@ class HPGD(BCHG):
         moments = gradient_sum_moments(context, steps=self._suffix_steps(trajectories.steps), scores=self.scores)
         reading, mean_benefit, variance = self.benefit_moments(trajectories, context)
         weight = self.scale(trajectories) * self.leader_weight(trajectories, context) / context.problem.temperature
-        state, action = np.where(trajectories.valid, trajectories.state_t, 0), trajectories.action_t
-        difference = moments.pair_mean[state, action] - moments.state_mean[state]
-        mean = np.einsum("mt,mt,mtn->mn", weight, mean_benefit, difference)
+        mean, covariance = moments.of_guiding_term(trajectories, weight, mean_benefit, variance)
         for item in self.partial_gradient(trajectories, context, reading):
             mean = mean + item.per_stream(context)
-        mean = mean + context.problem.regulariser_gradient(context.theta)
-        spread = moments.pair_covariance[state, action] + moments.state_covariance[state]
-        covariance = np.einsum("mt,mtij->mij", weight**2 * (mean_benefit**2 + variance), spread)
-        covariance += np.einsum("mt,mti,mtj->mij", weight**2 * variance, difference, difference)
-        return mean, covariance
+        return mean + context.problem.regulariser_gradient(context.theta), covariance
 
     def _only_oracle(self, what: str) -> None:
         if self.variant != "oracle":

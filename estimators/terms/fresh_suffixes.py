@@ -20,7 +20,7 @@ from numpy.random import Generator
 
 from bilevelrl.estimators.estimator import Context, Contribution
 from bilevelrl.estimators.sampling.sample import sample_suffixes
-from bilevelrl.estimators.sampling.trajectories import TransitionVisits
+from bilevelrl.estimators.sampling.trajectories import Trajectories, TransitionVisits
 from bilevelrl.estimators.terms.answers import follower_terms
 from bilevelrl.estimators.terms.tabular import Scores
 from bilevelrl.reference.arrays import FloatArray, IntArray
@@ -30,6 +30,7 @@ from bilevelrl.reference.problem import Term, TransitionBatch
 __all__ = [
     "VisitList",
     "fresh_gradient_sums",
+    "fresh_guiding_term",
     "own_generator",
     "per_stream_contribution",
     "weighted_steps",
@@ -101,6 +102,28 @@ def per_stream_contribution(context: Context, streams: int, lists: Sequence[Visi
     )
     weight = laid_out("weight", np.float64)
     return Contribution(part="response", batch=batch, weights=weighted_steps(context, batch, weight, scores))
+
+
+def fresh_guiding_term(
+    trajectories: Trajectories,
+    factors: FloatArray,
+    context: Context,
+    *,
+    steps: int | None,
+    scores: Scores,
+    rng: Generator,
+) -> Contribution:
+    """Return Σ_t factors_t (∇Q_F - ∇V_F)(s_t, a_t), each gradient from a fresh suffix; arguments as below."""
+    stream, step = np.nonzero(np.where(trajectories.valid, factors, 0.0))
+    state, action = trajectories.state_t[stream, step], trajectories.action_t[stream, step]
+    lists = []
+    for sign, first_action in ((1.0, action), (-1.0, None)):
+        weight = sign * factors[stream, step]
+        visits, _ = fresh_gradient_sums(
+            context, stream=stream, state=state, action=first_action, weight=weight, steps=steps, rng=rng
+        )
+        lists.extend(visits)
+    return per_stream_contribution(context, trajectories.streams, lists, scores)
 
 
 def fresh_gradient_sums(

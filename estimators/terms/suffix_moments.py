@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bilevelrl.estimators.estimator import Context
-from bilevelrl.estimators.sampling.trajectories import TransitionVisits
+from bilevelrl.estimators.sampling.trajectories import Trajectories, TransitionVisits
 from bilevelrl.estimators.terms.fresh_suffixes import weighted_steps
 from bilevelrl.estimators.terms.tabular import Scores
 from bilevelrl.reference import SparseTransition
@@ -49,6 +49,21 @@ class SuffixMoments:
     pair_covariance: FloatArray
     state_mean: FloatArray
     state_covariance: FloatArray
+
+    def of_guiding_term(
+        self, trajectories: Trajectories, weight: FloatArray, benefit: FloatArray, variance: FloatArray
+    ) -> tuple[FloatArray, FloatArray]:
+        """Return mean (M, N) and covariance (M, N, N) of Σ_t w_t B_t (x_Q - x_V)(s_t, a_t), given the path.
+
+        `benefit` and `variance` are those of B_t (M, T), which is independent of the suffixes.
+        """
+        state, action = np.where(trajectories.valid, trajectories.state_t, 0), trajectories.action_t
+        difference = self.pair_mean[state, action] - self.state_mean[state]
+        mean: FloatArray = np.einsum("mt,mt,mtn->mn", weight, benefit, difference)
+        spread = self.pair_covariance[state, action] + self.state_covariance[state]
+        covariance = np.einsum("mt,mtij->mij", weight**2 * (benefit**2 + variance), spread)
+        covariance += np.einsum("mt,mti,mtj->mij", weight**2 * variance, difference, difference)
+        return mean, covariance
 
 
 def gradient_sum_means(context: Context, *, steps: int | None, scores: Scores) -> tuple[FloatArray, FloatArray]:

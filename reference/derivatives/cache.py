@@ -13,7 +13,8 @@ from typing import Any, TypeAlias, TypeVar
 import numpy as np
 
 from bilevelrl.reference.arrays import AnyArray, BoolArray, FloatArray
-from bilevelrl.reference.derivatives.probes import Probe, Values, same
+from bilevelrl.reference.derivatives.alike import same
+from bilevelrl.reference.derivatives.probes import Probe, Values
 
 __all__ = ["Cache", "Point", "Seen", "point_of"]
 

@@ -15,6 +15,7 @@ from functools import partial
 import numpy as np
 
 from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.derivatives.alike import contracted, is_near, same
 from bilevelrl.reference.derivatives.cache import Cache, Point, Seen, point_of
 from bilevelrl.reference.derivatives.checks import compare, kink
 from bilevelrl.reference.derivatives.findings import Finding, describe
@@ -26,12 +27,10 @@ from bilevelrl.reference.derivatives.probes import (
     Entries,
     Probe,
     Values,
-    contracted,
-    is_near,
-    same,
 )
 from bilevelrl.reference.derivatives.stairs import stairs
 from bilevelrl.reference.derivatives.traces import Trace
+from bilevelrl.reference.derivatives.weights import hidden_probes, random_weights
 from bilevelrl.reference.errors import DerivativeError, InvalidInputError, ShapeError, UnknownNameError, refusal
 
 __all__ = ["CheckedEntries"]
@@ -250,7 +249,7 @@ class CheckedEntries:
             moved = np.abs(slopes).max(axis=0, initial=0.0) * np.abs(probe.direction.ravel())
             found = (
                 compare(slopes @ one.direction.ravel(), one, name, rounding=partial(rounding, one, name))
-                for one in itertools.chain([probe], probe.hidden(moved, still=source != "autograd"))
+                for one in itertools.chain([probe], hidden_probes(probe, moved, still=source != "autograd"))
             )
             return next((finding for finding in found if finding is not None), None)
 
@@ -281,7 +280,7 @@ class CheckedEntries:
                 return finding
             doubt = None if exact is None or analytic else compare(exact.ravel(), probe, name)
             known = exact is not None and doubt is None
-            for weights in probe.weights(name, draws=1 if known else _DRAWS):
+            for weights in random_weights(probe, name, draws=1 if known else _DRAWS):
                 pulled = pull(name, weights)
                 if not (analytic and probe.confirms(name, weights, float(pulled @ probe.direction.ravel()))):
                     finding = wrong(probe, name, weights, pulled)
@@ -294,10 +293,10 @@ class CheckedEntries:
                     single[name] = -2.0 * pulled
             if together is not None and len(single) == len(names) > 1:
                 # Drawn again, and not kept: memory of many states.
-                added = together({one: -2.0 * next(probe.weights(one)) for one in single})
+                added = together({one: -2.0 * next(random_weights(probe, one)) for one in single})
                 self._refuse_unadded(theta, added, single)
-            for one in probe.hidden(moved, still=source != "autograd"):  # which forgets no parameter; people do
-                weights = next(one.weights(name))
+            for one in hidden_probes(probe, moved, still=source != "autograd"):  # which forgets no parameter; people do
+                weights = next(random_weights(one, name))
                 finding = wrong(one, name, weights, pull(name, weights))
                 if finding is not None:
                     return finding

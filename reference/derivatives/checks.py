@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from bilevelrl.reference.arrays import BoolArray, FloatArray, IntArray
+from bilevelrl.reference.derivatives.alike import contracted, same
 from bilevelrl.reference.derivatives.findings import Finding
 from bilevelrl.reference.derivatives.probes import (
     DEEPER,
@@ -23,8 +24,6 @@ from bilevelrl.reference.derivatives.probes import (
     STEPS,
     ULPS,
     Probe,
-    contracted,
-    same,
 )
 from bilevelrl.reference.derivatives.stairs import stairs
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -17,6 +17,7 @@ import numpy as np
 from numpy.exceptions import ComplexWarning
 
 from bilevelrl.reference.arrays import AnyArray, BoolArray, FloatArray, Traced, is_frozen
+from bilevelrl.reference.derivatives.alike import contracted, is_near, same
 from bilevelrl.reference.errors import InvalidInputError
 
 __all__ = [
@@ -31,9 +32,7 @@ __all__ = [
     "Probe",
     "check_direction",
     "check_directions",
-    "contracted",
-    "is_near",
-    "same",
+    "signs_of",
 ]
 
 STEPS = tuple(2.0**-k for k in range(10, 38, 3))
@@ -50,12 +49,6 @@ ULPS = 4.0 * float(np.finfo(np.float64).eps)
 
 EXACT_AGREEMENT = 1e-9
 """Relative to the derivative: what the complex step, which has no truncation, must confirm."""
-
-SMALL = 1e-3
-"""Of the largest slope: what is smaller is compared on its own."""
-
-LEVELS = 8
-"""How often, at most: beyond, slopes are 1e-24 of the largest."""
 
 ROUNDINGS = 20.0
 """How many times the rounding seen in a few samples a claim may be off."""
@@ -81,17 +74,18 @@ def check_direction(theta: FloatArray) -> FloatArray:
     >>> bool(np.all(abs(check_direction(np.array([0.0, -100.0]))) >= [0.5, 50.0]))
     True
     """
-    result: FloatArray = _signs(theta.shape) * np.maximum(1.0, np.abs(theta))
+    result: FloatArray = signs_of(theta.shape) * np.maximum(1.0, np.abs(theta))
     return result
 
 
 def check_directions(thetas: FloatArray) -> FloatArray:
     """Return `check_direction` of each of many θ, (R, *theta_shape)."""
-    result: FloatArray = _signs(thetas.shape[1:]) * np.maximum(1.0, np.abs(thetas))
+    result: FloatArray = signs_of(thetas.shape[1:]) * np.maximum(1.0, np.abs(thetas))
     return result
 
 
-def _signs(shape: tuple[int, ...], draw: int = 0) -> FloatArray:
+def signs_of(shape: tuple[int, ...], draw: int = 0) -> FloatArray:
+    """Return pseudo-random numbers between 1/2 and 3/2 of either sign, always the same."""
     return _drawn(shape, draw) if math.prod(shape) <= _KEPT else _drawn.__wrapped__(shape, draw)
 
 
@@ -323,46 +317,6 @@ class Probe:
                 moved = np.fmax(moved, np.abs(slope - exact))
         return np.asarray(np.fmax(ROUNDINGS * moved, ulp))
 
-    def weights(self, name: str, *, draws: int = 1) -> Iterator[FloatArray]:
-        """Yield pseudo-random weights of a table's entries that make each count alike in the derivative along v.
-
-        First those of all entries, several times if errors may cancel; then, as long as there are any, of those alone
-        whose slopes are a thousandth of the largest and less, which the large ones hide.
-        """
-        shape = np.shape(self.base[name])
-        slope, (ahead, behind) = self.by_complex_step(name), self.sides
-        if (slope is None or not np.any(slope)) and ahead is not None and behind is not None:
-            slope = (np.asarray(ahead[name]) - np.asarray(behind[name])) / (2.0 * STEPS[0])
-        size = np.ones(shape) if slope is None else np.abs(slope)
-        largest = float(np.max(size, initial=0.0))
-        if not math.isfinite(largest):
-            largest = float(np.max(size, initial=0.0, where=np.isfinite(size)))
-            size = np.where(np.isfinite(size), size, largest)
-        signs = _signs(shape)
-        for draw in range(draws):
-            some = _signs(shape, draw)
-            yield some / (size + SMALL * largest) if largest > 0.0 else some
-        for below in _smaller(size, largest):
-            yield np.where(below, signs, 0.0) / (size + SMALL * float(size[below].max()))
-
-    def hidden(self, moved: FloatArray, *, still: bool) -> Iterator[Probe]:
-        """Yield probes along the parameters alone that move a table by a thousandth of what others do, or less.
-
-        `moved` is how much each does, (N,), as claimed; those that do nothing are looked at, last, if asked for.
-        """
-        largest = float(moved.max(initial=0.0))
-        masks = _smaller(moved, largest) if math.isfinite(largest) else []
-        if still and largest > 0.0 and not moved.all():
-            masks.append(moved == 0.0)
-        if masks:
-            self.release()
-        for mask in masks:
-            along = np.where(mask.reshape(self.theta.shape), self.direction, 0.0)
-            probe = Probe(self.function, self.theta, self.label, self.base, along=along)
-            probe.base = self.base  # a copy already
-            yield probe
-            probe.release()
-
     def noise(self, name: str) -> float:
         """Return the noise of a table, relative to its largest entry: what sixth differences leave on either side of θ.
 
@@ -400,41 +354,5 @@ class Probe:
         return False
 
 
-def _smaller(size: FloatArray, largest: float) -> list[BoolArray]:
-    """Which are a thousandth of the largest and less, a millionth, ..., but not nothing."""
-    found: list[BoolArray] = []
-    floor = SMALL * largest
-    while len(found) < LEVELS:
-        below = size < floor
-        if not np.count_nonzero(below) or not np.count_nonzero(below := below & (size > 0.0)):
-            break
-        found.append(below)
-        floor *= SMALL
-    return found
-
-
 def _is_constant(value: object) -> bool:
     return isinstance(value, float) or is_frozen(value)
-
-
-def same(value: object, base: object) -> bool:
-    """Whether two arrays are the same object, or have the same entries; NaN is the same as NaN."""
-    if value is base:
-        return True
-    value, base = np.asarray(value), np.asarray(base)
-    if value.shape != base.shape:
-        return False
-    other = value != base
-    return not other.any() or bool(((value != value) & (base != base))[other].all())
-
-
-def is_near(value: AnyArray, base: AnyArray, within: float) -> bool:
-    """Whether two arrays have one shape, and entries no further apart; NaN is the same as NaN."""
-    return np.shape(value) == np.shape(base) and np.allclose(value, base, 0.0, within, equal_nan=True)
-
-
-def contracted(slope: FloatArray | None, weights: FloatArray | None) -> FloatArray | None:
-    """Return derivatives flat, or their weighted sum; None where there are none."""
-    if slope is None or weights is None:
-        return None if slope is None else slope.ravel()
-    return np.array([np.vdot(weights, slope)])

@@ -18,8 +18,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from bilevelrl.reference.arrays import AnyArray, BoolArray, FloatArray, IntArray
+from bilevelrl.reference.derivatives.alike import contracted, same
 from bilevelrl.reference.derivatives.findings import Finding
-from bilevelrl.reference.derivatives.probes import FAR, STEPS, ULPS, Probe, contracted, same
+from bilevelrl.reference.derivatives.probes import FAR, STEPS, ULPS, Probe
 
 __all__ = ["stairs"]
 

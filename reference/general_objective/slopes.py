@@ -18,6 +18,7 @@ from bilevelrl.reference.derivatives.array_values import tracing
 from bilevelrl.reference.derivatives.checks import compare
 from bilevelrl.reference.derivatives.findings import Finding
 from bilevelrl.reference.derivatives.probes import Probe
+from bilevelrl.reference.derivatives.weights import hidden_probes
 from bilevelrl.reference.errors import DerivativeError, InvalidInputError, UnknownNameError, refusal
 
 __all__ = ["ARGUMENTS", "Slopes", "checked_slopes", "confirm_analytic"]
@@ -112,7 +113,7 @@ def _hold(k: int, slope: FloatArray, argument: FloatArray, probe: Probe, source:
     """Hold one argument's slopes against differences, all entries at once and then those that others hide."""
     own = (slope if k == 0 else slope * argument).ravel()
     with np.errstate(all="ignore"):
-        for one in (probe, *probe.hidden(np.abs(own * probe.direction.ravel()), still=True)):
+        for one in (probe, *hidden_probes(probe, np.abs(own * probe.direction.ravel()), still=True)):
             finding = compare(np.array([own @ one.direction.ravel()]), one, "objective")
             if finding is not None:
                 raise DerivativeError(_sentence(ARGUMENTS[k], finding, one.direction, source))

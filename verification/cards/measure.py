@@ -22,7 +22,8 @@ from bilevelrl.tasks.scenarios import Truth
 from bilevelrl.verification.cards.card import Card, Place
 from bilevelrl.verification.cards.mistakes import told_apart
 from bilevelrl.verification.cards.subjects import KINDS, Subject, find_subject
-from bilevelrl.verification.checks.deterministic import MAX_MULTISETS, Enumerated, enumerate_scenario, judge_enumerated
+from bilevelrl.verification.checks.deterministic import MAX_MULTISETS, enumerate_scenario
+from bilevelrl.verification.checks.enumerated import Enumerated, judge_enumerated
 from bilevelrl.verification.checks.once import evaluated_once, exact_critic
 from bilevelrl.verification.checks.results import CheckResult, failed_by, shown
 from bilevelrl.verification.checks.truncation import truncated_truths

@@ -22,7 +22,7 @@ from bilevelrl.tasks.scenarios import Truth
 from bilevelrl.verification.cards.card import Mistake
 from bilevelrl.verification.causes.explain import part_causes, planted_causes
 from bilevelrl.verification.causes.explanation import Cause
-from bilevelrl.verification.checks.deterministic import Enumerated
+from bilevelrl.verification.checks.enumerated import Enumerated
 from bilevelrl.verification.checks.identity import Identity
 from bilevelrl.verification.checks.truncation import truncated_truths
 

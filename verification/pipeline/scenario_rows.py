@@ -21,7 +21,8 @@ from bilevelrl.tasks import Scenario
 from bilevelrl.tasks.scenarios import Truth
 from bilevelrl.verification.causes.explain import EXPLAIN_SECONDS
 from bilevelrl.verification.causes.explanation import Explanation
-from bilevelrl.verification.checks.deterministic import MAX_MULTISETS, enumerate_scenario, judge_enumerated
+from bilevelrl.verification.checks.deterministic import MAX_MULTISETS, enumerate_scenario
+from bilevelrl.verification.checks.enumerated import judge_enumerated
 from bilevelrl.verification.checks.once import evaluated_once
 from bilevelrl.verification.checks.results import CheckResult, failed_by, shown
 from bilevelrl.verification.checks.verdicts import Outcome, Verdict, unjudged

@@ -14,6 +14,7 @@ with J_k the coefficients of J along θ_j.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -205,6 +206,8 @@ class BoundedMaximum:
     ----------
     free : StationaryPoint
         The free coordinate.
+    inside : bool
+        Whether it is between its bounds, for certain.
     slopes : {coordinate: Enclosure}
         ∂J/∂θ_i for every other coordinate, over the enclosure of the free one.
     lower, upper : tuple of int
@@ -212,15 +215,16 @@ class BoundedMaximum:
     """
 
     free: StationaryPoint
+    inside: bool
     slopes: Mapping[int, Enclosure]
     lower: tuple[int, ...]
     upper: tuple[int, ...]
 
     @property
     def strict(self) -> bool:
-        """Whether every slope points out of the box and the free coordinate is at a maximum, for certain."""
+        """Whether every slope points out of the box and the free coordinate is at a maximum in it, for certain."""
         outward = all(self.slopes[j].ball < 0 for j in self.lower) and all(self.slopes[j].ball > 0 for j in self.upper)
-        return outward and self.free.maximum
+        return outward and self.inside and self.free.maximum
 
 
 def certify_bounded_maximum(
@@ -246,16 +250,21 @@ def certify_bounded_maximum(
     PrecisionError
         As `isolate_stationary_point`.
     """
+    low, high = bounds
+    if not -math.inf < low < high < math.inf:
+        raise InvalidInputError(refusal("bounds", bounds, "two numbers, low < high", "give the box"))
     others = [j for j in range(problem.parameters) if j != coordinate]
     for j in others:
         if problem.theta[j] not in bounds:
             raise InvalidInputError(refusal(f"theta[{j}]", problem.theta[j], f"one of {bounds}", "put it at its bound"))
     free = isolate_stationary_point(problem, coordinate, digits=digits)
     with ctx.workprec(256):
+        inside = bool(ball(low) < free.point.ball < ball(high))
         theta = _moved(problem, coordinate, free.point.ball)
         slopes = {j: Enclosure(objective_series(problem, theta, _unit(problem, j), 2)[1]) for j in others}
     return BoundedMaximum(
         free=free,
+        inside=inside,
         slopes=slopes,
         lower=tuple(j for j in others if problem.theta[j] == bounds[0]),
         upper=tuple(j for j in others if problem.theta[j] == bounds[1]),

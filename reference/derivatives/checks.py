@@ -80,7 +80,11 @@ def compare(
             if k == 1 and not history.is_near(claimed)[pending].all() and not probe.repeats(name):
                 return Finding("random", -1, np.nan, np.nan, np.inf)
         finding = history.verdict(
-            claimed, exact, pending, lambda: probe.rounding(name, weights) + ROUNDINGS * rounding()
+            claimed,
+            exact,
+            pending,
+            lambda: probe.rounding(name, weights) + ROUNDINGS * rounding(),
+            grain=lambda: probe.grain(name) if weights is None else np.array([np.abs(weights) @ probe.grain(name)]),
         )
     if finding is None:
         return _stairs(claimed, probe, name, weights)
@@ -114,7 +118,8 @@ def kink(probe: Probe, name: str) -> Finding | None:
                 return None
             if k == 1 and not history.smooth()[pending].all() and not probe.repeats(name):
                 return Finding("random", -1, np.nan, np.nan, np.inf)
-        finding = history.verdict(np.full(np.size(probe.base[name]), np.nan), None, pending)
+        nothing = np.full(np.size(probe.base[name]), np.nan)
+        finding = history.verdict(nothing, None, pending, grain=lambda: probe.grain(name))
     return None if finding is None or finding.kind == "not finite" else finding
 
 
@@ -203,6 +208,8 @@ class History:
         exact: FloatArray | None,
         pending: IntArray,
         rounding: Callable[[], FloatArray] = lambda: np.zeros(1),
+        *,
+        grain: Callable[[], FloatArray],
     ) -> Finding | None:
         """What is wrong with the first entry that never agreed; None where differences, or roundings, cannot tell."""
         slope, bend, noise = np.array(self.slope), np.array(self.bend), np.array(self.noise)
@@ -212,9 +219,17 @@ class History:
         scattered = np.fmin(np.fmax.reduce((bend * steps)[-3:], axis=0) / steps, np.array(self.roof))
         scattered = np.fmax(scattered, 2.0 * stuck.max(axis=0) / steps)
         lost: FloatArray | None = None
+        grains: FloatArray | None = None
         for i in pending.tolist():
             heard = np.fmax(noise[:, i], scattered[:, i])
             finding = self._entry(i, claimed, exact, slope[:, i], bend[:, i], noise[:, i], heard)
+            if finding is not None:
+                grains = grain() if grains is None else grains
+                if grains[i] > 0.0:
+                    coarse = grains[i] / steps[:, 0]
+                    heard = np.fmax(heard, coarse)
+                    least = np.fmax(noise[:, i], coarse)
+                    finding = self._entry(i, claimed, exact, slope[:, i], bend[:, i], least, heard)
             if finding is not None and finding.kind == "wrong" and not self._is_seen(finding, slope[:, i], heard):
                 lost = np.broadcast_to(rounding(), claimed.shape) if lost is None else lost
                 if abs(finding.claimed - finding.found) <= lost[i]:

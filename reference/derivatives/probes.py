@@ -57,6 +57,7 @@ NOISE = 1e-11
 """Of an array, relative to its largest entry: rounding leaves 1e-16, float32 1e-8."""
 
 _AGAIN = 8
+_LAST = 5  # steps, of which the longest leaves a second difference of 1e-15: what is more scatters
 _COMPLEX_STEP = 1e-100
 _NUDGES = (-3e-14, -1e-14, 1e-14, 3e-14)  # of the direction: other roundings of the same derivative
 _KEPT = 2**16  # entries; larger arrays are drawn anew
@@ -316,6 +317,27 @@ class Probe:
             if slope is not None and exact is not None:
                 moved = np.fmax(moved, np.abs(slope - exact))
         return np.asarray(np.fmax(ROUNDINGS * moved, ulp))
+
+    def grain(self, name: str) -> FloatArray:
+        """Return by how much each entry moves at least, flat: more than its own ulp if it is made of larger numbers.
+
+        `cdf(b) - cdf(a)` in a tail stands still over steps at which its slope would have moved it, or scatters by an
+        ulp of one. No grain is more than rounding of the largest entry; those that show none are taken at their word.
+        """
+        base, exact = np.ravel(self.base[name]), self.by_complex_step(name)
+        grain, slope = np.zeros(base.size), np.zeros(base.size) if exact is None else np.abs(exact.ravel())
+        for k, step in enumerate(STEPS, start=1):
+            ahead, behind = self.side(k), self.side(-k)
+            if ahead is None or behind is None:
+                continue
+            forward, backward = np.ravel(ahead[name]) - base, base - np.ravel(behind[name])
+            stuck = (forward == 0.0) & (backward == 0.0)
+            grain = np.fmax(grain, np.where(stuck, 8.0 * slope * step, 0.0))  # it moved over a step eight times as long
+            if k > len(STEPS) - _LAST:
+                grain = np.fmax(grain, np.abs(forward - backward))
+            slope = np.where(stuck, slope, np.abs(forward + backward) / (2.0 * step))
+        largest = float(np.abs(base).max(initial=0.0))
+        return np.asarray(np.where(grain > ULPS * np.abs(base), np.fmin(grain, ULPS * largest), 0.0))
 
     def noise(self, name: str) -> float:
         """Return the noise of a table, relative to its largest entry: what sixth differences leave on either side of θ.

@@ -7,11 +7,17 @@ one stair to the next. With v the direction and u in units of it,
 
 are slopes across and on the stairs. Of a smooth function, of one with a few kinks or jumps, and of one that
 oscillates, most m_j are no further from the l_j than these from each other; of stairs the l_j are alike and the m_j are
-not among them.
+not among them. Nor are they of a law that underflows but for one place, however smooth; but its steps part when they
+are halved, and
+
+    |T(u + w) - T(u)| as w is halved around a jump                                                                 (3)
+
+stays what it is.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -27,6 +33,9 @@ __all__ = ["stairs"]
 _SPANS = (2.0**-5, 0.25, 2.0, 16.0)  # each of four parts; three of them must hold a jump
 _PLACES = (0.0, 0.23, 0.51, 0.72, 1.0)  # of a span, uneven: no period fits them
 _MORE = tuple((0.618033988749895 * j) % 1.0 for j in range(1, 13))  # where what was found must hold too
+_HALVED = 8  # entries whose jumps are looked at, 45 values each, before a table is refused
+_CLOSE = 2.0**-43  # halved to what arguments near one still resolve
+_WHOLE = 4  # of the last halvings
 _ON = 2.0**-32  # on a stair: beside an argument rounded to eight digits and fewer
 _NEAR = 1e-3  # of a slope: what a smooth function's differences over the first step are off by at most
 _BEYOND = 0.05  # the same over the far one
@@ -85,6 +94,7 @@ def stairs(
                         continue
                     spread = np.ptp(np.concatenate([on, more[1]]), axis=0)
                     where = where[(np.abs(found - middle) > 4.0 * spread + noise)[where]]
+                where = looked.whole(where, sign * span)
                 if where.size:
                     i = int(where[0])
                     index = int(suspects[i]) if weights is None else -1
@@ -119,6 +129,33 @@ class _Looked:
         if self.weights is None:
             return size
         return size + float(np.abs(self.weights) @ np.abs(np.ravel(np.asarray(self.probe.base[self.name]))))
+
+    def whole(self, entries: IntArray, span: float) -> IntArray:
+        """Return those of some entries, as counted here, whose jump within a span stays whole however it is halved (3).
+
+        Entries of one array may jump at places of their own; a few are looked at.
+        """
+        found = []
+        for i in entries[:_HALVED].tolist():
+            values: dict[float, FloatArray | None] = {}
+
+            def at(place: float, i: int = i, values: dict[float, FloatArray | None] = values) -> float:
+                if place not in values:
+                    values[place] = self.at(place * span)
+                value = values[place]
+                return np.nan if value is None else float(value[i])
+
+            places = [(at(a), at(b), a, b) for a, b in itertools.pairwise(_PLACES)]
+            _, _, low, high = max(places, key=lambda pair: abs(pair[1] - pair[0]))
+            shares = []
+            while high - low > _CLOSE / abs(span):
+                middle = 0.5 * (low + high)
+                before, after = abs(at(middle) - at(low)), abs(at(high) - at(middle))
+                low, high = (low, middle) if before > after else (middle, high)
+                shares.append(max(before, after) / (before + after) if before + after > 0.0 else 0.0)
+            if min(shares[-_WHOLE:], default=0.0) > 0.9:
+                found.append(i)
+        return np.array(found, dtype=np.intp)
 
     def slopes(self, span: float, places: tuple[float, ...]) -> tuple[FloatArray, FloatArray, FloatArray] | None:
         """Return (1): across, on, both by place, and the latter's rounding."""

@@ -21,6 +21,8 @@ SMALL = 1e-3
 LEVELS = 8
 """How often, at most: beyond, slopes are 1e-24 of the largest."""
 
+_LEAST = 1e-290  # of a slope: its inverse is a number
+
 
 def random_weights(probe: Probe, name: str, *, draws: int = 1) -> Iterator[FloatArray]:
     """Yield pseudo-random weights of a table's entries that make each count alike in the derivative along v.
@@ -37,6 +39,8 @@ def random_weights(probe: Probe, name: str, *, draws: int = 1) -> Iterator[Float
     if not math.isfinite(largest):
         largest = float(np.max(size, initial=0.0, where=np.isfinite(size)))
         size = np.where(np.isfinite(size), size, largest)
+    if 0.0 < largest < 1e24 * _LEAST:
+        largest, size = max(largest, _LEAST), np.where(size > 0.0, np.fmax(size, _LEAST), size)
     signs = signs_of(shape)
     for draw in range(draws):
         some = signs_of(shape, draw)

@@ -26,7 +26,7 @@ from bilevelrl.reference import ConfigurableMDP
 from bilevelrl.reference.arrays import FloatArray, check_positive
 from bilevelrl.reference.contexts import Mixture
 from bilevelrl.reference.doors import Count, checked
-from bilevelrl.reference.errors import UnknownNameError
+from bilevelrl.reference.errors import InvalidInputError, UnknownNameError, refusal
 from bilevelrl.reference.storage import remade
 from bilevelrl.tasks.paper.penalties import LinearPenalties, Penalties, SoftmaxPenalties, penalised_grid
 from bilevelrl.tasks.paper.room_grid import Cell, RoomGrid
@@ -217,6 +217,8 @@ def contextual_four_rooms(
     >>> [round(own.objective, 4) for own in found.contexts], round(found.objective, 4)
     ([-0.1443, 0.5443], 0.2)
     """
+    if not goals:
+        raise InvalidInputError(refusal("goals", goals, "at least one free cell", "name each follower's goal"))
     contexts = [
         four_rooms(temperature=temperature, kernel=kernel, goal=goal, coefficient=coefficient) for goal in goals
     ]

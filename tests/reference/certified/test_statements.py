@@ -16,6 +16,7 @@ from bilevelrl.benchmarks.reference_problems.certified_statements import main
 from bilevelrl.benchmarks.reference_problems.reference_games import toy_game_form
 from bilevelrl.benchmarks.reference_problems.reference_lqrs import BUILDING_OPTIMUM, building_form
 from bilevelrl.reference import certified_hypergradient, leader_objective
+from bilevelrl.reference.certified import ClosedForm, ClosedFormTable, FeatureBlock
 from bilevelrl.reference.certified.stationary import (
     certify_bounded_maximum,
     certify_vertex,
@@ -95,6 +96,26 @@ def test_a_wrong_corner_is_not_a_maximum():
     corner[4] = 0.5
     with pytest.raises(InvalidInputError, match=r"theta\[4\]"):
         certify_bounded_maximum(building_form("building", theta=tuple(corner), link="identity"), 5)
+
+
+def test_a_stationary_point_outside_the_box_is_no_maximum_over_it():
+    # J = 3 θ_0 - θ_0² + θ_1 but for a constant: over [0, 2]² the maximum is at (1.5, 2), over [0, 1]² at the corner.
+    pair, stay = ClosedFormTable(shape=(1, 2), base={0: 1}), ClosedFormTable(shape=(1, 2, 1), base={0: 1, 1: 1})
+    paid = ClosedFormTable(shape=(), slope=((0, 0, 3), (0, 1, 1)), quadratic=((0, 0, 0, -1),))
+    form = ClosedForm(
+        kind="configurable_mdp", features=(FeatureBlock(link="identity", length=2),), theta=(0.75, 2),
+        discount_leader=0.5, discount_follower=0.5, temperature=1,
+        tables={"transition": stay, "reward_follower": pair, "reward_leader": pair, "regulariser": paid,
+                "initial": ClosedFormTable(shape=(1,), base={0: 1})},
+    )  # fmt: skip
+    assert certify_bounded_maximum(form, 0, bounds=(0.0, 2.0)).strict
+    for high in (1.0, 1.5):
+        found = certify_bounded_maximum(replace(form, theta=(0.75, high)), 0, bounds=(0.0, high))
+        assert float(found.free.point) == 1.5
+        assert not found.inside
+        assert not found.strict
+    with pytest.raises(InvalidInputError, match="bounds"):
+        certify_bounded_maximum(form, 0, bounds=(2.0, 1.0))
 
 
 @pytest.mark.parametrize(("temperature", "slope"), [("0.001", -0.743), ("0.003", -0.720), ("0.005", -0.491)])

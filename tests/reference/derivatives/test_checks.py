@@ -9,6 +9,8 @@ import autograd.numpy as anp
 import numpy as np
 import pytest
 from autograd import extend
+from autograd.scipy.special import erf
+from autograd.tracer import getval
 
 from bilevelrl.reference import (
     HYPERGRADIENT_ROUTES,
@@ -653,6 +655,56 @@ def test_a_law_that_is_one_but_for_rounding_is_no_wrong_derivative():
         for route in ("implicit", "theorem1"):
             exact = hypergradient(problem, [theta], route=route)
             assert abs(exact.value[0] - right) <= exact.error_bound + 1e-14
+
+
+def discretised(*, ends, loses=None, states=11, actions=13):
+    """An autoregression on a grid after Tauchen (1986): cells of a normal law by differences of its distribution.
+
+    With open ends the outermost cells go to infinity, else rows are divided by what is left. Beyond eight deviations a
+    cell is 0 or an ulp of one. `loses` is the edge whose trace of θ is lost.
+    """
+    edges = np.linspace(-100.0, 100.0, states + 1)
+    middle = (edges[1:] + edges[:-1]) / 2.0
+    pull, spend = np.linspace(0.0, 8.0, actions), np.linspace(15.0, 0.0, actions)
+
+    def kernel(theta):
+        mean = middle[:, None] + (1.0 - theta[0]) * pull - (1.0 + theta[1]) * spend
+        below = 0.5 * (1.0 + erf((edges - mean[..., None]) / 5.0 / np.sqrt(2.0)))
+        if loses is not None:
+            lost = (
+                getval(below[..., loses : loses + 1]) if theta is not getval(theta) else below[..., loses : loses + 1]
+            )
+            below = anp.concatenate([below[..., :loses], lost, below[..., loses + 1 :]], axis=-1)
+        if ends == "open":
+            zero = np.zeros((states, actions, 1))
+            below = anp.concatenate([zero, below[..., 1:-1], 1.0 + zero], axis=-1)
+        moved = below[..., 1:] - below[..., :-1]
+        return moved / (below[..., -1:] - below[..., :1])
+
+    def tables(theta):
+        reward = np.repeat(middle[:, None] / 100.0, actions, axis=1)
+        return Tables(
+            transition=kernel(theta), reward_follower=reward, reward_leader=reward, initial=np.ones(states) / states
+        )
+
+    return ConfigurableMDP(tables=tables, discount_leader=0.9, discount_follower=0.9, temperature=0.1)
+
+
+@pytest.mark.parametrize("ends", ["open", "closed"])
+def test_cells_of_a_normal_law_are_no_kinks(ends):
+    problem, theta = discretised(ends=ends), np.array([0.3, 0.2])
+    found = {r: hypergradient(problem, theta, route=r) for r in ("implicit", "theorem1", "complex_step")}
+    right = hypergradient(problem, theta, route="finite_difference")
+    for route in found:
+        np.testing.assert_allclose(found[route].value, right.value, atol=right.error_bound + 1e-10, rtol=0.0)
+
+
+@pytest.mark.parametrize("ends", ["open", "closed"])
+@pytest.mark.parametrize("loses", [2, 5, 8])
+def test_a_trace_lost_among_cells_of_a_normal_law_is_seen(loses, ends):
+    for route in ("implicit", "theorem1"):
+        with pytest.raises(DerivativeError, match="transition"):
+            hypergradient(discretised(ends=ends, loses=loses), np.array([0.3, 0.2]), route=route)
 
 
 @pytest.mark.parametrize("route", TABULAR)

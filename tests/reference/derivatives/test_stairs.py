@@ -113,6 +113,29 @@ NO_STAIRS = {
 }
 
 
+def steep(seed):
+    """Return normal laws of means that move with θ, much narrower than their places are apart; and a θ."""
+    rng = np.random.default_rng(seed)
+    places = np.linspace(-1.0, 1.0, rng.integers(3, 12))
+    deviation = 10.0 ** rng.uniform(-3.0, -1.0) * (places[1] - places[0])
+    pace = rng.normal(size=(5, 2))
+
+    def law(x):
+        weights = np.exp(-0.5 * ((places - (pace @ x)[:, None]) / deviation) ** 2) + 1e-300
+        return {"y": weights / weights.sum(axis=1, keepdims=True)}
+
+    return law, rng.normal(size=2)
+
+
+def test_laws_that_underflow_but_for_one_place_are_no_stairs_and_the_nearest_place_is():
+    for seed in range(60):  # of which ten have jumps over four spans and slopes of nothing on twelve places more
+        law, theta = steep(seed)
+        probe = Probe(law, theta, "tables")
+        assert stairs(probe, "y", probe.small_slope("y")) is None
+    nearest = Probe(lambda x: {"y": np.round(20.0 * x)}, THETA, "tables")
+    assert stairs(nearest, "y", np.zeros(2)) is not None
+
+
 @pytest.mark.parametrize("name", NO_STAIRS)
 def test_what_is_no_stair_passes(name):
     function = NO_STAIRS[name]

@@ -13,7 +13,11 @@ from pathlib import Path
 
 PACKAGES = ("reference", "estimators", "tasks", "verification", "benchmarks")
 MODULES = (
+    "reference.best_response",
     "reference.errors",
+    "reference.registry",
+    "estimators.registry",
+    "tasks.registry",
     "benchmarks.sweeping.own_studies",
     "benchmarks.sweeping.sweep_grid",
     "benchmarks.sweeping.sweeps",

@@ -8,12 +8,9 @@ from bilevelrl.estimators.methods import (
     BiAC,
     LambdaBCHG,
     NaivePGD,
-    PathwiseBCHG,
-    PolicyCovariance,
     SoBiRL,
-    TotalDerivative,
 )
-from bilevelrl.estimators.registry import ESTIMATORS, estimators_for, register_estimator
+from bilevelrl.estimators.registry import ESTIMATORS, estimators_for
 from bilevelrl.estimators.sampling import TabularSimulator, Trajectories, from_rollouts, sample_trajectories
 from bilevelrl.reference.problem import Objective
 
@@ -33,16 +30,12 @@ __all__ = [
     "LeaderCritic",
     "NaivePGD",
     "Objective",
-    "PathwiseBCHG",
-    "PolicyCovariance",
     "SarsaCritic",
     "SoBiRL",
     "TableCritic",
     "TabularSimulator",
-    "TotalDerivative",
     "Trajectories",
     "estimators_for",
     "from_rollouts",
-    "register_estimator",
     "sample_trajectories",
 ]

@@ -6,50 +6,37 @@ Sign and order conventions of the whole package: both players maximise; transiti
 
 from bilevelrl.reference import errors
 from bilevelrl.reference import routes as _routes  # registers the routes
-from bilevelrl.reference.best_response import SuboptimalFollower, solve_follower
+from bilevelrl.reference.best_response import solve_follower
 from bilevelrl.reference.certified import certified_hypergradient
-from bilevelrl.reference.game.follower import GameFollower
-from bilevelrl.reference.game.leader_policies import NeuralPolicy, TabularSoftmaxPolicy
+from bilevelrl.reference.game.leader_policies import TabularSoftmaxPolicy
 from bilevelrl.reference.game.model import MarkovGame
-from bilevelrl.reference.game.reduction import reduce_game
-from bilevelrl.reference.lqr.follower import LQRFollower
 from bilevelrl.reference.lqr.matrices import LQRMatrices
 from bilevelrl.reference.lqr.model import ConfigurableLQR
-from bilevelrl.reference.lqr_game.model import LeaderGaussian, LQRGame
-from bilevelrl.reference.problem import PARTS, Follower, Problem
+from bilevelrl.reference.lqr_game.model import LQRGame
+from bilevelrl.reference.problem import Problem
 from bilevelrl.reference.random_streams import named_stream
 from bilevelrl.reference.registry import (
     HYPERGRADIENT_ROUTES,
     Hypergradient,
     hypergradient,
     leader_objective,
-    objective_error_bound,
-    register_route,
 )
 from bilevelrl.reference.tabular.follower import TabularFollower
 from bilevelrl.reference.tabular.model import ConfigurableMDP, check_derivatives
 from bilevelrl.reference.tabular.stacked import gradients as _stacked  # registers the answer of many θ at once
-from bilevelrl.reference.tabular.stacked.newton import solve_followers
 from bilevelrl.reference.tabular.tables import Tables
 from bilevelrl.reference.tabular.transitions import SparseTransition
 
 __all__ = [
     "HYPERGRADIENT_ROUTES",
-    "PARTS",
     "ConfigurableLQR",
     "ConfigurableMDP",
-    "Follower",
-    "GameFollower",
     "Hypergradient",
-    "LQRFollower",
     "LQRGame",
     "LQRMatrices",
-    "LeaderGaussian",
     "MarkovGame",
-    "NeuralPolicy",
     "Problem",
     "SparseTransition",
-    "SuboptimalFollower",
     "Tables",
     "TabularFollower",
     "TabularSoftmaxPolicy",
@@ -59,11 +46,7 @@ __all__ = [
     "hypergradient",
     "leader_objective",
     "named_stream",
-    "objective_error_bound",
-    "reduce_game",
-    "register_route",
     "solve_follower",
-    "solve_followers",
 ]
 
 del _routes, _stacked

@@ -309,7 +309,7 @@ def objective_error_bound(
     Examples
     --------
     >>> import numpy as np
-    >>> from bilevelrl.reference import objective_error_bound
+    >>> from bilevelrl.reference.registry import objective_error_bound
     >>> from bilevelrl.tasks import random_mdp
     >>> objective_error_bound(random_mdp(states=4, actions=2, parameters=3, seed=0), np.zeros(3)) < 1e-11
     True

@@ -9,7 +9,6 @@ from bilevelrl.tasks.generators.mdps import garnet, layered_mdp, random_mdp
 from bilevelrl.tasks.generators.random_games import random_markov_game
 from bilevelrl.tasks.generators.random_lqr import random_lqr, random_lqr_game
 from bilevelrl.tasks.importing import (
-    ImportedMDP,
     from_arrays,
     from_explicit_files,
     from_gymnasium,
@@ -21,14 +20,13 @@ from bilevelrl.tasks.paper.bilevel_lqr import lqr_game
 from bilevelrl.tasks.paper.building import building_thermal_control
 from bilevelrl.tasks.paper.four_rooms import contextual_four_rooms, four_rooms, initial_theta
 from bilevelrl.tasks.paper.toy_game import toy_game_theta, toy_markov_game
-from bilevelrl.tasks.registry import TASKS, make_task, register_task
+from bilevelrl.tasks.registry import TASKS, make_task
 from bilevelrl.tasks.scenarios.catalogue import scenario, scenarios
 from bilevelrl.tasks.scenarios.reference_data import reference_problem
 from bilevelrl.tasks.scenarios.scenario import Scenario
 
 __all__ = [
     "TASKS",
-    "ImportedMDP",
     "Scenario",
     "building_thermal_control",
     "chain",
@@ -51,7 +49,6 @@ __all__ = [
     "random_markov_game",
     "random_mdp",
     "reference_problem",
-    "register_task",
     "scenario",
     "scenarios",
     "toy_game_theta",

@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from bilevelrl.reference import GameFollower, MarkovGame, solve_follower
+from bilevelrl.reference import MarkovGame, solve_follower
 from bilevelrl.reference.errors import UnsupportedError
+from bilevelrl.reference.game import GameFollower
 
 __all__ = ["log_sum_exp_of_the_mean"]
 

@@ -19,9 +19,10 @@ import numpy as np
 
 from bilevelrl.estimators.critics.joint_tables import Baseline
 from bilevelrl.estimators.estimator import Context
-from bilevelrl.reference import LQRFollower, LQRGame
+from bilevelrl.reference import LQRGame
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.errors import UnsupportedError
+from bilevelrl.reference.lqr import LQRFollower
 from bilevelrl.reference.lqr_game import closed_loop, game_steps
 from bilevelrl.reference.problem import Objective
 

@@ -18,8 +18,8 @@ from bilevelrl.estimators.critics.networks import DenseNetwork, NetworkCritic
 from bilevelrl.estimators.sampling.trajectories import Trajectories
 from bilevelrl.estimators.sums.clipping import clip_to_norm
 from bilevelrl.estimators.sums.traces import continues
-from bilevelrl.reference import LQRFollower
 from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.lqr import LQRFollower
 
 __all__ = ["ActionValueNetwork", "StateNetwork", "TDOptions", "fit_network"]
 

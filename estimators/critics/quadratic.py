@@ -18,10 +18,10 @@ import numpy as np
 from bilevelrl.estimators.critics.least_squares import QuadraticRegression, unpack_quadratic
 from bilevelrl.estimators.estimator import Context
 from bilevelrl.estimators.sampling.trajectories import Trajectories
-from bilevelrl.reference import LQRFollower, LQRMatrices
+from bilevelrl.reference import LQRMatrices
 from bilevelrl.reference.arrays import FloatArray, check_joined, check_steps_to_go, check_vectors
 from bilevelrl.reference.doors import Horizon, checked
-from bilevelrl.reference.lqr import evaluate_lqr_leader, leader_costs
+from bilevelrl.reference.lqr import LQRFollower, evaluate_lqr_leader, leader_costs
 from bilevelrl.reference.problem import Objective
 
 __all__ = ["QuadraticCritic", "fit_lstd_critic"]

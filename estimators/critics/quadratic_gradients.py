@@ -26,11 +26,11 @@ from bilevelrl.estimators.critics.least_squares import (
 from bilevelrl.estimators.estimator import Context, FollowerGradientCritic
 from bilevelrl.estimators.sampling.trajectories import Trajectories
 from bilevelrl.estimators.sums.single_transitions import single_derivatives
-from bilevelrl.reference import ConfigurableLQR, LQRFollower
+from bilevelrl.reference import ConfigurableLQR
 from bilevelrl.reference.arrays import FloatArray, check_joined, check_vectors
 from bilevelrl.reference.doors import checked
 from bilevelrl.reference.errors import UnsupportedError
-from bilevelrl.reference.lqr import discounted_lyapunov
+from bilevelrl.reference.lqr import LQRFollower, discounted_lyapunov
 
 __all__ = [
     "GradientRewards",

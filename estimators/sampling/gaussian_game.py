@@ -14,10 +14,11 @@ from numpy.random import Generator
 
 from bilevelrl.estimators.sampling.linear_quadratic import gaussian_root
 from bilevelrl.estimators.sampling.trajectories import Trajectories
-from bilevelrl.reference import LQRFollower, LQRGame, solve_follower
+from bilevelrl.reference import LQRGame, solve_follower
 from bilevelrl.reference.arrays import FloatArray, IntArray
 from bilevelrl.reference.doors import Count, checked
 from bilevelrl.reference.errors import ShapeError, UnsupportedError, refusal
+from bilevelrl.reference.lqr import LQRFollower
 
 __all__ = ["LQRGameBatch", "StackedFollowers", "check_linear_leader", "sample_games"]
 

@@ -10,10 +10,11 @@ import scipy.special
 from numpy.random import Generator
 
 from bilevelrl.estimators.sampling.trajectories import Trajectories
-from bilevelrl.reference import ConfigurableLQR, LQRFollower, LQRGame
+from bilevelrl.reference import ConfigurableLQR, LQRGame
 from bilevelrl.reference.arrays import BoolArray, FloatArray, IntArray, check_shape
 from bilevelrl.reference.doors import Count, Horizon, Positive, checked
 from bilevelrl.reference.errors import InvalidInputError, refusal
+from bilevelrl.reference.lqr import LQRFollower
 
 __all__ = ["LQRSimulator", "gaussian_root"]
 

@@ -21,9 +21,10 @@ from bilevelrl.estimators.estimator import Context, Contribution
 from bilevelrl.estimators.sampling.joint_actions import joint_mdp
 from bilevelrl.estimators.sampling.tabular import TabularSimulator
 from bilevelrl.estimators.sampling.trajectories import Trajectories
-from bilevelrl.reference import ConfigurableMDP, MarkovGame, reduce_game, solve_follower
+from bilevelrl.reference import ConfigurableMDP, MarkovGame, solve_follower
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.errors import IllPosedError, UnsupportedError
+from bilevelrl.reference.game import reduce_game
 from bilevelrl.reference.nudged import PaidFollower, check_pay, kernel_layout
 from bilevelrl.reference.problem import Objective, Part, Term
 from bilevelrl.reference.tabular import dense_jacobian

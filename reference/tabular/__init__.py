@@ -3,7 +3,7 @@
 from bilevelrl.reference.tabular.error_bounds import dense_jacobian
 from bilevelrl.reference.tabular.fixed_point import entropy, state_scale
 from bilevelrl.reference.tabular.leader import evaluate_leader, leader_action_values
-from bilevelrl.reference.tabular.stacked.newton import newton_batch
+from bilevelrl.reference.tabular.stacked.newton import newton_batch, solve_followers
 from bilevelrl.reference.tabular.tables import TABLE_NAMES, check_values
 from bilevelrl.reference.tabular.transitions import (
     ROW_SUM_TOLERANCE,
@@ -33,6 +33,7 @@ __all__ = [
     "leader_action_values",
     "newton_batch",
     "policy_transition",
+    "solve_followers",
     "state_scale",
     "swept_objective",
     "to_dense",

@@ -271,10 +271,9 @@ class ConfigurableMDP(Differentiated):
     def conserves_mass(self, theta: FloatArray) -> bool:
         """Whether the rows' sums stand still around θ, by differences of the tables."""
         theta = self.check_theta(theta)
-        derivatives = self.derivatives
-        if derivatives.stands_still(theta, "transition"):
+        if self.derivatives.stands_still(theta, "transition"):
             return True
-        probe = derivatives.probe(theta)
+        probe = self.derivatives.probe(theta)
         sums = [np.asarray(side["transition"]).sum(axis=-1) for side in probe.sides if side is not None]
         base = np.asarray(probe.base["transition"])
         rounding = 4.0 * float(np.finfo(np.float64).eps) * base.shape[-1] ** 0.5

@@ -22,7 +22,6 @@ import numpy as np
 from bilevelrl.reference import (
     ConfigurableLQR,
     ConfigurableMDP,
-    LeaderGaussian,
     LQRGame,
     LQRMatrices,
     MarkovGame,
@@ -32,6 +31,7 @@ from bilevelrl.reference import (
 from bilevelrl.reference.arrays import FloatArray, Traced
 from bilevelrl.reference.doors import checked
 from bilevelrl.reference.errors import InvalidInputError, UnsupportedError, refusal
+from bilevelrl.reference.lqr_game import LeaderGaussian
 from bilevelrl.reference.storage import write_atomically
 
 __all__ = ["load_problem", "problem_arrays", "save_problem"]

@@ -12,10 +12,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from bilevelrl.reference import PARTS, ConfigurableMDP, solve_follower
+from bilevelrl.reference import ConfigurableMDP, solve_follower
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.errors import InvalidInputError, refusal
-from bilevelrl.reference.problem import Part
+from bilevelrl.reference.problem import PARTS, Part
 from bilevelrl.reference.storage import write_atomically
 from bilevelrl.reference.tabular import to_dense
 

@@ -9,19 +9,12 @@ from typing import Any
 import autograd.numpy as anp
 import numpy as np
 
-from bilevelrl.reference import (
-    ConfigurableLQR,
-    ConfigurableMDP,
-    LeaderGaussian,
-    LQRGame,
-    LQRMatrices,
-    MarkovGame,
-    Tables,
-)
+from bilevelrl.reference import ConfigurableLQR, ConfigurableMDP, LQRGame, LQRMatrices, MarkovGame, Tables
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.certified import ClosedForm, ClosedFormTable
 from bilevelrl.reference.derivatives import sigmoid, softmax
 from bilevelrl.reference.errors import UnsupportedError
+from bilevelrl.reference.lqr_game import LeaderGaussian
 from bilevelrl.reference.storage import remade
 
 __all__ = ["build_problem", "feature_function", "table_function", "theta_of"]

@@ -7,10 +7,11 @@ from typing import Any
 import autograd.numpy as anp
 import numpy as np
 
-from bilevelrl.reference import ConfigurableLQR, LeaderGaussian, LQRGame, LQRMatrices
+from bilevelrl.reference import ConfigurableLQR, LQRGame, LQRMatrices
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.doors import Count, Deviation, Seed, checked
 from bilevelrl.reference.lqr import spectral_radius
+from bilevelrl.reference.lqr_game import LeaderGaussian
 from bilevelrl.reference.storage import remade
 from bilevelrl.tasks.registry import register_task
 

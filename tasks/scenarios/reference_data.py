@@ -16,12 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from bilevelrl.reference import PARTS
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.certified import ClosedForm, Exact
 from bilevelrl.reference.doors import checked, checked_record
 from bilevelrl.reference.errors import InvalidInputError, ShapeError, UnknownNameError, refusal
-from bilevelrl.reference.problem import GAME_PARTS, Objective
+from bilevelrl.reference.problem import GAME_PARTS, PARTS, Objective
 from bilevelrl.tasks.generators.closed_form_json import parse_json, problem_from_json, read_number
 from bilevelrl.tasks.generators.closed_form_problems import build_problem, theta_of
 from bilevelrl.tasks.scenarios.scenario import Provenance, Scenario, Truth

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 
-from bilevelrl.reference import PARTS, Hypergradient, Problem, hypergradient
+from bilevelrl.reference import Hypergradient, Problem, hypergradient
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.contexts import Mixture, reduce_contexts
 from bilevelrl.reference.doors import Count, Horizon, Steps, checked, checked_record, like
 from bilevelrl.reference.errors import InvalidInputError, ShapeError, UnknownNameError, refusal
-from bilevelrl.reference.problem import GAME_PARTS, INFINITE_HORIZON, Objective, Part
+from bilevelrl.reference.problem import GAME_PARTS, INFINITE_HORIZON, PARTS, Objective, Part
 from bilevelrl.reference.seen import seen_by_estimators
 from bilevelrl.tasks.exporting import as_gymnasium, write_npz
 from bilevelrl.tasks.scenarios.structure import choose_horizon, path_tags

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FLOORS = {"reference": 0, "estimators": 1, "tasks": 1, "verification": 2, "benchmarks": 3}
 """A package imports itself and packages on lower floors."""
 
-MOST_FILES, MOST_NAMES = 15, 30
+MOST_FILES, MOST_NAMES, MOST_IN_ALL = 15, 30, 90
 
 
 def source_files(root: Path) -> dict[str, Path]:
@@ -156,6 +156,7 @@ def test_facades_are_small() -> None:
     sizes = {facade.removeprefix("bilevelrl."): len(names) for facade, names in FACADES.items()}
     assert {"reference", "estimators.training"} <= {facade for facade, size in sizes.items() if size > 10}
     assert not {facade: size for facade, size in sizes.items() if size > MOST_NAMES}
+    assert 60 < sum(sizes.get(package, 0) for package in FLOORS) <= MOST_IN_ALL
 
 
 def test_tests_mirror_the_folders() -> None:

@@ -11,7 +11,8 @@ from __future__ import annotations
 import mpmath
 import numpy as np
 
-from bilevelrl.reference import PARTS, ConfigurableMDP
+from bilevelrl.reference import ConfigurableMDP
+from bilevelrl.reference.problem import PARTS
 from bilevelrl.reference.tabular.error_bounds import dense_jacobian
 from bilevelrl.reference.tabular.transitions import to_dense
 

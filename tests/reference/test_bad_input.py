@@ -7,14 +7,13 @@ from numpy.random import default_rng
 from bilevelrl.reference import (
     ConfigurableMDP,
     SparseTransition,
-    SuboptimalFollower,
     Tables,
     hypergradient,
     leader_objective,
     named_stream,
     solve_follower,
-    solve_followers,
 )
+from bilevelrl.reference.best_response import SuboptimalFollower
 from bilevelrl.reference.errors import (
     BilevelRLError,
     IllPosedError,
@@ -27,6 +26,7 @@ from bilevelrl.reference.errors import (
     UnknownNameError,
     UnsupportedError,
 )
+from bilevelrl.reference.tabular import solve_followers
 from bilevelrl.tasks import random_lqr, random_mdp
 from bilevelrl.verification.testing.strategies import sparse_twin
 

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from bilevelrl.reference import Follower, solve_follower
+from bilevelrl.reference import solve_follower
 from bilevelrl.reference.errors import InvalidInputError
+from bilevelrl.reference.problem import Follower
 from bilevelrl.tasks import building_thermal_control, lqr_game, random_markov_game, random_mdp, toy_markov_game
 
 pytestmark = pytest.mark.exact

@@ -3,15 +3,10 @@
 import numpy as np
 import pytest
 
-from bilevelrl.reference import (
-    certified_hypergradient,
-    hypergradient,
-    leader_objective,
-    objective_error_bound,
-    solve_follower,
-)
+from bilevelrl.reference import certified_hypergradient, hypergradient, leader_objective, solve_follower
 from bilevelrl.reference.errors import IllPosedError, InvalidInputError, UnsupportedError
 from bilevelrl.reference.problem import INFINITE_HORIZON, At, Objective, linearise, solve
+from bilevelrl.reference.registry import objective_error_bound
 from bilevelrl.tasks import random_lqr, random_lqr_game, random_markov_game, random_mdp
 
 

@@ -11,8 +11,9 @@ import pytest
 
 import bilevelrl.benchmarks.research.model_based
 import bilevelrl.estimators.training
-from bilevelrl.reference import SuboptimalFollower, hypergradient
+from bilevelrl.reference import hypergradient
 from bilevelrl.reference.arrays import as_float, check_discount, check_number, check_positive
+from bilevelrl.reference.best_response import SuboptimalFollower
 from bilevelrl.reference.doors import checked
 from bilevelrl.reference.errors import InvalidInputError
 from bilevelrl.tasks import random_lqr, random_lqr_game, random_markov_game, random_mdp

@@ -7,7 +7,8 @@ import pytest
 
 from bilevelrl.reference import hypergradient
 from bilevelrl.reference.errors import InvalidInputError, UnknownNameError
-from bilevelrl.tasks import TASKS, make_task, register_task
+from bilevelrl.tasks import TASKS, make_task
+from bilevelrl.tasks.registry import register_task
 
 pytestmark = pytest.mark.exact
 

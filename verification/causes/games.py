@@ -14,8 +14,8 @@ from functools import cached_property, lru_cache
 
 import numpy as np
 
-from bilevelrl.reference import GameFollower
 from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.game import GameFollower
 from bilevelrl.verification.causes.forms import AtScenario, Blanks, Style
 from bilevelrl.verification.causes.walk import Walk
 

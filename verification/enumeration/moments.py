@@ -18,10 +18,11 @@ import numpy as np
 
 from bilevelrl.estimators import Context, Draw, Estimator, LeaderCritic, TabularSimulator, Trajectories
 from bilevelrl.estimators.sampling import JointProcess, joint_mdp
-from bilevelrl.reference import ConfigurableMDP, Follower, MarkovGame, solve_follower
+from bilevelrl.reference import ConfigurableMDP, MarkovGame, solve_follower
 from bilevelrl.reference.arrays import FloatArray, check_array
 from bilevelrl.reference.doors import Count, checked, like
 from bilevelrl.reference.errors import EstimatorError, InvalidInputError, TooLargeError, UnsupportedError, refusal
+from bilevelrl.reference.problem import Follower
 from bilevelrl.verification.enumeration.contract import (
     ContractedEstimator,
     EstimatorFunction,

@@ -18,10 +18,11 @@ import numpy as np
 
 from bilevelrl.estimators import Context, Draw, Estimator, LeaderCritic, Trajectories
 from bilevelrl.estimators.sampling import gaussian_root
-from bilevelrl.reference import ConfigurableLQR, LQRFollower, LQRGame, solve_follower
+from bilevelrl.reference import ConfigurableLQR, LQRGame, solve_follower
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.doors import Count, check_count, checked
 from bilevelrl.reference.errors import EstimatorError, TooLargeError, UnsupportedError
+from bilevelrl.reference.lqr import LQRFollower
 from bilevelrl.verification.enumeration.contract import (
     ContractedEstimator,
     EstimatorFunction,

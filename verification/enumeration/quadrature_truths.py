@@ -10,10 +10,11 @@ import numpy as np
 from bilevelrl.estimators import Context
 from bilevelrl.estimators.critics import LQRGameCritic
 from bilevelrl.estimators.sampling import gaussian_root
-from bilevelrl.reference import ConfigurableLQR, LQRFollower, LQRGame, solve_follower
+from bilevelrl.reference import ConfigurableLQR, LQRGame, solve_follower
 from bilevelrl.reference.arrays import FloatArray, check_shape
 from bilevelrl.reference.doors import Count, Steps, checked
 from bilevelrl.reference.errors import InvalidInputError, refusal
+from bilevelrl.reference.lqr import LQRFollower
 from bilevelrl.reference.lqr_game import closed_loop, evaluate_game_leader
 from bilevelrl.reference.problem import Objective, Part, Term
 from bilevelrl.verification.enumeration.quadrature import product_rule

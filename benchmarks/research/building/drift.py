@@ -29,9 +29,10 @@ from bilevelrl.estimators import Context, Trajectories
 from bilevelrl.estimators.sampling import LQRSimulator
 from bilevelrl.estimators.sums import clip_to_norm
 from bilevelrl.estimators.training import METHODS, CriticRule, NetworkCritics, Wanted
-from bilevelrl.reference import ConfigurableLQR, LQRFollower, hypergradient, named_stream, solve_follower
+from bilevelrl.reference import ConfigurableLQR, hypergradient, named_stream, solve_follower
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.errors import InvalidInputError
+from bilevelrl.reference.lqr import LQRFollower
 from bilevelrl.tasks import building_thermal_control
 from bilevelrl.verification.commands import natural
 

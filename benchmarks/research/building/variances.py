@@ -9,7 +9,8 @@ import argparse
 
 import numpy as np
 
-from bilevelrl.estimators import BCHG, Context, PathwiseBCHG, sample_trajectories
+from bilevelrl.estimators import BCHG, Context, sample_trajectories
+from bilevelrl.estimators.methods import PathwiseBCHG
 from bilevelrl.reference import hypergradient, named_stream, solve_follower
 from bilevelrl.tasks import building_thermal_control
 

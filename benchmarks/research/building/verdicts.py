@@ -16,17 +16,8 @@ import numpy as np
 from bilevelrl.benchmarks.sweeping.figures import Figure, FigureOptions, Row, SweepRunner
 from bilevelrl.benchmarks.sweeping.sweep_grid import Cell, Grid
 from bilevelrl.benchmarks.sweeping.sweeps import Sweep
-from bilevelrl.estimators import (
-    BCHG,
-    HPGD,
-    Claim,
-    Context,
-    Estimator,
-    NaivePGD,
-    Objective,
-    PathwiseBCHG,
-    PolicyCovariance,
-)
+from bilevelrl.estimators import BCHG, HPGD, Claim, Context, Estimator, NaivePGD, Objective
+from bilevelrl.estimators.methods import PathwiseBCHG, PolicyCovariance
 from bilevelrl.estimators.sampling import LQRSimulator
 from bilevelrl.reference import hypergradient, named_stream, solve_follower
 from bilevelrl.reference.arrays import FloatArray

@@ -30,8 +30,9 @@ from bilevelrl.benchmarks.sweeping.sweep_grid import Cell
 from bilevelrl.estimators import Context, TabularSimulator, sample_trajectories
 from bilevelrl.estimators.methods import NudgedFollowers
 from bilevelrl.estimators.training import METHODS, Evaluation, Run, Training, train
-from bilevelrl.reference import ConfigurableMDP, reduce_game, solve_follower
+from bilevelrl.reference import ConfigurableMDP, solve_follower
 from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.game import reduce_game
 from bilevelrl.reference.storage import write_atomically
 from bilevelrl.tasks import toy_markov_game
 

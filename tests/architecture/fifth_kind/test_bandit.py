@@ -11,9 +11,9 @@ import pytest
 from bandit import Bandit, linearise_bandit
 
 from bilevelrl.estimators import Trajectories
-from bilevelrl.reference import Follower, Problem, hypergradient, leader_objective, solve_follower
+from bilevelrl.reference import Problem, hypergradient, leader_objective, solve_follower
 from bilevelrl.reference.errors import UnsupportedError
-from bilevelrl.reference.problem import linearise
+from bilevelrl.reference.problem import Follower, linearise
 from bilevelrl.reference.registry import HYPERGRADIENT_ROUTES
 from bilevelrl.verification import Outcome, judge, verify
 

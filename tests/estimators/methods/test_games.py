@@ -16,16 +16,17 @@ from bilevelrl.estimators import (
     SoBiRL,
     TableCritic,
     TabularSimulator,
-    TotalDerivative,
     sample_trajectories,
 )
 from bilevelrl.estimators.critics.joint_tables import GameCritic, learn_game_critic
+from bilevelrl.estimators.methods import TotalDerivative
 from bilevelrl.estimators.methods import bchg as bchg_module
 from bilevelrl.estimators.registry import estimators_for
 from bilevelrl.estimators.sampling.stopping import sample_stopped_trajectories
 from bilevelrl.estimators.terms import joint_actions
 from bilevelrl.estimators.terms.along_trajectories import exact_critic_kind
-from bilevelrl.reference import MarkovGame, SuboptimalFollower, hypergradient, named_stream, solve_follower
+from bilevelrl.reference import MarkovGame, hypergradient, named_stream, solve_follower
+from bilevelrl.reference.best_response import SuboptimalFollower
 from bilevelrl.reference.errors import EstimatorError, InvalidInputError, ShapeError, UnknownNameError, UnsupportedError
 from bilevelrl.tasks import random_markov_game, random_mdp, toy_game_theta, toy_markov_game
 from bilevelrl.tasks.generators.random_games import layered_markov_game

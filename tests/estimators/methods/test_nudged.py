@@ -10,13 +10,14 @@ from bilevelrl.estimators import Context, Objective, TabularSimulator, sample_tr
 from bilevelrl.estimators.expectations.nudged import _overlaps
 from bilevelrl.estimators.methods import NudgedFollowers
 from bilevelrl.estimators.terms.batched import SeedBatch
-from bilevelrl.reference import SparseTransition, hypergradient, reduce_game, solve_follower
+from bilevelrl.reference import SparseTransition, hypergradient, solve_follower
 from bilevelrl.reference.errors import (
     EstimatorError,
     InvalidInputError,
     TooLargeError,
     UnsupportedError,
 )
+from bilevelrl.reference.game import reduce_game
 from bilevelrl.reference.nudged import PaidFollower
 from bilevelrl.tasks import four_rooms, layered_mdp, lqr_game, random_lqr, random_markov_game, random_mdp
 from bilevelrl.verification import enumerate_moments

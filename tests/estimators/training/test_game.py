@@ -7,8 +7,9 @@ import pytest
 from game_runs import EXACT, GAME, THETAS, policies_of, training_of
 
 from bilevelrl.benchmarks.paper.published_follower import log_sum_exp_of_the_mean
-from bilevelrl.estimators import BCHG, BiAC, Context, NaivePGD, TotalDerivative
+from bilevelrl.estimators import BCHG, BiAC, Context, NaivePGD
 from bilevelrl.estimators.critics.joint_tables import GameCritic
+from bilevelrl.estimators.methods import TotalDerivative
 from bilevelrl.estimators.training import METHODS, PUBLISHED, SGD, GameOptions, train
 from bilevelrl.estimators.training.declarations.actors import NetworkActor, softmax_rows
 from bilevelrl.estimators.training.worlds.logits import PlayedResponse, all_logits

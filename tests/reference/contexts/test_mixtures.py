@@ -9,13 +9,10 @@ from hypothesis import strategies as st
 from bilevelrl.reference import (
     HYPERGRADIENT_ROUTES,
     ConfigurableMDP,
-    Follower,
     Problem,
     certified_hypergradient,
     hypergradient,
     leader_objective,
-    objective_error_bound,
-    reduce_game,
     solve_follower,
 )
 from bilevelrl.reference.approximations import APPROXIMATIONS, approximate_hypergradient
@@ -27,6 +24,9 @@ from bilevelrl.reference.errors import (
     StochasticityError,
     UnsupportedError,
 )
+from bilevelrl.reference.game import reduce_game
+from bilevelrl.reference.problem import Follower
+from bilevelrl.reference.registry import objective_error_bound
 from bilevelrl.tasks import layered_mdp, random_lqr, random_mdp
 from bilevelrl.tasks.generators import layered_markov_game
 

@@ -16,7 +16,6 @@ from bilevelrl.reference import (
     HYPERGRADIENT_ROUTES,
     ConfigurableLQR,
     ConfigurableMDP,
-    LeaderGaussian,
     LQRMatrices,
     MarkovGame,
     SparseTransition,
@@ -29,6 +28,7 @@ from bilevelrl.reference.derivatives.checks import compare
 from bilevelrl.reference.derivatives.numerical import numerical_jacobian
 from bilevelrl.reference.derivatives.probes import Probe
 from bilevelrl.reference.errors import BilevelRLError, DerivativeError, IllPosedError, InvalidInputError, ShapeError
+from bilevelrl.reference.lqr_game import LeaderGaussian
 from bilevelrl.tasks import four_rooms, lqr_game, random_markov_game, random_mdp, toy_markov_game
 
 pytestmark = pytest.mark.exact

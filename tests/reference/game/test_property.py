@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bilevelrl.estimators import BCHG, Context, NaivePGD, Objective
-from bilevelrl.reference import hypergradient, leader_objective, reduce_game, solve_follower
+from bilevelrl.reference import hypergradient, leader_objective, solve_follower
+from bilevelrl.reference.game import reduce_game
 from bilevelrl.verification.testing.strategies import markov_games
 
 pytestmark = pytest.mark.property

@@ -12,14 +12,12 @@ from sabotage import sabotage, sabotaged
 from bilevelrl.reference import (
     HYPERGRADIENT_ROUTES,
     MarkovGame,
-    NeuralPolicy,
-    SuboptimalFollower,
     TabularSoftmaxPolicy,
     hypergradient,
     leader_objective,
-    reduce_game,
     solve_follower,
 )
+from bilevelrl.reference.best_response import SuboptimalFollower
 from bilevelrl.reference.errors import (
     IllPosedError,
     IndependenceError,
@@ -28,6 +26,7 @@ from bilevelrl.reference.errors import (
     StochasticityError,
     SupportError,
 )
+from bilevelrl.reference.game import NeuralPolicy, reduce_game
 from bilevelrl.reference.game.decisions import DecisionPoints
 from bilevelrl.reference.problem import GAME_PARTS
 from bilevelrl.reference.tabular.transitions import DiscountedSystem

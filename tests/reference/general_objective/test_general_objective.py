@@ -11,7 +11,7 @@ from autograd.tracer import getval
 from scipy.special import logsumexp
 
 from bilevelrl.estimators import BCHG, Claim, Context, NaivePGD, sample_trajectories
-from bilevelrl.reference import ConfigurableMDP, hypergradient, leader_objective, objective_error_bound, solve_follower
+from bilevelrl.reference import ConfigurableMDP, hypergradient, leader_objective, solve_follower
 from bilevelrl.reference.approximations import approximate_hypergradient
 from bilevelrl.reference.errors import (
     DerivativeError,
@@ -22,6 +22,7 @@ from bilevelrl.reference.errors import (
     UnsupportedError,
 )
 from bilevelrl.reference.general_objective import GeneralObjective, ordinary_problem
+from bilevelrl.reference.registry import objective_error_bound
 from bilevelrl.tasks import chain, garnet, layered_mdp, random_mdp
 from bilevelrl.tasks.paper import policy_norm, policy_norm_start
 from bilevelrl.verification import verify

@@ -10,9 +10,10 @@ import pytest
 from scipy.special import logsumexp
 
 from bilevelrl.estimators import BCHG, Context, NaivePGD, sample_trajectories
-from bilevelrl.reference import hypergradient, leader_objective, objective_error_bound, solve_follower
+from bilevelrl.reference import hypergradient, leader_objective, solve_follower
 from bilevelrl.reference.errors import InvalidInputError, ShapeError, UnsupportedError
 from bilevelrl.reference.problem import Objective
+from bilevelrl.reference.registry import objective_error_bound
 from bilevelrl.reference.seen import Seen, seen_by_estimators
 from bilevelrl.reference.separate_kernels import SeparateKernels, separate_error_bound
 from bilevelrl.tasks import Scenario, layered_mdp, random_mdp

@@ -16,11 +16,10 @@ from bilevelrl.reference import (
     Tables,
     TabularSoftmaxPolicy,
     hypergradient,
-    reduce_game,
     solve_follower,
-    solve_followers,
 )
-from bilevelrl.reference.tabular import fixed_point
+from bilevelrl.reference.game import reduce_game
+from bilevelrl.reference.tabular import fixed_point, solve_followers
 from bilevelrl.reference.tabular import value_errors as value_errors_module
 from bilevelrl.reference.tabular.follower import tabular_operator
 from bilevelrl.reference.tabular.value_errors import value_errors

@@ -5,8 +5,10 @@ import pytest
 from high_precision import HighPrecision
 from hypothesis import given, settings
 
-from bilevelrl.reference import ConfigurableMDP, SuboptimalFollower, Tables, solve_follower, solve_followers
+from bilevelrl.reference import ConfigurableMDP, Tables, solve_follower
+from bilevelrl.reference.best_response import SuboptimalFollower
 from bilevelrl.reference.problem import Status
+from bilevelrl.reference.tabular import solve_followers
 from bilevelrl.tasks import four_rooms, garnet, random_mdp
 from bilevelrl.verification.testing.strategies import configurable_mdps
 

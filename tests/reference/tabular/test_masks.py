@@ -21,10 +21,10 @@ from bilevelrl.reference import (
     TabularSoftmaxPolicy,
     hypergradient,
     solve_follower,
-    solve_followers,
 )
 from bilevelrl.reference.errors import InvalidInputError, ShapeError, UnsupportedError
 from bilevelrl.reference.problem import Objective
+from bilevelrl.reference.tabular import solve_followers
 from bilevelrl.tasks import random_markov_game
 from bilevelrl.verification import enumerate_moments
 

@@ -18,10 +18,10 @@ from bilevelrl.reference import (
     certified_hypergradient,
     hypergradient,
     leader_objective,
-    reduce_game,
     solve_follower,
 )
 from bilevelrl.reference.errors import InvalidInputError, StochasticityError
+from bilevelrl.reference.game import reduce_game
 from bilevelrl.reference.tabular import value_errors
 from bilevelrl.tasks import random_mdp
 

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bilevelrl.reference import PARTS, Hypergradient, hypergradient, leader_objective, solve_follower
+from bilevelrl.reference import Hypergradient, hypergradient, leader_objective, solve_follower
 from bilevelrl.reference.errors import InvalidInputError, ShapeError, UnknownNameError
+from bilevelrl.reference.problem import PARTS
 from bilevelrl.tasks import Scenario, scenario, scenarios
 from bilevelrl.tasks.scenarios.catalogue import scenario_names
 from bilevelrl.tasks.scenarios.main_job import paper_scenarios, small_scenarios

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bilevelrl.estimators import PolicyCovariance
+from bilevelrl.estimators.methods import PolicyCovariance
 from bilevelrl.estimators.registry import ESTIMATORS, estimators_for, register_estimator
 from bilevelrl.reference import ConfigurableLQR, MarkovGame
 from bilevelrl.tasks.scenarios.main_job import paper_scenarios

@@ -18,6 +18,7 @@ from bilevelrl.estimators.methods import (
     sobirl,
     total_derivative,
 )
+from bilevelrl.estimators.rivals import amd, k_step, value_penalty, zero_order
 from bilevelrl.reference import ConfigurableMDP
 from bilevelrl.reference.doors import checked
 from bilevelrl.reference.errors import InvalidInputError, refusal
@@ -36,6 +37,10 @@ _METHODS = (
     policy_covariance,
     sobirl,
     total_derivative,
+    amd,
+    k_step,
+    value_penalty,
+    zero_order,
 )
 
 ESTIMATORS: dict[str, EstimatorEntry] = {entry.name: entry for method in _METHODS for entry in method.CONFIGURATIONS}

@@ -76,12 +76,19 @@ def joint_expected_parts(
         step(visits, carried, 1.0, critic.rows(None))
     else:
         carried = np.zeros(game.states)
+        window: int | None = getattr(estimator, "suffix_steps", None)
+        chain = np.zeros(()) if window is None else np.einsum("sla,slat->st", joint, moved.transition)
+        fresh = np.zeros((0, game.states))  # what is carried, by its age, where suffixes are cut
         for k in range(horizon):
             paid = float(target.horizon is None or k < target.horizon)
             to_go = None if target.horizon is None else max(target.horizon - k, 0)
             visits = law[:, None, None] * joint
             trace = step(visits, carried, paid * discount**k, int(critic.rows(to_go)))
+            newest = (trace - discount_follower * carried[:, None, None] * joint).ravel() @ flat
             carried, law = trace.ravel() @ flat, visits.ravel() @ flat
+            if window is not None:
+                fresh = np.vstack([newest, discount_follower * fresh @ chain])[: window - 1 + later]
+                carried = fresh.sum(axis=0)
     weights = np.stack([own, guided])
     if (weights[:, policy == 0.0] != 0.0).any():
         raise SupportError("policy: expected positive probabilities where scores are weighted; use a softmax policy")

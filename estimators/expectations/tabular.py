@@ -190,6 +190,9 @@ class _Model:
         same_suffix = self.estimator.critic == "monte_carlo"
         returns = self._returns(paid) if same_suffix else None
         law = self.start
+        window: int | None = getattr(self.estimator, "suffix_steps", None)
+        fresh = np.zeros((0, law.size))  # what is carried, by its age, where suffixes are cut
+        chain = policy_transition(self.kernel, policy) if window is not None else np.zeros((0, 0))
         weights = self._start(self._values(0) if returns is None else returns[0])
         carried = np.zeros(law.size)  # E[e_{k-1} 1(s_k = s)]
         counted = 0.0  # c_k, over the steps at which the leader is paid
@@ -206,6 +209,10 @@ class _Model:
             trace = discount_follower * carried[:, None] * policy + visits * impulse
             self._respond(weights, trace)
             carried = _push(self.kernel, trace)  # (1)
+            if window is not None:
+                newest = _push(self.kernel, visits * impulse)
+                fresh = np.vstack([newest, discount_follower * np.asarray(fresh @ chain)])[: window - 1]
+                carried = fresh.sum(axis=0)
             law = _push(self.kernel, visits)
             if self.completion is not None:
                 # Every n-step sum that ends here, and the last of them with all the weight that is left.

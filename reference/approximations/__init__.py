@@ -1,18 +1,18 @@
 """Hypergradients that are not exact, with their knobs; importing this package registers them."""
 
 from bilevelrl.reference.approximations import adjoints as _adjoints
-from bilevelrl.reference.approximations import alternating_tables as _alternating_tables
-from bilevelrl.reference.approximations import attenuated_penalty as _attenuated_penalty
 from bilevelrl.reference.approximations import bellman_penalty as _bellman_penalty
 from bilevelrl.reference.approximations import smoothing as _smoothing
 from bilevelrl.reference.approximations import value_penalty as _value_penalty
 from bilevelrl.reference.approximations.adjoints import ruling_rate
+from bilevelrl.reference.approximations.alternating_tables import AlternatingRecursion
 from bilevelrl.reference.approximations.approximation import (
     APPROXIMATIONS,
     Approximation,
     approximate_hypergradient,
     tabular_at,
 )
+from bilevelrl.reference.approximations.attenuated_penalty import SweptFollower, swept_followers
 from bilevelrl.reference.approximations.follower_maps import (
     FOLLOWER_MAPS,
     FollowerMap,
@@ -29,9 +29,11 @@ from bilevelrl.reference.approximations.unrolled_sweeps import hypergradient_thr
 __all__ = [
     "APPROXIMATIONS",
     "FOLLOWER_MAPS",
+    "AlternatingRecursion",
     "Approximation",
     "FollowerMap",
     "LearntLaw",
+    "SweptFollower",
     "approximate_hypergradient",
     "fisher_blocks",
     "follower_at",
@@ -41,8 +43,9 @@ __all__ = [
     "hypergradient_through_sweeps",
     "ruling_rate",
     "sampled_soft_q_learning",
+    "swept_followers",
     "tabular_at",
     "variation_bound",
 ]
 
-del _adjoints, _alternating_tables, _attenuated_penalty, _bellman_penalty, _smoothing, _value_penalty
+del _adjoints, _bellman_penalty, _smoothing, _value_penalty

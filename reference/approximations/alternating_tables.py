@@ -21,21 +21,29 @@ from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.errors import UnsupportedError
 from bilevelrl.reference.problem import Objective
 from bilevelrl.reference.tabular.error_bounds import dense_jacobian
-from bilevelrl.reference.tabular.follower import solve_tabular
+from bilevelrl.reference.tabular.follower import TabularFollower, solve_tabular
 from bilevelrl.reference.tabular.model import TabularAt
 
-__all__ = ["alternating_tables", "ruling_table"]
+__all__ = ["AlternatingRecursion", "alternating_tables", "ruling_table"]
 
 _SEEN = 1e-9  # of the largest share
 _BASIS = 1e10
 
 
-class _Recursion:
-    """One sweep at a solved follower, and what the tables say."""
+class AlternatingRecursion:
+    """One sweep at a follower, and what the tables say.
 
-    def __init__(self, at: TabularAt) -> None:
+    Parameters
+    ----------
+    at
+        The problem at θ.
+    follower
+        Whose policy and values are read; None: the best response.
+    """
+
+    def __init__(self, at: TabularAt, follower: TabularFollower | None = None) -> None:
         self.at, self.problem = at, at.problem
-        follower, jacobian = solve_tabular(at), at.problem.jacobian(at.theta)
+        follower, jacobian = follower or solve_tabular(at), at.problem.jacobian(at.theta)
         self.policy, value = follower.policy, follower.value_without(at.constant)
         self.none = np.zeros((*self.policy.shape, at.theta.size))
         self.initial = jacobian.get("initial")
@@ -85,7 +93,7 @@ def alternating_tables(at: TabularAt, objective: Objective, knob: float) -> Floa
     """
     if objective.horizon is not None:
         raise UnsupportedError(f"horizon={objective.horizon}: AMD's tables know no time; expected None")
-    of = _Recursion(at)
+    of = AlternatingRecursion(at)
     led, heard, gained = of.none, of.none, np.zeros(of.policy.shape)
     for _ in range(steps_of(knob)):
         led, heard, gained = of.sweep(led, heard, gained)
@@ -101,7 +109,7 @@ def ruling_table(at: TabularAt) -> float:
     A constant Z is among them wherever the chain goes on for ever and earns. NaN where P_π has no basis of
     eigenvectors.
     """
-    of, problem = _Recursion(at), at.problem
+    of, problem = AlternatingRecursion(at), at.problem
     heard, gained = of.rests(of.source, problem.discount_follower), of.rests(of.reward, problem.discount_leader)
     source = of.mean(of.sweep(of.none, heard, gained)[0])
     chain = problem.discount_leader * np.matmul(of.policy[:, None, :], at.kernel)[:, 0, :]

@@ -14,6 +14,8 @@ faster than the followers come after it.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from bilevelrl.reference.approximations.adjoints import steps_of
@@ -26,18 +28,26 @@ from bilevelrl.reference.problem import Objective
 from bilevelrl.reference.tabular.fixed_point import soft_bellman
 from bilevelrl.reference.tabular.model import TabularAt
 
-__all__ = ["attenuated_penalty"]
+__all__ = ["SweptFollower", "attenuated_penalty", "swept_followers"]
 
 
-def attenuated_penalty(at: TabularAt, objective: Objective, knob: float) -> FloatArray:
-    """Return (2) after k iterations of (1).
+class SweptFollower(NamedTuple):
+    """A follower that was swept and stopped: its pay, what it plays (S, A), what that is worth to it, paid (S,)."""
+
+    pay: float
+    policy: FloatArray
+    worth: FloatArray
+
+
+def swept_followers(at: TabularAt, objective: Objective, steps: int) -> tuple[SweptFollower, SweptFollower]:
+    """Return the paid and the unpaid follower after k iterations of (1).
 
     Raises
     ------
     UnsupportedError
         If the discounts differ, or for episodes of T steps: a pay that is constant in time answers for neither.
     """
-    problem, steps = at.problem, steps_of(knob)
+    problem = at.problem
     discount = problem.discount_follower
     if objective.horizon is not None or problem.discount_leader != discount:
         raise UnsupportedError(
@@ -54,11 +64,21 @@ def attenuated_penalty(at: TabularAt, objective: Objective, knob: float) -> Floa
         paid, _, one = soft_bellman(at.tables.transition, reward + pay * bonus, discount, problem.temperature, paid)
         unpaid, _, other = soft_bellman(at.tables.transition, reward, discount, problem.temperature, unpaid)
         policies = (one, other)  # (1)
-    found = np.zeros(at.theta.size)
-    for policy, side in zip(policies, (pay, 0.0), strict=True):
+    found = []
+    for policy, side in zip(policies, (float(pay), 0.0), strict=True):
         follower = follower_at(at, policy)
         earned = follower.value + side * (follower.inverse @ np.vecdot(policy, bonus))
-        visits = follower.visits[:, None] * policy
+        found.append(SweptFollower(side, policy, earned))
+    return found[0], found[1]
+
+
+def attenuated_penalty(at: TabularAt, objective: Objective, knob: float) -> FloatArray:
+    """Return (2) after k iterations of (1); refused as `swept_followers`."""
+    followers = swept_followers(at, objective, steps_of(knob))
+    pay, discount = followers[0].pay, at.problem.discount_follower
+    found = np.zeros(at.theta.size)
+    for side, policy, earned in followers:
+        visits = follower_at(at, policy).visits[:, None] * policy
         sign = 1.0 if side else -1.0
         found = found + sign / pay * at.pullback(
             {
@@ -68,7 +88,7 @@ def attenuated_penalty(at: TabularAt, objective: Objective, knob: float) -> Floa
                 "transition": kernel_layout(at, discount * visits[:, :, None] * earned),
             }
         )  # (2)
-    return found + problem.regulariser_gradient(at.theta)
+    return found + at.problem.regulariser_gradient(at.theta)
 
 
 register_approximation(

@@ -222,6 +222,10 @@ BIASED = {
     "sobirl",
     "sobirl_q",
     "sobirl_return",
+    "k_step",
+    "value_penalty",
+    "amd",
+    "zero_order",
 }
 
 

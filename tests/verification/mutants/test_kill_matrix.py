@@ -37,7 +37,10 @@ from bilevelrl.verification.mutants.sample import SampleFormula
 # A margin of ten is one digit away from rounding; the Taylor test's is at most about two by construction.
 CLEAR = {"Taylor order": 1.5}
 
-DRAW_FOR_THEMSELVES = ("bc_hg_independent", "hpgd_oracle", "hpgd_oracle_independent", "nudged", "nudged_one_sided")
+DRAW_FOR_THEMSELVES = (
+    "bc_hg_independent", "hpgd_oracle", "hpgd_oracle_independent", "nudged", "nudged_one_sided", "value_penalty",
+    "zero_order",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("name", MUTANTS)

@@ -22,6 +22,7 @@ import numpy as np
 from bilevelrl.benchmarks.sweeping.sweep_grid import Cell, Grid
 from bilevelrl.benchmarks.sweeping.sweep_store import SweepFolder, write_table
 from bilevelrl.benchmarks.sweeping.sweeps import Backend, Progress, Sweep, run_sweep
+from bilevelrl.reference import Problem
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.errors import InvalidInputError, MissingExtraError, refusal
 from bilevelrl.reference.storage import write_atomically
@@ -77,7 +78,7 @@ class StudyTable:
 class _Cells:
     """The function of a study's cells; it travels to other processes with problem and estimators."""
 
-    problem: Any
+    problem: Problem
     thetas: tuple[FloatArray, ...]
     estimators: Mapping[str, Any]
     samples: tuple[int, ...]
@@ -115,7 +116,7 @@ class _StudySweep(Sweep):
 
 def study(
     estimators: Any,
-    problem: Any,
+    problem: Problem,
     thetas: Any,
     *,
     steps: int | Sequence[int],
@@ -311,7 +312,7 @@ def _name(given: Any) -> str:
     return str(getattr(given, "name", None) or getattr(given, "__name__", None) or type(given).__name__)
 
 
-def _thetas(problem: Any, thetas: Any) -> tuple[FloatArray, ...]:
+def _thetas(problem: Problem, thetas: Any) -> tuple[FloatArray, ...]:
     """Every θ, checked; a list of θ, or one."""
     several = isinstance(thetas, (list, tuple)) and len(thetas) > 0 and np.ndim(thetas[0]) > 0
     return tuple(np.array(problem.check_theta(theta)) for theta in (thetas if several else [thetas]))

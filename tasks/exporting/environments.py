@@ -6,11 +6,12 @@ step is in `info`. In PettingZoo both act, in turns, the leader first.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 
-from bilevelrl.reference.doors import Horizon, checked
+from bilevelrl.reference import Problem
+from bilevelrl.reference.doors import Horizon, as_is, checked
 from bilevelrl.reference.errors import InvalidInputError, MissingExtraError, UnsupportedError, refusal
 from bilevelrl.tasks.exporting.worlds import QuadraticWorld, TableWorld, World, world_of
 
@@ -24,7 +25,9 @@ LEADER, FOLLOWER = "leader", "follower"
 
 
 @checked
-def as_gymnasium(problem: Any, theta: Any, *, horizon: Horizon = None) -> gymnasium.Env[Any, Any]:
+def as_gymnasium(
+    problem: Annotated[Problem, as_is], theta: object, *, horizon: Horizon = None
+) -> gymnasium.Env[Any, Any]:
     """Return the follower's decision process at θ as a `gymnasium.Env`.
 
     Parameters
@@ -107,7 +110,9 @@ def as_gymnasium(problem: Any, theta: Any, *, horizon: Horizon = None) -> gymnas
 
 
 @checked
-def as_pettingzoo(problem: Any, theta: Any, *, horizon: Horizon = None) -> pettingzoo.AECEnv[str, Any, Any]:
+def as_pettingzoo(
+    problem: Annotated[Problem, as_is], theta: object, *, horizon: Horizon = None
+) -> pettingzoo.AECEnv[str, Any, Any]:
     """Return a game as a PettingZoo environment in which both act in turns, the leader first.
 
     Parameters
@@ -141,12 +146,13 @@ def as_pettingzoo(problem: Any, theta: Any, *, horizon: Horizon = None) -> petti
         raise UnsupportedError(
             refusal("problem", type(problem).__name__, "a game, whose leader acts", "export it with as_gymnasium")
         )
+    known = str(getattr(problem, "name", type(problem).__name__))
     spaces = {LEADER: _space(world, False), FOLLOWER: _space(world, world.follower_sees)}
 
     class GameEnvironment(AECEnv[str, Any, Any]):  # type: ignore[misc]
         """One game, played by both."""
 
-        metadata = {"render_modes": [], "name": problem.name, "is_parallelizable": False}  # noqa: RUF012
+        metadata = {"render_modes": [], "name": known, "is_parallelizable": False}  # noqa: RUF012
 
         def __init__(self) -> None:
             super().__init__()

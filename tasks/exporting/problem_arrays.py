@@ -14,7 +14,7 @@ import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 import autograd.numpy as anp
 import numpy as np
@@ -25,11 +25,12 @@ from bilevelrl.reference import (
     LQRGame,
     LQRMatrices,
     MarkovGame,
+    Problem,
     SparseTransition,
     Tables,
 )
 from bilevelrl.reference.arrays import FloatArray, Traced
-from bilevelrl.reference.doors import checked
+from bilevelrl.reference.doors import as_is, checked
 from bilevelrl.reference.errors import InvalidInputError, UnsupportedError, refusal
 from bilevelrl.reference.lqr_game import LeaderGaussian
 from bilevelrl.reference.storage import write_atomically
@@ -45,7 +46,7 @@ KINDS: dict[str, Any] = {
 FORMAT = "bilevelrl-problem-1"
 
 
-def problem_arrays(problem: Any, theta: Any) -> dict[str, Any]:
+def problem_arrays(problem: Problem, theta: Any) -> dict[str, Any]:
     """Return everything that a hypergradient at θ reads of a problem, by name.
 
     Parameters
@@ -78,15 +79,16 @@ def problem_arrays(problem: Any, theta: Any) -> dict[str, Any]:
         raise UnsupportedError(
             refusal("problem", type(problem).__name__, f"one of {', '.join(KINDS)}", "write it as one of the kinds")
         )
+    known: Any = problem
     theta = problem.check_theta(theta)
     found: dict[str, Any] = {"format": np.array(FORMAT), "kind": np.array(kind), "theta": theta}
-    for entry in fields(problem):
+    for entry in fields(known):
         value = getattr(problem, entry.name)
         if not entry.name.startswith("_") and isinstance(value, (np.ndarray, float, bool, str)):
             found[entry.name] = np.asarray(value)
     found.pop("verify_derivatives", None)
-    values = problem.derivatives.entries(theta)
-    jacobian = problem.jacobian(theta)
+    values = known.derivatives.entries(theta)
+    jacobian = known.jacobian(theta)
     for name, value in values.items():
         table = np.asarray(value, dtype=np.float64)
         found[f"entry_{name}"] = table
@@ -103,7 +105,7 @@ def problem_arrays(problem: Any, theta: Any) -> dict[str, Any]:
 
 
 @checked
-def save_problem(path: str | Path, problem: Any, theta: Any) -> Path:
+def save_problem(path: str | Path, problem: Annotated[Problem, as_is], theta: Any) -> Path:
     """Write `problem_arrays` to a .npz file and return its path.
 
     Raises

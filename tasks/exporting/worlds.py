@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.random import Generator
 
-from bilevelrl.reference import ConfigurableLQR, ConfigurableMDP, LQRGame, MarkovGame
+from bilevelrl.reference import ConfigurableLQR, ConfigurableMDP, LQRGame, MarkovGame, Problem
 from bilevelrl.reference.arrays import BoolArray, FloatArray
 from bilevelrl.reference.errors import InvalidInputError, UnsupportedError, refusal
 from bilevelrl.reference.tabular import to_dense
@@ -155,7 +155,7 @@ class QuadraticWorld:
 
 
 @functools.singledispatch
-def world_of(problem: Any, theta: object) -> World:
+def world_of(problem: Problem, theta: object) -> World:
     """Return what a problem does in one step at θ.
 
     Raises

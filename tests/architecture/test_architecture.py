@@ -1,4 +1,4 @@
-"""The house: which folder may import which, no circles, no crowded folder, small facades, no kind in a file's name."""
+"""The house: who may import whom, no circles, no crowded folder, no long module, small facades, no kind in a file name."""
 
 import ast
 import re
@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FLOORS = {"reference": 0, "estimators": 1, "tasks": 1, "verification": 2, "benchmarks": 3}
 """A package imports itself and packages on lower floors."""
 
-MOST_FILES, MOST_NAMES, MOST_IN_ALL = 15, 30, 90
+MOST_FILES, MOST_LINES, MOST_NAMES, MOST_IN_ALL = 15, 400, 30, 90
 
 
 def source_files(root: Path) -> dict[str, Path]:
@@ -145,6 +145,12 @@ def test_no_folder_is_crowded(top: str) -> None:
     for path in (ROOT / top).rglob("*.py"):
         files[path.parent.relative_to(ROOT)] += 1
     assert not {str(folder): count for folder, count in files.items() if count > MOST_FILES}
+
+
+def test_no_module_is_long() -> None:
+    lengths = {name: path.read_text(encoding="utf-8").count("\n") for name, path in MODULES.items()}
+    assert max(lengths.values()) > 300
+    assert not {name: lines for name, lines in lengths.items() if lines > MOST_LINES}
 
 
 def test_no_file_carries_its_kind_in_its_name() -> None:

@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from bilevelrl.reference import Problem
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.doors import callable_error, checked
 from bilevelrl.reference.errors import (
@@ -75,7 +76,7 @@ def check_gradient(
 
 
 def evaluate_gradient(
-    gradient: GradientFunction, problem: Any, theta: FloatArray
+    gradient: GradientFunction, problem: Problem, theta: FloatArray
 ) -> tuple[FloatArray, dict[str, FloatArray]]:
     """Call a gradient function on a copy of θ and check its answer; return the value and its parts.
 

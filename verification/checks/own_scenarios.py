@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 
-from bilevelrl.reference import HYPERGRADIENT_ROUTES, ConfigurableMDP, hypergradient
+from bilevelrl.reference import HYPERGRADIENT_ROUTES, ConfigurableMDP, Problem, hypergradient
 from bilevelrl.reference.errors import InvalidInputError, refusal
 from bilevelrl.reference.problem import Objective
 from bilevelrl.tasks import Scenario, scenarios
@@ -64,8 +63,8 @@ def hold_to_its_problem(on: Scenario) -> Scenario:
 def chosen_scenarios(
     on: Scenario | str | Iterable[Scenario | str] | None,
     *,
-    problem: Any = None,
-    theta: Any = None,
+    problem: Problem | None = None,
+    theta: object = None,
     horizon: int | None = None,
     argument: str = "on",
 ) -> tuple[Scenario, ...] | None:

@@ -17,7 +17,7 @@ from bilevelrl.estimators import (
     Trajectories,
 )
 from bilevelrl.estimators.sampling import LQRSimulator, TabularSimulator
-from bilevelrl.reference import ConfigurableLQR, ConfigurableMDP, LQRGame, MarkovGame, named_stream
+from bilevelrl.reference import ConfigurableLQR, ConfigurableMDP, LQRGame, MarkovGame, Problem, named_stream
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.errors import EstimatorError, UnsupportedError
 from bilevelrl.tasks import Scenario
@@ -199,7 +199,7 @@ class Sampler:
         return critic
 
 
-def _simulator(problem: Any, step_limit: int | None) -> Any:
+def _simulator(problem: Problem, step_limit: int | None) -> Any:
     """Where samples come from; with a limit, episodes of so many steps follow each other in a stream."""
     if isinstance(problem, (ConfigurableLQR, LQRGame)):
         return LQRSimulator()

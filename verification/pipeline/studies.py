@@ -17,7 +17,7 @@ import numpy as np
 from numpy.random import Generator
 
 from bilevelrl.estimators import ESTIMATORS, Context, Draw, Estimator, estimators_for
-from bilevelrl.reference import ConfigurableMDP, named_stream
+from bilevelrl.reference import ConfigurableMDP, Problem, named_stream
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.doors import Count, Seed, checked
 from bilevelrl.reference.errors import (
@@ -87,8 +87,8 @@ def study_estimator(
 
 def own_study_rows(
     given: str | Estimator | EstimatorFunction,
-    problem: Any,
-    theta: Any,
+    problem: Problem,
+    theta: object,
     *,
     steps: int,
     seed: int = 0,
@@ -125,7 +125,8 @@ def own_study_rows(
     >>> [row.samples for row in rows], rows[0].scenario
     ([1, 4], 'random_mdp(4x2, seed=0), 3 steps')
     """
-    at = Scenario.of(problem, theta, horizon=steps, name=f"{problem.name}, {steps} steps")
+    known = getattr(problem, "name", type(problem).__name__)
+    at = Scenario.of(problem, theta, horizon=steps, name=f"{known}, {steps} steps")
     estimator, level = _made(given, at)
     if not at.truth_of(estimator.target).value.any():
         raise InvalidInputError(

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 from bilevelrl.estimators import Claim, Draw, Estimator, estimators_for
-from bilevelrl.reference import HYPERGRADIENT_ROUTES, ConfigurableMDP
-from bilevelrl.reference.doors import Horizon, NonNegative, Positive, checked
+from bilevelrl.reference import HYPERGRADIENT_ROUTES, ConfigurableMDP, Problem
+from bilevelrl.reference.doors import Horizon, NonNegative, Positive, as_is, checked
 from bilevelrl.reference.errors import InvalidInputError, refusal
 from bilevelrl.tasks import Scenario
 from bilevelrl.tasks.scenarios import FOUR_ROOMS_TEMPERATURES, paper_scenarios, small_scenarios
@@ -40,8 +40,8 @@ def verify(
     estimator: Estimator | EstimatorFunction | None = None,
     *,
     scenarios: Iterable[Scenario | str] | None = None,
-    problem: Any = None,
-    theta: Any = None,
+    problem: Annotated[Problem | None, as_is] = None,
+    theta: object = None,
     horizon: Horizon = None,
     kind: type | None = None,
     claim: Claim | None = None,

@@ -1,4 +1,4 @@
-"""The house: who may import whom, no circles, no crowded folder, no long module, small facades, no kind in a file name."""
+"""The house: who may import whom, no circles, no crowded folder, no long module, small facades, no kind in a name."""
 
 import ast
 import re

@@ -57,6 +57,8 @@ STUDY_MODULES = (
     "research.escape.figure",
     "research.escape.leader",
     "research.followers.errors",
+    "research.followers.observed",
+    "research.followers.published",
     "research.nudged.training",
     "research.tax_design.study",
     "research.toy_game.spreads",

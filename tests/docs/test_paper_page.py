@@ -10,8 +10,10 @@ from bilevelrl.benchmarks.sweeping.figures import all_figures
 from bilevelrl.benchmarks.trainings import training_kinds
 from bilevelrl.estimators import ESTIMATORS
 from bilevelrl.reference import HYPERGRADIENT_ROUTES
+from bilevelrl.reference.approximations import APPROXIMATIONS
 
-PAGE = (Path(__file__).resolve().parents[2] / "docs" / "paper.md").read_text(encoding="utf-8")
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+PAGE, RIVALS = ((DOCS / name).read_text(encoding="utf-8") for name in ("paper.md", "hpgd_paper.md"))
 KINDS = {"configurable MDP": "ConfigurableMDP", "configurable LQR": "ConfigurableLQR", "Markov game": "MarkovGame"}
 KINDS["LQR game"] = "LQRGame"
 
@@ -46,9 +48,10 @@ def missing_figures(text):
 
 @pytest.mark.exact
 def test_objects_routes_and_commands_exist():
-    assert missing_objects(PAGE) == []
-    assert missing_routes(PAGE) == []
-    assert missing_figures(PAGE) == []
+    for page in (PAGE, RIVALS):
+        assert missing_objects(page) == []
+        assert missing_routes(page) == []
+        assert missing_figures(page) == []
     assert missing_objects("`bilevelrl.reference.hypergradients`")
     assert missing_routes("route `theorem3`")
     assert missing_figures("`bilevelrl reproduce fig0`")
@@ -83,3 +86,21 @@ def test_nothing_of_this_package_is_left_out():
     for kind in training_kinds():
         assert set(kind.titles) <= named
     assert {f"bilevelrl reproduce {name}" for name in all_figures()} <= named
+
+
+def unanswered(text):
+    """Rows that name nothing here and do not say that nothing is."""
+    lines = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
+    body = [line for line in lines if line[0] != "item" and not line[0].startswith("---")]
+    return [line[0] for line in body if len(line) != 3 or not re.search(r"`|\]\(|^not here|^none is made", line[2])]
+
+
+@pytest.mark.exact
+def test_rivals_are_listed_with_what_is_not_here():
+    assert unanswered(RIVALS) == []
+    assert unanswered("| item | what | here |\n| --- | --- | --- |\n| a | b | somewhere |") == ["a"]
+    for page in re.findall(r"\]\((\w+\.md)\)", RIVALS):
+        assert (DOCS / page).exists()
+    named = {name for name in code(RIVALS) if name in {method for kind in training_kinds() for method in kind.titles}}
+    assert {"hpgd_mc", "hpgd_sa", "hpgd_oracle", "sobirl"} <= named
+    assert {"alternating_tables", "smoothing", "differentiated_sweeps"} <= set(APPROXIMATIONS) & set(code(RIVALS))

@@ -10,7 +10,7 @@ from bilevelrl.benchmarks.research.followers.errors import follower_rows
 
 pytestmark = pytest.mark.exact
 
-KEPT = Path(__file__).resolve().parents[3] / "benchmarks" / "results" / "followers.csv"
+KEPT = Path(__file__).resolve().parents[4] / "benchmarks" / "results" / "followers.csv"
 
 
 def kept():

@@ -106,4 +106,5 @@ def _largest(values: FloatArray) -> float:
 def _rounding(weights: FloatArray, sizes: list[float]) -> float:
     """Bound (1); a single context of positive weight, which is one, is not rounded."""
     summed = int(np.count_nonzero(weights))
-    return 0.0 if summed == 1 else (2 * summed + 1) * float(np.finfo(np.float64).eps) * weighted(weights, sizes)
+    unit = float(np.finfo(np.float64).eps)
+    return 0.0 if summed == 1 else (2 * summed + 1) * unit * weighted(weights, sizes)  # (1)

@@ -205,7 +205,7 @@ def weighted(weights: FloatArray, terms: Sequence[Weighable]) -> Weighable:
     first, *rest = ((float(weight), term) for weight, term in zip(weights, terms, strict=True) if weight > 0.0)
     total = first[0] * first[1]
     for weight, term in rest:
-        total = total + weight * term
+        total = total + weight * term  # (1)
     return total
 
 

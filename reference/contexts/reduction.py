@@ -67,11 +67,11 @@ def reduce_contexts(mixture: Mixture) -> ConfigurableMDP:
         if any(own.action_mask is not None or own.actions < actions for own in each):
             mask = np.concatenate([_playable(own, actions) for own in each])
         return Tables(
-            transition=_side_by_side([own.transition for own in each], actions),
+            transition=_side_by_side([own.transition for own in each], actions),  # (1)
             reward_follower=anp.concatenate([_filled(own.reward_follower, actions) for own in each]),
             reward_leader=anp.concatenate([_filled(own.reward_leader, actions) for own in each]),
-            initial=anp.concatenate([weight * _law(own.initial) for weight, own in zip(weights, each, strict=True)]),
-            regulariser=sum(weight * own.regulariser for weight, own in zip(weights, each, strict=True)),
+            initial=anp.concatenate([p * _law(own.initial) for p, own in zip(weights, each, strict=True)]),  # (1)
+            regulariser=sum(p * own.regulariser for p, own in zip(weights, each, strict=True)),  # (1)
             action_mask=mask,
         )
 

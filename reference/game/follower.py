@@ -92,11 +92,6 @@ class GameFollower:
         return float(self.errors_on_demand().policy.max())
 
     @property
-    def centred_error_bound(self) -> float:
-        """Bound on the error of the centred values."""
-        return self.errors_on_demand().bound
-
-    @property
     def response(self) -> FloatArray:
         """G at the decision points, (S, D, A): D = L, or 1 if it does not see."""
         return self.policy if self.sees_leader_action else self.policy[:, :1]

@@ -34,7 +34,7 @@ def separate_leader_objective(
 ) -> float:
     """The leader's return in the measured problem; see `leader_objective`."""
     played = solve_tabular(at.planned) if follower is None else follower
-    return tabular_leader_objective(at.measured, objective=objective, follower=played)
+    return tabular_leader_objective(at.measured, objective=objective, follower=played)  # (1) of `model`
 
 
 @error_bound.register(SeparateKernels)

@@ -1,7 +1,8 @@
 """Three configurable MDPs of one size: planned in by the follower, measured by the leader, and lived in by samples.
 
-    π*(θ) is the soft-optimal policy of the planned problem, `J(θ) = ρ + E Σ_t γ_L^t r_L` its return in the measured
-    one, and trajectories are drawn, and estimators told, of the one that is lived in.
+    J(θ) = ρ(θ) + E Σ_t γ_L^t r_L(s_t, a_t),      a_t ~ π*(θ) of the planned problem, all else of the measured one.  (1)
+
+Trajectories are drawn, and estimators told, of the one that is lived in.
 
 The released Four-Rooms is such a problem: its planner and its metric move by one kernel and its simulator by another.
 A follower that plans in a wrong model is one too. Of what holds for one kernel only the chain rule is left: where the

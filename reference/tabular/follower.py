@@ -168,11 +168,6 @@ class TabularFollower:
         """Bound on the relative error of every π(a|s) against the best response."""
         return float(self.errors_on_demand().policy.max())
 
-    @property
-    def centred_error_bound(self) -> float:
-        """Bound on the error of `centred_value`."""
-        return float(self.errors_on_demand().value.max())
-
     @checked
     def value_without(self, constant: float) -> FloatArray:
         """Return `value - constant` (S,); all digits where the constant is `centre`."""

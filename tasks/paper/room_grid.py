@@ -16,16 +16,14 @@ from bilevelrl.reference.arrays import BoolArray, FloatArray, IntArray, check_in
 from bilevelrl.reference.doors import Count, Probability, checked
 from bilevelrl.reference.errors import InvalidInputError, ShapeError, refusal
 
-__all__ = ["ACTION_NAMES", "MOVES", "Cell", "RoomGrid"]
+__all__ = ["MOVES", "Cell", "RoomGrid"]
 
 Cell: TypeAlias = tuple[int, int]
 """(row, column), counted from 0 at the top left, walls included."""
 
 MOVES: IntArray = np.array([(-1, 0), (0, 1), (1, 0), (0, -1)])
-"""(4, 2): change of (row, column) for each action."""
+"""(4, 2): change of (row, column) for each action: up, right, down, left."""
 MOVES.setflags(write=False)
-
-ACTION_NAMES = ("up", "right", "down", "left")
 
 
 @checked

@@ -165,6 +165,14 @@ def test_facades_are_small() -> None:
     assert 60 < sum(sizes.get(package, 0) for package in FLOORS) <= MOST_IN_ALL
 
 
+def test_the_map_of_formulas_names_files_that_are_there() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    formulas = text.partition("## Where a formula stands")[2].partition("\n## ")[0]
+    named = re.findall(r"`([\w/]+\.py)`", formulas)
+    assert len(named) >= 12
+    assert not [path for path in named if not (ROOT / path).is_file()]
+
+
 def test_tests_mirror_the_folders() -> None:
     own = {"architecture", "docs", "fuzz", "helpers"}
     folders = {path.parent.relative_to(ROOT / "tests") for path in (ROOT / "tests").rglob("test_*.py")}

@@ -67,11 +67,6 @@ class ErrorBudget:
         self._expenses: list[Expense] = []
 
     @property
-    def expenses(self) -> tuple[Expense, ...]:
-        """Everything spent so far, in order."""
-        return tuple(self._expenses)
-
-    @property
     def spent(self) -> float:
         """Sum of the rates taken so far."""
         return math.fsum(expense.rate for expense in self._expenses)

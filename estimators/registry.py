@@ -18,7 +18,7 @@ from bilevelrl.estimators.methods import (
     sobirl,
     total_derivative,
 )
-from bilevelrl.estimators.rivals import amd, k_step, value_penalty, zero_order
+from bilevelrl.estimators.rivals import amd, k_step, log_derivative, logit_steps, value_penalty, zero_order
 from bilevelrl.reference import ConfigurableMDP
 from bilevelrl.reference.doors import checked
 from bilevelrl.reference.errors import InvalidInputError, refusal
@@ -39,6 +39,8 @@ _METHODS = (
     total_derivative,
     amd,
     k_step,
+    logit_steps,
+    log_derivative,
     value_penalty,
     zero_order,
 )

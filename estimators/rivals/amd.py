@@ -18,7 +18,7 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 
 from bilevelrl.estimators.estimator import Claim, Context, Contribution, Draw, Estimator, EstimatorEntry
-from bilevelrl.estimators.sampling.tabular import TabularSimulator
+from bilevelrl.estimators.rivals.own_law import own_law
 from bilevelrl.estimators.sampling.trajectories import Trajectories
 from bilevelrl.reference import ConfigurableMDP
 from bilevelrl.reference.approximations import AlternatingRecursion
@@ -129,9 +129,7 @@ class AMD(Estimator):
             If samples come from another law than the problem's.
         """
         self.check_problem(context)
-        simulator = context.simulator or TabularSimulator()
-        if simulator.dynamics is not None or simulator.restart != "initial" or simulator.step_limit is not None:
-            raise UnsupportedError(f"{self.name}: samples come from another law: expected the problem's own simulator")
+        own_law(self.name, context)
         at, leading = context.problem.at(context.theta), context.problem.discount_leader
         tables, policy = self._tables(context), context.follower.policy
         law = np.asarray(at.tables.initial)

@@ -22,13 +22,20 @@ from bilevelrl.reference.approximations.follower_maps import (
     sampled_soft_q_learning,
     variation_bound,
 )
-from bilevelrl.reference.approximations.through_logits import fisher_blocks, follower_at
+from bilevelrl.reference.approximations.through_logits import (
+    INVERSES,
+    fisher_blocks,
+    follower_at,
+    solved_scores,
+    weighed_advantages,
+)
 from bilevelrl.reference.approximations.under_follower import formula_under
 from bilevelrl.reference.approximations.unrolled_sweeps import hypergradient_through_sweeps
 
 __all__ = [
     "APPROXIMATIONS",
     "FOLLOWER_MAPS",
+    "INVERSES",
     "AlternatingRecursion",
     "Approximation",
     "FollowerMap",
@@ -43,9 +50,11 @@ __all__ = [
     "hypergradient_through_sweeps",
     "ruling_rate",
     "sampled_soft_q_learning",
+    "solved_scores",
     "swept_followers",
     "tabular_at",
     "variation_bound",
+    "weighed_advantages",
 ]
 
 del _adjoints, _bellman_penalty, _smoothing, _value_penalty

@@ -1,13 +1,23 @@
 """Total derivatives through the logits of the follower's policy, with something else in place of the exact inverse."""
 
-from bilevelrl.reference.approximations.through_logits import damped_inverse as _damped_inverse
-from bilevelrl.reference.approximations.through_logits import log_derivative as _log_derivative
+from collections.abc import Callable, Mapping
+
 from bilevelrl.reference.approximations.through_logits import network_policy as _network_policy
-from bilevelrl.reference.approximations.through_logits import nystroem as _nystroem
-from bilevelrl.reference.approximations.through_logits import policy_gradient_steps as _policy_gradient_steps
 from bilevelrl.reference.approximations.through_logits import unsolved as _unsolved
-from bilevelrl.reference.approximations.through_logits.follower import fisher_blocks, follower_at
+from bilevelrl.reference.approximations.through_logits.damped_inverse import damped
+from bilevelrl.reference.approximations.through_logits.follower import (
+    Inverse,
+    fisher_blocks,
+    follower_at,
+    solved_scores,
+)
+from bilevelrl.reference.approximations.through_logits.log_derivative import weighed_advantages
+from bilevelrl.reference.approximations.through_logits.nystroem import columned
+from bilevelrl.reference.approximations.through_logits.policy_gradient_steps import waited
 
-__all__ = ["fisher_blocks", "follower_at"]
+__all__ = ["INVERSES", "fisher_blocks", "follower_at", "solved_scores", "weighed_advantages"]
 
-del _damped_inverse, _log_derivative, _network_policy, _nystroem, _policy_gradient_steps, _unsolved
+INVERSES: Mapping[str, Callable[[float], Inverse]] = {"steps": waited, "damped": damped, "columns": columned}
+"""What stands in place of the inverse of a solved follower's Hessian, by its knob."""
+
+del _network_policy, _unsolved

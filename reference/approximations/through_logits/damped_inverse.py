@@ -12,17 +12,17 @@ from __future__ import annotations
 import numpy as np
 
 from bilevelrl.reference.approximations.approximation import Approximation, register_approximation
-from bilevelrl.reference.approximations.through_logits.follower import through_inverse
+from bilevelrl.reference.approximations.through_logits.follower import Inverse, through_inverse
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.errors import InvalidInputError, refusal
 from bilevelrl.reference.problem import Objective
 from bilevelrl.reference.tabular.model import TabularAt
 
-__all__ = ["damped_inverse"]
+__all__ = ["damped", "damped_inverse"]
 
 
-def damped_inverse(at: TabularAt, objective: Objective, knob: float) -> FloatArray:
-    """Return (1).
+def damped(knob: float) -> Inverse:
+    """Return the damped inverse of (1).
 
     Raises
     ------
@@ -33,10 +33,15 @@ def damped_inverse(at: TabularAt, objective: Objective, knob: float) -> FloatArr
         raise InvalidInputError(refusal("knob", knob, "a positive number", "damp by a hundredth of the Hessian"))
 
     def inverse(blocks: FloatArray, pushed: FloatArray, beta: float) -> FloatArray:
-        damped = beta * blocks + knob * beta * float(np.abs(blocks).max()) * np.eye(blocks.shape[1])
-        return np.asarray(np.linalg.solve(damped, pushed[:, :, None])[:, :, 0], dtype=np.float64)
+        matrix = beta * blocks + knob * beta * float(np.abs(blocks).max()) * np.eye(blocks.shape[1])
+        return np.asarray(np.linalg.solve(matrix, pushed[:, :, None])[:, :, 0], dtype=np.float64)
 
-    return through_inverse(at, objective, inverse)
+    return inverse
+
+
+def damped_inverse(at: TabularAt, objective: Objective, knob: float) -> FloatArray:
+    """Return (1)."""
+    return through_inverse(at, objective, damped(knob))
 
 
 register_approximation(

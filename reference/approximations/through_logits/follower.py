@@ -28,8 +28,8 @@ from bilevelrl.reference.arrays import ComplexArray, FloatArray
 from bilevelrl.reference.nudged import kernel_layout
 from bilevelrl.reference.problem import Objective
 from bilevelrl.reference.tabular.fixed_point import soft_bellman
-from bilevelrl.reference.tabular.follower import solve_tabular
-from bilevelrl.reference.tabular.leader import evaluate_leader, visited_next
+from bilevelrl.reference.tabular.follower import TabularFollower, solve_tabular
+from bilevelrl.reference.tabular.leader import LeaderEvaluation, evaluate_leader, visited_next
 from bilevelrl.reference.tabular.model import TabularAt
 
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
     "follower_at",
     "mixed_slope",
     "partial_at",
+    "solved_scores",
     "through_inverse",
 ]
 
@@ -88,12 +89,27 @@ def fisher_blocks(visits: FloatArray, policy: FloatArray) -> FloatArray:
     return visits[:, None, None] * blocks
 
 
-def through_inverse(at: TabularAt, objective: Objective, inverse: Inverse) -> FloatArray:
-    """Return the gradient at a solved follower, with something else in place of the inverse of its Hessian."""
+def solved_scores(at: TabularAt, objective: Objective, inverse: Inverse) -> FloatArray:
+    """Return y (S, A) less its mean over the policy: what scores of a solved follower are weighed with."""
+    follower, evaluation = _solved(at, objective)
+    blocks = fisher_blocks(follower_at(at, follower.policy).visits, follower.policy)
+    if not blocks.any():  # nothing is chosen
+        return np.zeros(follower.policy.shape)
+    solved = inverse(blocks, evaluation.benefit_weight, at.problem.temperature)
+    result: FloatArray = solved - np.vecdot(follower.policy, solved)[:, None]
+    return result
+
+
+def _solved(at: TabularAt, objective: Objective) -> tuple[TabularFollower, LeaderEvaluation]:
     follower = solve_tabular(at)
-    evaluation = evaluate_leader(
+    return follower, evaluate_leader(
         at.tables, follower.policy, at.problem.discount_leader, objective=objective, centre=at.centres[1]
     )
+
+
+def through_inverse(at: TabularAt, objective: Objective, inverse: Inverse) -> FloatArray:
+    """Return the gradient at a solved follower, with something else in place of the inverse of its Hessian."""
+    follower, evaluation = _solved(at, objective)
     blocks = fisher_blocks(follower_at(at, follower.policy).visits, follower.policy)
     cotangent = np.zeros(follower.policy.shape)
     if blocks.any():  # else nothing is chosen

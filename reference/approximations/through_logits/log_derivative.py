@@ -17,22 +17,30 @@ import numpy as np
 
 from bilevelrl.reference.approximations.adjoints import steps_of
 from bilevelrl.reference.approximations.approximation import Approximation, register_approximation
-from bilevelrl.reference.approximations.through_logits.follower import follower_after, partial_at
+from bilevelrl.reference.approximations.through_logits.follower import FollowerAt, follower_after, partial_at
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.nudged import kernel_layout
 from bilevelrl.reference.problem import Objective
 from bilevelrl.reference.tabular.model import TabularAt
 
-__all__ = ["log_derivative"]
+__all__ = ["log_derivative", "weighed_advantages"]
+
+
+def weighed_advantages(at: TabularAt, objective: Objective, follower: FollowerAt) -> FloatArray:
+    """Return g (S, A) = (y - ȳ) A, what stands behind the scores of (1)."""
+    _, pushed = partial_at(at, follower.policy, objective)
+    met = follower.visits[:, None] * follower.policy
+    solved = pushed / np.where(met > 0.0, at.problem.temperature * met, np.inf)
+    result: FloatArray = (solved - np.vecdot(follower.policy, solved)[:, None]) * follower.advantage
+    return result
 
 
 def log_derivative(at: TabularAt, objective: Objective, knob: float) -> FloatArray:
     """Return the partial gradient and (1) at a follower that stops after k sweeps."""
     follower = follower_after(at, steps_of(knob))
-    own, pushed = partial_at(at, follower.policy, objective)
+    own, _ = partial_at(at, follower.policy, objective)
     met = follower.visits[:, None] * follower.policy
-    solved = pushed / np.where(met > 0.0, at.problem.temperature * met, np.inf)
-    weighed = (solved - np.vecdot(follower.policy, solved)[:, None]) * follower.advantage
+    weighed = weighed_advantages(at, objective, follower)
     ahead = follower.inverse @ np.vecdot(follower.policy, weighed)
     carried = at.problem.discount_follower * met[:, :, None] * ahead
     return own + at.pullback({"initial": ahead, "transition": kernel_layout(at, carried)})  # (1)

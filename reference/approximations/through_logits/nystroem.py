@@ -14,18 +14,18 @@ import numpy as np
 
 from bilevelrl.reference.approximations.adjoints import steps_of
 from bilevelrl.reference.approximations.approximation import Approximation, register_approximation
-from bilevelrl.reference.approximations.through_logits.follower import through_inverse
+from bilevelrl.reference.approximations.through_logits.follower import Inverse, through_inverse
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.problem import Objective
 from bilevelrl.reference.tabular.model import TabularAt
 
-__all__ = ["nystroem"]
+__all__ = ["columned", "nystroem"]
 
 DAMPING = 1e-2
 
 
-def nystroem(at: TabularAt, objective: Objective, knob: float) -> FloatArray:
-    """Return the gradient with (1); more columns than there are count as all."""
+def columned(knob: float) -> Inverse:
+    """Return (1) of so many columns; more than there are count as all."""
     wanted = steps_of(knob)
 
     def inverse(blocks: FloatArray, pushed: FloatArray, beta: float) -> FloatArray:
@@ -41,7 +41,12 @@ def nystroem(at: TabularAt, objective: Objective, knob: float) -> FloatArray:
         found = (pushed - columns @ np.linalg.lstsq(small, columns.T @ pushed, rcond=1e-14)[0]) / damping  # (1)
         return np.asarray(found.reshape(states, actions))
 
-    return through_inverse(at, objective, inverse)
+    return inverse
+
+
+def nystroem(at: TabularAt, objective: Objective, knob: float) -> FloatArray:
+    """Return the gradient with (1)."""
+    return through_inverse(at, objective, columned(knob))
 
 
 register_approximation(

@@ -15,20 +15,25 @@ import numpy as np
 
 from bilevelrl.reference.approximations.adjoints import steps_of
 from bilevelrl.reference.approximations.approximation import Approximation, register_approximation
-from bilevelrl.reference.approximations.through_logits.follower import fisher_blocks, follower_at, through_inverse
+from bilevelrl.reference.approximations.through_logits.follower import (
+    Inverse,
+    fisher_blocks,
+    follower_at,
+    through_inverse,
+)
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.problem import Objective
 from bilevelrl.reference.tabular.follower import solve_tabular
 from bilevelrl.reference.tabular.model import TabularAt
 
-__all__ = ["policy_gradient_steps"]
+__all__ = ["policy_gradient_steps", "waited"]
 
 _SEEN = 1e-9
 """Of the largest eigenvalue: below it nothing is counted as seen."""
 
 
-def policy_gradient_steps(at: TabularAt, objective: Objective, knob: float) -> FloatArray:
-    """Return the gradient through the last k policy-gradient steps of a solved follower, (1)."""
+def waited(knob: float) -> Inverse:
+    """Return what k steps of (1) have in place of the inverse."""
     steps = steps_of(knob)
 
     def inverse(blocks: FloatArray, pushed: FloatArray, beta: float) -> FloatArray:
@@ -37,12 +42,17 @@ def policy_gradient_steps(at: TabularAt, objective: Objective, knob: float) -> F
         shares = np.clip(sizes / largest, 0.0, 1.0)
         # (1 - (1-x)^k) / x without cancellation, k where x is nothing.
         grown = -np.expm1(steps * np.log1p(-np.minimum(shares, 1.0 - 1e-16)))
-        waited = np.where(shares > 0.0, grown / np.where(shares > 0.0, shares, 1.0), float(steps))
+        count = np.where(shares > 0.0, grown / np.where(shares > 0.0, shares, 1.0), float(steps))
         along = np.matmul(vectors.transpose(0, 2, 1), pushed[:, :, None])[:, :, 0]
-        found: FloatArray = np.matmul(vectors, (waited * along)[:, :, None])[:, :, 0] / (beta * largest)
+        found: FloatArray = np.matmul(vectors, (count * along)[:, :, None])[:, :, 0] / (beta * largest)
         return found
 
-    return through_inverse(at, objective, inverse)  # (1)
+    return inverse
+
+
+def policy_gradient_steps(at: TabularAt, objective: Objective, knob: float) -> FloatArray:
+    """Return the gradient through the last k policy-gradient steps of a solved follower, (1)."""
+    return through_inverse(at, objective, waited(knob))  # (1)
 
 
 def _slowest(at: TabularAt) -> float:

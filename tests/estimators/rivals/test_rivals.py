@@ -7,7 +7,7 @@ import pytest
 
 from bilevelrl.estimators import Context, Objective, sample_trajectories
 from bilevelrl.estimators.methods import BCHG, NudgedFollowers
-from bilevelrl.estimators.rivals import AMD, KStep, ValuePenalty, ZeroOrder
+from bilevelrl.estimators.rivals import AMD, KStep, LogDerivative, LogitSteps, ValuePenalty, ZeroOrder
 from bilevelrl.reference import hypergradient, solve_follower
 from bilevelrl.reference.approximations import approximate_hypergradient
 from bilevelrl.reference.errors import (
@@ -69,6 +69,9 @@ IN_MDPS = [
     ZeroOrder(sides=1),
     ZeroOrder(sides=1, directions="signs"),
     ZeroOrder(directions="signs", target=Objective(2)),
+    LogitSteps(),
+    LogitSteps(inverse="damped", knob=0.1, scores="td_error"),
+    LogitSteps(inverse="columns", knob=2, critic="exact_truncated", target=Objective(3)),
 ]
 IN_GAMES = [KStep(suffix_steps=1), KStep(suffix_steps=2), ZeroOrder(), ValuePenalty(pay=0.3)]
 PENALTIES = [ValuePenalty(pay=0.3), ValuePenalty(pay=0.3, sides=2), ValuePenalty(iterations=3)]
@@ -101,6 +104,9 @@ def test_enumeration_finds_the_declared_expectation_in_games(sees, estimator):
         *((KStep(suffix_steps=k), "differentiated_sweeps", k, ENDING) for k in (1, 3, 10)),
         *((KStep(suffix_steps=k), "differentiated_sweeps", k, game(sees=True)) for k in (1, 4)),
         *((KStep(suffix_steps=k), "differentiated_sweeps", k, game(sees=False)) for k in (1, 4)),
+        (LogitSteps(knob=3), "policy_gradient_steps", 3, ENDING),
+        (LogitSteps(inverse="damped", knob=0.01), "damped_inverse", 0.01, ENDING),
+        (LogitSteps(inverse="columns", knob=3), "nystroem", 3, ENDING),
         (ValuePenalty(pay=0.1), "value_penalty_one_sided", 0.1, ENDING),
         (ValuePenalty(pay=0.1, sides=2), "value_penalty_two_sided", 0.1, game(sees=True)),
         (ValuePenalty(iterations=20), "attenuated_penalty", 20, EQUAL),
@@ -109,6 +115,23 @@ def test_enumeration_finds_the_declared_expectation_in_games(sees, estimator):
 def test_long_streams_have_the_methods_own_expectation(estimator, method, knob, problem):
     exact = approximate_hypergradient(problem, context_of(problem).theta, method, knob)
     assert np.abs(declared(estimator, problem, LONG) - exact).max() <= 1e-11 * max(1.0, np.abs(exact).max())
+
+
+HASTY = solve_follower(ENDING, THETA, method="value_iteration", stop_after=3)
+
+
+@pytest.mark.exact
+def test_the_log_derivative_form_sees_a_follower_that_has_not_arrived_and_nothing_of_one_that_has():
+    estimator = LogDerivative()
+    hasty = replace(context_of(ENDING), follower=HASTY)
+    short = sum(estimator.expectation(hasty, horizon=3).values())
+    found = enumerate_moments(estimator, ENDING, THETA, horizon=3, follower=HASTY)
+    assert np.abs(found.mean - short).max() <= 1e-12
+    exact = approximate_hypergradient(ENDING, THETA, "log_derivative", 4)  # it plays one backup of its three sweeps
+    assert np.abs(sum(estimator.expectation(hasty, horizon=LONG).values()) - exact).max() <= 1e-11
+    assert np.abs(estimator.expectation(hasty, horizon=LONG)["response"]).max() > 1e-3
+    assert np.abs(estimator.expectation(context_of(ENDING), horizon=LONG)["response"]).max() <= 1e-12
+    assert apart(estimator, ENDING) <= 1e-12
 
 
 @pytest.mark.exact
@@ -213,6 +236,43 @@ class _OneSideForTwo(ValuePenalty):
         return ValuePenalty._play(replace(self, sides=1), context, steps)
 
 
+@dataclass(frozen=True, kw_only=True)
+class _LeaderDiscounted(LogitSteps):
+    def _added_terms(self, trajectories, context, reading):
+        """γ_L^t for γ_F^t before the scores."""
+        (item,) = LogitSteps._added_terms(self, trajectories, context, reading)
+        ratio = (context.problem.discount_leader / context.problem.discount_follower) ** trajectories.time_in_episode
+        return [replace(item, weights={term: weight * ratio for term, weight in item.weights.items()})]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _StepTooMany(LogitSteps):
+    def _scores(self, context):
+        return LogitSteps._scores(replace(self, knob=self.knob + 1), context)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _ScoreOfTheStepItself(LogDerivative):
+    def _added_terms(self, trajectories, context, reading):
+        (item,) = LogDerivative._added_terms(self, trajectories, context, reading)
+        same = np.pad(item.weights["log_transition"][:, :-1], ((0, 0), (1, 0)))
+        return [replace(item, weights={**item.weights, "log_transition": same})]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _NotCentred(LogDerivative):
+    def _weighed(self, context):
+        return LogDerivative._weighed(self, context) + 0.1
+
+
+@pytest.mark.exact
+@pytest.mark.parametrize("planted", [_ScoreOfTheStepItself(), _NotCentred()], ids=lambda value: type(value).__name__)
+def test_planted_slips_of_the_log_derivative_form_are_seen(planted):
+    wanted = sum(LogDerivative().expectation(replace(context_of(ENDING), follower=HASTY), horizon=3).values())
+    found = enumerate_moments(planted, ENDING, THETA, horizon=3, follower=HASTY)
+    assert np.abs(found.mean - wanted).max() > 1e-3 * np.abs(wanted).max()
+
+
 COLD = replace(EQUAL, temperature=0.5)
 
 
@@ -224,6 +284,8 @@ COLD = replace(EQUAL, temperature=0.5)
         (_UndiscountedCut(suffix_steps=1), KStep(suffix_steps=1), ENDING),
         (_SweepTooMany(sweeps=2), AMD(sweeps=2), ENDING),
         (_ResponseNotCentred(sweeps=2), AMD(sweeps=2), ENDING),
+        (_LeaderDiscounted(), LogitSteps(), ENDING),
+        (_StepTooMany(), LogitSteps(), ENDING),
         (_HalfTheQuotient(), ZeroOrder(), ENDING),
         (_ShortAxes(), ZeroOrder(), ENDING),
         (_PayForPayOverTemperature(pay=0.3), ValuePenalty(pay=0.3), COLD),
@@ -262,6 +324,10 @@ def test_a_penalty_is_the_nudged_followers_quotient_without_a_third_population()
         (lambda: KStep(stopping="sum"), InvalidInputError, "stopping"),
         (lambda: KStep(critic="monte_carlo"), InvalidInputError, "monte_carlo"),
         (lambda: KStep(same_step=True), InvalidInputError, "same_step"),
+        (lambda: LogitSteps(knob=0.5), InvalidInputError, "knob=0.5"),
+        (lambda: LogitSteps(inverse="damped", knob=-1.0), InvalidInputError, "knob=-1.0"),
+        (lambda: LogitSteps(stopping="sum"), InvalidInputError, "stopping"),
+        (lambda: LogDerivative(stopping="sum"), InvalidInputError, "stopping"),
         (lambda: AMD(sweeps=0), InvalidInputError, "sweeps=0"),
         (lambda: ZeroOrder(smoothing=0.0), InvalidInputError, "smoothing=0.0"),
         (lambda: ZeroOrder(smoothing=np.nan), InvalidInputError, "smoothing=nan"),
@@ -283,7 +349,9 @@ def test_bad_input_is_named(make, error, words):
 
 
 @pytest.mark.exact
-@pytest.mark.parametrize("estimator", [KStep(), AMD(), ZeroOrder(), ValuePenalty()], ids=lambda e: e.name)
+@pytest.mark.parametrize(
+    "estimator", [KStep(), AMD(), ZeroOrder(), ValuePenalty(), LogitSteps(), LogDerivative()], ids=lambda e: e.name
+)
 @pytest.mark.parametrize("problem", [random_lqr(seed=0), lqr_game()], ids=["LQR", "LQR game"])
 def test_kinds_that_do_not_fit_are_refused_by_name(problem, estimator):
     with pytest.raises(UnsupportedError, match=type(problem).__name__):

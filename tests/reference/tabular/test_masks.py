@@ -223,6 +223,8 @@ BIASED = {
     "sobirl_q",
     "sobirl_return",
     "k_step",
+    "lola",
+    "log_derivative",
     "value_penalty",
     "amd",
     "zero_order",

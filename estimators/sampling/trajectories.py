@@ -215,10 +215,19 @@ class Trajectories:
         """Return some of the streams (an index array or slice over the first axis)."""
         streams = check_rows_chosen("streams", streams, self.streams)
         chosen: dict[str, Any] = {}
-        for entry in fields(self):
-            value = getattr(self, entry.name)
-            chosen[entry.name] = None if value is None else value[streams]
-        return Trajectories(**chosen)
+        for name in _FIELDS:
+            value = getattr(self, name)
+            chosen[name] = None if value is None else value[streams]
+        if not len(chosen["reward_leader_t"]):
+            return Trajectories(**chosen)  # refuses it
+        return self.changed(**chosen)
+
+    def changed(self, **changes: Any) -> Trajectories:
+        """Return the batch with other arrays, which the caller knows to be valid: nothing is checked again."""
+        made = object.__new__(Trajectories)
+        for name in _FIELDS:
+            object.__setattr__(made, name, changes[name] if name in changes else getattr(self, name))
+        return made
 
     @checked
     def with_stopping(self, stopping: IntArray) -> Trajectories:
@@ -254,3 +263,6 @@ class Trajectories:
                         "number states from 0; a terminal state_tp1 is S",
                     )
                 )
+
+
+_FIELDS = tuple(entry.name for entry in fields(Trajectories))

@@ -189,12 +189,14 @@ class SeedBatch:
         # The sampler paid the first seed's rewards.
         seed = self._seed_of(batch)
         reward = self.rewards_leader[seed[:, None], batch.state_t, batch.action_t]
-        return replace(batch, reward_leader_t=np.where(batch.valid, reward, 0.0), batch_index=seed)
+        return batch.changed(reward_leader_t=np.where(batch.valid, reward, 0.0), batch_index=seed)
 
     @checked
     def select(self, seeds: Any) -> SeedBatch:
         """Return some of the seeds (an index array or slice)."""
         seeds = check_rows_chosen("seeds", seeds, self.seeds)
+        if np.array_equal(seeds, np.arange(self.seeds)):  # all of them
+            return self
         return replace(
             self,
             thetas=self.thetas[seeds],
@@ -273,7 +275,7 @@ class SeedBatch:
         """
         seed = self._seed_of(trajectories)
         if trajectories.batch_index is None or not np.array_equal(trajectories.batch_index, seed):
-            trajectories = replace(trajectories, batch_index=seed)
+            trajectories = trajectories.changed(batch_index=seed)
         actions = self.policy.shape[2]
         context = Context(
             problem=Union(self.problem),
@@ -317,12 +319,14 @@ class SeedBatch:
 
     def _pull(self, cotangents: Mapping[str, FloatArray]) -> FloatArray:
         """Return one vector-Jacobian product per seed, (seeds, N); NaN for seeds whose weights are not finite."""
+        if not cotangents:
+            return np.zeros((self.seeds, self.thetas[0].size))
         entries = cotangents.values()
         finite = np.array([all(np.isfinite(each[seed]).all() for each in entries) for seed in range(self.seeds)])
         kept = {
             name: np.where(finite.reshape(-1, *(1,) * (each.ndim - 1)), each, 0.0) for name, each in cotangents.items()
         }
-        return np.where(finite[:, None], self.problem.vector_jacobians(self.thetas, kept), np.nan)
+        return np.where(finite[:, None], self.problem.pulled_rows(self.thetas, kept), np.nan)
 
     @checked
     def numbered(self, trajectories: Trajectories, seed: IntArray) -> Trajectories:
@@ -330,8 +334,7 @@ class SeedBatch:
         check_shape("seed", seed, (trajectories.streams,), "one per stream")
         first = self.states * check_indices("seed", seed, self.seeds)[:, None]
         ended = trajectories.state_tp1 == self.states
-        return replace(
-            trajectories,
+        return trajectories.changed(
             state_t=trajectories.state_t + first,
             state_tp1=np.where(ended, self.states * self.seeds, trajectories.state_tp1 + first),
         )

@@ -8,8 +8,9 @@ import numpy as np
 
 from bilevelrl.reference.arrays import FloatArray, check_theta
 from bilevelrl.reference.derivatives.entries import Derivatives, pull_streams
+from bilevelrl.reference.errors import DerivativeError
 
-__all__ = ["Differentiated"]
+__all__ = ["Differentiated", "hold_first_row"]
 
 
 class Differentiated:
@@ -57,3 +58,19 @@ class Differentiated:
         if not per_stream:
             return self.pullback_at(theta)(cotangents)
         return pull_streams(cotangents, self.jacobian(theta), streams, theta.size)
+
+
+def hold_first_row(name: str, theta: FloatArray, found: FloatArray, single: FloatArray) -> None:
+    """Refuse a stacked form whose first row is not what the form for one θ gives.
+
+    Raises
+    ------
+    DerivativeError
+        Naming the form, and both.
+    """
+    size = float(np.abs(single).max(initial=0.0, where=np.isfinite(single)))
+    if np.shape(found) != np.shape(single) or not np.allclose(found, single, 1e-9, 1e-9 * size):
+        raise DerivativeError(
+            f"{name}: its first row is {np.ravel(found)[:4]}, and what one theta={theta.tolist()} has is "
+            f"{np.ravel(single)[:4]}; expected the same at every row; correct it, or leave it out"
+        )

@@ -256,7 +256,7 @@ def game_operator(points: DecisionPoints, discount: float, temperature: float) -
         reward=points.reward_follower,
         discount=discount,
         temperature=temperature,
-        unit=points.unit(),
+        rounding_unit=points.unit,
         backup=backup,
         ahead=points.ahead,
         average=points.average,

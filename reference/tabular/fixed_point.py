@@ -108,8 +108,8 @@ class SoftOperator:
         r, without the constant.
     discount, temperature : float
         γ_F and β.
-    unit : float
-        Relative rounding of one backup: sums over successors and actions.
+    rounding_unit
+        Works out the relative rounding of one backup: sums over successors and actions.
     backup
         V → (TV, Q, π).
     ahead
@@ -125,12 +125,17 @@ class SoftOperator:
     reward: FloatArray
     discount: float
     temperature: float
-    unit: float
+    rounding_unit: Callable[[], float]
     backup: Callable[[FloatArray], tuple[FloatArray, FloatArray, FloatArray]]
     ahead: Callable[[FloatArray], FloatArray]
     average: Callable[[FloatArray, FloatArray], FloatArray]
     chain: Callable[[FloatArray], Matrix]
     krylov: Callable[[FloatArray], KrylovSystem] | None = None
+
+    @property
+    def unit(self) -> float:
+        """Relative rounding of one backup, worked out when it is read: it looks at the whole kernel."""
+        return self.rounding_unit()
 
     def size(self, value: FloatArray) -> FloatArray:
         """Return |r| + γ P |V|, of which rounding leaves `unit` in Q."""

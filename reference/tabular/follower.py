@@ -270,7 +270,7 @@ def tabular_operator(
         reward=reward,
         discount=discount,
         temperature=temperature,
-        unit=(terms + tables.actions + 8) * float(np.finfo(np.float64).eps) + law_error(kernel),
+        rounding_unit=lambda: (terms + tables.actions + 8) * float(np.finfo(np.float64).eps) + law_error(kernel),
         backup=lambda value: soft_bellman(kernel, reward, discount, temperature, value),
         ahead=lambda value: expected_next(kernel, value),
         average=lambda policy, x: np.vecdot(policy, x),

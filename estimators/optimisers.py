@@ -176,7 +176,7 @@ def make_optimiser(name: str) -> Optimiser:
     0.999
     """
     if name not in OPTIMISERS:
-        raise UnknownNameError("optimiser", name, OPTIMISERS)
+        raise UnknownNameError("optimiser name", name, OPTIMISERS)
     return OPTIMISERS[name]()
 
 

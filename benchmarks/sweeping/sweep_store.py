@@ -140,8 +140,10 @@ def mixed_software(rows: Sequence[Row]) -> str:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as broken:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(record, dict):
+            raise ValueError("no object of JSON")
+    except (OSError, ValueError, RecursionError) as broken:
         raise StorageError(f"{path}: cannot be read ({broken}); restore it or choose another folder") from None
     return record
 

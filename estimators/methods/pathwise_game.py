@@ -36,7 +36,7 @@ import numpy as np
 from bilevelrl.estimators.sampling.gaussian_game import LQRGameBatch, StackedFollowers
 from bilevelrl.reference import LQRGame
 from bilevelrl.reference.arrays import FloatArray
-from bilevelrl.reference.errors import InvalidInputError, UnknownNameError
+from bilevelrl.reference.doors import checked
 
 __all__ = ["PathwiseGame", "fit_cost_gradient"]
 
@@ -79,6 +79,7 @@ def fit_cost_gradient(game: LQRGame, followers: StackedFollowers, batch: LQRGame
     return gradient
 
 
+@checked
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PathwiseGame:
     """Pathwise hypergradient of a linear-quadratic game whose θ is the leader's gain.
@@ -113,12 +114,6 @@ class PathwiseGame:
 
     average_reward: bool = True
     response: Literal["lstd", "none"] = "lstd"
-
-    def __post_init__(self) -> None:
-        if self.response not in ("lstd", "none"):
-            raise UnknownNameError("response", self.response, ("lstd", "none"))
-        if not isinstance(self.average_reward, bool):
-            raise InvalidInputError(f"average_reward={self.average_reward!r}: expected True or False")
 
     def parts(self, game: LQRGame, followers: StackedFollowers, batch: LQRGameBatch) -> dict[str, FloatArray]:
         """Return {"policy": (R, N), "response": (R, N)}, the mean over the streams of each run."""

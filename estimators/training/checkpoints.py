@@ -89,7 +89,7 @@ def load_checkpoint(path: Path, *, fingerprint: str) -> tuple[int, dict[str, Flo
             arrays = {name: stored[name] for name in stored.files}
         header = json.loads(str(arrays.pop("header")))
         found, iteration, states = header["fingerprint"], int(header["iteration"]), header["generators"]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as broken:
+    except (OSError, ValueError, KeyError, TypeError, EOFError, RecursionError, zipfile.BadZipFile) as broken:
         raise StorageError(
             f"{path}: not a whole checkpoint ({broken}); remove it to start this training anew"
         ) from None

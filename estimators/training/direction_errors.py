@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.doors import checked
+from bilevelrl.reference.errors import ShapeError, refusal
 
 __all__ = ["GRADIENT_COLUMNS", "gradient_errors"]
 
@@ -12,6 +14,7 @@ GRADIENT_COLUMNS = ("cosine", "relative_error")
 """Names of what `gradient_errors` returns."""
 
 
+@checked
 def gradient_errors(direction: FloatArray, truth: FloatArray) -> dict[str, FloatArray]:
     """Return the cosine of directions with the exact hypergradient, and their distance relative to its norm.
 
@@ -26,12 +29,19 @@ def gradient_errors(direction: FloatArray, truth: FloatArray) -> dict[str, Float
         `cosine` (runs,), 0 where either is zero, and `relative_error` (runs,), where the truth is zero the distance
         itself.
 
+    Raises
+    ------
+    InvalidInputError, ShapeError
+        If they are not finite numbers of one shape.
+
     Examples
     --------
     >>> found = gradient_errors(np.array([[0.0, 2.0]]), np.array([[0.0, 1.0]]))
     >>> found["cosine"], found["relative_error"]
     (array([1.]), array([1.]))
     """
+    if direction.ndim != 2 or truth.shape != direction.shape:
+        raise ShapeError(refusal("truth.shape", truth.shape, f"direction's, {direction.shape}, (runs, N)", "one a run"))
     # Row by row sums of fixed order, so that no run depends on the others.
     length, size = _norms(direction), _norms(truth)
     tiny = np.finfo(np.float64).tiny

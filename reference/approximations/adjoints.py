@@ -26,6 +26,7 @@ from scipy.sparse.linalg import lsqr
 
 from bilevelrl.reference.approximations.approximation import Approximation, register_approximation
 from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.doors import check_stream_steps
 from bilevelrl.reference.errors import InvalidInputError, refusal
 from bilevelrl.reference.problem import Objective
 from bilevelrl.reference.tabular.follower import TabularFollower, solve_tabular
@@ -53,11 +54,11 @@ def steps_of(knob: float) -> int:
     Raises
     ------
     InvalidInputError
-        If it is not an integer of at least one.
+        If it is not an integer of at least one, or more than are gone through one by one.
     """
     if isinstance(knob, bool) or not float(knob).is_integer() or knob < 1:
         raise InvalidInputError(refusal("knob", knob, "an integer >= 1", "count the steps"))
-    return int(knob)
+    return int(check_stream_steps("knob", int(knob)))
 
 
 def follower_chain(at: TabularAt) -> FloatArray:

@@ -162,5 +162,5 @@ def _check_residual(entry: Approximation, at: TabularAt, objective: Objective, k
     if not left <= tolerance:
         raise NotConvergedError(
             f"{entry.name}: knob={knob}: {left:.2g} of the right-hand side of the adjoint system is left, expected at "
-            f"most {tolerance:.2g}; take more steps, or route='implicit', which solves it"
+            f"most tolerance={tolerance:.2g}; take more steps, or route='implicit', which solves it"
         )

@@ -14,7 +14,7 @@ import numpy as np
 from bilevelrl.reference.approximations.adjoints import ruling_rate, steps_of
 from bilevelrl.reference.approximations.approximation import Approximation, register_approximation
 from bilevelrl.reference.arrays import FloatArray
-from bilevelrl.reference.doors import Horizon, Iterations, checked
+from bilevelrl.reference.doors import Horizon, Steps, checked
 from bilevelrl.reference.problem import Objective
 from bilevelrl.reference.tabular.fixed_point import soft_bellman, start_value
 from bilevelrl.reference.tabular.follower import TabularFollower
@@ -29,7 +29,7 @@ def hypergradient_through_sweeps(
     problem: ConfigurableMDP,
     theta: object,
     *,
-    sweeps: Iterations,
+    sweeps: Steps,
     start: TabularFollower | FloatArray | None = None,
     horizon: Horizon = None,
     discounted: bool = True,
@@ -58,9 +58,8 @@ def hypergradient_through_sweeps(
     True
     """
     at = problem.at(theta)
-    return _through(
-        at, Objective(horizon, discounted), steps_of(sweeps), start_value(at.tables.states, start, at.constant)
-    )
+    first = start_value(at.tables.states, start, at.constant, name="start")
+    return _through(at, Objective(horizon, discounted), sweeps, first)
 
 
 def unrolled_sweeps(at: TabularAt, objective: Objective, knob: float) -> FloatArray:

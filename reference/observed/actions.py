@@ -109,7 +109,7 @@ def check_actions(policy: object, counts: object, *, error_rate: Probability = 1
     bilevelrl.reference.errors.InvalidInputError: counts[0, 0]=90: 0.9 of 100 actions seen in state 0, expected 0.5 ...
     """
     seen, claimed = _counts(counts), np.asarray(check_array("policy", policy, dtype=np.float64, finite=True))
-    check_shape("policy", claimed, seen.shape, "one probability for each count")
+    check_shape("policy", claimed, seen.shape, "one probability for each entry of counts")
     check_rows("policy", claimed, "normalise its rows")
     if error_rate == 0.0:
         raise InvalidInputError(refusal("error_rate", error_rate, "a number in (0, 1)", "1e-6 is usual"))

@@ -341,22 +341,22 @@ def _iteration_limit(method: FollowerMethod, discount: float, wanted: float, fir
     return int(min(1_000_000, 64 + np.ceil(needed)))
 
 
-def start_value(states: int, warm_start: object, offset: float) -> FloatArray:
+def start_value(states: int, warm_start: object, offset: float, *, name: str = "warm_start") -> FloatArray:
     """Return the values (S,) to start from: zeros, given ones, or those of a previous solution, without a constant."""
     if warm_start is None:
         return np.zeros(states)
     given = getattr(warm_start, "state_value", getattr(warm_start, "value", warm_start))
-    refuse_differentiation("warm_start", given)
+    refuse_differentiation(name, given)
     try:
         value = np.asarray(given, dtype=np.float64)
     except (TypeError, ValueError):
         found = type(warm_start).__name__
         raise InvalidInputError(
-            refusal("warm_start", found, f"values ({states},) or a solution", "start from a solution of this problem")
+            refusal(name, found, f"values ({states},) or a solution", "start from a solution of this problem")
         ) from None
     if value.shape != (states,):
-        raise ShapeError(refusal("warm_start.shape", value.shape, f"({states},)", "pass values per state"))
+        raise ShapeError(refusal(f"{name}.shape", value.shape, f"({states},)", "pass values per state"))
     if not np.isfinite(value).all():
-        raise InvalidInputError("warm_start: expected finite values; start from zeros or a converged solution")
+        raise InvalidInputError(f"{name}: expected finite values; start from zeros or a converged solution")
     result: FloatArray = value - offset
     return result

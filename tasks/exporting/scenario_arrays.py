@@ -14,6 +14,7 @@ import numpy as np
 
 from bilevelrl.reference import ConfigurableMDP, solve_follower
 from bilevelrl.reference.arrays import FloatArray
+from bilevelrl.reference.doors import checked
 from bilevelrl.reference.errors import InvalidInputError, refusal
 from bilevelrl.reference.problem import PARTS, Part
 from bilevelrl.reference.storage import write_atomically
@@ -75,6 +76,7 @@ class Exportable(Protocol):
         ...
 
 
+@checked
 def scenario_arrays(on: Exportable) -> dict[str, Any]:
     """Return everything about a scenario as arrays by name.
 
@@ -127,6 +129,7 @@ def scenario_arrays(on: Exportable) -> dict[str, Any]:
     return arrays
 
 
+@checked
 def write_npz(on: Exportable, path: str | Path) -> Path:
     """Write `scenario_arrays` to a .npz file and return its path.
 

@@ -14,13 +14,20 @@ from fractions import Fraction
 from typing import Any
 
 from bilevelrl.reference.certified import ClosedForm, ClosedFormTable, Exact, FeatureBlock
-from bilevelrl.reference.errors import InvalidInputError, ShapeError, refusal
+from bilevelrl.reference.errors import InvalidInputError, ShapeError, UnknownNameError, refusal
 
 __all__ = ["parse_json", "problem_from_json", "problem_to_json", "read_number"]
 
 MOST_DIGITS = 4000
 """Of a decimal, and of the power of ten that it is multiplied by: beyond, exact arithmetic takes for ever."""
 _DECIMAL = re.compile(r"\s*[+-]?(\d+(/\d+)?|(?=\.?\d)\d*\.?\d*([eE](?P<exponent>[+-]?\d+))?)\s*", re.ASCII)
+
+
+_TABLE_KEYS = ("shape", "base", "slope", "quadratic", "link", "support", "scale")
+_CONSTANTS = ("discount_leader", "discount_follower", "temperature")
+_PROBLEM_KEYS = (
+    *_CONSTANTS, "horizon", "discounted", "follower_sees_leader_action", "theta", "features", "tables",
+)  # fmt: skip
 
 
 def parse_json(text: str, where: str) -> Any:
@@ -123,7 +130,30 @@ def _entry(record: Any, key: str, where: str) -> Any:
     return record[key]
 
 
+def _only(record: Any, known: Sequence[str], where: str) -> None:
+    """Refuse keys that nobody reads: a misspelt `horizon` would be none."""
+    for key in record if isinstance(record, dict) else ():
+        if key not in known:
+            raise UnknownNameError(f"{where}: key", key, known)
+
+
+def _flag(record: Mapping[str, Any], key: str) -> bool:
+    value = record.get(key, True)
+    if not isinstance(value, bool):
+        raise InvalidInputError(refusal(f"problem.{key}", value, "true or false", "write it without quotes"))
+    return value
+
+
+def _base(record: Any, where: str) -> dict[int, Exact]:
+    rows = _columns(record, ("index",), where)
+    found = dict(rows)
+    if len(found) != len(rows):
+        raise InvalidInputError(refusal(f"{where}.index", [i for i, _ in rows], "each index once", "add the numbers"))
+    return found
+
+
 def _columns(record: Mapping[str, Any], keys: Sequence[str], where: str) -> list[tuple[Any, ...]]:
+    _only(record, (*keys, "value"), where)
     columns: list[Sequence[Any]] = [_indices(_entry(record, key, where), f"{where}.{key}") for key in keys]
     columns.append(_numbers(_entry(record, "value", where), f"{where}.value"))
     if len({len(column) for column in columns}) != 1:
@@ -133,10 +163,11 @@ def _columns(record: Mapping[str, Any], keys: Sequence[str], where: str) -> list
 
 def _table(record: Any, where: str) -> ClosedFormTable:
     scale = record.get("scale", 1) if isinstance(record, dict) else 1
+    _only(record, _TABLE_KEYS, where)
     shape = _indices(_entry(record, "shape", where), f"{where}.shape")
     return ClosedFormTable(
         shape=tuple(shape),
-        base=dict(_columns(record["base"], ("index",), f"{where}.base")) if "base" in record else {},
+        base=_base(record["base"], f"{where}.base") if "base" in record else {},
         slope=tuple(_columns(record["slope"], ("index", "feature"), f"{where}.slope")) if "slope" in record else (),
         quadratic=(
             tuple(_columns(record["quadratic"], ("index", "first", "second"), f"{where}.quadratic"))
@@ -171,9 +202,11 @@ def problem_from_json(record: Any, *, name: str, kind: Any) -> ClosedForm:
     tables = _entry(record, "tables", "problem")
     if not isinstance(tables, dict):
         raise InvalidInputError(refusal("problem.tables", tables, "an object", "one entry per table"))
+    _only(record, _PROBLEM_KEYS, "problem")
     features = []
     for number, block in enumerate(_listed(_entry(record, "features", "problem"), "problem.features")):
         where = f"problem.features[{number}]"
+        _only(block, ("link", "length", "offset"), where)
         features.append(
             FeatureBlock(
                 link=_entry(block, "link", where),
@@ -184,10 +217,7 @@ def problem_from_json(record: Any, *, name: str, kind: Any) -> ClosedForm:
     horizon = record.get("horizon")
     if horizon is not None and (isinstance(horizon, bool) or not isinstance(horizon, int) or horizon < 1):
         raise InvalidInputError(refusal("problem.horizon", horizon, "null or an integer >= 1", "count the steps"))
-    constants = {
-        key: read_number(_entry(record, key, "problem"), f"problem.{key}")
-        for key in ("discount_leader", "discount_follower", "temperature")
-    }
+    constants = {key: read_number(_entry(record, key, "problem"), f"problem.{key}") for key in _CONSTANTS}
     return ClosedForm(
         kind=kind,
         name=name,
@@ -198,8 +228,8 @@ def problem_from_json(record: Any, *, name: str, kind: Any) -> ClosedForm:
         discount_follower=constants["discount_follower"],
         temperature=constants["temperature"],
         horizon=horizon,
-        discounted=bool(record.get("discounted", True)),
-        follower_sees_leader_action=bool(record.get("follower_sees_leader_action", True)),
+        discounted=_flag(record, "discounted"),
+        follower_sees_leader_action=_flag(record, "follower_sees_leader_action"),
     )
 
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from bilevelrl.reference import ConfigurableMDP, Tables, named_stream
 from bilevelrl.reference.arrays import FloatArray, Traced
-from bilevelrl.reference.doors import Count, Seed, checked
+from bilevelrl.reference.doors import Count, Discount, Seed, checked
 from bilevelrl.reference.general_objective import GeneralObjective
 from bilevelrl.reference.storage import remade
 
@@ -34,7 +34,7 @@ def policy_norm(
     parameters: Count = 100,
     seed: Seed = 0,
     temperature: float = 1.0,
-    discount: float = 0.5,
+    discount: Discount = 0.5,
 ) -> GeneralObjective:
     """Return SoBiRL's synthetic problem for one seed.
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from bilevelrl.reference.doors import checked
+from bilevelrl.reference.errors import UnknownNameError
 from bilevelrl.reference.separate_kernels import SeparateKernels
-from bilevelrl.tasks.paper.four_rooms import four_rooms
+from bilevelrl.tasks.paper.four_rooms import FOUR_ROOMS_KERNELS, four_rooms
 
 __all__ = ["published_four_rooms"]
 
@@ -39,6 +40,9 @@ def published_four_rooms(
     >>> [round(hypergradient(each, np.zeros(105)).objective, 6) for each in (problem, elsewhere)]
     [-0.725819, -0.795159]
     """
+    for role, name in {"planned": planned, "measured": measured, "lived": lived}.items():
+        if name not in FOUR_ROOMS_KERNELS:
+            raise UnknownNameError(role, name, FOUR_ROOMS_KERNELS)
     return SeparateKernels(
         planned=four_rooms(kernel=planned, **options),
         measured=four_rooms(kernel=measured, **options),

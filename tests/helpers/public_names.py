@@ -1,4 +1,4 @@
-"""Every public name by package: those of the facade, and those that users import from their modules."""
+"""Every public name by package: those of the facade, and those that users import from folders and modules."""
 
 import importlib
 from types import SimpleNamespace
@@ -7,6 +7,12 @@ BESIDE = {
     "reference": {
         "best_response": "SuboptimalFollower",
         "game.follower": "GameFollower",
+        "approximations": "approximate_hypergradient follower_policy formula_under hypergradient_through "
+        "hypergradient_through_sweeps sampled_soft_q_learning variation_bound",
+        "contexts": "Mixture reduce_contexts",
+        "general_objective": "GeneralObjective ordinary_problem",
+        "observed": "check_actions count_actions policy_from_counts reward_of_policy",
+        "separate_kernels": "SeparateKernels",
         "game.leader": "game_leader_action_values",
         "game.leader_policies": "NeuralPolicy",
         "game.reduction": "reduce_game",
@@ -19,6 +25,10 @@ BESIDE = {
         "tabular.stacked.newton": "solve_followers",
     },
     "estimators": {
+        "contexts": "InContexts MixtureTraining",
+        "followers": "ExactFollower ExpectedSoftQLearning Imitation NaturalPolicyGradient SoftQLearning "
+        "SweepingFollower WatchedFollower",
+        "training": "Adam Run SGD Training gradient_errors make_optimiser train",
         "critics.gradient_tables": "GradientTable",
         "critics.joint_tables": "GameCritic learn_game_critic",
         "critics.least_squares": "QuadraticRegression",
@@ -28,7 +38,7 @@ BESIDE = {
         "critics.sarsa_lambda": "SarsaLambdaCritic",
         "critics.state_baselines": "StateBaseline",
         "estimator": "Contribution EstimatorEntry LeaderCritic",
-        "methods": "PathwiseBCHG PolicyCovariance TotalDerivative",
+        "methods": "NudgedFollowers PathwiseBCHG PathwiseGame PolicyCovariance TotalDerivative",
         "registry": "register_estimator",
         "sampling.linear_quadratic": "LQRSimulator",
         "sampling.sample": "sample_suffixes",
@@ -36,6 +46,8 @@ BESIDE = {
         "terms.batched": "SeedBatch SeedEstimates",
     },
     "tasks": {
+        "exporting": "load_problem problem_arrays save_problem scenario_arrays write_npz",
+        "paper": "policy_norm policy_norm_start published_four_rooms",
         "generators.mdps": "absorbing_mdp periodic_mdp small_problems unreachable_mdp",
         "generators.random_games": "GAME_CASES hard_markov_game layered_markov_game",
         "generators.smooth_mdp": "smooth_mdp",
@@ -53,6 +65,7 @@ BESIDE = {
         "scenarios.scenario": "Provenance SCENARIO_TAGS Truth",
     },
     "verification": {
+        "enumeration": "mixture_moments",
         "causes.explain": "explain",
         "causes.explanation": "Explanation",
         "checks.deterministic": "enumerate_scenario",

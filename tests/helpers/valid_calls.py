@@ -26,6 +26,14 @@ from bilevelrl.verification.mutants.attribution import CAUSES
 
 # Protocols and abstract classes cannot be called; enumerations are called by nobody but Python.
 NOT_CALLED = {"Follower", "Problem", "LeaderCritic", "Estimator", "Status", "Claim", "Draw", "Outcome"}
+# What one part of the package asks of another: training of followers and optimisers, sums of estimators, many θ.
+INNER = ("InContexts.", "MixtureTraining.", "Training.", "Adam.", "SGD.", "PathwiseGame.")
+INNER_METHODS = {
+    "ConfigurableMDP": ("stacked_pullback_at",),
+    "GeneralObjective": ("value", "slopes", "weight", "pullback"),  # the last refuses every call, as these two do
+    "Mixture": ("pullback", "pullback_at"),
+    "WatchedFollower": ("seen",),
+}
 
 
 def public():
@@ -54,7 +62,9 @@ def public():
                 if (key.startswith("_") and key != "__call__") or not takes or function in seen:
                     continue
                 seen.add(function)
-                yield f"{name}.{key}", function
+                inner = key == "respond" or key in INNER_METHODS.get(name, ())
+                if not inner and not f"{name}.{key}".startswith(INNER):
+                    yield f"{name}.{key}", function
 
 
 def _pennies():
@@ -245,6 +255,30 @@ def instances():
             seconds=0.1,
             verdict=judged.verdict,
         ),
+    ]
+    two = [mdp["problem"], tasks.layered_mdp(seed=1)]
+    mixture = reference.Mixture(contexts=two, weights=np.array([0.25, 0.75]))
+    run = estimators.Run(method="bc_hg", seed=0, learning_rate=0.5)
+    training = {"runs": [run], "iterations": 2, "streams": 2, "steps": 3}
+    found += [
+        mixture,
+        tasks.policy_norm(states=2, actions=2, parameters=3),
+        reference.SeparateKernels(planned=mdp["problem"], measured=mdp["problem"]),
+        estimators.InContexts(estimator=estimators.BCHG()),
+        estimators.MixtureTraining(problem=mixture, **training),
+        estimators.ExactFollower(),
+        estimators.ExpectedSoftQLearning(),
+        estimators.Imitation(),
+        estimators.NaturalPolicyGradient(),
+        estimators.SoftQLearning(),
+        estimators.SweepingFollower(),
+        estimators.WatchedFollower(),
+        estimators.NudgedFollowers(),
+        estimators.PathwiseGame(),
+        estimators.Adam(),
+        estimators.SGD(),
+        run,
+        estimators.Training(problem=mdp["problem"], **training),
     ]
     return {type(entry).__name__: entry for entry in found}
 
@@ -718,8 +752,64 @@ def _written():
             "quick": False,
         },
         "write_report": {"path": folder / "report.html", "report": instances()["Report"], "study": None, "title": "t"},
+        **_of_folders(),
         "ConfigurableLQR.pullback": {**{k: lqr[k] for k in ("theta", "batch", "weights", "per_stream")}},
     }
+
+
+def _of_folders():
+    """Arguments of what folders show beside the facades."""
+    mdp, one, folder = kit("mdp"), tasks.scenario("bandit"), Path(tempfile.mkdtemp())
+    asked = {key: mdp[key] for key in ("problem", "theta", "horizon", "discounted")}
+    learning = {"problem": mdp["problem"], "theta": mdp["theta"], "learner": "soft_q_learning", "updates": 3}
+    both = {"contexts": [mdp["problem"], tasks.layered_mdp(seed=1)], "weights": np.array([0.25, 0.75])}
+    mixture = reference.Mixture(**both)
+    general, small = tasks.policy_norm(states=2, actions=2, parameters=3), tasks.random_mdp(states=2, parameters=2)
+    counts = np.array([[3, 1], [2, 2]])
+    run = estimators.Run(method="bc_hg", seed=0, learning_rate=0.5)
+    training = {"runs": [run], "iterations": 2, "streams": 2, "steps": 3}
+    stored = tasks.save_problem(folder / "problem.npz", small, np.zeros(2))
+    return {
+        "approximate_hypergradient": {**asked, "method": "differentiated_sweeps", "knob": 3.0},
+        "follower_policy": learning,
+        "formula_under": {**asked, "follower": mdp["follower"]},
+        "hypergradient_through": {**learning, "horizon": 3},
+        "hypergradient_through_sweeps": {**asked, "sweeps": 3},
+        "sampled_soft_q_learning": {"problem": small, "theta": np.zeros(2), "samples": 2, "step_size": 0.1},
+        "variation_bound": learning,
+        "Mixture": {**both, "name": "two"},
+        "reduce_contexts": {"mixture": mixture},
+        "GeneralObjective": _fields(general),
+        "ordinary_problem": {"problem": general, "theta": np.full(3, 0.1), "horizon": 3, "discounted": True},
+        "check_actions": {"policy": np.full((2, 2), 0.5), "counts": counts, "error_rate": 1e-6},
+        "count_actions": {"state": np.array([0, 1]), "action": np.array([1, 0]), "states": 2, "actions": 2},
+        "policy_from_counts": {"counts": counts, "prior": 0.5},
+        "reward_of_policy": {"problem": small, "theta": np.zeros(2), "policy": _policy_of(small), "value": None},
+        "SeparateKernels": {"planned": small, "measured": small, "lived": None, "name": "two kernels"},
+        "InContexts": {"estimator": estimators.BCHG(), "contexts": "draw"},
+        "gradient_errors": {"direction": np.ones((2, 3)), "truth": np.full((2, 3), 2.0)},
+        "make_optimiser": {"name": "adam"},
+        "Run": {"method": "bc_hg", "seed": 0, "learning_rate": 0.5, "critic_step_size": 0.5},
+        "train": {"training": estimators.Training(problem=mdp["problem"], **training), "checkpoint": folder / "c.npz"},
+        "load_problem": {"path": stored},
+        "save_problem": {"path": folder / "again.npz", "problem": small, "theta": np.zeros(2)},
+        "problem_arrays": {"problem": small, "theta": np.zeros(2)},
+        "scenario_arrays": {"on": one},
+        "write_npz": {"on": one, "path": folder / "scenario.npz"},
+        "policy_norm": {"states": 3, "actions": 2, "parameters": 3, "seed": 0, "temperature": 1.0, "discount": 0.5},
+        "policy_norm_start": {"parameters": 3, "seed": 0},
+        "published_four_rooms": {"planned": "planner", "measured": "planner", "lived": "paper"},
+        "mixture_moments": {
+            "estimator": estimators.BCHG(target=estimators.Objective(horizon=2)),
+            "mixture": mixture,
+            "theta": mdp["theta"],
+            "horizon": 2,
+        },
+    }
+
+
+def _policy_of(problem):
+    return reference.solve_follower(problem, np.zeros(2)).policy
 
 
 written = functools.cache(_written)

@@ -208,7 +208,7 @@ def _interrupted(path: Path, root: int, judgements: int) -> list[dict[str, Any]]
     """Records of the same seed and number that an interrupted run has left, by the same software; else none."""
     try:
         left = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):  # whatever was there before
         return []
     same = {"seed": str(root), "judgements": judgements, "versions": json.loads(json.dumps(software_versions()))}
     alike = isinstance(left, dict) and all(left.get(name) == value for name, value in same.items())

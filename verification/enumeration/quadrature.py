@@ -221,7 +221,7 @@ def quadrature_moments(
     response: LQRFollower = solve_follower(problem, theta) if follower is None else follower
     batch, weight = quadrature_trajectories(problem, theta, response, horizon=horizon, nodes=nodes, max_paths=max_paths)
     if episodes > 1:
-        if len(weight) ** episodes > max_paths:
+        if episodes * math.log(len(weight)) > math.log(max_paths) + 1e-9:  # the power itself may have no end
             raise TooLargeError(
                 f"episodes={episodes}: {len(weight)}^{episodes} streams, expected at most max_paths={max_paths}; "
                 "use fewer nodes"

@@ -23,7 +23,7 @@ import numpy as np
 
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.doors import Count, Real, checked
-from bilevelrl.reference.errors import InvalidInputError, refusal
+from bilevelrl.reference.errors import InvalidInputError, ShapeError, refusal
 from bilevelrl.verification.statistics.designs import Draws, MeanDesign, MeanTest, uncertainty
 from bilevelrl.verification.statistics.stream import SampleMoments
 
@@ -79,6 +79,10 @@ class BoundedDesign(MeanDesign):
         >>> design.low.tolist(), design.high.tolist()
         ([-1.0, -2.0], [3.0, 2.0])
         """
+        entries = max(np.size(self.low), np.size(self.high))
+        if directions.ndim != 2 or entries not in (1, directions.shape[0]):
+            wanted = f"({entries if entries > 1 else 'N'}, K)"
+            raise ShapeError(refusal("directions.shape", directions.shape, wanted, "one column per direction"))
         up, down = np.maximum(directions, 0.0).T, np.minimum(directions, 0.0).T
         low, high = (np.broadcast_to(end, directions.shape[:1]) for end in (self.low, self.high))
         return replace(self, low=up @ low + down @ high, high=up @ high + down @ low)
@@ -142,6 +146,12 @@ class BoundedDesign(MeanDesign):
 
 def check_bounds(rows: FloatArray, low: float | FloatArray, high: float | FloatArray) -> None:
     """Refuse draws (n, K) outside [low, high]."""
+    entries = max(np.size(low), np.size(high))
+    if rows.ndim != 2 or entries not in (1, rows.shape[1]):
+        wanted = f"(n, {entries if entries > 1 else 'K'})"
+        raise ShapeError(
+            refusal("rows.shape", rows.shape, wanted, "one row per draw, bounds for each coordinate or all")
+        )
     outside = (rows < low) | (rows > high)
     if outside.any():
         draw, coordinate = (int(i) for i in np.argwhere(outside)[0])

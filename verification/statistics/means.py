@@ -33,6 +33,7 @@ from scipy import special
 
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.doors import Count, Positive, Real, checked
+from bilevelrl.reference.errors import ShapeError, refusal
 from bilevelrl.verification.statistics.designs import (
     ERROR_RATE,
     POWER,
@@ -113,7 +114,8 @@ class StudentDesign(MeanDesign):
         678
         """
         z = float(normal_isf(0.5 * self.error_rate / self._family(coordinates)))
-        return (abs(skewness) * z**3 / (3.0 * math.log(TAIL_DISTORTION))) ** 2  # where (1) is 20
+        root = abs(skewness) * z**3 / (3.0 * math.log(TAIL_DISTORTION))
+        return root * root  # where (1) is 20; infinite beyond what a double holds
 
     @checked
     def draws_to_miss_nothing(self, *, coordinates: Count = 1) -> int:
@@ -154,6 +156,8 @@ class StudentDesign(MeanDesign):
         [False]
         """
         size, draws = sample.mean.size, sample.draws
+        if medians is not None and medians.shape != sample.mean.shape:
+            raise ShapeError(refusal("medians.shape", medians.shape, f"{sample.mean.shape}", "one for each mean"))
         error = sample.standard_deviation / math.sqrt(draws)
         gaussian = self.draws_for_tail(1.0, coordinates=size) * sample.skewness**2 <= draws
         rates = _corrected_rates(sample.skewness, draws, self.error_rate / self._family(size))

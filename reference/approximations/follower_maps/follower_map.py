@@ -20,7 +20,7 @@ from typing import TypeAlias
 import numpy as np
 
 from bilevelrl.reference.arrays import FloatArray, check_array, check_shape
-from bilevelrl.reference.doors import Count, Horizon, Share, checked
+from bilevelrl.reference.doors import Horizon, Share, Steps, checked
 from bilevelrl.reference.errors import SupportError, UnknownNameError, UnsupportedError, refusal
 from bilevelrl.reference.problem import Objective
 from bilevelrl.reference.tabular.follower import TabularFollower
@@ -103,7 +103,7 @@ def follower_policy(
     theta: object,
     learner: str,
     *,
-    updates: Count,
+    updates: Steps,
     step_size: Share = 0.5,
     start: TabularFollower | FloatArray | None = None,
 ) -> FloatArray:
@@ -152,7 +152,7 @@ def hypergradient_through(
     theta: object,
     learner: str,
     *,
-    updates: Count,
+    updates: Steps,
     step_size: Share = 0.5,
     start: TabularFollower | FloatArray | None = None,
     horizon: Horizon = None,
@@ -202,7 +202,7 @@ def variation_bound(
     theta: object,
     learner: str,
     *,
-    updates: Count,
+    updates: Steps,
     step_size: Share = 0.5,
     start: TabularFollower | FloatArray | None = None,
 ) -> float:

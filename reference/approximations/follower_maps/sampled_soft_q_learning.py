@@ -16,7 +16,7 @@ import numpy as np
 
 from bilevelrl.reference.approximations.follower_maps.follower_map import cotangent_of_logits, soft_tables
 from bilevelrl.reference.arrays import FloatArray, IntArray
-from bilevelrl.reference.doors import Count, Horizon, Share, checked
+from bilevelrl.reference.doors import Horizon, Share, Steps, checked
 from bilevelrl.reference.errors import InvalidInputError, UnsupportedError, refusal
 from bilevelrl.reference.problem import Objective
 from bilevelrl.reference.tabular.leader import evaluate_leader, visited_next
@@ -58,7 +58,7 @@ def sampled_soft_q_learning(
     problem: ConfigurableMDP,
     theta: object,
     *,
-    samples: Count,
+    samples: Steps,
     step_size: Share = 0.1,
     horizon: Horizon = None,
     discounted: bool = True,

@@ -87,6 +87,25 @@ def test_files_round_trip_and_keep_to_the_schema(name):
         assert set(table) <= allowed
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda raw: raw.update(discounted="false"), r"problem\.discounted='false'"),
+        (lambda raw: raw.update(follower_sees_leader_action=0), r"follower_sees_leader_action=0"),
+        (lambda raw: raw.update(horizont=3), r"horizont.*horizon"),
+        (lambda raw: raw["tables"]["initial"].update(sclae=2), r"sclae.*scale"),
+        (lambda raw: raw["tables"]["initial"].update(base={"index": [0, 0], "value": [1, 2]}), r"base\.index=\[0, 0\]"),
+        (lambda raw: raw["tables"]["initial"]["base"].update(values=[1]), r"values.*value"),
+    ],
+)
+def test_what_a_file_says_twice_or_in_other_words_is_refused(change, said):
+    raw = record("mdp_one_state")
+    problem_from_json(raw["problem"], name="as it is", kind=raw["kind"])
+    change(raw["problem"])
+    with pytest.raises(InvalidInputError, match=said):
+        problem_from_json(raw["problem"], name="changed", kind=raw["kind"])
+
+
 @pytest.mark.parametrize("name", ["mdp_one_state", "mdp_layered", "mdp_discount_0.9999", "toy_game_2_unseen"])
 def test_the_data_is_what_the_generator_certifies(name):
     pytest.importorskip("flint")

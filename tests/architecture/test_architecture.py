@@ -150,6 +150,8 @@ def test_no_folder_is_crowded(top: str) -> None:
 def test_no_module_is_long() -> None:
     lengths = {name: path.read_text(encoding="utf-8").count("\n") for name, path in MODULES.items()}
     assert max(lengths.values()) > 300
+    tests = ((str(path), path) for path in (ROOT / "tests").rglob("test_*.py"))
+    lengths.update({name: path.read_text(encoding="utf-8").count("\n") for name, path in tests})
     assert not {name: lines for name, lines in lengths.items() if lines > MOST_LINES}
 
 

@@ -30,11 +30,9 @@ def streams_of(name, runs):
 
 def cost_gradient(game, theta, step=1e-5):
     """∇P by central differences, (N, n, n)."""
-    moved = []
-    for axis in np.eye(theta.size):
-        ahead, behind = (solve_follower(game, theta + sign * step * axis).cost_to_go for sign in (1.0, -1.0))
-        moved.append((ahead - behind) / (2.0 * step))
-    return np.array(moved)
+    moved = step * np.eye(theta.size)
+    ahead, behind = (np.array([solve_follower(game, at).cost_to_go for at in theta + h]) for h in (moved, -moved))
+    return (ahead - behind) / (2.0 * step)
 
 
 def drawn_game(seed, **changes):
@@ -48,9 +46,8 @@ def test_without_noise_the_fit_is_the_derivative_of_the_cost(seed):
     # Quadratic features contain the truth, so only the noise of the next state moves the fit; temperatures make it.
     errors = []
     for temperature in (1e-4, 1e-8):
-        game = replace(
-            lqr_game(temperature=temperature, policy_deviation=np.sqrt(temperature)), initial_covariance=np.eye(2)
-        )
+        game = lqr_game(temperature=temperature, policy_deviation=np.sqrt(temperature))
+        game = replace(game, initial_covariance=np.eye(2))
         theta = np.array([-6.0, -3.0]) + named_stream(0, "theta", seed).standard_normal(2)
         followers = StackedFollowers.solve(game, theta[None])
         batch = sample_games(game, followers, streams=8, steps=30, rng=streams_of(seed, 1))

@@ -57,11 +57,9 @@ def brackets(context, gradient):
 
 def plain_guiding_row(batch, m, estimator, context):
     """One stream, one episode after another, one step at a time."""
-    problem, policy = context.problem, context.follower.policy
-    horizon = estimator.target.horizon
+    problem, policy, horizon = context.problem, context.follower.policy, estimator.target.horizon
     discount = problem.discount_leader if estimator.target.discounted else 1.0
-    critic = estimator.leader_critic(context)
-    bracket = brackets(context, estimator.gradient)
+    critic, bracket = estimator.leader_critic(context), brackets(context, estimator.gradient)
     steps = [t for t in range(batch.steps) if batch.valid[m, t]]
 
     def paid(t):

@@ -45,12 +45,8 @@ def stored_numbers(stored):
 def test_there_are_problems_of_every_kind_and_difficulty():
     found = reference_problems()
     assert len(found) >= 50
-    assert {stored.closed_form.kind for stored in found} == {
-        "configurable_mdp",
-        "markov_game",
-        "configurable_lqr",
-        "lqr_game",
-    }
+    kinds = {"configurable_mdp", "markov_game", "configurable_lqr", "lqr_game"}
+    assert {stored.closed_form.kind for stored in found} == kinds
     assert {stored.level for stored in found} == {"easy", "moderate", "hard", "cruel"}
     assert min(stored.closed_form.temperature for stored in found) <= Fraction(1, 10**4)
     assert max(stored.closed_form.temperature for stored in found) >= 100

@@ -4,6 +4,9 @@ import re
 from importlib.metadata import version as installed_version
 from typing import Any
 
+from docutils import nodes
+from latex2mathml.converter import convert
+
 project = "bilevelrl"
 author = "The bilevelrl maintainers"
 release = version = installed_version("bilevelrl")
@@ -26,6 +29,7 @@ autodoc_typehints = "none"  # shapes and units are in the docstrings
 intersphinx_mapping: dict[str, tuple[str, None]] = {}  # offline builds
 
 html_theme = "furo"
+html_math_renderer = "mathml"
 html_title = "bilevelrl"
 html_show_copyright = False  # the licence is in the README
 exclude_patterns = ["examples", "_templates"]
@@ -43,6 +47,20 @@ def plain_signs(app: object, what: str, name: str, found: object, options: objec
             lines[place] = _EMPHASIS.sub(lambda sign: sign[1] or f"\\{sign[2]}", line)
 
 
+def inline_formula(self: Any, node: nodes.Node) -> None:
+    """MathML, which browsers draw without a script from elsewhere."""
+    self.body.append(convert(node.astext()))
+    raise nodes.SkipNode
+
+
+def displayed_formula(self: Any, node: nodes.Node) -> None:
+    """The same on lines of its own."""
+    formula = convert(re.sub(r"\\tag\{(\w+)\}", r"\\qquad (\1)", node.astext()), display="block")
+    self.body.append(f'<div class="math">{formula}</div>')
+    raise nodes.SkipNode
+
+
 def setup(app: Any) -> None:
     """Join before numpydoc writes its own markup."""
     app.connect("autodoc-process-docstring", plain_signs, priority=100)
+    app.add_html_math_renderer("mathml", (inline_formula, None), (displayed_formula, None))

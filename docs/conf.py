@@ -35,17 +35,6 @@ html_show_copyright = False  # the licence is in the README
 exclude_patterns = ["examples", "_templates"]
 nitpicky = False
 
-_EMPHASIS = re.compile(r"(`[^`]*`|\*\*\w[^*]*\w\*\*|\*\w[^*]*\w\*)|([|*])")
-
-
-def plain_signs(app: object, what: str, name: str, found: object, options: object, lines: list[str]) -> None:
-    """Docstrings are plain text: |x| is a size and V* a solution, not markup. Code, examples and *emphasis* stay."""
-    example = False
-    for place, line in enumerate(lines):
-        example = line.lstrip().startswith((">>>", "...")) or (example and bool(line.strip()))
-        if not example:
-            lines[place] = _EMPHASIS.sub(lambda sign: sign[1] or f"\\{sign[2]}", line)
-
 
 def inline_formula(self: Any, node: nodes.Node) -> None:
     """MathML, which browsers draw without a script from elsewhere."""
@@ -56,8 +45,20 @@ def inline_formula(self: Any, node: nodes.Node) -> None:
 def displayed_formula(self: Any, node: nodes.Node) -> None:
     """The same on lines of its own."""
     formula = convert(re.sub(r"\\tag\{(\w+)\}", r"\\qquad (\1)", node.astext()), display="block")
-    self.body.append(f'<div class="math">{formula}</div>')
+    self.body.append(f'<div style="overflow: auto hidden">{formula}</div>')
     raise nodes.SkipNode
+
+
+_EMPHASIS = re.compile(r"(`[^`]*`|\*\*\w[^*]*\w\*\*|\*\w[^*]*\w\*)|([|*])")
+
+
+def plain_signs(app: object, what: str, name: str, found: object, options: object, lines: list[str]) -> None:
+    """Docstrings are plain text: |x| is a size and V* a solution, not markup. Code, examples and *emphasis* stay."""
+    example = False
+    for place, line in enumerate(lines):
+        example = line.lstrip().startswith((">>>", "...")) or (example and bool(line.strip()))
+        if not example:
+            lines[place] = _EMPHASIS.sub(lambda sign: sign[1] or f"\\{sign[2]}", line)
 
 
 def setup(app: Any) -> None:

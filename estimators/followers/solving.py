@@ -205,6 +205,7 @@ class FollowerRule(Protocol):
         ...
 
 
+@checked
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExactFollower:
     """The best response, continued from the previous one.
@@ -231,7 +232,7 @@ class ExactFollower:
     """
 
     tolerance: float = 1e-9
-    max_iterations: int = 200
+    max_iterations: Count = 200
 
     def __post_init__(self) -> None:
         store_floats(self)

@@ -278,7 +278,7 @@ class VertexCertificate:
     Attributes
     ----------
     coordinate : int
-        Where the derivative is largest.
+        Where the derivative may be largest.
     slope : Enclosure
         That derivative: every other is provably no larger than its upper end.
     strict : bool
@@ -296,7 +296,7 @@ def certify_vertex(certified: CertifiedHypergradient) -> VertexCertificate:
     slopes = [entry.ball for entry in certified.value]
     largest = 0
     for j, slope in enumerate(slopes):
-        if slope.mid() > slopes[largest].mid():
+        if slope.upper() > slopes[largest].upper():
             largest = j
     return VertexCertificate(
         coordinate=largest, slope=certified.value[largest], strict=all(slope < 0 for slope in slopes)

@@ -151,7 +151,7 @@ def load_problem(path: str | Path) -> tuple[Any, FloatArray]:
         with np.load(path, allow_pickle=False) as opened:
             read = {name: opened[name] for name in opened.files}
     except (OSError, ValueError, zipfile.BadZipFile, KeyError) as broken:
-        raise InvalidInputError(f"{path}: cannot be read ({broken}); expected a file of save_problem") from None
+        raise InvalidInputError(f"path={path}: cannot be read ({broken}); expected a file of save_problem") from None
     if str(read.get("format")) != FORMAT or str(read.get("kind")) not in KINDS:
         raise InvalidInputError(
             refusal(f"{path}: format", str(read.get("format")), FORMAT, "write the file with save_problem")

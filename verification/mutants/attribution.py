@@ -250,7 +250,7 @@ def attribute_bias(
 
 
 def mixed_dynamics(problem: ConfigurableMDP, share: float) -> ConfigurableMDP:
-    """Return the problem with a share of every action's kernel replaced by the average over actions.
+    """Return the problem with a share of every action's kernel replaced by the average over those that can be taken.
 
     Examples
     --------
@@ -263,8 +263,9 @@ def mixed_dynamics(problem: ConfigurableMDP, share: float) -> ConfigurableMDP:
     def tables(x: Any) -> Tables:
         old = problem.tables(x)
         kernel = to_dense(old.transition)
-        count = kernel.shape[1]
-        mean = sum(kernel[:, action] for action in range(count)) / count
+        playable = np.ones(kernel.shape[:2]) if old.action_mask is None else np.array(old.action_mask, dtype=np.float64)
+        each = playable / playable.sum(axis=1, keepdims=True)
+        mean = sum(each[:, action, None] * kernel[:, action] for action in range(kernel.shape[1]))
         mixed = (1.0 - share) * kernel + share * mean[:, None, :]
         return Tables(
             transition=mixed,
@@ -272,6 +273,7 @@ def mixed_dynamics(problem: ConfigurableMDP, share: float) -> ConfigurableMDP:
             reward_leader=old.reward_leader,
             initial=old.initial,
             regulariser=old.regulariser,
+            action_mask=old.action_mask,
         )
 
     return ConfigurableMDP(

@@ -7,7 +7,7 @@ import fuzz_commands
 import pytest
 from fuzz_commands import command_lines, ended_well, leaves, run, sample, write_files
 
-from bilevelrl.verification.commands import exact
+from bilevelrl.verification.commands import exact, false_alarms
 from bilevelrl.verification.commands.command_line import build_parser
 
 WORK = {
@@ -52,6 +52,13 @@ def test_bad_command_lines_are_refused(part, tmp_path, monkeypatch):
         refused += status == 2
         assert status != 2 or text.count("\n") < 3, f"{line} is refused in many lines: {text}"
     assert refused > 5
+
+
+@pytest.mark.exact
+@pytest.mark.parametrize("left", [b"[" * 100_000, b"[1]", b"{}", b"\xff", b""])
+def test_what_another_file_says_is_no_run_to_continue(left, tmp_path):
+    (tmp_path / "rates.json").write_bytes(left)
+    assert false_alarms._interrupted(tmp_path / "rates.json", 0, 1) == []
 
 
 @pytest.mark.exact

@@ -12,13 +12,14 @@ import pytest
 from bilevelrl.estimators import ESTIMATORS, Claim
 from bilevelrl.estimators.methods import NudgedFollowers
 from bilevelrl.estimators.registry import estimators_for
-from bilevelrl.reference import ConfigurableMDP, hypergradient
+from bilevelrl.reference import ConfigurableMDP, Tables, hypergradient
 from bilevelrl.reference.errors import UnknownNameError
 from bilevelrl.tasks import scenarios
 from bilevelrl.verification.checks.independence import check_independence
 from bilevelrl.verification.commands.command_line import main
 from bilevelrl.verification.mutants.along import TraceFormula
 from bilevelrl.verification.mutants.along_slips import KINDS
+from bilevelrl.verification.mutants.attribution import mixed_dynamics
 from bilevelrl.verification.mutants.catalogue import MUTANTS
 from bilevelrl.verification.mutants.exact import ExactFormula, conjugate_gradients
 from bilevelrl.verification.mutants.kill_matrix import (
@@ -73,6 +74,21 @@ def test_registered_estimators_survive_every_check(name: str) -> None:
 def test_what_rests_on_rare_draws_is_not_judged_by_its_sample() -> None:
     assert check_independence(NudgedFollowers(pay=0.3, numbers="common")) == []
     assert check_independence(NudgedFollowers(pay=0.3))[0].margin < 1.0
+
+
+def test_a_mixed_kernel_averages_over_actions_that_can_be_taken() -> None:
+    kernel = np.tile(np.array([[1.0, 0.0], [0.0, 1.0], [0.5, 0.5]]), (2, 1, 1))
+    mask, still = np.array([[True, True, False], [True, False, False]]), np.zeros((2, 3))
+
+    def tables(theta: object) -> Tables:
+        return Tables(
+            transition=kernel, reward_follower=still, reward_leader=still, initial=np.ones(2) / 2, action_mask=mask
+        )
+
+    problem = ConfigurableMDP(tables=tables, discount_leader=0.5, discount_follower=0.5, temperature=1.0)
+    mixed = mixed_dynamics(problem, 1.0).tables_at(np.zeros(1))
+    np.testing.assert_array_equal(mixed.action_mask, mask)
+    np.testing.assert_array_equal(mixed.transition[:, 0], [[0.5, 0.5], [1.0, 0.0]])
 
 
 def test_there_are_enough_and_each_says_where_it_comes_from() -> None:

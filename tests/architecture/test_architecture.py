@@ -160,6 +160,30 @@ def test_no_file_carries_its_kind_in_its_name() -> None:
     assert not [str(path.relative_to(ROOT)) for path in MODULES.values() if named.fullmatch(path.name)]
 
 
+LATER_KINDS = {"SeparateKernels": "separate_kernels", "GeneralObjective": "general_objective", "Mixture": "contexts"}
+KNOWN_TO = {
+    "bilevelrl.reference.approximations.approximation": "weighs what each context of a mixture gives",
+    "bilevelrl.reference.best_response": "the type of the answer",
+    "bilevelrl.reference.certified.certify": "evaluations of mixtures, by precision",
+    "bilevelrl.tasks.scenarios.scenario": "a mixture is taken as one MDP, under its own name",
+}
+"""Modules outside a later kind's own that know of it; may only shrink."""
+
+
+def test_later_kinds_are_known_in_their_own_folders() -> None:
+    knowing = set()
+    for module, path in MODULES.items():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom):
+                knowing |= {(module, LATER_KINDS[alias.name]) for alias in node.names if alias.name in LATER_KINDS}
+    assert {kind for _, kind in knowing} == set(LATER_KINDS.values())
+    problems = ("bilevelrl.benchmarks.", "bilevelrl.tasks.paper.")  # which are made of them
+    strangers = {
+        module for module, kind in knowing if kind not in module.split(".") and not module.startswith(problems)
+    }
+    assert strangers == KNOWN_TO.keys()
+
+
 def test_facades_are_small() -> None:
     sizes = {facade.removeprefix("bilevelrl."): len(names) for facade, names in FACADES.items()}
     assert {"reference", "estimators.training"} <= {facade for facade, size in sizes.items() if size > 10}

@@ -1,4 +1,4 @@
-"""Assumptions that convergence proofs make, computed on every tabular reference problem: `bilevelrl reproduce claims`.
+"""Assumptions that convergence proofs make, computed on every reference problem: `bilevelrl reproduce claims`.
 
 *Gradient alignment.* The partial gradient ∂J, the follower held fixed, may stand for ∇J: ⟨∂J, ∇J⟩ >= c |∇J|² with
 c > 0, so that ascent on the one ascends the other. Assumed by arXiv:2509.15392 for Stackelberg mean-field games.
@@ -18,6 +18,8 @@ the response moves by what bounds the tables: with |∇r_F| <= K_1, Σ_s' |∇P(
 and from it the constant L of |∇J(θ) - ∇J(θ')| <= L |θ - θ'| and the rate 1/L. Computed here are both sides of (1), and
 the L that θ itself shows: the largest modulus of an eigenvalue of ∂²J, from differences of exact hypergradients,
 where these are smooth enough on the scale of the differences.
+
+Linear-quadratic problems have no logits and no sup of a score: of the PL constant and of (1) their rows say nothing.
 """
 
 from __future__ import annotations
@@ -29,11 +31,11 @@ from typing import Any
 
 import numpy as np
 
-from bilevelrl.benchmarks.research.approximations.errors import KINDS, SHOWN
+from bilevelrl.benchmarks.research.approximations.errors import SHOWN
 from bilevelrl.benchmarks.sweeping.figures import Figure, FigureOptions, Row, SweepRunner
 from bilevelrl.benchmarks.sweeping.sweep_grid import Cell, Grid
 from bilevelrl.benchmarks.sweeping.sweeps import Sweep
-from bilevelrl.reference import hypergradient, solve_follower
+from bilevelrl.reference import ConfigurableLQR, LQRGame, hypergradient, solve_follower
 from bilevelrl.reference.approximations import fisher_blocks, follower_at, tabular_at
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.nudged import PaidFollower
@@ -60,6 +62,20 @@ def follower_value_gradient(problem: Problem, theta: FloatArray) -> FloatArray:
     at = replace(alone, discount_leader=alone.discount_follower).at(theta)  # the leader's plays no part
     follower = solve_follower(at.problem, theta)
     return PaidFollower(at, Objective(), follower).gradient(0.0)
+
+
+def regulator_value_gradient(problem: ConfigurableLQR | LQRGame, theta: FloatArray) -> FloatArray:
+    """Return ∇V* = -∇(E x_0'P x_0 + v) of a linear-quadratic problem, (N,), by differences of exact solutions."""
+
+    def value(moved: FloatArray) -> float:
+        follower = solve_follower(problem, moved)
+        form = problem.at(moved).matrices if isinstance(problem, ConfigurableLQR) else problem
+        mean, spread = np.asarray(form.initial_mean), np.asarray(form.initial_covariance)
+        return -float(mean @ follower.cost_to_go @ mean + (follower.cost_to_go * spread).sum() + follower.offset)
+
+    step = 1e-5 * max(1.0, float(np.abs(theta).max()))
+    moves = [step * along.reshape(theta.shape) for along in np.eye(theta.size)]
+    return np.array([(value(theta + move) - value(theta - move)) / (2.0 * step) for move in moves])
 
 
 def response_constants(problem: Problem, theta: FloatArray) -> tuple[float, float]:
@@ -115,14 +131,11 @@ def claims_at(problem: Problem, theta: FloatArray, *, horizon: int | None = None
     """Return cosines, constants and the follower's PL constant at θ; None where there is nothing to compare."""
     truth = hypergradient(problem, theta, horizon=horizon, discounted=discounted)
     total, partial = truth.value, truth.value - truth.parts["response"]
-    value = follower_value_gradient(problem, theta)
-    at = tabular_at(problem, theta)
-    policy = solve_follower(at.problem, theta).policy
-    found = follower_at(at, policy)
-    sizes = np.linalg.eigvalsh(fisher_blocks(found.visits, policy)) * at.problem.temperature
-    met = (found.visits[:, None] > 0.0) & (np.arange(policy.shape[1]) > 0)  # one direction that a softmax does not feel
+    if isinstance(problem, (ConfigurableLQR, LQRGame)):
+        value, constants = regulator_value_gradient(problem, theta), dict.fromkeys(_OF_TABLES)
+    else:
+        value, constants = follower_value_gradient(problem, theta), _constants_of_tables(problem, theta)
     size = float(np.linalg.norm(total))
-    slope, bound = response_constants(problem, theta)
     bend = curvature(problem, theta, horizon=horizon, discounted=discounted)
     return {
         "response_share": _short(float(np.linalg.norm(truth.parts["response"])) / size if size else 0.0),
@@ -130,12 +143,23 @@ def claims_at(problem: Problem, theta: FloatArray, *, horizon: int | None = None
         "alignment_constant": _short(float(partial @ total) / size**2) if size else None,
         "cosine_social": _cosine(total + value, total),
         "cosine_social_partial": _cosine(partial + value, total),
-        "pl_constant": _short(max(float(sizes[met].min()), 0.0)) if met.any() else None,
-        "largest_curvature": _short(float(sizes.max())),
-        "response_slope": _short(slope),
-        "response_slope_bound": _short(bound),
+        **constants,
         "leader_curvature": None if bend is None else _short(bend),
     }
+
+
+_OF_TABLES = ("pl_constant", "largest_curvature", "response_slope", "response_slope_bound")
+
+
+def _constants_of_tables(problem: Problem, theta: FloatArray) -> Row:
+    at = tabular_at(problem, theta)
+    policy = solve_follower(at.problem, theta).policy
+    found = follower_at(at, policy)
+    sizes = np.linalg.eigvalsh(fisher_blocks(found.visits, policy)) * at.problem.temperature
+    met = (found.visits[:, None] > 0.0) & (np.arange(policy.shape[1]) > 0)  # one direction that a softmax does not feel
+    least = _short(max(float(sizes[met].min()), 0.0)) if met.any() else None
+    constants = (least, _short(float(sizes.max())), *map(_short, response_constants(problem, theta)))
+    return dict(zip(_OF_TABLES, constants, strict=True))
 
 
 def _cosine(one: FloatArray, other: FloatArray) -> float | None:
@@ -158,7 +182,7 @@ def claim_cell(cell: Cell, configuration: Mapping[str, Any], checkpoint: Path) -
 
 
 def _rows(folder: Path, options: FigureOptions, run: SweepRunner) -> list[Row]:
-    names = [entry.name for kind in KINDS for entry in reference_problems(kind=kind)]
+    names = [entry.name for entry in reference_problems()]
     names = [*(names[:3] if options.quick else names), *(f"p={p:g}" for p in PROBABILITIES)]
     grid = Grid(axes=[("problem", names)], known=("problem",))
     return run(Sweep(function=claim_cell, grid=grid, folder=folder / "cells", configuration={}))
@@ -181,7 +205,7 @@ def _table(rows: Sequence[Row], options: FigureOptions) -> str:
         wrong = [row for row in felt if not float(row[column] or 0.0) > 0.0]
         names = ", ".join(f"{row['problem']} ({float(row[column] or 0.0):.2g})" for row in wrong)
         lines.append(f"| {what} | {len(felt) - len(wrong)} | {len(wrong)} | {names} |")
-    curved = [row for row in stored if row["pl_constant"] is not None]
+    curved = [row for row in stored if row["pl_constant"] not in (None, "")]
     constants = np.array([float(row["pl_constant"]) for row in curved])
     ratios = np.array([float(row["largest_curvature"]) for row in curved]) / np.maximum(constants, 1e-300)
     lines += [
@@ -209,7 +233,7 @@ def _table(rows: Sequence[Row], options: FigureOptions) -> str:
 
 def _convergence(felt: Sequence[Row]) -> list[str]:
     """Return what proofs' constants are, and what they are bounds of."""
-    moving = [row for row in felt if float(row["response_slope"]) > 0.0]
+    moving = [row for row in felt if float(row["response_slope"] or 0.0) > 0.0]
     ratios = np.array([float(row["response_slope_bound"]) / float(row["response_slope"]) for row in moving])
     bent = [row for row in felt if row["leader_curvature"] not in (None, "")]
     bends = np.array([float(row["leader_curvature"]) for row in bent])
@@ -232,7 +256,7 @@ def _convergence(felt: Sequence[Row]) -> list[str]:
 FIGURES = (
     Figure(
         name="claims",
-        title="what convergence proofs assume, computed on every tabular reference problem; no seeds",
+        title="what convergence proofs assume, computed on every reference problem; no seeds",
         seeds=1,
         iterations=1,
         quick_seeds=1,

@@ -14,6 +14,7 @@ import numpy as np
 
 from bilevelrl.estimators.sums.clipping import LargestNorm, clip_to_norm
 from bilevelrl.reference.arrays import FloatArray, check_positive, store_floats
+from bilevelrl.reference.doors import checked
 from bilevelrl.reference.errors import InvalidInputError, UnknownNameError, refusal
 
 __all__ = [
@@ -162,6 +163,7 @@ OPTIMISERS: Mapping[str, Callable[[], Optimiser]] = MappingProxyType({"sgd": SGD
 """Optimisers by name, as configurations and the command line give them."""
 
 
+@checked
 def make_optimiser(name: str) -> Optimiser:
     """Return an optimiser by name.
 

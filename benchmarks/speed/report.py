@@ -12,6 +12,7 @@ import argparse
 import sys
 import time
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ import numpy as np
 from bilevelrl.benchmarks.paper.toy_game.training import outer_iteration as game_iteration
 from bilevelrl.benchmarks.paper.toy_game.training import setting_training
 from bilevelrl.benchmarks.speed.cases import reverse_mode, warm_four_rooms
+from bilevelrl.benchmarks.speed.jax_rival import COUNTS, measured
 from bilevelrl.benchmarks.speed.outer_iteration import STEPS, outer_iteration
 from bilevelrl.benchmarks.speed.sparse_scaling import SIZES, exponent, in_own_process
 from bilevelrl.benchmarks.speed.timing import Timing, machine, take_turns
@@ -87,6 +89,11 @@ def hypergradient_section() -> str:
         f"where the largest entry is {np.abs(exact.value).max():.0e}.\n\n"
         + _table(["what", "CPU time, median", "least", "hypergradient / this"], rows)
     )
+
+
+def jax_section() -> str:
+    """Compare with what a skilled user of JAX would write."""
+    return measured(COUNTS)
 
 
 def routes_section() -> str:
@@ -218,6 +225,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sections = []
     for section in (
         hypergradient_section,
+        *([jax_section] if find_spec("jax") else []),
         outer_section,
         game_section,
         sampling_section,

@@ -85,11 +85,16 @@ def run_jobs(jobs: Sequence[Job], *, workers: int = 1, progress: Progress | None
                 progress(done, len(jobs), jobs[index].label)
         return results
     modules = sorted({entry.make.__module__ for entry in ESTIMATORS.values()} - {"__main__"})
+    given = {id(argument): argument for job in jobs for argument in job.arguments}
+    place = {known: index for index, known in enumerate(given)}
     with (
         _single_threaded_children(),
-        _pool(min(workers, len(jobs)), modules) as pool,
+        _pool(min(workers, len(jobs)), modules, tuple(given.values())) as pool,
     ):
-        futures = {pool.submit(jobs[index].function, *jobs[index].arguments): index for index in begin}
+        futures = {
+            pool.submit(_call, jobs[index].function, [place[id(argument)] for argument in jobs[index].arguments]): index
+            for index in begin
+        }
         for done, future in enumerate(as_completed(futures), 1):
             index = futures[future]
             results[index] = future.result()
@@ -99,13 +104,13 @@ def run_jobs(jobs: Sequence[Job], *, workers: int = 1, progress: Progress | None
 
 
 @contextlib.contextmanager
-def _pool(workers: int, modules: Sequence[str]) -> Iterator[ProcessPoolExecutor]:
+def _pool(workers: int, modules: Sequence[str], given: tuple[Any, ...]) -> Iterator[ProcessPoolExecutor]:
     """Processes that are ended at once where anything is raised: an executor by itself would finish its jobs first."""
     with ProcessPoolExecutor(
         max_workers=workers,
         mp_context=get_context("spawn"),
         initializer=_prepare,
-        initargs=(os.getpid(), modules),
+        initargs=(os.getpid(), modules, given),
     ) as pool:
         try:
             yield pool
@@ -121,8 +126,18 @@ def _pool(workers: int, modules: Sequence[str]) -> Iterator[ProcessPoolExecutor]
             raise
 
 
-def _prepare(parent: int, modules: Sequence[str]) -> None:
+_given: tuple[Any, ...] = ()
+"""In a worker: the arguments of all jobs, each sent once, so that jobs share what their arguments remember."""
+
+
+def _call(function: Callable[..., Any], places: Sequence[int]) -> Any:
+    return function(*(_given[place] for place in places))
+
+
+def _prepare(parent: int, modules: Sequence[str], given: tuple[Any, ...]) -> None:
     """Tie a new process to its parent, and import the modules that register estimators."""
+    global _given
+    _given = given
     end_with_parent(parent)
     for name in modules:
         importlib.import_module(name)

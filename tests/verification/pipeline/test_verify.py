@@ -214,6 +214,13 @@ def test_jobs_give_the_same_in_any_number_of_processes():
 
 
 @pytest.mark.exact
+def test_jobs_share_what_their_arguments_remember():
+    memory = {}
+    jobs = [Job(function=dict.setdefault, arguments=(memory, "first", n), label=str(n)) for n in range(9)]
+    assert len(set(run_jobs(jobs, workers=2))) <= 2  # once in each process
+
+
+@pytest.mark.exact
 @pytest.mark.parametrize(("options", "message"), [({"workers": 0}, "workers=0"), ({"estimator": 3}, "estimator=3")])
 def test_bad_arguments_are_refused(options, message):
     with pytest.raises(InvalidInputError, match=message):

@@ -107,7 +107,6 @@ def _enumerate(
         )
     solved, truth = on.solved(target), on.truth_of(target)
     given = {"follower": solved.follower, "critic": exact_critic(on, target), **changes}
-    moments = _moments(estimator, on, given, size, max_multisets)
 
     def means_beside(share: float) -> FloatArray:
         beside = moved_by(on, share)
@@ -124,6 +123,7 @@ def _enumerate(
             raise EstimatorError(f"{estimator_name(estimator)}: claims an expectation but has no `expectation` method")
         context = Context(problem=problem, theta=theta, **given)
         expected = {str(part): value for part, value in declared(context, horizon=on.horizon).items()}
+    moments = _moments(estimator, on, given, size, max_multisets)  # last: what is refused before costs nothing
     # A computed truth's bound holds for its own error and for that of the follower and critic, a stored one's does not.
     stored = any(truth is kept for kept in on.truths.values())
     return Enumerated(

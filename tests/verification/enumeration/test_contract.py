@@ -11,6 +11,7 @@ from bilevelrl.reference import solve_follower
 from bilevelrl.reference.errors import EstimatorError, SupportError
 from bilevelrl.tasks import Scenario, layered_mdp, random_mdp
 from bilevelrl.verification import enumerate_moments
+from bilevelrl.verification.enumeration import contract
 from bilevelrl.verification.pipeline.scenario_rows import enumerated_row
 
 PROBLEM = layered_mdp(layers=2, width=2, parameters=3, seed=6)
@@ -90,15 +91,33 @@ VIOLATIONS = {
 
 
 @pytest.mark.exact
+@pytest.mark.parametrize("many", [8, contract.MANY])  # of 16 streams: held on some of them, on all
 @pytest.mark.parametrize("violation", VIOLATIONS)
 @pytest.mark.filterwarnings("ignore:Casting complex")
-def test_violations_are_named(violation):
+def test_violations_are_named(violation, many, monkeypatch):
+    monkeypatch.setattr(contract, "MANY", many)
     call, message = VIOLATIONS[violation]
     # A follower of its own: one of the violations writes to it.
     follower = solve_follower(PROBLEM, THETA)
     with pytest.raises(EstimatorError, match=message) as caught:
         enumerate_moments(call, PROBLEM, THETA, horizon=2, follower=follower)
     assert getattr(call, "__name__", "") in str(caught.value)
+
+
+@pytest.mark.exact
+def test_many_streams_are_answered_once_all_together(monkeypatch):
+    def counted(trajectories, context):
+        calls.append(trajectories.streams)
+        return right(trajectories, context)
+
+    calls = []
+    whole = enumerate_moments(counted, PROBLEM, THETA, horizon=2)
+    assert calls.count(16) > 1
+    monkeypatch.setattr(contract, "MANY", 8)
+    calls.clear()
+    np.testing.assert_array_equal(enumerate_moments(counted, PROBLEM, THETA, horizon=2).mean, whole.mean)
+    assert calls[0] == 16
+    assert max(calls[1:]) == 4
 
 
 @pytest.mark.exact

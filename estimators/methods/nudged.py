@@ -30,7 +30,7 @@ from bilevelrl.estimators.expectations.nudged import paid_moments
 from bilevelrl.estimators.sampling.tabular import TabularSimulator
 from bilevelrl.estimators.sampling.trajectories import Trajectories
 from bilevelrl.estimators.terms.fresh_suffixes import own_generator
-from bilevelrl.estimators.terms.paid import PaidGame, PaidPlay, in_joint_actions, paid_play, visited
+from bilevelrl.estimators.terms.paid import PaidGame, PaidPlay, in_joint_actions, paid_play, steps_played
 from bilevelrl.reference import ConfigurableLQR, ConfigurableMDP, LQRGame, MarkovGame
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.doors import Count, check_stream_steps, checked
@@ -181,12 +181,10 @@ class NudgedFollowers(Estimator):
         """Return what the estimate of this batch costs; of paid populations, the expected number of steps."""
         play = self._play(context, trajectories.steps)
         kernel, initial, steps = self._dynamics(play, trajectories.steps)
-        populations = [visited(kernel, each.policy, initial, 1.0, steps) for each in play.populations]
-        paid = sum(seen.sum() for population in populations for _, seen in population)
+        paid = sum(steps_played(kernel, each.policy, initial, steps) for each in play.populations)
         read = self.unpaid and not isinstance(play, PaidGame)  # a game's θ moves no reward of the leader's
         return {
-            "environment_steps": (int(trajectories.valid.sum()) if read else 0)
-            + round(trajectories.streams * float(paid)),
+            "environment_steps": (int(trajectories.valid.sum()) if read else 0) + round(trajectories.streams * paid),
             "oracle_steps": 0,
             "follower_solves": self.sides,
         }

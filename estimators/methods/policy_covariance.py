@@ -99,8 +99,10 @@ class PolicyCovariance(PathwiseBCHG):
             rows = np.zeros((trajectories.streams, context.theta.size))
             to_go = self.steps_to_go(trajectories)
             for left in np.unique(to_go):
-                now = np.where(to_go == left, weight, 0.0)
-                moments = np.matmul(np.swapaxes(trajectories.state_t * now[..., None], 1, 2), trajectories.state_t)
+                at = to_go == left
+                some = np.flatnonzero(at.any(axis=0))  # in single episodes one step
+                now, state = np.where(at[:, some], weight[:, some], 0.0), trajectories.state_t[:, some]
+                moments = np.matmul(np.swapaxes(state * now[..., None], 1, 2), state)
                 rows += policy_covariance(  # (1)
                     context.follower, leader.matrices[leader.row(left)], gradient.matrices, moments, now.sum(axis=1)
                 )

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,7 +30,7 @@ from bilevelrl.reference.nudged import PaidFollower, check_pay, kernel_layout
 from bilevelrl.reference.problem import Objective, Part, Term
 from bilevelrl.reference.tabular import dense_jacobian
 
-__all__ = ["PaidGame", "PaidPlay", "Population", "at_time", "in_joint_actions", "paid_play", "visited"]
+__all__ = ["PaidGame", "PaidPlay", "Population", "at_time", "in_joint_actions", "paid_play", "steps_played", "visited"]
 
 
 class Population(NamedTuple):
@@ -70,6 +71,17 @@ def visited(
         law = discount * (here.ravel() @ kernel.reshape(-1, len(law)))
     if len(policy) == 1:
         yield 0, total
+
+
+def steps_played(kernel: FloatArray, policy: FloatArray, initial: FloatArray, steps: int) -> float:
+    """Return the expected number of steps that a stream has, of `steps` at most."""
+    law, played, chain = initial, 0.0, np.empty(0)
+    for t in range(steps):
+        played += float(law.sum())
+        if t < len(policy):
+            chain = np.matmul(policy[t][:, None, :], kernel)[:, 0, :]
+        law = law @ chain
+    return played
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -304,7 +316,15 @@ def paid_play(
         at = problem.at(context.theta)
         check_pay(at, context.follower, pays[0])
         paid = PaidFollower(at, target, context.follower)
-        unpaid, plans = paid.unpaid, [_planned(paid, pay, steps) for pay in pays]
+        unpaid, known = paid.unpaid, problem.derivatives.cache
+        plans = [
+            known.once(
+                ("paid", target, pay, steps, unpaid.tobytes()),
+                context.theta,
+                partial(_planned, paid, pay, steps),
+            )
+            for pay in pays
+        ]
     else:  # of many runs
         if leading != problem.discount_follower or target.horizon is not None:
             raise UnsupportedError(

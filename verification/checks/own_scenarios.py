@@ -73,7 +73,8 @@ def chosen_scenarios(
     Raises
     ------
     InvalidInputError
-        If both are given, θ or a horizon without a problem, or a scenario's truth is not that of its problem.
+        If both are given, θ or a horizon without a problem, two scenarios have one name, or a scenario's truth is not
+        that of its problem.
     """
     if problem is not None:
         if on is not None:
@@ -87,9 +88,15 @@ def chosen_scenarios(
     if on is None:
         return None
     listed = [on] if isinstance(on, (Scenario, str)) else list(on)
-    return tuple(
+    found = tuple(
         find_scenario(argument, entry) if isinstance(entry, str) else hold_to_its_problem(entry) for entry in listed
     )
+    names = [entry.name for entry in found]
+    twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
+    if twice:
+        remedy = "pass each once, or `Scenario.of(..., name=...)`"
+        raise InvalidInputError(refusal(f"{argument}: names", twice, "a name of its own for each scenario", remedy))
+    return found
 
 
 def _compare(on: Scenario, objective: Objective, stored: Truth) -> None:

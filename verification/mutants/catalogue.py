@@ -23,6 +23,7 @@ from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.doors import checked
 from bilevelrl.reference.errors import InvalidInputError, refusal
 from bilevelrl.verification.mutants.along_slips import along_slips
+from bilevelrl.verification.mutants.composed import composed_slips
 from bilevelrl.verification.mutants.exact import ExactFormula, Remembering
 from bilevelrl.verification.mutants.lambda_returns import LAMBDA_SLIPS
 from bilevelrl.verification.mutants.paid import PAID_SLIPS, SharedNumbers
@@ -51,7 +52,8 @@ class Mutant:
     make : function
         () → the mutant, ready to be called; a fresh one each time.
     problem : type or None
-        Kind of problem on whose default scenarios it is checked; None: all scenarios of configurable MDPs.
+        Kind of problem on whose default scenarios, or `composed_scenarios`, it is checked; None: all scenarios of
+        configurable MDPs.
 
     Examples
     --------
@@ -234,6 +236,10 @@ for _slip in along_slips():
         lambda formula=_slip.formula: replace(formula),
         _slip.problem,
     )
+# Problems made of others.
+for _name, _kind, _changes, _problem, _made in composed_slips():
+    _meant = "truth" if _kind == "gradient" else "bias"
+    _add(_name, _kind, _changes, SLIP, _meant, lambda made=_made: replace(made), _problem)
 # What no mean shows.
 _add(
     "shared numbers called independent",

@@ -28,6 +28,7 @@ from bilevelrl.verification.checks.results import CheckResult, worst
 from bilevelrl.verification.mutants.along import TraceFormula
 from bilevelrl.verification.mutants.along_slips import KINDS
 from bilevelrl.verification.mutants.catalogue import MUTANTS, Mutant
+from bilevelrl.verification.mutants.composed import COMPOSED, ComposedFormula, MixedFormula, composed_scenarios
 from bilevelrl.verification.mutants.exact import ExactFormula
 from bilevelrl.verification.mutants.lambda_returns import LambdaFormula
 from bilevelrl.verification.mutants.sample import SampleFormula
@@ -192,6 +193,8 @@ def correct_subjects() -> dict[str, tuple[str, Callable[[], Any]]]:
         "sample formula, λ-returns": ("estimator", LambdaFormula),
         "exact formula": ("gradient", ExactFormula),
         **{f"trace formula, {kind}": ("estimator", _trace(kind)) for kind in KINDS},
+        **{f"composed formula, {kind}": ("gradient", _composed(kind)) for kind in COMPOSED},
+        "sample formula, mixture": ("estimator", MixedFormula),
         "trace formula, game, no baseline": ("estimator", _trace("game", baseline="none")),
         "trace formula, MDP, over episodes": ("estimator", _trace("MDP", resets=False)),
     }
@@ -206,6 +209,10 @@ def correct_subjects() -> dict[str, tuple[str, Callable[[], Any]]]:
 
 def _trace(kind: str, **right: Any) -> Callable[[], Any]:
     return lambda: TraceFormula(problem=KINDS[kind], **right)
+
+
+def _composed(kind: str) -> Callable[[], Any]:
+    return lambda: ComposedFormula(problem=COMPOSED[kind])
 
 
 def _maker(name: str) -> Callable[[], Any]:
@@ -258,17 +265,20 @@ def kill_matrix(
 
 def _alive(name: str, kind: str, make: Callable[[], Any], on: Sequence[Scenario] | None) -> KillRow:
     subject = make()
-    return _row(name, kind, "", subject, on, subject.problem if isinstance(subject, TraceFormula) else None)
+    return _row(name, kind, "", subject, on, getattr(subject, "problem", None))
 
 
 def _row(
     name: str, kind: str, meant_for: str, subject: Any, on: Sequence[Scenario] | None, problem: type | None = None
 ) -> KillRow:
     found: list[CheckResult]
-    if on is None and problem is not None:
+    composed = problem in COMPOSED.values()
+    if problem is not None and composed:
+        on = composed_scenarios(problem, sampled=kind != "gradient")
+    elif on is None and problem is not None:
         on = default_scenarios(problem)
     if kind == "gradient":
-        found = check_gradient(subject, on) + check_orders(subject)
+        found = check_gradient(subject, on) + ([] if composed else check_orders(subject))
     else:
         found = check_estimator(subject, on, made_for=kind == "registered")
         found += check_independence(subject(Objective()) if kind == "registered" else subject)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from bilevelrl.verification.mutants.along_slips import KINDS
 from bilevelrl.verification.mutants.catalogue import MUTANTS
+from bilevelrl.verification.mutants.composed import COMPOSED
 from bilevelrl.verification.mutants.kill_matrix import KillMatrix, KillRow
 
 __all__ = ["kill_page"]
@@ -18,8 +19,8 @@ published code or from what people usually write, with the check that is meant f
 independence, which holds 20,000 draws with a fixed seed against a declared covariance, so an error is killed or it is
 not. The margin is the largest difference in units of what rounding allows, there five standard errors: above 1 is
 dead, and *outright* is a broken contract. The last columns are where it shows most, and what else kills it.
-Estimators for all kinds of problem run on the scenarios of `verify`; `bilevelrl mutants --list` says where each error
-comes from. Made by `bilevelrl mutants --page docs/planted_errors.md`.
+Estimators for all kinds of problem run on the scenarios of `verify`, and what is made of other problems on two of each;
+`bilevelrl mutants --list` says where each error comes from. Made by `bilevelrl mutants --page docs/planted_errors.md`.
 """
 
 
@@ -33,12 +34,13 @@ def kill_page(matrix: KillMatrix) -> str:
     >>> "| V for Q | V_L for B | bias |" in page, "1 of 1 mutants" in page
     (True, True)
     """
-    kinds = {kind: name for name, kind in KINDS.items()}
+    kinds = {kind: f"One formula for all kinds: {name}" for name, kind in KINDS.items()}
+    kinds |= {kind: f"Problems made of others: {name}" for name, kind in COMPOSED.items()}
     groups: dict[str, list[KillRow]] = {}
     for row in matrix.mutants:
         kind = MUTANTS[row.name].problem
         title = "Gradients of configurable MDPs" if row.kind == "gradient" else "Estimators of configurable MDPs"
-        groups.setdefault(title if kind is None else f"One formula for all kinds: {kinds[kind]}", []).append(row)
+        groups.setdefault(title if kind is None else kinds[kind], []).append(row)
     blocks = [_HEAD, str(matrix).rpartition("\n\n")[2].rpartition(";")[0] + "."]
     for title, rows in groups.items():
         blocks.append(f"## {title}\n\n{_dead(rows)}")

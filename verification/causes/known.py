@@ -19,12 +19,12 @@ from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.problem import GAME_PARTS, INFINITE_HORIZON, PARTS, Part
 from bilevelrl.tasks import Scenario
 from bilevelrl.tasks.scenarios import Truth
-from bilevelrl.verification.causes.configurable import PARTS_OF, Form, expected_part
-from bilevelrl.verification.causes.entries import BLANKS
-from bilevelrl.verification.causes.forms import Style
-from bilevelrl.verification.causes.games import GAME_BLANKS, GAME_PARTS_OF, GameForm, GameModel, game_part
-from bilevelrl.verification.causes.model import LARGEST, Model
-from bilevelrl.verification.causes.quadratic import (
+from bilevelrl.verification.causes.forms.blanks import Style
+from bilevelrl.verification.causes.forms.configurable import PARTS_OF, Form, expected_part
+from bilevelrl.verification.causes.forms.entries import BLANKS
+from bilevelrl.verification.causes.forms.games import GAME_BLANKS, GAME_PARTS_OF, GameForm, GameModel, game_part
+from bilevelrl.verification.causes.forms.model import LARGEST, Model
+from bilevelrl.verification.causes.forms.quadratic import (
     KINKED,
     POLYNOMIAL,
     PURSUIT_BLANKS,
@@ -39,7 +39,7 @@ from bilevelrl.verification.causes.quadratic import (
 from bilevelrl.verification.causes.symbols import SYMBOLS, missing_from
 from bilevelrl.verification.checks.truncation import truncated_truths
 
-__all__ = ["Known", "Setting", "form_effect", "known_mistakes"]
+__all__ = ["FormKind", "Known", "Setting", "form_effect", "form_kind", "known_mistakes", "right_part"]
 
 LONGEST = 400
 """Steps that stand for an infinite horizon."""
@@ -130,7 +130,7 @@ class Known:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Kind:
+class FormKind:
     """How a kind of problem answers.
 
     Attributes
@@ -225,8 +225,8 @@ _PIECES = {
     "response by transitions": "what transitions give to the response",
 }
 
-_KINDS: dict[type, _Kind] = {
-    ConfigurableMDP: _Kind(
+_KINDS: dict[type, FormKind] = {
+    ConfigurableMDP: FormKind(
         form=Form(),
         blanks=BLANKS,
         parts_of=PARTS_OF,
@@ -241,7 +241,7 @@ _KINDS: dict[type, _Kind] = {
         },
         pieces=_PIECES,
     ),
-    MarkovGame: _Kind(
+    MarkovGame: FormKind(
         form=GameForm(),
         blanks=GAME_BLANKS,
         parts_of=GAME_PARTS_OF,
@@ -251,7 +251,7 @@ _KINDS: dict[type, _Kind] = {
         together={("weight", "guiding"): "throughout"},
         pieces={},
     ),
-    ConfigurableLQR: _Kind(
+    ConfigurableLQR: FormKind(
         form=QuadraticForm(),
         blanks=QUADRATIC_BLANKS,
         parts_of=QUADRATIC_PARTS_OF,
@@ -264,7 +264,7 @@ _KINDS: dict[type, _Kind] = {
         },
         pieces=_PIECES,
     ),
-    LQRGame: _Kind(
+    LQRGame: FormKind(
         form=PursuitForm(),
         blanks=PURSUIT_BLANKS,
         parts_of=PURSUIT_PARTS_OF,
@@ -275,6 +275,11 @@ _KINDS: dict[type, _Kind] = {
         pieces={},
     ),
 }
+
+
+def form_kind(kind: type) -> FormKind | None:
+    """Return how a kind of problem answers, or None where it has no form."""
+    return next((_KINDS[known] for known in _KINDS if issubclass(kind, known)), None)
 
 
 @lru_cache(maxsize=8)
@@ -288,20 +293,15 @@ def known_mistakes(kind: type) -> tuple[Known, ...]:
     ('the initial part is missing', True, True)
     """
     asked = next((known for known in _KINDS if issubclass(kind, known)), None)
-    parts = (
-        GAME_PARTS
-        if asked in (MarkovGame, LQRGame)
-        else PARTS
-        if asked
-        else tuple(dict.fromkeys((*PARTS, *GAME_PARTS)))
-    )
+    every = tuple(dict.fromkeys((*PARTS, *GAME_PARTS)))
+    parts = GAME_PARTS if asked in (MarkovGame, LQRGame) else PARTS if asked else every
     found = [*_factors(None if asked is None else _KINDS[asked], parts)]
     if asked is not None:
         found += _entries(_KINDS[asked])
     return tuple({known.name: known for known in found}.values())
 
 
-def _factors(kind: _Kind | None, parts: Iterable[Part]) -> Iterator[Known]:
+def _factors(kind: FormKind | None, parts: Iterable[Part]) -> Iterator[Known]:
     """A factor of a part, or of what several have in common."""
     terms: dict[str, _Term] = {f"the {part} part": _part_of_truth(part) for part in parts}
     terms["the whole gradient"] = lambda at: at.truth.value
@@ -320,8 +320,8 @@ def _part_of_truth(part: Part) -> _Term:
     return lambda at: at.truth.parts.get(part)
 
 
-def _piece(kind: _Kind, part: str) -> _Term:
-    return lambda at: _right(kind, at, part)
+def _piece(kind: FormKind, part: str) -> _Term:
+    return lambda at: right_part(kind, at, part)
 
 
 def _scaled(term: _Term, factor: Callable[[Scenario], float]) -> _Term:
@@ -334,7 +334,7 @@ def _scaled(term: _Term, factor: Callable[[Scenario], float]) -> _Term:
     return effect
 
 
-def _entries(kind: _Kind) -> Iterator[Known]:
+def _entries(kind: FormKind) -> Iterator[Known]:
     """A wrong entry in one blank, or the same in several."""
     for blanks, place in kind.together.items():
         for name in kind.blanks[blanks[0]]:
@@ -346,7 +346,7 @@ def _entries(kind: _Kind) -> Iterator[Known]:
             yield from _entry(kind, {blank: name}, kind.places[blank])
 
 
-def _entry(kind: _Kind, changes: Mapping[str, str], place: str) -> Iterator[Known]:
+def _entry(kind: FormKind, changes: Mapping[str, str], place: str) -> Iterator[Known]:
     form = type(kind.form)(**changes)
     if form == kind.form or "0" in changes.values():
         return
@@ -389,7 +389,8 @@ def _right_part(part: str, form: Any, model: Any) -> Any:
     return kind.part(part, kind.form, model)
 
 
-def _right(kind: _Kind, at: Setting, part: str) -> FloatArray | None:
+def right_part(kind: FormKind, at: Setting, part: str) -> FloatArray | None:
+    """Return the right mean of a part as forms know it, (N,); None where they do not."""
     model = kind.model(at, kind.form)
     form: Any = type(kind.form)
     return None if model is None else at.scale * _right_part(part, form, model)

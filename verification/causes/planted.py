@@ -19,8 +19,8 @@ from bilevelrl.reference import ConfigurableLQR, ConfigurableMDP, LQRGame, Marko
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.errors import BilevelRLError
 from bilevelrl.tasks import Scenario
-from bilevelrl.verification.causes.configurable import Form
-from bilevelrl.verification.causes.entries import SAME_PATH
+from bilevelrl.verification.causes.forms.configurable import Form
+from bilevelrl.verification.causes.forms.entries import SAME_PATH
 from bilevelrl.verification.causes.known import Known, Setting, form_effect
 from bilevelrl.verification.checks.deterministic import enumerate_scenario
 from bilevelrl.verification.checks.gradients import evaluate_gradient

@@ -184,7 +184,7 @@ class _Return:
         moved = moved / self.problem.temperature
         moves = self.planned if "planned" in (self.formula.moves, self.formula.measured_in) else self.measured
         taken = self.visits[:, None] * policy
-        found = leader @ self.measured.d_initial + np.tensordot(taken, slope, axes=2)
+        found = leader @ self.measured.d_initial + np.tensordot(taken, slope, axes=2)  # (1)
         found = found + self.discount * np.tensordot(
             taken, np.einsum("sapn,p->san", moves.d_transition, leader), axes=2
         )

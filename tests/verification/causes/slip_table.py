@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import slips
+import slips_fresh
 import slips_held_out
 
-from bilevelrl.reference import ConfigurableLQR, ConfigurableMDP, MarkovGame
+from bilevelrl.reference import ConfigurableLQR, ConfigurableMDP, LQRGame, MarkovGame
+from bilevelrl.reference.contexts import Mixture
+from bilevelrl.tasks import Scenario, random_mdp
 from bilevelrl.verification.causes.explanation import Explanation
 from bilevelrl.verification.checks.deterministic import check_estimator
 from bilevelrl.verification.checks.own_scenarios import default_scenarios
@@ -17,9 +21,33 @@ from bilevelrl.verification.testing.failures import explain_results
 LONG = 300.0
 
 
-def said_of(slip: Any, kind: type) -> Explanation:
-    """Return what is said of a slip on the default scenarios of its kind with one episode a stream, as it expects."""
-    at = [on for on in default_scenarios(kind) if on.episodes == 1]
+def default(kind: type) -> list[Scenario]:
+    """Return the default scenarios of a kind with one episode a stream, as the slips expect."""
+    return [on for on in default_scenarios(kind) if on.episodes == 1]
+
+
+def mixtures() -> list[Scenario]:
+    """Return two mixtures of two contexts, whose streams are cut."""
+    theta, found = np.array([0.2, -0.1, 0.3]), []
+    for seeds, weights in (((0, 1), [0.25, 0.75]), ((2, 3), [0.6, 0.4])):
+        contexts = [random_mdp(states=2, actions=2, parameters=3, seed=seed) for seed in seeds]
+        mixture = Mixture(contexts=contexts, weights=weights)
+        found.append(Scenario.of(mixture, theta, horizon=3, name=f"contexts {seeds}"))
+    return found
+
+
+PLACES: dict[str, Callable[[], list[Scenario]]] = {
+    "CONFIGURABLE": lambda: default(ConfigurableMDP),
+    "GAMES": lambda: default(MarkovGame),
+    "QUADRATIC": lambda: default(ConfigurableLQR),
+    "PURSUIT": lambda: default(LQRGame),
+    "MIXTURES": mixtures,
+}
+"""Where slips are looked for, by the name of their group in a module."""
+
+
+def said_of(slip: Any, at: list[Scenario]) -> Explanation:
+    """Return what is said of a slip on scenarios."""
     found = explain_results(check_estimator(slip(), at), at, seconds=LONG)
     assert found is not None, slip
     return found
@@ -27,13 +55,11 @@ def said_of(slip: Any, kind: type) -> Explanation:
 
 def said_of_all(module: Any) -> Iterator[tuple[Any, Explanation]]:
     """Yield every slip of a module with what is said of it."""
-    for group, kind in (
-        (module.CONFIGURABLE, ConfigurableMDP),
-        (module.GAMES, MarkovGame),
-        (module.QUADRATIC, ConfigurableLQR),
-    ):
-        for slip in group:
-            yield slip, said_of(slip, kind)
+    for group, places in PLACES.items():
+        listed = getattr(module, group, ())
+        at = places() if listed else []
+        for slip in listed:
+            yield slip, said_of(slip, at)
 
 
 def row(slip: Any, found: Explanation) -> str:
@@ -55,5 +81,5 @@ def table(module: Any) -> list[str]:
 
 
 if __name__ == "__main__":
-    for module in (slips, slips_held_out):
+    for module in (slips, slips_held_out, slips_fresh):
         print("\n".join(table(module)), end="\n\n")

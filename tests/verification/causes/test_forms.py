@@ -6,10 +6,10 @@ import pytest
 from bilevelrl.reference import ConfigurableLQR, ConfigurableMDP, LQRGame, MarkovGame
 from bilevelrl.reference.problem import INFINITE_HORIZON
 from bilevelrl.tasks import Scenario, layered_mdp, random_markov_game, scenario, toy_game_theta, toy_markov_game
-from bilevelrl.verification.causes.configurable import Form, expected
-from bilevelrl.verification.causes.games import GameForm, GameModel, game_expected
+from bilevelrl.verification.causes.forms.configurable import Form, expected
+from bilevelrl.verification.causes.forms.games import GameForm, GameModel, game_expected
+from bilevelrl.verification.causes.forms.model import Model
 from bilevelrl.verification.causes.known import Setting, form_effect, known_mistakes
-from bilevelrl.verification.causes.model import Model
 from bilevelrl.verification.causes.planted import _difference, form_of
 from bilevelrl.verification.checks.own_scenarios import default_scenarios
 from bilevelrl.verification.checks.truncation import truncated_truths

@@ -10,9 +10,9 @@ from bilevelrl.estimators import NaivePGD
 from bilevelrl.reference import ConfigurableMDP, named_stream
 from bilevelrl.tasks import Scenario, random_mdp, scenario
 from bilevelrl.verification import judge, verify
-from bilevelrl.verification.causes.configurable import Form
 from bilevelrl.verification.causes.explain import explain
 from bilevelrl.verification.causes.explanation import Evidence
+from bilevelrl.verification.causes.forms.configurable import Form
 from bilevelrl.verification.causes.known import Setting, form_effect, known_mistakes
 from bilevelrl.verification.checks.own_scenarios import default_scenarios
 from bilevelrl.verification.mutants.catalogue import MUTANTS

@@ -18,8 +18,8 @@ import numpy as np
 from bilevelrl.estimators import Context, Trajectories
 from bilevelrl.reference import LQRGame
 from bilevelrl.reference.arrays import FloatArray
-from bilevelrl.verification.causes.entries import SUMS, WEIGHTS
-from bilevelrl.verification.causes.forms import AtScenario, Blanks
+from bilevelrl.verification.causes.forms.blanks import AtScenario, Blanks, entry_of
+from bilevelrl.verification.causes.forms.entries import SUMS, WEIGHTS
 from bilevelrl.verification.checks.once import exact_critic
 from bilevelrl.verification.enumeration.quadrature import largest_rule, quadrature_trajectories
 
@@ -265,7 +265,7 @@ class PursuitForm(Blanks):
 
 @lru_cache(maxsize=1024)
 def _entry(blank: str, name: str, m: Paths, game: bool) -> FloatArray:
-    return (PURSUIT_BLANKS if game else QUADRATIC_BLANKS)[blank][name](m)
+    return entry_of((PURSUIT_BLANKS if game else QUADRATIC_BLANKS)[blank], name, m)
 
 
 def quadratic_expected(form: QuadraticForm | PursuitForm, m: Paths) -> dict[str, FloatArray]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from bilevelrl.reference import solve_follower
 from bilevelrl.reference.arrays import FloatArray
-from bilevelrl.verification.causes.model import Model
+from bilevelrl.verification.causes.forms.model import Model
 
 __all__ = ["BLANKS", "SAME_PATH", "SUMS", "WEIGHTS", "mean_over_actions", "ratio"]
 

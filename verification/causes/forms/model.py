@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from bilevelrl.reference.arrays import FloatArray
-from bilevelrl.verification.causes.forms import AtScenario, Style
-from bilevelrl.verification.causes.walk import Walk
+from bilevelrl.verification.causes.forms.blanks import AtScenario, Style
+from bilevelrl.verification.causes.forms.walk import Walk
 from bilevelrl.verification.checks.once import evaluated_once
 from bilevelrl.verification.mutants.exact import DenseTables, dense_tables, follower_fixed_point, follower_gradients
 

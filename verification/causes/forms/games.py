@@ -16,8 +16,8 @@ import numpy as np
 
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.game import GameFollower
-from bilevelrl.verification.causes.forms import AtScenario, Blanks, Style
-from bilevelrl.verification.causes.walk import Walk
+from bilevelrl.verification.causes.forms.blanks import AtScenario, Blanks, Style, entry_of
+from bilevelrl.verification.causes.forms.walk import Walk
 
 __all__ = ["GAME_BLANKS", "GAME_PARTS_OF", "GameForm", "GameModel", "game_expected", "game_part"]
 
@@ -299,7 +299,7 @@ def game_part(part: str, form: GameForm, m: GameModel) -> FloatArray:
 
 @lru_cache(maxsize=4096)
 def _entry(blank: str, name: str, m: GameModel) -> FloatArray:
-    return GAME_BLANKS[blank][name](m)
+    return entry_of(GAME_BLANKS[blank], name, m)
 
 
 def _law(form: GameForm, m: GameModel) -> FloatArray:

@@ -17,9 +17,9 @@ from functools import lru_cache
 import numpy as np
 
 from bilevelrl.reference.arrays import FloatArray
-from bilevelrl.verification.causes.entries import BLANKS, SAME_PATH, mean_over_actions, ratio
-from bilevelrl.verification.causes.forms import Blanks
-from bilevelrl.verification.causes.model import Model
+from bilevelrl.verification.causes.forms.blanks import Blanks, entry_of
+from bilevelrl.verification.causes.forms.entries import BLANKS, SAME_PATH, mean_over_actions, ratio
+from bilevelrl.verification.causes.forms.model import Model
 
 __all__ = ["PARTS_OF", "Form", "expected", "expected_part"]
 
@@ -93,7 +93,7 @@ def _of(form: Form, blank: str, m: Model) -> FloatArray:
 
 @lru_cache(maxsize=4096)
 def _entry(blank: str, name: str, m: Model) -> FloatArray:
-    return BLANKS[blank][name](m)
+    return entry_of(BLANKS[blank], name, m)
 
 
 def _law(which: str, m: Model) -> FloatArray | None:

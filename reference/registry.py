@@ -43,6 +43,8 @@ __all__ = [
     "route_function",
 ]
 
+_UNDERFLOWS = 1e-150  # squares of smaller numbers are 0 or denormal
+
 
 @checked_record
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,6 +121,10 @@ class Hypergradient:
         if not isinstance(source, AnswerBounds):
             found = source() if callable(source) else source
             source = found if isinstance(found, AnswerBounds) else AnswerBounds(float(found), np.inf)
+            largest = max((float(np.abs(part).max(initial=0.0)) for part in self.parts.values()), default=0.0)
+            lost = largest < _UNDERFLOWS and source.gradient < 0.5 * np.finfo(np.float64).eps * largest
+            if lost and self.route != "certified":  # products of such numbers are 0, and a bound that is made of them
+                source = AnswerBounds(np.inf, np.inf)
             object.__setattr__(self, "error_bound_source", source)
         return source
 

@@ -43,5 +43,5 @@ def test_small_units_lose_nothing_unheard(whose, exponent, route):
         if route not in ("complex_step", "finite_difference"):
             raise
     else:
-        # Where both units are small, bounds are products that underflow: sweeps stop at 1e-13 of the largest term.
-        assert np.abs(found.value - right).max() <= found.error_bound + 1e-12 * leader
+        # Where both units are small, bounds are products that underflow, and infinite; beside them, `right` is rounded.
+        assert np.abs(found.value - right).max() <= found.error_bound + 1e-15 * leader

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from bilevelrl.reference.arrays import BoolArray, FloatArray, check_shape, is_frozen
-from bilevelrl.reference.errors import ShapeError, refusal
+from bilevelrl.reference.derivatives.probes import STEPS, check_directions
+from bilevelrl.reference.errors import InvalidInputError, ShapeError, refusal
 from bilevelrl.reference.many.hypergradients import named_place
 from bilevelrl.reference.tabular.model import TabularAt
 from bilevelrl.reference.tabular.tables import Tables
@@ -62,16 +63,16 @@ class StackedTables:
 def tables_together(first: TabularAt, thetas: FloatArray) -> StackedTables | None:
     """Return the tables by the problem's stacked forms; None where it has none, or θ enters more than the rewards.
 
-    Whether it does the derivatives at the first θ tell, and the tables at the last.
+    Whether it does is asked at every θ, and a step beside it.
     """
     problem, tables = first.problem, first.tables
     if problem.stacked_rewards is None or problem.stacked_pullback is None:
         return None
     _ = first.pullback  # checks the derivatives
-    last = problem.at(thetas[-1]).tables
-    laws = ((getattr(each, name) for each in (tables, last)) for name in ("transition", "initial", "regulariser"))
-    same = all(one is other or np.array_equal(one, other) for one, other in laws)
-    if first.varying - {"reward_follower", "reward_leader"} or not same:
+    beside = thetas + STEPS[0] * check_directions(thetas)
+    if first.varying - {"reward_follower", "reward_leader"} or not all(
+        _same_laws(tables, problem.evaluate(theta)) for theta in (*thetas[1:], *beside)
+    ):
         return None
     follower, leader = rewards = problem.rewards(thetas)
     shape = (len(thetas), tables.states, tables.actions)
@@ -89,6 +90,17 @@ def tables_together(first: TabularAt, thetas: FloatArray) -> StackedTables | Non
         pull=problem.stacked_pullback_at(thetas, rewards),
         action_mask=tables.action_mask,
     )
+
+
+def _same_laws(tables: Tables, other: Tables) -> bool:
+    """Whether two tables differ in rewards only."""
+    laws = ((getattr(each, name) for each in (tables, other)) for name in ("transition", "initial", "regulariser"))
+    return _same_masks(tables, other) and all(one is another or np.array_equal(one, another) for one, another in laws)
+
+
+def _same_masks(tables: Tables, other: Tables) -> bool:
+    one, another = tables.action_mask, other.action_mask
+    return one is another or (one is not None and another is not None and np.array_equal(one, another))
 
 
 def _own(array: FloatArray) -> FloatArray:
@@ -114,6 +126,9 @@ def tables_one_by_one(first: TabularAt, thetas: FloatArray) -> StackedTables:
                     "call hypergradient for each",
                 )
             )
+        if not _same_masks(first.tables, at.tables):
+            remedy = "a mask that depends on θ has no derivative; call hypergradient for each"
+            raise InvalidInputError(refusal(f"action_mask at thetas[{place}]", "another", "as at thetas[0]", remedy))
         members.append(at.tables)
     kernels = [tables.transition for tables in members]
     shared = all(kernel is kernels[0] for kernel in kernels)

@@ -157,6 +157,31 @@ def test_what_stacked_forms_do_not_say_is_read_from_the_tables():
     np.testing.assert_allclose(found.value, hypergradients(base, thetas).value, rtol=0.0, atol=1e-13)
 
 
+def test_a_kernel_that_is_another_at_one_theta_between_others_is_seen():
+    thetas = spread(ROOMS, 3, 0.3)
+    other = four_rooms(temperature=0.003, kernel="paper")
+
+    def tables(theta):
+        own = other if np.array_equal(np.real(theta), thetas[1]) else ROOMS
+        return own.tables(theta)
+
+    found = hypergradients(replace(ROOMS, tables=tables, verify_derivatives=False), thetas, bound=False)
+    for place, problem in enumerate((ROOMS, other, ROOMS)):
+        alone = hypergradient(problem, thetas[place], bound=False).value
+        np.testing.assert_allclose(found.value[place], alone, rtol=0.0, atol=1e-12 * np.abs(alone).max())
+
+
+def test_masks_that_depend_on_theta_are_refused():
+    def tables(theta):
+        mask = np.ones((4, 2), dtype=bool)
+        mask[0, 0] = float(np.real(theta[0])) <= 0.0
+        return replace(base.tables(theta), action_mask=mask)
+
+    base = random_mdp(states=4, actions=2, parameters=3, seed=0)
+    problem = replace(base, tables=tables)
+    refused(problem, np.array([[-0.2, 0.1, 0.3], [0.2, 0.1, 0.3]]), InvalidInputError, r"action_mask at thetas\[1\]")
+
+
 def refused(problem, thetas, error, match):
     with pytest.raises(error, match=match):
         hypergradients(problem, thetas)

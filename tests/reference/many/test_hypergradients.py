@@ -174,7 +174,7 @@ def test_a_kernel_that_is_another_at_one_theta_between_others_is_seen():
 def test_masks_that_depend_on_theta_are_refused():
     def tables(theta):
         mask = np.ones((4, 2), dtype=bool)
-        mask[0, 0] = float(np.real(theta[0])) <= 0.0
+        mask[0, 0] = bool(np.real(getattr(theta, "_value", theta))[0] <= 0.0)
         return replace(base.tables(theta), action_mask=mask)
 
     base = random_mdp(states=4, actions=2, parameters=3, seed=0)

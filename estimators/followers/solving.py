@@ -83,7 +83,7 @@ class SharedDynamics:
         self.kernel: FloatArray = np.asarray(tables.transition)
         self.initial: FloatArray = np.asarray(tables.initial)
         self.states, self.actions, _ = self.kernel.shape
-        count = int((self.kernel > 0.0).sum(axis=2).max())
+        count = max(1, int((self.kernel > 0.0).sum(axis=2).max()))  # a kernel of zeros ends every path
         order = np.argsort(self.kernel <= 0.0, axis=2, kind="stable")[:, :, :count]
         # Successor by successor, (count, S, A).
         self._successor = np.ascontiguousarray(np.moveaxis(order, 2, 0))

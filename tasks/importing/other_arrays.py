@@ -197,12 +197,12 @@ def _flatten(result: Any) -> tuple[list[Any], list[str], Callable[[list[Any]], A
 
 
 def _checked(name: str, array: Any, library: str) -> FloatArray:
-    """Return a float64 or complex128 array; the rounding of single precision would pass for a derivative."""
+    """Return a float64, complex128 or boolean array; the rounding of single precision would pass for a derivative."""
     found = np.asarray(array)
-    if found.dtype.kind in "fc" and found.dtype not in (np.float64, np.complex128):
+    if found.dtype.kind not in "biu" and found.dtype not in (np.float64, np.complex128):
         remedy = f"compute it in float64: look for a cast in the function, or {library} parameters in {found.dtype}"
         raise ShapeError(refusal(f"{name}.dtype", str(found.dtype), "float64", remedy))
-    return found if found.dtype.kind == "c" else found.astype(np.float64)
+    return found if found.dtype.kind in "cb" else found.astype(np.float64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,10 +235,15 @@ class _Jax:
             found, pullback = jax.vjp(listed, point)
             moves, names, arrange = seen
             values = [_checked(name, value, "JAX") for name, value in zip(names, found, strict=True)]
+            kinds = [jax.numpy.result_type(value) for value in found]
+            still = [not jax.numpy.issubdtype(kind, jax.numpy.inexact) for kind in kinds]  # masks and counts
 
         def pull(number: int, cotangent: FloatArray) -> FloatArray:
             with self.doubles():
-                cotangents = [jax.numpy.zeros(value.shape) for value in values]
+                cotangents = [
+                    np.zeros(value.shape, jax.dtypes.float0) if stands else jax.numpy.zeros(value.shape)
+                    for value, stands in zip(values, still, strict=True)
+                ]
                 cotangents[number] = jax.numpy.asarray(cotangent)
                 return np.asarray(pullback(cotangents)[0])
 

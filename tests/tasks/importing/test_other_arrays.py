@@ -21,6 +21,7 @@ MADE_BY = {"jax": from_jax, "torch": from_torch}
 INSTALLED = [name for name in MADE_BY if importlib.util.find_spec(name)]
 THETA = np.array([0.3, -0.7])
 TOLL = np.array([[0.0, 1.0], [1.0, 0.0]])
+PLAIN = SimpleNamespace(exp=anp.exp, asarray=lambda x: x, __name__="autograd.numpy")
 SETTINGS = {"discount_leader": 0.9, "discount_follower": 0.8, "temperature": 0.5, "theta_shape": (2,)}
 
 
@@ -74,13 +75,31 @@ def tables_of(library):
 
 
 def test_an_mdp_is_the_one_written_with_autograd(library):
-    plain = SimpleNamespace(exp=anp.exp, asarray=lambda x: x, __name__="autograd.numpy")
-    ours = ConfigurableMDP(tables=lambda theta: Tables(**tables_of(plain)(theta)), **SETTINGS)
+    ours = ConfigurableMDP(tables=lambda theta: Tables(**tables_of(PLAIN)(theta)), **SETTINGS)
     theirs = ConfigurableMDP(tables=made(library, tables_of(library), into=Tables), **SETTINGS)
     assert theirs.varying(THETA) == ours.varying(THETA)
     np.testing.assert_allclose(
         hypergradient(theirs, THETA).value, hypergradient(ours, THETA).value, rtol=0.0, atol=1e-14
     )
+
+
+@pytest.mark.parametrize("mask", [np.array([[True, True], [False, True]]), np.array([[0.0, 0.0], [-np.inf, 0.0]])])
+@pytest.mark.parametrize("own", [True, False])
+def test_masks_and_counts_come_along(library, mask, own):
+    """Booleans and integers have no derivatives; they stay what they are, the library's as well as NumPy's."""
+
+    def function(theta):
+        given = constant(library, mask) if own else mask
+        return {**tables_of(library)(theta), "action_mask": given, "regulariser": constant(library, np.array(2))}
+
+    problem = ConfigurableMDP(tables=made(library, function, into=Tables), **SETTINGS)
+    plain = ConfigurableMDP(
+        tables=lambda theta: Tables(**{**tables_of(PLAIN)(theta), "action_mask": mask, "regulariser": 2.0}), **SETTINGS
+    )
+    found, exact = hypergradient(problem, THETA), hypergradient(plain, THETA)
+    np.testing.assert_allclose(found.value, exact.value, rtol=1e-12)
+    assert found.objective == pytest.approx(exact.objective, rel=1e-12)
+    assert found.follower.policy[1, 0] == 0.0
 
 
 def test_derivatives_are_the_library_s_own(library):
@@ -138,8 +157,11 @@ def test_forward_and_reverse_agree_for_many_entries(library):
         np.testing.assert_allclose(forward, reverse, rtol=0.0, atol=1e-15)
 
 
-def test_single_precision_is_refused_by_name(library):
-    single = library.float32
+@pytest.mark.parametrize("precision", ["float32", "float16", "bfloat16"])
+def test_lower_precision_is_refused_by_name(library, precision):
+    if library.__name__ == "torch" and precision == "bfloat16":
+        pytest.skip("NumPy has no bfloat16, and PyTorch says so")
+    single = getattr(library, precision)
 
     def cast(theta):
         table = theta.to(single) if library.__name__ == "torch" else theta.astype(single)
@@ -147,7 +169,7 @@ def test_single_precision_is_refused_by_name(library):
 
     function = made(library, cast)
     for call in (function, lambda theta: autograd.make_vjp(lambda x: function(x)["reward_leader"])(theta)):
-        with pytest.raises(ShapeError, match=r"reward_leader.dtype='float32': expected float64; compute it in float64"):
+        with pytest.raises(ShapeError, match=f"reward_leader.dtype='{precision}': expected float64; compute it in"):
             call(THETA)
 
 

@@ -132,6 +132,8 @@ class Card:
         The problem of one's own that it was made on, by its name; empty: the package's scenarios.
     theta, horizon
         The leader's parameter and the steps of a stream on that problem; else None.
+    accuracy : float
+        Error relative to the largest part of the truth that was allowed beside rounding.
     kinds : tuple of str
         Kinds of problem whose scenarios were asked.
     places : tuple of Place
@@ -158,6 +160,7 @@ class Card:
     problem: str = ""
     theta: tuple[float, ...] | None = None
     horizon: int | None = None
+    accuracy: float = 0.0
     kinds: tuple[str, ...]
     places: tuple[Place, ...]
     mistakes: tuple[Mistake, ...]

@@ -173,6 +173,8 @@ def _mistakes(card: Card) -> list[Section]:
 
 def _provenance(card: Card) -> Section:
     rows = [("made by", f"bilevelrl card {card.source}" + (f" --problem {card.problem}" if card.problem else ""))]
+    if card.accuracy:
+        rows.append(("error allowed, relative to the largest part of the truth", f"{card.accuracy:g}"))
     rows += [(name, version) for name, version in card.versions.items()]
     rows += [(f"sources of {name} (SHA-256)", digest) for name, digest in card.sources.items()]
     rows += [("seed of the draws that costs are read from", str(card.seed)), ("seconds of CPU", f"{card.seconds:.1f}")]

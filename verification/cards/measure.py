@@ -13,7 +13,7 @@ import numpy as np
 
 from bilevelrl.estimators import Claim, Context, Draw, Estimator, sample_trajectories
 from bilevelrl.reference import ConfigurableLQR, LQRGame, named_stream
-from bilevelrl.reference.doors import Positive, checked
+from bilevelrl.reference.doors import NonNegative, Positive, checked
 from bilevelrl.reference.errors import BilevelRLError, EstimatorError, SupportError, TooLargeError, UnsupportedError
 from bilevelrl.reference.problem import INFINITE_HORIZON, Objective
 from bilevelrl.reference.storage import software_versions
@@ -57,6 +57,7 @@ def make_card(
     claim: Claim | None = None,
     seed: int = 0,
     time_limit: Positive = TIME_LIMIT,
+    accuracy: NonNegative = 0.0,
     mistakes: bool = True,
     progress: Progress | None = None,
 ) -> Card:
@@ -76,6 +77,8 @@ def make_card(
         Root of the draws that costs are read from; nothing else is sampled.
     time_limit
         Seconds that the estimator may take on a scenario.
+    accuracy
+        Error relative to the largest part of the truth that is allowed beside rounding, that of the rows' dtype.
     mistakes
         Whether to hold it against every known mistake.
     progress
@@ -96,7 +99,9 @@ def make_card(
     (19.12, True)
     """
     subject = find_subject(estimator, kinds=kinds, claim=claim)
-    return card_of(subject, on=on, seed=seed, time_limit=time_limit, mistakes=mistakes, progress=progress)
+    return card_of(
+        subject, on=on, seed=seed, time_limit=time_limit, accuracy=accuracy, mistakes=mistakes, progress=progress
+    )
 
 
 def card_of(
@@ -106,6 +111,7 @@ def card_of(
     problem: str = "",
     seed: int = 0,
     time_limit: float = TIME_LIMIT,
+    accuracy: float = 0.0,
     mistakes: bool = True,
     progress: Progress | None = None,
 ) -> Card:
@@ -116,7 +122,7 @@ def card_of(
     seen: list[Enumerated] = []
     results: list[CheckResult] = []
     for done, entry in enumerate(at, 1):
-        place, found, judged = _place(subject, entry, seed, time_limit)
+        place, found, judged = _place(subject, entry, seed, time_limit, accuracy)
         places.append(place)
         results.extend(judged)
         seen.extend([] if found is None else [found])
@@ -140,6 +146,7 @@ def card_of(
         problem=problem,
         theta=tuple(at[0].theta.ravel().tolist()) if problem else None,
         horizon=at[0].horizon if problem else None,
+        accuracy=accuracy,
         kinds=tuple(dict.fromkeys(place.kind for place in places)),
         places=tuple(places),
         mistakes=compared,
@@ -152,7 +159,7 @@ def card_of(
 
 
 def _place(
-    subject: Subject, on: Scenario, seed: int, time_limit: float
+    subject: Subject, on: Scenario, seed: int, time_limit: float, accuracy: float
 ) -> tuple[Place, Enumerated | None, list[CheckResult]]:
     estimator = subject.make(on.target)
     if not hasattr(estimator, "target"):
@@ -176,7 +183,7 @@ def _place(
     try:
         with within(time_limit, subject.name):
             most = PAIRS if "pairs" in on.tags else MAX_MULTISETS
-            found = enumerate_scenario(estimator, on, claim=subject.claim, max_multisets=most)
+            found = enumerate_scenario(estimator, on, claim=subject.claim, max_multisets=most, accuracy=accuracy)
             judged = judge_enumerated(found)
             steps, cpu = _cost(estimator, on, target, named_stream(seed, "card", subject.name, on.name))
     except (UnsupportedError, SupportError, TooLargeError) as refused:

@@ -63,6 +63,7 @@ def fill_card(add: argparse.ArgumentParser) -> None:
     add.add_argument("--horizon", type=count, help="steps of a stream on --task or --problem (default: computed)")
     add.add_argument("--seed", type=seed, default=0, help="of the draws that costs are read from (default 0)")
     add.add_argument("--time-limit", type=float, default=TIME_LIMIT, help="seconds on a scenario (default 60)")
+    add.add_argument("--accuracy", type=float, default=0.0, metavar="A", help="relative error allowed beside rounding")
     add.add_argument("--quick", action="store_true", help="without the known mistakes")
     add.add_argument("--workers", type=count, default=1, help="processes of --all (default 1)")
     add.set_defaults(run=_run)
@@ -74,11 +75,15 @@ def _run(parsed: argparse.Namespace) -> int:
         writable_folder("--output", parsed.output)
     if not 0.0 < parsed.time_limit < 1e9:
         raise InvalidInputError(refusal("--time-limit", parsed.time_limit, "seconds > 0", "leave it out"))
+    if not 0.0 <= parsed.accuracy < 1.0:
+        raise InvalidInputError(refusal("--accuracy", parsed.accuracy, "a number in [0, 1)", "leave it out"))
     if parsed.all:
         return _all(parsed)
     if not parsed.estimators:
         raise InvalidInputError("ESTIMATOR: expected a name, or MODULE:NAME; see `bilevelrl card --help`")
     if parsed.check:
+        if parsed.accuracy:
+            raise InvalidInputError(refusal("--accuracy", parsed.accuracy, "to be left out", "a card has its own"))
         return _check(parsed)
     if parsed.compare is not None and len(parsed.estimators) != 1:
         raise InvalidInputError(refusal("--compare", parsed.estimators, "one estimator", "compare one card at a time"))
@@ -114,6 +119,7 @@ def _made(subjects: Sequence[Subject], parsed: argparse.Namespace) -> Iterator[C
                 problem="" if problem is None else parsed.problem or f"task {parsed.task}",
                 seed=parsed.seed,
                 time_limit=parsed.time_limit,
+                accuracy=parsed.accuracy,
                 mistakes=not parsed.quick,
                 progress=progress,
             )
@@ -125,6 +131,7 @@ def _all(parsed: argparse.Namespace) -> int:
         "ESTIMATOR": parsed.estimators, "--check": parsed.check, "--compare": parsed.compare, "--kind": parsed.kind,
         "--claim": parsed.claim, "--task": parsed.task, "--problem": parsed.problem, "--quick": parsed.quick,
         "--horizon": parsed.horizon, "--theta": parsed.theta, "--json": parsed.json,
+        "--accuracy": parsed.accuracy,
     }  # fmt: skip
     for name, value in given.items():
         if value:
@@ -161,7 +168,7 @@ def _check(parsed: argparse.Namespace) -> int:
         with progress_bar() as progress:
             card = card_of(
                 subject, on=on, problem=old.problem, seed=old.seed, time_limit=parsed.time_limit,
-                mistakes=bool(old.mistakes), progress=progress,
+                accuracy=old.accuracy, mistakes=bool(old.mistakes), progress=progress,
             )  # fmt: skip
         changes = compare_cards(old, card)
         other = [change for change in changes if change.number or change.broke]

@@ -29,7 +29,7 @@ NOT_CALLED = {"Follower", "Problem", "LeaderCritic", "Estimator", "Status", "Cla
 # What one part of the package asks of another: training of followers and optimisers, sums of estimators, many θ.
 INNER = ("InContexts.", "MixtureTraining.", "Training.", "Adam.", "SGD.", "PathwiseGame.")
 INNER_METHODS = {
-    "ConfigurableMDP": ("stacked_pullback_at",),
+    "ConfigurableMDP": ("pulled_rows", "stacked_pullback_at"),
     "GeneralObjective": ("value", "slopes", "weight", "pullback"),  # the last refuses every call, as these two do
     "Mixture": ("pullback", "pullback_at"),
     "WatchedFollower": ("seen",),

@@ -122,8 +122,13 @@ def _enumerate(
         if declared is None:
             raise EstimatorError(f"{estimator_name(estimator)}: claims an expectation but has no `expectation` method")
         context = Context(problem=problem, theta=theta, **given)
-        expected = {str(part): value for part, value in declared(context, horizon=on.horizon).items()}
-    moments = _moments(estimator, on, given, size, max_multisets)  # last: what is refused before costs nothing
+        try:
+            told = declared(context, horizon=on.horizon)
+        except EstimatorError:
+            _moments(estimator, on, given, size, max_multisets)  # what else it breaks says why
+            raise
+        expected = {str(part): value for part, value in told.items()}
+    moments = _moments(estimator, on, given, size, max_multisets)  # last: what is not supported costs nothing
     # A computed truth's bound holds for its own error and for that of the follower and critic, a stored one's does not.
     stored = any(truth is kept for kept in on.truths.values())
     return Enumerated(

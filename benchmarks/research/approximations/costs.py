@@ -70,11 +70,6 @@ SAMPLED = (
     "nudged 3β",
     "nudged_common",
     "nudged_common 3β",
-    "value_penalty",
-    "amd",
-    "zero_order",
-    "k_step",
-    "lola",
     "sobirl",
     "naive_pgd",
 )

@@ -8,7 +8,7 @@ from importlib import resources
 
 import pytest
 
-from bilevelrl.reference.errors import InvalidInputError
+from bilevelrl.reference.errors import InvalidInputError, UnknownNameError
 from bilevelrl.verification.commands.command_line import main
 from bilevelrl.verification.commands.submission import check_problem
 
@@ -51,8 +51,6 @@ def planted(change):
         (lambda r: r["difficulty"].update(digits_in_double=12.6), "digits_in_double 12.6"),
         (lambda r: r["difficulty"].update(condition=3.0), "condition 3"),
         (lambda r: r.update(comment="x"), "key 'comment'"),
-        (lambda r: r["problem"].update(gamma=1), "key 'gamma'"),
-        (lambda r: r["problem"]["tables"]["initial"].update(note=1), "tables.initial: key 'note'"),
         (lambda r: r.update(name="mdp_sparse"), "another problem"),
         (lambda r: r["problem"].update(discount_leader="0.50"), "shortest form"),
         (lambda r: r["problem"]["theta"].__setitem__(0, 0.125), "do not meet"),
@@ -68,8 +66,10 @@ def test_malformed_files_are_refused_by_name():
         (lambda r: r.update(version=9), "upgrade"),
         (lambda r: r["problem"].update(horizon=0), "horizon"),
         (lambda r: r["provenance"].update(entropy=-1), "entropy"),
+        (lambda r: r["problem"].update(gamma=1), "key='gamma' is not known"),
+        (lambda r: r["problem"]["tables"]["initial"].update(note=1), "tables.initial: key='note' is not known"),
     ):
-        with pytest.raises(InvalidInputError, match=match):
+        with pytest.raises((InvalidInputError, UnknownNameError), match=match):
             check_problem(json.dumps(planted(change)))
 
 

@@ -23,6 +23,7 @@ from bilevelrl.verification.commands.command_line import main
 from bilevelrl.verification.commands.fresh_seeds import fresh_run, fresh_seeds
 from bilevelrl.verification.commands.report import registered_report, write_report
 from bilevelrl.verification.mutants.catalogue import MUTANTS
+from bilevelrl.verification.mutants.composed import COMPOSED, composed_scenarios
 from bilevelrl.verification.pipeline import study_tables
 from bilevelrl.verification.pipeline.results import RouteRow
 from bilevelrl.verification.pipeline.studies import run_study, study_estimator
@@ -310,6 +311,8 @@ def test_planted_mistakes_are_named(name, monkeypatch):
     mutant = MUTANTS[name]
     check = assert_unbiased if mutant.kind == "estimator" else assert_matches_truth
     at = None if mutant.problem is None else default_scenarios(mutant.problem)
+    if mutant.problem in COMPOSED.values():
+        at = composed_scenarios(mutant.problem, sampled=mutant.kind == "estimator")
     with pytest.raises(CheckFailedError) as failed:
         check(mutant.make(), at)
     explanation = failed.value.explanation

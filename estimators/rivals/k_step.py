@@ -77,6 +77,11 @@ class KStep(BCHG):
             )
         self._declare(biased=True)
 
+    @property
+    def rests_on_rare_draws(self) -> bool:
+        """Cold followers hardly ever take the actions of the largest benefits, and a sample can miss them."""
+        return True
+
     def _trace(self, trajectories: Trajectories, context: Context, impulses: FloatArray) -> FloatArray:
         whole = super()._trace(trajectories, context, impulses)
         window = self.suffix_steps + follower_terms(context, trajectories)[0]  # where the sum starts a step later

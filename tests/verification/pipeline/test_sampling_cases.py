@@ -86,7 +86,7 @@ def test_where_no_number_of_draws_is_enough_the_job_goes_on():
     assert 1e18 < sampled._draws_wanted(pilot, 1.0, plan) < np.inf  # the median of means has a closed form
 
 
-@pytest.mark.parametrize(("name", "rare"), [("nudged", False), ("nudged_common", True)])
+@pytest.mark.parametrize(("name", "rare"), [("nudged", False), ("nudged_common", True), ("k_step", True)])
 def test_what_rests_on_rare_draws_is_measured_and_says_so(name, rare):
     (on,) = [each for each in paper_scenarios() if each.name == "four_rooms 0.001"]
     row = check_by_sampling(name, on, SamplingPlan(seed=0, step_budget=60_000))

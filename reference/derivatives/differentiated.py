@@ -10,7 +10,7 @@ from bilevelrl.reference.arrays import FloatArray, check_theta
 from bilevelrl.reference.derivatives.entries import Derivatives, pull_streams
 from bilevelrl.reference.errors import DerivativeError
 
-__all__ = ["Differentiated", "hold_first_row"]
+__all__ = ["Differentiated", "hold_row"]
 
 
 class Differentiated:
@@ -60,8 +60,8 @@ class Differentiated:
         return pull_streams(cotangents, self.jacobian(theta), streams, theta.size)
 
 
-def hold_first_row(name: str, theta: FloatArray, found: FloatArray, single: FloatArray) -> None:
-    """Refuse a stacked form whose first row is not what the form for one θ gives.
+def hold_row(name: str, theta: FloatArray, found: FloatArray, single: FloatArray) -> None:
+    """Refuse a row of a stacked form that is not what the form for its θ alone gives.
 
     Raises
     ------
@@ -71,6 +71,6 @@ def hold_first_row(name: str, theta: FloatArray, found: FloatArray, single: Floa
     size = float(np.abs(single).max(initial=0.0, where=np.isfinite(single)))
     if np.shape(found) != np.shape(single) or not np.allclose(found, single, 1e-9, 1e-9 * size):
         raise DerivativeError(
-            f"{name}: its first row is {np.ravel(found)[:4]}, and what one theta={theta.tolist()} has is "
+            f"{name}: its row for theta={theta.tolist()} is {np.ravel(found)[:4]}, and what that θ alone has is "
             f"{np.ravel(single)[:4]}; expected the same at every row; correct it, or leave it out"
         )

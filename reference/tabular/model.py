@@ -19,7 +19,7 @@ import numpy as np
 from bilevelrl.reference.arrays import FloatArray, Traced, check_shape, check_thetas, is_frozen
 from bilevelrl.reference.derivatives.array_values import called
 from bilevelrl.reference.derivatives.cache import Cache
-from bilevelrl.reference.derivatives.differentiated import Differentiated, hold_first_row
+from bilevelrl.reference.derivatives.differentiated import Differentiated, hold_row
 from bilevelrl.reference.derivatives.entries import Derivatives
 from bilevelrl.reference.derivatives.numerical import linearised
 from bilevelrl.reference.derivatives.probes import STEPS, check_directions
@@ -185,7 +185,7 @@ class ConfigurableMDP(Differentiated):
             check_shape(f"cotangents[{name!r}]", value, (*front, *np.shape(entries[name])), remedy)
 
     def rewards(self, thetas: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Return the rewards of follower and leader at many θ, (R, S, A) each; stacked forms are held to the first.
+        """Return the rewards of follower and leader at many θ, (R, S, A) each; stacked forms are held at two of them.
 
         Parameters
         ----------
@@ -199,16 +199,25 @@ class ConfigurableMDP(Differentiated):
                 self._cache["mask"] = self.evaluate(thetas[0]).action_mask
             if self._cache["mask"] is not None:
                 follower = np.where(self._cache["mask"], follower, UNPLAYABLE)
-            for name, found in (("follower", follower), ("leader", leader)):
-                if self._is_held(f"stacked_rewards of the {name}"):
-                    single = getattr(self.evaluate(thetas[0]), f"reward_{name}")
-                    hold_first_row(f"stacked_rewards of the {name}", thetas[0], found[0], single)
+            if self._is_held("stacked_rewards"):
+                for row in {0, len(thetas) - 1}:
+                    self.hold_rewards(thetas[row], follower[row], leader[row], self.evaluate(thetas[row]))
             return follower, leader
         tables = [self.evaluate(theta) for theta in thetas]
         return np.stack([each.reward_follower for each in tables]), np.stack([each.reward_leader for each in tables])
 
+    def hold_rewards(self, theta: FloatArray, follower: FloatArray, leader: FloatArray, tables: Tables) -> None:
+        """Refuse rows of stacked rewards that the tables of their θ do not have, where those can be taken."""
+        mask = np.True_ if tables.action_mask is None else tables.action_mask
+        for name, found, single in (
+            ("follower", follower, tables.reward_follower), ("leader", leader, tables.reward_leader),
+        ):  # fmt: skip
+            fits = np.shape(found) == np.shape(single)
+            shown = np.where(mask, found, 0.0) if fits else found
+            hold_row(f"stacked_rewards of the {name}", theta, shown, np.where(mask, single, 0.0))
+
     def _is_held(self, name: str) -> bool:
-        """Whether a stacked form is held against the form for one θ now: at its first, second, fourth ... call."""
+        """Whether a stacked form is held against those for one θ now: at its first, second, fourth ... call."""
         calls = self._cache[name] = self._cache.get(name, 0) + 1
         return self.verify_derivatives and not calls & (calls - 1)
 
@@ -262,8 +271,9 @@ class ConfigurableMDP(Differentiated):
                 return np.zeros((len(thetas), thetas[0].size))
             found = np.array(stacked(thetas, relevant))  # a copy, as of pullbacks
             if self._is_held("stacked_pullback"):
-                own = {name: value[0] for name, value in relevant.items()}
-                hold_first_row("stacked_pullback", thetas[0], found[0], self.pullback_at(thetas[0])(own))
+                for row in {0, len(thetas) - 1}:
+                    own = {name: value[row] for name, value in relevant.items()}
+                    hold_row("stacked_pullback", thetas[row], found[row], self.pullback_at(thetas[row])(own))
             return found
 
         return pulled

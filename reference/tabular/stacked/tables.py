@@ -70,8 +70,9 @@ def tables_together(first: TabularAt, thetas: FloatArray) -> StackedTables | Non
         return None
     _ = first.pullback  # checks the derivatives
     beside = thetas + STEPS[0] * check_directions(thetas)
+    own = [tables, *(problem.evaluate(theta) for theta in thetas[1:])]
     if first.varying - {"reward_follower", "reward_leader"} or not all(
-        _same_laws(tables, problem.evaluate(theta)) for theta in (*thetas[1:], *beside)
+        _same_laws(tables, other) for other in (*own, *(problem.evaluate(theta) for theta in beside))
     ):
         return None
     follower, leader = rewards = problem.rewards(thetas)
@@ -80,6 +81,9 @@ def tables_together(first: TabularAt, thetas: FloatArray) -> StackedTables | Non
         check_shape(f"stacked_rewards of the {name}", found, shape, "return (R, S, A)")
     if not (np.isfinite(follower).all() and np.isfinite(leader).all()):
         return None  # θ after θ says which
+    if problem.verify_derivatives:
+        for theta, one, other, single in zip(thetas, follower, leader, own, strict=True):
+            problem.hold_rewards(theta, one, other, single)
     return StackedTables(
         kernel=_own(tables.transition)[None],
         reward_follower=np.array(follower),

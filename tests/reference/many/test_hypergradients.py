@@ -171,6 +171,33 @@ def test_a_kernel_that_is_another_at_one_theta_between_others_is_seen():
         np.testing.assert_allclose(found.value[place], alone, rtol=0.0, atol=1e-12 * np.abs(alone).max())
 
 
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("who", ["follower", "leader"])
+def test_stacked_forms_that_are_wrong_between_the_first_and_the_last_row_are_refused(who, masked):
+    base = random_mdp(states=4, actions=2, parameters=3, seed=0, theta_in=("reward_follower", "reward_leader"))
+    mask = np.array([[True, True], [True, False], [True, True], [True, True]]) if masked else None
+
+    def tables(theta):
+        return replace(base.tables(theta), action_mask=mask)
+
+    def stacked(thetas):
+        rows = [base.tables(theta) for theta in thetas]
+        found = {name: np.stack([getattr(row, f"reward_{name}") for row in rows]) for name in ("follower", "leader")}
+        if len(thetas) > 2:
+            found[who][1] = found[who][0]  # a row that is another's
+        return found["follower"], found["leader"]
+
+    def pullback(thetas, cotangents):
+        rows = zip(range(len(thetas)), thetas, strict=True)
+        return np.stack(
+            [base.vector_jacobian(theta, {name: own[row] for name, own in cotangents.items()}) for row, theta in rows]
+        )
+
+    problem = replace(base, tables=tables, stacked_rewards=stacked, stacked_pullback=pullback)
+    refused(problem, spread(base, 4, 0.3), DerivativeError, f"stacked_rewards of the {who}: its row for theta")
+    assert_same(hypergradients(problem, spread(base, 2, 0.3)), problem, spread(base, 2, 0.3))
+
+
 def test_masks_that_depend_on_theta_are_refused():
     def tables(theta):
         mask = np.ones((4, 2), dtype=bool)

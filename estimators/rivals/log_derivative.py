@@ -10,33 +10,28 @@ the partial gradient, whatever the response. It needs a follower that has not ar
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
 
 import numpy as np
 
 from bilevelrl.estimators.estimator import Context, Contribution, EstimatorEntry
-from bilevelrl.estimators.expectations.along_trajectories import ExpectedAlongTrajectories
-from bilevelrl.estimators.rivals.own_law import own_law
+from bilevelrl.estimators.rivals.own_law import WithResponse
 from bilevelrl.estimators.sampling.trajectories import Trajectories
 from bilevelrl.estimators.sums.traces import backward_sum, discount_powers
 from bilevelrl.estimators.terms.along_trajectories import exact_critic_kind
 from bilevelrl.estimators.terms.answers import Reading
-from bilevelrl.reference import ConfigurableMDP
 from bilevelrl.reference.approximations import follower_at, weighed_advantages
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.doors import checked
-from bilevelrl.reference.errors import InvalidInputError, refusal
 from bilevelrl.reference.nudged import kernel_layout
-from bilevelrl.reference.problem import Part
 
 __all__ = ["LogDerivative"]
 
 
 @checked
 @dataclass(frozen=True, kw_only=True)
-class LogDerivative(ExpectedAlongTrajectories):
+class LogDerivative(WithResponse):
     """The partial gradient and the log-derivative form of the response, at whatever follower plays.
 
     Parameters
@@ -60,15 +55,7 @@ class LogDerivative(ExpectedAlongTrajectories):
     True
     """
 
-    kinds: ClassVar[tuple[type, ...]] = (ConfigurableMDP,)
     name: str = field(default="log-derivative form")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._declare(biased=True)
-        for option, only in (("stopping", None), ("normalisation", "streams"), ("leader_average", "trajectory")):
-            if (found := getattr(self, option)) != only:
-                raise InvalidInputError(refusal(f"{self.name}: {option}", found, repr(only), "use BCHG"))
 
     def _weighed(self, context: Context) -> FloatArray:
         at = context.problem.at(context.theta)
@@ -85,22 +72,10 @@ class LogDerivative(ExpectedAlongTrajectories):
             Contribution(part="response", batch=trajectories, weights={"log_initial": first, "log_transition": moved})
         ]  # (1)
 
-    @checked
-    def expectation(self, context: Context, *, horizon: int) -> Mapping[Part, FloatArray]:
-        """Return the exact expectation for streams of `horizon` steps, by what is ahead of each of them.
-
-        Raises
-        ------
-        UnsupportedError
-            If samples come from another law than the problem's.
-        """
-        own_law(self.name, context)
-        parts = dict(super().expectation(context, horizon=horizon))
-        at, discount, policy = (
-            context.problem.at(context.theta),
-            context.problem.discount_follower,
-            context.follower.policy,
-        )
+    def _expected_response(self, context: Context, horizon: int) -> FloatArray:
+        """Return it by what is ahead of each step."""
+        at, policy = context.problem.at(context.theta), context.follower.policy
+        discount = context.problem.discount_follower
         weighed, rows = self._weighed(context), at.kernel.reshape(-1, len(policy))
         ahead = [np.zeros(len(policy))]
         for _ in range(horizon):
@@ -110,8 +85,8 @@ class LogDerivative(ExpectedAlongTrajectories):
             visits = law[:, None] * policy
             moving += discount * visits[:, :, None] * ahead[horizon - 1 - t]
             law = discount * (visits.ravel() @ rows)
-        parts["response"] = at.pullback({"initial": ahead[horizon], "transition": kernel_layout(at, moving)})
-        return parts
+        found: FloatArray = at.pullback({"initial": ahead[horizon], "transition": kernel_layout(at, moving)})
+        return found
 
 
 CONFIGURATIONS = (

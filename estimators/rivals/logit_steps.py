@@ -11,33 +11,29 @@ mean; with k policy-gradient steps (LOLA: k = 1), a damped inverse or few column
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Literal
 
 import numpy as np
 
 from bilevelrl.estimators.estimator import Context, Contribution, EstimatorEntry
-from bilevelrl.estimators.expectations.along_trajectories import ExpectedAlongTrajectories
-from bilevelrl.estimators.rivals.own_law import own_law
+from bilevelrl.estimators.rivals.own_law import WithResponse
 from bilevelrl.estimators.sampling.trajectories import Trajectories
 from bilevelrl.estimators.sums.traces import discount_powers, forward_trace
 from bilevelrl.estimators.terms.along_trajectories import exact_critic_kind
 from bilevelrl.estimators.terms.answers import Reading, follower_terms
-from bilevelrl.reference import ConfigurableMDP
 from bilevelrl.reference.approximations import INVERSES, solved_scores
 from bilevelrl.reference.arrays import FloatArray
 from bilevelrl.reference.doors import checked
-from bilevelrl.reference.errors import InvalidInputError, refusal
 from bilevelrl.reference.nudged import kernel_layout
-from bilevelrl.reference.problem import Part
 
 __all__ = ["LogitSteps"]
 
 
 @checked
 @dataclass(frozen=True, kw_only=True)
-class LogitSteps(ExpectedAlongTrajectories):
+class LogitSteps(WithResponse):
     """BC-HG's suffix behind an approximate inverse of the follower's Hessian: biased by what the inverse is off.
 
     Parameters
@@ -66,17 +62,12 @@ class LogitSteps(ExpectedAlongTrajectories):
     (False, True)
     """
 
-    kinds: ClassVar[tuple[type, ...]] = (ConfigurableMDP,)
     inverse: Literal["steps", "damped", "columns"] = "steps"
     knob: float = 1.0
     name: str = field(default="through logits")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._declare(biased=True)
-        for option, only in (("stopping", None), ("normalisation", "streams"), ("leader_average", "trajectory")):
-            if (found := getattr(self, option)) != only:
-                raise InvalidInputError(refusal(f"{self.name}: {option}", found, repr(only), "use BCHG"))
         INVERSES[self.inverse](self.knob)
 
     def _scores(self, context: Context) -> FloatArray:
@@ -91,22 +82,10 @@ class LogitSteps(ExpectedAlongTrajectories):
         weights = {term: trace * unit for term, unit in steps.items()}  # (1)
         return [Contribution(part="response", batch=trajectories, weights=weights)]
 
-    @checked
-    def expectation(self, context: Context, *, horizon: int) -> Mapping[Part, FloatArray]:
-        """Return the exact expectation for streams of `horizon` steps, by the law of the state over time.
-
-        Raises
-        ------
-        UnsupportedError
-            If samples come from another law than the problem's.
-        """
-        own_law(self.name, context)
-        parts = dict(super().expectation(context, horizon=horizon))
-        at, discount, policy = (
-            context.problem.at(context.theta),
-            context.problem.discount_follower,
-            context.follower.policy,
-        )
+    def _expected_response(self, context: Context, horizon: int) -> FloatArray:
+        """Return it by the law of the state over time."""
+        at, policy = context.problem.at(context.theta), context.follower.policy
+        discount = context.problem.discount_follower
         scores, rows = self._scores(context), at.kernel.reshape(-1, len(policy))
         law, carried, total = np.asarray(at.tables.initial), np.zeros(len(policy)), np.zeros(policy.shape)
         for t in range(horizon):
@@ -115,8 +94,8 @@ class LogitSteps(ExpectedAlongTrajectories):
             total += trace
             carried, law = trace.ravel() @ rows, visits.ravel() @ rows
         ahead = discount * total[:, :, None] * context.follower.value_without(at.constant)
-        parts["response"] = at.pullback({"reward_follower": total, "transition": kernel_layout(at, ahead)})
-        return parts
+        found: FloatArray = at.pullback({"reward_follower": total, "transition": kernel_layout(at, ahead)})
+        return found
 
 
 CONFIGURATIONS = (

@@ -48,7 +48,12 @@ START_RATE = 0.3
 
 
 def tax_theta(rate: float = START_RATE) -> FloatArray:
-    """Return θ at which all four taxes are the same; published runs begin at .3.
+    """Return θ (4,) at which all four taxes are the same; published runs begin at .3.
+
+    Raises
+    ------
+    InvalidInputError
+        If the rate is not in (0, 2).
 
     Examples
     --------
@@ -61,7 +66,7 @@ def tax_theta(rate: float = START_RATE) -> FloatArray:
 
 
 def tax_rates(theta: Any) -> Any:
-    """Return the taxes τ_1, τ_2, τ_3 and y at θ, (4): traceable."""
+    """Return the taxes τ_1, τ_2, τ_3 and y at θ, formula (4) of the module's text, (4,); traceable."""
     return 2.0 * sigmoid(theta)  # (4)
 
 

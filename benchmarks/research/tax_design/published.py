@@ -184,7 +184,9 @@ def _joint(heads: Sequence[FloatArray], temperature: float) -> FloatArray:
     return np.asarray(found).reshape(states, *TAX_ACTIONS)
 
 
-def published_update(world: World, policy: FloatArray, *, missing: float = MISSING) -> FloatArray:
+def published_update(
+    world: World, policy: FloatArray, *, missing: float = MISSING, limit: float = SCORE_LIMIT
+) -> FloatArray:
     """Return the mean of the published update (2), (3) at a follower's policy (S, A), (4,).
 
     Parameters
@@ -193,6 +195,8 @@ def published_update(world: World, policy: FloatArray, *, missing: float = MISSI
         Of the follower that plays.
     missing
         What stands for ∇r_F where a good is not bought; 0 is the derivative.
+    limit
+        Largest size of a score in (3).
 
     Examples
     --------
@@ -209,7 +213,7 @@ def published_update(world: World, policy: FloatArray, *, missing: float = MISSI
     score = np.divide(
         world.transition_moved, world.transition, out=np.zeros_like(world.transition), where=world.transition > 0.0
     )
-    pushed = world.transition * np.clip(score, -SCORE_LIMIT, SCORE_LIMIT) @ value_leader
+    pushed = world.transition * np.clip(score, -limit, limit) @ value_leader
     income = gamma * visits @ (policy * pushed[:, world.law]).sum(axis=1)  # (3)
     direct = (policy * world.leader_moved).sum(axis=-1) @ visits
     found: FloatArray = direct + np.append(response, income)

@@ -62,11 +62,20 @@ def test_without_shared_paths_and_limits_the_update_is_the_hypergradient_of_the_
     np.testing.assert_allclose(response, exact.parts["response"][:3], rtol=1e-9)
     direct = (policy * WORLD.leader_moved).sum(axis=-1) @ WORLD.visits(policy)
     published = published_update(WORLD, policy, missing=0.0)
-    # One path's two returns vary together: that is what the published mean has beyond the response.
-    assert np.abs(published[:3] - direct[:3] - response).max() > 0.5 * np.abs(response).max()
-    # The income tax is left without any response; the limit of its scores hardly matters.
-    left = published[3] - direct[3] - exact.parts["transition"][3]
-    assert abs(left) < 0.05 * abs(exact.parts["response"][3])
+    # Beyond the response the published mean has what one path's two returns vary together, at each step.
+    returned = WORLD.values(policy, moved)
+    product = moved * WORLD.leader + WORLD.discount * (
+        moved * WORLD.ahead(WORLD.values(policy, WORLD.leader)) + WORLD.leader * WORLD.ahead(returned)
+    )
+    product = product + WORLD.discount**2 * WORLD.ahead(WORLD.product(policy, moved))
+    together = (policy * (product - quality * paid)).sum(axis=-1) @ WORLD.visits(policy) / WORLD.temperature
+    size = np.abs(published).max()
+    np.testing.assert_allclose(published[:3] - direct[:3], response + together, rtol=0.0, atol=1e-11 * size)
+    assert np.abs(together).min() > 0.1
+    # The income tax is left without its response, and with nothing else beyond the limit of scores.
+    without_limit = published_update(WORLD, policy, limit=np.inf)[3]
+    assert without_limit == pytest.approx(direct[3] + exact.parts["transition"][3], rel=1e-10)
+    assert published[3] != without_limit
 
 
 def test_heads_are_at_rest_where_they_end_and_there_are_several_ends():

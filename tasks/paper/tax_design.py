@@ -104,7 +104,7 @@ def household(
     temperature
         β; published: .1, .2 and .3.
     cells
-        Into which assets from -100 to 100 are put; from 21 to 81 the hypergradient moves by 2 %.
+        Into which assets from -100 to 100 are put; from 21 to 81 entries of the hypergradient move by up to 5 %.
 
     Returns
     -------

@@ -14,7 +14,8 @@ BLOCK = re.compile(r"```(python|text)\n(.*?)```", re.DOTALL)
 
 
 @pytest.mark.parametrize(
-    "page", ["causes.md", "followers.md", "general_objectives.md", "own_problems.md", "separate_kernels.md"]
+    "page",
+    ["causes.md", "followers.md", "general_objectives.md", "own_problems.md", "separate_kernels.md", "tax_design.md"],
 )
 def test_code_prints_what_the_page_says(page):
     names = {"__name__": "page"}

@@ -1,6 +1,8 @@
 """Tax design as released: its update's exact mean by enumeration of paths, its heads by their own definition."""
 
+import csv
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from bilevelrl.tasks.paper.tax_design import TAX_ACTIONS, household, tax_theta
 
 pytestmark = pytest.mark.exact
 
+ROOT = Path(__file__).resolve().parents[3]
 THETA = tax_theta()
 PROBLEM = household(temperature=0.3, cells=5)
 WORLD = World.of(PROBLEM, THETA)
@@ -111,3 +114,14 @@ def test_a_leader_climbs_the_direction_that_it_is_named_after():
             direction[:3] / max(1.0, np.linalg.norm(direction[:3])), direction[3] / max(1.0, abs(direction[3]))
         )
         np.testing.assert_allclose(moved, 0.01 * clipped, atol=1e-12)
+
+
+def test_the_page_says_what_is_kept():
+    page = (ROOT / "docs/tax_design.md").read_text(encoding="utf-8")
+    kept = (ROOT / "benchmarks/results/tax_design.md").read_text(encoding="utf-8").splitlines()
+    ends = [line.removeprefix("| 0.1 |").strip() for line in kept if line.startswith("| 0.1 |")]
+    assert len(ends) == 4
+    assert all(end in page for end in ends)
+    with (ROOT / "benchmarks/results/tax_design.csv").open(encoding="utf-8") as lines:
+        start = next(row for row in csv.DictReader(line for line in lines if not line.startswith("#")))
+    assert f"{float(start['published_3']) / float(start['exact_3']) - 1.0:.0%}".replace("%", " %") in page

@@ -29,7 +29,7 @@ from bilevelrl.reference.problem import At, Term, TransitionBatch
 from bilevelrl.reference.tabular.fixed_point import reward_centre
 from bilevelrl.reference.tabular.linear_systems.krylov import Pattern
 from bilevelrl.reference.tabular.pullback import tabular_pullback
-from bilevelrl.reference.tabular.tables import TABLE_NAMES, UNPLAYABLE, Tables, check_values
+from bilevelrl.reference.tabular.tables import TABLE_NAMES, UNPLAYABLE, Tables, check_values, hold_rewards
 from bilevelrl.reference.tabular.transitions import SparseTransition, to_dense
 
 __all__ = ["ConfigurableMDP", "TabularAt", "check_derivatives"]
@@ -201,20 +201,10 @@ class ConfigurableMDP(Differentiated):
                 follower = np.where(self._cache["mask"], follower, UNPLAYABLE)
             if self._is_held("stacked_rewards"):
                 for row in {0, len(thetas) - 1}:
-                    self.hold_rewards(thetas[row], follower[row], leader[row], self.evaluate(thetas[row]))
+                    hold_rewards(thetas[row], follower[row], leader[row], self.evaluate(thetas[row]))
             return follower, leader
         tables = [self.evaluate(theta) for theta in thetas]
         return np.stack([each.reward_follower for each in tables]), np.stack([each.reward_leader for each in tables])
-
-    def hold_rewards(self, theta: FloatArray, follower: FloatArray, leader: FloatArray, tables: Tables) -> None:
-        """Refuse rows of stacked rewards that the tables of their θ do not have, where those can be taken."""
-        mask = np.True_ if tables.action_mask is None else tables.action_mask
-        for name, found, single in (
-            ("follower", follower, tables.reward_follower), ("leader", leader, tables.reward_leader),
-        ):  # fmt: skip
-            fits = np.shape(found) == np.shape(single)
-            shown = np.where(mask, found, 0.0) if fits else found
-            hold_row(f"stacked_rewards of the {name}", theta, shown, np.where(mask, single, 0.0))
 
     def _is_held(self, name: str) -> bool:
         """Whether a stacked form is held against those for one θ now: at its first, second, fourth ... call."""

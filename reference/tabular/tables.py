@@ -9,8 +9,9 @@ from typing import Literal, TypeAlias
 import autograd.numpy as anp
 import numpy as np
 
-from bilevelrl.reference.arrays import Traced, check_shape, is_differentiated
+from bilevelrl.reference.arrays import FloatArray, Traced, check_shape, is_differentiated
 from bilevelrl.reference.derivatives.array_values import check_changes, differentiable_array
+from bilevelrl.reference.derivatives.differentiated import hold_row
 from bilevelrl.reference.doors import checked
 from bilevelrl.reference.errors import InvalidInputError, ShapeError, refusal
 from bilevelrl.reference.tabular.transitions import (
@@ -22,7 +23,7 @@ from bilevelrl.reference.tabular.transitions import (
     transition_shape,
 )
 
-__all__ = ["TABLE_NAMES", "UNPLAYABLE", "TableName", "Tables", "check_values", "playable_actions"]
+__all__ = ["TABLE_NAMES", "UNPLAYABLE", "TableName", "Tables", "check_values", "hold_rewards", "playable_actions"]
 
 UNPLAYABLE = -1e100
 """The follower's reward where an action cannot be taken: no temperature in use gives it a probability above zero."""
@@ -195,3 +196,18 @@ def check_values(tables: Tables, *, checked: Collection[str] = ()) -> None:
             raise InvalidInputError(refusal("sum of initial", float(np.sum(tables.initial)), "1", remedy))
     if "transition" not in checked:
         check_transition(tables.transition)
+
+
+def hold_rewards(theta: FloatArray, follower: FloatArray, leader: FloatArray, tables: Tables) -> None:
+    """Refuse rows of stacked rewards that the tables of their θ do not have, where actions can be taken.
+
+    Raises
+    ------
+    DerivativeError
+        Naming the player.
+    """
+    mask = np.True_ if tables.action_mask is None else tables.action_mask
+    for name, found in (("follower", follower), ("leader", leader)):
+        single = getattr(tables, f"reward_{name}")
+        shown = np.where(mask, found, 0.0) if np.shape(found) == np.shape(single) else found
+        hold_row(f"stacked_rewards of the {name}", theta, shown, np.where(mask, single, 0.0))

@@ -12,7 +12,7 @@ from bilevelrl.reference.derivatives.probes import STEPS, check_directions
 from bilevelrl.reference.errors import InvalidInputError, ShapeError, refusal
 from bilevelrl.reference.many.hypergradients import named_place
 from bilevelrl.reference.tabular.model import TabularAt
-from bilevelrl.reference.tabular.tables import Tables
+from bilevelrl.reference.tabular.tables import Tables, hold_rewards
 
 __all__ = ["StackedTables", "tables_one_by_one", "tables_together"]
 
@@ -83,7 +83,7 @@ def tables_together(first: TabularAt, thetas: FloatArray) -> StackedTables | Non
         return None  # θ after θ says which
     if problem.verify_derivatives:
         for theta, one, other, single in zip(thetas, follower, leader, own, strict=True):
-            problem.hold_rewards(theta, one, other, single)
+            hold_rewards(theta, one, other, single)
     return StackedTables(
         kernel=_own(tables.transition)[None],
         reward_follower=np.array(follower),
